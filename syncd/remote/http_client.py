@@ -20,6 +20,7 @@ from enum import Enum
 from functools import lru_cache
 from math import inf
 from typing import TypeVar
+from urllib.parse import quote
 from urllib.request import getproxies, proxy_bypass
 
 import h11
@@ -74,6 +75,10 @@ _REASONS = {
     "No address associated with hostname": "its name has no address",
     "socksio": "the proxy of the environment is a SOCKS proxy, which needs the package socksio",
 }
+_PROXY = re.compile(
+    r"(?:(?P<scheme>\w+)://)?(?:(?P<user>.*)@)?(?P<place>(?:[^/?#:@\[\]\s]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)(?:[/?#].*)?"
+)
+_PLAIN_IN_USER = "%:!$&'()*+,;="
 # Added by Python before and after an error's words.
 _AFFIXES = re.compile(r"^(\[[^]]*\] *)+| *\(_ssl\.c:[0-9]+\)")
 
@@ -433,7 +438,8 @@ def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
     # A proxy for plain http would see the key; this machine itself is never reached through one.
     if not address or is_loopback(url.host) or proxy_bypass(url.host) or proxy_bypass(url.netloc.decode()):
         return None
-    proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+    scheme, user, place = proxy_parts(address)
+    proxy = httpx.Proxy(f"{scheme}://{quote(user, safe=_PLAIN_IN_USER)}@{place}" if user else f"{scheme}://{place}")
     if proxy.url.scheme == "https":  # TLS through TLS, which no socket of Python's does
         raise ValueError("the proxy of the environment is reached by https, which syncd does not do: name it by http")
     return httpcore.Proxy(
@@ -442,6 +448,18 @@ def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
         ),
         auth=proxy.raw_auth,
     )
+
+
+def proxy_parts(address: str) -> tuple[str, str, str]:
+    """Return the scheme of a proxy's address, the user with the password, and the host with the port.
+
+    A password may hold what ends a host elsewhere (`/`, `?`, `#`, `@`). Raises `ValueError`, whose words, unlike those
+    of a library, are none of the address.
+    """
+    parts = _PROXY.fullmatch(address)
+    if parts is None:
+        raise ValueError("the proxy of the environment has an invalid address: correct HTTPS_PROXY or ALL_PROXY")
+    return parts["scheme"] or "http", parts["user"] or "", parts["place"]
 
 
 def _tls_context() -> ssl.SSLContext:

@@ -200,6 +200,15 @@ def test_heaviest(sizes: dict[str, int], expected: list[tuple[str, int]]) -> Non
     [
         ("https://api.example", {}, ["the system are trusted"]),
         ("https://api.example", {"https_proxy": "http://me:secret@proxy:3128"}, ["through proxy:3128", "are trusted"]),
+        *(
+            (
+                "https://api.example",
+                {"https_proxy": f"http://me:secret{end}@proxy:3128/"},
+                ["proxy:3128", "are trusted"],
+            )
+            for end in ("/x", "?x", "#x", "@x")
+        ),
+        ("https://api.example", {"https_proxy": "http://me:secret/x"}, ["an invalid address", "are trusted"]),
         ("https://api.example", {"https_proxy": "http://proxy:3128", "no_proxy": "example"}, ["are trusted"]),
         ("http://127.0.0.1:8000", {"http_proxy": "http://proxy:3128", "SSL_CERT_FILE": "/nowhere"}, []),
         ("https://api.example", {"SSL_CERT_FILE": "/nowhere"}, ["/nowhere, from which no certificate"]),

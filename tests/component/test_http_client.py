@@ -59,6 +59,16 @@ def test_proxies(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
         other_kind = refused(client, "https://api.example.org/")
         assert "gopher" in other_kind
         assert "5ECRET" not in other_kind
+        for address in (
+            "http://me:5ECRET",
+            "me:5ECRET/x",
+            "http://me:5ECRET@host:5ECRET",
+            "http://[5ECRET]",
+            "5ECRET@",
+        ):
+            monkeypatch.setenv("HTTPS_PROXY", address)
+            invalid = refused(client, "https://api.example.net/")
+            assert invalid == "the proxy of the environment has an invalid address: correct HTTPS_PROXY or ALL_PROXY"
 
 
 def test_a_signal_ends_a_request_at_once() -> None:

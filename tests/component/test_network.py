@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import select
 import shutil
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from urllib.parse import unquote
 
 import pytest
 
@@ -111,12 +113,14 @@ def put_to(connection: socket.socket, got: list[int]) -> None:
 SIZE_BYTES = 3 << 20
 
 
+@pytest.mark.parametrize("password", ["p%40ss", "p@ss", "p/s?s#x:%2Fé"])
 def test_tls_through_a_proxy(
     client: HttpClient,
     server_tls: tuple[ssl.SSLContext, str],
     monkeypatch: pytest.MonkeyPatch,
+    password: str,
 ) -> None:
-    """An upload of some MiB passes through the tunnel of a proxy that wants a password."""
+    """An upload of some MiB passes through the tunnel of a proxy that wants a password, in any spelling."""
     context, certificate = server_tls
     got: list[int] = []
     asked: list[bytes] = []
@@ -138,14 +142,14 @@ def test_tls_through_a_proxy(
 
         with answering(proxy) as proxy_port:
             monkeypatch.setenv("SSL_CERT_FILE", certificate)
-            monkeypatch.setenv("HTTPS_PROXY", f"http://me:p%40ss@localhost:{proxy_port}")
+            monkeypatch.setenv("HTTPS_PROXY", f"http://me:{password}@localhost:{proxy_port}")
             body = [bytes(1 << 16)] * (SIZE_BYTES >> 16)
             headers = {"Content-Length": str(SIZE_BYTES)}
             answer = client.exchange("PUT", "https://api.test/x", headers=headers, read_s=10, content=body)
             assert (answer.status, answer.body) == (200, b"ok")
             client.drop()
     assert asked[0] == b"CONNECT api.test:443 HTTP/1.1"
-    assert b"Proxy-Authorization: Basic bWU6cEBzcw==" in asked
+    assert b"Proxy-Authorization: Basic " + base64.b64encode(f"me:{unquote(password)}".encode()) in asked
     assert sum(got) == SIZE_BYTES
 
 

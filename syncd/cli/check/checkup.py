@@ -40,7 +40,7 @@ from syncd.model.manifest import Manifest
 from syncd.remote.api import Account, Api, SandboxInfo
 from syncd.remote.bucket import Dump
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
-from syncd.remote.http_client import HttpClient, Response
+from syncd.remote.http_client import HttpClient, Response, proxy_parts
 from syncd.remote.remote_job import JobRunner, Purpose
 from syncd.remote.target import AcquiredSandbox, Target
 from syncd.sandbox.look import Looker
@@ -422,8 +422,10 @@ def _proxy(base_url: str) -> str:
     proxy = proxies.get(components.scheme) or proxies.get("all") or ""
     if not proxy or is_loopback(host) or urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
         return ""
-    address = urlsplit(proxy if "//" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
-    return one_line(address or "a proxy with an invalid address")
+    try:
+        return one_line(proxy_parts(proxy)[2])
+    except ValueError:
+        return "a proxy with an invalid address"
 
 
 class _MeasuringClient(HttpClient):
