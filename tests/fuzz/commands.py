@@ -76,7 +76,7 @@ class Commands:
         self._phase = self._points = self.count = 0
         self._printed: list[str] = []
         self._changed_at = 0
-        self._wrote = ""  # the last command that changed the workspace, but for an undo
+        self._wrote = "", ""  # the last command that changed the workspace, but for an undo, and its sandbox
         self.has_turn = False
         self.was_killed = False  # one was, and none has taken it back since
         self.last: tuple[int | None, dict[str, Any]] = (None, {})
@@ -171,19 +171,22 @@ class Commands:
         if checker.account is not None:
             home, there = checker.account.home, self._sandbox()
             checker.lost += checker.account.command_changed(there, self._sent(), told.get("merged", ()))
-            if checker.live is not None:
-                checker.live.model.came_home(checker.account.brought(home, there))
+            live = checker.live
+            if live is not None:
+                live.model.came_home(checker.account.brought(home, there))
             # Any command that writes here takes back one that was killed, first.
             takes_back = step.name == "undo" or any(line.startswith("took back") for line in self._printed)
-            if checker.live is not None and takes_back and self._wrote in ("apply", "resolve"):
-                sent = checker.live.model.synced if self._wrote == "resolve" else {}  # that stays sent
+            wrote, sandbox_id = self._wrote
+            # Another sandbox than the one it came from has what was sent from here.
+            if live is not None and live.sandbox.id == sandbox_id and takes_back and wrote in ("apply", "resolve"):
+                sent = live.model.synced if wrote == "resolve" else {}  # that stays sent
                 agents = checker.account.agents(home, checker.account.home, there)
                 agents = [path for path in agents if path not in sent or sent[path] != there.get(path)]
-                checker.live.model.taken_back(agents, there, checker.account.undone(home))
+                live.model.taken_back(agents, there, checker.account.undone(home))
             if home != checker.account.home and step.name in READING:
                 checker.lose(f"{step.name} changed the workspace")
             if home != checker.account.home:
-                self._wrote = step.name if step.name != "undo" else self._wrote
+                self._wrote = (step.name, checker.sandbox_id) if step.name != "undo" else self._wrote
         alone = disturbed == (checker.operations, self._changed_at)
         if code == ExitCode.DONE and step.name == "apply" and alone:
             self._check_all_came(step, told)

@@ -79,6 +79,10 @@ LOST_ONCE = {
         "pause()\n agent_prepends('d/h', 3)\n remove('d/h')\n undo(())\n wait_idle()\n stop()\n wait_idle()\n"
         "move_in('new\\nline', 16)"
     ),
+    "what an undo takes back came from a sandbox that was left, and the next one has what was sent": (
+        "write('a', 300, 3)\n wait_idle()\n agent_prepends('a', 4)\n apply((), (), ())\n move_sandbox(2)\n"
+        " wait_idle()\n undo(())\n apply((), (), ())\n wait_idle()"
+    ),
     "a sandbox whose first initialize was never answered is left for another one": (
         "settings('mirror', 'auto', 0, 0, 1.0, 'save')\n fault('initialize: lost x99')\n write('f', 8, 1)\n"
         "wait_failing()\n agent_links('f', '.')\n move_sandbox(2)\n wait_failing()\n wait_idle()"
