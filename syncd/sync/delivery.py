@@ -178,7 +178,8 @@ class Delivery:
                 with contextlib.suppress(OSError):
                     self._state.forget_upload()
             is_refused = failure.action is FailureAction.REFUSED and failure.step is not ApiStep.UPLOAD
-            if is_refused and issubclass(failure.refusal, SandboxRefused):
+            is_known = self._state.base is not None  # else nothing is believed of it, nor was anything put there
+            if is_known and is_refused and issubclass(failure.refusal, SandboxRefused):
                 with contextlib.suppress(OSError):  # a sandbox that the API no longer knows may be made again, empty
                     self._state.mark_uncertain()
             raise
@@ -342,5 +343,5 @@ def _required_record() -> Iterator[None]:
     except OSError as failure:
         raise TryLater(
             f"the state folder cannot be written ({failure.strerror or failure}), so nothing is sent",
-            "make it writable; a sync follows by itself",
+            "free some disk space, or make it writable; a sync follows by itself",
         ) from None

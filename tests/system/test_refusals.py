@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.system.rig import KEY, Rig
+from tests.system.rig import DEFAULTS, KEY, Rig
 
 
 @pytest.mark.parametrize(("op", "status"), [("upload-url", 403), ("initialize", 422)])
@@ -56,6 +56,19 @@ def test_an_unknown_sandbox_at_the_start_ends_with_78(rig: Rig) -> None:
     assert daemon.wait() == 78
     assert "nowhere" in daemon.err
     assert "sandbox.id" in daemon.err
+
+
+@pytest.mark.parametrize("command", ["push", "run"])
+def test_an_id_that_was_mistyped_first(rig: Rig, command: str) -> None:
+    """Nothing was ever sent there: once it is corrected, nothing tells of work that was lost there."""
+    rig.write("a")
+    rig.configure({**DEFAULTS, "sandbox.id": "no-such-id"})
+    assert rig.background(command).wait() == 78
+    rig.configure(DEFAULTS)
+    rig.up()
+    rig.ok("flush")
+    assert (rig.status()["warnings"], rig.status()["last_error"]) == ([], None)
+    assert "no-such-id" not in rig.daemons[-1].err
 
 
 @pytest.mark.parametrize("status", [401, 404])
