@@ -193,7 +193,7 @@ def for_each(configs: Sequence[Config], ask: Callable[[Config], None]) -> SyncdE
 def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     """Open the parts by which a command asks the sandbox; the files that they fetch are gone at the end.
 
-    Raises `SyncdError`, `Stop`.
+    Raises `SyncdError`, `OSError` where the state cannot be read, `Stop`.
     """
     set_up_logs(log_level("error"), LogFormat.TEXT, {})
     waiter = Waiter(Interrupt(), CLOCK)
@@ -202,6 +202,7 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     client = HttpClient(waiter)
     workspace = workspace_of(config, os.environ, key, client)
     try:
+        workspace.db.require_readable()
         with scratch_folder(folders.spool, config.sandbox_name) as scratch, interrupting(waiter.interrupt):
             look = os.path.join(scratch, "look")
             factory = SandboxFactory(workspace, "", waiter.interrupt.check, lambda _path, _is_dir: False, look)

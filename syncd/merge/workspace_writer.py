@@ -99,7 +99,7 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
 
 
 def next_undone(db: StateDb) -> JournalEntry | None:
-    """Return the write that would be taken back next; None where there is none."""
+    """Return the write that would be taken back next; None where there is none. Raises `OSError`."""
     done, pending = journal_records(db)
     return load_journal(pending) or load_journal(done)
 
@@ -111,7 +111,8 @@ def journal_records(db: StateDb) -> tuple[Record[str], Record[str]]:
 
 
 def load_journal(record: Record[str]) -> JournalEntry | None:
-    text = record.load()
+    """Return the write of the record; None where there is none. Raises `OSError` if the state cannot be read."""
+    text = record.read()
     try:
         return None if text is None else msgspec.convert(json.loads(text), JournalEntry)
     except (ValueError, msgspec.ValidationError):

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncd import __version__
 from syncd.core.choices import Managed
@@ -299,8 +300,9 @@ class WorkspaceStatus(Struct):
     refused: str = ""  # the reason why the daemon goes on with what it read before
     publishers: list[StatusPublisher] = field(default_factory=list)
     _started_at: str | None = None
+    _ended_at: str | None = None  # the daemon before this command
     _written: bytes = b""
-    _is_written: bool = True
+    _unwritten: str = ""  # the reason why the last one could not be written
 
     def recall(self) -> None:
         """Take over the last syncs of an earlier process, as far as they were to the same sandboxes.
@@ -309,6 +311,7 @@ class WorkspaceStatus(Struct):
         """
         before = read_document(self.folder) or self.document()
         self._started_at = self.totals.started_at or before.started_at
+        self._ended_at = before.state_since if before.state is State.STOPPED else None
         known = {each.name: each for each in before.sandboxes or (_only_sandbox(before),)}
         for publisher in self.publishers:
             totals, status = publisher.totals, known.get(publisher.name)
@@ -330,14 +333,18 @@ class WorkspaceStatus(Struct):
         try:
             if content != self._written:
                 write_status(self.folder, content)
-            self._written, self._is_written = content, True
-        except OSError:
-            self._is_written = False
+            self._written, self._unwritten = content, ""
+        except OSError as failure:
+            self._unwritten = failure.strerror or str(failure)
         self.systemd.status(self._line(document))
 
     def unwritten(self) -> Status | None:
-        """Return the document, if the last one could not be written."""
-        return None if self._is_written else self.document()
+        """Return the document, with a warning, if the last one could not be written."""
+        if not self._unwritten:
+            return None
+        document = self.document()
+        warning = f"the status cannot be written to {shown_path(self.folder)} ({self._unwritten}): see `syncd check`"
+        return replace(document, warnings=(*document.warnings, warning))
 
     def ended(self) -> None:
         """The process ends: no plan and no state outlives it."""
@@ -386,7 +393,7 @@ class WorkspaceStatus(Struct):
             upload_url_expires_at=main.url_expires_at,
             warnings=tuple(warnings),
             progress=urgent.progress if running else None,
-            state_since=urgent.state_since,
+            state_since=self._ended_at if self.pid is None else urgent.state_since,
             started_at=self._started_at,
             daemon_version=__version__,
             uploaded_bytes=sum(each.uploaded_bytes for each in totals),

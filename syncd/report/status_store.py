@@ -61,10 +61,15 @@ def read_status(folder: str, otherwise: Status) -> Status:
         sandboxes = tuple(_same_or(each, recorded.get(each.name)) for each in otherwise.sandboxes)
         status = replace(status, sandboxes=sandboxes)
     # Commands drop and add saved versions too, and look.
-    with contextlib.suppress(OSError), contextlib.closing(StateDb(folder)) as db:
-        sandboxes = tuple(replace(each, agent=_agent_now(db, each)) for each in status.sandboxes)
+    try:
+        with contextlib.closing(StateDb(folder)) as db:
+            db.require_readable()
+            sandboxes = tuple(replace(each, agent=_agent_now(db, each)) for each in status.sandboxes)
         agent = sandboxes[0].agent if sandboxes else status.agent
         status = replace(status, sandboxes=sandboxes, agent=agent)
+    except OSError as failure:
+        unread = f"the state in {shown_path(folder)} cannot be read ({failure.strerror}): see `syncd check`"
+        status = replace(status, warnings=(*status.warnings, unread))
     if runs:
         return status
     since = status.state_since if status.state is State.STOPPED else None  # unknown if it was killed

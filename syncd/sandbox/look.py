@@ -228,7 +228,7 @@ class Looker:
         except OSError as failure:
             raise TryLater(
                 f"the state folder cannot be written ({failure.strerror or failure}), so nothing is removed",
-                "make it writable; a sync follows by itself",
+                "free some disk space, or make it writable; a sync follows by itself",
             ) from None
         self.pending = pending
 

@@ -193,7 +193,7 @@ class AcquiringProvider:
         except OSError as failure:
             raise TryLater(
                 f"the state folder cannot be written ({failure.strerror or failure}), so no sandbox is acquired",
-                "make it writable; a sync follows by itself",
+                "free some disk space, or make it writable; a sync follows by itself",
             ) from None
         self._acquired_sandbox, self._acquired_wall_s, self._replace_at_s = None, acquired_wall_s, inf
 

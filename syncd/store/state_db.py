@@ -45,6 +45,7 @@ CREATE TABLE blobs (digest BLOB NOT NULL, holder BLOB NOT NULL, PRIMARY KEY (dig
 """
 _ERRORS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR_SHMSIZE: errno.ENOSPC,  # to read, it needs an index of the log beside the file
     sqlite3.SQLITE_READONLY: errno.EROFS,
     sqlite3.SQLITE_BUSY: errno.EAGAIN,
     sqlite3.SQLITE_CANTOPEN: errno.EACCES,
@@ -103,6 +104,10 @@ class StateDb:
         """Return the number of an owner of rows, 0 (nobody's) for one that has none yet; "" is the workspace itself."""
         found = self.rows("SELECT number FROM owners WHERE name = ?", owner)
         return int(found[0][0]) if found else 0
+
+    def require_readable(self) -> None:
+        """Raise `OSError` for a file that is there and cannot be read now: nothing is known then, and all may be."""
+        self.rows("SELECT 1")
 
     # -- writing
 
@@ -324,12 +329,16 @@ class Record(Generic[Shape]):
             return False
 
     def load(self) -> Shape | None:
-        """Return the value, None if there is no usable one."""
+        """Return the value, None if there is no usable one, or if the state cannot be read."""
         try:
-            rows = self._rows()
+            return self.read()
         except OSError as failure:
             _log.warning("the state cannot be read (%s): %s", failure.strerror, self._cost)
             return None
+
+    def read(self) -> Shape | None:
+        """Return the value, None if there is no usable one. Raises `OSError` if the state cannot be read."""
+        rows = self._rows()
         if not rows:
             return None
         value, checksum = rows[0]
@@ -379,9 +388,13 @@ def _translated() -> Iterator[None]:
 
 
 def _code(failure: sqlite3.Error) -> int:
-    return getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF  # without one, it is no damage
+    return _extended_code(failure) & 0xFF
+
+
+def _extended_code(failure: sqlite3.Error) -> int:
+    return getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_MISUSE)  # without one, it is no damage
 
 
 def _as_os_error(failure: sqlite3.Error, path: str = NAME) -> OSError:
-    number = _ERRORS.get(_code(failure), errno.EIO)
+    number = _ERRORS.get(_extended_code(failure)) or _ERRORS.get(_code(failure), errno.EIO)
     return OSError(number, os.strerror(number), path)

@@ -251,6 +251,6 @@ def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
     looker = a_looker(rig, StateDb(str(folder)), Interrupt())
     folder.rmdir()
     removed = LookItem((Uploaded(Kind.DIRECTORY, 0o755, 1),), LookAction.REMOVE)
-    with pytest.raises(TryLater, match="nothing is removed: make it writable"):
+    with pytest.raises(TryLater, match="nothing is removed: free some disk space, or make it writable"):
         looker.look(LookRequest({"a": removed}), str(tmp_path))
     assert "execute" not in rig.asked()

@@ -12,7 +12,8 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,14 +45,29 @@ class Disk:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.daemon: Running | None = None
+        self._holder: subprocess.Popen[bytes] | None = None
         script = f'mount -t tmpfs -o size={size},mode=700 none "$0" && exec "$@"'
         self.prefix: Sequence[str] = ("unshare", "-m", "--propagation", "private", "sh", "-c", script, str(folder))
 
+    @contextmanager
+    def held(self, place: Path) -> Iterator[Sequence[str]]:
+        """Keep the disk without a daemon. Gives the prefix of a command that has it too, typed in that place."""
+        with subprocess.Popen([*self.prefix, "sh", "-c", "echo && exec sleep 600"], stdout=subprocess.PIPE) as holder:
+            self._holder = holder
+            try:
+                assert holder.stdout is not None
+                holder.stdout.readline()  # it is mounted
+                enter = ("nsenter", "-t", str(holder.pid), "-m")
+                yield (*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(place))
+            finally:
+                holder.kill()
+
     @property
     def seen(self) -> Path:
-        """Return the folder as the daemon sees it."""
-        assert self.daemon is not None
-        return Path(f"/proc/{self.daemon.pid}/root{self.folder}")
+        """Return the folder as those see it who have the disk."""
+        process = self.daemon or self._holder
+        assert process is not None
+        return Path(f"/proc/{process.pid}/root{self.folder}")
 
     def remount(self, options: str) -> None:
         """Change the size or mode under the running daemon."""
@@ -168,11 +184,51 @@ def test_a_status_that_cannot_be_written(rig: Rig) -> None:
         return " ".join(json.loads(rig.run("status", "--json", prefix=enter).out)["warnings"])
 
     rig.until(lambda: "'file'" in warnings(), "a status that names it")
+    assert "the status cannot be written" in warnings()
+    assert "No space left on device" in warnings()
     assert agent.read("file") == b"the agent's version"
     filler.unlink()
     rig.write("other", "mine")
     rig.until(lambda: agent.holds("file", b"mine"), "the sync after the one that saved it")
     rig.until(lambda: not warnings(), "a status without it")
+
+
+@needs_mounts
+def test_no_command_takes_a_full_disk_for_an_empty_state(rig: Rig) -> None:
+    """Each that needs it says that no space is left, and changes nothing; with space again all is known."""
+    rig.configure(DEFAULTS)
+    disk = Disk(rig.home / ".local/state/syncd", "400k")
+    rig.write("file", "as sent")
+    full = "No space left on device"
+    with disk.held(rig.workspace) as enter:
+        assert rig.run("push", prefix=enter).code == 0
+        Agent(rig.sandbox.workspace).write("file", "the agent's version")
+        assert rig.run("apply", "--yes", prefix=enter).code == 0
+        Agent(rig.sandbox.workspace).write("file", "another one")
+        rig.write("other", "mine")
+        filler = disk.fill()
+        for words in (
+            ("diff",),
+            ("apply", "--yes"),
+            ("apply", "--undo"),
+            ("resolve",),
+            ("resolve", "file", "--theirs"),
+            ("saved",),
+            ("log",),
+            ("push",),
+            ("flush",),
+        ):
+            done = rig.run(*words, prefix=enter)
+            assert (done.code, done.out) == (75, ""), done
+            assert full in done.told.splitlines()[-1]
+        assert full in " ".join(rig.run("status", prefix=enter).out.split())
+        assert any(full in each for each in json.loads(rig.run("status", "--json", prefix=enter).out)["warnings"])
+        assert (rig.workspace / "file").read_text() == "the agent's version"
+        filler.unlink()
+        assert json.loads(rig.run("status", "--json", prefix=enter).out)["warnings"] == []
+        assert rig.run("diff", prefix=enter).code == 1
+        assert rig.run("apply", "--undo", prefix=enter).code == 0
+    assert (rig.workspace / "file").read_text() == "as sent"
 
 
 def test_a_status_that_could_never_be_written(rig: Rig) -> None:

@@ -215,6 +215,23 @@ def test_another_version(rig: Rig) -> None:
     assert (rig.status()["running"], rig.status()["state"]) == (False, "stopped")
 
 
+def test_a_command_that_syncs_is_no_daemon(rig: Rig) -> None:
+    """A push does not count as a daemon that ended; of one that did, its end is told, and no push changes that."""
+    rig.write("a")
+    rig.ok("push")
+    assert rig.ok("status").out.startswith("● not running\n")
+    assert rig.status()["state_since"] is None
+    daemon = rig.start()
+    rig.in_state("watching")
+    daemon.stop()
+    ended = rig.status()["state_since"]
+    assert rig.ok("status").out.startswith("● not running: it ended ")
+    rig.write("a", "changed")
+    rig.ok("push")
+    assert (rig.status()["syncs"], rig.status()["state_since"]) == (1, ended)
+    assert rig.ok("status").out.startswith("● not running: it ended ")
+
+
 def test_how_to_start_it(rig: Rig) -> None:
     """The unit's command if the unit is installed for this configuration, else the program's own."""
     assert "\n  check that it can work: `syncd check`; then start it: `syncd run`\n" in rig.ok("status").out

@@ -148,10 +148,10 @@ def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[
     if context.written_at_s is None:
         remedy = f"check that it can work: `syncd check{context.option}`; then start it: `{context.start}`{resume}"
         return Tone.ATTENTION, "not running: no daemon has worked on this workspace yet", remedy
-    since_s, synced_s = seconds_of(status.state_since), _finished_s(status)
+    since_s = seconds_of(status.state_since)
     if context.was_killed:
         text = f"not running: it ended unexpectedly, last seen {ago(now_s - context.written_at_s)}"
-    elif since_s is None or (synced_s is not None and synced_s > since_s):  # a push without a daemon came after it
+    elif since_s is None:  # only commands synced
         text = "not running"
     else:
         text = f"not running: it ended {ago(now_s - since_s)}"
