@@ -134,7 +134,9 @@ def test_without_a_record_no_initialize(rig: Rig) -> None:
     before = rig.asked()
     with (
         _unwritable(rig),
-        pytest.raises(TryLater, match=r"state folder cannot be written.*: free some disk space, or make it writable") as caught,
+        pytest.raises(
+            TryLater, match=r"state folder cannot be written.*: free some disk space, or make it writable"
+        ) as caught,
     ):
         rig.sync()
     assert "\n" not in str(caught.value)
