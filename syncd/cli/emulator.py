@@ -13,8 +13,8 @@ import click
 import msgspec
 
 from syncd.cli.options import CLOCK
-from syncd.core.api_key import parse_key
-from syncd.core.errors import KeyRefused, NeedsPerson, Stop, TryLater
+from syncd.core.api_key import key_in_file
+from syncd.core.errors import NeedsPerson, Stop, TryLater
 from syncd.core.text import shown_path
 from syncd.core.waiter import Interrupt, Waiter, interrupting
 from syncd.emulator import Emulator, RequestRecord, Sandbox
@@ -26,7 +26,13 @@ from syncd.emulator.sandbox import Profile
 @click.command("emulator")
 @click.option("--data", "data_dir", type=click.Path(path_type=Path), required=True, help="Folder for its data.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The API's port; 0: any free one.")
-@click.option("--api-key", metavar="KEY", default="", help="The key to accept; default: the last one, or a new one.")
+@click.option(
+    "--api-key-file",
+    "key_file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="File with the key to accept; default: the last one, or a new one.",
+)
 @click.option(
     "--url-lifetime",
     "url_lifetime_s",
@@ -48,7 +54,7 @@ def command(
     *,
     data_dir: Path,
     port: int,
-    api_key: str,
+    key_file: str | None,
     url_lifetime_s: int,
     sandbox_id: str | None,
     profile: BinaryIO | None,
@@ -56,12 +62,10 @@ def command(
     """Emulate the sandbox API and its bucket, on loopback, until interrupted.
 
     Prints its address, key and sandbox, then one line for each request to stderr. Uploads and extracted files stay in
-    the data folder, and the next start finds them there.
+    the data folder, and the next start finds them there. Its sandboxes confine nothing: who has the key runs programs
+    as you.
     """
-    try:
-        api_key = api_key and parse_key(api_key, "--api-key").reveal()
-    except KeyRefused as error:
-        raise click.BadParameter(error.message, param_hint="--api-key") from None
+    api_key = key_in_file(key_file, f"the API key file {key_file!r}").reveal() if key_file else ""
     try:
         differs = msgspec.json.decode(profile.read() if profile else b"{}", type=Profile)
     except msgspec.MsgspecError as error:

@@ -66,8 +66,12 @@ def find_key(environ: Mapping[str, str], key_file: str) -> ApiKey:
             "no API key: sandbox.api_key_file names no file; its value is not shown, as it may be the key itself",
             "put the key into a file with mode 0600 and name that, or set KLAVIS_API_KEY",
         )
-    what = f"the API key file sandbox.api_key_file = {key_file!r}"
-    return parse_key(_read(key_file, what, stat.S_IRWXG | stat.S_IRWXO), key_file)
+    return key_in_file(key_file, f"the API key file sandbox.api_key_file = {key_file!r}")
+
+
+def key_in_file(path: str, what: str) -> ApiKey:
+    """Return the key in a file, which errors call `what`. Raises `KeyRefused` as `find_key` does."""
+    return parse_key(_read(path, what, stat.S_IRWXG | stat.S_IRWXO), path)
 
 
 def is_outdated(key: ApiKey, environ: Mapping[str, str], key_file: str) -> bool:

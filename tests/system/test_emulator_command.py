@@ -96,13 +96,37 @@ def test_a_port_or_folder_that_cannot_be_used(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "c").iterdir()} == {"mine.txt"}
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "reason"),
-    [("--api-key", "a b", "has blanks"), ("--profile", "-", "Invalid enum value 'replace'")],
-)
-def test_an_invalid_value(tmp_path: Path, option: str, value: str, reason: str) -> None:
-    """Wrong usage is 2, with the reason: a key that syncd refuses, a profile of an unknown service."""
-    options = ["--data", str(tmp_path), option, value]
-    given = '{"initialize": "replace"}'
-    done = subprocess.run([*COMMAND, *options], input=given, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
+def test_a_key_of_ones_own(tmp_path: Path) -> None:
+    """It is read from a file, so that it is no argument, which anyone on the machine can read."""
+    file = tmp_path / "key"
+    file.touch(mode=0o600)
+    file.write_text("a-key-of-ones-own-0123\n")
+    with running("--data", str(tmp_path / "data"), "--api-key-file", str(file)) as (process, shown):
+        assert "key-of-ones-own" not in Path(f"/proc/{process.pid}/cmdline").read_text()
+        base_url = tomllib.loads(shown[shown.index("[sandbox]") :])["sandbox"]["base_url"]
+        answer = httpx.get(f"{base_url}/local-sandbox", headers={"Authorization": "Bearer a-key-of-ones-own-0123"})
+        assert answer.status_code == 200
+    data, option = str(tmp_path / "other"), "--api-key-file"
+    file.write_text("two words")
+    assert "has blanks" in _refused_key(data, option, str(file))
+    file.chmod(0o644)
+    assert "can be read by others" in _refused_key(data, option, str(file))
+
+
+def _refused_key(data: str, *options: str) -> str:
+    code, line = refused("--data", data, *options)
+    assert code == 78
+    return line
+
+
+def test_an_invalid_value(tmp_path: Path) -> None:
+    """Wrong usage is 2, with the reason: a profile of an unknown service, a file that is not there, a key itself."""
+    for options, reason in (
+        (("--profile", "-"), "Invalid enum value 'replace'"),
+        (("--api-key-file", str(tmp_path / "none")), "does not exist"),
+        (("--api-key", "key"), "No such option"),
+    ):
+        command = [*COMMAND, "--data", str(tmp_path / "data"), *options]
+        given = '{"initialize": "replace"}'
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
