@@ -12,6 +12,7 @@ import hashlib
 import os
 import select
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -37,6 +38,7 @@ from syncd.merge.git import (
     find_git,
     find_work_tree,
     is_version,
+    why_submodules_are_refused,
 )
 from syncd.model.entry import ABSENT, EXECUTABLE, Entry, Kind, SeenEntry, Stamp, arrived_digest
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
@@ -47,6 +49,7 @@ from syncd.selection.selection import PathPatterns
 from syncd.store.state_db import Record, StateDb
 from syncd.sync.agent_work import AgentWork, LeaveOut
 
+_MOST_SUBMODULES = 100  # files whose check is remembered
 _SECRETS = PathPatterns(SECRETS)
 _AUTHOR = b"syncd <syncd@localhost>"
 _PERSON = {f"GIT_COMMITTER_{what}": value for what, value in (("NAME", "syncd"), ("EMAIL", "syncd@localhost"))}
@@ -90,6 +93,8 @@ class FollowedCommits:
         self._secrets = secrets
         self._waiter = waiter
         self._sent: _Sent | None = None
+        # By the place, which has the content's digest as its name.
+        self._refused_submodules = lru_cache(_MOST_SUBMODULES)(self._ask_of_submodules)
 
     def follow(self, owner: str, base: Manifest, work: AgentWork, leave_out: LeaveOut, scratch: str) -> None:
         """Commit the work in the sandbox of that `owner`, unless the last commit holds it already. Raises `Stop`.
@@ -132,7 +137,8 @@ class FollowedCommits:
             except OSError:
                 return None
 
-        home, sides = Home(False, link_at, lambda _: ()), Sides({}, {}, work.changed)
+        home = Home(False, link_at, lambda _: (), refused_submodules=self._refused_submodules)
+        sides = Sides({}, {}, work.changed)
         found = {
             path: there
             for path, there in work.changed.items()
@@ -189,6 +195,10 @@ class FollowedCommits:
         )
         if ended.code:
             raise TryLater(f"git cannot set {self._reference} ({ended.complaint.strip()[:160]})", "see `git fsck`")
+
+    def _ask_of_submodules(self, place: str) -> str:
+        git = find_git(self._environ)
+        return why_submodules_are_refused(git and replace(git, wait_ready=self._wait_ready), place)
 
     def _wait_ready(self, descriptor: int, within_s: float) -> bool:
         return self._waiter.wait_ready(descriptor, select.POLLIN, REAL.monotonic_s() + within_s)

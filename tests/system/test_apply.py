@@ -29,6 +29,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -746,6 +747,74 @@ def test_the_paths_of_a_branch(rig: Rig, agent: Agent) -> None:
     _, lists = _applied(rig, "--branch", "theirs")
     assert (lists["taken"], lists["deleted"]) == (["a"], ["clash"])
     assert (rig.workspace / "clash").exists()
+
+
+def test_what_runs_by_itself_on_a_branch(rig: Rig, agent: Agent) -> None:
+    """It is named, also what only a commit of the agent's has."""
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
+        _git(rig, *words)
+    rig.ok("push")
+    agent.write("conftest.py", "theirs\n")
+    agent.write("CLAUDE.md", "theirs\n")
+    agent.write("d/tool", "theirs\n", 0o755)
+    agent.write(".gitignore", "theirs\n")
+    agent.write("ordinary", "theirs\n")
+    rig.until((rig.sandbox.workspace / ".git/HEAD").exists, "the sandbox's repository")
+    identity = ("-c", "user.name=agent", "-c", "user.email=agent@localhost")
+    subprocess.run(["git", *identity, "add", "conftest.py"], cwd=rig.sandbox.workspace, check=True)
+    subprocess.run(["git", *identity, "commit", "-qm", "c"], cwd=rig.sandbox.workspace, check=True)
+    agent.delete("conftest.py")
+    shown = rig.ok("apply", "--branch", "shown").out.splitlines()
+    assert [line for line in shown if line.startswith("look at")] == [
+        "look at   .gitignore: it decides what is sent",
+        "look at   CLAUDE.md: it may run by itself here",
+        "look at   conftest.py: it may run by itself here",
+        "look at   d/tool: it is executable now",
+    ]
+    told = json.loads(rig.ok("apply", "--branch", "told", "--json").out)
+    assert told["look_at"] == [".gitignore", "CLAUDE.md", "conftest.py", "d/tool"]
+
+
+REFUSED_SUBMODULES = {
+    "path": '[submodule "a"]\n\tpath = -x\n\turl = https://example.org/a\n',
+    "url": '[submodule "a"]\n\tpath = a\n\turl = -x\n',
+    "name": '[submodule "a/../b"]\n\tpath = a\n\turl = https://example.org/a\n',
+    "newline": '[submodule "a"]\n\tpath = a\n\turl = https://example.org/%0ahost=x\n',
+    "update": '[submodule "a"]\n\tpath = a\n\turl = https://example.org/a\n\tupdate = !sh\n',
+    "no configuration": '[submodule "a"\n',
+}
+
+
+@pytest.mark.parametrize("content", REFUSED_SUBMODULES.values(), ids=REFUSED_SUBMODULES)
+def test_submodules_that_git_refuses(rig: Rig, agent: Agent, content: str) -> None:
+    """They are told, and come neither into the workspace nor onto a branch."""
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
+        _git(rig, *words)
+    rig.ok("push")
+    agent.write(".gitmodules", content)
+    agent.write("sub/.GITMODULES", content)
+    agent.write("a", "theirs\n")
+    branch = json.loads(rig.ok("apply", "--branch", "theirs", "--json").out)
+    assert (branch["taken"], branch["never"]) == (["a"], [".gitmodules", "sub/.GITMODULES"])
+    applied = rig.ok("apply").out
+    assert re.search(r"never     \.gitmodules: git refuses it \(gitmodules[A-Z]", applied)
+    assert not (rig.workspace / ".gitmodules").exists()
+    assert _read(rig, "a") == "theirs\n"
+
+
+def test_submodules_that_git_accepts(rig: Rig, agent: Agent) -> None:
+    """They come, and are named; where no git can be asked, none comes."""
+    content = '[submodule "a"]\n\tpath = a\n\turl = ../a\n'
+    agent.write(".gitmodules", content)
+    agent.symlink("sub/.gitmodules", "../a")
+    path = rig.environment()["PATH"]
+    rig.environ["PATH"] = str(rig.home / "nothing")
+    code, lists = _applied(rig)
+    assert (code, lists["never"]) == (0, [".gitmodules", "sub/.gitmodules"])
+    rig.environ["PATH"] = path
+    assert "look at   .gitmodules: it may run by itself here" in rig.ok("apply").out
+    assert _read(rig, ".gitmodules") == content
+    assert not (rig.workspace / "sub/.gitmodules").is_symlink()
 
 
 def _git(rig: Rig, *words: str) -> None:

@@ -23,15 +23,16 @@ from syncd.cli.agent_side import (
     tell_rest,
 )
 from syncd.cli.apply.execution import home_of, make_plan, print_lists
+from syncd.cli.apply.plan_text import reasons_to_look
 from syncd.cli.options import CLOCK, is_named
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path
 from syncd.merge.branch import SandboxCommit, make_branch
 from syncd.merge.git import is_version, need_git
-from syncd.model.entry import Kind, SeenEntry
+from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository, names_submodules
-from syncd.model.reconcile import Home, PathOutcome, Sides, never_taken
+from syncd.model.reconcile import Home, PathOutcome, PlannedPath, Sides, never_taken
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, recorded_home
 from syncd.selection.selection import PathPatterns
@@ -79,6 +80,10 @@ def _apply_to_branch(
             if path not in left and is_named(path, named) and _is_whole(remote)
         }
         to_make, never, unread = _commits_to_make(side, commits, named)
+        new = {
+            path: there for each in (*(commit.changes for commit in to_make), changes) for path, there in each.items()
+        }
+        here = side.writer.look(new)
         sent = _sent(side)
         branch = make_branch(
             git,
@@ -97,11 +102,17 @@ def _apply_to_branch(
         click.echo(f"{shown}: its content in the agent's commit {commit[:10]} could not be fetched", err=True)
     tell_rest(found, commits)
     on_branch = sorted(changes.keys() - skipped.keys())
+    to_look = reasons_to_look(
+        PlannedPath(path, PathOutcome.TAKE, ABSENT, here[path], there)
+        for path, there in sorted(new.items())
+        if path not in branch.skipped
+    )
     lists = {
         "taken": [path for path in on_branch if changes[path].kind is not Kind.ABSENT],
         "deleted": [path for path in on_branch if changes[path].kind is Kind.ABSENT],
         "never": sorted(skipped),
         "stays": sorted(unfetched),
+        "look_at": [*to_look],
     }
     if as_json:
         return lists
@@ -109,6 +120,8 @@ def _apply_to_branch(
         click.echo(f"never     {shown_path(path)}: {reason}")
     for path, reason in sorted(unfetched.items()):
         click.echo(f"stays     {shown_path(path)}: {reason}")
+    for path, reason in to_look.items():
+        click.echo(f"look at   {shown_path(path)}: {reason}")
     for commit_id, subject in zip(branch.commits, branch.subjects, strict=True):
         click.echo(f"commit    {commit_id[:10]} {subject}")
     shown = shown_path(name)

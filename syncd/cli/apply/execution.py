@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 
 import click
 from msgspec import Struct
@@ -45,7 +46,7 @@ from syncd.core.hardening import original_umask
 from syncd.core.settings import Config
 from syncd.core.text import few, shown_path
 from syncd.daemon.build import excludes_for, folders_of, selection_of, target_of
-from syncd.merge.git import find_git, merge
+from syncd.merge.git import find_git, merge, why_submodules_are_refused
 from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written, journal_records, load_journal
 from syncd.merge.writes import PathChange, merged_mode, next_base, taken_mode
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, arrived_digest, mode_at_home, same
@@ -274,7 +275,11 @@ def home_of(config: Config, *, deletions: bool = False, choices: Mapping[str, Ch
         except OSError:
             return ()  # it is written to by its own rules
 
-    return Home(deletions, lambda path: link_at(os.path.join(config.workspace.path, path)), names_in, choices)
+    def link_here(path: str) -> str | None:
+        return link_at(os.path.join(config.workspace.path, path))
+
+    refused = partial(why_submodules_are_refused, find_git(os.environ))
+    return Home(deletions, link_here, names_in, choices, refused)
 
 
 def _left_out(config: Config, plan: Plan) -> set[str]:

@@ -6,7 +6,7 @@ in any letter case, since a workspace may lie on a file system that does not tel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from syncd.core.text import counted, few, shown_path
@@ -28,13 +28,29 @@ _WORDS = {
 # From so many paths on, a terminal shows folders.
 _GROUPED_FROM = 30
 CHANGES = (PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE)
-# By editors, shells, build tools and services that act on a checkout without being asked for that file.
+# By agents, editors, shells, interpreters, build tools and services that act on a checkout without being asked for that
+# file, or obey it; each pattern is in lower case, of a path's end.
 _AUTOMATIC = """
-    .github/workflows/* .github/actions/* .gitlab-ci.yml .circleci/* .travis.yml azure-pipelines.yml
-    jenkinsfile .husky/* .pre-commit-config.yaml lefthook.yml .gitattributes .gitmodules .envrc .vscode/*
-    *.code-workspace .idea/* .devcontainer/* .devcontainer.json makefile gnumakefile *.mk justfile
-    taskfile.yml rakefile package.json .npmrc .yarnrc.yml conftest.py setup.py sitecustomize.py build.rs
-    .cargo/config.toml build.gradle build.gradle.kts gradlew mvnw cmakelists.txt configure
+    .claude/* claude.md claude.local.md agents.md agents.override.md gemini.md .mcp.json .cursor/* .cursorrules
+    .windsurf/* .windsurfrules .gemini/* .codex/* .github/copilot-instructions.md .aider.conf.yml
+
+    .vscode/* *.code-workspace .idea/* .zed/* .devcontainer/* .devcontainer.json *.sublime-project .exrc .vimrc
+    .nvimrc .nvim.lua .dir-locals.el .dir-locals-2.el .gdbinit .lldbinit
+
+    .envrc mise.toml mise.*.toml .mise.toml .mise.*.toml mise/config.toml .mise/config.toml .tool-versions
+
+    .gitattributes .gitmodules .husky/* .pre-commit-config.yaml lefthook.* .lefthook.* lefthook-local.*
+
+    .github/workflows/* .github/actions/* .forgejo/workflows/* .forgejo/actions/* .gitea/workflows/*
+    .gitea/actions/* .gitlab-ci.yml .circleci/* .buildkite/* .travis.yml .drone.yml .woodpecker.y*ml .woodpecker/*
+    azure-pipelines.yml bitbucket-pipelines.yml jenkinsfile
+
+    makefile gnumakefile *.mk justfile taskfile.yml rakefile build.gradle build.gradle.kts settings.gradle
+    settings.gradle.kts gradlew mvnw cmakelists.txt configure
+    package.json .npmrc .yarnrc .yarnrc.yml .yarn/releases/* .yarn/plugins/* .pnpmfile.cjs .pnpmfile.mjs
+    eslint.config.* .eslintrc .eslintrc.* prettier.config.* .prettierrc.*
+    pyproject.toml setup.py conftest.py sitecustomize.py usercustomize.py *.pth
+    build.rs .cargo/config .cargo/config.toml
 """
 
 
@@ -80,7 +96,12 @@ def new_conflicts(planned: Plan, done: Plan) -> Plan:
 
 def to_look_at(plan: Plan) -> dict[str, str]:
     """Return the paths that a person should look at before they are used, each with the reason."""
-    reasons = {planned.path: _reason_to_look(planned) for planned in plan.of(*CHANGES)}
+    return reasons_to_look(plan.of(*CHANGES))
+
+
+def reasons_to_look(changes: Iterable[PlannedPath]) -> dict[str, str]:
+    """Return those of the paths that a person should look at before they are used, each with the reason."""
+    reasons = {planned.path: _reason_to_look(planned) for planned in changes}
     return {path: reason for path, reason in reasons.items() if reason}
 
 
