@@ -356,7 +356,7 @@ class SandboxLoop:
         return ScanPlan(to_scan, before_scan, after_scan)
 
     def _learn(self) -> None:
-        self.publisher.learn(self.cycle, self._parts.mcp_servers.by_name)
+        self.publisher.learn(self.cycle)
         if self.follower is not None:
             self.publisher.agent = self.follower.shown(self.publisher.agent)
 

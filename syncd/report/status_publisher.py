@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -99,7 +99,6 @@ class StatusPublisher(Struct):
     own_warnings: set[str] = field(default_factory=set)  # the keys of those that are not about the workspace
     left_out: dict[str, int] = field(default_factory=dict)
     acquired_sandbox: AcquiredSandbox | None = None
-    servers: dict[str, str] = field(default_factory=dict)
     lingering: int = 0
     agent: AgentStatus = field(default_factory=AgentStatus)
     state_since: str | None = None
@@ -166,14 +165,13 @@ class StatusPublisher(Struct):
         if self.state is not State.UPLOADING:
             self.notifier.show_due()
 
-    def learn(self, cycle: SyncCycle, servers: Mapping[str, str]) -> None:
-        """Take over what the cycle knows of its sandbox and of excluded paths; `servers` are those of `sandbox.id`."""
+    def learn(self, cycle: SyncCycle) -> None:
+        """Take over what the cycle knows of its sandbox and of excluded paths."""
         self.url_expires_at = cycle.url_expires_at
         if cycle.target is not None:
             self.target = cycle.target
             self.totals.goes_to(self.target)
         self.acquired_sandbox = cycle.provider.acquired_sandbox
-        self.servers = self.acquired_sandbox.servers if self.acquired_sandbox else dict(servers)
         self.left_out = cycle.snapshotter.left_out
         self.lingering = cycle.leftover_files
         self.agent = cycle.agent_status
@@ -399,7 +397,6 @@ class WorkspaceStatus(Struct):
             uploaded_bytes=sum(each.uploaded_bytes for each in totals),
             left_out=main.left_out,
             sandbox_expires_at=ends_at(main.acquired_sandbox),
-            mcp_servers=main.servers,
             lingering=main.lingering,
             agent=main.agent,
             managed=self.managed,

@@ -127,7 +127,7 @@ def forget_released(folder: str, name: str) -> None:
     status = replace(status, sandboxes=tuple(each for each in status.sandboxes if each.name != name))
     if name == MAIN:
         gone = replace(status.sandbox, id="")
-        status = replace(status, sandbox=gone, last_sync=None, last_error=None, mcp_servers={}, lingering=0)
+        status = replace(status, sandbox=gone, last_sync=None, last_error=None, lingering=0)
         status = replace(status, upload_url_expires_at=None, sandbox_expires_at=None)
     write_status(folder, encoded(status))
 

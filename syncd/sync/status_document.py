@@ -109,7 +109,7 @@ class Status(Struct, frozen=True, kw_only=True):
     `responding` is set by the reader: false for a daemon that did not answer in time, null if none runs. The daemon
     sets the other fields. `sandbox`, and `last_sync` to `agent`, are those of the first of `sandboxes`; `state` is the
     most urgent one, and `pending`, `syncs` and `failures` are of all. `left_out` counts excluded paths by the source of
-    the rule, `mcp_servers` has URLs, and `lingering` counts deleted files that are still in the sandbox. `managed` is
+    the rule, and `lingering` counts deleted files that are still in the sandbox. `managed` is
     null where there is no managed file, `workspace_link` empty where no link leads to the workspace. `config` is the
     configuration file. Of the most urgent sandbox, `failures_in_row` counts failed attempts since the last success, and
     `gives_up_at` is when this sync's retries end: then the daemon begins another one.
@@ -138,7 +138,6 @@ class Status(Struct, frozen=True, kw_only=True):
     uploaded_bytes: int = 0
     left_out: dict[str, int] = {}
     sandbox_expires_at: str | None = None
-    mcp_servers: dict[str, str] = {}
     lingering: int = 0
     agent: AgentStatus = AgentStatus()
     managed: Managed | None = None

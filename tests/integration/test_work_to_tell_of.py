@@ -155,6 +155,6 @@ def test_it_is_shown_on_the_desktop(acquired: Rig) -> None:
     acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
     _save_until_the_end(acquired)
     for _ in range(2):
-        publisher.learn(acquired.cycle, {})
+        publisher.learn(acquired.cycle)
     assert len(shown) == 1
     assert "could not be saved" in shown[0]

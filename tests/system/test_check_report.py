@@ -46,7 +46,6 @@ def planted(rig: Rig) -> Rig:
         last_sync=LastSync("2026-11-24T13:20:11Z", 3, 5123456, "ab" * 32, 0.84),
         last_error=LastError("2026-11-24T13:21:00Z", "upload", f"refused 'zqerror file' at {_SIGNED}"),
         warnings=("'zqwarned/a b' holds a Stripe key in line 2 and is left out", "zqwarned2 cannot be watched"),
-        mcp_servers={"filesystem": "https://zqmcp.example/zqtoken", "zqserver": "https://zqmcp.example/2"},
     )
     (state / "status.json").write_bytes(msgspec.json.encode(status))
     for path in state.iterdir():

@@ -39,7 +39,6 @@ WATCHING = replace(
     uploaded_bytes=61_000_000,
     left_out={"secrets": 2, "built-in": 1100, ".gitignore": 102},
     sandbox_expires_at="2026-11-24T15:20:11Z",
-    mcp_servers={"git": "https://mcp.klavis.ai/git/abc"},
 )
 MISSING = LastError("2026-11-24T13:20:09Z", "watch", "the workspace '/a: b' is missing: bring it back")
 BUSY = LastError("2026-11-24T13:20:09Z", "upload", "the bucket answered 503")
@@ -53,7 +52,6 @@ SHADES = {"0", "1", "31", "32", "33", "36"}
 REST = """
   workspace   /home/dev/code
   sandbox     box at https://api.klavis.ai, region us; ends in 2 h
-              git: https://mcp.klavis.ai/git/abc
   last sync   10 s ago: 812 files, 5,003 KiB, took 0.84 s
   excluded    1,204 paths: built-in 1,100, .gitignore 102, secrets 2;
               `syncd ls --ignored` names them

@@ -177,8 +177,6 @@ def _next_try(status: Status, now_s: float) -> str:
 def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row]:
     yield _Row("workspace", status.workspace)
     yield _sandbox(status, now_s)
-    for name, url in status.mcp_servers.items():
-        yield _Row("", f"{name}: {url}")
     if len(status.sandboxes) > 1:
         for each in status.sandboxes:
             yield _Row(
