@@ -309,9 +309,10 @@ class SandboxLoop:
         self._polling.scanned(self._scanned, now_s, self.cycle.snapshotter.scan_took_s)
         self._sync_at_s = self._follow_at_s if self._follow_at_s > -inf else inf
         services = self.cycle.services
-        look_again_at_s = services.state.seen.look_again_at_s if services else inf
-        if look_again_at_s > now_s:  # else nobody could look just now
-            self._sync_at_s = min(self._sync_at_s, look_again_at_s)
+        again_at_s = (services.state.seen.look_again_at_s, services.deletion_sync.again_at_s) if services else ()
+        for at_s in again_at_s:
+            if at_s > now_s:  # else nobody could look just now
+                self._sync_at_s = min(self._sync_at_s, at_s)
         self._learn()
         self._warn()
         self._shared.systemd.ping()

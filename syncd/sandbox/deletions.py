@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable
+from enum import Enum
+from math import inf
 
 from msgspec import Struct, field
 
 from syncd.core.choices import Deletions
+from syncd.core.clock import Clock
 from syncd.core.errors import SyncWarning
 from syncd.core.text import counted, shown_path
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, directories_above, is_within
 from syncd.remote.api import Api
+from syncd.remote.failure import backoff_limit_s
 from syncd.sandbox.leftovers import (
     NO_LEFTOVERS,
     Versions,
@@ -25,24 +29,39 @@ from syncd.sandbox.leftovers import (
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookResult, Obstacle
 from syncd.sandbox.sandbox_state import SandboxState
+from syncd.sandbox.seen_paths import FIRST_WAIT_S, LONGEST_WAIT_S
 
 _log = logging.getLogger("syncd.deletions")
+
+
+class Programs(Enum):
+    """The end of the last program that was to remove something."""
+
+    RAN = "it came to its end"
+    FAILED = "it failed at once, and another one may run"
+    HUNG = "it did not come to its end in its time"
+    NONE = "the sandbox surely runs none"
 
 
 class DeletionSync(Struct):
     """The deletions in one sandbox before each initialize, and the leftovers after it.
 
     `is_excluded` is True for a path, and whether it is a directory, that the rules exclude: it was not deleted. `gone`
-    are the paths that this sync removed there.
+    are the paths that this sync removed there. What could not be removed is tried again from `again_at_s` on, of the
+    monotonic clock; if nothing is to be tried again by itself, that is infinity.
     """
 
     deletions: Deletions
     state: SandboxState
     api: Api
     looker: Looker
+    clock: Clock
     check: Callable[[], None] = lambda: None
     is_excluded: Callable[[str, bool], bool] = lambda _path, _is_dir: False
     gone: frozenset[str] = frozenset()
+    again_at_s: float = inf
+    _tries: int = 0
+    _put_off: frozenset[str] = frozenset()  # of what could not be removed: tried again by itself only, as that hung
     _failed: dict[str, str] = field(default_factory=dict)  # what the last one could not remove, with the reason
     _changed: frozenset[str] = frozenset()  # what it left, as someone had changed it
     _unlooked: SyncWarning | None = None
@@ -74,7 +93,7 @@ class DeletionSync(Struct):
             SyncWarning(
                 f"delete:{path}",
                 f"'{shown_path(path)}' was deleted here and could not be removed in the sandbox ({reason})",
-                "it is tried again with the next sync",
+                "a later sync tries again",
             )
             for path, reason in self._failed.items()
             if path not in seen.held
@@ -92,11 +111,11 @@ class DeletionSync(Struct):
         return self.deletions is Deletions.RESET
 
     def has_pending(self, wanted: Manifest, unread: Collection[str]) -> bool:
-        """True if leftovers are to be removed that were not tried just now."""
+        """True if leftovers are to be removed that were not tried just now, or are to be tried again."""
         left = self.state.leftovers.entries
         if not self.removes or not left:
             return False
-        tried = self._given_up | self._failed.keys()
+        tried = self._given_up if self._is_due else self._given_up | self._failed.keys()
         untried = {path: left[path] for path in left if path not in tried}
         return bool(self._without_exclusions(paths_to_delete((), wanted, unread, untried), wanted))
 
@@ -112,10 +131,17 @@ class DeletionSync(Struct):
         found = self._without_exclusions(paths_to_delete(held, wanted, unread, leftovers), wanted)
         if not self.removes:
             found = obstructing(found, wanted)
+        if self._put_off and not self._is_due:
+            in_the_way = obstructing(found, wanted)
+            found = {path: found[path] for path in found if path in in_the_way or path not in self._put_off}
         # A path that someone changed is tried along with others, as it may be as uploaded again, but is no reason for a
         # removal by itself, unless it has a wanted path's place.
         kinds = {path: [entry.kind for entry in entries] for path, entries in found.items()}
         return {} if found.keys() <= self._given_up and not obstructed_by(kinds, wanted) else found
+
+    @property
+    def _is_due(self) -> bool:
+        return self.clock.monotonic_s() >= self.again_at_s
 
     @property
     def _given_up(self) -> frozenset[str]:
@@ -144,14 +170,18 @@ class DeletionSync(Struct):
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""
         self.looker.settle_pending(wanted, self.check)
-        self._begin()
+        left = self.state.leftovers.entries
+        waits = (path for path in self._failed if path in self._put_off and path in left and path not in wanted)
+        self._begin({path: self._failed[path] for path in waits})
 
-    def _begin(self) -> None:
-        self.gone, self._failed, self._changed, self._unlooked = frozenset(), {}, frozenset(), None
+    def _begin(self, waits: dict[str, str]) -> None:
+        """Begin with no deletion but those that failed and wait for another try."""
+        self.gone, self._failed, self._changed = frozenset(), waits, frozenset()
+        self._unlooked = self._unlooked if waits else None
 
     def reset(self, to_delete: Versions) -> None:
         """Reset the sandbox. Raises `StepFailed`, `Stop`."""
-        self._begin()
+        self._begin({})
         self.api.reset()
         self.looker.neutralise()
         self._was_reset = True
@@ -161,7 +191,7 @@ class DeletionSync(Struct):
         """Note that these paths could not be removed; return the paths of `wanted` whose place may still be taken."""
         if not to_delete:
             return {}
-        self._failed = dict.fromkeys(to_delete, why)
+        self._failed |= dict.fromkeys(to_delete, why)
         what = f"{len(to_delete)} deleted paths stay in the sandbox ({why})"
         self._unlooked = SyncWarning("delete", what, 'remove them there, or set sandbox.deletions = "keep"')
         kinds = {path: [entry.kind for entry in entries] for path, entries in to_delete.items()}
@@ -190,12 +220,26 @@ class DeletionSync(Struct):
         holding_ours = directories_above(kinds.keys() - holding_more)
         given_up = {path for path in kinds.keys() & holding_more - holding_ours if not is_within(path, taken)}
         self.gone = frozenset(to_delete.keys() - kinds.keys() | given_up)
-        self._failed = {path: failed[path] for path in kinds if there.get(path) is Kind.UNREAD and path in failed}
+        self._failed = {path: why for path, why in self._failed.items() if path not in to_delete}
+        self._failed |= {path: failed[path] for path in kinds if there.get(path) is Kind.UNREAD and path in failed}
         self._changed = frozenset(kinds.keys() - given_up - self._failed.keys())
         counts = counted(len(self.gone), "path"), len(self._changed), len(self._failed)
         if to_delete:
             _log.info("%s removed in the sandbox, %d changed there and kept, %d failed", *counts)
         return {path: Obstacle(kind) for path, kind in taken.items()}
+
+    def plan_next(self, programs: Programs) -> None:
+        """Plan to try again by itself what could not be removed, by the program that ended so.
+
+        Where none runs, that is tried with each sync. What hung is not waited for by the next syncs.
+        """
+        if not self._failed or programs is Programs.NONE:
+            self._tries, self.again_at_s, self._put_off = 0, inf, frozenset()
+        elif self._is_due or self.again_at_s == inf:
+            self._tries, self._put_off = self._tries + 1, frozenset()
+            self.again_at_s = self.clock.monotonic_s() + backoff_limit_s(self._tries, FIRST_WAIT_S, LONGEST_WAIT_S)
+        if programs is Programs.HUNG:
+            self._put_off = frozenset(self._failed)
 
     def note_arrived(self, wanted: Manifest, unread: Collection[str], secret_files: Collection[str] = ()) -> None:
         """Note what is left over now that the sandbox holds `wanted`."""

@@ -27,6 +27,7 @@ from syncd.model.entry import Kind, SeenEntry, is_savable
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s
 from syncd.remote.remote_job import NotKeptHere, Purpose
 from syncd.remote.target import Target
+from syncd.sandbox.deletions import Programs
 from syncd.sandbox.look import Looker, RunningLook
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
@@ -88,6 +89,7 @@ class RemoteChanges:
         self.seen = seen
         self.unseen = 0
         self.warnings: list[SyncWarning] = []
+        self.programs = Programs.RAN  # as the last look of a sync found
         self._target = target
         self._looker = looker
         self._dump_looker = dump_looker
@@ -173,6 +175,7 @@ class RemoteChanges:
             if running is None or running.request is not request or self._is_stale(running):
                 running = self._begin(request, fetches=self._fetches)
             result = self._finish(running)
+            self.programs = Programs.RAN
             self._asked, self._allowed_s = running.look.asked, _paths_s(request)
             if result.unfetched is not None:
                 raise result.unfetched
@@ -182,6 +185,10 @@ class RemoteChanges:
             if failure.refusal is KeyRefused:
                 raise
             was_quick = self._was_quick(began_s)
+            if result is None:
+                self.programs = Programs.FAILED if was_quick else Programs.HUNG
+            if failure.action is FailureAction.REFUSED:
+                self.programs = Programs.NONE
             if self._failures == 0 and not self._is_repeated and was_quick and _may_pass(failure):
                 self._is_repeated = True  # a server that is busy for a moment is no sandbox that runs no programs
                 raise
@@ -200,7 +207,8 @@ class RemoteChanges:
 
     def _read_archive(self, found: LookResult, failure: StepFailed) -> LookResult:
         what = f"no program could look for changes in the sandbox ({failure.message})"
-        self.warnings = [SyncWarning("remote-changes", f"{what}, so its archive was read", _LOOKS_AGAIN)]
+        if self.looks:  # else it was to remove something, which is warned of
+            self.warnings = [SyncWarning("remote-changes", f"{what}, so its archive was read", _LOOKS_AGAIN)]
         return found
 
     def look(self, request: LookRequest, left_s: float = inf) -> LookResult:

@@ -230,6 +230,7 @@ class Preparation(Struct):
         if result is None:
             why = "nobody could look there"
             taken = deletion_sync.not_removed(self.paths_to_delete, self._wanted, why)
+            self._plan_removals()
             return self._judged(taken | self._obstacles_seen(None))
         if self._was_emptied(request, result):
             self.work_saver.save_followed(self.services, Why.RESET)
@@ -372,7 +373,12 @@ class Preparation(Struct):
             removals.append(self.services.remote_changes.look(LookRequest(items)))
         self._removed.update(*(each.removed for each in removals))
         taken = self.services.deletion_sync.removed(removals, self.paths_to_delete, self._wanted)
+        self._plan_removals()
         return {path: obstacle for path, obstacle in taken.items() if path not in stays}
+
+    def _plan_removals(self) -> None:
+        if self.paths_to_delete:
+            self.services.deletion_sync.plan_next(self.services.remote_changes.programs)
 
     def _changed_there(self, result: LookResult) -> Versions:
         """Return what is there of the paths to delete that someone changed: a removal names it exactly.

@@ -138,7 +138,8 @@ class SandboxFactory(Struct, frozen=True):
         job_runner = JobRunner(api, client, waiter)
         looker = Looker(job_runner, db, target, waiter)
         remote_changes = self._looks(state, api, looker)
-        deletion_sync = DeletionSync(config.sandbox.deletions, state, api, looker, self.check, self.is_excluded)
+        deletions = config.sandbox.deletions
+        deletion_sync = DeletionSync(deletions, state, api, looker, clock, self.check, self.is_excluded)
         partial_archives = PartialArchives(config.sync.archive, target, remote_changes.look, db=db, clock=clock)
         return SandboxServices(
             state=state,

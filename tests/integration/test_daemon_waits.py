@@ -116,6 +116,30 @@ def test_a_start_waits_for_its_turn(loop: DaemonRig) -> None:
     assert sum(rig.clock.slept) == pytest.approx(1.5)
 
 
+def test_a_removal_that_failed_is_tried_again(loop: DaemonRig) -> None:
+    """Though nothing changes, and long before the next rescan."""
+    rig = loop.rig
+    rig.keys["sandbox"]["deletions"] = "mirror"
+    loop.config = check_config(rig.keys)
+    rig.wait_for_programs()
+    rig.write("z")
+    rig.sync()
+    rig.restart()
+    (rig.workspace / "z").unlink()
+    loop.use(rig.clock)
+    rig.emulator.faults.script("execute: failed x2")
+    began_s, sleep = rig.clock.monotonic, rig.clock.sleep
+
+    def pass_time(seconds: float) -> None:
+        sleep(seconds)
+        if rig.clock.monotonic - began_s > 60:
+            loop.send(signal.SIGHUP)
+
+    rig.clock.sleep = pass_time  # type: ignore[method-assign]
+    loop.run()
+    assert sorted(rig.arrived()) == ["a.txt"]
+
+
 def _outage(
     loop: DaemonRig, fault: str, lasts_s: float, at_request: Callable[[float], None] | None = None
 ) -> list[float]:

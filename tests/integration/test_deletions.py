@@ -141,6 +141,80 @@ def test_a_sandbox_without_executions(rig: Rig, fault: str, *, dump: bool) -> No
     assert rig.warning_keys == []
 
 
+def deleted(rig: Rig, *faults: str) -> None:
+    """Have `a` be deleted here, and a sync with these faults not remove it there."""
+    rig.write("a")
+    rig.write("stay")
+    rig.sync()
+    rig.emulator.faults.script(*faults)
+    (rig.workspace / "a").unlink()
+    rig.sync()
+    assert "a" in rig.arrived()
+    assert rig.warning_keys == ["delete:a"]
+
+
+@pytest.mark.parametrize("fault", ["execute: 500", "execute: failed", "execute: pending"])
+def test_a_removal_that_failed_is_tried_again(rig: Rig, fault: str) -> None:
+    """By itself, after a wait that grows; until then nothing is asked."""
+    deleted(rig, f"{fault} always")
+    for wait_s in (15, 30):
+        asked = len(rig.asked())
+        assert (rig.sync()[0].word, len(rig.asked())) == ("unchanged", asked)
+        rig.clock.go_on(wait_s)
+        rig.sync()
+        assert "execution-upload-url" in rig.asked()[asked:]
+    rig.emulator.faults.clear()
+    rig.clock.go_on(60)
+    rig.sync()
+    assert (there(rig), rig.warning_keys) == (["stay"], [])
+    rig.clock.go_on(1_000)
+    assert rig.sync()[0].word == "unchanged"
+
+
+def test_a_removal_where_no_program_runs(rig: Rig) -> None:
+    """It is tried along with each sync, and causes none by itself: the whole archive would be read each time."""
+    deleted(rig, "execution-upload-url: 404 always")
+    rig.clock.go_on(1_000)
+    assert rig.sync()[0].word == "unchanged"
+    rig.emulator.faults.clear()
+    rig.write("stay", "new")
+    rig.sync()
+    assert there(rig) == ["stay"]
+
+
+def test_a_removal_that_hung_is_not_waited_for_again(rig: Rig) -> None:
+    """What is saved next is sent at once, and the removal stays a warning until it is tried again by itself."""
+    deleted(rig, "execute: pending always")
+    for content in ("new", "newer"):
+        began_s, asked = rig.clock.monotonic, len(rig.asked())
+        rig.write("stay", content)
+        rig.sync()
+        assert rig.arrived() == {"a": "hello", "stay": content}
+        assert rig.clock.monotonic - began_s < 1
+        assert "execute" not in rig.asked()[asked:]
+        assert (rig.warning_keys, rig.cycle.leftover_files) == (["delete:a"], 1)
+    rig.emulator.faults.clear()
+    rig.clock.go_on(15)
+    rig.sync()
+    assert (there(rig), rig.warning_keys) == (["stay"], [])
+
+
+def test_a_removal_that_hung_and_is_in_the_way(rig: Rig) -> None:
+    """What is to take its place waits for it, and what is there again is not removed."""
+    rig.write("d/f")
+    deleted(rig, "execute: pending always")
+    rig.write("a", "back")
+    rig.emulator.faults.clear()
+    rig.sandbox.start_held()
+    rig.sandbox.wait()
+    rig.sync()
+    rig.clock.go_on(1_000)
+    rig.write("stay", "new")
+    rig.sync()
+    assert rig.arrived() == {"a": "back", "d/f": "hello", "stay": "new"}
+    assert (rig.warning_keys, rig.cycle.leftover_files) == ([], 0)
+
+
 RULES = (".gitignore", ".syncdignore", "workspace.ignore")
 
 
