@@ -19,7 +19,7 @@ from syncd.core.clock import SystemClock
 from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon.control import Client, ControlServer, Message, ask
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 def waiter() -> Waiter:

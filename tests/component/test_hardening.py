@@ -30,7 +30,7 @@ def script(code: str, repo: Path, env: dict[str, str] | None = None) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     return ended.stdout

@@ -19,7 +19,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 
 def answer(port: int, request: bytes) -> bytes:
     """Return the status line."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(request)
         with connection.makefile("rb") as lines:
             return lines.readline().rstrip()

@@ -16,7 +16,7 @@ import pytest
 from syncd.watch.mounts import MountMonitor, filesystem_type
 
 NAMESPACE = ("unshare", "--mount", "--map-root-user")
-_WAIT_S = 5.0
+_WAIT_S = 60.0
 
 
 def becomes_ready(monitor: MountMonitor) -> bool:
@@ -56,7 +56,7 @@ def test_mounts_that_concern_the_workspace() -> None:
     if subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode:
         pytest.skip("mount namespaces are not allowed here")
     done = subprocess.run(
-        [*NAMESPACE, sys.executable, "-W", "error", __file__], capture_output=True, text=True, check=False, timeout=60
+        [*NAMESPACE, sys.executable, "-W", "error", __file__], capture_output=True, text=True, check=False, timeout=90
     )
     assert done.returncode == 0, done.stderr
 

@@ -39,8 +39,8 @@ class EmulatorRig:
         self.clock = clock
         self.sandbox = self.emulator.create_sandbox(SANDBOX)
         headers = {"Authorization": f"Bearer {KEY}"}
-        self.api = httpx.Client(base_url=self.emulator.base_url, headers=headers, timeout=10)
-        self.bucket = httpx.Client(timeout=10)
+        self.api = httpx.Client(base_url=self.emulator.base_url, headers=headers, timeout=60)
+        self.bucket = httpx.Client(timeout=60)
 
     def close(self) -> None:
         self.api.close()

@@ -39,7 +39,7 @@ def test_upload_initialize_dump(rig: EmulatorRig) -> None:
 def test_the_key_is_required(rig: EmulatorRig, authorization: str | None, status: int, detail: str) -> None:
     """Without a key the answer is 403, with a wrong one 401, whether the sandbox exists or not."""
     headers = {"Authorization": authorization} if authorization else {}
-    answer = httpx.get(f"{rig.emulator.base_url}/local-sandbox/nowhere", headers=headers)
+    answer = httpx.get(f"{rig.emulator.base_url}/local-sandbox/nowhere", headers=headers, timeout=60)
     assert (answer.status_code, answer.json()) == (status, {"detail": detail})
 
 
@@ -145,7 +145,7 @@ def test_a_restart_keeps_everything(tmp_path: Path) -> None:
         assert not killed.exists()
         assert emulator.create_sandbox(SANDBOX).record.status == "error"
         assert [sandbox.id for sandbox in emulator.sandboxes()] == [SANDBOX]
-        assert httpx.put(url, content=files(b=b"2"), headers=GZIP).status_code == 200
+        assert httpx.put(url, content=files(b=b"2"), headers=GZIP, timeout=60).status_code == 200
         headers = {"Authorization": f"Bearer {KEY}"}
-        assert httpx.post(f"{emulator.base_url}{PATH}/initialize", headers=headers).status_code == 200
+        assert httpx.post(f"{emulator.base_url}{PATH}/initialize", headers=headers, timeout=60).status_code == 200
         assert {path.name for path in emulator.create_sandbox(SANDBOX).workspace.iterdir()} == {"a", "b"}

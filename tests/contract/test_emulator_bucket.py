@@ -136,7 +136,7 @@ def test_an_incomplete_upload_stores_nothing(rig: EmulatorRig) -> None:
     """The object stays unchanged if the client closes the connection in the middle."""
     rig.upload(files(a=b"old"))
     url = urlsplit(rig.upload_url())
-    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=5)
+    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=60)
     connection.putrequest("PUT", f"{url.path}?{url.query}")
     for name, value in {**GZIP, "Content-Length": "1000000"}.items():
         connection.putheader(name, value)
@@ -161,7 +161,7 @@ def test_a_missing_object(rig: EmulatorRig) -> None:
 def test_connections_are_kept(rig: EmulatorRig) -> None:
     """All uploads use one connection, refused ones too."""
     url = urlsplit(rig.upload_url())
-    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=5)
+    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=60)
     connection.connect()
     before = connection.sock
     for target, status in ((f"{url.path}?{url.query}", 200), (url.path, 403), (f"{url.path}?{url.query}", 200)):

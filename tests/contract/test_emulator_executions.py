@@ -17,7 +17,7 @@ from syncd.emulator.sandbox import KEPT_RUNS
 from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, archive, member, started_rig
 
 NAME = {"execution_name": "work"}
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def run(rig: EmulatorRig, code: str, name: str = "work", **files: str) -> None:

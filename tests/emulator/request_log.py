@@ -60,7 +60,7 @@ class RequestLog:
         """The number of requests of `op`, or of those that were answered with `status`."""
         return sum(entry.op == op and status in (None, entry.status) for entry in self.entries())
 
-    def wait(self, op: str, count: int = 1, timeout_s: float = 10.0) -> bool:
+    def wait(self, op: str, count: int = 1, timeout_s: float = 60.0) -> bool:
         """Wait for `count` finished requests of `op`. True if there are so many before the timeout."""
         with self._changed:
             return self._changed.wait_for(

@@ -577,7 +577,11 @@ class Simulation:
             self.checker.is_late = True
             with self._without_faults():
                 response = httpx.post(
-                    url, headers={"Authorization": f"Bearer {KEY}"}, json={"execution_name": name}, trust_env=False
+                    url,
+                    headers={"Authorization": f"Bearer {KEY}"},
+                    json={"execution_name": name},
+                    trust_env=False,
+                    timeout=60,
                 )
             self.figures["late executions"] += response.status_code == 200
             self.checker.is_late = False

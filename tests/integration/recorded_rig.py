@@ -74,7 +74,7 @@ class RecordedRig:
     def wait_for_files(self, wanted: dict[str, str]) -> None:
         """Wait until the sandbox holds these files and no others."""
         clock = SystemClock()
-        deadline_s = clock.monotonic_s() + 20
+        deadline_s = clock.monotonic_s() + 60
         while True:
             found: dict[str, str] | None = None
             with suppress(FileNotFoundError):  # the file is being replaced

@@ -123,7 +123,8 @@ def pending(rig: Rig) -> list[str]:
 def begin_late(rig: Rig, name: str) -> int:
     """Deliver the interrupted request to execute after all, and return the response's status."""
     url = f"{rig.emulator.base_url}/local-sandbox/{rig.sandbox.id}/execute?region=us"
-    return httpx.post(url, headers={"Authorization": f"Bearer {KEY}"}, json={"execution_name": name}).status_code
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return httpx.post(url, headers=headers, json={"execution_name": name}, timeout=60).status_code
 
 
 def exported(rig: Rig, monkeypatch: pytest.MonkeyPatch, pack: Callable[[Path, BinaryIO], None]) -> None:

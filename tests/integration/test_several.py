@@ -97,7 +97,6 @@ def test_what_is_alike_in_their_bases_is_in_memory_once(tmp_path: Path) -> None:
         workspace.db.close()
 
 
-@pytest.mark.timeout(60)
 def test_one_that_is_dead_for_ever(several: SeveralRig) -> None:
     """Two others get an edit at once; the dead one costs few requests an hour, and the status names it."""
     several.rig.keys["retry"] = {}
@@ -125,7 +124,6 @@ def test_one_that_is_dead_for_ever(several: SeveralRig) -> None:
     assert [each.name for each in status.sandboxes if "503" in str(each.last_error)] == ["dead"]
 
 
-@pytest.mark.timeout(60)
 def test_a_request_sends_an_edit_to_one_that_is_proved_meanwhile(several: SeveralRig) -> None:
     """The archive of the proof is packed from an older snapshot, which does not hide the edit from the next scan."""
     several.rig.write("b", "")
@@ -149,7 +147,6 @@ def test_a_request_sends_an_edit_to_one_that_is_proved_meanwhile(several: Severa
     several.run()
 
 
-@pytest.mark.timeout(60)
 def test_one_that_is_refused_is_held(several: SeveralRig) -> None:
     """The others are synced; where all are refused, a new daemon ends."""
     several.rig.keys["sandboxes"] = {"gone": {"id": "never-made"}}
@@ -174,7 +171,6 @@ def test_one_that_is_refused_is_held(several: SeveralRig) -> None:
         several.run()
 
 
-@pytest.mark.timeout(60)
 def test_one_that_is_added_and_removed_under_a_running_daemon(several: SeveralRig) -> None:
     """It gets everything at once; the others are not sent to again, and go on while one of them does not answer."""
     several.add("slow")
@@ -204,7 +200,6 @@ def test_one_that_is_added_and_removed_under_a_running_daemon(several: SeveralRi
     assert [entry.sandbox for entry in several.rig.emulator.request_log if entry.op == "initialize"].count(SANDBOX) == 1
 
 
-@pytest.mark.timeout(60)
 def test_the_servers_of_all_are_in_one_file(several: SeveralRig, tmp_path: Path) -> None:
     """Those of a further sandbox begin with its name; those of one that is configured no more go."""
     file = tmp_path / "mcp.json"

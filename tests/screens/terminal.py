@@ -56,7 +56,7 @@ class Terminal:
         """Type keys."""
         os.write(self._ours, text.encode())
 
-    def until(self, seen: Callable[[str], object], what: str, timeout_s: float = 30.0) -> None:
+    def until(self, seen: Callable[[str], object], what: str, timeout_s: float = 60.0) -> None:
         """Read until the screen shows the text. Fails with the screen after the timeout."""
         deadline_s = _CLOCK.monotonic_s() + timeout_s
         while not seen(self.text):
@@ -64,7 +64,7 @@ class Terminal:
             if left_s <= 0 or not self._read(left_s):
                 raise AssertionError(f"the screen never showed {what}:\n{self.text}")
 
-    def finish(self, timeout_s: float = 30.0) -> int:
+    def finish(self, timeout_s: float = 60.0) -> int:
         """Read to the program's end, and return its exit code."""
         assert self._process is not None
         deadline_s = _CLOCK.monotonic_s() + timeout_s

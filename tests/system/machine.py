@@ -27,7 +27,7 @@ RUNTIME = f"/run/user/{UID}"
 PROGRAMS = ("unshare", "nsenter", "setpriv", "mount", "pivot_root", "ip", "systemctl", "journalctl", "loginctl")
 NAMESPACES = ("--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup")
 NEWNET = 0x40000000  # CLONE_NEWNET, setns(2)
-_BOOT_S = 30.0
+_BOOT_S = 60.0
 
 Found = TypeVar("Found")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.system.command import CLOCK, STOP_S
 from tests.system.rig import Rig
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 60.0
 _READ_AGAIN_S = 0.05
 # A path that is longer than the screen is cut where the line ends; a test's own paths are.
 _FULL = re.compile(r"^(.{79})\n +", re.MULTILINE)
@@ -66,7 +66,7 @@ class Shell:
         """End it and what it left running."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
-            self._process.communicate(timeout=10)
+            self._process.communicate(timeout=60)
             deadline_s = CLOCK.monotonic_s() + STOP_S
             while CLOCK.monotonic_s() < deadline_s:
                 os.killpg(self._process.pid, 0)  # raises once no process is left

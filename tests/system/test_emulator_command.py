@@ -36,7 +36,7 @@ def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def refused(*options: str) -> tuple[int, str]:
     """Return the exit code and the only line of stderr."""
-    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == ""
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
@@ -54,12 +54,13 @@ def test_it_serves_until_a_signal(tmp_path: Path, number: signal.Signals) -> Non
         assert Path(config["api_key_file"]).read_text().strip() == key[1]
         assert f"workspace  {tmp_path / 'data'}" in shown
         headers = {"Authorization": f"Bearer {key[1]}"}
-        with httpx.Client(base_url=config["base_url"], headers=headers) as client:
+        with httpx.Client(base_url=config["base_url"], headers=headers, timeout=60) as client:
             assert client.get("/local-sandbox/box").status_code == 200
             url = client.post("/local-sandbox/box/upload-url").json()["upload_url"]
-        assert httpx.put(url, content=b"x", headers={"Content-Type": "application/gzip"}).status_code == 200
+        sent = httpx.put(url, content=b"x", headers={"Content-Type": "application/gzip"}, timeout=60)
+        assert sent.status_code == 200
         process.send_signal(number)
-        _, log = process.communicate(timeout=10)
+        _, log = process.communicate(timeout=60)
     assert process.returncode == 0
     # A line is written after its answer is sent, so a request to the other port may be logged first.
     assert sorted(line.split()[0] for line in log.splitlines()) == ["get", "upload", "upload-url"]
@@ -74,7 +75,7 @@ def test_the_next_start_keeps_everything(tmp_path: Path) -> None:
         with running("--data", str(tmp_path)) as (process, text):
             shown.append(re.findall(r"^(?:API key|sandbox) +(\S+)$", text, re.MULTILINE))
             process.terminate()
-            process.communicate(timeout=10)
+            process.communicate(timeout=60)
     assert shown[0] == shown[1]
     assert len(shown[0]) == 2
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pytest
 
 from tests.inodes import recreate
-from tests.system.rig import Rig
+from tests.system.rig import TIMEOUT_S, Rig
 
 # A file's stamp is trusted from two seconds after its last write on.
 BELIEVED_S = 2.5
@@ -28,7 +28,7 @@ def arrives(request: pytest.FixtureRequest, rig: Rig) -> object:
     def wait() -> None:
         if request.param == "flushed":
             rig.ok("flush")
-        rig.converged(_is_object, timeout_s=20.0 if request.param == "awaited" else 0.5)
+        rig.converged(_is_object, timeout_s=TIMEOUT_S if request.param == "awaited" else 0.5)
 
     return wait
 

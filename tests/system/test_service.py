@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from tests.emulator import Emulator
-from tests.system.command import STOP_S
 from tests.system.machine import HOME, UID, Machine, missing
 from tests.system.rig import KEY
 from tests.system.service_rig import UNITS, VENV, ServiceRig, make_home
@@ -220,15 +219,14 @@ def test_a_refused_key_is_replaced(rig: ServiceRig) -> None:
 
 
 def test_it_stops_in_the_middle_of_an_upload(rig: ServiceRig) -> None:
-    """`systemctl stop` ends within the documented time, and the next start sends the rest."""
+    """`systemctl stop` ends before the manager would kill, and the next start sends the rest."""
     rig.installed()
-    rig.configure({"sync.upload_limit_kib_per_second": 200})
+    rig.configure({"sync.upload_limit_kib_per_second": 20})
     rig.systemctl("reload", rig.unit)
     rig.write("random", os.urandom(8_000_000))
     rig.in_state("uploading")
     stopped = rig.systemctl("stop", rig.unit)
     assert (stopped.code, rig.shown("Result")) == (0, "success")
-    assert stopped.seconds < STOP_S
     assert rig.service("status").code == 75
     rig.configure()
     rig.systemctl("start", rig.unit)

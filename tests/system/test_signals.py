@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from tests.system.command import CLOCK
 from tests.system.rig import Rig
 
 
@@ -139,12 +138,10 @@ def test_a_reload_in_the_middle_of_a_sync_loses_nothing(rig: Rig) -> None:
 
 def test_usr1_syncs_at_once(rig: Rig) -> None:
     """SIGUSR1 does not wait for the quiet period."""
-    rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
+    rig.configure({"sync.debounce_seconds": 3600, "sync.max_wait_seconds": 3600})
     rig.write("a")
     daemon = rig.up()
     rig.write("b")
     rig.in_state("debouncing")
-    started_s = CLOCK.monotonic_s()
     daemon.send(signal.SIGUSR1)
     rig.converged()
-    assert CLOCK.monotonic_s() - started_s < 10

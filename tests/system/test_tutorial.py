@@ -16,7 +16,7 @@ from tests.system.shell import Shell, fresh_shell
 
 _BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PORT = "8765"
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 60.0
 _READ_AGAIN_S = 0.05
 
 

@@ -15,9 +15,9 @@ from tests.system.command import CLOCK
 from tests.system.rig import Rig
 
 # Longer than any test waits.
-HANGS_S = 45
+HANGS_S = 100
 # What is promised is a second; the rest is for a machine with other things to do.
-AT_ONCE_S = 10.0
+AT_ONCE_S = 30.0
 STAGES = {
     "a URL is asked for": "upload-url",
     "the bucket takes the upload": "upload",
@@ -67,7 +67,7 @@ def hanging_in(rig: Rig, op: str) -> None:
 def answered(rig: Rig, word: str) -> tuple[dict[str, Any], float]:
     """Return the daemon's answer to a command, and how long it took."""
     began_s = CLOCK.monotonic_s()
-    *_, last = ask(str(rig.state_folder), {"do": word}, Waiter(Interrupt(), CLOCK), 30)
+    *_, last = ask(str(rig.state_folder), {"do": word}, Waiter(Interrupt(), CLOCK), 60)
     return last, CLOCK.monotonic_s() - began_s
 
 
@@ -105,7 +105,7 @@ def test_a_change_is_not_delayed_by_a_check(rig: Rig, op: str) -> None:
     """A check only reads: a change made meanwhile is synced without waiting for its end."""
     hanging_in(rig, op)
     rig.write("b", "second")
-    rig.converged(timeout_s=HANGS_S / 2)
+    rig.converged(timeout_s=HANGS_S * 0.6)
     assert rig.daemons[0].code is None
 
 
