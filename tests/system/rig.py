@@ -207,6 +207,12 @@ class Rig:
         self.emulator.faults.on(op, when, hook)
         return done
 
+    def held(self, op: str) -> threading.Event:
+        """Hold the next request of `op` until the event is set."""
+        go_on = threading.Event()
+        self.once(op, When.BEFORE, lambda: go_on.wait(TIMEOUT_S))
+        return go_on
+
     def faults(self, *lines: str) -> None:
         """Set faults, in the emulator's language."""
         self.emulator.faults.script(*lines)

@@ -29,10 +29,11 @@ def test_a_second_instance_ends_with_75(rig: Rig) -> None:
 def test_a_push_is_refused_while_another_syncs(rig: Rig) -> None:
     """Of two pushes at once the second ends with 75, once it has waited for a daemon that might be starting."""
     rig.write("a")
-    rig.faults("upload: delay 8")
+    held = rig.held("upload")
     first = rig.background("push")
     rig.until(lambda: rig.count("upload"), "the first push's upload")
     assert rig.run("push").code == 75
+    held.set()
     assert first.wait() == 0
     assert rig.count("upload") == 1
 
@@ -52,11 +53,13 @@ def test_flush_sees_a_change_made_during_a_sync(rig: Rig) -> None:
     """A flush called during an upload of an older snapshot waits for a sync that began after it."""
     rig.write("a", "old")
     rig.up()
-    rig.faults("initialize: delay 1")
+    held = rig.held("initialize")
     rig.write("a", "newer")
     rig.until(lambda: rig.count("initialize") == 2, "the sync that is on its way")
     rig.write("a", "newest")
-    rig.ok("flush")
+    flush = rig.background("flush")
+    held.set()
+    assert flush.wait() == 0
     assert (rig.sandbox.workspace / "a").read_text() == "newest"
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from typing import Any
 import pytest
 
 from tests.agent import Agent
-from tests.emulator import Sandbox
+from tests.emulator import Sandbox, When
 from tests.system.command import CLOCK, Running
-from tests.system.rig import DEFAULTS, KEY, Rig
+from tests.system.rig import DEFAULTS, KEY, TIMEOUT_S, Rig
 from tests.system.test_apply import DIES
 from tests.system.trees import tree
 
@@ -704,7 +705,10 @@ def test_a_reload_waits_for_one_alone(several: Several) -> None:
     """While it waits for the end of a sync, the other gets edits; then the new configuration holds for both."""
     rig = several.rig
     daemon = _watching(rig)
-    rig.faults("initialize@box: hang 12")
+    held = threading.Event()
+    rig.emulator.faults.on(
+        "initialize", When.BEFORE, lambda entry: held.wait(TIMEOUT_S) if entry.sandbox == rig.sandbox.id else None
+    )
     rig.write("a", "first\n")
     rig.until(lambda: several.holds("blue", "a", "first\n"), "the edit in blue")
     rig.configure({**DEFAULTS, **BLUE, "workspace.ignore": ["excluded"]})
@@ -712,6 +716,7 @@ def test_a_reload_waits_for_one_alone(several: Several) -> None:
     rig.write("a", "second\n")
     rig.until(lambda: several.holds("blue", "a", "second\n"), "the next edit in blue")
     assert "read anew" not in daemon.err
+    held.set()
     rig.until(lambda: "read anew" in daemon.err, "the reload")
     rig.write("excluded")
     rig.write("a", "third\n")
