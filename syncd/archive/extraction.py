@@ -26,6 +26,7 @@ from typing import Any, BinaryIO, Self, cast
 from msgspec import Struct, field
 
 from syncd.core import safe_open
+from syncd.core.directories import make_folders
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.hardening import original_umask
 from syncd.core.text import shown_path
@@ -273,7 +274,7 @@ def extract_members(
     mode = folder_mode(destination)
     parent, name = os.path.split(destination)
     try:
-        os.makedirs(parent, exist_ok=True)
+        make_folders(parent)
         draft = tempfile.mkdtemp(prefix=f".{name[:100]}.", dir=parent)
     except OSError as failure:
         raise NeedsPerson(

@@ -15,7 +15,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import tomllib
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -38,7 +37,7 @@ from syncd.cli.options import (
     option_for,
 )
 from syncd.cli.output import home_relative
-from syncd.core.config_file import flat, layered, load_config, read_managed
+from syncd.core.config_file import flat, layered, load_config, parse_toml, read_managed
 from syncd.core.durable_file import rewrite
 from syncd.core.errors import ConfigError, NeedsPerson, Stop, SyncdError
 from syncd.core.settings import MAIN, Config, known_keys, unknown_key
@@ -211,8 +210,8 @@ def read_text(path: str) -> str:
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as failure:
+        return parse_toml(text)
+    except ValueError as failure:
         raise ConfigError("the configuration is not valid TOML", f"{failure}; `syncd config edit` opens it") from None
 
 
@@ -225,8 +224,8 @@ def _named(key: str) -> tuple[str, ...]:
 
 def _read(text: str) -> dict[str, Any] | None:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+        return parse_toml(text)
+    except ValueError:
         return None
 
 
@@ -280,9 +279,9 @@ def _quoted(name: str) -> str:
 def _as_expected(text: str, expected: dict[str, Any], key: str) -> str:
     """The changed text, if it means what it should: in whatever form a key was written, no other one is changed."""
     try:
-        if _without_empty(tomllib.loads(text)) == _without_empty(expected):
+        if _without_empty(parse_toml(text)) == _without_empty(expected):
             return text
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         pass
     raise ConfigError(f"{key} is written there in a form that only a person can change", "use `syncd config edit`")
 
@@ -372,7 +371,7 @@ def set_(key: str, values: tuple[str, ...], config_file: str | None) -> None:
         for value in _readings(key, values):
             try:
                 changed = with_value(text, key, value)
-                layered(tomllib.loads(changed), path, read_managed())
+                layered(parse_toml(changed), path, read_managed())
             except ConfigError as failure:
                 if not failure.message.startswith(key):  # another one is wrong
                     raise
@@ -462,8 +461,8 @@ def _readings(key: str, values: tuple[str, ...]) -> Iterator[Any]:
     texts = [os.path.abspath(value) if key.endswith(PATHS) and value and value[0] != "~" else value for value in values]
     if len(texts) == 1:
         yield texts[0]
-        with suppress(tomllib.TOMLDecodeError):
-            yield tomllib.loads(f"value = {values[0]}")["value"]
+        with suppress(ValueError):
+            yield parse_toml(f"value = {values[0]}")["value"]
     yield texts
 
 

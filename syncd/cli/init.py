@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import sys
-import tomllib
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -34,10 +33,11 @@ from syncd.core.config_file import (
     is_within,
     named_config,
     overlapping,
+    parse_toml,
     read_managed,
     read_workspaces,
 )
-from syncd.core.directories import default_key_file
+from syncd.core.directories import default_key_file, expand_home, make_folders
 from syncd.core.errors import ConfigError, KeyRefused, SandboxNotFound, Stop, SyncdError
 from syncd.core.settings import AcquireKeys, Config, SandboxKeys, Text, check_config, description, known_keys
 from syncd.core.text import one_line, shown_path
@@ -142,7 +142,7 @@ def absolute(path: Any) -> Any:
 
 
 def _real(path: str) -> str:
-    return os.path.realpath(os.path.expanduser(path))
+    return os.path.realpath(expand_home(path))
 
 
 def _answer(
@@ -304,7 +304,7 @@ def command(config_file: str | None, store_key: bool, **flags: Any) -> None:
     layer = read_managed()
     managed = layer.values()
     key_file = default_key_file(os.environ)
-    if key_file != os.path.expanduser(SandboxKeys().api_key_file) and "sandbox.api_key_file" not in values | managed:
+    if key_file != expand_home(SandboxKeys().api_key_file) and "sandbox.api_key_file" not in values | managed:
         values["sandbox.api_key_file"] = key_file  # a service reads the file, and may have another environment
     acquires = layer.acquires or any(name.startswith("sandbox.acquire.") for name in values)
     needed = ("workspace.path",) if acquires else ("workspace.path", "sandbox.id")
@@ -357,7 +357,7 @@ def _filled_in(
     text = filled(shipped("config.example.toml"), values, managed)
     if managed:
         text = f"# A key that is commented out here and stands in {MANAGED_FILE} has its value from there.\n{text}"
-    config = checked(tomllib.loads(text), path)
+    config = checked(parse_toml(text), path)
     refuse_taken(config, others)
     return text, config
 
@@ -416,7 +416,7 @@ def _write_new(path: str, text: str, option: str) -> None:
     Raises `ConfigError`, also if there is a file already.
     """
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        make_folders(os.path.dirname(path), 0o700)
         with open(path, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             try:
                 file.write(text)

@@ -25,7 +25,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.choices import MANAGED_FILE, Managed
-from syncd.core.directories import default_config_path, directories_for
+from syncd.core.directories import default_config_path, directories_for, expand_home
 from syncd.core.errors import ConfigError
 from syncd.core.settings import (
     CeilingKeys,
@@ -49,6 +49,8 @@ _EXTENSION = ".toml"
 # Of a file that is no valid configuration at this moment; a line that is commented out names a key file as well.
 _NAMED = re.compile(r"""(?:api_key_file|mcp_file)["']?\s*=\s*["']+([^"'\n]+)""")
 _LARGEST_CHARACTERS = 1 << 20
+# Of tables and lists in one another; a value of a sandbox is the fourth.
+_DEEPEST = 16
 
 
 # Each person's own: one value for all would send all workspaces into one sandbox.
@@ -163,15 +165,37 @@ def _read(path: str) -> tuple[os.stat_result, dict[str, Any]]:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigError(f"the configuration file {path} is no regular file", "put one in its place")
-            return status, tomllib.load(file)
+            return status, parse_toml(file.read().decode())
     except FileNotFoundError:
         raise
     except OSError as failure:
         raise ConfigError(
             f"the configuration file {path} cannot be read ({failure.strerror})", "let your user read it"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
+    except ValueError as failure:
         raise ConfigError(f"{path} is not valid TOML", f"{failure}; correct it there") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the content of TOML. Raises `ValueError` for what is none, and for what no configuration can hold.
+
+    Python refuses thousands of brackets by a `RecursionError`, and tables so deep wherever they are looked through.
+    """
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:
+        raise ValueError("a number has thousands of digits") from None
+    except RecursionError:
+        raise ValueError("brackets are nested too deeply") from None
+    values: list[Any] = [found]
+    for _ in range(_DEEPEST):
+        below = [each.values() if isinstance(each, dict) else each for each in values if isinstance(each, dict | list)]
+        values = [value for each in below for value in each]
+    if values:
+        raise ValueError("tables are nested too deeply")
+    return found
 
 
 @contextmanager
@@ -429,7 +453,7 @@ def _named_by(file: str, *_: int) -> list[str]:
                 found = _NAMED.findall(text.read(_LARGEST_CHARACTERS))
         except OSError:
             return []
-        return [os.path.join(os.path.dirname(file), os.path.expanduser(name)) for name in found]
+        return [os.path.join(os.path.dirname(file), expand_home(name)) for name in found]
 
 
 def _files_of(config: Config) -> list[str]:

@@ -36,8 +36,7 @@ class Directories(Struct, frozen=True):
         """
         for folder in (self.state, self.spool):
             try:
-                os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
-                os.makedirs(folder, mode=0o700, exist_ok=True)
+                make_folders(folder, 0o700)
                 for own in (os.path.dirname(folder), folder):
                     if os.stat(own).st_mode & 0o077:
                         os.chmod(own, 0o700)
@@ -45,6 +44,23 @@ class Directories(Struct, frozen=True):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             except OSError as failure:
                 raise _unusable(folder, failure) from None
+
+
+def make_folders(path: str, mode: int = 0o777) -> None:
+    """Create a folder and those above it, as far as they are missing. Raises `OSError`.
+
+    `os.makedirs` calls itself for each, so that some 1,000 missing ones are too many.
+    """
+    path, missing = os.path.abspath(path), []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder, mode)
+        except FileExistsError:  # it is no folder, or was made meanwhile
+            if not os.path.isdir(folder):
+                raise
 
 
 def refuse_unreadable(state: str) -> None:
@@ -69,7 +85,10 @@ def _unusable(folder: str, failure: OSError) -> ConfigError:
 
 
 def directories_for(workspace: str, environ: Mapping[str, str]) -> Directories:
-    """Return the folders of the workspace at this absolute path, by the environment of a user or a service."""
+    """Return the folders of the workspace at this absolute path, by the environment of a user or a service.
+
+    Raises `ConfigError` as `expand_home` does.
+    """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.basename(workspace)).strip("-.")[:40] or "workspace"
     key = hashlib.sha256(os.fsencode(workspace)).hexdigest()[:12]
     folder = f"{name}-{key}"
@@ -79,18 +98,29 @@ def directories_for(workspace: str, environ: Mapping[str, str]) -> Directories:
     )
 
 
+def expand_home(path: str) -> str:
+    """Return the path with the home directory for a `~` at its begin.
+
+    Raises `ConfigError` where neither HOME nor the password database has one: a folder named `~` would be made.
+    """
+    expanded = os.path.expanduser(path)
+    if (path == "~" or path.startswith("~/")) and not expanded.startswith("/"):
+        raise ConfigError("your home directory is not known: HOME is not set, and no user has this id", "set HOME")
+    return expanded
+
+
 def _base(environ: Mapping[str, str], service: str, xdg: str, fallback: str) -> str:
     given = environ.get(service, "").split(":")[0]  # a service with several directories gets a list
     if given.startswith("/"):
         return given
     home = environ.get(xdg, "")
-    return os.path.join(home if home.startswith("/") else os.path.expanduser(fallback), "syncd")
+    return os.path.join(home if home.startswith("/") else expand_home(fallback), "syncd")
 
 
 def default_config_path(environ: Mapping[str, str]) -> str:
-    """Return `$XDG_CONFIG_HOME/syncd/config.toml`."""
+    """Return `$XDG_CONFIG_HOME/syncd/config.toml`. Raises `ConfigError` as `expand_home` does."""
     home = environ.get("XDG_CONFIG_HOME", "")
-    return os.path.join(home if home.startswith("/") else os.path.expanduser("~/.config"), "syncd", "config.toml")
+    return os.path.join(home if home.startswith("/") else expand_home("~/.config"), "syncd", "config.toml")
 
 
 def default_key_file(environ: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from syncd.core.choices import AgentChanges, ArchiveContent, Deletions, GitThere, Managed, Region
-from syncd.core.directories import default_key_file
+from syncd.core.directories import default_key_file, expand_home
 from syncd.core.errors import ConfigError
 
 _DAY_S = 86_400.0
@@ -187,7 +187,7 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     _check_program("sync.on_synced", read["sync"].on_synced)
     folder = os.path.dirname(os.path.abspath(path))
     workspace = checked_workspace(read["workspace"].path, folder)
-    written = os.path.abspath(os.path.join(folder, os.path.expanduser(read["workspace"].path)))
+    written = os.path.abspath(os.path.join(folder, expand_home(read["workspace"].path)))
     sandboxes = {
         name: _checked_sandbox(table, raw_sandbox, folder, workspace)
         for name, table, raw_sandbox in sandbox_tables(raw)
@@ -253,7 +253,7 @@ def _checked_sandbox(table: str, raw: Any, folder: str, workspace: str) -> Sandb
         raise ConfigError(what, f"must be {description(FollowSeconds)}")
     check_base_url(f"{table}.base_url", sandbox.base_url)
     is_named = "api_key_file" in raw
-    key_file = os.path.expanduser(sandbox.api_key_file) if is_named else default_key_file(os.environ)
+    key_file = expand_home(sandbox.api_key_file) if is_named else default_key_file(os.environ)
     return msgspec.structs.replace(
         sandbox,
         api_key_file=os.path.join(folder, key_file),
@@ -436,7 +436,7 @@ def _checked_mcp_file(key: str, path: str, folder: str, workspace: str) -> str:
     """Return the absolute path. In the workspace each write would be a change, and its URLs would be uploaded."""
     if not path:
         return ""
-    absolute = os.path.join(folder, os.path.expanduser(path))
+    absolute = os.path.join(folder, expand_home(path))
     parent, name = os.path.split(absolute)
     if "\0" in path or not name or name in (".", ".."):
         raise ConfigError(f"{key} = {shown_value(path)}", "must be the path of a file")
@@ -449,8 +449,8 @@ def checked_workspace(path: str, folder: str) -> str:
     """Return the absolute path without links: a watch on a link would miss changes at its top level."""
     if "\0" in path:
         raise ConfigError(f"workspace.path = {shown_value(path)}", "must be the path of a directory")
-    real = os.path.realpath(os.path.join(folder, os.path.expanduser(path)))
-    home = os.path.realpath(os.path.expanduser("~"))
+    real = os.path.realpath(os.path.join(folder, expand_home(path)))
+    home = os.path.realpath(expand_home("~"))
     if os.path.commonpath([real, home]) == real:
         names = {"/": "the root directory", home: "the home directory itself"}
         what = names.get(real, "above your home")

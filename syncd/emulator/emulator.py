@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from syncd.core.clock import Clock
+from syncd.core.directories import make_folders
 from syncd.core.durable_file import write_whole
 from syncd.core.errors import Locked, WorkspaceError
 from syncd.emulator.api import EmulatedApi
@@ -131,8 +132,8 @@ class Emulator:
         self.close()
 
     def _open_folder(self) -> None:
-        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.data_dir == Path.home() or self.data_dir == self.data_dir.parent:
+        make_folders(str(self.data_dir), 0o700)
+        if str(self.data_dir) == os.path.expanduser("~") or self.data_dir == self.data_dir.parent:
             raise WorkspaceError(f"{self.data_dir} cannot hold the emulator's data", "name a folder of its own")
         self.data_dir.chmod(0o700)
         self._lock_descriptor = os.open(self.data_dir / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)

@@ -8,6 +8,7 @@ environment, its time and what is told of its output are limited, and its whole 
 from __future__ import annotations
 
 import codecs
+import gzip
 import os
 import re
 import select
@@ -354,7 +355,11 @@ def read_record(path: Path, shape: type[Shape]) -> Shape | None:
 
 def _pack(folder: str, file: BinaryIO) -> None:
     """Write the folder as a tar.gz, with all kinds of files but sockets, and an entry for `.` itself."""
-    with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1, errors="surrogateescape") as tar:
+    # Without a time of its own gzip takes the clock's, and fails where that is before 1970 or after 2106.
+    with (
+        gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", errors="surrogateescape") as tar,
+    ):
         tar.add(folder, arcname=".")
 
 

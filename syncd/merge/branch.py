@@ -384,7 +384,8 @@ def _write_commits(
     start = names[0] if place else work_tree.head
     parents = [*([work_tree.head] if place else []), start, start, *names[place + 1 :]]
     with writing_objects(git, work_tree, scratch) as variables:
-        by = os.fsencode("{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}> {GIT_COMMITTER_DATE}".format_map(person))
+        name_and_address = "{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}>".format_map(person)
+        by = os.fsencode(f"{name_and_address} {person['GIT_COMMITTER_DATE'].removeprefix('@')}")
         commands = (
             commit_commands(
                 name,
@@ -461,5 +462,6 @@ def _person(work_tree: GitWorkTree, now: datetime) -> dict[str, str]:
     settings = work_tree.settings
     name = identity_text(settings.get("user.name", "")) or "syncd"
     email = identity_text(settings.get("user.email", "")) or "syncd@localhost"
-    facts = {"NAME": name, "EMAIL": email, "DATE": f"{int(now.timestamp())} {now:%z}"}
+    # After a "@" git takes seconds as they are, also those of a clock that is after 2099; it knows none before 1970.
+    facts = {"NAME": name, "EMAIL": email, "DATE": f"@{max(0, int(now.timestamp()))} {now:%z}"}
     return {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in facts.items()}

@@ -169,7 +169,7 @@ class FollowedCommits:
             for path, each in changed.paths.items()
             if each.kind is not Kind.ABSENT or path in tree or path in base
         }
-        seconds = int(self._waiter.clock.wall_s())
+        seconds = max(0, int(self._waiter.clock.wall_s()))  # git knows none before 1970
         name = self._reference.rpartition("/")[2]
         message = f"What the agent changed in {name}\n"
         by = b"%s %d +0000" % (_AUTHOR, seconds)
@@ -189,7 +189,7 @@ class FollowedCommits:
             )
             fast_import(git, commands, private)
             made = git.run(["rev-parse", "--verify", "refs/heads/made"], private).output.decode().strip()
-        person = {**_PERSON, "GIT_COMMITTER_DATE": f"{seconds} +0000"}
+        person = {**_PERSON, "GIT_COMMITTER_DATE": f"@{seconds} +0000"}
         ended = set_reference(
             git, work_tree, person, self._reference, made, before=last, message="syncd: what the agent changed"
         )

@@ -11,6 +11,7 @@ its digest.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -545,7 +546,11 @@ def _json(values: dict[str, Any]) -> bytes:
 
 def _packed(files: Mapping[str, bytes]) -> bytes:
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=6) as tar:
+    # Without a time of its own gzip takes the clock's, and fails where that is before 1970 or after 2106.
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0) as file,
+        tarfile.open(fileobj=file, mode="w") as tar,
+    ):
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)

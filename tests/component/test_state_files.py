@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,3 +198,12 @@ def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     with pytest.raises(ConfigError, match="cannot be used"):
         Directories(str(tmp_path / "state/syncd/p"), str(tmp_path / "cache/syncd/p")).make()
+
+
+def test_many_missing_folders(tmp_path: Path) -> None:
+    """A place of 1,500 folders that are to be made is as good as any."""
+    deep = "/".join("d" * 1500)
+    folders = Directories(f"{tmp_path}/state/{deep}/p", f"{tmp_path}/cache/{deep}/p")
+    folders.make()
+    assert mode_of(Path(folders.state)) == 0o700
+    subprocess.run(["rm", "-r", tmp_path / "state", tmp_path / "cache"], check=True)  # pytest's own way is recursive

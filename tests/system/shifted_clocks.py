@@ -7,6 +7,7 @@ import os
 import runpy
 import struct
 import sys
+import time
 
 from syncd.core.clock import SystemClock
 from syncd.watch import suspend_detector
@@ -39,6 +40,8 @@ def _run_shifted(shifts: str, alarm: str, args: list[str]) -> None:
     boottime_s, wall_s = SystemClock.boottime_s, SystemClock.wall_s
     SystemClock.boottime_s = lambda self: boottime_s(self) + shifted.boottime  # type: ignore[method-assign]
     SystemClock.wall_s = lambda self: wall_s(self) + shifted.wall  # type: ignore[method-assign]
+    real_s = time.time  # noqa: TID251 - to shift it
+    time.time = lambda: real_s() + shifted.wall  # noqa: TID251 - which gzip asks
     suspend_detector._never_ending_timer = lambda: os.open(alarm, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     sys.argv = ["syncd", *args]
     runpy.run_module("syncd", run_name="__main__", alter_sys=True)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 
 import pytest
 
@@ -303,3 +304,20 @@ def test_a_pause_without_a_daemon_holds_the_next_one(rig: Rig) -> None:
     assert rig.emulator.request_log.ops() == []
     rig.ok("resume")
     rig.converged()
+
+
+_NOBODY = ("unshare", "--user", "--map-user=54321")
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.run([*_NOBODY, "true"], capture_output=True, check=False).returncode,
+    reason="this machine lets nobody have another id",
+)
+@pytest.mark.parametrize("command", ["push", "run", "status", "apply", "init --path work --id box", "check", "pause"])
+def test_without_a_home(rig: Rig, command: str) -> None:
+    """Neither HOME nor the password database has one: 78, and no folder is named `~`."""
+    environ = {name: value for name, value in rig.environment().items() if name != "HOME" and "XDG" not in name}
+    done = run_command(command.split(), environ, rig.home, _NOBODY)
+    assert (done.code, done.out) == (78, ""), done
+    assert done.err.endswith("your home directory is not known: HOME is not set, and no user has this id: set HOME\n")
+    assert not (rig.home / "~").exists()

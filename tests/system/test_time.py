@@ -270,6 +270,24 @@ ELSEWHEN = ("unshare", "--time", "--boottime", "36000", "--monotonic", "7200", "
     or subprocess.run([*ELSEWHEN, "true"], capture_output=True, check=False).returncode != 0,
     reason="time namespaces are not allowed here",
 )
+@pytest.mark.parametrize("year", [1960, 2150])
+def test_a_clock_of_another_century(rig: ShiftedRig, year: int) -> None:
+    """Before 1970 and after 2106, where gzip and git know no time of their own, all works."""
+    rig.configure(DEFAULTS)
+    rig.shifts.set(0.0, (year - 2026) * YEAR_S)
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "home", "--allow-empty")):
+        identity = ("-c", "user.name=me", "-c", "user.email=me@localhost")
+        subprocess.run(["git", *identity, *words], cwd=rig.workspace, env=rig.environment(), check=True)
+    rig.write("a", "as sent")
+    rig.up(prefix=rig.by_its_clocks)
+    rig.sandbox.workspace.joinpath("a").write_text("the agent's")
+    rig.sandbox.workspace.joinpath("b").write_text("the agent's")
+    for words in (("flush",), ("log",), ("status",), ("history",), ("apply", "--branch", "agent"), ("apply", "--yes")):
+        done = rig.run(*words, prefix=rig.by_its_clocks)
+        assert done.code == 0, done
+    assert (rig.workspace / "a").read_text() == "the agent's"
+
+
 def test_two_boots(rig: ShiftedRig) -> None:
     """A process of another boot takes over state and URL, and sees no suspend."""
     rig.write("a")

@@ -230,7 +230,7 @@ class AgentRepository:
             "branch": branch_there(branch),
             "exclude": _EXCLUDES,
             "message": f"workspace as of {now:%Y-%m-%d %H:%M:%S %z}\n",
-            "person": f"syncd <syncd@localhost> {int(now.timestamp())} {now:%z}",
+            "person": f"syncd <syncd@localhost> {max(0, int(now.timestamp()))} {now:%z}",
             "within_s": _RUN_S,
         }
         if commit:
