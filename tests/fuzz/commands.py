@@ -391,6 +391,7 @@ def patch_commands(patch: pytest.MonkeyPatch, simulation: Simulation, key: str) 
     replaced = {
         "CLOCK": simulation.clock,
         "configured": lambda _: simulation.settings.current,
+        "refuse_elsewhere": lambda _: None,  # a story is typed in the workspace
         "no_sync_begins": commands.no_sync_begins,
         "set_up_logs": lambda *_: None,
         "interrupting": lambda _: contextlib.nullcontext(),
