@@ -12,7 +12,7 @@ from syncd.cli.daemon_client import sync_now
 from syncd.cli.options import config_option, configured, json_option, of_sandbox, sandbox_option
 from syncd.cli.output import verbosity_options
 from syncd.cli.progress import ProgressDisplay
-from syncd.cli.push import tell_held, tell_paths
+from syncd.cli.push import tell_agents_side, tell_paths
 
 # A flush that is over sooner shows nothing.
 _SILENT_S = 1.0
@@ -37,8 +37,8 @@ def command(config_file: str | None, timeout_s: float | None, sandbox: str | Non
 
     After a second, stderr says what is waited for. Up to two more syncs follow while a file changes as it is read; if
     it still does, it is named, with exit code 75, and everything else is in the sandbox. Paths that are held, as both
-    sides changed them, are named on stderr, and are no failure. While syncing is paused it sends nothing, and ends with
-    75.
+    sides changed them, are named on stderr, and so are those whose version there was saved; they are no failure. While
+    syncing is paused it sends nothing, and ends with 75.
 
     --json: what `push --json` prints, of the last sync that was waited for.
     """
@@ -50,5 +50,5 @@ def command(config_file: str | None, timeout_s: float | None, sandbox: str | Non
     if as_json:
         click.echo(json.dumps(result))
         sys.stdout.flush()
-    tell_held(result)
+    tell_agents_side(result)
     tell_paths(config, result)

@@ -28,7 +28,7 @@ from syncd.cli.output import print_path, verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.directories import directories_for, holder
 from syncd.core.settings import Config
-from syncd.core.text import MOST_NAMED, counted, for_sandbox, shown_path, size
+from syncd.core.text import MOST_NAMED, counted, few, for_sandbox, shown_path, size
 
 _COLUMNS = 100
 
@@ -60,7 +60,7 @@ def command(config_file: str | None, force: bool, dry_run: bool, sandbox: str | 
     if as_json or verbosity() >= 0:
         click.echo(json.dumps(result) if as_json else summaries(result))
     sys.stdout.flush()
-    tell_held(result)
+    tell_agents_side(result)
     tell_paths(config, result)
     if is_first and not as_json and verbosity() >= 0:
         click.echo(next_step(option_for(config_path(config_file))), err=True)
@@ -85,8 +85,8 @@ def tell_paths(config: Config, result: Mapping[str, Any]) -> None:
             click.echo(click.unstyle(line), err=True)
 
 
-def tell_held(result: Mapping[str, Any]) -> None:
-    """Name on stderr the paths that stay as they are in the sandbox, or in each of several."""
+def tell_agents_side(result: Mapping[str, Any]) -> None:
+    """Name on stderr the paths that stay as they are in the sandbox, or in each of several, and what was saved."""
     for row in result.get("sandboxes", ()) or (result,):
         name, named = row.get("name"), row.get("held", ())
         there = f" {name}" if name else ""
@@ -96,6 +96,9 @@ def tell_held(result: Mapping[str, Any]) -> None:
         more = row.get("held_count", 0) - len(named)
         if more > 0:
             click.echo(f"held: {counted(more, 'more path')}{there and f' in{there}'}: {apply} merges them", err=True)
+        if saved := ", ".join(few([*map(shown_path, row.get("saved", ()))], row.get("saved_count", 0))):
+            lists = for_sandbox("`syncd saved`", name) if name else hinted("`syncd saved`")
+            click.echo(f"saved: what the sandbox{there} had of {saved}: {lists} lists it", err=True)
 
 
 def push(config: Config, force: bool, sandbox: str | None = None) -> tuple[dict[str, Any], bool]:
@@ -185,7 +188,7 @@ def _show_plans(configs: list[Config], *, as_json: bool) -> None:
         else:
             click.echo(f"{to}nothing to send: the sandbox holds what is here ({counted(manifest.files, 'file')})")
         name = {"name": config.sandbox_name} if to else {}
-        tell_held({"held": sorted(held)[:MOST_NAMED], "held_count": len(held), **name})
+        tell_agents_side({"held": sorted(held)[:MOST_NAMED], "held_count": len(held), **name})
     if as_json:
         each = [{"name": config.sandbox_name, **row} for config, row in zip(configs, rows, strict=True)]
         click.echo(json.dumps(rows[0] if len(rows) == 1 else {**rows[0], "sandboxes": each}))

@@ -13,7 +13,7 @@ import click
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.cli.agent_side import AgentSide, look_at, no_sync_begins, open_sandbox, with_copy
+from syncd.cli.agent_side import AgentSide, OpenSandbox, look_at, no_sync_begins, open_sandbox, with_copy
 from syncd.cli.apply.decisions import decide, possible
 from syncd.cli.apply.execution import carry_out, make_plan, prepare, take_back_killed, tell_end
 from syncd.cli.options import (
@@ -29,10 +29,11 @@ from syncd.cli.options import (
     stoppable,
 )
 from syncd.core.errors import ExitCode
-from syncd.core.text import ago, shown_path, size
+from syncd.core.text import ago, counted, shown_path, size
 from syncd.merge.workspace_writer import OpenConflicts
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.reconcile import Choice, PathOutcome, Plan, waits
+from syncd.sandbox.saved_versions import Why
 
 _HELP = {
     Choice.MINE: "Yours: the next sync sends it.",
@@ -60,7 +61,8 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
 
     Conflicts wait that `syncd apply` left, paths that are held, and what one side deleted and the other changed. A
     decision about PATHs, with what is below them, is an `apply` of these: all is written, or nothing is, and `syncd
-    apply --undo` takes it back. The sandbox's version is saved (`syncd saved`) where it is not taken.
+    apply --undo` takes it back. The sandbox's version is saved (`syncd saved`) where it is not taken. The list ends
+    with the number of those that a sync saved before it overwrote them.
 
     Exits with 1 if something waits, or is left. A path for which a choice makes no sense, such as --markers for what is
     no text, is wrong usage (2), and then nothing is changed.
@@ -86,7 +88,9 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
             plan = prepare(side, make_plan(side, here)).plan
             found = [each for each in _waiting(side, plan, saved) if is_named(each.path, named)]
             if not chosen:
-                return _list(found, as_json=as_json)
+                code = _list(found, as_json=as_json)
+                _tell_saved(opened)
+                return code
             if not found:
                 click.echo(hinted("nothing waits for a decision there: `syncd resolve` lists what does"), err=True)
             choices = {each.path: chosen[0] for each in found if each.choices}
@@ -117,6 +121,15 @@ def _list(rows: list[Waiting], *, as_json: bool) -> int:
         options = ", ".join(f"--{choice.name.lower()}" for choice in Choice)
         click.echo(hinted(f"`syncd resolve PATH` decides, with one of {options}"), err=True)
     return ExitCode.DIFFERENT if rows else ExitCode.DONE
+
+
+def _tell_saved(opened: OpenSandbox) -> None:
+    """Count on stderr the versions that gave way to ours: they wait for nothing, and may be wanted all the same."""
+    name = opened.config.sandbox_name
+    versions = opened.services.remote_changes.saved_versions.all()
+    gave_way = sum(each.why is Why.OVERWRITTEN and each.sandbox_name == name for each in versions)
+    if gave_way:
+        click.echo(hinted(f"{counted(gave_way, 'version')} saved where both changed a path: `syncd saved`"), err=True)
 
 
 def _row(each: Waiting) -> dict[str, Any]:

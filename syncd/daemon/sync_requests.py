@@ -199,20 +199,25 @@ def _answered(request: SyncRequest, outcome: Outcome) -> SyncRequest | None:
         request.fail(left_out(outcome.obstructed))
     else:
         sent = [one for one in served if one.sync is not None]
-        request.client.done(ExitCode.DONE, result=described(sent[-1] if sent else outcome))
+        saved = dict.fromkeys(path for one in served for path in one.saved)
+        last = replace(sent[-1] if sent else outcome, saved=tuple(saved))
+        request.client.done(ExitCode.DONE, result=described(last))
     return None
 
 
 def described(outcome: Outcome) -> dict[str, object]:
     """The outcome as `push --json` prints it; `change` is null where it is unknown what the sandbox held before.
 
-    `held` are the first paths, of `held_count`, that both sides changed and that stay as they are in the sandbox.
+    `held` are the first paths, of `held_count`, that both sides changed and that stay as they are in the sandbox, and
+    `saved` those, of `saved_count`, of which the version there was saved at home.
     """
     sync = msgspec.to_builtins(outcome.sync) if outcome.sync else None
     change = outcome.change
     counts = None
     if change is not None:
         counts = {"added": len(change.added), "changed": len(change.changed), "removed": len(change.removed)}
-    held = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in outcome.held[:MOST_NAMED]]
     found: dict[str, object] = {"outcome": outcome.word, "files": outcome.files, "sync": sync, "change": counts}
-    return {**found, "held": held, "held_count": len(outcome.held)}
+    for name, paths in (("held", outcome.held), ("saved", outcome.saved)):
+        shown = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths[:MOST_NAMED]]
+        found |= {name: shown, f"{name}_count": len(paths)}
+    return found

@@ -110,7 +110,7 @@ class RemoteChanges:
         self._by_dump = False  # for the rest of a sync, as a look by a program hung
         self._fetches = True  # not for the rest of a sync in which that hung
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
-        self._saved_paths: dict[Why, int] = {}
+        self._saved_paths: dict[Why, list[str]] = {}
         self._relied_on: set[str] = set()  # the saved versions without which this sync would lose something
         self._not_kept = ""  # the last reason why a version could not be fetched or saved
 
@@ -451,13 +451,13 @@ class RemoteChanges:
             self._not_kept = f"the saved versions cannot be written ({failure.strerror or failure})"
             _log.warning("the agent's version of '%s' cannot be saved (%s)", shown_path(min(new)), failure)
             return frozenset(new)
-        self._saved_paths[why] = self._saved_paths.get(why, 0) + len(saved.paths)
+        self._saved_paths.setdefault(why, []).extend(saved.paths)
         self._relied_on.add(saved.id)
         _log.warning("saved the agent's version of %s as %s (%s)", counted(len(new), "path"), saved.id, why.value)
         return frozenset()
 
-    def take_saved(self) -> dict[Why, int]:
-        """Return how many versions were saved since the last call, for each reason, and drop what has expired.
+    def take_saved(self) -> dict[Why, list[str]]:
+        """Return the paths of what was saved since the last call, for each reason, and drop what has expired.
 
         What this sync saved, or found to be saved, is not dropped.
         """

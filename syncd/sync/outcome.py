@@ -129,10 +129,10 @@ class Outcome(Struct, frozen=True):
     vanished while they were read, or their places in the sandbox became free. So must it send those that are
     `put_off`, as an archive with them did not get through. `torn` are those of them whose copy in the sandbox may
     be half old and half new. `obstructed` are held paths whose places in the sandbox are taken: they, and what is
-    below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved` counts
-    the agent's versions that were saved, `overwritten` those of them that had to give way as both sides had
-    changed; `push --force` counts none of these. `arrived` are the paths that are different in the sandbox for it,
-    None if nothing was sent; so is `change`, None too if it is not known what the sandbox held before.
+    below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved` are
+    those of which the agent's version was saved, and `overwritten` counts those of them that had to give way as both
+    sides had changed; `push --force` counts none of these. `arrived` are the paths that are different in the sandbox
+    for it, None if nothing was sent; so is `change`, None too if it is not known what the sandbox held before.
     """
 
     sync: LastSync | None
@@ -142,7 +142,7 @@ class Outcome(Struct, frozen=True):
     torn: tuple[str, ...] = ()
     obstructed: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
-    saved: int = 0
+    saved: tuple[str, ...] = ()
     overwritten: int = 0
     arrived: Difference | None = None
     put_off: tuple[str, ...] = ()

@@ -211,14 +211,14 @@ class SandboxSync(Struct):
         self._limit_bytes = self._limit_bytes * 2 if self._put_off else inf
         told, self._told = self._told, self._sent_content
         arrived = arrived_changes(told, self._told) if outcome.sync else None
-        counts = self.services.remote_changes.take_saved()
-        overwritten = counts.get(Why.OVERWRITTEN, 0) + counts.get(Why.REMOVED, 0)
+        saved = self.services.remote_changes.take_saved()
+        overwritten = len(saved.get(Why.OVERWRITTEN, ())) + len(saved.get(Why.REMOVED, ()))
         return structs.replace(
             outcome,
             follow_up=(*outcome.follow_up, *seen.released),
             obstructed=tuple(seen.obstacles),
             held=seen.both_changed,
-            saved=sum(counts.values()),
+            saved=tuple(sorted(path for paths in saved.values() for path in paths)),
             overwritten=0 if mode is SyncMode.FORCED else overwritten,
             change=None if told.base is None else arrived,
             arrived=arrived,

@@ -50,6 +50,33 @@ def test_what_both_changed_is_saved_and_overwritten(rig: Rig, agent: Agent) -> N
     assert rig.status()["agent"]["saved"] == 1
 
 
+@pytest.mark.parametrize("command", ["flush", "push"])
+def test_what_was_saved_is_named(rig: Rig, agent: Agent, command: str) -> None:
+    """By the command that overwrote it, with or without a daemon, some of many; `resolve` counts the versions."""
+    assert "saved" not in rig.run("resolve").err
+    for turn, names in enumerate((["f"], [f"folder{number}/file{number:03}.txt" for number in range(7)])):
+        rig.daemons[-1].stop()
+        for name in names:
+            agent.write(name, f"the agent's {turn}")
+        if turn:
+            rig.configure({**DEFAULTS, "sync.debounce_seconds": 100, "sync.max_wait_seconds": 100})
+            rig.start()
+            rig.in_state("watching", "debouncing")
+        for name in names:
+            rig.write(name, f"mine {turn}")
+        told = rig.ok(command).err
+        shown = names if len(names) == 1 else [*names[:5], "and 2 more"]
+        assert f"saved: what the sandbox had of {', '.join(shown)}: `syncd saved` lists it\n" in told
+        assert told.count("saved: ") == 1
+    assert len(saved(rig)) == 2
+    listed = rig.run("resolve")
+    assert (listed.code, listed.err.splitlines()[-1]) == (
+        0,
+        "2 versions saved where both changed a path: `syncd saved`",
+    )
+    assert "saved: " not in rig.ok(command).err
+
+
 @pytest.mark.parametrize("archive", ["auto", "full"])
 def test_what_only_the_agent_changed_stays(rig: Rig, agent: Agent, archive: str) -> None:
     """Through whole archives, a kill, another process and a rescan; what was deleted here as well."""
