@@ -236,6 +236,7 @@ class Generator:
                 Step("advance", (random.choice((0.1, 0.9, 5.0)),)),
                 Step("advance", (random.choice((40.0, 700.0)),)),
                 Step("suspend", (random.choice((30.0, 2000.0)),)),
+                Step("suspend", (random.choice((30.0, 2000.0)),), point),
                 Step("set_clock", (random.choice((-4000.0, -3.0, 3.0, 4000.0)),)),
                 Step("request_sync"),
                 Step("flush"),

@@ -287,9 +287,6 @@ class Simulation:
             case "advance":
                 self.checker.note_jump(step.args[0])
                 self.clock.go_on(step.args[0])
-            case "suspend":
-                self.checker.note_jump(step.args[0])
-                self.clock.suspend(step.args[0])
             case "request_sync":
                 daemon.request(SyncRequest())
             case "push_force":
@@ -459,6 +456,9 @@ class Simulation:
                 self.emulator.faults.script(step.args[0])
             case "lasting":
                 self.lasting.begin(*step.args)
+            case "suspend":
+                self.checker.note_jump(step.args[0])
+                self.clock.suspend(step.args[0])
             case "set_clock":
                 self._clock_was_set = True
                 self.checker.note_clock_set()
