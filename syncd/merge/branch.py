@@ -220,7 +220,7 @@ def make_branch(
     commits: Sequence[SandboxCommit] = (),
     scratch: str | None = None,
 ) -> NewBranch:
-    """Make the branch `name`, and return what is in it.
+    """Make the branch `name`, and return what is in it; where the agent did nothing, none is made, with no commit.
 
     `sent` are all files and links that the sandbox was sent, `changes` what is otherwise there (ABSENT: nothing); paths
     are relative to the workspace. `commits` are the agent's, the oldest first, with what may come of their changes;
@@ -228,8 +228,8 @@ def make_branch(
     says that the workspace's rules leave it out, or a sparse checkout does not hold it. What was sent is read once, and
     a second time if HEAD does not have it. `now` is the time at which the commits are made, with its zone.
 
-    Raises `NeedsPerson` if the name is taken or git refuses it, if there is no repository, or if there is nothing to
-    commit in one without a commit; `TryLater` if a file changes while it is read.
+    Raises `NeedsPerson` if the name is taken or git refuses it, or if there is no repository; `TryLater` if a file
+    changes while it is read.
     """
     work_tree = find_work_tree(git, workspace)
     reference = _free_reference(git, work_tree, name)
@@ -247,12 +247,10 @@ def make_branch(
         skipped += left
     person = _person(work_tree, now)
     written = _write_commits(git, work_tree, person, as_sent=as_sent, changed=changed, agents=agents, scratch=scratch)
-    tip = written[-1][0] if written else work_tree.head
-    if not tip:
-        raise NeedsPerson(
-            "there is nothing to commit, as nothing was changed in the sandbox", "make the repository's first commit"
-        )
-    _create_reference(git, work_tree, person, reference, tip)
+    if all(commit is as_sent for _, commit in written):
+        written = []
+    else:
+        _create_reference(git, work_tree, person, reference, written[-1][0])
     ids, subjects = [each for each, _ in written], [subject_of(commit.message) for _, commit in written]
     return NewBranch(tuple(ids), tuple(subjects), tuple(dict.fromkeys(skipped)))
 
@@ -375,7 +373,7 @@ def _write_commits(
 
     The commit of all changes is made in any case: its tree is the one in which the agent's commits have to end.
     """
-    if not (as_sent.paths or changed.paths or agents):
+    if not (changed.paths or agents):
         return []
     planned = [*([as_sent] if as_sent.paths else []), changed, *agents]
     # Of the private repository, which is removed at the end.

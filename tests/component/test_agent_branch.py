@@ -333,8 +333,6 @@ def test_a_linked_work_tree(git: Git, top: Path, tmp_path: Path) -> None:
 def test_a_repository_without_a_commit(git: Git, tmp_path: Path) -> None:
     """The first commit has no parent, and HEAD still has no commit; the current branch itself is refused."""
     top = repository(tmp_path / "work", {})
-    with pytest.raises(NeedsPerson, match="nothing to commit"):
-        made(git, top, {})
     write(top, {"a": b"a\n"})
     with pytest.raises(NeedsPerson, match="'main' is the current one"):
         made(git, top, changed({"a": b"b\n"}), name="main")
@@ -393,7 +391,20 @@ def test_a_file_that_changes_meanwhile(git: Git, top: Path, second: bytes, monke
     new, before = file_of(b"1234567"), still(top)
     before_the_import(monkeypatch, lambda: Path(new.copy).write_bytes(second))
     with pytest.raises(TryLater, match="'new' changed while it was read"):
-        made(git, top, {}, sent={**sent_from(top), "new": new})
+        made(git, top, changed({"a.txt": b"agent\n"}), sent={**sent_from(top), "new": new})
+    assert added_to(before, top) == []
+
+
+def test_nothing_new(git: Git, top: Path) -> None:
+    """Where the agent did nothing there is no branch, also if HEAD differs from what was sent, or has no commit."""
+    before = still(top)
+    same = {path: content for path, content in sent_from(top).items() if path == "a.txt"}
+    for changes, sent in (
+        ({}, sent_from(top)),
+        ({}, {**sent_from(top), "new": file_of(b"new")}),
+        (same, sent_from(top)),
+    ):
+        assert made(git, top, changes, sent=sent).commits == ()
     assert added_to(before, top) == []
 
 

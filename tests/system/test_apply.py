@@ -737,6 +737,18 @@ def test_a_branch(rig: Rig, agent: Agent, tmp_path: Path) -> None:
     assert shown.stdout == b"theirs\n"
 
 
+def test_a_branch_of_nothing(rig: Rig, agent: Agent) -> None:
+    """Where the agent did nothing no branch is made, whatever was sent beyond HEAD, and the command says so."""
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
+        _git(rig, *words)
+    rig.write("a", "not committed\n")
+    rig.ok("push")
+    assert rig.ok("apply", "--branch", "theirs").out == "no branch is made, as there is nothing new in the sandbox\n"
+    assert not list((rig.workspace / ".git/refs/heads").glob("theirs"))
+    agent.write("a", "theirs\n")
+    assert "branch theirs: 2 new commits" in rig.ok("apply", "--branch", "theirs").out
+
+
 def test_the_paths_of_a_branch(rig: Rig, agent: Agent) -> None:
     """What was changed there is taken, and what was deleted there is deleted, on the branch alone."""
     for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):

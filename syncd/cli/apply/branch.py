@@ -124,6 +124,9 @@ def _apply_to_branch(
         click.echo(f"look at   {shown_path(path)}: {reason}")
     for commit_id, subject in zip(branch.commits, branch.subjects, strict=True):
         click.echo(f"commit    {commit_id[:10]} {subject}")
+    if not branch.commits:
+        click.echo("no branch is made, as there is nothing new in the sandbox")
+        return lists
     shown = shown_path(name)
     click.echo(f"branch {shown}: {counted(len(branch.commits), 'new commit')}; see `git log -p {shown}`")
     return lists
