@@ -19,6 +19,7 @@ from syncd.emulator.extract import ArchiveRefused
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, is_within
 from syncd.remote.target import MOST_ACQUIRED, SPAN_S
+from syncd.sandbox.look_request import was_emptied
 from syncd.scan.exclusions import OUTSIDE
 from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.path_rules import PathRules
@@ -611,6 +612,14 @@ class Checker:
         for path, entry in self.saved.all():
             if entry != FOLDER and (path, entry) not in made:
                 self.lose(f"{path!r} was saved as the agent's, who did not make it")
+
+    @property
+    def is_emptied(self) -> bool:
+        """True if its agent removed nearly all that is wanted in the sandbox, which the next process fills again."""
+        tracked = self.live
+        there = {} if tracked is None else tree(tracked.sandbox.workspace)
+        wanted = self.wanted()
+        return was_emptied(sum(path not in there for path in wanted), len(wanted))
 
     def missing(self, wanted: Tree) -> list[str]:
         """Return the wanted paths that a live sandbox lacks; none if it has ended."""
