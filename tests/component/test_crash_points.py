@@ -76,12 +76,12 @@ class CrashScenario:
         """Change nothing."""
 
     def check(self, *, powerless: bool = False) -> None:
-        """Sync once in a new process, which recovers; the next sync has nothing to do."""
+        """Sync once in a new process, which recovers; the next one sends nothing, and may ask for a sample."""
         self.recover(powerless=powerless)
         asked = len(self.machine.emulator.request_log.ops())
         again = self.machine.sync()
         assert again.word == "unchanged"
-        assert len(self.machine.emulator.request_log.ops()) == asked
+        assert {"upload", "initialize"}.isdisjoint(self.machine.emulator.request_log.ops()[asked:])
 
     def recover(self, *, powerless: bool) -> None:
         """Sync once in a new process, after which the sandbox equals the workspace."""
