@@ -482,7 +482,7 @@ class _Assembly(Struct):
             if isinstance(key, KeyRefused):
                 raise key
             if target.base_url != base_url:  # no key goes to another server than the one that it is for
-                what = f"its API is {target.base_url}, and not that of [sandbox]"
+                what = f"nobody can ask it, as its API is {target.base_url}, and not that of [sandbox]"
                 raise ConfigError(what, f"put the table [sandboxes.{name}] back, and run `syncd sandbox remove {name}`")
             keyed, searched = replace(workspace, key=key), parts.search.identity
             return SandboxFactory(keyed, searched, check, _excludes_nothing, copies_folder).build(target)

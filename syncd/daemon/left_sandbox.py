@@ -49,13 +49,18 @@ class LeftSandbox(Struct):
         try:
             self.work_saver.before_move(self.services())
             self.forget()
-        except (StepFailed, SyncdError, OSError) as failure:
-            why = failure.strerror if isinstance(failure, OSError) else failure.message
-            what = f"[sandboxes.{self.name}] was removed, and what its agent changed could not be saved yet ({why})"
-            remedy = f"it is tried again by itself; `syncd sandbox release --yes {self.target.sandbox_id}` gives it up"
-            self.warnings = [SyncWarning(f"removed:{self.name}", what, remedy)]
-            self.told()
+        except OSError as failure:
+            self._warn(f"the state folder cannot be written ({failure.strerror})")
+            return False
+        except (StepFailed, SyncdError) as failure:
+            self._warn(failure.message)
             return False
         self.warnings = self.work_saver.warnings
         self.told()
         return True
+
+    def _warn(self, why: str) -> None:
+        what = f"[sandboxes.{self.name}] was removed before its agent's work was saved: {why}"
+        remedy = f"it is tried again by itself; `syncd sandbox release --yes {self.target.sandbox_id}` gives it up"
+        self.warnings = [SyncWarning(f"removed:{self.name}", what, remedy)]
+        self.told()
