@@ -60,7 +60,7 @@ class LeftSandbox(Struct):
         return True
 
     def _warn(self, why: str) -> None:
-        what = f"[sandboxes.{self.name}] was removed before its agent's work was saved: {why}"
+        what = f"[sandboxes.{self.name}] was removed before its agent's work was saved ({why})"
         remedy = f"it is tried again by itself; `syncd sandbox release --yes {self.target.sandbox_id}` gives it up"
         self.warnings = [SyncWarning(f"removed:{self.name}", what, remedy)]
         self.told()
