@@ -14,7 +14,7 @@ from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon.control import ask
 from tests.screens.terminal import Terminal
 from tests.system.command import CLOCK, SYNCD
-from tests.system.rig import Rig
+from tests.system.rig import DEFAULTS, Rig, emptied
 
 # As a background job of a script is started.
 NO_INTERRUPT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
@@ -117,3 +117,24 @@ def test_a_killed_flush_is_dropped(rig: Rig, request_: dict[str, object], when: 
     assert rig.count("upload") == (2 if when == "in a sync" else 1)
     reasons = [json.loads(line)["why"] for line in rig.ok("history", "--json").out.splitlines()]
     assert reasons.count("asked for") == 1
+
+
+@pytest.mark.parametrize("by", ["flush", "push", "SIGUSR1", "alone: flush", "alone: push"])
+def test_a_sandbox_that_was_emptied_is_filled(rig: Rig, by: str) -> None:
+    """A request asks it, though nothing is to be sent; where all is there, it sends nothing."""
+    for number in range(12):
+        rig.write(f"d/f{number}")
+    rig.configure({**DEFAULTS, "sandbox.follow_seconds": 0})
+    running = None if by.startswith("alone") else rig.up()
+    rig.ok("flush")
+    uploads, executions = rig.count("upload"), rig.count("execute")
+    rig.ok("flush")
+    assert (rig.count("upload"), rig.count("execute")) == (uploads, executions + 1)
+    emptied(rig.sandbox.workspace)
+    if by == "SIGUSR1" and running is not None:
+        running.send(signal.SIGUSR1)
+    else:
+        rig.ok(by.removeprefix("alone: "))
+    rig.converged()
+    if by in ("flush", "push"):
+        rig.ok("status", "--check")
