@@ -10,8 +10,11 @@ import os
 import re
 import select
 import sys
+import termios
+import tty
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from typing import TextIO, TypeVar
 
@@ -29,6 +32,7 @@ _LEAST_COLUMNS = 8
 _LEAST_BAR, _LONGEST_BAR = 6, 30
 _GAP = "  "
 _REDRAW_S = 0.5
+_LEAST_TOLD = 3  # lines of a screen, of which one is told from; a lower one has none to spare
 
 Shown = TypeVar("Shown")
 
@@ -198,13 +202,56 @@ def _print_changes(read: Callable[[], Shown], text: Callable[[Shown], str]) -> N
 
 
 def _redraw(text: Callable[[], str]) -> None:
-    """Draw on the whole terminal again and again, as watch(1) does. What was there scrolls up; the last screen stays.
+    """Draw on the whole terminal again and again, as watch(1) does, until `q` is typed or a signal comes.
 
-    So it needs no settings of the terminal, and is right again after a resize, a Ctrl-Z and typed keys. On a very
-    narrow one a line is cut, as one more would scroll the first away.
+    What was there scrolls up; the last screen stays. It is right again after a resize, a Ctrl-Z and typed keys. On a
+    very narrow terminal a line is cut, as one more would scroll the first away.
     """
     print("\n" * terminal_size()[1], end="")
-    while True:
-        lines = text().split("\n")[: terminal_size()[1] - 1]
-        print("\x1b[H\x1b[?7l" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J\x1b[?7h", end="", flush=True)
-        CLOCK.sleep(_REDRAW_S)
+    with _typed_keys() as typed:
+        while True:
+            lines = _fitting(text().split("\n"), terminal_size()[1] - 1)
+            screen = "".join(f"{line}\x1b[K\n" for line in lines)
+            print(f"\x1b[H\x1b[?7l{screen}\x1b[J\x1b[?7h", end="", flush=True)
+            if b"q" in typed(_REDRAW_S):
+                return
+
+
+def _fitting(lines: list[str], room: int) -> list[str]:
+    """As many of the lines as there is room for; where some have none, the last line says so."""
+    if len(lines) <= room or room < _LEAST_TOLD:
+        return lines[:room]
+    return [*lines[: room - 1], f"  and {counted(len(lines) - room + 1, 'more line')}, on a terminal with more rows"]
+
+
+@contextmanager
+def _typed_keys() -> Iterator[Callable[[float], bytes]]:
+    """Give what waits so many seconds for keys on the terminal, and returns them: each at once, and unseen.
+
+    The terminal's settings are made anew for each wait, as a shell has its own after a Ctrl-Z; at the end they are as
+    before.
+    """
+    descriptor, poll = sys.stdin.fileno(), select.poll()
+    before = termios.tcgetattr(descriptor) if os.isatty(descriptor) else None
+    poll.register(descriptor, select.POLLIN)
+
+    def typed(seconds: float) -> bytes:
+        if before is None or not _is_foreground(descriptor):  # where it is not, each use of the terminal would stop it
+            CLOCK.sleep(seconds)
+            return b""
+        tty.setcbreak(descriptor, termios.TCSANOW)
+        return os.read(descriptor, 64) if CLOCK.poll(poll, seconds) else b""
+
+    try:
+        yield typed
+    finally:
+        if before is not None and _is_foreground(descriptor):
+            termios.tcsetattr(descriptor, termios.TCSANOW, before)
+
+
+def _is_foreground(terminal: int) -> bool:
+    """False for a job in the background of the terminal's shell."""
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:  # it is no shell's, or not any more
+        return True

@@ -126,20 +126,16 @@ def summary(result: Mapping[str, Any]) -> str:
     if sync is None:
         files = "the one file" if result["files"] == 1 else f"all {result['files']:,} files"
         return f"nothing to do: the sandbox holds {files}"
-    what = _changes(result.get("change"), sync["files"])
-    return f"synced {what}, {size(sync['archive_bytes'])}, in {sync['seconds']:.2f} s"
-
-
-def _changes(change: dict[str, int] | None, files: int) -> str:
-    """The changes since the last sync, and the files in all; these alone for a first sync, and one without changes."""
-    words = change_words(change) if change else ""
-    return f"{words} ({files:,} in all)" if words else counted(files, "file")
+    words, sent = change_words(result.get("change") or {}), size(sync["archive_bytes"])
+    # Of a first sync, and of one without changes, all was sent.
+    what = f"{words}, {sent}, {sync['files']:,} in all" if words else f"{counted(sync['files'], 'file')}, {sent}"
+    return f"synced {what}, in {sync['seconds']:.2f} s"
 
 
 def change_words(change: Mapping[str, int]) -> str:
     """The numbers of changes: `6 new, 2 changed`; empty without any."""
     names = {"added": "new", "changed": "changed", "removed": "removed"}
-    return ", ".join(f"{change[name]:,} {word}" for name, word in names.items() if change[name])
+    return ", ".join(f"{change[name]:,} {word}" for name, word in names.items() if change.get(name))
 
 
 def _show_plans(configs: list[Config], *, as_json: bool) -> None:

@@ -70,7 +70,7 @@ def test_push_goes_through_the_daemon(rig: Rig) -> None:
     rig.write("a")
     rig.up()
     rig.write("b")
-    assert "synced 1 new (2 in all)" in rig.ok("push").out
+    assert rig.ok("push").out.startswith("synced 1 new, ")
     assert "nothing to do" in rig.ok("push").out
     forced = json.loads(rig.ok("push", "--force", "--json").out)
     assert forced["outcome"] == "initialized"
@@ -130,7 +130,7 @@ def test_a_dry_run(rig: Rig, daemon: str) -> None:
     }
     assert rig.run("push", "--dry-run", "--force").code == 2
     assert rig.emulator.request_log.ops() == before
-    assert rig.ok("push").out.startswith("synced 2 new, 1 changed, 2 removed (3 in all), ")
+    assert rig.ok("push").out.startswith("synced 2 new, 1 changed, 2 removed, ")
 
 
 def test_what_stays_there_is_not_counted_as_removed(rig: Rig) -> None:
@@ -143,11 +143,11 @@ def test_what_stays_there_is_not_counted_as_removed(rig: Rig) -> None:
     (rig.workspace / "kept").unlink()
     (rig.workspace / "gone").unlink()
     rig.write("new")
-    assert rig.ok("push").out.startswith("synced 1 new, 1 removed (2 in all), ")
+    assert rig.ok("push").out.startswith("synced 1 new, 1 removed, ")
     last = json.loads(rig.ok("history", "--json").out.splitlines()[-1])
     assert last["change"] == {"added": 1, "changed": 0, "removed": 1}
     (rig.workspace / "c").unlink()
-    assert rig.ok("push").out.startswith("synced 1 removed (1 in all), ")
+    assert rig.ok("push").out.startswith("synced 1 removed, ")
 
 
 def test_quiet_and_verbose(rig: Rig) -> None:
@@ -159,7 +159,7 @@ def test_quiet_and_verbose(rig: Rig) -> None:
     rig.write("b")
     rig.write("a", "TEXT\n")  # of the same size
     told = rig.ok("push", "-v")
-    assert "synced 1 new, 1 changed (2 in all), " in told.out
+    assert "synced 1 new, 1 changed, " in told.out
     assert re.search(r"^\+ +5 bytes  \w{12}  b$", told.err, re.MULTILINE), told.err
     rig.write("b2")
     assert re.search(r"^\+ +5 bytes  \w{12}  b2$", rig.ok("flush", "-v").err, re.MULTILINE)

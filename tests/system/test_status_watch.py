@@ -64,6 +64,20 @@ def test_it_stays_in_its_place(rig: Rig, terminal: Terminal) -> None:
     assert terminal.text.startswith("● in sync")
 
 
+def test_a_key_ends_it(rig: Rig, terminal: Terminal) -> None:
+    """At `q` it ends with 0, as all went well; the terminal has its settings again."""
+    watch(terminal, rig)
+    side = os.dup(terminal._ours)
+    terminal.until(lambda text: "● not running: no daemon" in text, "the screen")
+    terminal.type("xyq")
+    assert terminal.finish() == 0
+    assert terminal.text.startswith("● not running: no daemon")
+    assert "xyq" not in terminal.text
+    lines_and_echo = termios.ICANON | termios.ECHO
+    assert termios.tcgetattr(side)[3] & lines_and_echo == lines_and_echo
+    os.close(side)
+
+
 def test_a_very_narrow_terminal(rig: Rig) -> None:
     """The state stays on the first line."""
     terminal = Terminal(20, 6)
@@ -93,11 +107,11 @@ def test_an_edited_configuration_and_a_resized_terminal(rig: Rig, terminal: Term
 
 
 def test_a_terminal_too_low(rig: Rig) -> None:
-    """Lines that do not fit are left out, and nothing scrolls."""
+    """Lines that do not fit are left out, which the last one says, and nothing scrolls."""
     low = Terminal(80, 4)
     watch(low, rig)
     try:
-        low.until(lambda text: "not running: no daemon" in text, "the screen")
+        low.until(lambda text: "not running: no daemon" in text and "and 3 more lines, on" in text, "the screen")
         rig.write("a")
         rig.up()
         low.until(lambda text: text.startswith("● in sync"), "the screen anew")

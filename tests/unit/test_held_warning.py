@@ -53,13 +53,13 @@ def test_a_push_that_sent_nothing() -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (None, "45 files"),
-        ({"added": 0, "changed": 0, "removed": 0}, "45 files"),
-        ({"added": 6, "changed": 0, "removed": 0}, "6 new (45 in all)"),
-        ({"added": 1, "changed": 2, "removed": 3000}, "1 new, 2 changed, 3,000 removed (45 in all)"),
+        (None, "45 files, 9 bytes"),
+        ({"added": 0, "changed": 0, "removed": 0}, "45 files, 9 bytes"),
+        ({"added": 6, "changed": 0, "removed": 0}, "6 new, 9 bytes, 45 in all"),
+        ({"added": 1, "changed": 2, "removed": 3000}, "1 new, 2 changed, 3,000 removed, 9 bytes, 45 in all"),
     ],
 )
 def test_a_push_that_sent_something(change: dict[str, int] | None, what: str) -> None:
     """What is new comes first; a first sync, and one by force, count all."""
     sync = {"files": 45, "archive_bytes": 9, "seconds": 0.5}
-    assert summary({"sync": sync, "change": change}) == f"synced {what}, 9 bytes, in 0.50 s"
+    assert summary({"sync": sync, "change": change}) == f"synced {what}, in 0.50 s"

@@ -52,7 +52,7 @@ SHADES = {"0", "1", "31", "32", "33", "36"}
 REST = """
   workspace   /home/dev/code
   sandbox     box at https://api.klavis.ai, region us; ends in 2 h
-  last sync   10 s ago: 812 files, 5,003 KiB, took 0.84 s
+  last sync   10 s ago: 5,003 KiB sent, 812 files in all, took 0.84 s
   excluded    1,204 paths: built-in 1,100, .gitignore 102, secrets 2;
               `syncd ls --ignored` names them
   this run    process 4242 for 1 h 20 min: 12 syncs, 0 failures, 58.2 MiB sent"""
@@ -66,6 +66,17 @@ def shown(status: Status, beside: StatusContext = BESIDE, width: int = 79) -> st
 def top(status: Status, beside: StatusContext = BESIDE) -> list[str]:
     """Return the lines above the first empty one."""
     return shown(status, beside).split("\n\n")[0].split("\n")
+
+
+def test_an_agent_that_is_not_followed() -> None:
+    """It says since when nobody looked, also if nothing is known to be changed; else only how old that is."""
+    looked = AgentStatus(looked_at="2026-11-24T13:15:11Z")
+    alone = replace(BESIDE, unfollowed=frozenset({"main"}))
+    assert "  agent       not looked since 5 min ago" in shown(replace(WATCHING, agent=looked), alone)
+    changed = replace(looked, changed=2)
+    assert "`syncd diff`; not looked since" in " ".join(shown(replace(WATCHING, agent=changed), alone).split())
+    assert "not looked" not in shown(replace(WATCHING, agent=looked))
+    assert "; last look 5 min ago" in " ".join(shown(replace(WATCHING, agent=changed)).split())
 
 
 def test_in_sync() -> None:

@@ -35,7 +35,7 @@ _OVERVIEW_VERSION = 1
 @config_option
 @json_option
 @click.option("--metrics", "as_metrics", is_flag=True, help="For monitoring: OpenMetrics text on stdout.")
-@click.option("--watch", is_flag=True, help="Keep running, and show it as it changes, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Keep running, and show it as it changes, until q or Ctrl-C.")
 @click.option("--all", "all_", is_flag=True, help="A line for each configuration in ~/.config/syncd.")
 @click.option("--check", "checks", is_flag=True, help="For scripts: exit with 1 unless all is in sync.")
 def command(config_file: str | None, as_json: bool, as_metrics: bool, *, watch: bool, all_: bool, checks: bool) -> int:

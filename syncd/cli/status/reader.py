@@ -89,6 +89,7 @@ class StatusReader:
             unit=self.installed_unit() if needs_start else None,
             option=option_for(self._path),
             is_paused=pause_marker(self._folder).exists,
+            unfollowed=frozenset(name for name, each in self.config.sandboxes.items() if not each.follow_seconds),
         )
 
     def installed_unit(self) -> str | None:

@@ -15,6 +15,7 @@ from syncd.cli.layout import MARK, Tone, aligned, bar, columns, cut, next_attemp
 from syncd.cli.output import home_relative
 from syncd.cli.status.reader import ServiceState, WorkspaceRow
 from syncd.core.clock import seconds_of
+from syncd.core.settings import MAIN
 from syncd.core.text import ago, counted, duration, for_sandbox, size, split_remedy
 from syncd.sync.status_document import QUIET_S, AgentStatus, SandboxStatus, State, Status
 
@@ -43,7 +44,7 @@ class StatusContext(Struct, frozen=True):
     wrote it did not write that it stopped; `busy_pid` a process that holds the workspace and is not the document's (0:
     in another PID namespace), `unit` the daemon's systemd user unit, if installed; `is_paused`: a person paused, which
     the next daemon keeps to. `option` is the option that commands need for this configuration (` --config FILE`, or
-    nothing).
+    nothing), and `unfollowed` are the sandboxes whose agent is not followed.
     """
 
     written_at_s: float | None
@@ -52,6 +53,7 @@ class StatusContext(Struct, frozen=True):
     unit: str | None = None
     option: str = ""
     is_paused: bool = False
+    unfollowed: frozenset[str] = frozenset()
 
     @property
     def start(self) -> str:
@@ -180,12 +182,14 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
     if len(status.sandboxes) > 1:
         for each in status.sandboxes:
             yield _Row(
-                "", f"{each.name}: {_one_of_several(each, now_s)}", Tone.ATTENTION if _is_late(each) else Tone.PLAIN
+                "",
+                f"{each.name}: {_one_of_several(each, context, now_s)}",
+                Tone.ATTENTION if _is_late(each) else Tone.PLAIN,
             )
     if status.last_sync is not None:
         last, at_s = status.last_sync, _finished_s(status)
         when = last.finished_at if at_s is None else ago(now_s - at_s)
-        what = f"{counted(last.files, 'file')}, {size(last.archive_bytes)}, took {last.seconds:.2f} s"
+        what = f"{size(last.archive_bytes)} sent, {counted(last.files, 'file')} in all, took {last.seconds:.2f} s"
         yield _Row("last sync", f"{when}: {what}")
     elif status.running or context.written_at_s is not None:
         yield _Row("last sync", "none yet")
@@ -202,7 +206,7 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
         yield _Row("still there", what)
     if status.managed is not None:
         yield _Row("managed", status.managed.summary())
-    if len(status.sandboxes) < 2 and (agent := agent_text(status.agent, now_s)):
+    if len(status.sandboxes) < 2 and (agent := _agent(status.agent, MAIN, context, now_s)):
         yield _Row("agent", agent, Tone.ATTENTION if status.agent.held_count else Tone.PLAIN)
     if status.running or status.syncs or status.failures:
         yield _Row("this run" if status.running else "last run", _run(status, now_s))
@@ -239,14 +243,14 @@ def _is_late(sandbox: SandboxStatus) -> bool:
     return sandbox.state in (State.HELD, State.RETRYING)
 
 
-def _one_of_several(sandbox: SandboxStatus, now_s: float) -> str:
+def _one_of_several(sandbox: SandboxStatus, context: StatusContext, now_s: float) -> str:
     """One of several sandboxes in a line: what is done for it, when it was synced last, and its agent."""
     at_s = None if sandbox.last_sync is None else seconds_of(sandbox.last_sync.finished_at)
     done = "never synced" if at_s is None else f"last sync {ago(now_s - at_s)}"
     state = "in sync" if sandbox.state is State.WATCHING and at_s is not None else str(sandbox.state)
     if _is_late(sandbox) and sandbox.last_error is not None:
         state += f" ({split_remedy(sandbox.last_error.message)[0]})"
-    agent = for_sandbox(agent_text(sandbox.agent, now_s), sandbox.name)
+    agent = for_sandbox(_agent(sandbox.agent, sandbox.name, context, now_s), sandbox.name)
     return f"{state}, {done}{f'; {agent}' if agent else ''}"
 
 
@@ -259,10 +263,16 @@ def agent_text(agent: AgentStatus, now_s: float) -> str:
         parts.append(f"{counted(agent.held_count, 'path')} held: `syncd apply`")
     if agent.saved:
         parts.append(f"{counted(agent.saved, 'version')} saved: `syncd saved`")
-    looked_s = seconds_of(agent.looked_at)
-    if agent.changed and looked_s is not None:
-        parts.append(f"last look {ago(now_s - looked_s)}")
     return "; ".join(parts)
+
+
+def _agent(agent: AgentStatus, name: str, context: StatusContext, now_s: float) -> str:
+    """The same, with the age of what is known of this sandbox."""
+    text, looked_s = agent_text(agent, now_s), seconds_of(agent.looked_at)
+    if looked_s is None or not (agent.changed or name in context.unfollowed):
+        return text
+    since = "not looked since" if name in context.unfollowed else "last look"
+    return f"{text}{'; ' if text else ''}{since} {ago(now_s - looked_s)}"
 
 
 def _quiet(agent: AgentStatus, now_s: float) -> str:
