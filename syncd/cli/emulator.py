@@ -7,10 +7,8 @@ import signal
 from contextlib import suppress
 from math import inf
 from pathlib import Path
-from typing import BinaryIO
 
 import click
-import msgspec
 
 from syncd.cli.options import CLOCK
 from syncd.core.api_key import key_in_file
@@ -20,7 +18,8 @@ from syncd.core.waiter import Interrupt, Waiter, interrupting
 from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.bucket import MAX_LIFETIME_S
 from syncd.emulator.emulator import KEY_FILE
-from syncd.emulator.sandbox import Profile
+
+_FIRST_SANDBOX = "box"  # known before it starts: a script can configure it
 
 
 @click.command("emulator")
@@ -41,23 +40,12 @@ from syncd.emulator.sandbox import Profile
     default=1800,
     help="Lifetime of signed URLs.",
 )
-@click.option(
-    "--sandbox", "sandbox_id", metavar="ID", help="The id of the sandbox; default: the last one, or a new one."
-)
-@click.option(
-    "--profile",
-    metavar="FILE",
-    type=click.File("rb"),
-    help="In what it differs from what syncd assumes, as `python -m tests.conformance` writes it.",
-)
 def command(
     *,
     data_dir: Path,
     port: int,
     key_file: str | None,
     url_lifetime_s: int,
-    sandbox_id: str | None,
-    profile: BinaryIO | None,
 ) -> None:
     """Emulate the sandbox API and its bucket, on loopback, until interrupted.
 
@@ -66,10 +54,6 @@ def command(
     as you.
     """
     api_key = key_in_file(key_file, f"the API key file {key_file!r}").reveal() if key_file else ""
-    try:
-        differs = msgspec.json.decode(profile.read() if profile else b"{}", type=Profile)
-    except msgspec.MsgspecError as error:
-        raise click.BadParameter(f"{error}.", param_hint="--profile") from None
     _refuse_foreign_folder(data_dir)
     emulator = Emulator(
         data_dir,
@@ -78,7 +62,6 @@ def command(
         url_lifetime_s=url_lifetime_s,
         clock=CLOCK,
         observer=_log,
-        profile=differs,
     )
     interrupt = Interrupt()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has a background job ignore it
@@ -91,7 +74,8 @@ def command(
                 raise TryLater(f"port {port} cannot be used ({reason})", "name another with --port") from error
             raise NeedsPerson(f"{error.filename} cannot be used ({reason})", "name another with --data") from error
         try:
-            click.echo(_introduction(emulator, _sandbox(emulator, sandbox_id)))
+            known = emulator.sandboxes()
+            click.echo(_introduction(emulator, known[-1] if known else emulator.create_sandbox(_FIRST_SANDBOX)))
             Waiter(interrupt, CLOCK).sleep(inf)
         finally:
             emulator.close()
@@ -107,16 +91,6 @@ def _refuse_foreign_folder(data_dir: Path) -> None:
         raise NeedsPerson(f"{data_dir} cannot be used ({error.strerror})", "name another with --data") from error
     if foreign:
         raise NeedsPerson(f"{data_dir} holds other files", "name an empty or new folder with --data")
-
-
-def _sandbox(emulator: Emulator, sandbox_id: str | None) -> Sandbox:
-    known = emulator.sandboxes()
-    if sandbox_id is None and known:
-        return known[-1]
-    try:
-        return emulator.create_sandbox(sandbox_id)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--sandbox") from error
 
 
 def _introduction(emulator: Emulator, sandbox: Sandbox) -> str:

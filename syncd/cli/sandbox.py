@@ -118,11 +118,9 @@ class SandboxAdmin(Struct, frozen=True):
             return None
         return acquired
 
-    def acquire(self, servers: tuple[str, ...], ttl_seconds: int | None) -> AcquiredSandbox:
+    def acquire(self) -> AcquiredSandbox:
         """Acquire one more, counted with those that syncs acquire. Raises `SyncdError`, `StepFailed`, `Stop`."""
-        keys = self.config.sandbox.acquire or AcquireKeys()
-        keys = AcquireKeys(servers=servers or keys.servers, ttl_seconds=ttl_seconds or keys.ttl_seconds)
-        sandbox = replace(self.config.sandbox, acquire=keys)
+        sandbox = replace(self.config.sandbox, acquire=self.config.sandbox.acquire or AcquireKeys())
         with self._locked():
             provider = AcquiringProvider(self.account, self.store, sandbox, retry_settings_of(self.config), CLOCK)
             acquired = provider.acquire(
@@ -332,23 +330,18 @@ def shell_lines(sandbox_id: str, expires_at: str, servers: Mapping[str, str]) ->
 
 @command.command("acquire")
 @config_option
-@click.option("--new", is_flag=True, help="Even if the one that is in use is alive, which is then left to its end.")
-@click.option("--server", "servers", metavar="NAME", multiple=True, help="A server of a new one; may be repeated.")
-@click.option("--ttl", "ttl_seconds", metavar="SECONDS", type=click.IntRange(60, 86_400), help="How long it lives.")
 @json_option
-def acquire(
-    config_file: str | None, new: bool, servers: tuple[str, ...], ttl_seconds: int | None, as_json: bool
-) -> None:
+def acquire(config_file: str | None, as_json: bool) -> None:
     """Acquire a sandbox, unless the one that syncd acquired is alive; at most three in ten minutes.
 
-    With [sandbox.acquire] the next sync goes there, and its keys are the defaults of the options. With sandbox.id the
-    new one is only named: nothing goes there before its id is in the configuration.
+    With [sandbox.acquire] the next sync goes there. With sandbox.id the new one is only named: nothing goes there
+    before its id is in the configuration.
 
     --json: id, expires_at, servers (URLs by name), new.
     """
     with _admin(config_file) as admin:
-        alive = None if new else admin.current()
-        acquired = alive or admin.acquire(servers, ttl_seconds)
+        alive = admin.current()
+        acquired = alive or admin.acquire()
         fixed = admin.fixed
     name, end, urls = acquired.sandbox_id, ends_at(acquired), callable_servers(acquired.servers)
     if as_json:

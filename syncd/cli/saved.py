@@ -41,6 +41,9 @@ _HELP = f"""List the agent's saved versions, the newest first; or show, restore 
 Before a sync overwrites or removes what was changed on both sides, and before a sandbox ends, the sandbox's version is
 saved here. Versions are kept for {SAVED_DAYS} days and in at most {SAVED_BYTES >> 30} GiB; the oldest go first.
 An id may be shortened to what no other one begins with.
+
+--json: saved, each with id, at, why (overwritten, removed, sandbox-ended, reset, released, conflict), sandbox (its
+name), sandbox_id, paths and bytes.
 """
 
 
@@ -53,22 +56,13 @@ _id_argument = click.argument("version_id", metavar="ID")
 @json_option
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> None:
-    # `syncd saved --config FILE list`: given before the subcommand, an option is that one's default.
+    # `syncd saved --config FILE show ID`: given before the subcommand, an option is that one's default.
     context.default_map = dict.fromkeys(_SUBCOMMANDS, given)
     if context.invoked_subcommand is None:
-        context.invoke(list_, **given)
+        _list(**given)
 
 
-@command.command("list")
-@config_option
-@sandbox_option
-@json_option
-def list_(config_file: str | None, sandbox: str | None, as_json: bool) -> None:
-    """List the saved versions, the newest first, each with its first paths; with --sandbox those of one sandbox.
-
-    --json: saved, each with id, at, why (overwritten, removed, sandbox-ended, reset, released, conflict), sandbox (its
-    name), sandbox_id, paths and bytes.
-    """
+def _list(*, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
     versions = [each for each in _store(config_file).all() if sandbox in (None, each.sandbox_name)]
     if as_json:
         _print_json({"saved": [_row(version) for version in versions]})
@@ -91,8 +85,8 @@ def list_(config_file: str | None, sandbox: str | None, as_json: bool) -> None:
 def show(version_id: str, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
     """Show each path of a version, with its kind, mode and size.
 
-    --json: as an element of `list`, with entries: path, kind (file, directory, symlink), mode (octal), bytes, mtime
-    (seconds since 1970), target for a link, and damaged (true) where the content was damaged on this disk.
+    --json: as an element of `syncd saved`, with entries: path, kind (file, directory, symlink), mode (octal), bytes,
+    mtime (seconds since 1970), target for a link, and damaged (true) where the content was damaged on this disk.
     """
     store = _store(config_file)
     version = _found(store, version_id, sandbox)

@@ -1,8 +1,8 @@
 """`python -m tests.conformance --api-key-file F` tries each assumption about the service in a throw-away sandbox.
 
 It acquires a sandbox and releases it, also when it is stopped, makes less than 200 requests, and prints what is assumed
-and what was found. In what the service differs goes into a profile, which `syncd emulator --profile` takes. Neither
-has the key, a URL or the sandbox's id.
+and what was found. In what the service differs goes into a profile, which the convergence tests take. Neither has the
+key, a URL or the sandbox's id.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def syncd(folder: Path) -> Iterator[Tool]:
         return None if is_apply else False, ()
 
     def saved() -> Iterator[bytes]:
-        for version in json.loads(rig.ok("saved", "list", "--json").out)["saved"]:
+        for version in json.loads(rig.ok("saved", "--json").out)["saved"]:
             rig.ok("saved", "restore", version["id"], str(folder / "copies"))
             yield from files(folder / "copies").values()
             shutil.rmtree(folder / "copies")

@@ -28,7 +28,7 @@ def agent(rig: Rig) -> Agent:
 
 
 def saved(rig: Rig) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(rig.ok("saved", "list", "--json").out)["saved"]
+    found: list[dict[str, Any]] = json.loads(rig.ok("saved", "--json").out)["saved"]
     return found
 
 

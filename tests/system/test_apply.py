@@ -294,7 +294,7 @@ def test_an_undo_of_what_was_removed_there_since(rig: Rig, agent: Agent) -> None
         rig.ok("push")
     assert not agent.exists("out/model")
     assert "out/model" in _applied(rig, "--undo")[1]["undone"]
-    (saved,) = json.loads(rig.ok("saved", "list", "--json").out)["saved"]
+    (saved,) = json.loads(rig.ok("saved", "--json").out)["saved"]
     rig.ok("saved", "restore", saved["id"], str(rig.home / "back"))
     assert (rig.home / "back/out/model").read_text() == "the trained model\n"
 
@@ -310,7 +310,7 @@ def test_an_undo_in_another_sandbox(rig: Rig, agent: Agent) -> None:
     assert _applied(rig, "--undo") == (0, {"undone": ["a", "new"]})
     rig.ok("push")
     assert tree(there) == tree(rig.workspace)
-    (saved,) = json.loads(rig.ok("saved", "list", "--json").out)["saved"]
+    (saved,) = json.loads(rig.ok("saved", "--json").out)["saved"]
     assert (saved["sandbox_id"], saved["paths"]) == (SANDBOX, ["a", "new"])
 
 

@@ -46,7 +46,7 @@ def refused(*options: str) -> tuple[int, str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     """The printed address, key and configuration work; requests are logged without secrets; a signal ends it with 0."""
-    with running("--data", str(tmp_path / "data"), "--sandbox", "box") as (process, shown):
+    with running("--data", str(tmp_path / "data")) as (process, shown):
         key = re.search(r"^API key +(\S+)$", shown, re.MULTILINE)
         assert key
         config = tomllib.loads(shown[shown.index("[sandbox]") :])["sandbox"]
@@ -121,13 +121,11 @@ def _refused_key(data: str, *options: str) -> str:
 
 
 def test_an_invalid_value(tmp_path: Path) -> None:
-    """Wrong usage is 2, with the reason: a profile of an unknown service, a file that is not there, a key itself."""
+    """Wrong usage is 2, with the reason: a file that is not there, a key itself."""
     for options, reason in (
-        (("--profile", "-"), "Invalid enum value 'replace'"),
         (("--api-key-file", str(tmp_path / "none")), "does not exist"),
         (("--api-key", "key"), "No such option"),
     ):
         command = [*COMMAND, "--data", str(tmp_path / "data"), *options]
-        given = '{"initialize": "replace"}'
-        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert (done.returncode, reason in done.stderr) == (2, True), done.stderr

@@ -79,17 +79,18 @@ def test_acquiring_is_limited(acquiring: Rig) -> None:
     """With any command the fourth in ten minutes is refused, and said to come later."""
     acquiring.faults("acquire: 500 x2")  # which may have made one each
     acquiring.ok("sandbox", "acquire")
-    refused = acquiring.run("sandbox", "acquire", "--new")
+    acquiring.ok("sandbox", "release", "--yes")
+    refused = acquiring.run("sandbox", "acquire")
     assert (refused.code, acquiring.count("acquire")) == (75, 3)
     assert "no further one is acquired for" in refused.err
 
 
 def test_beside_a_named_one(rig: Rig) -> None:
     """A sandbox acquired by hand is named, and nothing is sent to it."""
-    acquired = rig.ok("sandbox", "acquire", "--server", "terminal", "--ttl", "60").out
+    acquired = rig.ok("sandbox", "acquire").out
     (new,) = [box for box in rig.emulator.sandboxes() if box.id != "box"]
     assert f'sandbox.id = "{new.id}"' in acquired
-    assert new.record.servers == ["terminal"]
+    assert new.record.servers == ["filesystem", "git", "terminal"]
     rig.write("a.txt")
     rig.ok("push")
     assert rig.sandbox.workspace.joinpath("a.txt").exists()
@@ -279,7 +280,13 @@ def test_a_daemon_moves_to_the_next_sandbox(acquiring: Rig, tmp_path: Path) -> N
     keys = """python3 -c 'import json, sys; d = json.load(sys.stdin); print(d["sandbox_id"], d["sandbox_changed"])'"""
     line = f'{keys} <"$SYNCD_CHANGES" >>{shlex.quote(str(reported))}'
     configure(rig, {"sandbox.mcp_file": str(mcp_file), "sync.on_synced": ["sh", "-c", line]})
-    daemon = rig.up()
+    rig.faults("acquire: 503 always")
+    daemon = rig.start()
+    rig.until(lambda: rig.status()["retry_at"], "a failure")
+    busy = rig.run("sandbox", "acquire")
+    assert (busy.code, "`syncd flush`" in busy.err) == (75, True)
+    rig.emulator.faults.clear()
+    rig.ok("flush")
     first = ours(rig)
     rig.until(lambda: reported.exists() and reported.read_text() == f"{first} True\n", "the hook")
     assert first in mcp_file.read_text()
@@ -287,12 +294,9 @@ def test_a_daemon_moves_to_the_next_sandbox(acquiring: Rig, tmp_path: Path) -> N
         assert f"/{first}/git" not in rig.run("status", *words).out
     assert f"/{first}/git" not in (rig.state_folder / "status.json").read_text()
     assert f"/{first}/git" in rig.ok("sandbox", "show").out
-    busy = rig.run("sandbox", "acquire", "--new")
-    assert (busy.code, "`syncd flush`" in busy.err) == (75, True)
     assert "daemon acquires the next one" in rig.ok("sandbox", "release", "--yes").out
     rig.until(lambda: reported.read_text().count("\n") == 2, "the hook for the next one, though nothing changed")
     second = ours(rig)
     assert reported.read_text() == f"{first} True\n{second} True\n"
     assert second in mcp_file.read_text()
-    assert rig.count("acquire") == 2
     assert daemon.stop() == 0

@@ -127,7 +127,7 @@ def test_one_is_added_and_removed(rig: Rig, daemon: bool, how: str) -> None:
     assert ("released" in removed) is (how == "--acquire")
     assert (rig.emulator.sandbox(blue.id) is None) is (how == "--acquire")
     assert rig.config_file.read_text().rstrip() == before.rstrip()
-    (saved,) = json.loads(rig.ok("saved", "list", "--sandbox", "blue", "--json").out)["saved"]
+    (saved,) = json.loads(rig.ok("saved", "--sandbox", "blue", "--json").out)["saved"]
     assert (saved["sandbox"], saved["sandbox_id"], saved["paths"]) == ("blue", blue.id, ["a"])
     assert _initialized(rig, "box") == first
     rig.write("a", "mine\n")
@@ -155,7 +155,7 @@ def test_what_was_followed_is_saved_when_its_table_goes(several: Several) -> Non
     rig.until(lambda: rig.shown()["sandboxes"][1]["agent"]["changed"] == 1, "the look that follows")
     rig.configure(follows)
     rig.ok("reload")
-    (saved,) = rig.until(lambda: several.json("saved", "list")["saved"], "what was followed")
+    (saved,) = rig.until(lambda: several.json("saved")["saved"], "what was followed")
     assert (saved["why"], saved["sandbox"], saved["paths"]) == ("sandbox-ended", "blue", ["a"])
 
 
@@ -169,7 +169,7 @@ def test_an_acquired_one_is_released_by_its_id(several: Several) -> None:
     assert sandbox is not None
     Agent(sandbox.workspace).write("a", "red's\n")
     assert "not saved" not in rig.ok("sandbox", "release", red, "--yes").err
-    assert [row["paths"] for row in several.json("saved", "list", "--sandbox", "red")["saved"]] == [["a"]]
+    assert [row["paths"] for row in several.json("saved", "--sandbox", "red")["saved"]] == [["a"]]
     assert "before sandboxes.blue.id names another one" in rig.ok("sandbox", "release", "box-blue", "--yes").out
 
 
@@ -618,9 +618,9 @@ def test_each_is_told_of(several: Several) -> None:
     rig.write("a", "mine once more\n")
     rig.ok("flush")
     (saved,) = several.json("saved", "--sandbox", "blue")["saved"]
-    assert (saved["sandbox"], several.json("saved", "list", "--sandbox", "blue")["saved"]) == ("blue", [saved])
+    assert (saved["sandbox"], several.json("saved", "--sandbox", "blue")["saved"]) == ("blue", [saved])
     assert rig.run("saved", "drop", saved["id"], "--sandbox", "main", "--yes").code == 78
-    assert {row["sandbox"] for row in several.json("saved", "list")["saved"]} == {"main", "blue"}
+    assert {row["sandbox"] for row in several.json("saved")["saved"]} == {"main", "blue"}
     assert [row["agent"]["saved"] for row in rig.status()["sandboxes"]] == [1, 1]
     assert re.search(r"^syncd_saved_versions\S* 2$", rig.ok("status", "--metrics").out, re.MULTILINE)
     for name in ("main", "blue"):
