@@ -144,6 +144,11 @@ class ServiceRig:
         """Run `systemctl --user ARGS`."""
         return self.machine.run("systemctl", "--user", *args)
 
+    def answer(self, *words: str) -> tuple[int, str]:
+        """Run a program of the machine's; return its exit code and what it prints."""
+        done = self.machine.run(*words)
+        return done.code, done.out
+
     def shown(self, name: str) -> str:
         """Return a property of the unit."""
         return self.systemctl("show", "--value", "-p", name, self.unit).out.strip()

@@ -47,7 +47,7 @@ def test_a_real_unit_and_its_log(rig: ServiceRig) -> None:
     rig.in_state("watching")
     done = rig.syncd("check")
     assert done.code == 0, done
-    assert re.search(r"(pass|warn)  service +syncd\.service: running as process", done.out)
+    assert re.search(r"pass  service +syncd\.service is active", done.out)
     assert re.search(r"warn  daemon +running as process \d+, watching; 'zqfolder/zqsecret.py' holds", done.out)
     report = rig.syncd("check", "--report").out
     assert "zq" not in report.lower()
@@ -59,4 +59,4 @@ def test_a_real_unit_and_its_log(rig: ServiceRig) -> None:
     rig.until(lambda: rig.shown("ActiveState") == "failed", "a failure")
     done = rig.syncd("check")
     assert done.code == 78
-    assert re.search(r"warn  service +syncd\.service: failed, and stays so; exit 78", done.out), done
+    assert re.search(r"warn  service +syncd\.service is failed\n +to do: +syncd service status", done.out), done

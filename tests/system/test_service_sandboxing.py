@@ -100,10 +100,6 @@ def test_a_machine_without_user_namespaces(rig: ServiceRig) -> None:
     _user_namespaces(rig, "RestrictNamespaces=~user")
     try:
         rig.until(lambda: rig.shown("ExecMainStatus") == "217", "the refusal")
-        status = rig.service("status")
-        assert status.code == 78
-        assert "refuses user namespaces" in status.out
-        assert "syncd service install" in status.out
         done = rig.service("install")
         assert done.code == 0, f"{done.out}{done.err}{rig.log()}"
         assert "without its sandbox" in done.out

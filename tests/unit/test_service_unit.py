@@ -1,4 +1,4 @@
-"""The systemd unit for a machine and a configuration, and systemd's properties in words."""
+"""The systemd unit for a machine and a configuration."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import pytest
 
 from syncd.cli.options import shipped
 from syncd.cli.service.systemd import (
-    Unit,
     environment_in,
     fitted,
     is_unchanged,
-    report,
     settings_for,
     unit_of,
     with_digest,
@@ -20,7 +18,6 @@ from syncd.cli.service.systemd import (
 from syncd.core.errors import ConfigError
 
 FOLDER = "/home/dev/.config/syncd"
-PLAIN = Unit("syncd.service", "syncd.service", "/home/dev/.config/systemd/user")
 
 
 @pytest.mark.parametrize(
@@ -129,60 +126,3 @@ def _drop_in(
     key_file: str = f"{FOLDER}/api-key", visible: tuple[str, ...] = ("/home/dev/work",), sandboxing: bool = True
 ) -> str:
     return settings_for(key_file, usual_key_file=f"{FOLDER}/api-key", visible=visible, sandboxing=sandboxing)
-
-
-@pytest.mark.parametrize(
-    ("prepared", "words"),
-    [
-        ("code=exited ; status=243", ["exit 243", "systemd cannot read the API key file", "read /key"]),
-        ("code=exited ; status=1", ["folders cannot be made", "restart syncd"]),
-        ("code=exited ; status=0", ["SIGKILL", "by itself"]),
-        ("code=(null) ; status=0/0", ["SIGKILL", "by itself"]),
-    ],
-)
-def test_what_comes_before_the_daemon(prepared: str, words: list[str]) -> None:
-    """If a command before the daemon fails, the daemon's last exit is not shown as the cause."""
-    reported = {"LoadState": "loaded", "ActiveState": "activating", "SubState": "auto-restart"}
-    reported |= {"ExecMainCode": "2", "ExecMainStatus": "9"}
-    reported["ExecStartPre"] = f"{{ path=mkdir ; argv[]=+mkdir -p ; ignore_errors=no ; pid=7 ; {prepared} }}"
-    found = report(PLAIN, reported, "", "/key", 0)
-    text = f"{found.state}; {found.last}; {found.remedy}"
-    assert [word for word in words if word not in text] == []
-
-
-@pytest.mark.parametrize(
-    ("properties", "code", "words"),
-    [
-        ("ActiveState=active MainPID=7", 0, ["running as process 7"]),
-        ("ActiveState=active MainPID=7 NeedDaemonReload=yes", 0, ["daemon-reload"]),
-        ("ActiveState=active MainPID=7 StatusText=held", 0, ["running as process 7: held", "syncd status"]),
-        ("ActiveState=active ExecMainStartTimestamp=@99", 0, ["key file changed", "restart syncd"]),
-        ("ActiveState=active ExecMainStartTimestamp=@100", 0, ["running"]),
-        ("ActiveState=failed ExecMainCode=1 ExecMainStatus=78", 78, ["exit 78", "syncd check", "restart syncd"]),
-        ("ActiveState=active UnitFileState=disabled", 0, ["next login", "enable syncd"]),
-        ("ActiveState=active UnitFileState=enabled", 0, ["running"]),
-        ("ActiveState=activating SubState=auto-restart ExecMainCode=1 ExecMainStatus=1", 78, ["install syncd again"]),
-        ("ActiveState=activating SubState=auto-restart ExecMainCode=1 ExecMainStatus=2", 78, ["syncd service install"]),
-        ("LoadState=bad-setting ActiveState=inactive", 78, ["not understand", "verify syncd.service", "daemon-reload"]),
-        ("ActiveState=failed ExecMainCode=1 ExecMainStatus=203", 78, ["cannot be run", "syncd service install"]),
-        ("ActiveState=failed ExecMainCode=1 ExecMainStatus=217", 78, ["user namespaces", "syncd service install"]),
-        ("ActiveState=failed ExecMainCode=2 ExecMainStatus=9 NRestarts=3", 78, ["SIGKILL", "3 restarts", "logs"]),
-        ("ActiveState=failed Result=watchdog", 78, ["watchdog"]),
-        ("ActiveState=activating SubState=auto-restart ExecMainCode=1 ExecMainStatus=75", 75, ["exit 75", "by itself"]),
-        ("ActiveState=activating SubState=start", 75, ["starting"]),
-        ("ActiveState=deactivating SubState=stop-sigterm", 75, ["stopping"]),
-        ("ActiveState=inactive", 75, ["stopped", "restart syncd"]),
-        ("LoadState=not-found ActiveState=inactive", 78, ["not installed", "syncd service install"]),
-        ("LoadState=masked ActiveState=inactive", 78, ["masked", "systemctl --user unmask syncd"]),
-        ("", 78, ["not installed"]),
-    ],
-)
-def test_the_state_in_words(properties: str, code: int, words: list[str]) -> None:
-    """Each state has its exit code, its cause and the next command."""
-    reported = {"LoadState": "loaded"} if properties else {}
-    reported |= dict(word.split("=", 1) for word in properties.split())
-    found = report(PLAIN, reported, "", "/key", 100)
-    assert found.exit_code == code
-    text = f"{found.state}; {found.last}; {found.remedy}"
-    assert [word for word in words if word not in text] == []
-    assert ("key file changed" in text) == ("key file changed" in words)

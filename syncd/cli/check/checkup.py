@@ -24,11 +24,11 @@ from syncd import __version__
 from syncd.cli.check import Finding, Grade, failed
 from syncd.cli.local_scan import LocalScan, brought_in_text, scan_workspace
 from syncd.cli.options import CLOCK, config_path, configured
-from syncd.cli.service import login_advice, report_of, route_advice, service_of
+from syncd.cli.service import login_advice, route_advice, service_of
 from syncd.cli.status.reader import StatusReader
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key
 from syncd.core.choices import AgentChanges
-from syncd.core.errors import ExitCode, SandboxNotFound, SyncdError, SyncWarning
+from syncd.core.errors import SandboxNotFound, SyncdError, SyncWarning
 from syncd.core.hardening import make_undumpable
 from syncd.core.settings import MAIN, Config, is_loopback, table_of
 from syncd.core.text import counted, duration, few, one_line, shown_path, size
@@ -357,14 +357,15 @@ def check_service(config_file: str | None, config: Config) -> Iterator[Finding]:
     except SyncdError as failure:
         yield Finding("service", Grade.NOTE, failure.message)
         return
-    now = report_of(service, properties, config.sandbox.api_key_file)
-    name = service.unit.name
-    if now.state == "not installed":
-        yield Finding("service", Grade.NOTE, f"{name} is not installed", f"to start it at every login: {now.remedy}")
+    name, state = service.unit.name, properties.get("ActiveState", "unknown")
+    if properties.get("LoadState") == "not-found":
+        remedy = f"to start it at every login: syncd service install{service.option}"
+        yield Finding("service", Grade.NOTE, f"{name} is not installed", remedy)
         return
-    is_well = now.exit_code is ExitCode.DONE and not now.remedy
-    what = "; ".join(filter(None, (f"{name}: {now.state}", now.last)))
-    yield Finding("service", Grade.PASS if is_well else Grade.WARN, what, now.remedy)
+    if state == "active":
+        yield Finding("service", Grade.PASS, f"{name} is active")
+    else:
+        yield Finding("service", Grade.WARN, f"{name} is {state}", f"syncd service status{service.option}")
     yield from (Finding("service", Grade.NOTE, *advice) for advice in login_advice(service))
     yield from (Finding("service", Grade.WARN, *advice) for advice in route_advice(service, config, properties))
 

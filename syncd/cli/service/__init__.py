@@ -1,8 +1,7 @@
-"""`syncd service`: installs, removes and inspects the systemd user unit."""
+"""`syncd service`: installs and removes the systemd user unit, and runs systemctl and journalctl on it."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,16 +11,13 @@ from urllib.parse import urlsplit
 import click
 
 import syncd
-from syncd.cli.options import config_option, config_path, configured, json_option, option_for, shipped
+from syncd.cli.options import config_option, config_path, configured, option_for, shipped
 from syncd.cli.service.systemd import (
-    Report,
     Unit,
     UserService,
     environment_in,
     fitted,
     is_unchanged,
-    main_pid,
-    report,
     settings_for,
     started_at,
     unit_of,
@@ -30,17 +26,15 @@ from syncd.cli.service.systemd import (
 )
 from syncd.core.api_key import find_key
 from syncd.core.directories import default_config_path, default_key_file
-from syncd.core.errors import ConfigError, ExitCode, KeyRefused, SyncdError
+from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson, TryLater
 from syncd.core.settings import Config, is_loopback
-from syncd.core.text import one_line, redacted, shown_path
+from syncd.core.text import shown_path
 from syncd.selection.ignore_files import repository_around
 
-_LOG_LINES = 5
 # They set the folders of the daemon and of commands, so both must have the same.
 _SHARED = {"XDG_CONFIG_HOME": ".config", "XDG_STATE_HOME": ".local/state", "XDG_CACHE_HOME": ".cache"}
 # The proxy and the certificates for the API; each name also in lower case.
 _ROUTE_VARIABLES = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
-_COLOURS = {ExitCode.DONE: "green", ExitCode.TRY_LATER: "yellow", ExitCode.NEEDS_PERSON: "red"}
 
 
 def service_of(config_file: str | None) -> UserService:
@@ -48,10 +42,6 @@ def service_of(config_file: str | None) -> UserService:
     path = config_path(config_file)
     unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
     return UserService(unit, option_for(path), os.environ)
-
-
-def report_of(service: UserService, properties: Mapping[str, str], key_file: str) -> Report:
-    return report(service.unit, properties, service.option, key_file, _changed_at(key_file))
 
 
 def login_advice(service: UserService) -> Iterator[tuple[str, str]]:
@@ -82,7 +72,7 @@ def command() -> None:
 
 @command.command("install")
 @config_option
-def install(config_file: str | None) -> int:
+def install(config_file: str | None) -> None:
     """Write the unit, switch it on and start it; again after an upgrade, a move or a new key.
 
     A unit that a person edited is left as it is. Ends with 0 once the daemon is ready.
@@ -122,27 +112,23 @@ def install(config_file: str | None) -> int:
     written = [path for path, text in texts.items() if _write(path, with_digest(text, unit.stem))]
     service.do("enable", "--quiet", "--no-reload", "--", unit.name)
     service.do("daemon-reload")
-    before = service.properties()
-    started = bool(written) or before.get("ActiveState") != "active" or _changed_at(key_file) > started_at(before)
-    if started:
-        service.try_to("reset-failed", "--", unit.name)
-        service.try_to("restart", "--", unit.name)
+    is_outdated = bool(written) or _changed_at(key_file) > started_at(service.properties())
+    service.try_to("reset-failed")
+    service.try_to("restart" if is_outdated else "start")
     for path in written:
         click.echo(f"{'wrote' if os.path.lexists(path) else 'removed'} {shown_path(path)}")
-    if not started:
-        click.echo(f"{unit.name} is up to date and runs")
     properties = service.properties()
-    now = report_of(service, properties, key_file)
-    _show(service, now, _LOG_LINES if now.exit_code else 0)
+    _check_started(service, properties)
+    click.echo(f"{unit.name} {'was started' if is_outdated else 'is up to date and runs'}")
     if not sandboxing:
-        _print("note", "this machine refuses user namespaces, so the service runs without its sandbox")
-        _print("to do", "once they are allowed, install again")
+        _tell(
+            "this machine refuses user namespaces, so the service runs without its sandbox",
+            "once they are allowed, install again",
+        )
     for what, remedy in (*login_advice(service), *route_advice(service, config, properties)):
-        _print("note", what)
-        _print("to do", remedy)
+        _tell(what, remedy)
     click.echo(f"look at it: syncd service status{service.option}")
     click.echo(f"undo it: syncd service uninstall{service.option}")
-    return now.exit_code
 
 
 @command.command("uninstall")
@@ -151,80 +137,56 @@ def uninstall(config_file: str | None) -> None:
     """Stop the service, switch it off and remove what `install` wrote. Configuration, key and state stay."""
     service = service_of(config_file)
     unit = service.unit
-    is_active = service.properties().get("ActiveState") not in ("inactive", "failed")
-    is_installed = is_active or os.path.lexists(unit.path) or os.path.lexists(unit.link)
-    if is_installed:
-        service.try_to("disable", "--quiet", "--now", "--", unit.name)
-        service.try_to("stop", "--", unit.name)
+    was_installed = unit.is_installed
+    service.try_to("disable", "--quiet", "--now")
+    service.try_to("stop")  # where it was not enabled
     removed = _remove(unit.drop_in, unit)
-    if others := _other_instances(service):
+    if others := _other_instances(unit):
         click.echo(f"{shown_path(unit.path)} stays: {', '.join(others)} needs it")
     else:
         removed += _remove(unit.path, unit)
     for folder in (os.path.dirname(unit.drop_in), unit.folder, os.path.dirname(unit.folder)):
         with suppress(OSError):  # it is not empty, or missing
             os.rmdir(folder)
-    if is_installed or removed:
-        service.do("daemon-reload")
-        service.try_to("reset-failed", "--", unit.name)
+    service.do("daemon-reload")
+    service.try_to("reset-failed")
     for path in removed:
         click.echo(f"removed {shown_path(path)}")
-    click.echo(f"{unit.name} is {'stopped and switched off' if is_installed else 'not installed'}")
+    click.echo(f"{unit.name} is {'stopped and switched off' if was_installed else 'not installed'}")
 
 
-@command.command("status")
-@config_option
-@json_option
-def status(config_file: str | None, as_json: bool) -> int:
-    """Show the service's state, how it last ended, its last log lines, and what to do.
+def _pass_on(verb: str, help_line: str, program: str = "systemctl") -> None:
+    """Add the command that runs a program of systemd's on the unit, with all its own options and its exit code."""
 
-    Ends with 0 if it runs, 75 if it is stopped or restarts by itself, 78 if a person has to act.
-
-    --json: unit, state, pid (null if none runs), last_end, remedy, and log, its last lines.
-    """
-    service = service_of(config_file)
-    key_file = default_key_file(os.environ)
-    with suppress(SyncdError):
-        key_file = configured(config_file).sandbox.api_key_file
-    properties = service.properties()
-    now = report_of(service, properties, key_file)
-    if as_json:
-        log = [_printable(line) for line in service.journal(_LOG_LINES)]
-        found = {"unit": service.unit.name, "state": _printable(now.state), "pid": main_pid(properties)}
-        click.echo(json.dumps({**found, "last_end": now.last, "remedy": _printable(now.remedy), "log": log}))
-    else:
-        _show(service, now, _LOG_LINES)
-    return now.exit_code
+    @command.command(verb, help=help_line, context_settings={"ignore_unknown_options": True})
+    @config_option
+    @click.argument("options", nargs=-1, type=click.UNPROCESSED)
+    def run(config_file: str | None, options: tuple[str, ...]) -> None:
+        service = service_of(config_file)
+        words = (verb, *options, "--") if program == "systemctl" else (*options, "-u")
+        service.become(program, "--user", *words, service.unit.name)
 
 
-@command.command("logs")
-@config_option
-@click.option("-f", "--follow", is_flag=True, help="Keep running, and show new lines.")
-@click.option("-n", "lines", type=click.IntRange(0), default=100, show_default=True, help="The number of lines.")
-def logs(config_file: str | None, follow: bool, lines: int) -> int:
-    """Show the service's log, from the journal."""
-    code = service_of(config_file).show_journal(str(lines), *(["--follow"] if follow else []))
-    return ExitCode.TRY_LATER if code else ExitCode.DONE
+_pass_on("start", "Start the service: `systemctl --user start` of its unit.")
+_pass_on("stop", "Stop the service until the next login: `systemctl --user stop` of its unit.")
+_pass_on("restart", "Stop and start the service, with a new key: `systemctl --user restart` of its unit.")
+_pass_on("status", "Show if it runs, and its last log lines: `systemctl --user status` of its unit.")
+_pass_on("logs", "Show its log (-f: follow): `journalctl --user -u` of its unit.", "journalctl")
 
 
-def _show(service: UserService, now: Report, log_lines: int) -> None:
-    """Print the state in the colour of its exit code, the last end, so many lines of the log, and what to do."""
-    state = click.style(_printable(now.state), fg=_COLOURS[now.exit_code], bold=True)
-    _print("service", f"{service.unit.name}: {state}")
-    if now.last:
-        _print("last end", now.last)
-    for line in service.journal(log_lines) if log_lines else ():
-        _print("log", _printable(line))
-    if now.remedy:
-        _print("to do", _printable(now.remedy))
+def _check_started(service: UserService, properties: Mapping[str, str]) -> None:
+    """Raise `TryLater` if systemd tries the start again by itself, and `NeedsPerson` if it does not."""
+    if properties.get("ActiveState") == "active":
+        return
+    see = f"see `syncd service logs{service.option}`; `syncd check{service.option}` tries all that it needs"
+    status = properties.get("ExecMainStatus", "")
+    if properties.get("ActiveState") == "activating":
+        raise TryLater(f"{service.unit.name} did not start (exit {status}), and is tried again", see)
+    raise NeedsPerson(f"{service.unit.name} did not start (exit {status})", see)
 
 
-def _print(name: str, text: str) -> None:
-    click.echo(f"{click.style(f'{name:10}', dim=True)}  {text}")
-
-
-def _printable(text: str) -> str:
-    return one_line(redacted(text), 1000)
+def _tell(what: str, remedy: str) -> None:
+    click.echo(f"note: {what}; {remedy}")
 
 
 def _check_same_folders(service: UserService) -> None:
@@ -314,15 +276,12 @@ def _remove(path: str, unit: Unit) -> list[str]:
     return [path]
 
 
-def _other_instances(service: UserService) -> list[str]:
-    """The other units that need the template: those that are enabled or loaded."""
-    unit = service.unit
-    if unit.file == unit.name:
-        return []
+def _other_instances(unit: Unit) -> list[str]:
+    """The other units that need the template: those that are enabled."""
     wants = os.path.dirname(unit.link)
-    enabled = os.listdir(wants) if os.path.isdir(wants) else []
-    names = {*enabled, *service.loaded("syncd@*.service")} - {unit.name}
-    return sorted(name for name in names if name.startswith("syncd@"))
+    if unit.file == unit.name or not os.path.isdir(wants):
+        return []
+    return sorted(name for name in os.listdir(wants) if name.startswith("syncd@") and name != unit.name)
 
 
 def _changed_at(path: str) -> int:

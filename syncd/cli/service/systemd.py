@@ -1,4 +1,4 @@
-"""The user's service manager, called through systemctl(1), the journal, through journalctl(1), and a unit's state."""
+"""The systemd unit for a configuration and a machine, and the user's service manager, called through systemctl(1)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import NoReturn
 
 from msgspec import Struct
 
 import syncd
 from syncd.cli.options import BOOTED_BY_SYSTEMD, shipped
 from syncd.core.api_key import CREDENTIAL
-from syncd.core.errors import ConfigError, ExitCode, NeedsPerson, TryLater
+from syncd.core.errors import ConfigError, NeedsPerson, TryLater
 
 # The path where pipx and similar tools put the command, in the shipped units.
 _COMMAND = "ExecStart=%h/.local/bin/syncd "
@@ -168,34 +170,7 @@ _LONGEST_S = 330.0
 # systemd.exec(5): USER, CAPABILITIES, NAMESPACE.
 _NO_SANDBOXING = (217, 218, 226)
 _ELSEWHERE = "have cron, or what starts programs here, run `syncd run`"
-_PROPERTIES = (
-    "LoadState,ActiveState,SubState,Result,StatusText,MainPID,NRestarts,UnitFileState,NeedDaemonReload,"
-    "ExecMainCode,ExecMainStatus,ExecMainStartTimestamp,ExecStartPre,Environment"
-)
-_EXITED = "1"  # CLD_EXITED of waitid(2); 2 and 3 are signals
-# Reason and remedy by exit status: the daemon's own, Python's and click's before its first line, and systemd's.
-_NO_NAMESPACES = "this machine refuses user namespaces"
-_INSTALL_CHECKS = "syncd service install{option}, which checks what this machine allows"
-_ENDS = {
-    1: ("Python could not run syncd", "install syncd again, then: syncd service install{option}"),
-    ExitCode.WRONG_USAGE: ("syncd does not know the command that the unit gives it", "syncd service install{option}"),
-    ExitCode.TRY_LATER: ("could not finish, but may later", "see `syncd service logs{option}`, then: {restart}"),
-    ExitCode.NEEDS_PERSON: (
-        "a person has to change something",
-        "correct what the log says (`syncd check{option}` tries everything), then: {restart}",
-    ),
-    203: ("its program cannot be run", "syncd service install{option}, from where syncd is now"),
-    217: (_NO_NAMESPACES, _INSTALL_CHECKS),
-    218: (_NO_NAMESPACES, _INSTALL_CHECKS),
-    226: ("its sandbox cannot be made", _INSTALL_CHECKS),
-    243: ("systemd cannot read the API key file", "let your own user read {key_file}; it tries again by itself"),
-}
-_ANY_END = ("see the log", "see `syncd service logs{option}`, then: {restart}")
-# Failures that systemd tries again in vain.
-_PERMANENT = _ENDS.keys() - {ExitCode.TRY_LATER, ExitCode.NEEDS_PERSON}
-_MKDIR_FAILED = 1
-_PREPARATION_EXIT = re.compile(r"code=exited ; status=(\d+)")
-_DONE, _TRY_LATER, _NEEDS_PERSON = ExitCode.DONE, ExitCode.TRY_LATER, ExitCode.NEEDS_PERSON
+_PROPERTIES = "LoadState,ActiveState,ExecMainStatus,ExecMainStartTimestamp,Environment"
 
 
 class UserService:
@@ -206,11 +181,9 @@ class UserService:
 
     def __init__(self, unit: Unit, option: str, environ: Mapping[str, str]) -> None:
         self.unit, self.option = unit, option
-        self._environ = dict(environ)
         # cron, su and ssh without a session do not set it, though the manager runs.
-        self._environ["XDG_RUNTIME_DIR"] = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-        self._environ["SYSTEMD_PAGER"] = ""
-        self._environ["LC_ALL"] = "C.UTF-8"
+        runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+        self._environ = {**environ, "XDG_RUNTIME_DIR": runtime}
         if shutil.which("systemctl") is None:
             raise NeedsPerson("there is no systemd on this machine", _ELSEWHERE)
         result = self._run("systemctl", "--user", "show-environment")
@@ -224,6 +197,16 @@ class UserService:
             )
         self.environ = environment_in(result.stdout)
 
+    def become(self, *command: str) -> NoReturn:
+        """Run a program of systemd's in the place of this one."""
+        sys.stdout.flush()
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it
+        try:
+            os.execvpe(command[0], command, self._environ)  # noqa: S606 - no shell is wanted
+        except OSError as failure:
+            what = f"{command[0]} cannot be run ({failure.strerror})"
+            raise NeedsPerson(what, "install what is missing of systemd") from None
+
     def version(self) -> int:
         found = re.match(r"systemd (\d+)", self._run("systemctl", "--version").stdout)
         return int(found[1]) if found else 0
@@ -235,20 +218,15 @@ class UserService:
             why = (result.stderr.strip().splitlines() or [f"exit {result.returncode}"])[-1]
             raise TryLater(f"systemctl --user {' '.join(arguments)} failed ({why})", "see `syncd service status`")
 
-    def try_to(self, *arguments: str) -> bool:
-        """Run `systemctl --user ARGUMENTS`. True if it succeeded."""
-        return self._run("systemctl", "--user", *arguments).returncode == 0
+    def try_to(self, *verb: str) -> None:
+        """Run `systemctl --user VERB` on the unit; what comes of it is in its properties."""
+        self._run("systemctl", "--user", *verb, "--", self.unit.name)
 
     def properties(self) -> dict[str, str]:
         """The unit's properties; a time is "@" and seconds since 1970."""
         query = ("--timestamp=unix", "-p", _PROPERTIES, "--", self.unit.name)
         result = self._run("systemctl", "--user", "show", *query)
         return dict(line.partition("=")[::2] for line in result.stdout.splitlines())
-
-    def loaded(self, pattern: str) -> list[str]:
-        """The names of the units in memory that match the shell pattern."""
-        result = self._run("systemctl", "--user", "list-units", "--all", "--plain", "--no-legend", pattern)
-        return [line.split()[0] for line in result.stdout.splitlines() if line.split()]
 
     def supports_sandboxing(self) -> bool:
         """True if a unit gets the user namespace that its sandbox needs: tried with a unit that does nothing."""
@@ -261,35 +239,11 @@ class UserService:
         result = self._run("loginctl", "show-user", str(os.getuid()), "-p", "Linger", "--value")
         return {"yes": True, "no": False}.get(result.stdout.strip())
 
-    def journal(self, lines: int) -> list[str]:
-        """The last lines about the unit, oldest first; the reason if the journal cannot be read."""
-        options = ("--no-pager", "--no-hostname", "--quiet", "--output=short", "-n", str(lines))
-        result = self._run("journalctl", "--user", "-u", self.unit.name, *options)
-        if result.returncode == 0:
-            return result.stdout.splitlines()[-lines:]
-        return [f"{_unreadable(result)}: `syncd service logs` tells more"]
-
-    def show_journal(self, *options: str) -> int:
-        """Print lines of the journal about the unit, as these options of journalctl say; returns its exit code."""
-        command = ("journalctl", "--user", "-u", self.unit.name, "--no-pager", "-n")
-        result = self._run(*command, "0")
-        if result.returncode != 0:
-            raise NeedsPerson(
-                _unreadable(result), f"sudo usermod --append --groups systemd-journal {user_name()}, then log in again"
-            )
-        with subprocess.Popen([*command, *options], env=self._environ, stdin=subprocess.DEVNULL) as journalctl:
-            try:
-                code = journalctl.wait()
-            except KeyboardInterrupt:
-                journalctl.terminate()
-                return 0
-        return 0 if code == -signal.SIGPIPE else code  # as in `syncd service logs | head`
-
     def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
                 command,
-                env=self._environ,
+                env={**self._environ, "LC_ALL": "C.UTF-8"},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 encoding="utf-8",
@@ -310,12 +264,6 @@ def user_name() -> str:
     return str(os.getuid())
 
 
-def _unreadable(result: subprocess.CompletedProcess[str]) -> str:
-    """The failure with journalctl's reason, which is its last line; those before it are hints."""
-    why = (result.stderr.strip().splitlines() or [f"exit {result.returncode}"])[-1]
-    return f"the journal cannot be read ({why.rstrip('.')})"
-
-
 def environment_in(text: str) -> dict[str, str]:
     """The variables that `systemctl show-environment` printed, quoted like $'…' of a shell where needed."""
     found = {}
@@ -327,101 +275,8 @@ def environment_in(text: str) -> dict[str, str]:
     return found
 
 
-# -- its state in words
-
-
-class Report(Struct, frozen=True):
-    """The service's `state`, its `last` end (empty: none), and the `remedy` (empty: nothing to do)."""
-
-    state: str
-    last: str
-    remedy: str
-    exit_code: ExitCode
-
-
-def report(unit: Unit, properties: Mapping[str, str], option: str, key_file: str, key_changed_at: int) -> Report:
-    """Describe the unit by its properties.
-
-    `option` is the ` --config FILE` of the commands named; `key_changed_at` (since 1970) is 0 if there is no key.
-    """
-    install, restart = f"syncd service install{option}", f"systemctl --user restart {unit.stem}"
-    load, state = properties.get("LoadState"), properties.get("ActiveState", "")
-    last = _last_end(properties)
-    if load == "masked":
-        return Report("masked: a person switched it off", "", f"systemctl --user unmask {unit.stem}", _NEEDS_PERSON)
-    if load in ("bad-setting", "error"):
-        see = f"systemd-analyze --user verify {unit.name} tells where; correct it, then: systemctl --user daemon-reload"
-        return Report("systemd does not understand its unit", last, see, _NEEDS_PERSON)
-    if load != "loaded" and state in ("active", "activating"):
-        return Report("running, but its unit is missing", last, install, _NEEDS_PERSON)
-    if load != "loaded":
-        return Report("not installed", "", install, _NEEDS_PERSON)
-    if state in ("active", "reloading"):
-        text = properties.get("StatusText", "")
-        state = f"running as process {properties.get('MainPID', '?')}" + (f": {text}" if text else "")
-        return Report(state, last, _remedy_of_running(unit, properties, option, key_changed_at), _DONE)
-    preparation = _preparation_status(properties)
-    remedy = _ENDS.get(_status(properties), _ANY_END)[1].format(option=option, restart=restart, key_file=key_file)
-    if preparation == _MKDIR_FAILED:
-        remedy = f"correct what the log says, then: {restart}"
-    if state == "activating" and properties.get("SubState") == "auto-restart":
-        if _status(properties) in _PERMANENT:
-            return Report("fails at each start", last, remedy, _NEEDS_PERSON)
-        return Report("restarts by itself, each time later", last, f"nothing; or at once: {restart}", _TRY_LATER)
-    if state == "failed":
-        return Report("failed, and stays so", last, remedy, _NEEDS_PERSON)
-    if state in ("activating", "deactivating"):
-        return Report("starting" if state == "activating" else "stopping", last, "", _TRY_LATER)
-    return Report("stopped", last, restart, _TRY_LATER)
-
-
-def _remedy_of_running(unit: Unit, properties: Mapping[str, str], option: str, key_changed_at: int) -> str:
-    if key_changed_at > started_at(properties) > 0:
-        return f"the key file changed since it started: systemctl --user restart {unit.stem}"
-    if properties.get("StatusText", "").startswith("held"):
-        return f"see `syncd status{option}`"
-    if properties.get("UnitFileState") == "disabled":
-        return f"it will not start at the next login: systemctl --user enable {unit.stem}"
-    return "systemctl --user daemon-reload" if properties.get("NeedDaemonReload") == "yes" else ""
-
-
 def started_at(properties: Mapping[str, str]) -> int:
     """The start of its process, in seconds since 1970; 0: never started."""
     with suppress(ValueError):
         return int(properties.get("ExecMainStartTimestamp", "").removeprefix("@"))
     return 0
-
-
-def main_pid(properties: Mapping[str, str]) -> int | None:
-    pid = properties.get("MainPID", "")
-    return int(pid) if pid.isdecimal() and int(pid) else None
-
-
-def _last_end(properties: Mapping[str, str]) -> str:
-    if properties.get("Result") == "watchdog":
-        return "it hung, and the watchdog ended it"
-    if properties.get("Result") == "timeout":
-        return "it did not start or stop in time"
-    code, status = properties.get("ExecMainCode", "0"), _status(properties)
-    preparation, restarts = _preparation_status(properties), properties.get("NRestarts", "0")
-    end = ""
-    if preparation == _MKDIR_FAILED:
-        end = "its state and cache folders cannot be made"
-    elif preparation or (code == _EXITED and status != 0):
-        end = f"exit {status}: {_ENDS.get(status, _ANY_END)[0]}"
-    elif code not in ("0", _EXITED):
-        with suppress(ValueError):
-            end = f"killed by {signal.Signals(status).name}"
-        end = end or f"killed by signal {status}"
-    count = f"{restarts} restarts" if restarts not in ("0", "") else ""
-    return "; ".join(filter(None, (end, count)))
-
-
-def _preparation_status(properties: Mapping[str, str]) -> int:
-    """The exit status of ExecStartPre=, after whose failure the daemon is not started; 0: it succeeded."""
-    found = _PREPARATION_EXIT.search(properties.get("ExecStartPre", ""))
-    return int(found[1]) if found else 0
-
-
-def _status(properties: Mapping[str, str]) -> int:
-    return _preparation_status(properties) or int(properties.get("ExecMainStatus") or 0)
