@@ -124,7 +124,8 @@ def _refusal(words: list[str]) -> str:
             found = command.get_command(context, name)
             if found is None:
                 return f"no command {name}"
-            command, context = found, click.Context(found, parent=context, info_name=name)
+            settings = found.context_settings
+            command, context = found, click.Context(found, parent=context, info_name=name, **settings)
         values, rest, _ = command.make_parser(context).parse_args(list(words))
     except click.UsageError as refused:
         return refused.format_message()

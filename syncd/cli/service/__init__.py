@@ -160,7 +160,7 @@ def _pass_on(verb: str, help_line: str, program: str = "systemctl") -> None:
 
     @command.command(verb, help=help_line, context_settings={"ignore_unknown_options": True})
     @config_option
-    @click.argument("options", nargs=-1, type=click.UNPROCESSED)
+    @click.argument("options", metavar=f"[{program.upper()}-OPTION]...", nargs=-1, type=click.UNPROCESSED)
     def run(config_file: str | None, options: tuple[str, ...]) -> None:
         service = service_of(config_file)
         words = (verb, *options, "--") if program == "systemctl" else (*options, "-u")
