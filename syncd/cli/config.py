@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
@@ -42,37 +42,6 @@ from syncd.core.durable_file import rewrite
 from syncd.core.errors import ConfigError, NeedsPerson, Stop, SyncdError
 from syncd.core.settings import MAIN, Config, known_keys, unknown_key
 from syncd.core.text import shown_path
-
-_TABLE = re.compile(r"(?:# )?\[([\w.]+)\]$")
-_KEY = re.compile(r"(?:# )?(\w+) = ")
-
-
-def filled(example: str, values: Mapping[str, Any], managed: Mapping[str, Any]) -> str:
-    """`example` with each `table.key` of `values` set on its own line, and its table's heading not commented out.
-
-    A key that is only in `managed` is commented out with its value there, which may change. Raises `ConfigError` for a
-    value that TOML cannot hold, and `KeyError` for a key that the example does not have.
-    """
-    left = dict(values)
-    table = ""
-    lines = []
-    for line in example.splitlines():
-        heading, key = _TABLE.match(line), _KEY.match(line)
-        if heading:
-            table = heading[1]
-            wanted = any(name.rpartition(".")[0] == table for name in values)
-            lines.append(f"[{table}]" if wanted else line)
-        elif key and f"{table}.{key[1]}" in left:
-            name = f"{table}.{key[1]}"
-            lines.append(f"{key[1]} = {toml(left.pop(name), name)}")
-        elif key and f"{table}.{key[1]}" in managed:
-            name = f"{table}.{key[1]}"
-            lines.append(f"# {key[1]} = {toml(managed[name], name)}")
-        else:
-            lines.append(line)
-    for name in left:
-        raise KeyError(name)
-    return "\n".join(lines) + "\n"
 
 
 def toml(value: Any, name: str) -> str:

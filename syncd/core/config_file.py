@@ -418,11 +418,6 @@ def holding(directory: str, workspaces: Iterable[ConfiguredWorkspace]) -> list[C
     return [each for each in around if len(each.path) == deepest]
 
 
-def overlapping(path: str, workspaces: Iterable[ConfiguredWorkspace]) -> list[ConfiguredWorkspace]:
-    """Return the configurations whose workspace is this one, is inside it, or is around it."""
-    return [each for each in workspaces if is_within(path, each.path) or is_within(each.path, path)]
-
-
 def own_folders(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the folders in which all is syncd's own, for this environment and for one that names no places."""
     folders = [config_folder(environ), config_folder({}), environ.get("CREDENTIALS_DIRECTORY", "")]

@@ -1,4 +1,4 @@
-"""A question of `syncd init` on a terminal."""
+"""A question on a terminal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from contextlib import redirect_stderr
 
 import pytest
 
-from syncd.cli.init import ask_sandbox
-from syncd.core.config_file import NO_LAYER
+from syncd.cli.options import asking, typed
 from syncd.core.errors import Stop
 
 
@@ -28,6 +27,6 @@ def test_a_signal_while_the_question_is_written_counts(monkeypatch: pytest.Monke
     os.write(ours, b"\n")
     with open(theirs, encoding="utf-8") as terminal, redirect_stderr(Interrupted()):
         monkeypatch.setattr(sys, "stdin", terminal)
-        with pytest.raises(Stop):
-            ask_sandbox({}, NO_LAYER)
+        with pytest.raises(Stop), asking() as waiter:
+            typed("What?", waiter, err=True)
     os.close(ours)

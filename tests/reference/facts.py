@@ -115,15 +115,6 @@ class Option:
     text: str
 
 
-# In the place of one option for each key, which `syncd init --help` lists.
-_KEY_OPTION = Option(
-    "--SECTION-KEY VALUE",
-    "The value of a key, such as `--sync-debounce-seconds 5`; of true and false `--workspace-use-gitignore` and"
-    " `--no-workspace-use-gitignore`; of a list one of its values, and once more for the next. `--path` and `--id` are"
-    " short for `--workspace-path` and `--sandbox-id`.",
-)
-
-
 @dataclass(frozen=True)
 class Verb:
     """`path` is the whole command; a paragraph of `text` with more than one line is kept as it is."""
@@ -181,12 +172,9 @@ def common_options() -> list[Option]:
 
 
 def own_options(verb: Verb) -> list[Option]:
-    """Return the options that are only this command's; those of `init` for a key are one."""
-    flags = {f"--{name.replace('.', '-').replace('_', '-')}" for name in _comments()}
+    """Return the options that are only this command's."""
     common = common_options()
-    own = [each for each in verb.options if each not in common and not flags.intersection(re.split("[ ,]", each.names))]
-    left = len([each for each in verb.options if each not in common]) - len(own)
-    return [*own, _KEY_OPTION] if left else own
+    return [each for each in verb.options if each not in common]
 
 
 def _comments() -> dict[str, str]:

@@ -264,8 +264,8 @@ _ANSWERS = ((r"[Dd]irectory[^\n]*: ?$", "tea"), (r"[Ss]andbox id[^\n]*: ?$", _SA
 
 
 def _init(rig: SceneRig) -> pyte.Screen:
-    """Answer each question of `syncd init`, with Enter by default; the last answer is no, so nothing is sent."""
-    flags = ("--sandbox-base-url", rig.emulator.base_url)
+    """Answer each question of `syncd init`, with Enter by default."""
+    flags = ("--base-url", rig.emulator.base_url)
     with rig.terminal("init", *flags, rows=60) as terminal:
         while True:
             before = terminal.text
@@ -301,5 +301,5 @@ SCENES = (
     Scene("check", "syncd check: what is well, and what to do about what is not", _check),
     Scene("history", "syncd history: the last syncs, one of them failed", _history),
     Scene("apply", "syncd apply: the plan of what is taken, merged and in conflict, the question, the end", _apply),
-    Scene("init", "syncd init: the questions it asks, and what would be sent", _init),
+    Scene("init", "syncd init: the questions it asks", _init),
 )

@@ -69,7 +69,7 @@ def test_the_readme(machine: Machine, tmp_path: Path) -> None:
         for line in use:
             words = line
             if line == "syncd init":  # there is no terminal to answer on
-                words += f" --path ~/project --id box --sandbox-base-url {emulator.base_url}"
+                words += f" --path ~/project --id box --base-url {emulator.base_url}"
             _succeeds(_in(machine, words))
         assert CLOCK.monotonic_s() - started_s < LONGEST_S
         assert (machine.home / ".config/syncd/api-key").stat().st_mode & 0o777 == 0o600

@@ -186,7 +186,7 @@ def test_what_the_agent_wrote(rig: Rig) -> None:
 def test_init_in_a_hostile_directory(hostile: HostileRig) -> None:
     """It offers the current directory, and says what it wrote and where."""
     for name, new, answers in (
-        (HOSTILE[0], b"new-", "\nbox\nus\n\n\n\x04"),
+        (HOSTILE[0], b"new-", "\nus\nbox\n\x04"),
         (HOSTILE[3], b"new-", ""),
         (HOSTILE[0], b"new-", ""),
         (HOSTILE[6], b"newer-", ""),
@@ -194,7 +194,7 @@ def test_init_in_a_hostile_directory(hostile: HostileRig) -> None:
         folder = Path(os.fsdecode(os.fsencode(hostile.rig.workspace) + b"/d-" + name))
         terminal = Shown({**hostile.rig.environment(), "KLAVIS_API_KEY": KEY}, folder)
         told = () if answers else ("--path", name, "--id", "box")
-        told += ("--sandbox-base-url", hostile.rig.emulator.base_url)
+        told += ("--base-url", hostile.rig.emulator.base_url)
         terminal.run("init", "--config", new + name, *told, answers=answers)
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from syncd.cli.push import next_step
 from syncd.core.config_file import load_config
 from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
@@ -87,14 +86,12 @@ def begin(bare: Rig) -> Iterator[Begin]:
 
 def test_flags_make_a_configuration_that_works(bare: Rig, repo: Path) -> None:
     """The flags' values are in the file, the rest is the example's, and other commands use it."""
-    flags = ("--path", str(bare.workspace), "--id", "box", "--sandbox-base-url", bare.emulator.base_url)
-    more = ("--workspace-ignore", "*.o", "--workspace-ignore", 'a "b"', "--workspace-git", "raw")
-    done = bare.ok("init", *flags, *more, "--sync-debounce-seconds", "0.25", "--sync-rescan-minutes", "5")
+    flags = ("--path", str(bare.workspace), "--id", "box", "--base-url", bare.emulator.base_url)
+    key_file = bare.home / "keys/one"
+    done = bare.ok("init", *flags, "--region", "asia", "--api-key-file", str(key_file))
     config = load_config(str(bare.config_file))
-    assert config.workspace.path == str(bare.workspace)
-    assert config.workspace.ignore == ("*.o", 'a "b"')
-    assert config.workspace.git == "raw"
-    assert config.sync.debounce_seconds == 0.25
+    assert (config.workspace.path, config.sandbox.id) == (str(bare.workspace), "box")
+    assert (config.sandbox.region, config.sandbox.api_key_file) == ("asia", str(key_file))
     example = (repo / "config.example.toml").read_text("utf-8").splitlines()
     written = bare.config_file.read_text("utf-8").splitlines()
     filled = ('# path = "~/code/project"', '# id = "your-sandbox-id"')
@@ -108,37 +105,16 @@ def test_flags_make_a_configuration_that_works(bare: Rig, repo: Path) -> None:
     bare.ok("ls")
 
 
-def test_every_key_has_its_flag(bare: Rig, repo: Path) -> None:
-    """Each key of the example has a flag of its name; what is a switch, a number or a list there is one in the file."""
-    shown, table, keys = bare.ok("init", "--help").out, "", []
-    for heading, key in re.findall(
-        r"^(?:# )?(?:\[([\w.]+)\]|(\w+) = .*)$", (repo / "config.example.toml").read_text(), re.MULTILINE
-    ):
-        table = heading or table
-        keys += [f"{table}.{key}"] if key and not table.startswith("sandboxes.") else []
-    flags = [re.sub("[._]", "-", key) for key in keys]
-    assert len(flags) > 25
-    assert [flag for flag in flags if not re.search(rf"--{flag}\b", shown)] == []
-    lists = ("--sync-on-synced", "test", "--sync-on-synced", "it all", "--sandbox-acquire-servers", "one")
-    numbers = ("--sandbox-acquire-ttl-seconds", "61", "--sync-max-wait-seconds", "3.5")
-    bare.ok("init", "--path", "work", *lists, *numbers, "--no-workspace-use-gitignore", "--workspace-upload-secrets")
-    written = tomllib.loads(bare.config_file.read_text("utf-8"))
-    assert written["sandbox"]["acquire"] == {"servers": ["one"], "ttl_seconds": 61}
-    assert (written["sync"]["on_synced"], written["sync"]["max_wait_seconds"]) == (["test", "it all"], 3.5)
-    assert (written["workspace"]["use_gitignore"], written["workspace"]["upload_secrets"]) == (False, True)
-
-
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
         ((), 2, "--path and --id must be given"),
-        (("--path", "work"), 2, "--id must be given"),
-        (("--path", "work", "--id", "box", "--sync-debounce-seconds", "soon"), 78, 'sync.debounce_seconds = "soon"'),
-        (("--path", "work", "--id", "box", "--sync-debounce-seconds", "nan"), 78, 'sync.debounce_seconds = "nan"'),
-        (("--path", "work", "--id", "box", "--sandbox-region", "mars"), 78, 'must be "us" or "asia"'),
-        (("--path", "work", "--id", "box", "--workspace-ignore", "["), 78, "can match nothing"),
+        (("--path", "work"), 2, "--path and --id must be given"),
+        (("--path", "work", "--id", ""), 2, "It is empty"),
+        (("--path", "work", "--id", "box", "--region", "mars"), 2, "'mars' is not one of 'us', 'asia'"),
+        (("--path", "work", "--id", "box", "--base-url", "http://api.example"), 78, "sandbox.base_url"),
         (("--path", ".", "--id", "box"), 78, "is the home directory itself"),
-        (("--path", "work", "--id", "box", "--sandbox-acquire-ttl-seconds", "99"), 78, "keep one of them"),
+        (("--path", "work", "--id", "box", "--sync-debounce-seconds", "5"), 2, "No such option"),
     ],
 )
 def test_bad_flags_write_nothing(bare: Rig, flags: Sequence[str], code: int, words: str) -> None:
@@ -162,11 +138,11 @@ def test_it_never_overwrites(rig: Rig) -> None:
 def test_a_script_stores_the_key_of_its_environment(bare: Rig, flags: Sequence[str]) -> None:
     """A service does not see $KLAVIS_API_KEY, so its key is stored in the key file, 0600, unless refused."""
     bare.environ["KLAVIS_API_KEY"] = KEY
-    done = bare.ok("init", "--path", "work", "--id", "box", "--sandbox-base-url", bare.emulator.base_url, *flags)
+    done = bare.ok("init", "--path", "work", "--id", "box", "--base-url", bare.emulator.base_url, *flags)
     assert KEY not in done.out + done.err
     if flags:
         assert not bare.key_file.exists()
-        assert "A service does not see that" in done.out
+        assert "which a service does not see" in done.out
     else:
         assert bare.key_file.read_text() == f"{KEY}\n"
         assert stat.S_IMODE(bare.key_file.stat().st_mode) == 0o600
@@ -177,7 +153,7 @@ def test_the_key_lies_beside_the_configuration(bare: Rig) -> None:
     """With another `$XDG_CONFIG_HOME` the key file is there too; the configuration names it, and commands find it."""
     folder = bare.home / "other place/syncd"
     bare.environ |= {"XDG_CONFIG_HOME": str(folder.parent), "KLAVIS_API_KEY": KEY}
-    place = ("--path", str(bare.workspace), "--id", "box", "--sandbox-base-url", bare.emulator.base_url)
+    place = ("--path", str(bare.workspace), "--id", "box", "--base-url", bare.emulator.base_url)
     done = bare.ok("init", *place)
     assert "wrote ~/other place/syncd/api-key\n" in done.out
     assert tomllib.loads((folder / "config.toml").read_text())["sandbox"]["api_key_file"] == f"{folder}/api-key"
@@ -191,37 +167,30 @@ def test_the_key_lies_beside_the_configuration(bare: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "flags", "code", "words"),
+    ("key", "sandbox", "code", "words"),
     [
-        ("another-key", ("--id", "box"), 78, "refused the key from $KLAVIS_API_KEY (401"),
-        (
-            "another-key",
-            ("--sandbox-acquire-ttl-seconds", "60"),
-            78,
-            "refused the key from $KLAVIS_API_KEY (401",
-        ),
-        (KEY, ("--id", "gone"), 78, "the API knows no sandbox 'gone' (404"),
-        (KEY, ("--id", "box"), 0, ""),
-        (KEY, ("--sandbox-acquire-ttl-seconds", "60"), 0, ""),
+        ("another-key", "box", 78, "refused the key from $KLAVIS_API_KEY (401"),
+        (KEY, "gone", 78, "the API knows no sandbox 'gone' (404"),
+        (KEY, "box", 0, ""),
     ],
 )
-def test_what_the_api_refuses_is_not_written(bare: Rig, key: str, flags: Sequence[str], code: int, words: str) -> None:
+def test_what_the_api_refuses_is_not_written(bare: Rig, key: str, sandbox: str, code: int, words: str) -> None:
     """Key and id are tried by one request that changes nothing; a refusal is the answer, and no file is there then."""
     bare.environ["KLAVIS_API_KEY"] = key
-    done = bare.run("init", "--path", "work", "--sandbox-base-url", bare.emulator.base_url, *flags)
+    done = bare.run("init", "--path", "work", "--base-url", bare.emulator.base_url, "--id", sandbox)
     assert done.code == code, done
     assert done.told.count("\n") == bool(words)
     assert words in done.err
     assert key not in done.out + done.err
     assert [bare.config_file.exists(), bare.key_file.exists()] == [code == 0] * 2
-    assert bare.emulator.request_log.ops() == ["get" if "--id" in flags else "list"]
+    assert bare.emulator.request_log.ops() == ["get"]
 
 
 def test_an_api_that_does_not_answer(bare: Rig) -> None:
     """The configuration is written all the same, and it says what was not tried."""
     bare.environ["KLAVIS_API_KEY"] = KEY
     bare.emulator.faults.script("any: 503 always")
-    done = bare.ok("init", "--path", "work", "--id", "gone", "--sandbox-base-url", bare.emulator.base_url)
+    done = bare.ok("init", "--path", "work", "--id", "gone", "--base-url", bare.emulator.base_url)
     assert "key and sandbox could not be tried" in done.err
     assert "`syncd check` tries them later" in " ".join(done.err.split())
     assert bare.config_file.exists()
@@ -235,22 +204,22 @@ Directory to keep in the sandbox [~/work]: ~
   workspace.path = "~": is the home directory itself: must be a project's
   directory, such as "~/code/project"
 Directory to keep in the sandbox [~/work]: not there
-  ~/work/not there does not exist: name one that is there
+  ~/work/not there is no directory: name one that is there
 Directory to keep in the sandbox [~/work]: ~/my work
+Region, us or asia [us]: mars
+  sandbox.region = "mars": must be "us" or "asia"
+Region, us or asia [us]: asia
 Sandbox id [Enter: acquire one when needed]: ..
   sandbox.id = "..": must be the id of a sandbox
 Sandbox id [Enter: acquire one when needed]: gone
-Region (us, asia) [us]: mars
-  "mars" is no region: name one of us, asia
-Region (us, asia) [us]: asia
-The API key goes into ~/.config/syncd/api-key, for only you to read.
+  The API key goes into ~/.config/syncd/api-key, for only you to read.
 API key (not shown; Enter to do it later):
   the API key from the prompt has blanks or characters that no key has: copy it
   again, one line and no more
 API key (not shown; Enter to do it later):
   the API refused the key from the prompt (401, Invalid API key): put a valid
   key there
-The API key goes into ~/.config/syncd/api-key, for only you to read.
+  The API key goes into ~/.config/syncd/api-key, for only you to read.
 API key (not shown; Enter to do it later):
   the API knows no sandbox 'gone' (404, Local sandbox not found): it may have
   expired; set sandbox.id to a living one
@@ -258,102 +227,59 @@ Sandbox id [Enter: acquire one when needed]: box
 wrote ~/.config/syncd/api-key
 wrote ~/.config/syncd/config.toml
 
-What a sync would send of ~/my work
-pass  directory      3 files in 3 directories, 5,018 bytes, of 2,048 MiB allowed
-warn  directory      the link 'out' leads outside the workspace and is excluded
-             to do:  let it point inside the workspace, or exclude it
-warn  secrets        2 paths excluded: 1 by content, 1 by name
-                       src/key.py holds a private key in line 2
-                       .env: named like .env
-             to do:  remove the secret, or allow the path in
-                     workspace.allow_secrets
-pass  inotify        3 of … watches and 1 of … instances needed
-all of it: `syncd ls`, `syncd ls --ignored`
-
-Send it now? [y/N]: y
-warning: the link 'out' leads outside the workspace and is excluded: let it
-point inside the workspace, or exclude it
-warning: 'src/key.py' holds a private key in line 2 and is excluded: take it
-out, or allow the path in workspace.allow_secrets
-synced 3 files, … bytes, in … s
-""" + next_step("")
+Next:
+  syncd check            tries all that a sync needs
+  syncd ls               shows what would be sent
+  syncd push             sends it once
+  …  keeps it in sync from now on"""
 
 
 def test_the_whole_dialog(bare: Rig, begin: Begin) -> None:
-    """The dialog goes from nothing to the first sync on 80 columns: each wrong answer has its reason, from the API too,
-    the key is never shown, and nothing is sent before the user agrees.
-    """
-    bare.workspace = bare.home / "my work"
-    pem = "-----BEGIN PRIVATE KEY-----"
-    files = {".gitignore": "build/\n*.log\n", "build/a": "", "a.log": "", "src/brew.py": "text\n", ".env": "A=1\n"}
-    files |= {"src/key.py": f"k =\n{pem}\n{'MIIEvQIBADANBgkqhkiG9w0BAQEFAASC' * 4}\n", f"{'x' * 90}/文字": "x" * 5_000}
-    for path, content in files.items():
-        bare.write(path, content)
-    (bare.workspace / "out").symlink_to("/etc/passwd")
-    dialog = begin("--sandbox-base-url", bare.emulator.base_url, cwd=bare.home / "work")
+    """It goes from nothing to a configuration: each wrong answer has its reason, from the API too; no key is shown."""
+    (bare.home / "my work").mkdir()
+    dialog = begin("--base-url", bare.emulator.base_url, cwd=bare.home / "work")
     dialog.turns(("Directory to", "~"), ("Directory to", "not there"), ("Directory to", "~/my work"))
-    dialog.turns(("Sandbox id", ".."), ("Sandbox id", "gone"), ("Region ", "mars"), ("Region ", "asia"))
+    dialog.turns(("Region", "mars"), ("Region", "asia"), ("Sandbox id", ".."), ("Sandbox id", "gone"))
     dialog.turns(("API key (", "two words"), ("API key (", "another-key"), ("API key (", KEY), ("Sandbox id", "box"))
-    dialog.turns(("Send it", None))
-    assert bare.emulator.request_log.ops() == ["get"] * 3
-    colours = {cell.fg for row in dialog.terminal.screen.buffer.values() for cell in row.values()}
-    assert colours == {"default", "brown", "green"}  # of words, in colours that every terminal has
-    dialog.type("y")
     assert dialog.end() == 0, dialog.text
-    reported = re.sub(r"(?<=synced 3 files, )\S+ bytes, in \S+ s", "… bytes, in … s", dialog.text)
-    reported = re.sub(r" of [0-9,]+ (watches|instances)", r" of … \1", reported)
-    assert reported == _WALK
-    assert KEY not in dialog.text
+    assert bare.emulator.request_log.ops() == ["get"] * 3
+    assert re.sub(r"syncd (run|service install) +keeps", "…  keeps", dialog.text) == _WALK
     assert bare.key_file.read_text() == f"{KEY}\n"
     assert stat.S_IMODE(bare.key_file.stat().st_mode) == 0o600
     written = tomllib.loads(bare.config_file.read_text("utf-8"))
     assert written["workspace"]["path"] == "~/my work"
     assert (written["sandbox"]["id"], written["sandbox"]["region"]) == ("box", "asia")
-    assert set(bare.there()) >= {"src", "src/brew.py", ".gitignore"}
 
 
-def test_a_key_at_hand_is_not_asked_for(bare: Rig, begin: Begin) -> None:
-    """That of $KLAVIS_API_KEY is stored; with NO_COLOR nothing has a colour."""
-    bare.environ |= {"KLAVIS_API_KEY": KEY, "NO_COLOR": "1"}
-    bare.write(".env")
-    bare.write("a")
-    dialog = begin("--sandbox-base-url", bare.emulator.base_url)
-    dialog.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region ", "asia"), ("Send it", ""))
+def test_enter_takes_what_is_offered(bare: Rig, begin: Begin) -> None:
+    """The current directory, the usual address and region; without an id a sandbox is acquired; the key comes later."""
+    dialog = begin(cwd=bare.workspace)
+    dialog.turns(
+        ("Directory to", ""), ("Address of the API", ""), ("Region", ""), ("Sandbox id", ""), ("API key (", "")
+    )
     assert dialog.end() == 0, dialog.text
-    assert "API key (" not in dialog.text
-    assert bare.key_file.exists()
-    assert load_config(str(bare.config_file)).sandbox.region == "asia"
-    assert {cell.fg for row in dialog.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
-
-
-def test_a_key_file_is_never_overwritten(bare: Rig, begin: Begin) -> None:
-    """A stored key is not asked for, and stays; Ctrl-C at the last question sends nothing."""
-    bare.config_file.parent.mkdir()
-    bare.write_key("the-key-from-before")
-    bare.write("a")
-    bare.environ["KLAVIS_API_KEY"] = KEY
-    dialog = begin("--sandbox-base-url", bare.emulator.base_url)
-    dialog.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region ", ""), ("Send it", None))
-    dialog.terminal.send(signal.SIGINT)
-    assert dialog.end() == 0, dialog.text
-    assert "syncd push " in dialog.text
-    assert bare.key_file.read_text() == "the-key-from-before\n"
-    assert bare.emulator.request_log.ops() == ["get"]
-
-
-def test_an_account_of_the_eu(bare: Rig, begin: Begin) -> None:
-    """Its region has an address of its own; without an id a sandbox is acquired; without a key nothing is sent."""
-    bare.write("a")
-    dialog = begin()
-    dialog.turns(("Directory to", "work"), ("Sandbox id", ""), ("Region (us, eu, asia)", "eu"), ("API key (", ""))
-    assert dialog.end() == 0, dialog.text
-    sandbox = load_config(str(bare.config_file)).sandbox
-    assert (sandbox.id, sandbox.base_url, sandbox.region) == (None, "https://api.eu.klavis.ai", "us")
+    config = load_config(str(bare.config_file))
+    sandbox = config.sandbox
+    assert (config.workspace.path, sandbox.base_url) == (str(bare.workspace), "https://api.klavis.ai")
+    assert (sandbox.id, sandbox.region) == (None, "us")
     assert sandbox.acquire
     assert sandbox.acquire.ttl_seconds == 7200
-    assert "1 file in 1 directory, 5 bytes" in dialog.text
-    assert "Send it" not in dialog.text
     assert "The API key is still missing" in dialog.text
+
+
+@pytest.mark.parametrize("stored", ["", "the-key-from-before"])
+def test_a_key_at_hand_is_not_asked_for(bare: Rig, begin: Begin, stored: str) -> None:
+    """That of $KLAVIS_API_KEY is stored; a key file that is there stays."""
+    if stored:
+        bare.config_file.parent.mkdir()
+        bare.write_key(stored)
+    bare.environ["KLAVIS_API_KEY"] = KEY
+    dialog = begin("--base-url", bare.emulator.base_url)
+    dialog.turns(("Directory to", "work"), ("Region", ""), ("Sandbox id", "box"))
+    assert dialog.end() == 0, dialog.text
+    assert "API key (" not in dialog.text
+    assert bare.key_file.read_text() == f"{stored or KEY}\n"
+    assert bare.emulator.request_log.ops() == ["get"]
 
 
 @pytest.mark.parametrize("way", [_END_OF_INPUT, signal.SIGINT])
@@ -364,7 +290,7 @@ def test_it_can_be_aborted(bare: Rig, begin: Begin, way: str | signal.Signals) -
     dialog = begin()
     dialog.turns(("Directory to", None))
     os.write(dialog.terminal._ours, b"\x1b[45mw\xff\n")
-    dialog.turns(("Directory to", "work"), ("Sandbox id", None))
+    dialog.turns(("Directory to", "work"), ("Address of", None))
     assert "must be valid UTF-8" in " ".join(dialog.text.split())
     assert {cell.bg for row in dialog.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
     if isinstance(way, str):

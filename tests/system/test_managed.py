@@ -58,9 +58,6 @@ def test_a_managed_machine(rig: Rig, machine: tuple[str, ...]) -> None:
     assert "managed     /etc/syncd/managed.toml holds workspace.ignore" in rig.run("status", prefix=machine).out
     explained = rig.run("explain", "work/b.dump", prefix=machine)
     assert explained.out == "excluded: b.dump, by /etc/syncd/managed.toml: *.dump\n"
-    checked = rig.run("check", prefix=machine)
-    assert "note  managed        /etc/syncd/managed.toml holds workspace.ignore, sync.max_snapshot_mib; " in checked.out
-    assert "overrides your sync.max_snapshot_mib" in checked.out
     wanted = rig.run("config", "set", "sync.max_snapshot_mib", "11", prefix=machine)
     assert "/etc/syncd/managed.toml does not allow that much" in wanted.err
     rig.write("large", bytes(10 << 20))
@@ -82,24 +79,6 @@ def test_a_managed_machine(rig: Rig, machine: tuple[str, ...]) -> None:
     assert pushed.code == 78
     assert refusal in pushed.err
     daemon.stop()
-
-
-def test_a_configuration_that_init_writes(rig: Rig, machine: tuple[str, ...]) -> None:
-    """It leaves to the managed file what that gives, and refuses what the ceiling does not allow, before it writes."""
-    write(machine, "[sandbox.acquire]\nttl_seconds = 600\n[sync]\nrescan_minutes = 7\n[ceiling]\nbase_urls = []\n")
-    refused = rig.run("init", "--config", "new", "--path", str(rig.workspace), prefix=machine)
-    assert refused.code == 78
-    assert '/etc/syncd/managed.toml: sandbox.base_url = "https://api.klavis.ai"' in refused.err
-    write(machine, "[sandbox.acquire]\nttl_seconds = 600\n[sync]\nrescan_minutes = 7\n")
-    rig.config_file.unlink()
-    rig.key_file.unlink()  # nothing to try at the API
-    done = rig.run("init", "--path", str(rig.workspace), prefix=machine)
-    assert done.code == 0, done
-    text = rig.config_file.read_text()
-    assert "\n# rescan_minutes = 7\n" in text
-    assert "\n# [sandbox.acquire]\n" in text
-    shown = rig.run("status", "--json", prefix=machine)
-    assert '"defaults":["sandbox.acquire.ttl_seconds","sync.rescan_minutes"]' in shown.out
 
 
 def test_a_managed_file_that_cannot_be_trusted(rig: Rig, machine: tuple[str, ...]) -> None:

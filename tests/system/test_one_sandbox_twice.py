@@ -84,15 +84,17 @@ def test_of_two_new_ones_the_first_has_it(rig: Rig) -> None:
     site.unlink()
     rig.ok("push", "--config", "copy")
     done = init(rig)
-    assert (done.code, done.err.count("\n"), "config.toml has the sandbox box already" in done.err) == (78, 1, True), (
-        done
-    )
+    assert (done.code, done.err.count("\n"), "config.toml and" in done.err and "name one sandbox, box" in done.err) == (
+        78,
+        1,
+        True,
+    ), done
 
 
 def init(rig: Rig) -> Finished:
     """Run `syncd init` for another workspace and the same sandbox; it writes nothing."""
     file = rig.config_file.with_name("new.toml")
-    where = ("--sandbox-base-url", rig.emulator.base_url, "--sandbox-api-key-file", str(rig.key_file))
+    where = ("--base-url", rig.emulator.base_url, "--api-key-file", str(rig.key_file))
     done = rig.run("init", "--config", str(file), "--path", str(rig.home / "new"), "--id", "box", *where)
     assert not file.exists()
     return done

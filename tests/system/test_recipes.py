@@ -33,7 +33,7 @@ def test_recipes(rig: Rig, tmp_path: Path, repo: Path) -> None:
     rig.write(".gitignore", "dist/\n")
     with fresh_shell(rig, tmp_path) as shell:
         shell.types("cd work && git init -q -b main && git add . && git commit -qm one")
-        base_url = f' --sandbox-base-url {rig.emulator.base_url} --id "$SANDBOX_ID"'
+        base_url = f' --base-url {rig.emulator.base_url} --id "$SANDBOX_ID"'
         shell.types(ci[0].replace(' --id "$SANDBOX_ID"', base_url))
         assert sent() == {".gitignore"}
 

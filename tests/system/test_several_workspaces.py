@@ -186,20 +186,16 @@ def test_all_are_watched(rig: Rig, site: Path) -> None:
 # -- init
 
 
-def test_init_offers_the_directory_and_a_name(rig: Rig, site: Path, terminal: Terminal) -> None:
-    """In a directory that no configuration holds, both are in the brackets; an existing name is refused."""
-    new = rig.home / "my site"
+def test_init_of_one_more(rig: Rig, site: Path) -> None:
+    """Where there is a configuration it names the option, by which one more is made."""
+    new = rig.home / "new"
     new.mkdir()
-    (new / "a").touch()
     rig.emulator.create_sandbox("new")
-    flags = ("--id", "new", "--sandbox-region", "us", "--sandbox-base-url", rig.emulator.base_url)
-    terminal.start([*SYNCD, "init", *flags], {**rig.environment(), "TZ": "UTC"}, new)
-    _answer(terminal, "Directory to keep in the sandbox [~/my site]", "")
-    _answer(terminal, "Name of its configuration [my-site]", "site")
-    _answer(terminal, "there is a configuration site already", "")
-    _answer(terminal, "Send it now", "n")
-    assert terminal.finish() == 0, terminal.text
-    config = load_config(str(rig.config_file.with_name("my-site.toml")))
+    flags = ("--id", "new", "--base-url", rig.emulator.base_url, "--path", str(new))
+    refused = rig.run("init", *flags)
+    assert (refused.code, "name another with --config" in refused.err) == (78, True)
+    rig.ok("init", "--config", "new", *flags)
+    config = load_config(str(rig.config_file.with_name("new.toml")))
     assert (config.workspace.path, config.sandbox.id) == (str(new), "new")
 
 
@@ -211,28 +207,3 @@ def test_init_makes_no_two_for_one_workspace(rig: Rig, site: Path) -> None:
         assert done.code == 78
         assert "site.toml syncs" in done.err
     assert not rig.config_file.with_name("again.toml").exists()
-
-
-@pytest.mark.parametrize(
-    ("path", "words"), [("site/pkg", ("/site, and site.toml syncs it as well", '"/pkg/"')), (".", ())]
-)
-def test_init_says_what_a_nested_workspace_means(rig: Rig, site: Path, path: str, words: tuple[str, ...]) -> None:
-    """The outer one sends the inner one as well, unless it is ignored there."""
-    rig.key_file.unlink()  # nothing to try at the API
-    done = rig.run("init", "--config", "nested", "--path", path, "--id", "nested")
-    assert (done.code == 0) == bool(words), done
-    assert [each for each in words if not _has(done.err, each)] == []
-
-
-def test_init_says_what_a_workspace_around_another_means(rig: Rig) -> None:
-    """It names the inner one, and the pattern that leaves it out."""
-    _add(rig, "inner", rig.home / "code/pkg/inner", "inner-box")
-    rig.key_file.unlink()  # nothing to try at the API
-    done = rig.ok("init", "--config", "outer", "--path", "code", "--id", "outer")
-    assert _has(done.err, "of inner.toml is inside it")
-    assert _has(done.err, '"/pkg/inner/"')
-
-
-def _answer(terminal: Terminal, question: str, answer: str) -> None:
-    terminal.until(lambda text: question in text and text.rstrip().endswith(":"), question)
-    terminal.type(f"{answer}\n")

@@ -37,7 +37,7 @@ def test_the_tutorial(rig: Rig, shell: Shell, repo: Path) -> None:
             continue
         typed = text.replace(_PORT, free).replace("syncd diff --stat\n", "syncd diff --stat || test $? = 1\n")
         if "YOUR-SANDBOX-ID" in typed:
-            typed = typed.replace("YOUR-SANDBOX-ID", f"{rig.sandbox.id} --sandbox-base-url {rig.emulator.base_url}")
+            typed = typed.replace("YOUR-SANDBOX-ID", f"{rig.sandbox.id} --base-url {rig.emulator.base_url}")
         shell.types(typed)
         if typed.startswith("syncd run"):
             _until_watching(rig)

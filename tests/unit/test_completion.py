@@ -57,7 +57,6 @@ def test_configurations_are_offered_by_name(typed: str, names: list[str]) -> Non
         ("config set sandbox.deletions ", ["keep", "mirror", "reset"]),
         ("config set sync.history_paths f", ["false"]),
         ("config set sync.debounce_seconds ", []),
-        ("init --sandbox-deletions k", ["keep"]),
     ],
 )
 def test_keys_and_their_values_are_offered(typed: str, offered: list[str]) -> None:

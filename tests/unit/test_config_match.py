@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.core.config_file import ConfiguredWorkspace, holding, overlapping
+from syncd.core.config_file import ConfiguredWorkspace, holding
 
 CODE, INNER, SITE = (ConfiguredWorkspace(f"/c/{name}.toml", path) for name, path in (
     ("code", "/home/code"), ("inner", "/home/code/pkg/inner"), ("site", "/home/site"),
@@ -30,18 +30,3 @@ def test_the_deepest_workspace_holds_a_directory(directory: str, expected: list[
     """A directory belongs to the deepest workspace around it, and to all configurations of that one."""
     assert holding(directory, [CODE, INNER, SITE, AGAIN]) == expected
     assert holding(directory, [INNER, CODE, SITE, AGAIN]) == expected
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/home/code", [CODE, INNER]),
-        ("/home/code/pkg", [CODE, INNER]),
-        ("/home/code/other", [CODE]),
-        ("/home/code/pkg/inner", [CODE, INNER]),
-        ("/home/site-two", []),
-    ],
-)
-def test_workspaces_overlap(path: str, expected: list[ConfiguredWorkspace]) -> None:
-    """The same workspace, one around it and one inside it overlap; neighbours do not."""
-    assert overlapping(path, [CODE, INNER, SITE]) == expected

@@ -6,7 +6,8 @@ import tomllib
 
 import pytest
 
-from syncd.cli.config import filled, toml
+from syncd.cli.config import toml
+from syncd.cli.init import filled
 from syncd.core.errors import ConfigError
 
 EXAMPLE = """\
@@ -27,14 +28,14 @@ ignore = 1
 
 def test_each_value_is_on_its_own_line() -> None:
     """A key is set where it is shown, commented or not, in its own table only; all else stays."""
-    text = filled(EXAMPLE, {"workspace.path": "/x", "workspace.ignore": ("*.o", "a b")}, {})
+    text = filled(EXAMPLE, {"workspace.path": "/x", "workspace.ignore": ("*.o", "a b")})
     assert text == EXAMPLE.replace('# path = "~/code"', 'path = "/x"').replace("ignore = []", 'ignore = ["*.o", "a b"]')
 
 
 def test_a_key_that_is_not_shown_is_an_error() -> None:
     """A key that the example does not show is an error; its value is not lost silently."""
     with pytest.raises(KeyError):
-        filled(EXAMPLE, {"sync.unheard_of": 1}, {})
+        filled(EXAMPLE, {"sync.unheard_of": 1})
 
 
 @pytest.mark.parametrize(
