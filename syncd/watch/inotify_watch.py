@@ -69,11 +69,6 @@ def watch_limit() -> tuple[int | None, str]:
     return _in_force(_WATCHES)[1], _describe(_WATCHES)[1]
 
 
-def instance_limit() -> int | None:
-    """Return the limit of instances in force; None if this kernel has none."""
-    return _in_force(_INSTANCES)[1]
-
-
 def no_instance(error: OSError) -> SyncWarning:
     """Return the warning that nothing can be watched, as inotify gave no instance."""
     what = "changes cannot be watched, the workspace is polled"

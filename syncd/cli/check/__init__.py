@@ -1,41 +1,59 @@
-"""`syncd check`: tests everything that a sync needs, and says how to fix what fails. Changes nothing."""
+"""`syncd check`: tests what a sync needs, check by check of `CHECKS`, and says how to fix what fails. Changes nothing.
+
+The API is sent one request, which changes nothing: `GET …/{id}`, or the list if a sandbox is still to be acquired.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import re
+import shlex
 import shutil
+import stat
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from enum import Enum
-from importlib.metadata import PackageNotFoundError, requires, version
-from typing import TYPE_CHECKING
+from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd import __version__
 from syncd.cli.layout import Tone, styled, wrapped
-from syncd.cli.options import CLOCK, config_option, json_option
-from syncd.core.clock import stamp
-from syncd.core.errors import ExitCode, SyncdError
-from syncd.core.text import counted, redacted, shown_path
-from syncd.remote.failure import ApiStep
-from syncd.watch.inotify_watch import watch_limit
-from syncd.watch.mounts import filesystem_type
-
-if TYPE_CHECKING:
-    from syncd.cli.check.checkup import Checkup
+from syncd.cli.local_scan import scan_workspace
+from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
+from syncd.cli.status.reader import StatusReader
+from syncd.core.api_key import ApiKey
+from syncd.core.errors import ExitCode, NeedsPerson, SandboxNotFound, SnapshotTooLarge, SyncdError, SyncWarning
+from syncd.core.settings import MAIN, Config, is_loopback, table_of
+from syncd.core.text import counted, duration, one_line, redacted, shown_path, size
+from syncd.core.waiter import Interrupt, Waiter
+from syncd.daemon.build import key_of, places_of, selection_of, size_remedy_of
+from syncd.daemon.shared_sandbox import refuse_named
+from syncd.model.entry import Kind, count_files
+from syncd.model.manifest import Manifest
+from syncd.remote.api import Account, Api, SandboxInfo
+from syncd.remote.failure import FailureAction, StepFailed
+from syncd.remote.http_client import HttpClient, Response, proxy_parts
+from syncd.remote.target import AcquiredSandbox, Target
+from syncd.sandbox.provider import AcquiredSandboxStore
+from syncd.scan.exclusions import over_limit
+from syncd.watch.inotify_watch import InotifyWatch, watch_limit
 
 _INDENT = 21  # columns of the grade and the subject
 _MAX_COLUMNS = 120
 _MAX_LENGTH = 1000
 _UNWRAPPED = 1_000_000  # a line each in a pipe, for grep
+_LEAST_SPACE_BYTES = 1 << 20  # for the status, the history and a socket
+_AROUND_A_KEY = re.compile(r"""^['"`]|['"`]$|^[A-Z_]+=""")
+_SHOWN_WARNINGS = 5
+_WATCHES_SHARE = 0.75  # other programs of the same user, editors above all, need watches too
+# Signed URLs live for half an hour: a skew below a minute does not matter, neither to them nor in logs.
+_SKEW_S = 60.0
 
 
 class Grade(Enum):
@@ -54,150 +72,323 @@ class Grade(Enum):
 
 
 class Finding(Struct, frozen=True):
-    """One line about `subject`: `what` was found, and `remedy`, what to do about it (may be empty).
+    """`what` was found, and `remedy`, what to do about it; an empty one is the check's own, if it is needed."""
 
-    `details` are the first few of the things that `what` counts, a line each.
-    """
-
-    subject: str
     grade: Grade
     what: str
     remedy: str = ""
-    details: tuple[str, ...] = ()
 
 
-def failed(subject: str, failure: SyncdError) -> Finding:
-    """The finding about an error, which may end by itself or not."""
-    grade = Grade.FAIL if failure.exit_code == ExitCode.NEEDS_PERSON else Grade.FAIL_FOR_NOW
-    return Finding(subject, grade, failure.message, failure.hint)
+class Checkup:
+    """One configuration under test, and what its checks find out for those after them: None is not known."""
+
+    def __init__(self, config_file: str | None, config: Config) -> None:
+        self.config = config
+        self.file = config_path(config_file)
+        self.key: ApiKey | None = None
+        self.manifest: Manifest | None = None
+        self.unwatched: Sequence[SyncWarning] = ()
+        self.found: SandboxInfo | int | StepFailed | None = None  # the API's answer; a number of sandboxes
+        self.skew_s: float | None = None
+
+    @property
+    def acquired(self) -> AcquiredSandbox | None:
+        """The sandbox that syncd acquired and that has not ended yet."""
+        if self.config.sandbox.id is None:
+            with suppress(SyncdError):  # reported about the state folder
+                acquired, _ = AcquiredSandboxStore(self.config, places_of(self.config, os.environ).state).load()
+                if acquired and (acquired.ends_wall_s is None or acquired.ends_wall_s > CLOCK.wall_s()):
+                    return acquired
+        return None
+
+    @property
+    def target(self) -> Target:
+        """The sandbox; its id is empty if one is still to be acquired."""
+        sandbox = self.config.sandbox
+        return Target(sandbox.base_url, sandbox.id or (it.sandbox_id if (it := self.acquired) else ""), sandbox.region)
 
 
 @click.command("check")
 @config_option
 @json_option
-@click.option("--report", is_flag=True, help="Print what a bug report needs instead, without names of yours.")
-def command(config_file: str | None, as_json: bool, report: bool) -> int:
+def command(config_file: str | None, as_json: bool) -> int:
     """Test everything that a sync needs, and say how to fix what fails. Nothing of yours is sent, nothing is changed.
 
-    Ends with 0 if nothing failed, 75 if only the network or a server did, else 78. --json: an object with exit_code and
-    findings, each with subject, grade (pass, note, warn, fail), what, remedy and details.
+    Ends with 0 if nothing failed, 75 if only the network or a server did, else 78.
 
-    A report holds no name, path, address, id, key, message or content of yours, only facts, numbers and times. Read it
-    all before you pass it on; nothing sends it for you.
+    --json: exit_code and findings, each with subject, grade (pass, note, warn, fail), what and remedy.
     """
-    from syncd.cli.check.checkup import Checkup  # noqa: PLC0415 - not needed for `check --help`
-
-    if report and as_json:
-        raise click.UsageError("--report goes without --json.")
-    checkup = Checkup(config_file)
-    findings = []
-    for finding in checkup.findings():
-        findings.append(printable(finding, checkup.secret))
-        if not (as_json or report):
-            click.echo("\n".join(finding_lines(findings[-1])))
-    code = exit_code(findings)
+    rows, secret = [], ""
+    for subject, finding, key in findings(config_file):
+        secret = key.reveal() if key else secret
+        shown = replace(finding, what=_printable(finding.what, secret), remedy=_printable(finding.remedy, secret))
+        rows.append((subject, shown))
+        if not as_json:
+            click.echo("\n".join(_lines(subject, shown)))
+    code = exit_code(finding for _, finding in rows)
     if as_json:
-        rows = [{name: getattr(each, name) for name in each.__struct_fields__} for each in findings]
-        rows = [{**row, "grade": row["grade"].word} for row in rows]
-        click.echo(json.dumps({"version": 1, "exit_code": code, "findings": rows}))
+        listed = [{"subject": at, "grade": it.grade.word, "what": it.what, "remedy": it.remedy} for at, it in rows]
+        click.echo(json.dumps({"version": 1, "exit_code": code, "findings": listed}))
     else:
-        click.echo(_report(checkup, findings) if report else summary(findings))
+        click.echo(summary(finding for _, finding in rows))
     return code
 
 
-def exit_code(findings: Iterable[Finding]) -> ExitCode:
+def exit_code(found: Iterable[Finding]) -> ExitCode:
     """0 if nothing failed, 75 if every failure may end by itself, else 78."""
-    return max((finding.grade.exit_code for finding in findings), default=ExitCode.DONE)
+    return max((finding.grade.exit_code for finding in found), default=ExitCode.DONE)
 
 
-def summary(findings: Iterable[Finding]) -> str:
+def summary(found: Iterable[Finding]) -> str:
     """The number of findings of each grade, in one line."""
-    words = [finding.grade.word for finding in findings]
+    words = [finding.grade.word for finding in found]
     failures, warnings, passed = words.count("fail"), words.count("warn"), words.count("pass")
     parts = [f"{failures} failed"] if failures else []
     parts += [counted(warnings, "warning")] if warnings else []
     return ", ".join([*parts, f"{passed} passed"]) if parts else f"all checks passed ({passed})"
 
 
-def printable(finding: Finding, secret: str = "") -> Finding:
-    """The finding with each text on one line and redacted; blanks that align columns are kept."""
-
-    def shown(text: str) -> str:
-        text = shown_path(redacted(" ".join(text.splitlines()), secret))
-        return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"
-
-    details = tuple(map(shown, finding.details))
-    return replace(finding, what=shown(finding.what), remedy=shown(finding.remedy), details=details)
+def _printable(text: str, secret: str) -> str:
+    """The text on one line and redacted."""
+    text = shown_path(redacted(" ".join(text.splitlines()), secret))
+    return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"
 
 
-def finding_lines(finding: Finding) -> list[str]:
+def _lines(subject: str, finding: Finding) -> list[str]:
     """The lines of a finding: wrapped to the width of a terminal, with `~`; one line each in a pipe."""
     home, width = "(?!)", _UNWRAPPED
     if sys.stdout.isatty():
         home = rf"(?<!\S){re.escape(os.path.expanduser('~'))}(?=/)"
         width = min(shutil.get_terminal_size().columns, _MAX_COLUMNS)
-    rows = [(f"{styled(finding.grade.word, finding.grade.tone)}  {finding.subject:15}", finding.what)]
-    rows += [(" " * (_INDENT + 2), detail) for detail in finding.details]
+    rows = [(f"{styled(finding.grade.word, finding.grade.tone)}  {subject:15}", finding.what)]
     rows += [(f"{'to do:':>19}  ", finding.remedy)] if finding.remedy else []
     return [line for label, text in rows for line in wrapped(re.sub(home, "~", text), width, label, _INDENT)]
 
 
-# -- the report: what is shown of a value is decided by its type: a number, a switch, a choice or a time as it is, of
-# all else only if it is set, or how much it holds. So a message, which may name a path or an address, is in no field.
+def findings(config_file: str | None) -> Iterator[tuple[str, Finding, ApiKey | None]]:
+    """Yield each finding with its subject as soon as it is known, and the key, once that is known, to be redacted.
 
-Row = tuple[str, str]
-
-_PUBLIC = frozenset({*ApiStep, "https://api.klavis.ai", "https://api.eu.klavis.ai"})
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
-_HEAD = """syncd report, {at}
-
-It holds numbers, times and words of syncd's own: no name, path, address, id, key or message.
-Read it to the end before you pass it on.
-"""
-
-
-def _report(checkup: Checkup, findings: Iterable[Finding]) -> str:
-    config = checkup.config
-    scan = checkup.scan
-    rows = [*_machine(), *((finding.subject, finding.grade.word) for finding in findings)]
-    if config is not None:
-        rows += [("file system", filesystem_type(config.workspace.path) or "unknown"), *_facts("configuration", config)]
-    if scan is not None:
-        kinds = Counter(entry.kind.name.lower() for entry in scan.manifest.values())
-        counts = {**kinds, "bytes": scan.manifest.content_bytes, "unread": len(scan.unread)}
-        counts |= {f"excluded by {source}": number for source, number in scan.left_out.items()}
-        rows += ((f"workspace.{name}", str(number)) for name, number in counts.items())
-    if checkup.status is not None:
-        rows += _facts("status", checkup.status)
-    width = max(len(name) for name, _ in rows)
-    return _HEAD.format(at=stamp(CLOCK.wall_s())) + "".join(f"\n{name:{width}}  {text}" for name, text in rows)
+    The first ones are shown before the network answers.
+    """
+    try:
+        config = configured(config_file)
+        selection_of(config, os.environ)
+    except SyncdError as failure:
+        yield "configuration", failed(failure), None
+        return
+    checkup = Checkup(config_file, config)
+    for subject, finding in run(checkup, CHECKS):
+        yield subject, finding, checkup.key
+    for name in config.sandboxes:
+        if name != MAIN:
+            further = Checkup(config_file, config.for_sandbox(name))
+            for subject, finding in run(further, _OF_FURTHER):
+                if subject == "sandbox" or finding.grade is not Grade.PASS:
+                    yield subject, replace(finding, what=f"{name}: {finding.what}"), further.key
 
 
-def _machine() -> Iterator[Row]:
-    """Versions and limits."""
-    yield "syncd", __version__
-    yield "python", f"{platform.python_implementation()} {platform.python_version()}, {sys.getfilesystemencoding()}"
-    with suppress(PackageNotFoundError):
-        for name in (re.split(r"[^\w-]", each)[0] for each in requires("syncd") or () if "extra ==" not in each):
-            yield name, version(name)
-    kernel = re.match(r"[0-9.]+", platform.release())
-    wsl = ", in WSL" if "microsoft" in platform.release().lower() else ""
-    yield "kernel", f"{platform.system()} {kernel[0] if kernel else '?'}{wsl}"
-    yield "machine", f"{platform.machine()}, {os.cpu_count()} processors, {watch_limit()[0]} watches"
+def run(checkup: Checkup, checks: Sequence[Check]) -> Iterator[tuple[str, Finding]]:
+    """Run these checks; one that fails stops only those that need what it finds out."""
+    for subject, check, remedy in checks:
+        try:
+            for finding in check(checkup):
+                is_well = finding.grade in (Grade.PASS, Grade.NOTE)
+                yield subject, finding if finding.remedy or is_well else replace(finding, remedy=remedy)
+        except SyncdError as failure:
+            yield subject, failed(failure, remedy)
 
 
-def _facts(name: str, value: object) -> Iterator[Row]:
-    """The value, or each field of a record, as far as it tells no name."""
-    if isinstance(value, Struct):
-        for field in value.__struct_fields__:
-            yield from _facts(f"{name}.{field}", getattr(value, field))
-    elif isinstance(value, Enum):
-        yield name, str(value.value)
-    elif isinstance(value, bool | int | float):
-        yield name, str(value).lower()
-    elif isinstance(value, str) and (value in _PUBLIC or _TIME.fullmatch(value)):
-        yield name, value
-    elif isinstance(value, tuple | dict):
-        yield name, f"{len(value)} entries"
+def failed(failure: SyncdError, remedy: str = "") -> Finding:
+    """The finding about an error, which may end by itself or not; `remedy` is for one that names none."""
+    grade = Grade.FAIL if failure.exit_code == ExitCode.NEEDS_PERSON else Grade.FAIL_FOR_NOW
+    return Finding(grade, failure.message, failure.hint or remedy)
+
+
+# -- the checks, in the order in which they run
+
+
+def check_configuration(it: Checkup) -> Iterator[Finding]:
+    """The file, and that no other configuration has its sandbox."""
+    refuse_named(it.config, os.environ)
+    yield Finding(Grade.PASS, it.file)
+    yield from _rights_of_others(it.file, "other users can change the address that gets the key")
+
+
+def check_key(it: Checkup) -> Iterator[Finding]:
+    """The place of the key, and what is around it there."""
+    it.key = key = key_of(it.config, os.environ)
+    where = f"found in {key.source}"
+    if not key.source.startswith("$"):
+        where += f" (mode {stat.S_IMODE(os.stat(key.source).st_mode):04o})"
+    if _AROUND_A_KEY.search(key.reveal()):
+        yield Finding(Grade.WARN, f"{where}: quotes, or a variable's name and =, are around it")
     else:
-        yield name, "set" if value else "not set"
+        yield Finding(Grade.PASS, where)
+    if not key.source.startswith("$"):
+        yield from _rights_of_others(os.path.dirname(key.source), "other users can replace the key")
+
+
+def check_directory(it: Checkup) -> Iterator[Finding]:
+    """Scan the workspace, and try to watch it, but where a daemon does: its watches count against the same limit."""
+    runs = StatusReader(it.file, it.config).status().running
+    with closing(InotifyWatch(it.config.workspace.path, CLOCK)) as watch:
+        if not runs:
+            watch.open()
+        found = scan_workspace(it.config, None if runs else watch).scan
+        it.unwatched = watch.warnings()
+    it.manifest = manifest = found.manifest
+    if refusal := over_limit(manifest, it.config.sync.max_snapshot_mib):
+        raise SnapshotTooLarge(refusal, size_remedy_of(it.config))
+    files, folders = count_files(manifest.values()), _directories(manifest)
+    what = f"{counted(files, 'file')} in {folders:,} director{'y' if folders == 1 else 'ies'}"
+    what += f", {size(manifest.content_bytes)}, of {it.config.sync.max_snapshot_mib:,} MiB allowed"
+    yield Finding(Grade.PASS, what) if files else Finding(Grade.WARN, f"{what}: nothing to send")
+    yield from _warnings(found.warnings)
+
+
+def check_inotify(it: Checkup) -> Iterator[Finding]:
+    """Compare one watch for each directory with this user's limit."""
+    if it.manifest is None:
+        return
+    directories, (watches, remedy) = _directories(it.manifest), watch_limit()
+    what = f"{directories:,} watches needed" + ("" if watches is None else f", of {watches:,} allowed")
+    if it.unwatched:
+        yield from _warnings(it.unwatched)
+    elif watches is not None and directories > _WATCHES_SHARE * watches:
+        yield Finding(Grade.WARN, f"{what}: this user's other programs need some too", remedy)
+    else:
+        yield Finding(Grade.PASS, what)
+
+
+def check_folders(it: Checkup) -> Iterator[Finding]:
+    """The folders of state and spool are there or can be made, can be written, and have space. None is made."""
+    places = places_of(it.config, os.environ)
+    for folder in (places.state, places.spool):
+        existing = folder
+        while not os.path.lexists(existing):
+            existing = os.path.dirname(existing)
+        if not os.path.isdir(existing) or not os.access(existing, os.W_OK | os.X_OK, effective_ids=True):
+            raise NeedsPerson(
+                f"{folder} cannot be written ({existing} is no writable folder)",
+                "make it writable, or set XDG_STATE_HOME or XDG_CACHE_HOME to another folder",
+            )
+        disk = os.statvfs(existing)
+        free_bytes = disk.f_bavail * disk.f_frsize
+        is_enough = free_bytes >= _LEAST_SPACE_BYTES
+        yield Finding(Grade.PASS if is_enough else Grade.FAIL, f"{folder} has {size(free_bytes)} free")
+
+
+def _directories(manifest: Manifest) -> int:
+    return 1 + sum(entry.kind is Kind.DIRECTORY for entry in manifest.values())  # the workspace among them
+
+
+class _AnswerKeepingClient(HttpClient):
+    """Keeps the answer to the last request, a refusal as well."""
+
+    answer: Response | None = None
+
+    def exchange(self, *arguments: Any, **options: Any) -> Response:
+        self.answer = super().exchange(*arguments, **options)
+        return self.answer
+
+
+def check_api(it: Checkup) -> Iterator[Finding]:
+    """Send one request, without retries, so that a person at the terminal sees the first failure as it is."""
+    if it.key is None:
+        yield Finding(Grade.NOTE, "not tested, as there is no key")
+        return
+    target, client = it.target, _AnswerKeepingClient(Waiter(Interrupt(), CLOCK))
+    try:
+        if target.sandbox_id:
+            it.found = Api(target, it.key, client, CLOCK, table_of(it.config.sandbox_name)).sandbox()
+        else:
+            it.found = Account(target.base_url, it.key, client, CLOCK).count()
+    except StepFailed as failure:
+        it.found = failure
+    finally:
+        client.drop()
+    if client.answer and client.answer.server_wall_s is not None:
+        it.skew_s = CLOCK.wall_s() - client.answer.server_wall_s
+    where = " through ".join(filter(None, (target.base_url, _proxy(target.base_url))))
+    if isinstance(it.found, StepFailed) and it.found.action is not FailureAction.REFUSED:
+        remedy = it.found.hint or ("nothing to do here: run `syncd check` again later" if client.answer else "")
+        yield Finding(Grade.FAIL_FOR_NOW, f"{where}: {it.found.message}", remedy)
+    else:
+        yield Finding(Grade.PASS, f"{where} answers")
+
+
+def _proxy(base_url: str) -> str:
+    """The proxy that the environment names for this address, without its password; "" if none."""
+    components = urlsplit(base_url)
+    host = components.hostname or ""
+    proxies = urllib.request.getproxies_environment()
+    proxy = proxies.get(components.scheme) or proxies.get("all") or ""
+    if not proxy or is_loopback(host) or urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
+        return ""
+    try:
+        return one_line(proxy_parts(proxy)[2])
+    except ValueError:
+        return "a proxy with an invalid address"
+
+
+def check_sandbox(it: Checkup) -> Iterator[Finding]:
+    """Tell what the API answered about the sandbox."""
+    found, acquired, name = it.found, it.acquired, one_line(it.target.sandbox_id)
+    if isinstance(found, StepFailed) and acquired is not None and found.refusal is SandboxNotFound:
+        yield Finding(Grade.NOTE, f"{name} is gone: the next sync acquires another")
+    elif isinstance(found, StepFailed):
+        if found.action is FailureAction.REFUSED:
+            raise found.as_error()
+    elif isinstance(found, int):
+        yield Finding(Grade.NOTE, f"none yet: the first sync acquires one (the account has {found:,})")
+    elif found is not None:
+        servers = ", ".join(server.name for server in found.servers) or "none"
+        what = one_line(f"{name} is {found.status or 'there'}; its servers: {servers}")
+        if acquired is not None and acquired.ends_wall_s is not None:
+            what += f"; {duration(acquired.ends_wall_s - CLOCK.wall_s())} more, and the next one is acquired in time"
+        yield Finding(Grade.WARN if found.status == "error" else Grade.PASS, what)
+
+
+def check_clock(it: Checkup) -> Iterator[Finding]:
+    """Compare this machine's wall clock with the server's."""
+    if it.skew_s is None:
+        yield Finding(Grade.NOTE, "not compared: no answer had the server's time")
+        return
+    off = f"{abs(it.skew_s):,.0f} s {'ahead of' if it.skew_s > 0 else 'behind'} the server's"
+    if abs(it.skew_s) >= _SKEW_S:
+        yield Finding(Grade.WARN, f"{off}; syncing corrects for it, but times in logs and status are wrong")
+    else:  # the server's date has whole seconds, so less than two may be none
+        what = "agrees with the server's" if abs(it.skew_s) < 2 else f"{off}, which does no harm"
+        yield Finding(Grade.PASS, what)
+
+
+def _rights_of_others(path: str, harm: str) -> Iterator[Finding]:
+    """A warning about a file or folder that others may write to; the sticky bit protects what is in a folder."""
+    with suppress(OSError):
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        if mode & 0o022 and not mode & stat.S_ISVTX:
+            yield Finding(Grade.WARN, f"{path} (mode {mode:04o}): {harm}", f"chmod go-w {shlex.quote(path)}")
+
+
+def _warnings(warnings: Sequence[SyncWarning]) -> Iterator[Finding]:
+    for warning in warnings[:_SHOWN_WARNINGS]:
+        yield Finding(Grade.WARN, warning.what, warning.remedy)
+    if len(warnings) > _SHOWN_WARNINGS:
+        what = f"{len(warnings) - _SHOWN_WARNINGS:,} more such"
+        yield Finding(Grade.WARN, what, "`syncd status` lists all once it runs")
+
+
+Check = tuple[str, Callable[[Checkup], Iterator[Finding]], str]
+# The subject, the check, and what to do if it warns or fails and names nothing better.
+CHECKS: tuple[Check, ...] = (
+    ("configuration", check_configuration, "correct the file"),
+    ("key", check_key, "leave nothing there but the key itself"),
+    ("directory", check_directory, "run `syncd ls --ignored`, or correct workspace.path"),
+    ("inotify", check_inotify, "raise the limit"),
+    ("folders", check_folders, "free some disk space, or set XDG_STATE_HOME or XDG_CACHE_HOME to a larger disk"),
+    ("api", check_api, "check the network, its proxy and sandbox.base_url, then run `syncd check` again"),
+    ("sandbox", check_sandbox, "syncd push --force; if it stays so, set sandbox.id to another one"),
+    ("clock", check_clock, "set the clock: sudo timedatectl set-ntp true"),
+)
+# Of one more sandbox; the rest is the same for all.
+_OF_FURTHER = tuple(check for check in CHECKS if check[0] in ("key", "api", "sandbox"))

@@ -37,20 +37,20 @@ _SHARED = {"XDG_CONFIG_HOME": ".config", "XDG_STATE_HOME": ".local/state", "XDG_
 _ROUTE_VARIABLES = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-def service_of(config_file: str | None) -> UserService:
+def _service_of(config_file: str | None) -> UserService:
     """The unit of this configuration. Raises `SyncdError` if there is no systemd, or no unit for such a path."""
     path = config_path(config_file)
     unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
     return UserService(unit, option_for(path), os.environ)
 
 
-def login_advice(service: UserService) -> Iterator[tuple[str, str]]:
+def _login_advice(service: UserService) -> Iterator[tuple[str, str]]:
     """A note with its remedy if the service ends with the last session."""
     if service.lingers() is False:
         yield "it ends when you log out", f"to keep it: sudo loginctl enable-linger {user_name()}"
 
 
-def route_advice(service: UserService, config: Config, properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _route_advice(service: UserService, config: Config, properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """A note with its remedy for each variable of the route to the API that this shell has and the service lacks."""
     if is_loopback(urlsplit(config.sandbox.base_url).hostname or ""):
         return
@@ -77,7 +77,7 @@ def install(config_file: str | None) -> None:
 
     A unit that a person edited is left as it is. Ends with 0 once the daemon is ready.
     """
-    service = service_of(config_file)
+    service = _service_of(config_file)
     config = configured(config_file)
     unit, key_file = service.unit, config.sandbox.api_key_file
     if not os.path.isdir(config.workspace.path):
@@ -125,7 +125,7 @@ def install(config_file: str | None) -> None:
             "this machine refuses user namespaces, so the service runs without its sandbox",
             "once they are allowed, install again",
         )
-    for what, remedy in (*login_advice(service), *route_advice(service, config, properties)):
+    for what, remedy in (*_login_advice(service), *_route_advice(service, config, properties)):
         _tell(what, remedy)
     click.echo(f"look at it: syncd service status{service.option}")
     click.echo(f"undo it: syncd service uninstall{service.option}")
@@ -135,7 +135,7 @@ def install(config_file: str | None) -> None:
 @config_option
 def uninstall(config_file: str | None) -> None:
     """Stop the service, switch it off and remove what `install` wrote. Configuration, key and state stay."""
-    service = service_of(config_file)
+    service = _service_of(config_file)
     unit = service.unit
     was_installed = unit.is_installed
     service.try_to("disable", "--quiet", "--now")
@@ -162,7 +162,7 @@ def _pass_on(verb: str, help_line: str, program: str = "systemctl") -> None:
     @config_option
     @click.argument("options", metavar=f"[{program.upper()}-OPTION]...", nargs=-1, type=click.UNPROCESSED)
     def run(config_file: str | None, options: tuple[str, ...]) -> None:
-        service = service_of(config_file)
+        service = _service_of(config_file)
         words = (verb, *options, "--") if program == "systemctl" else (*options, "-u")
         service.become(program, "--user", *words, service.unit.name)
 

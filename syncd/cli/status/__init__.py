@@ -156,6 +156,6 @@ def _tell_brought_in(config: Config) -> None:
             from syncd.cli.local_scan import brought_in_text, scan_workspace  # noqa: PLC0415 - once
 
             if paths := scan_workspace(config).brought_in:
-                click.echo(f"{WORKTREEINCLUDE}: {brought_in_text(paths)}; `syncd check` has all about it", err=True)
+                click.echo(f"{WORKTREEINCLUDE}: {brought_in_text(paths)}", err=True)
             folders.make()  # no sync may have been yet
             told.save(digest)
