@@ -67,7 +67,7 @@ def test_an_installer_brings_all_of_it(repo: Path, tmp_path: Path, name: str) ->
         assert "SYNCD(1)" in _done(home, "man", "-M", manuals, "syncd")
     for shell in ("bash", "zsh", "fish"):
         assert "syncd" in _done(home, command, "completion", shell)
-    assert "Workspace, sandbox and daemon are removed now." in " ".join(_done(home, command, "demo").split())
+    assert "Done: workspace, sandbox and daemon are removed now" in " ".join(_done(home, command, "demo").split())
 
     _done(home, sys.executable, "-m", *uninstall, "syncd")
     assert [path for path in (command, venv, manuals / "man1/syncd.1") if os.path.lexists(path)] == []
