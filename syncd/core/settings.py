@@ -115,7 +115,6 @@ class NotificationKeys(Struct, frozen=True, kw_only=True):
     """`[notifications]`: notifications on the desktop."""
 
     desktop: Flag = True
-    after_minutes: Minutes = 15.0
 
 
 class CeilingKeys(Struct, frozen=True, kw_only=True):

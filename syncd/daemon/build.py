@@ -339,7 +339,6 @@ def status_publisher_of(
     totals.is_for(config.workspace.path, config.sandbox.base_url, config.sandbox.id)
     notifier = DesktopNotifier(
         config.workspace.path,
-        config.notifications.after_minutes * 60,
         workspace.environ if is_shown else None,
         totals.last_notice,
         clock,

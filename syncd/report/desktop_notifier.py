@@ -1,8 +1,7 @@
 """Shows notices on the desktop: a person is needed; failing for long; in sync again; what became of the agent's work.
 
 Failing is told once it has lasted, in seconds awake (monotonic): a night with a closed lid is no night of failing.
-Success is told only after that, in its place. The messages are those of the Desktop Notifications Specification 1.2;
-the library for the bus, and asyncio, are loaded when there is something to show: most daemons never have.
+Success is told only after that. notify-send(1) shows them, where it is there.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import subprocess
 from collections.abc import Mapping
 from enum import IntEnum
 from math import inf
@@ -22,19 +22,22 @@ from syncd.core.text import counted, for_sandbox, one_line, redacted, shown_path
 
 _log = logging.getLogger("syncd")
 
+# Failing is told once it has lasted so long.
+FAILING_AFTER_S = 900.0
 # A failure that waits for a person is told this soon: by then a disk would be mounted again, a key file saved.
 NEEDED_AFTER_S = 60.0
 # What happens to the agent's work is told once in this time.
 AGENT_EVERY_S = 3_600.0
 # A trouble that could not be shown, as before a person logs in, is tried again after this.
 TRY_AGAIN_S = 300.0
-# For all messages together: a desktop answers within milliseconds.
-_REPLY_TIMEOUT_S = 1.0
-_NAME = "org.freedesktop.Notifications"
+_LONGEST_S = 1.0  # a desktop answers within milliseconds
+# What notify-send(1) needs to find the desktop; the key is not for it.
+_VARIABLES = ("PATH", "HOME", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "DISPLAY", "WAYLAND_DISPLAY")
 # Of a URL only the host is for people.
 _URL = re.compile(r"""(?i)\b[a-z][a-z0-9+.-]*://(?:[^\s/?#@'"]*@)?([^\s/?#'"]*)[^\s'"]*?(?=[.,:;)\]]*(?:[\s'"]|$))""")
-# Many desktops read markup, others show it: a message from a server could look like anything.
-_NO_MARKUP = str.maketrans({"<": "(", ">": ")", "&": "+"})
+# Many desktops read markup, others show it: a message from a server could look like anything. A backslash is an escape
+# to notify-send(1).
+_AS_IT_IS = str.maketrans({"<": "(", ">": ")", "&": "+", "\\": "\\\\"})
 
 
 class Told(IntEnum):
@@ -46,10 +49,9 @@ class Told(IntEnum):
 
 
 class LastNotice(Struct):
-    """The last notice about syncing, and its number, by which the next one replaces it. It outlives a reload."""
+    """What the last notice about syncing told. It outlives a reload."""
 
     told: Told = Told.NOTHING
-    number: int = 0
 
 
 class _Trouble(Struct, frozen=True):
@@ -68,13 +70,12 @@ class _Trouble(Struct, frozen=True):
 class DesktopNotifier:
     """The notices of one daemon. Nothing here fails, and nothing takes longer than a second.
 
-    `after_s` is how long failing lasts before it is told (seconds awake); `environ` None: nothing is shown.
+    `environ` None: nothing is shown.
     """
 
     def __init__(
         self,
         workspace: str,
-        after_s: float,
         environ: Mapping[str, str] | None,
         last: LastNotice,
         clock: Clock,
@@ -85,7 +86,6 @@ class DesktopNotifier:
         name = one_line(shown_path(os.path.basename(workspace)), 40)
         self._name = f"{name} ({sandbox})" if sandbox else name
         self._sandbox = sandbox
-        self._after_s = after_s
         self._environ = environ
         self._last = last
         self._clock = clock
@@ -105,7 +105,7 @@ class DesktopNotifier:
         self._trouble = None
         if self._last.told is not Told.NOTHING:
             self._last.told = Told.NOTHING
-            self._show(f"{self._name} is in sync again", "The last sync went through.", self._last.number)
+            self._show(f"{self._name} is in sync again", "The last sync went through.")
 
     def paused(self) -> None:
         """Syncing is paused: it neither fails nor works."""
@@ -116,15 +116,15 @@ class DesktopNotifier:
         if self._agent_at_s <= self._clock.monotonic_s():
             self._agent_at_s = self._clock.monotonic_s() + AGENT_EVERY_S
             text = f"Both sides had changed {counted(files, 'file')}. `syncd saved` lists the agent's versions."
-            self._show(f"{self._name}: the agent's work was saved", text, 0)
+            self._show(f"{self._name}: the agent's work was saved", text)
 
     def agent_is_quiet(self, changed: int) -> None:
         """The agent changed something, and has been quiet since; so many of its files differ now."""
-        self._show(f"{self._name}: the agent changed {counted(changed, 'file')}", "`syncd diff` shows them.", 0)
+        self._show(f"{self._name}: the agent changed {counted(changed, 'file')}", "`syncd diff` shows them.")
 
     def unsaved(self, text: str) -> None:
         """Changes in a sandbox that ends, or was left, could not be saved; `text` says which, and why."""
-        self._show(f"{self._name} needs you", text, 0)
+        self._show(f"{self._name} needs you", text)
 
     @property
     def due_s(self) -> float | None:
@@ -133,8 +133,8 @@ class DesktopNotifier:
         if trouble is None or self._environ is None or trouble.tells <= self._last.told:
             return None
         if trouble.needed_since_s is None:
-            return max(trouble.since_s + self._after_s, self._try_again_s)
-        return max(trouble.needed_since_s + min(self._after_s, NEEDED_AFTER_S), self._try_again_s)
+            return max(trouble.since_s + FAILING_AFTER_S, self._try_again_s)
+        return max(trouble.needed_since_s + NEEDED_AFTER_S, self._try_again_s)
 
     def show_due(self) -> None:
         """Show the notice of the trouble if it is due now."""
@@ -143,37 +143,35 @@ class DesktopNotifier:
             return
         summary = f"{self._name} needs you" if trouble.tells is Told.NEEDED else f"{self._name} is not synced"
         since = utc(trouble.since_wall_s).astimezone()
-        number = self._show(summary, f"Since {since:%a %H:%M}: {trouble.text}", self._last.number)
-        if number is None:
-            self._try_again_s = now_s + TRY_AGAIN_S
+        if self._show(summary, f"Since {since:%a %H:%M}: {trouble.text}"):
+            self._last.told = trouble.tells
         else:
-            self._last.number, self._last.told = number, trouble.tells
+            self._try_again_s = now_s + TRY_AGAIN_S
 
-    def _show(self, summary: str, body: str, replaced: int) -> int | None:
-        """Show a notice in the place of an earlier one; returns its number. None: it could not be shown."""
+    def _show(self, summary: str, body: str) -> bool:
+        """Have the desktop show a notice. False: it could not be shown."""
         if self._environ is None:
-            return None
-        import asyncio  # noqa: PLC0415 - only when there is something to show
-
+            return False
         body = for_sandbox(body, self._sandbox) if self._sandbox else body
-        text = _URL.sub(r"\1", one_line(redacted(body), 400)).translate(_NO_MARKUP)
+        text = _URL.sub(r"\1", one_line(redacted(body), 400)).translate(_AS_IT_IS)
         try:
-            return asyncio.run(asyncio.wait_for(_sent(self._environ, summary, text, replaced), _REPLY_TIMEOUT_S))
-        except Exception as failure:  # noqa: BLE001 - anything may answer there; it must not end the daemon
-            _log.debug("no desktop notification: %s", str(failure) or type(failure).__name__)
-            return None
-
-
-async def _sent(environ: Mapping[str, str], summary: str, body: str, replaced: int) -> int:
-    """Send a notice to the session's bus, and return the number that the desktop gave it."""
-    from jeepney import DBusAddress, new_method_call  # noqa: PLC0415
-    from jeepney.io.asyncio import open_dbus_router  # noqa: PLC0415
-    from jeepney.wrappers import unwrap_msg  # noqa: PLC0415
-
-    desktop = DBusAddress("/org/freedesktop/Notifications", _NAME, _NAME)
-    arguments: tuple[object, ...] = ("syncd", replaced, "dialog-information", summary, body, [], {}, -1)
-    bus = environ.get("DBUS_SESSION_BUS_ADDRESS") or f"unix:path={environ.get('XDG_RUNTIME_DIR', '')}/bus"
-    async with open_dbus_router(bus) as router:
-        answer = await router.send_and_get_reply(new_method_call(desktop, "Notify", "susssasa{sv}i", arguments))
-        number: int = unwrap_msg(answer)[0]
-        return number
+            subprocess.run(
+                (
+                    "notify-send",
+                    "--app-name=syncd",
+                    "--icon=dialog-information",
+                    "--",
+                    summary.translate(_AS_IT_IS),
+                    text,
+                ),
+                env={name: self._environ[name] for name in _VARIABLES if name in self._environ},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=_LONGEST_S,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError) as failure:
+            _log.debug("no desktop notification: %s", failure)
+            return False
+        return True

@@ -31,7 +31,7 @@ def status(tmp_path: Path, clock: ScriptedClock) -> WorkspaceStatus:
 
 @pytest.fixture
 def publisher(tmp_path: Path, clock: ScriptedClock, status: WorkspaceStatus) -> StatusPublisher:
-    notifier = DesktopNotifier("/work", AFTER_S, {"DBUS_SESSION_BUS_ADDRESS": "disabled:"}, LastNotice(), clock)
+    notifier = DesktopNotifier("/work", {}, LastNotice(), clock)
     publisher = StatusPublisher(
         name="main",
         target=Target("https://api.example", "box", "us"),

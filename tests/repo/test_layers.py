@@ -93,10 +93,6 @@ ONLY_IN = {
     "crc32c": (("syncd/core/checksum.py",), "of the library only the extension is loaded"),
     "watchdog": (("syncd/watch/*",), "its events stay inside the watch"),
     "isal": (("syncd/archive/*",), "compression is the archive's business"),
-    "jeepney": (
-        ("syncd/report/desktop_notifier.py",),
-        "it is loaded when there is something to show, which is hardly ever",
-    ),
     "tarfile": (
         ("syncd/archive/*", "syncd/emulator/*", "syncd/remote/remote_job.py"),
         "archives are read where they are the subject; a remote job is sent as one",
@@ -107,16 +103,14 @@ ONLY_IN = {
             "syncd/cli/*",
             "syncd/emulator/*",
             "syncd/sync/synced_hook.py",
+            "syncd/report/desktop_notifier.py",
             "syncd/merge/git.py",
             "syncd/sandbox/repository/git_in_sandbox.py",
         ),
-        "the daemon starts git, once, and the person's hooks; the others start programs for a person, or there",
+        "the daemon starts git, once, hooks and notices of the person's; the others start programs for a person, or there",
     ),
     "requests": ((), "httpx does it"),
-    "asyncio": (
-        ("syncd/report/desktop_notifier.py",),
-        "one upload at a time: a loop and its colour would buy nothing; a notice has one deadline by it",
-    ),
+    "asyncio": ((), "one upload at a time: a loop and its colour would buy nothing"),
 }
 
 HEAVY = ("asyncio", "httpx", "importlib.metadata", "watchdog", "tenacity", "ssl", "http.client", "syncd.emulator")
