@@ -107,7 +107,7 @@ ONLY_IN = {
             "syncd/merge/git.py",
             "syncd/sandbox/repository/git_in_sandbox.py",
         ),
-        "the daemon starts git, once, hooks and notices of the person's; the others start programs for a person, or there",
+        "the daemon starts git, once, the hooks and notify-send; the others start programs for a person, or there",
     ),
     "requests": ((), "httpx does it"),
     "asyncio": ((), "one upload at a time: a loop and its colour would buy nothing"),
