@@ -49,7 +49,7 @@ class Told(IntEnum):
 
 
 class LastNotice(Struct):
-    """What the last notice about syncing told. It outlives a reload."""
+    """The last notice about syncing, by what it told. It outlives a reload."""
 
     told: Told = Told.NOTHING
 
