@@ -168,11 +168,12 @@ def test_folders_that_cannot_be_made(rig: Rig) -> None:
     assert "XDG_STATE_HOME" in done.out
 
 
-def test_a_proxy(rig: Rig) -> None:
+@pytest.mark.parametrize("end", ["", "/x", "?x", "#x", "@x"])
+def test_a_proxy(rig: Rig, end: str) -> None:
     """The one that requests go through is named, without its password, and one that is not used is not."""
     rig.write("a")
     rig.configure({"sandbox.base_url": "https://api.example"})
-    rig.environ["https_proxy"] = "http://me:hush@127.0.0.1:9"
+    rig.environ["https_proxy"] = f"http://me:hush{end}@127.0.0.1:9"
     done = rig.run("check")
     assert (done.code, _found(done)["api"]) == (75, "fail")
     assert "https://api.example through 127.0.0.1:9: " in done.out
