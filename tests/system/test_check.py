@@ -179,8 +179,9 @@ def test_a_proxy(rig: Rig, end: str) -> None:
     assert "https://api.example through 127.0.0.1:9: " in done.out
     assert re.search(r"\n +to do: .*sandbox.base_url\n", done.out)
     assert "hush" not in done.out
-    rig.environ["NO_PROXY"] = "example"
-    assert "through" not in rig.run("check").out
+    rig.configure()
+    rig.environ["http_proxy"] = rig.environ["https_proxy"]
+    assert "through" not in rig.ok("check").out  # the API is on this machine
 
 
 @pytest.mark.parametrize(("skew_s", "grade"), [(-86_400, "warn"), (30, "pass"), (600, "warn")])
