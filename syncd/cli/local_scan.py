@@ -36,12 +36,6 @@ class LocalScan(Struct, frozen=True):
         """The number of paths that stay home; a folder that is left out counts once."""
         return sum(self.scan.left_out.values()) + len(self.secrets)
 
-    @property
-    def named_like_secrets(self) -> list[tuple[str, str]]:
-        """The paths that were left out as secrets for their names, each with its pattern."""
-        rules = ((path, decision.rule) for path, decision in self.left_out)
-        return [(path, rule.pattern) for path, rule in rules if rule is not None and rule.source == "secrets"]
-
 
 def scan_workspace(config: Config, listener: ScanListener | None = None) -> LocalScan:
     """Scan the workspace and search it for secrets. Raises `SyncdError`."""
