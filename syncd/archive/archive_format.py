@@ -17,17 +17,13 @@ import os
 import struct
 import tarfile
 import zlib
-from enum import Enum
-from typing import Any
 
 from isal import isal_zlib
 from msgspec import Struct
 
 from syncd.model.entry import Entry, Kind
 
-# isal's level of 0 to 3, and zlib's of 1 to 9.
-FAST_LEVEL = 2
-_DENSE_LEVEL = 6
+LEVEL = 2  # of isal's 0 to 3
 _RAW = -15
 HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _LAST_BLOCK = b"\x03\x00"
@@ -113,29 +109,6 @@ def _block(name: bytes, mode: int, size_bytes: int, mtime_s: int, kind: bytes, *
     return b"%b%06o\0 %b%b" % (front, front_sum + _FIELD_SUM + kind[0] + back_sum, kind, back)
 
 
-class Codec(Enum):
-    """A compression: fast, or smaller."""
-
-    FAST = "fast"
-    DENSE = "dense"
-
-
-# Bytes a second: 50 and 100 Mbit/s. Measured on a tree of 760 MB with two cores: the fast codec packs it into 212 MB in
-# 1.2 s, the dense one into 180 MB in 4.0 s. The 32 MB saved are sent in the 2.8 s lost at 91 Mbit/s; below that the
-# dense one is done sooner. A change of codec packs the whole archive anew, once; a densely packed chunk then saves its
-# share with each later upload, at no further cost. So dense begins where its first upload clearly pays, and ends only
-# where none pays.
-DENSE_BELOW = 50e6 / 8
-FAST_ABOVE = 100e6 / 8
-
-
-def codec_for(bytes_per_s: float, now: Codec) -> Codec:
-    """Return the codec for an uplink of this speed, where `now` is the current one."""
-    if bytes_per_s < DENSE_BELOW:
-        return Codec.DENSE
-    return Codec.FAST if bytes_per_s > FAST_ABOVE else now
-
-
 class Sum(Struct, frozen=True):
     """Length and CRC-32 of uncompressed bytes; the sums of consecutive pieces can be combined."""
 
@@ -148,15 +121,9 @@ class Sum(Struct, frozen=True):
         return Sum(self.size_bytes + following.size_bytes, crc32)
 
 
-def deflated(block: bytes | memoryview, codec: Codec) -> tuple[bytes, Sum]:
+def deflated(block: bytes | memoryview) -> tuple[bytes, Sum]:
     """The compressed block, and the sum of its content. Releases the interpreter's lock while it works."""
-    compressor: Any
-    if codec is Codec.FAST:
-        compressor = isal_zlib.compressobj(FAST_LEVEL, isal_zlib.DEFLATED, _RAW)
-    else:
-        from zlib_ng import zlib_ng  # noqa: PLC0415 - only where the uplink is slow
-
-        compressor = zlib_ng.compressobj(_DENSE_LEVEL, zlib_ng.DEFLATED, _RAW)
+    compressor = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, _RAW)
     piece: bytes = compressor.compress(block) + compressor.flush(isal_zlib.Z_SYNC_FLUSH)
     return piece, Sum(len(block), isal_zlib.crc32(block))
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 from isal import isal_zlib
 
-from syncd.archive.archive_format import FAST_LEVEL
+from syncd.archive.archive_format import LEVEL
 from syncd.archive.chunk_store import Archive, ChunkStore, DamagedPiece, Piece
 from syncd.archive.extraction import BadArchive, MemberKind, members
 from syncd.core.durable_file import read_file, write_whole
@@ -105,7 +105,7 @@ class BaseStore:
                 place = self._path(hashlib.sha256(content).digest())
                 if _is_touched(place):
                     continue
-                packed = isal_zlib.compress(content, FAST_LEVEL)
+                packed = isal_zlib.compress(content, LEVEL)
                 if kept_bytes + len(packed) > room_bytes:
                     break
                 if not kept_bytes:

@@ -28,7 +28,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.archive import archive_format
-from syncd.archive.archive_format import Codec, Sum
+from syncd.archive.archive_format import Sum
 from syncd.core import safe_open
 from syncd.core.checksum import crc32c
 from syncd.model.entry import Entry, Kind
@@ -40,12 +40,12 @@ _BLOCK = 512
 _HASHES = 1 << 32
 
 
-def key_of(chunk: Mapping[str, Entry], codec: Codec) -> str | None:
+def key_of(chunk: Mapping[str, Entry]) -> str | None:
     """Return a digest of all that goes into the chunk: compression, fields of headers, digests of contents.
 
     None if any content is unknown: such a chunk must be read.
     """
-    components = [f"deflate {codec.value}"]
+    components = ["deflate"]
     for path, entry in chunk.items():
         if entry.kind is Kind.FILE and not entry.digest:
             return None
@@ -117,7 +117,7 @@ class Archive(Struct, frozen=True):
         content = Sum()
         for piece in pieces:
             content = content.then(piece.content)
-        last, last_sum = archive_format.deflated(archive_format.trailer(content.size_bytes), Codec.FAST)
+        last, last_sum = archive_format.deflated(archive_format.trailer(content.size_bytes))
         end = last + archive_format.tail(content.then(last_sum))
         return cls(pieces, end, len(archive_format.HEAD) + sum(piece.size_bytes for piece in pieces) + len(end))
 

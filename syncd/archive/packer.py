@@ -27,7 +27,7 @@ from typing import Self
 from msgspec import Struct, field
 
 from syncd.archive import archive_format
-from syncd.archive.archive_format import Codec, Sum, deflated
+from syncd.archive.archive_format import Sum, deflated
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import Archive, ChunkStore, Piece, key_of, split, write_all
 from syncd.core import safe_open
@@ -56,10 +56,9 @@ class Compressor:
     blocks, which are reused: nothing is copied, and no fresh memory, which the kernel would clear first, is allocated.
     """
 
-    def __init__(self, codec: Codec, store: ChunkStore) -> None:
+    def __init__(self, store: ChunkStore) -> None:
         self.store = store
         self.unfinished: set[ChunkWriter] = set()
-        self._codec = codec
         # Filled blocks, or None for the end of the chunk.
         self._queue: deque[tuple[ChunkWriter, memoryview | None, Future[tuple[bytes, Sum]] | None]] = deque()
         self._pool: ThreadPoolExecutor | None = None
@@ -84,7 +83,7 @@ class Compressor:
         self._queue.append((chunk_writer, filled, self._started(filled)))
 
     def _started(self, filled: memoryview | None) -> Future[tuple[bytes, Sum]] | None:
-        return None if self._pool is None or filled is None else self._pool.submit(deflated, filled, self._codec)
+        return None if self._pool is None or filled is None else self._pool.submit(deflated, filled)
 
     def release(self, block: memoryview) -> None:
         """Return a block, or its filled beginning, that is not used any more."""
@@ -95,7 +94,7 @@ class Compressor:
         if filled is None:
             chunk_writer.finish()
             return
-        compressed, content = future.result() if future else deflated(filled, self._codec)
+        compressed, content = future.result() if future else deflated(filled)
         if chunk_writer in self.unfinished:
             chunk_writer.append(compressed, content)
         self.release(filled)
@@ -228,7 +227,6 @@ class Packer:
     def pack(
         self,
         manifest: Manifest,
-        codec: Codec = Codec.FAST,
         most_bytes: int | None = None,
         on_progress: PackProgress = lambda *_: None,
     ) -> Packed:
@@ -240,20 +238,20 @@ class Packer:
         """
         total_files, total_bytes = manifest.files, manifest.content_bytes
         self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
-        self.clean_up(manifest, codec)
+        self.clean_up(manifest)
         self._incomplete = True
         self._packed = packed = Packed(manifest=manifest.copy())
         chunks: dict[str, Piece | ChunkWriter] = {}  # by the first path in each
         done_files = done_bytes = 0
         with (
             safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor,
-            Compressor(codec, self._store) as compressor,
+            Compressor(self._store) as compressor,
         ):
             for chunk in split(manifest.items()):
                 self._check()
                 done_files += count_files(chunk.values())
                 done_bytes += content_bytes(chunk.values())
-                key = key_of(chunk, codec)
+                key = key_of(chunk)
                 piece = self._store.get(key) if key else None
                 if piece is not None:
                     chunks[next(iter(chunk))] = piece
@@ -261,7 +259,7 @@ class Packer:
                 chunk_writer = ChunkWriter(compressor)
                 entries = self._write(chunk_writer, cursor, chunk)
                 if entries:
-                    chunk_writer.end(key_of(entries, codec))
+                    chunk_writer.end(key_of(entries))
                     chunks[next(iter(entries))] = chunk_writer
                 else:
                     chunk_writer.discard()
@@ -274,12 +272,12 @@ class Packer:
         self._incomplete = False
         return packed
 
-    def clean_up(self, manifest: Manifest, codec: Codec) -> None:
+    def clean_up(self, manifest: Manifest) -> None:
         """Delete the pieces of interrupted packings: they would accumulate, and a full disk would stay full."""
         if not self._incomplete:
             return
         chunks = split(manifest.items()) if self._store.has_any() else ()
-        reusable = (self._store.get(key) for chunk in chunks if (key := key_of(chunk, codec)))
+        reusable = (self._store.get(key) for chunk in chunks if (key := key_of(chunk)))
         # What was sent last is kept for a merge, until the next whole archive has arrived.
         sent = self._base_store.pieces() if self._base_store is not None else []
         self._store.keep_only([*sent, *(piece for piece in reusable if piece is not None)])

@@ -9,7 +9,6 @@ from enum import Enum
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.archive.archive_format import Codec
 from syncd.archive.chunk_store import Archive
 from syncd.archive.packer import Packed, Packer, PackProgress
 from syncd.core import safe_open
@@ -270,7 +269,6 @@ class Snapshotter:
     def pack(
         self,
         manifest: Manifest,
-        codec: Codec = Codec.FAST,
         only: Collection[str] | None = None,
         on_progress: PackProgress = lambda *_: None,
     ) -> Packed:
@@ -280,11 +278,11 @@ class Snapshotter:
         """
         try:
             try:
-                packed = self._pack(manifest, codec, only, on_progress)
+                packed = self._pack(manifest, only, on_progress)
             except OSError as failure:
                 if failure.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._packer.make_room():
                     raise
-                packed = self._pack(manifest, codec, only, on_progress)
+                packed = self._pack(manifest, only, on_progress)
         except OSError as failure:
             safe_open.raise_if_exhausted(failure)
             raise TryLater(
@@ -303,17 +301,15 @@ class Snapshotter:
         self._learn(packed.manifest)  # contents that were read need not be read again by the next scan
         return packed
 
-    def _pack(
-        self, manifest: Manifest, codec: Codec, only: Collection[str] | None, on_progress: PackProgress
-    ) -> Packed:
+    def _pack(self, manifest: Manifest, only: Collection[str] | None, on_progress: PackProgress) -> Packed:
         if only is None:
             self._part_packer.clear()  # the spool has room for two whole archives, and for nothing else
-            packed = self._packer.pack(manifest, codec, self._max_mib << 20, on_progress)
+            packed = self._packer.pack(manifest, self._max_mib << 20, on_progress)
             self._packer.use(self._name, packed.archive)
             return packed
-        self._packer.clean_up(manifest, codec)
+        self._packer.clean_up(manifest)
         part = Manifest({path: manifest[path] for path in only if path in manifest})
-        packed = self._part_packer.pack(part, codec, self._max_mib << 20, on_progress)
+        packed = self._part_packer.pack(part, self._max_mib << 20, on_progress)
         self._part_packer.use(self._name, packed.archive)
         whole = manifest | packed.manifest
         for path in part.keys() - packed.manifest.keys():
@@ -326,10 +322,10 @@ class Snapshotter:
         for packer in (self._packer, self._part_packer):
             packer.use(self._name, Archive())
 
-    def repack(self, manifest: Manifest, codec: Codec) -> Packed:
+    def repack(self, manifest: Manifest) -> Packed:
         """Pack the whole manifest again, after a piece of its archive proved damaged."""
         self._packer.drop_damaged()
-        return self.pack(manifest, codec)
+        return self.pack(manifest)
 
     def _exclude_known(self, scan: Scan, sync_mode: SyncMode) -> None:
         """Remove files that hold a secret or cannot be read from the scan while they are as before.

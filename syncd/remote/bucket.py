@@ -16,13 +16,11 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator
-from statistics import median
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from syncd.archive.archive_format import FAST_ABOVE, Codec, codec_for
 from syncd.archive.chunk_store import Archive
 from syncd.archive.extraction import BadArchive
 from syncd.core.checksum import crc32c
@@ -43,59 +41,6 @@ from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.network import AckTracker
 from syncd.remote.retry import with_retries
 from syncd.remote.upload_url import UploadUrl, is_expired
-from syncd.store.state_db import Record, StateDb
-
-# -- the uplink: its speed is estimated from completed uploads, and decides on the codec (`codec_for`)
-
-# Up to a second of an upload is overhead: a fresh connection finds its speed in some seven round trips, and the bucket
-# takes its time to answer. The rate of an upload that takes twice that is wrong by a factor of two at most, which is
-# the ratio of the two bounds of the codec. A shorter one only shows that the uplink is at least so fast.
-LEAST_S = 2.0
-# Below this a busy server's pause would look like a slow uplink, and there is little to save.
-LEAST_BYTES = 1 << 20
-# The median of three is not moved by one odd upload (a download beside it, a phone's network for a minute).
-SAMPLES = 3
-# After so long the next upload replaces the estimate, since laptops move. Until then the old one is the best guess:
-# most laptops are back where they were, and a wrong guess costs one archive, but forgetting each night would cost two.
-STALE_S = 12 * 3600.0
-
-
-class Uplink(Struct, frozen=True):
-    """The estimate of an uplink: the last rates in bytes a second, none at first, and the codec for it.
-
-    `measured_at_s` is the time of the last measurement by the wall clock. The estimate outlives a process, since each
-    `syncd push` is one of its own; there is one for each workspace, whose archives have similar sizes.
-    """
-
-    rates: tuple[float, ...] = ()
-    codec: Codec = Codec.FAST
-    measured_at_s: float = 0.0
-
-    @property
-    def bytes_per_s(self) -> float | None:
-        """The estimate; None without any measurement."""
-        return median(self.rates) if self.rates else None
-
-    def observed(self, sent_bytes: int, seconds: float, now_s: float) -> Uplink:
-        """Return the estimate after an upload that took `seconds` and was answered at `now_s` of the wall clock."""
-        if seconds <= 0 or not _is_measurement(sent_bytes, seconds):
-            return self
-        rate = sent_bytes / seconds
-        fresh = bool(self.rates) and 0 <= now_s - self.measured_at_s < STALE_S
-        rates = (*self.rates[1:], rate) if fresh else (rate,) * SAMPLES
-        return Uplink(rates, codec_for(median(rates), self.codec), now_s)
-
-
-def _is_measurement(sent_bytes: int, seconds: float) -> bool:
-    """True if the upload's rate is the uplink's: it took long enough, or shows that the uplink is fast."""
-    return sent_bytes >= LEAST_BYTES and (seconds >= LEAST_S or sent_bytes / seconds > FAST_ABOVE)
-
-
-def uplink_record(db: StateDb) -> Record[Uplink]:
-    return Record(db, "uplink", Uplink, "the next large upload measures the uplink")
-
-
-# -- uploads and downloads
 
 _log = logging.getLogger("syncd.bucket")
 # The bucket stores a large object and computes its checksums before it answers.
@@ -197,13 +142,6 @@ class Throttle(Struct):
         return -(-self.limit_bytes_per_s // max(1, self.uploads))
 
 
-class UploadResult(Struct, frozen=True):
-    """An archive that is in the bucket; `seconds` passed from its first byte to the bucket's answer."""
-
-    sha256: str
-    seconds: float
-
-
 class Bucket:
     """Uploads archives, within a limit of bytes a second."""
 
@@ -214,21 +152,18 @@ class Bucket:
         self._throttle = throttle
         self._warned = False
 
-    @property
-    def limit_bytes_per_s(self) -> int:
-        return self._throttle.limit_bytes_per_s
-
     def put(
         self,
         upload_url: UploadUrl,
         archive: Archive,
         on_sent: Callable[[int], None],
         before_sending: Callable[[], None] = lambda: None,
-    ) -> UploadResult:
-        """Upload the archive and compare checksums. Raises `StepFailed`, `DamagedPiece`, `Superseded`, `Stop`.
+    ) -> str:
+        """Upload the archive, compare checksums, and return its SHA-256.
 
         `on_sent` is called several times a second, until the answer, with the number of bytes that the bucket has
         acknowledged, and may raise to end the upload. `before_sending` is called before the first byte leaves.
+        Raises `StepFailed`, `DamagedPiece`, `Superseded`, `Stop`.
         """
         check_url(ApiStep.UPLOAD, upload_url.url)
         body = _Body(archive, on_sent, before_sending, self._client, self._throttle)
@@ -249,13 +184,12 @@ class Bucket:
             raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, message, "check the network") from None
         finally:
             self._throttle.uploads -= 1
-        seconds = self._clock.monotonic_s() - body.checksums.started_s
         if answer.status != 200:
             raise self._failed(answer)
         if not _compare(answer, body.checksums):
             self._check_unconfirmed(answer)
         on_sent(archive.size_bytes)
-        return UploadResult(body.checksums.sha256.hexdigest(), seconds)
+        return body.checksums.sha256.hexdigest()
 
     def _check_unconfirmed(self, answer: Response) -> None:
         """Check an answer that carries no checksum. Raises `StepFailed` if it is not a bucket's."""

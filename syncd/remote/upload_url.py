@@ -23,9 +23,6 @@ from syncd.store.state_db import Record, StateDb
 MARGIN_S = 30.0
 # … but a URL of a few seconds (a test, an odd server) is still used for most of them.
 MARGIN_SHARE = 0.1
-# An upload that is expected to last longer than this share of a URL's lifetime begins with it all the same: a fresh
-# one would be no better.
-UPLOAD_SHARE = 0.5
 # No signed URL is valid for longer than a week; a longer lifetime is a server's mistake.
 LONGEST_S = 604_800.0
 
@@ -61,10 +58,9 @@ def upload_url_from(
     return UploadUrl(url, answered_s + life_s - (age_s if 0.0 < age_s < life_s else 0.0), life_s)
 
 
-def is_usable(upload_url: UploadUrl, now_s: float, upload_s: float = 0.0) -> bool:
-    """True if an upload expected to take `upload_s` seconds may begin with this URL at boottime `now_s`."""
-    margin_s = min(MARGIN_S, MARGIN_SHARE * upload_url.life_s) + min(upload_s, UPLOAD_SHARE * upload_url.life_s)
-    return now_s < upload_url.ends_s - margin_s
+def is_usable(upload_url: UploadUrl, now_s: float) -> bool:
+    """True if an upload may begin with this URL at boottime `now_s`: the bucket checks its expiry at the begin."""
+    return now_s < upload_url.ends_s - min(MARGIN_S, MARGIN_SHARE * upload_url.life_s)
 
 
 def is_expired(upload_url: UploadUrl, now_s: float) -> bool:

@@ -21,7 +21,7 @@ from syncd.core.errors import SandboxRefused, TryLater
 from syncd.core.waiter import POLL_EVERY_S, SupersededBy, Waiter
 from syncd.model.manifest import Manifest
 from syncd.remote.api import Api
-from syncd.remote.bucket import Bucket, Uplink
+from syncd.remote.bucket import Bucket
 from syncd.remote.failure import (
     ApiStep,
     FailureAction,
@@ -35,7 +35,6 @@ from syncd.remote.retry import RetryObserver, with_retries
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_usable
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import SandboxState
-from syncd.store.state_db import Record
 from syncd.sync.outcome import SentArchive
 from syncd.sync.status_document import State
 
@@ -84,7 +83,6 @@ class _UploadAttempt(Struct):
     find_reason: Callable[[], Verdict | None]
     is_divisible: Callable[[], bool]
     reason_searched: bool = False
-    upload_s: float = 0.0
     fresh_urls: int = 0
 
 
@@ -97,7 +95,7 @@ class FirstArchives(Struct):
 
 
 class Delivery:
-    """Delivers archives to one sandbox. Keeps the upload URL, consecutive failures by step, and the uplink's speed."""
+    """Delivers archives to one sandbox. Keeps the upload URL, and consecutive failures by step."""
 
     def __init__(
         self,
@@ -106,7 +104,6 @@ class Delivery:
         api: Api,
         bucket: Bucket,
         upload_url_store: UploadUrlStore,
-        uplink_record: Record[Uplink],
         retry_settings: RetrySettings,
         waiter: Waiter,
         first_archives: FirstArchives,
@@ -117,13 +114,11 @@ class Delivery:
         self._api = api
         self._bucket = bucket
         self._upload_url_store = upload_url_store
-        self._uplink_record = uplink_record
         self._retry_settings = retry_settings
         self._waiter = waiter
         self._clock = waiter.clock
         self._first_archives = first_archives
         self._upload_url = upload_url_store.load()
-        self.uplink = uplink_record.load() or Uplink()
         self._failures: Counter[ApiStep] = Counter()
         self._cut_off = 0  # uploads since one arrived
         self._asks_first = False
@@ -202,7 +197,7 @@ class Delivery:
                 self._asks_first = False
             if not upload.uploaded:
                 with self._turn():
-                    upload_url = self._usable_upload_url(upload.archive, observer)
+                    upload_url = self._usable_upload_url(observer)
                     upload.before_upload()
                     self._upload(upload_url, upload, observer)
             observer.stage(State.INITIALIZING)
@@ -215,7 +210,6 @@ class Delivery:
             initializes = self._failures[ApiStep.INITIALIZE] + 1
             self._api.initialize()
             self._failures[ApiStep.INITIALIZE] = 0
-            self._measure_uplink(upload)
         except StepFailed as failure:
             self._failures[failure.step] += 1
             self._cut_off += isinstance(failure, UploadCutOff)
@@ -277,11 +271,9 @@ class Delivery:
         )
         return answered and failure.retry_after_s is None and self._failures[ApiStep.INITIALIZE] > 2
 
-    def _usable_upload_url(self, archive: Archive, observer: SyncObserver) -> UploadUrl:
+    def _usable_upload_url(self, observer: SyncObserver) -> UploadUrl:
         observer.stage(State.UPLOADING)
-        rates = [rate for rate in (self.uplink.bytes_per_s, self._bucket.limit_bytes_per_s) if rate]
-        expected_s = archive.size_bytes / min(rates) if rates else 0.0
-        if self._upload_url is None or not is_usable(self._upload_url, self._clock.boottime_s(), expected_s):
+        if self._upload_url is None or not is_usable(self._upload_url, self._clock.boottime_s()):
             return self._request_upload_url()
         return self._upload_url
 
@@ -304,35 +296,17 @@ class Delivery:
             observer.sent(sent_bytes, archive.size_bytes)
 
         sent(0)
-        uploaded = self._bucket.put(
+        upload.sha256 = self._bucket.put(
             upload_url,
             archive,
             sent,
             before_sending=lambda: observer.sending(upload.sent),
         )
-        upload.sha256 = uploaded.sha256
-        upload.upload_s = uploaded.seconds
         self._failures[ApiStep.UPLOAD] = self._cut_off = 0
         upload.uploaded = True
         if upload.sent.identity:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
                 self._state.record_uploaded(upload.sent.identity, archive.size_bytes, upload.sha256)
-
-    def _measure_uplink(self, upload: _UploadAttempt) -> None:
-        """Measure the uplink by the upload, if there was one.
-
-        An interrupted upload is not measured: it is not known how much arrived. And none counts before its initialize:
-        another codec gives another archive, and the one in the bucket would be uploaded again.
-        """
-        uplink = self.uplink.observed(upload.archive.size_bytes, upload.upload_s, self._clock.wall_s())
-        if uplink is self.uplink:
-            return
-        if uplink.codec is not self.uplink.codec:
-            mbit_per_s = (uplink.bytes_per_s or 0.0) * 8e-6
-            _log.info("the uplink makes %.0f Mbit/s: the %s codec from now on", mbit_per_s, uplink.codec.value)
-        self.uplink = uplink
-        with contextlib.suppress(OSError):  # stored only to save the next process a guess
-            self._uplink_record.save(uplink)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from syncd.core.errors import SyncWarning
 from syncd.core.settings import Config, table_of
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Account, Api
-from syncd.remote.bucket import Bucket, Dump, Throttle, uplink_record
+from syncd.remote.bucket import Bucket, Dump, Throttle
 from syncd.remote.failure import RetrySettings
 from syncd.remote.http_client import HttpClient
 from syncd.remote.remote_job import JobRunner
@@ -130,7 +130,6 @@ class SandboxFactory(Struct, frozen=True):
             api=api,
             bucket=Bucket(client, self.workspace.throttle),
             upload_url_store=UploadUrlStore(db, target, clock),
-            uplink_record=uplink_record(db),
             retry_settings=retry_settings,
             waiter=waiter,
             first_archives=self.workspace.first_archives,

@@ -378,7 +378,7 @@ class SandboxSync(Struct):
                 self.base_store.keep_replaced(other, replaced, other.content_bytes)
         # What stays there differs here from what the sandbox got, or is as it got it: in neither case it is sent.
         manifest = scanned.manifest.without(stays)
-        packed = self.snapshotter.pack(manifest, self.services.delivery.uplink.codec, only, this.observer.packed)
+        packed = self.snapshotter.pack(manifest, only, this.observer.packed)
         return _Archived(scanned, packed, only, stays)
 
     def _partial_is_enough(self, this: _Round, manifest: Manifest) -> bool:
@@ -438,7 +438,7 @@ class SandboxSync(Struct):
                 _log.warning("%s: it is made again", damage)
                 whole = archived.scanned.manifest.without(archived.stays)
                 with self.turn():
-                    packed = self.snapshotter.repack(whole, delivery.uplink.codec)
+                    packed = self.snapshotter.repack(whole)
                 archived = structs.replace(archived, packed=packed, only=None)
                 continue
             if ended is Verdict.SEND_LESS:
@@ -518,7 +518,7 @@ class SandboxSync(Struct):
             delivery.mark_uncertain()
             return False
         with self.turn():
-            packed = self.snapshotter.pack(manifest.without(stays), delivery.uplink.codec, only)
+            packed = self.snapshotter.pack(manifest.without(stays), only)
         if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
             return True  # it changed meanwhile: the sync that follows finds that
         entries = Manifest({path: packed.manifest[path] for path in only})

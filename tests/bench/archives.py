@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from syncd.archive.archive_format import Codec
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
 from syncd.archive.snapshotter import Snapshotter, SyncMode
@@ -40,7 +39,7 @@ class _LaterClock(SystemClock):
 class _SnapshotTimer:
     """Takes snapshots of one tree, each against the one before."""
 
-    def __init__(self, workspace: str, spool: str, codec: Codec) -> None:
+    def __init__(self, workspace: str, spool: str) -> None:
         clock, search = _LaterClock(), SecretSearch()
         store = ChunkStore(spool)
         store.open()
@@ -55,27 +54,26 @@ class _SnapshotTimer:
             max_mib=1 << 20,
             size_remedy="",
         )
-        self._codec = codec
         self.baseline: Manifest | None = None
 
     def take(self, changed: set[str] | None = None) -> Figures:
         """Take a snapshot; `changed` names the only directories to scan, None is all."""
         watch = Stopwatch()
         look = self._snapshotter.scan(self.baseline, SyncMode.CHANGED, lambda: changed)
-        packed = self._snapshotter.pack(look.manifest, self._codec)
+        packed = self._snapshotter.pack(look.manifest)
         took = watch.took()
         self.baseline = packed.manifest
         return {**took, "size": packed.archive.size_bytes}
 
 
-def _first(tree: str, spool: str, codec: Codec) -> Figures:
-    took = _SnapshotTimer(tree, spool, codec).take()
+def _first(tree: str, spool: str) -> Figures:
+    took = _SnapshotTimer(tree, spool).take()
     return {**took, "memory": memory_bytes("VmHWM")}
 
 
 def _edits(tree: str, spool: str, times: int, victims: list[str]) -> dict[str, list[Figures]]:
     """Take a first snapshot, then one after each of some edits, found in two ways."""
-    timer = _SnapshotTimer(tree, spool, Codec.FAST)
+    timer = _SnapshotTimer(tree, spool)
     found: dict[str, list[Figures]] = {"first": [timer.take()], "scanned": [], "named": []}
     for number in range(times):
         for kind in ("scanned", "named"):
@@ -98,24 +96,21 @@ def _rival(bench: Bench, letter: str, name: str) -> Figures:
 
 
 def packing(bench: Bench) -> None:
-    """First snapshot by codec, and its last byte on a slow uplink (computed), against tar with gzip or pigz."""
+    """First snapshot, and its last byte on a slow uplink (computed), against tar with gzip or pigz."""
     bytes_per_s = bench.asked.uplink * 1e6 / 8
     for letter in bench.letters("M", "L"):
         rivals = installed({name: tools for name, (_, tools) in _RIVALS.items()}, f"first snapshot, {letter}")
-        ours: dict[Codec, list[Figures]] = {codec: [] for codec in Codec}
+        ours: list[Figures] = []
         theirs: dict[str, list[Figures]] = {name: [] for name in rivals}
         for _ in bench.rounds():
-            for codec, costs in ours.items():
-                took = fresh(_first, str(bench.tree(letter)), str(bench.folder("spool")), codec)
-                # Ours is whole before its first byte leaves.
-                costs.append({**took, "last byte": took["wall"] + took["size"] / bytes_per_s})
+            took = fresh(_first, str(bench.tree(letter)), str(bench.folder("spool")))
+            # Ours is whole before its first byte leaves.
+            ours.append({**took, "last byte": took["wall"] + took["size"] / bytes_per_s})
             for name, costs in theirs.items():
                 took = _rival(bench, letter, name)
                 # A pipe sends while it compresses, so its slower part counts.
                 costs.append({**took, "last byte": max(took["wall"], took["size"] / bytes_per_s)})
-        for codec, costs in ours.items():
-            goals = {"size": ">= 1x", "CPU": ">= 2x", "last byte": ">= 1x"} if codec is Codec.DENSE else {}
-            show(f"first snapshot, {letter}, {codec.value}", costs, theirs, goals)
+        show(f"first snapshot, {letter}", ours, theirs)
 
 
 def editing(bench: Bench) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
-import tarfile
-import zlib
 from pathlib import Path
 
 import pytest
 
-from syncd.archive.archive_format import Codec, deflated
 from syncd.archive.chunk_store import Archive, ChunkStore, DamagedPiece
 from syncd.archive.packer import Packed, Packer
 from syncd.core.clock import SystemClock
@@ -51,9 +48,9 @@ class SpoolRig:
         self.store.open()
         self.packer = Packer(str(self.workspace), self.store, LaterClock())
 
-    def snapshot(self, codec: Codec = Codec.FAST) -> Packed:
+    def snapshot(self) -> Packed:
         scan = Scanner(str(self.workspace), Selection()).scan()
-        packed = self.packer.pack(carry_over_digests(self.known, scan.manifest), codec)
+        packed = self.packer.pack(carry_over_digests(self.known, scan.manifest))
         self.known = packed.manifest
         return packed
 
@@ -70,14 +67,6 @@ def bytes_of(archive: Archive) -> bytes:
     content = b"".join(archive.blocks(1000))
     assert len(content) == archive.size_bytes
     return content
-
-
-def test_the_dense_codec_compresses_like_gzip() -> None:
-    """On source code it is at least almost a tenth smaller than the fast one."""
-    text = Path(tarfile.__file__).read_bytes()
-    fast, dense = (len(deflated(text, codec)[0]) for codec in (Codec.FAST, Codec.DENSE))
-    assert dense < 0.93 * fast
-    assert dense < 1.02 * len(zlib.compress(text, 6))
 
 
 @FEW_OR_ALL
