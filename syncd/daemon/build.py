@@ -32,7 +32,7 @@ from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.daemon.loop import Daemon, SandboxChanges
 from syncd.daemon.sandbox_loop import LoopParts, SandboxLoop
 from syncd.daemon.shared_state import SharedState
-from syncd.daemon.signals import LiveReload, Signals
+from syncd.daemon.signals import Signals
 from syncd.merge.followed_commits import FollowedCommits
 from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
@@ -418,11 +418,10 @@ class _Assembly(Struct):
         hook = self.shared.synced_hooks.of(config.sandbox_name)
         hook.configure(config, workspace.folders.state)
         publisher = next(each for each in self.shared.status.publishers if each.name == config.sandbox_name)
-        live_reload = LiveReload(config, self.read, workspace.throttle, self.shared.signals)
         servers = mcp_servers_of(workspace, lambda: self.workspace.config.sandboxes)
         follows = self.role is Role.DAEMON and config.sandbox.follow_seconds > 0
         follower = partial(self._follower_of, workspace) if follows else None
-        parts = LoopParts(workspace, cycle, publisher, servers, hook, live_reload, follower)
+        parts = LoopParts(workspace, cycle, publisher, servers, hook, follower)
         return SandboxLoop(parts, self.shared)
 
     def _follower_of(self, syncing: Workspace, sandbox: FollowedSandbox) -> Follower:

@@ -33,7 +33,6 @@ from syncd.daemon.scheduler import (
     next_action,
 )
 from syncd.daemon.shared_state import SharedState
-from syncd.daemon.signals import LiveReload
 from syncd.daemon.sync_requests import RequestQueue, SyncRequest
 from syncd.model.manifest import Manifest, difference
 from syncd.remote.failure import FailureAction, StepFailed
@@ -68,7 +67,6 @@ class LoopParts(Struct, frozen=True):
     publisher: StatusPublisher
     mcp_servers: McpServers
     synced_hook: SyncedHook
-    live_reload: LiveReload
     follower: Callable[[FollowedSandbox], Follower] | None = None
 
 
@@ -550,7 +548,7 @@ class SandboxLoop:
         save_at_s = self._clock.monotonic_s() + self.cycle.save_in_s
         if superseded_by is SupersededBy.FRESH_START:
             # After a sleep its connection is dead, and workspace and sandbox may be others.
-            ends = self._wakes > self._wakes_before or self._parts.live_reload.ends_upload()
+            ends = self._wakes > self._wakes_before or self.delays_reload or self._ends
             at_s = self._clock.monotonic_s() if ends else save_at_s
         elif self._is_superseded:
             at_s = self._clock.monotonic_s()

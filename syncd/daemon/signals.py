@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from syncd.core.errors import SyncdError
-from syncd.core.settings import Config
 from syncd.core.waiter import Interrupt
-from syncd.remote.bucket import Throttle
 
 # At most five seconds may pass from the signal to the exit.
 _EXIT_AFTER_S = 4.0
@@ -31,7 +27,6 @@ class Signals:
         self._interrupt = interrupt
         self._over = threading.Event()
         self.reload = False
-        self.reloads = 0
         self.sync_now = False
 
     @contextmanager
@@ -63,52 +58,6 @@ class Signals:
     def reload_now(self, *_: object) -> None:
         """Have the configuration read anew, as a SIGHUP does."""
         self.reload = True
-        self.reloads += 1
 
     def _sync_now(self, *_: object) -> None:
         self.sync_now = True
-
-
-_log = logging.getLogger("syncd")
-
-
-class LiveReload:
-    """Reads the configuration once for each SIGHUP that comes during an upload.
-
-    A new upload limit holds at once, and the upload goes on: an upload of an hour must not begin anew because of a
-    limit. Another workspace, other rules or another sandbox end it. All other keys wait for its end.
-    """
-
-    def __init__(self, current: Config, read: Callable[[], Config], throttle: Throttle, signals: Signals) -> None:
-        self._current = current
-        self._read = read
-        self._throttle = throttle
-        self._signals = signals
-        self._reloads_seen = signals.reloads
-
-    def ends_upload(self) -> bool:
-        """Apply a new limit. True if the upload is to begin anew; the reload itself comes after it."""
-        if self._reloads_seen == self._signals.reloads:
-            return False
-        self._reloads_seen = self._signals.reloads
-        try:
-            everything = self._read()
-            if self._current.sandbox_name not in everything.sandboxes:
-                return True
-            new = everything.for_sandbox(self._current.sandbox_name)
-        except SyncdError as failure:
-            _log.error("the new configuration is refused, the upload goes on: %s", failure)
-            return False
-        if _sent(new) != _sent(self._current):
-            _log.info("the upload is cancelled: another one begins with the new configuration")
-            return True
-        limit = new.sync.upload_limit_bytes_per_s
-        if limit != self._throttle.limit_bytes_per_s:
-            self._throttle.limit_bytes_per_s = limit
-            _log.info("the upload goes on, %s", f"at most {limit >> 10} KiB a second" if limit else "without a limit")
-        return False
-
-
-def _sent(config: Config) -> tuple[object, ...]:
-    """The keys that decide what is sent, and where to."""
-    return config.workspace, config.sandbox, config.always_ignored

@@ -132,7 +132,7 @@ def _rate(connection: socket.socket) -> int:
 
 
 class Throttle(Struct):
-    """The limit of all uploads together in bytes a second; 0 is no limit. May be changed during an upload."""
+    """The limit of all uploads together in bytes a second; 0 is no limit."""
 
     limit_bytes_per_s: int = 0
     uploads: int = 0  # under way
@@ -267,7 +267,7 @@ class _Body:
                 self.report()
 
     def _wait_for_limit(self, connection: socket.socket | None) -> None:
-        """Wait until the limit, which may change meanwhile, allows the next block."""
+        """Wait until the share of the limit, which may change meanwhile, allows the next block."""
         while True:
             limit = self._throttle.share_bytes_per_s
             if limit != self._paced_limit and connection is not None:

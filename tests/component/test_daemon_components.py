@@ -16,16 +16,12 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
-from syncd.core.settings import SyncKeys, WorkspaceKeys, check_config
 from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon.control import Client
-from syncd.daemon.sandbox_loop import LiveReload
 from syncd.daemon.signals import Signals
-from syncd.remote.bucket import Throttle
 from syncd.report.logs import LogFormat, keep_out_of_logs, sandbox_in_logs, set_up_logs
 
 
@@ -54,26 +50,6 @@ def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: si
         with pytest.raises(Stop):
             waiter.wait_ready(near.fileno(), select.POLLIN, started_s + 60)
         assert SystemClock().monotonic_s() - started_s < 60, "it was the time-out that ended the wait"
-
-
-@pytest.mark.parametrize(
-    ("change", "ends"),
-    [
-        ({}, False),
-        ({"sync": SyncKeys(upload_limit_kib_per_second=9)}, False),
-        ({"workspace": WorkspaceKeys(path="/srv", ignore=("*.dump",))}, True),
-        ({"always_ignored": ("*.dump",)}, True),
-    ],
-)
-def test_a_reload_during_an_upload(change: dict[str, object], *, ends: bool) -> None:
-    """What is sent ends it, by the person's rules or by the ceiling's; a limit holds at once."""
-    config = check_config({"workspace": {"path": "/srv"}, "sandbox": {"id": "box"}})
-    throttle = Throttle(0)
-    with signalled() as (signals, _):
-        live_reload = LiveReload(config, lambda: replace(config, **change), throttle, signals)
-        signals.reloads += 1
-        assert live_reload.ends_upload() is ends
-    assert throttle.limit_bytes_per_s == (9 << 10 if "sync" in change else 0)
 
 
 @contextmanager

@@ -440,7 +440,6 @@ class Simulation:
         """Have a running daemon read its configuration again."""
         if self._signals is not None:
             self._signals.reload = True
-            self._signals.reloads += 1
 
     def note(self, message: str) -> None:
         """Add a line to the log."""
