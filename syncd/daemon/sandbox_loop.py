@@ -382,8 +382,6 @@ class SandboxLoop:
         if outcome.follow_up:
             self.sync_soon()
             self._asked_s = now_s  # what changed while it was read is found without an event too
-        if outcome.put_off:
-            self.sync_soon()
         self.publisher.pending = self._burst is not None
         # Last, as it may take a moment.
         servers = self._parts.mcp_servers

@@ -187,8 +187,6 @@ def _answered(request: SyncRequest, outcome: Outcome) -> SyncRequest | None:
     """Answer the request. Returns it if it waits for one more sync, else None."""
     if request.client is None:
         return None
-    if outcome.put_off:
-        return replace(request, sync_mode=SyncMode.CHANGED)
     left = unsettled(request.unsettled, outcome.follow_up, outcome.torn)
     served = (*request.served, outcome)
     if left and len(request.served) < FOLLOW_UPS:

@@ -34,7 +34,6 @@ from syncd.remote.failure import (
     FailureAction,
     RetrySettings,
     StepFailed,
-    UploadCutOff,
     classify_bucket_status,
 )
 from syncd.remote.http_client import HttpClient, NoResponse, Response
@@ -179,9 +178,9 @@ class Bucket:
                     ApiStep.UPLOAD, FailureAction.RENEW_URL, "the upload URL expired during the upload"
                 ) from None
             if failure.reached:
-                raise UploadCutOff(f"the upload was cut off ({failure})") from None
-            message = f"the bucket cannot be reached ({failure})"
-            raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, message, "check the network") from None
+                raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, f"the upload was cut off ({failure})") from None
+            message, hint = f"the bucket cannot be reached ({failure})", "check the network"
+            raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, message, hint, possibly_applied=False) from None
         finally:
             self._throttle.uploads -= 1
         if answer.status != 200:

@@ -85,13 +85,6 @@ class StepFailed(Exception):
         return f"{self.message}: {self.hint}" if self.hint else self.message
 
 
-class UploadCutOff(StepFailed):
-    """The bucket was reached, and the connection broke before it answered."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(ApiStep.UPLOAD, FailureAction.OFFLINE, message)
-
-
 # "Retry 408, 429, 5xx": Google's retry strategy; 409 and 425 are the API's "not now"; 407 is a proxy's, 421 is about
 # the connection.
 RETRYABLE = frozenset({407, 408, 409, 421, 423, 425, 429})

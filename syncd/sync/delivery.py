@@ -18,6 +18,7 @@ from msgspec import Struct
 from syncd.archive.chunk_store import Archive
 from syncd.core.clock import stamp
 from syncd.core.errors import SandboxRefused, TryLater
+from syncd.core.text import shown_path, size
 from syncd.core.waiter import POLL_EVERY_S, SupersededBy, Waiter
 from syncd.model.manifest import Manifest
 from syncd.remote.api import Api
@@ -27,7 +28,6 @@ from syncd.remote.failure import (
     FailureAction,
     RetrySettings,
     StepFailed,
-    UploadCutOff,
     asks_first,
     failures_in_row,
 )
@@ -35,12 +35,13 @@ from syncd.remote.retry import RetryObserver, with_retries
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_usable
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import SandboxState
+from syncd.scan.exclusions import largest
 from syncd.sync.outcome import SentArchive
 from syncd.sync.status_document import State
 
 _log = logging.getLogger("syncd.delivery")
-# An archive whose upload was cut off so often in a row is sent in parts.
-_MOST_CUT_OFF = 3
+# After so many uploads in a row that were cut off, the failure names the largest file.
+_MANY_CUT_OFF = 3
 # The first archives of other sandboxes go past one whose upload stood still for so long.
 _PASSED_S = 5.0
 
@@ -50,7 +51,6 @@ class Verdict(Enum):
 
     INITIALIZE = "nothing speaks against it"
     LOOK_AGAIN = "so much time has passed since the look that the agent may have gone on"
-    SEND_LESS = "its upload was cut off again and again, and a smaller one may get through"
     LEAVE_OUT = "it holds paths that must stay as they are in the sandbox, or lacks some that need not any more"
     SEND_ALL = "the sandbox lost nearly all that was put there, or a whole directory"
 
@@ -81,7 +81,6 @@ class _UploadAttempt(Struct):
     before_upload: Callable[[], None]
     before_initialize: Callable[[], Verdict]
     find_reason: Callable[[], Verdict | None]
-    is_divisible: Callable[[], bool]
     reason_searched: bool = False
     fresh_urls: int = 0
 
@@ -138,24 +137,20 @@ class Delivery:
         before_upload: Callable[[], None] = lambda: None,
         before_initialize: Callable[[], Verdict] = lambda: Verdict.INITIALIZE,
         find_reason: Callable[[], Verdict | None] = lambda: Verdict.INITIALIZE,
-        is_divisible: Callable[[], bool] = lambda: False,
     ) -> str | Verdict:
         """Upload the archive, which is `sent`, have it initialized, and return its SHA-256, or why it was not.
 
         `before_upload` begins what may run beside the upload; it raises no `StepFailed`. `before_initialize` prepares
         the sandbox, between upload and initialize; it may raise `StepFailed`. Any verdict of it but INITIALIZE ends the
         delivery, and so does one of `find_reason`, which searches for the reason after initializes that the sandbox
-        answered with a failure, until it returns one at all. An archive whose upload is cut off again and again
-        is given up for a smaller one if it `is_divisible`.
+        answered with a failure, until it returns one at all.
         Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`, and `TryLater` if the state folder
         cannot record what is about to happen to the sandbox.
         """
         kept = self._state.uploaded
         is_uploaded = kept is not None and sent.identity != "" and kept.identity == sent.identity
         sha256 = kept.sha256 if kept is not None and is_uploaded else ""
-        upload = _UploadAttempt(
-            archive, sent, is_uploaded, sha256, before_upload, before_initialize, find_reason, is_divisible
-        )
+        upload = _UploadAttempt(archive, sent, is_uploaded, sha256, before_upload, before_initialize, find_reason)
         try:
             verdict = with_retries(
                 lambda: self._advance(upload, observer),
@@ -212,11 +207,6 @@ class Delivery:
             self._failures[ApiStep.INITIALIZE] = 0
         except StepFailed as failure:
             self._failures[failure.step] += 1
-            self._cut_off += isinstance(failure, UploadCutOff)
-            if self._cut_off >= _MOST_CUT_OFF and upload.is_divisible():
-                _log.warning("%s, as %d before: less is sent at once", failure, self._cut_off - 1)
-                self._cut_off = 0
-                return Verdict.SEND_LESS
             self._asks_first = self._asks_first or asks_first(failure.step, failure.action, initializes)
             if failure.action is FailureAction.RENEW_URL:
                 upload.fresh_urls += 1
@@ -296,17 +286,34 @@ class Delivery:
             observer.sent(sent_bytes, archive.size_bytes)
 
         sent(0)
-        upload.sha256 = self._bucket.put(
-            upload_url,
-            archive,
-            sent,
-            before_sending=lambda: observer.sending(upload.sent),
-        )
+        try:
+            upload.sha256 = self._bucket.put(
+                upload_url,
+                archive,
+                sent,
+                before_sending=lambda: observer.sending(upload.sent),
+            )
+        except StepFailed as failure:
+            if failure.action is FailureAction.OFFLINE and failure.possibly_applied:
+                self._cut_off += 1
+                self._raise_with_largest(failure, upload.sent.entries)
+            raise
         self._failures[ApiStep.UPLOAD] = self._cut_off = 0
         upload.uploaded = True
         if upload.sent.identity:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
                 self._state.record_uploaded(upload.sent.identity, archive.size_bytes, upload.sha256)
+
+    def _raise_with_largest(self, failure: StepFailed, entries: Manifest) -> None:
+        """Raise the failure with the largest of the archive's files, if uploads were cut off again and again."""
+        for path, size_bytes in largest(entries, 1) if self._cut_off >= _MANY_CUT_OFF else ():
+            raise StepFailed(
+                ApiStep.UPLOAD,
+                FailureAction.OFFLINE,
+                f"{failure.message}, as the {self._cut_off - 1} before; its largest file is '{shown_path(path)}' "
+                f"({size(size_bytes)})",
+                "see if a proxy or the network limits uploads, or exclude that file in .syncdignore",
+            ) from None
 
 
 @contextlib.contextmanager

@@ -126,13 +126,12 @@ class Outcome(Struct, frozen=True):
     """The result of a sync.
 
     `sync` is None if nothing had to be sent. `follow_up` are paths that another sync must send: they changed or
-    vanished while they were read, or their places in the sandbox became free. So must it send those that are
-    `put_off`, as an archive with them did not get through. `torn` are those of them whose copy in the sandbox may
-    be half old and half new. `obstructed` are held paths whose places in the sandbox are taken: they, and what is
-    below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved` are
-    those of which the agent's version was saved, and `overwritten` counts those of them that had to give way as both
-    sides had changed; `push --force` counts none of these. `arrived` are the paths that are different in the sandbox
-    for it, None if nothing was sent; so is `change`, None too if it is not known what the sandbox held before.
+    vanished while they were read, or their places in the sandbox became free. `torn` are those of them whose copy in
+    the sandbox may be half old and half new. `obstructed` are held paths whose places in the sandbox are taken: they,
+    and what is below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved`
+    are those of which the agent's version was saved, and `overwritten` counts those of them that had to give way as
+    both sides had changed; `push --force` counts none of these. `arrived` are the paths that are different in the
+    sandbox for it, None if nothing was sent; so is `change`, None too if it is not known what the sandbox held before.
     """
 
     sync: LastSync | None
@@ -145,7 +144,6 @@ class Outcome(Struct, frozen=True):
     saved: tuple[str, ...] = ()
     overwritten: int = 0
     arrived: Difference | None = None
-    put_off: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:

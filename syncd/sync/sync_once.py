@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from math import inf
 
 from msgspec import Struct, field, structs
 
@@ -23,7 +22,7 @@ from syncd.archive.snapshotter import EVERYTHING, ScanPlan, ScanResult, Snapshot
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SyncWarning, TryLater
-from syncd.core.text import counted, shown_path, size
+from syncd.core.text import counted, shown_path
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, arrived_digest, same
 from syncd.model.manifest import (
     Difference,
@@ -48,7 +47,7 @@ from syncd.sync.outcome import Outcome, SentContent, arrived_changes, torn_copy
 from syncd.sync.preparation import Preparation
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.status_document import LastSync, State
-from syncd.sync.sync_plan import SAMPLE, least_of, partial_paths, put_off, without_held
+from syncd.sync.sync_plan import SAMPLE, least_of, partial_paths, without_held
 from syncd.sync.work_saver import WorkSaver
 
 _log = logging.getLogger("syncd.sync")
@@ -89,16 +88,6 @@ class _Archived(Struct, frozen=True):
     stays: frozenset[str]
 
 
-def _differing_sizes(scanned: ScanResult) -> dict[str, int]:
-    """The size in bytes of each path that differs from what the sandbox holds."""
-    found = scanned.difference
-    return {path: scanned.manifest[path].size_bytes for path in (*found.added, *found.changed, *found.uncertain)}
-
-
-def _half_bytes(scanned: ScanResult) -> float:
-    return sum(_differing_sizes(scanned).values()) / 2
-
-
 class _Delivered(Struct, frozen=True):
     """An archive that was initialized, and the manifest that the sandbox holds since.
 
@@ -129,10 +118,7 @@ class SandboxSync(Struct):
     other_bases: Callable[[], list[Manifest]] = list
     _here: Manifest = field(default_factory=Manifest)  # all that was here at the last scan
     _held_here: dict[str, Entry] = field(default_factory=dict)  # of it, what both sides changed
-    _put_off: dict[str, Entry] = field(default_factory=dict)  # of it, what another archive is to hold
-    _unsent_here: dict[str, Entry] = field(default_factory=dict)  # that, and what an obstacle there holds
-    _limit_bytes: float = inf  # of the files of one archive, once larger ones did not get through
-    _largest: str = ""  # the largest of the files that are to be sent then
+    _unsent_here: dict[str, Entry] = field(default_factory=dict)  # of it, what an obstacle there holds
     _told: SentContent = field(default_factory=SentContent)  # what the sandbox held at the last outcome
     _whole_next: bool = False  # set from an initialize on until its sync has succeeded
     _was_asked: bool = False  # the sandbox by this process if it has what was put there, or it was sent something
@@ -208,7 +194,6 @@ class SandboxSync(Struct):
     def _completed(self, outcome: Outcome, mode: SyncMode) -> Outcome:
         """Add what became of the paths that stay, and what is other there since the last outcome."""
         seen = self.state.seen
-        self._limit_bytes = self._limit_bytes * 2 if self._put_off else inf
         told, self._told = self._told, self._sent_content
         arrived = arrived_changes(told, self._told) if outcome.sync else None
         saved = self.services.remote_changes.take_saved()
@@ -222,7 +207,6 @@ class SandboxSync(Struct):
             overwritten=0 if mode is SyncMode.FORCED else overwritten,
             change=None if told.base is None else arrived,
             arrived=arrived,
-            put_off=tuple(self._put_off),
         )
 
     def _sync(self, this: _Round) -> Outcome | Verdict:
@@ -313,14 +297,8 @@ class SandboxSync(Struct):
             held = tuple(this.unsaved)
         self._held_here = self.snapshotter.with_digests(self._here.within(held))  # they may be as there by now
         if self._unsent_here or self._held_here:
-            scanned = self._without(scanned, self._unsent_here, self._held_here)
-        if self._limit_bytes < inf:
-            scanned = self.snapshotter.resolved(scanned, state.base or Manifest())
-            sizes = _differing_sizes(scanned)
-            self._largest = max(sizes, key=lambda path: sizes[path], default="")
-        self._put_off = self._here.within(self._too_large(this, scanned, self._limit_bytes))
-        self._unsent_here = self._unsent_here | self._put_off
-        return self._without(scanned, (), self._put_off) if self._put_off else scanned
+            return self._without(scanned, self._unsent_here, self._held_here)
+        return scanned
 
     def _without(self, scanned: ScanResult, unsent: Collection[str], held: Collection[str]) -> ScanResult:
         """The same without the paths that are `unsent`, and with those that are `held` as the sandbox got them."""
@@ -328,13 +306,6 @@ class SandboxSync(Struct):
         manifest = without_held(scanned.manifest.without(unsent), held, self.state.base)
         scanned = ScanResult(manifest, difference(base, manifest))
         return scanned if scanned.difference.certain else self.snapshotter.resolved(scanned, base)
-
-    def _too_large(self, this: _Round, scanned: ScanResult, limit_bytes: float) -> frozenset[str]:
-        """The files for another archive, if no larger one gets through; none that the sandbox would lose until then."""
-        if limit_bytes == inf or this.mode is SyncMode.FORCED:
-            return frozenset()
-        larger = put_off(scanned.manifest, scanned.difference, limit_bytes)
-        return larger.difference(self.state.base or ()) if self._wipes(scanned.manifest) else larger
 
     def _is_unchanged(self, manifest: Manifest, found: Difference) -> bool:
         """True if the sandbox holds the manifest already, and nothing is left to be done there."""
@@ -370,7 +341,7 @@ class SandboxSync(Struct):
         if only is None:
             # The bytes of what was sent and differs here now, before the chunks that hold them are replaced.
             found = scanned.difference
-            replaced = [*found.changed, *found.uncertain, *found.removed, *self._held_here, *self._put_off]
+            replaced = [*found.changed, *found.uncertain, *found.removed, *self._held_here]
             self.base_store.keep_replaced(base, replaced, base.content_bytes)
             for other in self.other_bases():
                 differing = difference(other, scanned.manifest)
@@ -393,7 +364,7 @@ class SandboxSync(Struct):
             return frozenset(self._held_here)
         if self._wipes(scanned.manifest):
             return frozenset()
-        stays, kept = {*self._held_here, *self._put_off}, self.state.seen.kept
+        stays, kept = {*self._held_here}, self.state.seen.kept
         if kept:
             found = scanned.difference
             changed = {*found.added, *found.changed, *found.uncertain}
@@ -432,7 +403,6 @@ class SandboxSync(Struct):
                     before_upload=preparation.begin,
                     before_initialize=partial(self._prepare, preparation, preparation.complete),
                     find_reason=preparation.find_reason,
-                    is_divisible=partial(self._is_divisible, this, archived.scanned),
                 )
             except DamagedPiece as damage:
                 _log.warning("%s: it is made again", damage)
@@ -441,8 +411,6 @@ class SandboxSync(Struct):
                     packed = self.snapshotter.repack(whole)
                 archived = structs.replace(archived, packed=packed, only=None)
                 continue
-            if ended is Verdict.SEND_LESS:
-                self._limit_bytes = _half_bytes(archived.scanned)
             if isinstance(ended, Verdict):
                 return ended
             if only is not None:
@@ -450,10 +418,6 @@ class SandboxSync(Struct):
             only_there, goes_over = preparation.only_there, preparation.goes_over
             return _Delivered(packed, manifest, ended, only is not None, only_there, goes_over)
         raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
-
-    def _is_divisible(self, this: _Round, scanned: ScanResult) -> bool:
-        """True if less could be sent at once."""
-        return this.number < _ROUNDS - 1 and bool(self._too_large(this, scanned, _half_bytes(scanned)))
 
     def _prepare(self, preparation: Preparation, prepare: Callable[[], Verdict]) -> Verdict:
         """Do all that must be done before initialize is requested: `prepare`, and what is written after it."""
@@ -507,7 +471,7 @@ class SandboxSync(Struct):
         """Find out if the sandbox keeps what an archive does not hold. False if it must be sent everything again."""
         manifest, delivery = delivered.manifest, self.services.delivery
         partial_archives, seen = self.services.partial_archives, self.state.seen
-        left_alone = {*self._held_here, *self._put_off, *seen.kept}
+        left_alone = {*self._held_here, *seen.kept}
         stays = frozenset((self.state.base or Manifest()).paths_within(left_alone))
         only = least_of(manifest, stays) if partial_archives.wants_proof else set()
         if not only or partial_paths(manifest, Difference(added=[*only])) is None:
@@ -605,22 +569,10 @@ class SandboxSync(Struct):
         return [
             *self._secret_warnings(),
             *map(torn_copy, self.state.torn),
-            *self._upload_warnings(),
             *self._unknown_warnings(),
             *self.services.warnings,
             *self.state.warnings,
         ]
-
-    def _upload_warnings(self) -> list[SyncWarning]:
-        """The warning that large uploads do not get through, until all has arrived."""
-        if self._limit_bytes == inf or self._largest not in self._here:
-            return []
-        named = f"'{shown_path(self._largest)}' ({size(self._here[self._largest].size_bytes)})"
-        what = f"uploads with {named} are cut off again and again, so smaller files go first"
-        remedy = (
-            "see if a proxy or the network limits uploads, or exclude it in .syncdignore; it is tried again by itself"
-        )
-        return [SyncWarning("upload:parts", what, remedy)]
 
     def _unknown_warnings(self) -> list[SyncWarning]:
         """The warning that the sandbox may have been emptied, where no look would say that nobody could look."""

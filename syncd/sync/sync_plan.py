@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from itertools import accumulate, chain
+from itertools import chain
 from types import MappingProxyType
 
 from msgspec.structs import replace
@@ -51,20 +51,6 @@ def partial_paths(
     with_directories = paths | directories_above(paths)
     lacks_some = sum(path in manifest for path in with_directories) < len(manifest)
     return frozenset(paths) if paths and lacks_some else None
-
-
-def put_off(manifest: Mapping[str, Entry], found: Difference, limit_bytes: float) -> frozenset[str]:
-    """The files that wait for another archive, as larger ones do not get through: the largest of those that differ.
-
-    Something is left to send: if nothing else is, the smallest file.
-    """
-    paths = [*found.added, *found.changed, *found.uncertain]
-    files = sorted((manifest[path].size_bytes, path) for path in paths if manifest[path].kind is Kind.FILE)
-    sums = accumulate(size_bytes for size_bytes, _ in files)
-    fitting = sum(total <= limit_bytes for total in sums)
-    if len(files) == len(paths) and not found.removed:
-        fitting = max(fitting, 1)
-    return frozenset(path for _, path in files[fitting:])
 
 
 def least_of(manifest: Mapping[str, Entry], stays: Collection[str] = ()) -> set[str]:

@@ -78,19 +78,6 @@ def test_on_a_terminal_one_line_is_redrawn(rig: Rig) -> None:
     assert drawn[-1] == ""
 
 
-@pytest.mark.parametrize("daemon", ["with a daemon", "without one"])
-def test_it_waits_for_all_parts(rig: Rig, daemon: str) -> None:
-    """Where an archive goes in parts, as its uploads are cut off."""
-    if daemon == "with a daemon":
-        rig.up()
-    rig.faults("upload: reset mid-body x4")
-    for number in range(8):
-        rig.write(f"f{number}", str(number) * 100)
-    assert rig.ok("flush").seconds < 60
-    assert set(rig.there()) >= {f"f{number}" for number in range(8)}
-    assert rig.count("initialize", 200) > 1
-
-
 @pytest.mark.parametrize(
     ("request_", "when"), [({"do": "push", "force": True}, "in a sync"), ({"do": "flush"}, "at rest")]
 )

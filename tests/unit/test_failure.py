@@ -9,7 +9,6 @@ from syncd.remote.failure import (
     ApiStep,
     FailureAction,
     StepFailed,
-    UploadCutOff,
     asks_first,
     classify_api_status,
     classify_bucket_status,
@@ -89,8 +88,6 @@ def test_what_is_known_of_a_failure() -> None:
     failed = StepFailed(ApiStep.UPLOAD, RETRY, "it broke", "wait")
     assert (failed.step, failed.action, failed.args) == (ApiStep.UPLOAD, RETRY, ("it broke",))
     assert (failed.possibly_applied, failed.retry_after_s, failed.gives_up_in_s) == (True, None, None)
-    cut = UploadCutOff("the connection broke")
-    assert (cut.step, cut.action, str(cut)) == (ApiStep.UPLOAD, FailureAction.OFFLINE, "the connection broke")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from syncd.sync.sync_plan import (
     look_request,
     obstacles_seen,
     partial_paths,
-    put_off,
     without_held,
 )
 
@@ -36,28 +35,6 @@ MANIFEST = Manifest({"d": DIRECTORY, "d/a": _file(3), "d/b": _file(5), "e": DIRE
 
 def _known(digest: bytes) -> Entry:
     return Entry(Kind.FILE, 0o644, 0, 8, digest=digest)
-
-
-@pytest.mark.parametrize(
-    ("added", "removed", "limit_bytes", "waiting"),
-    [
-        ("d/a d/b e/c f", "", 18, ""),
-        ("d/a d/b e/c f", "", 9, "e/c"),
-        ("d/a d/b e/c f", "", 8, "d/b e/c"),
-        ("d/a d/b e/c f", "", 0.5, "d/a d/b e/c"),
-        ("e/c", "", 4, ""),
-        ("e e/c", "", 4, "e/c"),
-        ("e/c", "gone", 4, "e/c"),
-        ("d e", "gone", 0, ""),
-        ("", "", 0, ""),
-    ],
-)
-def test_the_largest_files_wait_where_large_archives_do_not_get_through(
-    added: str, removed: str, limit_bytes: float, waiting: str
-) -> None:
-    """Something is left to send."""
-    found = Difference(added.split(), [], removed.split())
-    assert put_off(MANIFEST, found, limit_bytes) == set(waiting.split())
 
 
 @pytest.mark.parametrize(
