@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
@@ -30,8 +29,6 @@ _log = logging.getLogger("syncd")
 # A command that is syncing by itself, such as `flush` in a script that started both, ends in this time.
 _LOCKED_S = 10.0
 _RETRY_S = 0.1
-# After a boot or a login the services of all workspaces start in the same second, on many machines perhaps.
-_START_WITHIN_S = 2.0
 
 
 @click.command("run")
@@ -79,8 +76,6 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: Synced
     config, keys, excludes = _usable(load_for_command(path), interrupt)
     is_checked, refused = False, ""
     totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
-    # A service waits at random; a daemon that a person started does not.
-    start_wait_s = random.random() * _START_WITHIN_S if os.environ.get("NOTIFY_SOCKET") else 0.0  # noqa: S311 - jitter
     while True:
         interrupt.check()
         try:
@@ -95,7 +90,6 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: Synced
                 synced_hooks=synced_hooks,
                 excludes=excludes,  # kept: git might fail where the old configuration is to stay
                 reread=partial(_reread, path, config),
-                start_wait_s=start_wait_s,
                 refused=refused,
             ) as daemon:
                 if not is_checked:  # after its status is written: of two that start at once, one sees the other
@@ -114,7 +108,6 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: Synced
         if ended is LoopEnd.STOPPED:
             return
         signals.reload = False
-        start_wait_s = 0.0  # a person waits for what the new configuration does
         read = file_stamp(path)
         try:
             config, keys, excludes = _usable(_reread(path, config), interrupt)

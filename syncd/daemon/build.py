@@ -535,15 +535,14 @@ def daemon_of(
     synced_hooks: SyncedHooks,
     excludes: str | None = None,
     reread: Callable[[], Config] | None = None,
-    start_wait_s: float = 0.0,
     refused: str = "",
 ) -> Iterator[Daemon]:
     """A daemon whose parts are open, and closed after it; `reread` reads the configuration file again.
 
     `refused` is why it was not given the configuration that the file has now, for its status.
 
-    Its first sync is after `start_wait_s` if nothing asks for one before. That of a command has its status and history
-    as well, but watches nothing, listens to nobody and tells no service manager or desktop.
+    That of a command has its status and history as well, but watches nothing, listens to nobody and tells no service
+    manager or desktop.
 
     Raises `Locked` if another instance has the workspace, `NeedsPerson` where the configuration cannot work.
     """
@@ -559,7 +558,6 @@ def daemon_of(
         clock, is_daemon, path = waiter.clock, role is Role.DAEMON, config.workspace.path
         systemd = SystemdNotifier(environ if is_daemon else {}, clock, os.getpid())
         pid = os.getpid() if is_daemon else None
-        link, starts_s = config.workspace_link, clock.monotonic_s() + start_wait_s
         shared = SharedState(
             InotifyWatch(path, clock),
             MountMonitor(path),
@@ -567,13 +565,14 @@ def daemon_of(
             ControlServer(folders.state),
             signals,
             synced_hooks,
-            WorkspaceStatus(path, link, folders.state, systemd, totals, pid, config.managed, config.file, refused),
+            WorkspaceStatus(
+                path, config.workspace_link, folders.state, systemd, totals, pid, config.managed, config.file, refused
+            ),
             systemd,
             clock,
             waiter.tasks,
             turn=TaskLock(waiter.tasks),
-            start_at_s=starts_s,
-            rescan_at_s=starts_s,
+            rescan_at_s=clock.monotonic_s(),
             was_there=os.path.isdir(path),
         )
         throttle, first_archives = Throttle(config.sync.upload_limit_bytes_per_s), FirstArchives()

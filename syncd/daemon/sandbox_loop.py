@@ -24,19 +24,18 @@ from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
 from syncd.daemon.follower import FollowedSandbox, Follower
 from syncd.daemon.scheduler import (
     FailureBackoff,
-    RetryPause,
     SaveAgentWork,
     SchedulerInput,
     Sync,
     ends_a_new_daemon,
     idle_state,
     next_action,
+    retry_at_s,
 )
 from syncd.daemon.shared_state import SharedState
 from syncd.daemon.sync_requests import RequestQueue, SyncRequest
 from syncd.model.manifest import Manifest, difference
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.network import default_addresses
 from syncd.report.history import SyncEnding
 from syncd.report.logs import sandbox_in_logs
 from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
@@ -53,8 +52,6 @@ _log = logging.getLogger("syncd")
 
 # While the key is refused, its file is checked this often.
 KEY_POLL_S = 2.0
-# During an outage the network's addresses are compared this often.
-NETWORK_POLL_S = 2.0
 # Nobody asked for these, and nothing is known to have changed.
 _UNPROMPTED = frozenset({SyncReason.RESCAN, SyncReason.POLL})
 
@@ -90,10 +87,9 @@ class SandboxLoop:
         self._burst: Burst | None = None
         self._backoff = FailureBackoff(self._retry_settings)
         self._started_s = 0.0
-        self._sync_at_s = shared.start_at_s  # though nothing changed; at first: what changed while nothing ran
+        self._sync_at_s = self._clock.monotonic_s()  # though nothing changed; at first: what changed while nothing ran
         self._asked_s = -inf  # when the last request came
         self._scanned: frozenset[str] | None = None  # by the sync under way, or the last one
-        self._follow_at_s = -inf
         self._starting = True
         self._written = WrittenFiles()
         directories_within = parts.cycle.snapshotter.directories_within
@@ -102,11 +98,9 @@ class SandboxLoop:
         self._stage: State | None = None  # of the sync under way
         self._paused_in_sync = False  # a person paused since it began: that is what the status says, while it ends
         self._progress_sent_s = 0.0
-        self._retry_wait_s, self._is_offline = 0.0, False  # what `retrying` announced last
+        self._is_offline = False  # as `retrying` announced last
         self._slept_s = 0.0
         self._wakes = self._wakes_before = 0  # of the machine, and how many there were when the stage began
-        self._addresses: tuple[str, ...] | None = None
-        self._network_back_s = -inf
         self._key_stamp = file_stamp(self._key_file)
         self._is_left = False
         self._waiter.worker = self
@@ -228,6 +222,8 @@ class SandboxLoop:
             self.follower.woke()
         self.sync_soon()
         self._backoff.woke(slept_s)
+        if self.cycle.services is not None:
+            self.cycle.services.delivery.forget_failures()
         self._slept_s += slept_s
 
     def add(self, request: SyncRequest) -> None:
@@ -305,12 +301,10 @@ class SandboxLoop:
         if self._scanned is None:
             release_freed_memory()
         self._polling.scanned(self._scanned, now_s, self.cycle.snapshotter.scan_took_s)
-        self._sync_at_s = self._follow_at_s if self._follow_at_s > -inf else inf
         services = self.cycle.services
         again_at_s = (services.state.seen.look_again_at_s, services.deletion_sync.again_at_s) if services else ()
-        for at_s in again_at_s:
-            if at_s > now_s:  # else nobody could look just now
-                self._sync_at_s = min(self._sync_at_s, at_s)
+        # Of those that have passed, nobody could look just now.
+        self._sync_at_s = min((at_s for at_s in again_at_s if at_s > now_s), default=inf)
         self._learn()
         self._warn()
         self._shared.systemd.ping()
@@ -370,12 +364,9 @@ class SandboxLoop:
     def _succeeded(self, outcome: Outcome) -> None:
         self.publisher.succeeded(outcome)
         now_s = self._clock.monotonic_s()
-        self._follow_at_s = max(self._follow_at_s, self._backoff.follow_at_s(now_s, _chance()))
         self._backoff.clear()
         self._polling.sent(outcome.change, now_s)
-        if self._request_queue.awaited or now_s >= self._follow_at_s:
-            self._follow_at_s = -inf
-            self.cycle.follow_in_repository()  # before a command is answered: an agent may be started right after it
+        self.cycle.follow_in_repository()  # before a command is answered: an agent may be started right after it
         self._request_queue.succeeded(outcome)
         if self.follower is not None and outcome.sync is not None:
             self.follower.synced()
@@ -399,12 +390,11 @@ class SandboxLoop:
             _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
         publisher.failed(failed.step, failure)
         self._request_queue.failed(failure, for_good=isinstance(failure, NeedsPerson))
-        awaited = self._request_queue.awaited
         publisher.pending = True
         now_s = self._clock.monotonic_s()
         if ends:
             raise failure
-        self._backoff.after(failure, now_s, now_s - self._started_s, _chance(), failed.retry_after_s, awaited=awaited)
+        self._backoff.after(failure, now_s, now_s - self._started_s, _chance(), failed.retry_after_s)
         if self._backoff.not_before_s is not None:
             self._send_failure(failure, self._backoff.not_before_s - now_s, None)
         if not isinstance(failure, Unavailable):
@@ -452,14 +442,10 @@ class SandboxLoop:
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         """Publish what failed and when it is tried again."""
-        self._retry_wait_s, self._is_offline = wait_s, failure.action is FailureAction.OFFLINE
+        self._is_offline = failure.action is FailureAction.OFFLINE
         if wait_s == 0:
             _log.info("%s; asking for a fresh upload URL", failure)
             return
-        now_s = self._clock.monotonic_s()
-        self._backoff.note_outage(now_s)
-        if not self._request_queue.awaited:
-            self._retry_wait_s = wait_s = self._backoff.outage_wait_s(wait_s, now_s, _chance())
         _log.warning("%s; trying again in %.1f s", failure, wait_s)
         self.publisher.retrying(failure.step, str(failure), failure.gives_up_in_s)
         self._send_failure(failure, wait_s, failure.gives_up_in_s)
@@ -484,14 +470,14 @@ class SandboxLoop:
         """
         started_s = self._clock.monotonic_s()
         slept_before_s = self._slept_s
-        first_s = self._retry_settings.first_s
-        retry_pause = RetryPause(started_s, wait_s, self._retry_wait_s, first_s, self._is_offline)
+        # Where no server answered, a change need not wait for as long.
+        least_s = started_s + (min(wait_s, self._retry_settings.first_s) if self._is_offline else wait_s)
         while True:
             if self._is_superseded or self._shared.is_awaited_by_writer(self.name):
                 raise Superseded
             now_s, slept_s = self._clock.monotonic_s(), self._slept_s - slept_before_s
             changes_due_s = due_s(self._burst, *self._times()) if self._burst is not None else None
-            until_s = retry_pause.ends_s(slept_s, self._network_back_s, changes_due_s)
+            until_s = retry_at_s(started_s + wait_s - slept_s, least_s, changes_due_s)
             if now_s >= until_s:
                 break
             self._retry_in(until_s - now_s)
@@ -524,13 +510,11 @@ class SandboxLoop:
             self._parts.workspace.client.idle_at_s,
             self.publisher.notification_due_s,
             self._clock.monotonic_s() + KEY_POLL_S if self._awaits_key else None,
-            self._clock.monotonic_s() + NETWORK_POLL_S if self._backoff.is_outage else None,
         ]
         return min((time_s for time_s in times if time_s is not None), default=None)
 
     def note_time(self) -> None:
         """Note what is due by now. In the middle of a sync no more than that is done."""
-        self._watch_network()
         self._parts.workspace.client.close_idle()
         if self._awaits_key and file_stamp(self._key_file) != self._key_stamp:
             self._shared.reload = True
@@ -562,14 +546,6 @@ class SandboxLoop:
         is_asked = bool(self._request_queue.fresh) or is_paused or self.delays_reload or self._ends
         return is_asked or self.cycle.save_in_s <= 0
 
-    def _watch_network(self) -> None:
-        """Try again soon if the network returns during an outage, or is another one."""
-        before, self._addresses = self._addresses, default_addresses() if self._backoff.is_outage else None
-        if before is not None and self._addresses and self._addresses != before:
-            _log.info("the network has changed: trying again")
-            self._network_back_s = self._clock.monotonic_s()
-            self._backoff.network_returned(self._network_back_s)
-
     def _scheduler_input(self) -> SchedulerInput:
         replace_in_s = self.cycle.provider.replace_in_s
         moves_at_s = inf if replace_in_s is None else self._clock.monotonic_s() + replace_in_s
@@ -581,7 +557,6 @@ class SandboxLoop:
             paused=self._shared.paused and not self._request_queue.lasting,
             hold=self._backoff.hold,
             not_before_s=self._backoff.not_before_s,
-            changes_not_before_s=self._backoff.changes_not_before_s,
             rescan_at_s=min(self._shared.rescan_at_s, self._sync_at_s, moves_at_s),
             poll_at_s=self._polling.due_s,
             starting=self._starting,

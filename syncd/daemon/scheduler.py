@@ -11,7 +11,7 @@ from math import inf
 
 from msgspec import Struct
 
-from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdError, Unavailable, WorkspaceError
+from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdError, WorkspaceError
 from syncd.remote.failure import RetrySettings, delay_s
 from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import State
@@ -24,15 +24,6 @@ WORKSPACE_POLL_SHARE = 20
 # A hold for a refused key or sandbox costs the API a request each time that it is checked.
 RECHECK_FIRST_S = 60.0
 RECHECK_MAX_S = 600.0
-# An outage that has lasted so long is hardly over in the next minute, and nobody waits for its end …
-LONG_OUTAGE_S = 120.0
-# … so the longest wait is so many times as long then, unless something changes, a person asks, or the network returns.
-# With the default it is short enough for everybody to be in sync again three minutes after the outage.
-LONG_OUTAGE_WAITS = 2.5
-# After an outage of so long many laptops send at once what changed meanwhile …
-CROWD_OUTAGE_S = 20.0
-# … so what can wait comes so long after that, at random.
-_AFTER_CROWD_S, _AFTER_CROWD_SPREAD_S = 60.0, 120.0
 
 
 class HoldEnds(Enum):
@@ -58,7 +49,6 @@ class SchedulerInput(Struct, frozen=True):
     paused: bool = False  # by a person
     hold: Hold | None = None
     not_before_s: float | None = None
-    changes_not_before_s: float | None = None  # the same for changes; None: they end no back-off
     rescan_at_s: float = 0.0
     poll_at_s: float = inf
     starting: bool = False  # no sync has begun yet
@@ -108,9 +98,6 @@ def _next_sync(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, ma
         return Sync(SyncReason.RETRY) if now_s >= due else Wait(due)
     if scheduler_input.not_before_s is not None:
         due = scheduler_input.not_before_s
-        if scheduler_input.burst is not None and scheduler_input.changes_not_before_s is not None:
-            changes_due = due_s(scheduler_input.burst, quiet_s, max_wait_s)
-            due = min(due, max(changes_due, scheduler_input.changes_not_before_s))
         return Sync(SyncReason.RETRY) if now_s >= due else Wait(due)
     if scheduler_input.burst is not None:
         due = due_s(scheduler_input.burst, quiet_s, max_wait_s)
@@ -122,32 +109,13 @@ def _next_sync(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, ma
     return Wait(min(scheduler_input.rescan_at_s, scheduler_input.poll_at_s))
 
 
-class RetryPause(Struct, frozen=True):
-    """A wait in the middle of a sync, after a failed attempt.
+def retry_at_s(wait_ends_s: float, least_ends_s: float, changes_due_s: float | None) -> float:
+    """Return the time at which a wait in the middle of a sync, after a failed attempt, ends.
 
-    It takes `wait_s`, or, in a long outage, `longest_s`. `is_offline`: no server answered, so a newer change and the
-    return of the network end it after `first_s`, the shortest wait.
+    Changes that are due end it, but not before `least_ends_s`: typing all day while offline must not cause a storm of
+    attempts.
     """
-
-    started_s: float
-    wait_s: float
-    longest_s: float
-    first_s: float
-    is_offline: bool
-
-    def ends_s(self, slept_s: float, network_back_s: float, changes_due_s: float | None) -> float:
-        """Return the time at which it ends, where the machine slept for so long, and the network returned last then.
-
-        Changes must be due, and a least wait be over: typing all day while offline must not cause a storm of attempts.
-        """
-        network_is_back = network_back_s >= self.started_s
-        ends_s = self.started_s + (self.wait_s if slept_s or network_is_back else self.longest_s) - slept_s
-        if self.is_offline and network_is_back:
-            ends_s = min(ends_s, network_back_s + self.first_s)
-        if changes_due_s is not None:
-            least_s = self.started_s + (min(self.wait_s, self.first_s) if self.is_offline else self.wait_s)
-            ends_s = min(ends_s, max(least_s, changes_due_s))
-        return ends_s
+    return wait_ends_s if changes_due_s is None else min(wait_ends_s, max(least_ends_s, changes_due_s))
 
 
 def idle_state(scheduler_input: SchedulerInput) -> State:
@@ -165,50 +133,15 @@ def idle_state(scheduler_input: SchedulerInput) -> State:
 
 
 class FailureBackoff:
-    """The daemon's hold or back-off, if it has one. Times are monotonic seconds.
-
-    A back-off ends at `not_before_s`, and for changes at `changes_not_before_s`, which is earlier in a long outage.
-    """
+    """The daemon's hold or back-off, if it has one. Times are monotonic seconds; a back-off ends at `not_before_s`."""
 
     def __init__(self, retry_settings: RetrySettings) -> None:
         self._retry_settings = retry_settings
         self._failures = 0
         self._rechecks = 0
         self._server_until_s: float | None = None
-        self._outage_since_s: float | None = None
         self.hold: Hold | None = None
         self.not_before_s: float | None = None
-        self.changes_not_before_s: float | None = None
-
-    @property
-    def is_outage(self) -> bool:
-        """True if the API or the bucket failed last."""
-        return self._outage_since_s is not None
-
-    def note_outage(self, now_s: float) -> None:
-        """The API or the bucket failed, in the middle of a sync too."""
-        if self._outage_since_s is None:
-            self._outage_since_s = now_s
-
-    def outage_wait_s(self, wait_s: float, now_s: float, chance: float) -> float:
-        """Return the wait that begins now, where `wait_s` is that of a short outage.
-
-        `chance` is a random number from 0 to 1, as `delay_s` takes it.
-        """
-        longest_s = LONG_OUTAGE_WAITS * self._retry_settings.max_s
-        is_long = self._lasts_s(now_s) >= LONG_OUTAGE_S
-        return max(wait_s, delay_s(1, longest_s, longest_s, chance)) if is_long else wait_s
-
-    def _lasts_s(self, now_s: float) -> float:
-        return 0.0 if self._outage_since_s is None else now_s - self._outage_since_s
-
-    def follow_at_s(self, now_s: float, chance: float) -> float:
-        """Return when the repository in the sandbox follows a sync that succeeds now.
-
-        Following costs nearly as many requests as the sync, and after an outage the files of everybody come first.
-        """
-        is_crowded = self._lasts_s(now_s) >= CROWD_OUTAGE_S
-        return now_s + _AFTER_CROWD_S + _AFTER_CROWD_SPREAD_S * chance if is_crowded else now_s
 
     def clear(self) -> None:
         """A sync succeeded."""
@@ -223,46 +156,26 @@ class FailureBackoff:
         was_waiting = self.not_before_s is not None
         self._end_wait()
         if was_waiting:
-            self.not_before_s = self.changes_not_before_s = self._server_until_s
-
-    def network_returned(self, now_s: float) -> None:
-        """End the back-off in a moment, as lookups of names take one, but not the wait that a server asked for."""
-        was_waiting = self.not_before_s is not None
-        self._end_wait()
-        if was_waiting:
-            soon_s = now_s + self._retry_settings.first_s
-            self.not_before_s = self.changes_not_before_s = max(soon_s, self._server_until_s or soon_s)
+            self.not_before_s = self._server_until_s
 
     def _end_wait(self) -> None:
-        """Begin anew: what fails next is the beginning of another outage."""
+        """Begin anew: the next wait is as the first."""
         self._failures = 0
-        self._outage_since_s = None
-        self.not_before_s = self.changes_not_before_s = None
+        self.not_before_s = None
 
-    def after(
-        self,
-        failure: SyncdError,
-        now_s: float,
-        took_s: float,
-        chance: float,
-        asked_s: float = 0.0,
-        *,
-        awaited: bool = False,
-    ) -> None:
-        """A sync that took so long failed now; the server asked for a wait of `asked_s`. `awaited`: a command waits."""
-        self.hold, self.not_before_s, self.changes_not_before_s, self._server_until_s = None, None, None, None
-        if isinstance(failure, Unavailable):
-            self.note_outage(now_s - took_s)
-        else:
-            self._outage_since_s = None
+    def after(self, failure: SyncdError, now_s: float, took_s: float, chance: float, asked_s: float = 0.0) -> None:
+        """A sync that took so long failed now; the server asked for a wait of `asked_s`.
+
+        `chance` is a random number from 0 to 1, as `delay_s` takes it.
+        """
+        self.hold, self.not_before_s, self._server_until_s = None, None, None
         if isinstance(failure, NeedsPerson):
             self.hold = self._held(failure, now_s, took_s, chance)
             return
         self._failures += 1
         # What is asked for may be longer than the retries of one sync: the next sync must not come before it either.
         wait_s = delay_s(self._failures, self._retry_settings.first_s, self._retry_settings.max_s, chance, asked_s)
-        self.changes_not_before_s = now_s + wait_s
-        self.not_before_s = now_s + (wait_s if awaited else self.outage_wait_s(wait_s, now_s, chance))
+        self.not_before_s = now_s + wait_s
         self._server_until_s = now_s + asked_s if asked_s else None
 
     def _held(self, failure: NeedsPerson, now_s: float, took_s: float, chance: float) -> Hold:

@@ -43,7 +43,6 @@ class SharedState(Struct):
     clock: Clock
     tasks: Tasks
     turn: TaskLock
-    start_at_s: float  # of the first syncs, if nothing asks for one before
     rescan_at_s: float  # of everything
     was_there: bool = False  # the workspace, at the start
     paused: bool = False

@@ -130,10 +130,6 @@ class RequestQueue:
         """True if someone waits for the next sync, whatever its reason."""
         return any(request.is_open for request in self._lasting)
 
-    @property
-    def awaited(self) -> bool:
-        return any(request.is_open for request in [*self.serving, *self._lasting, *self._fresh])
-
     def add(self, request: SyncRequest) -> None:
         """A sync whose scan begins from now on will serve it."""
         self._fresh.append(request)

@@ -60,9 +60,6 @@ _STATUS_BYTES = len("HTTP/1.1 1")
 _KEEPALIVE_IDLE_S = 30
 _KEEPALIVE_INTERVAL_S = 5
 _KEEPALIVE_PROBES = 3
-# Addresses for documentation (RFC 5737, RFC 3849): only the default routes lead there.
-_ANYWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
-_DISCARD_PORT = 9
 # These waits are for the kernel, which no test's clock can hurry.
 _CLOCK = SystemClock()
 
@@ -86,31 +83,18 @@ class NetworkRoute(Struct, frozen=True):
     def is_unchanged(self) -> bool:
         """True if this machine would still use that local address. No packet is sent."""
         family = socket.AF_INET6 if ":" in self.peer[0] else socket.AF_INET
-        return _local_address(family, self.peer) == self.local
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect(self.peer)  # for datagrams this only chooses the route (udp(7))
+                return str(probe.getsockname()[0]) == self.local
+        except OSError:
+            return False
 
 
 def route_of(connection: socket.socket) -> NetworkRoute | None:
     """Return the connection's route; None if it has none any more."""
     try:
         return NetworkRoute(connection.getsockname()[0], connection.getpeername())
-    except OSError:
-        return None
-
-
-def default_addresses() -> tuple[str, ...]:
-    """Return the local addresses of the default routes; none without a network. No packet is sent.
-
-    A socket of netlink(7) would report a change, but a service may not open one (`RestrictAddressFamilies=`).
-    """
-    addresses = [_local_address(family, (host, _DISCARD_PORT)) for family, host in _ANYWHERE]
-    return tuple(address for address in addresses if address is not None)
-
-
-def _local_address(family: socket.AddressFamily, peer: tuple[Any, ...]) -> str | None:
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect(peer)  # for datagrams this only chooses the route (udp(7))
-            return str(probe.getsockname()[0])
     except OSError:
         return None
 

@@ -128,6 +128,10 @@ class Delivery:
             return None
         return stamp(self._clock.wall_s() + self._upload_url.ends_s - self._clock.boottime_s())
 
+    def forget_failures(self) -> None:
+        """Begin with the shortest wait again, after a sleep of the machine: its network may be another one."""
+        self._failures.clear()
+
     def deliver(
         self,
         archive: Archive,

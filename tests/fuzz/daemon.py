@@ -50,7 +50,6 @@ class SimulatedHttpClient(HttpClient):
             # What is to happen between its blocks happens before the first leaves: nothing depends on how fast the
             # server takes them, or resets the connection.
             content = [b"".join(self._with_points(content))]
-            simulation.lasting.before_upload(len(content[0]))
         with simulation.requesting():
             response = super().exchange(method, url, content=content, **more)
         simulation.at_request(op, "after")

@@ -27,16 +27,15 @@ if TYPE_CHECKING:
     from tests.fuzz.daemon import SimulatedLoop
     from tests.fuzz.simulation import Simulation
 
-# What causes no event is found by the rescan, after ten minutes; the longest wait of a long outage is two and a half.
+# What causes no event is found by the rescan, after ten minutes.
 ARRIVES_S, HOUR_S, WAKES_S = 900.0, 3600.0, 600.0
-# In an hour: attempts at least 75 s apart, of up to 12 requests; a command that waits has them 30 s apart.
-MOST_REQUESTS, MOST_AWAITED = 48 * 12, 120 * 12
-# A rescan, the end of connections, and what the repository waits for; in an outage the network is looked at every 2 s.
-MOST_WAKES, MOST_IN_OUTAGE = 12, 360
+# In an hour: attempts at least 30 s apart, of up to 12 requests.
+MOST_REQUESTS = 120 * 12
+# Attempts, a rescan, and the end of connections.
+MOST_WAKES = 48
 # Some 24 waits that each leave a record of two fields would be more.
 MOST_MORE = 40
 DENIED = "denied"
-LARGE_BYTES = 1 << 20
 _ALWAYS_NAMED = "could not be removed|stays? in the sandbox|where it stays"
 
 
@@ -56,7 +55,6 @@ FAULTS = {
     "executions 404": LastingFault("runs no programs", tuple(f"{op}: 404 always" for op in _NO_PROGRAM)),
     "dump cut": LastingFault("could look", ("dump: cut always",)),
     "nobody looks": LastingFault("nobody could look|execution with 501", ("execute: 501 always", "dump: cut always")),
-    "large uploads": LastingFault("upload was cut off", before=[Step("write_noise", ("large", 3 << 19, 1))]),
     "initialize lost": LastingFault("did not answer initialize", ("initialize: lost always",)),
     "denied": LastingFault(
         DENIED, before=[Step("write", (f"a/{DENIED}", 8, 1)), Step("write", (f"b/{DENIED}/f", 8, 2))]
@@ -110,11 +108,6 @@ class Lasting:
         emulator.faults.script(*(FAULTS[self.name].lines if self.name else ()))
         emulator.rate_limit = 2 if self.name == "two requests a second" else 0
 
-    def before_upload(self, size_bytes: int) -> None:
-        """Have an upload reset that is too large."""
-        if self.name == "large uploads" and size_bytes > LARGE_BYTES:
-            self._simulation.emulator.faults.script("upload: reset mid-body")
-
     def before_open(self, event: str, path: object) -> None:
         """Refuse the daemon a path. Raises `PermissionError`."""
         if self.name == "denied" and event == "open" and path == DENIED and self._simulation._injects:
@@ -122,9 +115,6 @@ class Lasting:
 
     def is_short(self, path: str) -> bool:
         """True for a path that need not arrive while this fault is there."""
-        if self.name == "large uploads":
-            place = self._simulation.workspace / path
-            return place.is_file() and place.stat().st_size > LARGE_BYTES
         return self.name == "denied" and DENIED in path.split("/")
 
     # -- alone with it
@@ -179,9 +169,9 @@ class Lasting:
             return
         requests, more = (asked - self._asked) / (now_s - self._ends_s + HOUR_S) * HOUR_S, objects - self._objects
         self._simulation.note(f"{beside}: {requests:.0f} requests an hour, {self._wakes} wake-ups in {WAKES_S:.0f} s")
-        if requests > (MOST_AWAITED if daemon._request_queue.awaited else MOST_REQUESTS):
+        if requests > MOST_REQUESTS:
             checker.lose(f"{beside}, there are {requests:.0f} requests an hour")
-        if self._wakes > (MOST_IN_OUTAGE if daemon._backoff.is_outage else MOST_WAKES):
+        if self._wakes > MOST_WAKES:
             checker.lose(f"{beside}, the daemon wakes up {self._wakes} times in {WAKES_S:.0f} s")
         if more > MOST_MORE:
             checker.lose(f"{beside}, {more} more objects are held after an hour")

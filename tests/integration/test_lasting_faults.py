@@ -53,7 +53,6 @@ def test_all_else_arrives_and_nothing_spins(tmp_path: Path, fault: str) -> None:
 
 
 def no_backoff(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(scheduler.FailureBackoff, "outage_wait_s", lambda self, wait_s, now_s, chance: 18.0)
     patch.setattr(scheduler, "delay_s", lambda *args: 18.0)
 
 

@@ -104,7 +104,7 @@ LOST_ONCE = {
         "apply((), (), ())"
     ),
     "a sync begins right after an apply, before any event tells of what that wrote": (
-        "write_noise('large', 1572864, 1)\n lasting('large uploads')\n write('f', 1500, 2)\n rest(60.0)\n"
+        "write('f', 1500, 2)\n wait_idle()\n fault('upload: reset mid-body x9')\n write('g', 8, 1)\n rest(60.0)\n"
         "agent_prepends('f', 3)\n apply((), (), ())\n undo(())"
     ),
     "an initialize that is unpacked late overwrites what an agent wrote since, and what is held is not saved": (

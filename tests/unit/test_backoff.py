@@ -16,9 +16,6 @@ from syncd.core.errors import (
     WorkspaceError,
 )
 from syncd.daemon.scheduler import (
-    CROWD_OUTAGE_S,
-    LONG_OUTAGE_S,
-    LONG_OUTAGE_WAITS,
     WORKSPACE_POLL_S,
     WORKSPACE_POLL_SHARE,
     FailureBackoff,
@@ -85,7 +82,7 @@ def test_suspend_time_counts_for_retry_after() -> None:
     after = backoff()
     after.after(Unavailable("busy"), NOW_S, 1.0, 1.0, asked_s=3600.0)
     after.woke(600.0)
-    assert after.not_before_s == after.changes_not_before_s == NOW_S + 3000
+    assert after.not_before_s == NOW_S + 3000
     after.woke(1000.0)
     assert after.not_before_s == NOW_S + 2000
     after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
@@ -96,19 +93,16 @@ def test_suspend_time_counts_for_retry_after() -> None:
 
 
 def test_nothing_failed_yet() -> None:
-    """Nothing is waited for, and a sleep or the network's return changes nothing."""
+    """Nothing is waited for, and a sleep changes nothing."""
     after = backoff()
-    assert (after.hold, after.not_before_s, after.changes_not_before_s) == (None, None, None)
+    assert (after.hold, after.not_before_s) == (None, None)
     after.woke(5.0)
-    after.network_returned(NOW_S)
-    assert (after.hold, after.not_before_s, after.changes_not_before_s) == (None, None, None)
-    assert not after.is_outage
+    assert (after.hold, after.not_before_s) == (None, None)
     assert not after.waits_for_person
-    assert after.outage_wait_s(4.0, NOW_S + 1e9, 1.0) == 4
 
 
 def test_a_success_begins_anew() -> None:
-    """The next wait and the next hold are as the first ones, and a refusal is no outage."""
+    """The next wait and the next hold are as the first ones."""
     after = backoff()
     for failure in (KeyRefused("no"), Unavailable("no network")):
         firsts = []
@@ -116,62 +110,19 @@ def test_a_success_begins_anew() -> None:
             after.after(failure, NOW_S, 1.0, 1.0)
             firsts.append((after.hold, after.not_before_s))
             after.after(failure, NOW_S, 1.0, 1.0)
-            assert after.is_outage is isinstance(failure, Unavailable)
             after.clear()
             assert (after.hold, after.not_before_s) == (None, None)
         assert firsts[0] == firsts[1]
 
 
-def test_a_long_outage() -> None:
-    """The longest wait grows then, but not for changes, nor if someone waits; a success ends the outage."""
-    after, longest_s = backoff(), LONG_OUTAGE_WAITS * 8.0
-    after.note_outage(NOW_S)
-    assert after.is_outage
-    longer = backoff()
-    longer.after(Unavailable("no network"), NOW_S + 100, 100.0, 1.0)  # it began with the sync that failed
-    assert longer.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S - 1, 1.0) == 4
-    assert longer.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S, 1.0) == longest_s
-    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S - 1, 1.0) == 4
-    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S, 1.0) == longest_s
-    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S, 0.0) == longest_s / 2
-    assert after.outage_wait_s(900.0, NOW_S + LONG_OUTAGE_S, 1.0) == 900
-    late_s = NOW_S + LONG_OUTAGE_S
-    after.after(Unavailable("no network"), late_s, 1.0, 1.0)
-    assert (after.not_before_s, after.changes_not_before_s) == (late_s + longest_s, late_s + 1)
-    after.after(Unavailable("no network"), late_s, 1.0, 1.0, asked_s=20.0)
-    assert (after.not_before_s, after.changes_not_before_s) == (late_s + 24, late_s + 24)
-    after.after(Unavailable("no network"), late_s, 1.0, 1.0, awaited=True)
-    assert after.not_before_s == after.changes_not_before_s == late_s + 4
-    after.clear()
-    assert not after.is_outage
-    assert after.outage_wait_s(4.0, late_s, 1.0) == 4
-
-
-def test_the_repository_follows_later_after_an_outage() -> None:
-    """One to three minutes, at random; at once where there was none, or one of seconds."""
-    after = backoff()
-    assert after.follow_at_s(NOW_S, 1.0) == NOW_S
-    after.note_outage(NOW_S + 1 - CROWD_OUTAGE_S)
-    assert after.follow_at_s(NOW_S, 1.0) == NOW_S
-    assert after.follow_at_s(NOW_S + 1, 0.0) == NOW_S + 61
-    assert after.follow_at_s(NOW_S + 1, 1.0) == NOW_S + 181
-    after.clear()
-    assert after.follow_at_s(NOW_S + 1, 1.0) == NOW_S + 1
-
-
-def test_the_network_returns() -> None:
-    """The back-off ends in a moment, a server's wait does not; the next failure begins another outage."""
-    after = backoff()
-    after.network_returned(NOW_S)
-    assert after.not_before_s is None
-    for asked_s, wait_s in ((0.0, 1.0), (1800.0, 1800.0)):
-        after.note_outage(NOW_S - LONG_OUTAGE_S)
-        after.after(Unavailable("no network"), NOW_S, 1.0, 1.0, asked_s)
-        after.network_returned(NOW_S)
-        assert after.not_before_s == NOW_S + wait_s
-        assert not after.is_outage
-    after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
-    assert after.not_before_s == NOW_S + 1
+def test_the_longest_wait() -> None:
+    """Waits double up to `retry.max_delay_seconds`, however long an outage lasts."""
+    after, waits = backoff(), []
+    for _ in range(6):
+        after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
+        assert after.not_before_s is not None
+        waits.append(after.not_before_s - NOW_S)
+    assert waits == [1, 2, 4, 8, 8, 8]
 
 
 @pytest.mark.parametrize(

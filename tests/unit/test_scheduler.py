@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from math import inf
-
 import pytest
 
 from syncd.daemon.scheduler import (
     Hold,
     HoldEnds,
-    RetryPause,
     SaveAgentWork,
     SchedulerInput,
     Sync,
     Wait,
     idle_state,
     next_action,
+    retry_at_s,
 )
 from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import State
@@ -56,10 +54,6 @@ PERSON_NOW = Hold(HoldEnds.WITH_A_PERSON, NOW_S)
         (SchedulerInput(burst=DUE, not_before_s=NOW_S + 4), Wait(NOW_S + 4)),
         (SchedulerInput(burst=DUE, not_before_s=NOW_S), Sync(SyncReason.RETRY)),
         (SchedulerInput(not_before_s=NOW_S - 1), Sync(SyncReason.RETRY)),
-        (SchedulerInput(not_before_s=NOW_S + 300, changes_not_before_s=NOW_S), Wait(NOW_S + 300)),
-        (SchedulerInput(burst=DUE, not_before_s=NOW_S + 300, changes_not_before_s=NOW_S), Sync(SyncReason.RETRY)),
-        (SchedulerInput(burst=DUE, not_before_s=NOW_S + 300, changes_not_before_s=NOW_S + 4), Wait(NOW_S + 4)),
-        (SchedulerInput(burst=YOUNG, not_before_s=NOW_S + 300, changes_not_before_s=NOW_S), Wait(NOW_S + 0.5)),
         (SchedulerInput(hold=PERSON, burst=DUE), Wait(NOW_S + 60)),
         (SchedulerInput(hold=PERSON_NOW), Sync(SyncReason.RETRY)),
         (SchedulerInput(hold=CHANGES), Wait(NOW_S + 60)),
@@ -109,40 +103,9 @@ def test_the_max_wait() -> None:
 
 
 @pytest.mark.parametrize(
-    ("burst", "started_s", "is_offline", "expected"),
-    [
-        (None, NOW_S - 10, True, NOW_S + 140),
-        (DUE, NOW_S - 0.5, True, NOW_S + 0.5),
-        (DUE, NOW_S - 10, True, NOW_S),
-        (YOUNG, NOW_S - 10, True, NOW_S + 0.5),
-        (YOUNG, NOW_S + 2, True, NOW_S + 3),
-        (DUE, NOW_S - 10, False, NOW_S + 20),
-        (YOUNG, NOW_S - 40, False, NOW_S + 0.5),
-    ],
+    ("changes_due_s", "expected"), [(None, 30.0), (-5.0, 1.0), (1.0, 1.0), (2.5, 2.5), (30.0, 30.0), (31.0, 30.0)]
 )
-def test_a_newer_change_ends_a_wait(burst: Burst | None, started_s: float, is_offline: bool, expected: float) -> None:
-    """Only a finished burst ends the wait to retry, and never before the shortest wait, or a short outage's."""
-    pause = RetryPause(started_s, wait_s=30.0, longest_s=150.0, first_s=1.0, is_offline=is_offline)
-    changes_due_s = due_s(burst, QUIET_S, LONGEST_S) if burst is not None else None
-    assert pause.ends_s(0.0, -inf, changes_due_s) == expected
-
-
-@pytest.mark.parametrize(
-    ("slept_s", "back_s", "is_offline", "expected"),
-    [
-        (0.0, -1.0, True, 150.0),
-        (0.0, -1.0, False, 150.0),
-        (5.0, -1.0, True, 25.0),
-        (40.0, -1.0, False, -10.0),
-        (0.0, 0.0, True, 1.0),
-        (0.0, 12.0, True, 13.0),
-        (0.0, 40.0, True, 30.0),
-        (0.0, 12.0, False, 30.0),
-    ],
-)
-def test_a_suspend_or_the_network_ends_a_long_wait(
-    slept_s: float, back_s: float, is_offline: bool, expected: float
-) -> None:
-    """What is left is a short outage's wait, less the sleep; where no server answered, the network's return ends it."""
-    pause = RetryPause(NOW_S, wait_s=30.0, longest_s=150.0, first_s=1.0, is_offline=is_offline)
-    assert pause.ends_s(slept_s, NOW_S + back_s, None) == NOW_S + expected
+def test_a_newer_change_ends_a_wait(changes_due_s: float | None, expected: float) -> None:
+    """Once it is due, and never before the shortest wait."""
+    assert retry_at_s(30.0, 1.0, changes_due_s) == expected
+    assert retry_at_s(30.0, 30.0, changes_due_s) == 30.0
