@@ -132,7 +132,8 @@ class Daemon:
     def handle(self, ready: Collection[int]) -> bool:
         """Note what has come, and answer commands. True if the loops have to know."""
         shared = self._shared
-        came = False
+        # Where the wall clock jumped, the times that the status shows are others.
+        came = not set(shared.suspend_detector.filenos()).isdisjoint(ready)
         if not set(shared.mounts.filenos()).isdisjoint(ready) and shared.mounts.changed():
             _log.info("something was mounted or unmounted at the workspace: scanning everything again")
             came = self._rescan_all()
