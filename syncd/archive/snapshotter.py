@@ -174,10 +174,6 @@ class Snapshotter:
         scanned = ScanResult(manifest, difference(baseline, manifest))
         return scanned if scanned.difference.certain else self.resolved(scanned, baseline)
 
-    def directories_within(self, paths: Collection[str], without: Collection[str] = ()) -> frozenset[str]:
-        """Return the directories of the last scan at and below these paths, but none within `without`."""
-        return self._scanner.tree.directories_within(paths, without)
-
     def is_excluded(self, path: str, is_dir: bool) -> bool:
         """True if a path that is no longer in the snapshot is excluded, rather than deleted."""
         return self._scanner.is_excluded(path, is_dir)

@@ -65,7 +65,6 @@ from syncd.sync.synced_hook import SyncedHooks
 from syncd.sync.work_saver import WorkSaver
 from syncd.watch.changes import ScanListener
 from syncd.watch.inotify_watch import InotifyWatch
-from syncd.watch.mounts import MountMonitor
 from syncd.watch.suspend_detector import SuspendDetector
 
 _log = logging.getLogger("syncd")
@@ -560,7 +559,6 @@ def daemon_of(
         pid = os.getpid() if is_daemon else None
         shared = SharedState(
             InotifyWatch(path, clock),
-            MountMonitor(path),
             SuspendDetector(clock),
             ControlServer(folders.state),
             signals,
@@ -589,7 +587,7 @@ def daemon_of(
         stack.callback(shared.status.ended)
         if is_daemon:
             shared.is_state_lost = lambda: lock.is_lost and _can_be_made(folders)
-            for resource in (shared.watch, shared.suspend_detector, shared.mounts, shared.control):
+            for resource in (shared.watch, shared.suspend_detector, shared.control):
                 resource.open()
                 stack.callback(resource.close)
         assembly.parts = snapshot_parts_of(main, shared.watch if is_daemon else None, *searched, lock=shared.turn)

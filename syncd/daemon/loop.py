@@ -120,8 +120,7 @@ class Daemon:
         """The descriptors that become ready when something comes, each with the event of poll(2)."""
         shared = self._shared
         sources = (shared.watch, shared.suspend_detector, shared.control, shared.synced_hooks)
-        filenos = [(fileno, select.POLLIN) for source in sources for fileno in source.filenos()]
-        return [*filenos, *((fileno, select.POLLPRI) for fileno in shared.mounts.filenos())]
+        return [(fileno, select.POLLIN) for source in sources for fileno in source.filenos()]
 
     def deadline_s(self) -> float | None:
         """The monotonic second at which something is due, even if nothing comes."""
@@ -134,9 +133,6 @@ class Daemon:
         shared = self._shared
         # Where the wall clock jumped, the times that the status shows are others.
         came = not set(shared.suspend_detector.filenos()).isdisjoint(ready)
-        if not set(shared.mounts.filenos()).isdisjoint(ready) and shared.mounts.changed():
-            _log.info("something was mounted or unmounted at the workspace: scanning everything again")
-            came = self._rescan_all()
         changes = shared.watch.take()
         if changes:
             shared.dirty.add(changes)
@@ -214,13 +210,6 @@ class Daemon:
         if loop.cycle.sandbox is not None:
             loop.cycle.sandbox.other_bases = other_bases
 
-    def _rescan_all(self) -> bool:
-        """Have each sandbox synced as after a change anywhere."""
-        self._shared.dirty.mark_all()
-        for loop in self._loops.values():
-            loop.sync_soon()
-        return True
-
     def _scanned_all(self, name: str) -> None:
         """Have the other sandboxes get what a scan for this one may have found without an event."""
         for loop in self._loops.values():
@@ -229,7 +218,9 @@ class Daemon:
 
     def _written(self) -> None:
         """Have each sandbox synced as a command that wrote has ended, whose changes may be known by no event yet."""
-        self._rescan_all()
+        self._shared.dirty.mark_all()
+        for loop in self._loops.values():
+            loop.sync_soon()
         self._shared.tasks.wake()
 
     # -- commands

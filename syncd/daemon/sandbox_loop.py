@@ -46,14 +46,11 @@ from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook
 from syncd.watch.changes import Burst, Changes, WrittenFiles, due_s, extend, joined, unfinished
-from syncd.watch.mounts import Polling
 
 _log = logging.getLogger("syncd")
 
 # While the key is refused, its file is checked this often.
 KEY_POLL_S = 2.0
-# Nobody asked for these, and nothing is known to have changed.
-_UNPROMPTED = frozenset({SyncReason.RESCAN, SyncReason.POLL})
 
 
 class LoopParts(Struct, frozen=True):
@@ -92,9 +89,7 @@ class SandboxLoop:
         self._scanned: frozenset[str] | None = None  # by the sync under way, or the last one
         self._starting = True
         self._written = WrittenFiles()
-        directories_within = parts.cycle.snapshotter.directories_within
-        self._polling = Polling(shared.watch, shared.mounts, directories_within, lambda: len(shared.names))
-        self._is_poll = False  # the sync under way
+        self._is_unprompted = False  # the sync under way: nobody asked, and nothing is known to have changed
         self._stage: State | None = None  # of the sync under way
         self._paused_in_sync = False  # a person paused since it began: that is what the status says, while it ends
         self._progress_sent_s = 0.0
@@ -272,12 +267,12 @@ class SandboxLoop:
     # -- one sync
 
     def _sync(self, reason: SyncReason) -> None:
+        self._is_unprompted = reason is SyncReason.RESCAN and not self._starting
         self._starting = self._paused_in_sync = False
         burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
         sync_mode = self._request_queue.begin()
-        if reason not in _UNPROMPTED and self._backoff.hold is None:
+        if reason is not SyncReason.RESCAN and self._backoff.hold is None:
             self.publisher.pending = True
-        self._is_poll = reason is SyncReason.POLL
         self._started_s = self._clock.monotonic_s()
         scan_plan = self._plan_scan(reason, burst)
         self.publisher.recorder.begin(reason.value)
@@ -300,7 +295,7 @@ class SandboxLoop:
         now_s = self._clock.monotonic_s()
         if self._scanned is None:
             release_freed_memory()
-        self._polling.scanned(self._scanned, now_s, self.cycle.snapshotter.scan_took_s)
+            self._shared.plan_poll(self.cycle.snapshotter.scan_took_s)
         services = self.cycle.services
         again_at_s = (services.state.seen.look_again_at_s, services.deletion_sync.again_at_s) if services else ()
         # Of those that have passed, nobody could look just now.
@@ -311,19 +306,14 @@ class SandboxLoop:
 
     def _plan_scan(self, reason: SyncReason, burst: Burst | None) -> ScanPlan:
         """Return what the scans of this sync have to list, which is known when they begin."""
-        written, dirty, now_s = self._written.take(), self._shared.dirty, self._started_s
-        polled: frozenset[str] | None = frozenset()
+        written, dirty = self._written.take(), self._shared.dirty
         all_since_s = -inf
         if self._request_queue.serving or reason is SyncReason.ORDER:
             all_since_s = self._asked_s  # the event of what was saved right before a request may not have come yet
-        elif now_s >= self._shared.rescan_at_s or self._shared.watch.needs_polling:
-            all_since_s = now_s
-        if all_since_s == -inf:
-            # Whatever the reason: changes without an end must not put a poll off.
-            polled, written = self._polling.add_due(polled, written, now_s)
-        else:
+        elif self._started_s >= self._shared.rescan_at_s:
+            all_since_s = self._started_s
+        if all_since_s > -inf:
             written = None
-        is_rescan = written is None  # a poll of everything is none: it believes the stamps
         unread: list[frozenset[str] | None] = [written]
 
         def before_scan() -> None:
@@ -331,10 +321,9 @@ class SandboxLoop:
                 self.cycle.forget_stamps(unread.pop())
 
         def to_scan() -> frozenset[str] | None:
-            changed = dirty.take(all_since_s, self._clock.monotonic_s())
-            self._scanned = None if changed is None or polled is None else changed | polled
+            self._scanned = dirty.take(all_since_s, self._clock.monotonic_s())
             if self._scanned is None:
-                self._shared.scanned_all(self.name, self._sync_keys.rescan_minutes * 60 if is_rescan else None)
+                self._shared.scanned_all(self.name, self._sync_keys.rescan_minutes * 60)
             return self._scanned
 
         def after_scan() -> None:
@@ -354,7 +343,7 @@ class SandboxLoop:
             self.publisher.agent = self.follower.shown(self.publisher.agent)
 
     def _warn(self) -> None:
-        watch = (*self._shared.watch.warnings(), *self._polling.warnings)
+        watch = self._shared.watch.warnings()
         agent = (*self._parts.mcp_servers.warnings, *self._parts.synced_hook.warnings)
         agent += self.follower.warnings if self.follower is not None else ()
         self.publisher.own_warnings = {each.key for each in (*self.cycle.sandbox_warnings, *agent)}
@@ -365,7 +354,6 @@ class SandboxLoop:
         self.publisher.succeeded(outcome)
         now_s = self._clock.monotonic_s()
         self._backoff.clear()
-        self._polling.sent(outcome.change, now_s)
         self.cycle.follow_in_repository()  # before a command is answered: an agent may be started right after it
         self._request_queue.succeeded(outcome)
         if self.follower is not None and outcome.sync is not None:
@@ -403,13 +391,13 @@ class SandboxLoop:
     # -- the observer of a sync
 
     def stage(self, state: State) -> None:
-        """Publish it, but not the scans of a hold and of a poll."""
+        """Publish it, but not the scans of a hold, and none that nobody asked for."""
         self._shared.systemd.ping()
         self._wakes_before = self._wakes
         if state is not State.SNAPSHOTTING:
             self.publisher.pending = True
             self._learn()
-        elif self._backoff.hold is not None or self._is_poll:
+        elif self._backoff.hold is not None or self._is_unprompted:
             return
         self._stage = state
         self._enter(state)
@@ -420,8 +408,8 @@ class SandboxLoop:
         self.publisher.enter(State.PAUSED if self._paused_in_sync else state)
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
-        """Publish it. A poll that packs has found something."""
-        if self._is_poll:
+        """Publish it. A rescan that packs has found something."""
+        if self._is_unprompted:
             self._enter(State.SNAPSHOTTING)
         if self.publisher.packed(done_files, total_files, done_bytes, total_bytes):
             self._request_queue.send_progress(
@@ -558,7 +546,6 @@ class SandboxLoop:
             hold=self._backoff.hold,
             not_before_s=self._backoff.not_before_s,
             rescan_at_s=min(self._shared.rescan_at_s, self._sync_at_s, moves_at_s),
-            poll_at_s=self._polling.due_s,
             starting=self._starting,
         )
 

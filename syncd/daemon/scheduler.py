@@ -50,7 +50,6 @@ class SchedulerInput(Struct, frozen=True):
     hold: Hold | None = None
     not_before_s: float | None = None
     rescan_at_s: float = 0.0
-    poll_at_s: float = inf
     starting: bool = False  # no sync has begun yet
     save_at_s: float = inf  # the agent's work is to be saved then, as its sandbox ends
 
@@ -104,9 +103,7 @@ def _next_sync(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, ma
         return Sync(SyncReason.CHANGE) if now_s >= due else Wait(due)
     if now_s >= scheduler_input.rescan_at_s:
         return Sync(SyncReason.RESCAN)
-    if now_s >= scheduler_input.poll_at_s:
-        return Sync(SyncReason.POLL)
-    return Wait(min(scheduler_input.rescan_at_s, scheduler_input.poll_at_s))
+    return Wait(scheduler_input.rescan_at_s)
 
 
 def retry_at_s(wait_ends_s: float, least_ends_s: float, changes_due_s: float | None) -> float:

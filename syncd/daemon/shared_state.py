@@ -16,7 +16,7 @@ from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.synced_hook import SyncedHooks
 from syncd.watch.changes import DirtyDirectories
 from syncd.watch.inotify_watch import InotifyWatch
-from syncd.watch.mounts import MountMonitor
+from syncd.watch.mounts import poll_interval_s
 from syncd.watch.suspend_detector import SuspendDetector
 
 
@@ -33,7 +33,6 @@ class SharedState(Struct):
     """The state of one workspace. `turn` is held by the sandbox whose snapshot is taken."""
 
     watch: InotifyWatch
-    mounts: MountMonitor
     suspend_detector: SuspendDetector
     control: ControlServer
     signals: Signals
@@ -58,11 +57,15 @@ class SharedState(Struct):
     names: frozenset[str] = frozenset()
     left: list[LeftSandbox] = field(default_factory=list)
 
-    def scanned_all(self, name: str, rescan_in_s: float | None) -> None:
-        """Note that everything is scanned now for this sandbox; None: as by a poll, which is no rescan."""
-        if rescan_in_s is not None:
-            self.rescan_at_s = self.clock.monotonic_s() + rescan_in_s
+    def scanned_all(self, name: str, rescan_in_s: float) -> None:
+        """Note that everything is scanned now for this sandbox."""
+        self.rescan_at_s = self.clock.monotonic_s() + rescan_in_s
         self.on_scanned_all(name)
+
+    def plan_poll(self, scan_took_s: float) -> None:
+        """Have everything scanned again soon, after a scan that took so long, where not every change has an event."""
+        if self.watch.needs_polling:
+            self.rescan_at_s = min(self.rescan_at_s, self.clock.monotonic_s() + poll_interval_s(scan_took_s))
 
     def note_refusal(self, name: str) -> bool:
         """Note that this sandbox is refused before anything was synced; true if all are by now."""

@@ -19,7 +19,7 @@ from syncd.model.manifest import Manifest, directories_above, is_within, removed
 from syncd.scan.exclusions import unmounted
 from syncd.scan.file_reader import FileIdentity
 from syncd.scan.scanner import Scan
-from syncd.watch.mounts import workspace_mounts_of
+from syncd.watch.mounts import filesystems_of
 
 # With fewer files, emptying the workspace is a change like any other.
 SMALL_FILES = 20
@@ -80,7 +80,10 @@ class LossGuard:
 
     def begin(self) -> None:
         """Read what is mounted, right before a scan."""
-        self._mounted = workspace_mounts_of(self._workspace).inside
+        self._mounted = self._inside()
+
+    def _inside(self) -> frozenset[str]:
+        return frozenset(filesystems_of(self._workspace)) - {""}
 
     def missing_mounts(self) -> frozenset[str]:
         """Return what was mounted, and was not right before the scan."""
@@ -92,7 +95,7 @@ class LossGuard:
         Of `confirmed` ones a person wants all to be removed; they are forgotten once no other sandbox holds any of it.
         """
         # Both before and after the scan, or it may have come or gone meanwhile.
-        mounted = self._mounted & workspace_mounts_of(self._workspace).inside
+        mounted = self._mounted & self._inside()
         known = {path for path in self._mounts | mounted if path in scan.manifest or is_within(path, scan.unread)}
         missing = known - mounted - {*confirmed}
         scan.unread |= missing

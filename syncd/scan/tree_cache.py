@@ -76,17 +76,6 @@ class TreeCache:
         else:
             self.issues.pop(path, None)
 
-    def directories_within(self, paths: Collection[str], without: Collection[str] = ()) -> frozenset[str]:
-        """Return those of these paths that have a record, and the directories below them, but none within `without`."""
-        found, todo = set(), [*paths]
-        while todo:
-            path = todo.pop()
-            record = self._records.get(path)
-            if record is not None:
-                found.add(path)
-                todo += [below for below in record.directories if below not in without]
-        return frozenset(found)
-
     def drop(self, path: str) -> None:
         """Remove the records of a directory and of all below it."""
         dropped = [path]

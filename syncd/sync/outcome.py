@@ -94,7 +94,6 @@ class SyncReason(Enum):
     ORDER = "asked for"
     CHANGE = "changes"
     RESCAN = "a periodic look"
-    POLL = "a poll"
     RETRY = "another try after a failure"
 
 

@@ -31,6 +31,7 @@ from syncd.core.clock import Clock
 from syncd.core.errors import SyncWarning
 from syncd.selection.selection import RULE_FILES, Scope
 from syncd.watch.changes import Changes, ScanListener
+from syncd.watch.mounts import shared_parts, shared_warning
 
 # -- the kernel's limits: `fs.inotify.*` applies to the machine, `user.*` to a user namespace (a container), and the
 # smaller one is in force. Both count for each user, so other programs use them up too (inotify(7), namespaces(7)).
@@ -220,6 +221,7 @@ class InotifyWatch(ScanListener):
     """Watches one workspace through inotify."""
 
     def __init__(self, root: str, clock: Clock) -> None:
+        self._workspace = root
         self._root = os.fsencode(root)
         self._root_name = os.path.basename(self._root)
         self._clock = clock
@@ -230,6 +232,7 @@ class InotifyWatch(ScanListener):
         self._parents: set[int] = set()  # watches on all directories above the workspace
         self._rule_names: dict[int, frozenset[bytes]] = {}  # by the watch on a directory with rules outside
         self._failed: dict[str, tuple[int, int]] = {}  # added, but not watched: path to (errno, scan)
+        self._shared: dict[str, str] = {}  # by path the types of the shared file systems that were scanned
         self._scan = 0
         self._in_scan = False
         self._known_at_limit: set[str] | None = None  # paths that had a watch when this scan reached the limit
@@ -335,24 +338,31 @@ class InotifyWatch(ScanListener):
             del self._targets[wd]
             if self._inotify is not None:
                 self._inotify.remove(wd)
+        self._shared = self._shared_now()
+
+    def _shared_now(self) -> dict[str, str]:
+        shared = shared_parts(self._workspace)
+        if not shared.keys() - {""}:
+            return shared
+        scanned = {"", *self._failed, *(target.path for target in self._targets.values())}
+        return {path: kind for path, kind in sorted(shared.items()) if path in scanned}
 
     def abort(self) -> None:
         self._in_scan = False
         self._known_at_limit = None
 
     def warnings(self) -> tuple[SyncWarning, ...]:
-        """Return warnings about directories that cannot be watched now, with the reasons."""
+        """Return warnings about what is not watched now, or does not report all changes, with the reasons."""
+        shared = tuple(shared_warning(path, kind) for path, kind in self._shared.items())
         if self._no_instance is not None:
-            return (self._no_instance,)
-        if not self._failed:
-            return ()
+            return (self._no_instance, *shared)
         missed = {path: code for path, (code, _) in self._failed.items()}
-        return unwatched(missed, len(missed) + len(self._targets))
+        return (*unwatched(missed, len(missed) + len(self._targets)), *shared)
 
     @property
     def needs_polling(self) -> bool:
-        """True if some or all of the workspace must be polled, because no event will come."""
-        return bool(self._failed) or self._inotify is None
+        """True if not every change in the workspace causes an event, so that it must be scanned again and again."""
+        return bool(self._failed or self._shared) or self._inotify is None
 
     # -- watches
 

@@ -32,7 +32,6 @@ from syncd.model.entry import Entry, Kind
 from syncd.sandbox.sandbox_state import TakenPath
 from syncd.store.state_db import StateDb
 from tests.component.forks import Forks, forks_of
-from tests.component.test_mounts import NAMESPACE
 from tests.component.writer_machine import (
     OLD_NS,
     Change,
@@ -536,10 +535,11 @@ def test_the_state_is_private(on: WriterMachine) -> None:
 
 def test_a_mount_inside_of_the_workspace(tmp_path: Path) -> None:
     """No rename crosses to another file system, and a mount point itself is left."""
-    if subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode:
+    namespace = ("unshare", "--mount", "--map-root-user")
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
         pytest.skip("mount namespaces are not allowed here")
     code = f"from tests.component.test_workspace_writer import mount_scenario; mount_scenario({str(tmp_path)!r})"
-    command = [*NAMESPACE, sys.executable, "-W", "error", "-c", code]
+    command = [*namespace, sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
 

@@ -1,8 +1,7 @@
-"""The daemon polls what brings no event: a shared file system, from a made-up list of mounts, under the real loop."""
+"""A shared disk is looked at again each half minute: from a made-up list of mounts, under the real loop."""
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 
 from syncd.archive.snapshotter import EVERYTHING, ScanPlan
-from syncd.model.entry import Stamp
 from syncd.report.status_publisher import StatusPublisher
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
@@ -101,31 +99,22 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
             yield shared
 
 
-def test_a_shared_mount_in_a_local_workspace(shared: Shared) -> None:
-    """Its directories alone are scanned every two seconds; the local part waits for its events."""
+@pytest.mark.parametrize("part", ["data", "."])
+def test_a_shared_disk(shared: Shared, part: str) -> None:
+    """All is scanned each half minute, and `status` shows no work where nothing changed."""
     workspace = shared.loop.rig.workspace
-    shared.mount(workspace / "data")
-    shared.at(3, lambda: (workspace / "data/deep/one").write_text("new!"))
-    shared.run(9)
+    shared.mount(workspace / part)
+    shared.at(40, lambda: (workspace / "data/deep/one").write_text("new!"))
+    shared.run(100)
     assert shared.sent("data/deep/one") == "new!"
-    assert [changed for _, changed in shared.scans[1:]] == [{"data", "data/deep"}] * 4
-    assert [at for at, _ in shared.scans[1:]] == pytest.approx([2, 4, 6, 8], abs=0.5)
+    assert [at for at, _ in shared.scans] == pytest.approx([0, 30, 60, 90], abs=0.5)
+    assert shared.states.count(State.UPLOADING) == 2
+    assert shared.states.count(State.SNAPSHOTTING) == 2
 
 
-def test_coarse_times_of_a_slow_clock(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second write that leaves size and times as they were when the first one was read is found by a later poll."""
-    _coarse_times(monkeypatch)
-    workspace = shared.loop.rig.workspace
-    shared.mount(workspace / "data")
-    shared.at(1, lambda: (workspace / "data/there").write_text("longer, so that it is noticed"))
-    shared.at(3, lambda: (workspace / "data/there").write_text("longer, so THAT it is noticed"))
-    shared.run(9)
-    assert shared.sent("data/there") == "longer, so THAT it is noticed"
-    assert len(shared.scans) == 5
-
-
-def _coarse_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stamp(status: os.stat_result) -> Stamp:
-        return Stamp(0, 0, status.st_ino, status.st_dev)
-
-    monkeypatch.setattr("syncd.scan.file_reader.stamp_of", stamp)
+def test_a_local_disk(shared: Shared) -> None:
+    """It waits for its events, and so does one with a shared disk at an excluded place."""
+    (shared.loop.rig.workspace / "node_modules").mkdir()
+    shared.mount(shared.loop.rig.workspace / "node_modules")
+    shared.run(100)
+    assert len(shared.scans) == 1

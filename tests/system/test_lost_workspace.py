@@ -253,6 +253,7 @@ def test_a_disk_pulled_out(rig: Rig) -> None:
     daemon = rig.up(prefix=(*OWN_MOUNTS, "sh", "-c", mount, "sh", str(rig.workspace), str(backup)))
     inside = _inside(daemon)
     inside("umount", rig.workspace)
+    daemon.send(signal.SIGUSR1)
     _nothing_was_sent(rig)
     inside("mount", "-t", "tmpfs", "none", rig.workspace)
     rig.in_state("held")
@@ -264,11 +265,13 @@ def test_a_disk_pulled_out(rig: Rig) -> None:
 
 @mounts
 def test_something_mounted_over_it(rig: Rig) -> None:
-    """A mount hides the workspace without an event; without the mount everything is as before."""
+    """A mount hides the workspace without an event: the next scan finds it. Without the mount all is as before."""
     rig.fill(FILES)
     another = _another(rig)
-    inside = _inside(rig.up(prefix=OWN_MOUNTS))
+    daemon = rig.up(prefix=OWN_MOUNTS)
+    inside = _inside(daemon)
     inside("mount", "--bind", another, rig.workspace)
+    daemon.send(signal.SIGUSR1)
     _nothing_was_sent(rig)
     inside("umount", rig.workspace)
     _goes_on(rig)
@@ -276,16 +279,19 @@ def test_something_mounted_over_it(rig: Rig) -> None:
 
 @mounts
 def test_something_mounted_below_it(rig: Rig) -> None:
-    """Files of a mount in the workspace are included, and removed with it."""
+    """A scan finds it: its files are included, and removed with it."""
     rig.fill(FILES)
     rig.write("data/here", "under the mount")
     another = _another(rig)
-    inside = _inside(rig.up(prefix=OWN_MOUNTS))
+    daemon = rig.up(prefix=OWN_MOUNTS)
+    inside = _inside(daemon)
     inside("mount", "--bind", another, rig.workspace / "data")
+    daemon.send(signal.SIGUSR1)
     rig.until(lambda: "data/private0/letter0" in rig.archived(), "what was mounted")
     (another / "private0/new").write_text("heard below the mount")
     rig.until(lambda: "data/private0/new" in rig.archived(), "what is new there")
     inside("umount", rig.workspace / "data")
+    daemon.send(signal.SIGUSR1)
     rig.until(lambda: "data/here" in rig.archived(), "what was hidden")
     rig.in_state("watching")
 

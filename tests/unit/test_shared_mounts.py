@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.watch.mounts import parse_mountinfo, shared_warning, workspace_mounts
+from syncd.watch.mounts import LOCAL_FILESYSTEMS, filesystems, parse_mountinfo, poll_interval_s, shared_warning
 
 ROOT = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
 WSL = (
@@ -20,8 +20,9 @@ DOCKER = (
 
 
 def _shared(text: str, workspace: str) -> tuple[dict[str, str], set[str]]:
-    found = workspace_mounts(list(parse_mountinfo(text.encode())), f"{workspace}/".encode())
-    return dict(found.shared), set(found.local)
+    found = filesystems(parse_mountinfo(text.encode()), f"{workspace}/".encode())
+    shared = {path: kind for path, kind in found.items() if kind not in LOCAL_FILESYSTEMS}
+    return shared, found.keys() - shared.keys()
 
 
 @pytest.mark.parametrize(
@@ -83,14 +84,6 @@ def _shared(text: str, workspace: str) -> tuple[dict[str, str], set[str]]:
             {},
             {"", "data"},
             id="a local mount over a share",
-        ),
-        pytest.param(
-            ROOT
-            + "91 90 0:50 / /work/data rw - fuse.sshfs me@server: rw\n90 22 8:1 /x /work/data rw - ext4 /dev/sda1 rw\n",
-            "/work",
-            {"data": "fuse.sshfs"},
-            {""},
-            id="a share over a local mount, listed first",
         ),
         pytest.param(
             ROOT + "90 22 0:50 / /work/a/b rw - nfs4 server:/ rw\n91 22 8:1 /x /work/a rw - ext4 /dev/sda1 rw\n",
@@ -181,3 +174,9 @@ def test_the_warning(path: str, filesystem: str, key: str, words: tuple[str, ...
     warning = shared_warning(path, filesystem)
     assert warning.key == key
     assert all(word in str(warning) for word in words)
+
+
+@pytest.mark.parametrize(("took_s", "interval_s"), [(0.0, 30.0), (1.5, 30.0), (2.0, 40.0), (30.0, 600.0)])
+def test_poll_interval(took_s: float, interval_s: float) -> None:
+    """Every half minute, and for at most a twentieth of the time."""
+    assert poll_interval_s(took_s) == interval_s
