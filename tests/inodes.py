@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,20 +33,6 @@ def recreate(directory: Path, prepare: Callable[[], object] = lambda: None) -> N
         if directory.stat().st_ino == number:
             return
     pytest.skip("other programs took the inode number each time")
-
-
-@contextmanager
-def inode_reusing_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder on such a file system: this one, or another; else the test is skipped."""
-    if _reuses_inode_numbers(folder):
-        yield folder
-        return
-    for other in map(Path, _FOLDERS):
-        if _reuses_inode_numbers(other):
-            with tempfile.TemporaryDirectory(dir=other) as place:
-                yield Path(place)
-            return
-    pytest.skip("no file system here reuses inode numbers")
 
 
 def _reuses_inode_numbers(folder: Path) -> bool:

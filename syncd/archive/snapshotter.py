@@ -16,7 +16,7 @@ from syncd.core.clock import Clock
 from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.settings import MAIN
 from syncd.core.text import counted, shown_path
-from syncd.model.entry import Entry, Kind, is_not_written_back, unknown
+from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import (
     Difference,
     Manifest,
@@ -24,7 +24,6 @@ from syncd.model.manifest import (
     changed_directories,
     difference,
     forget_stamps,
-    not_written_back,
     sharing,
     without_stamps,
 )
@@ -112,7 +111,6 @@ class Snapshotter:
         # `warnings`, as they depend on the sandbox.
         self.secret_files: dict[str, tuple[Entry, Secret]] = {}
         self._sent = Manifest()
-        self._rereads = False  # the next scan reads what may have changed without a new stamp
         self._by_rules: dict[str, int] = {}
         self.scan_took_s = 0.0  # the last one, with the contents that it read
         self.warnings: list[SyncWarning] = []
@@ -168,8 +166,6 @@ class Snapshotter:
         self._sent = baseline = baseline or Manifest()
         known = scan.manifest if self._known is baseline else carry_over_digests(self._known, scan.manifest)
         manifest = carry_over_digests(baseline, known)
-        if self._rereads:
-            manifest, self._rereads = self._read_again(manifest), False
         self._learn(manifest)
         scanned = ScanResult(manifest, difference(baseline, manifest))
         return scanned if scanned.difference.certain else self.resolved(scanned, baseline)
@@ -181,28 +177,20 @@ class Snapshotter:
     def _existing_exclusions(self, paths: Collection[str]) -> set[str]:
         return self._scanner.existing_exclusions(paths) | (self.secret_files.keys() & paths)
 
-    def forget_stamps(self, baseline: Manifest, paths: Collection[str] | None) -> Manifest:
-        """Have the next scan read these files again, whatever their stamps say; return the `baseline` without them.
-
-        None: all files that may have changed without a new stamp, because events were missed.
-        """
-        if paths is None:
-            self._rereads = True
-            entries = {path: entry for path, (entry, _) in self.secret_files.items()}
-            self._read_secret_files_again(not_written_back(entries))
+    def forget_stamps(self, baseline: Manifest, paths: Collection[str]) -> Manifest:
+        """Have the next scan read these files, whatever their stamps say; return the `baseline` without them."""
         if not paths:
             return baseline
-        reread = self._scanner.tree.all_names(paths)
         baseline = baseline.copy()
         for manifest in (baseline, self._known, self._scanner.tree.manifest):
-            forget_stamps(manifest, reread)
-        self._read_secret_files_again(reread)
+            forget_stamps(manifest, paths)
+        self._read_secret_files_again(paths)
         return baseline
 
     def _read_secret_files_again(self, paths: Collection[str]) -> None:
         for path in self.secret_files.keys() & paths:
             entry, secret = self.secret_files[path]
-            self.secret_files[path] = replace(entry, stamp=None, written_back=False), secret
+            self.secret_files[path] = replace(entry, stamp=None), secret
 
     def forget_all_stamps(self, baseline: Manifest) -> Manifest:
         """Have the next scan read every file again; return the `baseline` without stamps."""
@@ -244,14 +232,6 @@ class Snapshotter:
         self._known = manifest
         if self._scanner.scans == self._scan_number:
             self._scanner.tree.adopt(manifest)
-
-    def _read_again(self, manifest: Manifest) -> Manifest:
-        """Return the manifest with what is in those files now that may have changed without a new stamp."""
-        unsure = [(path, entry) for path, entry in manifest.items() if is_not_written_back(entry)]
-        read = manifest.copy()
-        read.put((path, unknown(entry)) for path, entry in unsure)
-        read.put(self._reader.digests(path for path, _ in unsure))
-        return read
 
     def with_digests(self, entries: dict[str, Entry]) -> dict[str, Entry]:
         """The entries after those files were read whose contents are not known; what cannot be read stays unknown."""

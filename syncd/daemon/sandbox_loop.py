@@ -312,9 +312,7 @@ class SandboxLoop:
             all_since_s = self._asked_s  # the event of what was saved right before a request may not have come yet
         elif self._started_s >= self._shared.rescan_at_s:
             all_since_s = self._started_s
-        if all_since_s > -inf:
-            written = None
-        unread: list[frozenset[str] | None] = [written]
+        unread = [written]
 
         def before_scan() -> None:
             while unread:  # once, while no snapshot for another sandbox is taken

@@ -15,13 +15,11 @@ from operator import attrgetter
 from msgspec import Struct
 from msgspec.structs import replace
 
-# A file may be written again within its timestamps' granularity without changing its stamp (git calls such an entry
-# racily clean). Two seconds is the coarsest granularity in use (FAT), so no younger stamp is kept.
-YOUNG_NS = 2_000_000_000
-# A write through mmap to a page that is already dirty changes no time. Linux writes dirty pages back after 35 s (30 s
-# of `vm.dirty_expire_centisecs`, 5 s between its checks), and the next write changes the times again: a file whose
-# times were this old when it was read cannot change without changing them.
-WRITTEN_BACK_NS = 60_000_000_000
+# A file may be written again without changing its stamp: within its timestamps' granularity (git calls such an entry
+# racily clean; two seconds on FAT), and through a mapping to a page that is already dirty. Linux writes dirty pages
+# back after 35 s (30 s of `vm.dirty_expire_centisecs`, 5 s between its checks), and the next write changes the times
+# again. So no stamp is kept that was younger than this when its file was read.
+YOUNG_NS = 60_000_000_000
 
 
 class Kind(StrEnum):
@@ -55,7 +53,6 @@ class Entry(Struct, frozen=True, array_like=True, gc=False):
     stamp: Stamp | None = None
     digest: bytes = b""  # sha256 of the content; empty: not known
     sent_digest: bytes = b""  # only if `digest` is not known: sha256 of the bytes that were sent instead
-    written_back: bool = False  # True if the stamp was old enough at the read: any later write changes it
 
     @property
     def is_directory(self) -> bool:
@@ -113,8 +110,7 @@ def as_read(entry: Entry, digest: bytes, read_at_ns: int) -> Entry:
     """
     stamp = entry.stamp
     age_ns = 0 if stamp is None else read_at_ns - stamp.ctime_ns
-    stamp = stamp if age_ns > YOUNG_NS else None
-    return replace(entry, digest=digest, stamp=stamp, sent_digest=b"", written_back=age_ns > WRITTEN_BACK_NS)
+    return replace(entry, digest=digest, stamp=stamp if age_ns > YOUNG_NS else None, sent_digest=b"")
 
 
 def as_sent(entry: Entry, size_bytes: int, digest: bytes) -> Entry:
@@ -122,17 +118,7 @@ def as_sent(entry: Entry, size_bytes: int, digest: bytes) -> Entry:
 
     It has no digest and no stamp, so that the file is read again: the bytes that were sent may be half old, half new.
     """
-    return replace(entry, size_bytes=size_bytes, digest=b"", stamp=None, sent_digest=digest, written_back=False)
-
-
-def is_not_written_back(entry: Entry) -> bool:
-    """True if the file may have changed since it was read although its stamp is the same."""
-    return entry.digest != b"" and entry.stamp is not None and not entry.written_back
-
-
-def unknown(entry: Entry) -> Entry:
-    """Return the entry of a file whose content is not known any more."""
-    return replace(entry, digest=b"", written_back=False)
+    return replace(entry, size_bytes=size_bytes, digest=b"", stamp=None, sent_digest=digest)
 
 
 def arrived_digest(entry: Entry) -> bytes:

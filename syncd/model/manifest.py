@@ -28,7 +28,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd.model.directory import EMPTY, Directory, Entries, as_bytes, differing, differing_entries, read, rebuilt
-from syncd.model.entry import Entry, Kind, is_not_written_back
+from syncd.model.entry import Entry, Kind
 
 # So many directories at most are decoded until the changes in them are made to the tree.
 _MOST_EDITED = 256
@@ -336,13 +336,8 @@ def _with_digests(known: Mapping[str, Entry], scanned: dict[str, Entry]) -> dict
         if entry.kind is Kind.FILE and not entry.digest:
             old = known.get(name)
             if old is not None and old.digest and old.stamp == entry.stamp and old.size_bytes == entry.size_bytes:
-                scanned[name] = replace(entry, digest=old.digest, written_back=old.written_back)
+                scanned[name] = replace(entry, digest=old.digest)
     return scanned
-
-
-def not_written_back(manifest: Mapping[str, Entry]) -> list[str]:
-    """Return the files that may have changed since they were read although their stamps are the same."""
-    return [path for path, entry in manifest.items() if is_not_written_back(entry)]
 
 
 def without_stamps(manifest: Manifest, like: Manifest | None = None) -> Manifest:
@@ -354,7 +349,7 @@ def without_stamps(manifest: Manifest, like: Manifest | None = None) -> Manifest
     for path, directory in manifest.top.directories():
         entries = directory.own.decoded()
         if any(entry.stamp is not None for entry in entries.values()):
-            own[path] = Entries({n: replace(e, stamp=None, written_back=False) for n, e in entries.items()})
+            own[path] = Entries({n: replace(e, stamp=None) for n, e in entries.items()})
     return Manifest.of(rebuilt(manifest.top, own, like=None if like is None else like.top)) if own else manifest
 
 
@@ -363,7 +358,7 @@ def forget_stamps(manifest: MutableMapping[str, Entry], paths: Iterable[str]) ->
     for path in sorted(paths):  # directory by directory: each is decoded once
         entry = manifest.get(path)
         if entry is not None and entry.stamp is not None:
-            manifest[path] = replace(entry, stamp=None, written_back=False)
+            manifest[path] = replace(entry, stamp=None)
 
 
 def without_digest(entries: Mapping[str, Entry]) -> list[str]:

@@ -40,8 +40,8 @@ from syncd.scan.file_reader import (
     identity_at,
     identity_of,
     is_unchanged,
+    lasting_identity_of,
     mtime_s,
-    persistent_identity_of,
 )
 from syncd.scan.tree_cache import DirRecord, TreeCache
 from syncd.selection.ignore_files import RulesOutside, read_ignore_files, read_rules_outside
@@ -51,8 +51,6 @@ from syncd.watch.changes import ScanListener
 # Opening a path fails with these if it was removed or swapped since it was listed.
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
-# The most directories with hard-linked files that every partial scan lists; with more, it becomes a full scan.
-_MAX_SHARED_DIRECTORIES = 256
 # If rules outside change during each of so many reads, their events start another scan.
 # As many as the kernel follows (path_resolution(7)).
 _MOST_LINKS = 40
@@ -106,6 +104,7 @@ class Scanner:
         self._top: tuple[OuterRules, Scope] | None = None
         self._own_inodes: frozenset[tuple[int, int]] = frozenset()
         self._is_half_updated = False  # the tree, by a scan that failed
+        self._is_linked = False  # a file that the scan found changed, by further names
         self.scans = self.full_scans = 0
 
     def scan(self, changed: Collection[str] | None = None) -> Scan:
@@ -287,14 +286,12 @@ class Scanner:
             return False
         with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
             top, _ = cursor.parent_of(".")
-            if whole.identity != persistent_identity_of(top):
+            if whole.identity != lasting_identity_of(top):
                 return False
             if not self._outer_rules_unchanged():
                 return False
-            shared, shared_files = self.tree.with_shared_files(), self.tree.shared_files()
-            if len(shared) > _MAX_SHARED_DIRECTORIES:
-                return False
-            todo = sorted({*changed, *shared}, reverse=True)
+            self._is_linked = False
+            todo = sorted(changed, reverse=True)
             while todo:
                 path = todo.pop()
                 old = self.tree.get(path)
@@ -311,8 +308,8 @@ class Scanner:
                     os.close(new.descriptor)
                     return False
                 self._replace(path, old, new)
-        # A new second name means that the first one is in a directory that may not be in the list.
-        return self.tree.shared_files() <= shared_files
+        # The other names of a file may be in directories that are not in the list.
+        return not self._is_linked
 
     def _replace(self, path: str, old: DirRecord, new: _OpenDir) -> None:
         manifest = self.tree.manifest
@@ -394,7 +391,7 @@ class Scanner:
             else:
                 self._scan_listener.add_directory(path, descriptor, scope)
             rules_unchanged = known is not None and known.rules == rules
-            identity = identity_of(descriptor) if path else persistent_identity_of(descriptor)
+            identity = identity_of(descriptor) if path else lasting_identity_of(descriptor)
             record = DirRecord(identity, outer, scope, rules)
             previous = before.own.decoded()
             included = previous if rules_unchanged else ()
@@ -453,11 +450,10 @@ class Scanner:
                 old = self._new_entry(record, path, name, parent, status)
                 if old is None:
                     continue
+                self._is_linked = self._is_linked or (status.st_nlink > 1 and not is_dir)
             entries[name] = old
             if is_dir:
                 record.directories.append(path)
-            elif status.st_nlink > 1:
-                record.own_issues().shared[path] = (status.st_dev, status.st_ino)
         if goes_too_deep:
             record.own_issues().warnings.append(too_deep(folder))
         return entries

@@ -6,7 +6,7 @@ record drops those below it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from msgspec import Struct, field
 
@@ -24,9 +24,6 @@ class DirIssues(Struct):
     warnings: list[SyncWarning] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
     links_to_check: list[str] = field(default_factory=list)  # they may lead outside through other links
-    # Files with several names, and their device and inode: a write through another name causes no event here. If
-    # another file gets the inode number between two scans, it is new and causes its own event.
-    shared: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class DirRecord(Struct):
@@ -108,17 +105,3 @@ class TreeCache:
             else:
                 own[path] = mine.own
         self.manifest = Manifest.of(rebuilt(self.manifest.top, own, like=known.top))
-
-    def with_shared_files(self) -> list[str]:
-        """Return the directories that hold files with several names (hard links)."""
-        return [path for path, issues in self.issues.items() if issues.shared]
-
-    def shared_files(self) -> set[tuple[int, int]]:
-        """Return the inodes of these files."""
-        return {file for issues in self.issues.values() for file in issues.shared.values()}
-
-    def all_names(self, paths: Collection[str]) -> set[str]:
-        """Return these paths, and the other paths of the same files."""
-        shared = [(path, file) for issues in self.issues.values() for path, file in issues.shared.items()]
-        files = {file for path, file in shared if path in paths}
-        return {*paths, *(path for path, file in shared if file in files)}

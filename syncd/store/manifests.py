@@ -11,7 +11,6 @@ from zlib import crc32
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from syncd.model.directory import EMPTY, Directory, Entries, differing, rebuilt
 from syncd.model.entry import Entry, Kind, Stamp
@@ -35,20 +34,13 @@ class StateRow(Struct, array_like=True):
 
 def row_of(path: str, entry: Entry) -> StateRow:
     target = os.fsencode(entry.target)
-    known = lasting_stamp(entry), entry.digest, entry.sent_digest
+    known = entry.stamp, entry.digest, entry.sent_digest
     return StateRow(os.fsencode(path), entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, target, *known)
 
 
-def lasting_stamp(entry: Entry) -> Stamp | None:
-    """Return the stamp, if it is of use to another process."""
-    # A stamp that a later write may have left unchanged is of no use to a process that did not see that write.
-    return entry.stamp if entry.written_back else None
-
-
 def entry_of(row: StateRow) -> Entry:
-    size_bytes, target, stamp = row.size_bytes, os.fsdecode(row.target), row.stamp
-    known = stamp, row.digest, row.sent_digest, stamp is not None
-    return Entry(row.kind, row.mode, row.mtime_s, size_bytes, target, *known)
+    known = row.stamp, row.digest, row.sent_digest
+    return Entry(row.kind, row.mode, row.mtime_s, row.size_bytes, os.fsdecode(row.target), *known)
 
 
 # In place: a row that is replaced instead would move to another page, and an edit write more of them.
@@ -87,8 +79,7 @@ class ManifestRows:
             for path, directory in _changed(Manifest() if before is None else before, manifest):
                 place = os.fsencode(path)
                 if directory.own.count:
-                    own = _lasting(directory.own)
-                    row = owner, version, place, own.texts, own.encoded
+                    row = owner, version, place, directory.own.texts, directory.own.encoded
                     self._db.change(_WRITE, *row, _checksum(*row[2:]))
                 else:
                     what = "DELETE FROM directories WHERE owner = ? AND version = ? AND path = ?"
@@ -111,14 +102,6 @@ def _changed(before: Manifest, now: Manifest) -> Iterator[tuple[str, Directory]]
     for path, new, old in differing(now.top, before.top):
         if new is EMPTY and old.own.count:
             yield path, EMPTY
-
-
-def _lasting(own: Entries) -> Entries:
-    """Return the entries without the stamps that are of no use to another process."""
-    entries = own.decoded()
-    if all(entry.stamp is None or entry.written_back for entry in entries.values()):
-        return own
-    return Entries({name: replace(entry, stamp=lasting_stamp(entry)) for name, entry in entries.items()})
 
 
 def _checksum(path: bytes, texts: bytes, encoded: bytes) -> int:

@@ -201,8 +201,8 @@ class SyncCycle(Struct):
             message = f"the sandbox ended as soon as it was acquired ({failure.message})"
             raise StepFailed(failure.step, FailureAction.RETRY, message, "it goes on with another one") from None
 
-    def forget_stamps(self, paths: Collection[str] | None) -> None:
-        """Have the next sync read these files whatever their stamps say; None: see `Snapshotter.forget_stamps`."""
+    def forget_stamps(self, paths: Collection[str]) -> None:
+        """Have the next sync read these files whatever their stamps say."""
         if self.sandbox is not None:
             self.sandbox.forget_stamps(paths)
         else:

@@ -150,8 +150,8 @@ class SandboxSync(Struct):
             told = self._told.base | {path: now[path] for path in replaced_entries(before, now)}
             self._told = structs.replace(self._told, base=told.without(removed_paths(before, now)))
 
-    def forget_stamps(self, paths: Collection[str] | None) -> None:
-        """Have the next sync read these files whatever their stamps say; None: see `Snapshotter.forget_stamps`."""
+    def forget_stamps(self, paths: Collection[str]) -> None:
+        """Have the next sync read these files whatever their stamps say."""
         base = self.snapshotter.forget_stamps(self.state.base or Manifest(), paths)
         if self.state.base is not None:
             self.state.base = base

@@ -72,18 +72,14 @@ class WrittenFiles:
 
     def __init__(self) -> None:
         self._files: set[str] = set()
-        self._all = False  # an earlier process's stamps are used only where the times were old enough
 
     def add(self, changes: Changes) -> None:
         self._files |= changes.written
-        if changes.rescan or len(self._files) > MAX_WRITTEN:
-            self._all = True
+        if len(self._files) > MAX_WRITTEN:  # nobody maps so many, and all other writes change the times
             self._files.clear()
 
-    def take(self) -> frozenset[str] | None:
-        """Return the files, or None for all whose times were recent."""
-        taken = None if self._all else frozenset(self._files)
-        self._all = False
+    def take(self) -> frozenset[str]:
+        taken = frozenset(self._files)
         self._files.clear()
         return taken
 

@@ -213,7 +213,7 @@ class _WatchTarget(Struct):
     """A watched directory with its path in the last scan and the scope of its names."""
 
     path: str
-    scope: Scope | None  # None: an inode at two paths, so that events do not identify the path
+    scope: Scope
     scan: int
 
 
@@ -234,7 +234,6 @@ class InotifyWatch(ScanListener):
         self._failed: dict[str, tuple[int, int]] = {}  # added, but not watched: path to (errno, scan)
         self._shared: dict[str, str] = {}  # by path the types of the shared file systems that were scanned
         self._scan = 0
-        self._in_scan = False
         self._known_at_limit: set[str] | None = None  # paths that had a watch when this scan reached the limit
         self.paused_until_s: float | None = None
         """The monotonic second until which `filenos()` is empty, as events are collected."""
@@ -288,7 +287,6 @@ class InotifyWatch(ScanListener):
         if self._inotify is None:
             self.open()
         self._scan += 1
-        self._in_scan = True
         self._known_at_limit = None
         self._watch_parents()
 
@@ -348,7 +346,6 @@ class InotifyWatch(ScanListener):
         return {path: kind for path, kind in sorted(shared.items()) if path in scanned}
 
     def abort(self) -> None:
-        self._in_scan = False
         self._known_at_limit = None
 
     def warnings(self) -> tuple[SyncWarning, ...]:
@@ -381,10 +378,7 @@ class InotifyWatch(ScanListener):
             age_s = max(0.0, self._clock.wall_s() - os.fstat(fd).st_ctime)
             self.found_s = max(self.found_s, self._clock.monotonic_s() - age_s)
             return
-        twice = self._in_scan and target.scan == self._scan and target.path != path
-        target.path = path
-        target.scope = None if twice else scope
-        target.scan = self._scan
+        target.path, target.scope, target.scan = path, scope, self._scan
 
     def _record_failure(self, path: str, error: OSError) -> None:
         if error.errno in (errno.ENOENT, errno.ENOTDIR) and path:
@@ -433,10 +427,8 @@ class InotifyWatch(ScanListener):
                 dirty.add(target.path)
                 if mask & REMOVED:
                     rescan = rescan or not target.path
-                    # Its parent too, as another directory may have its name by now, and its inode number.
+                    # Its parent too, as another directory may have its name by now.
                     dirty.add(os.path.dirname(target.path))
-            elif target.scope is None:
-                rescan = True
             elif target.path in dirty or _is_relevant(target.scope, name, mask):
                 dirty.add(target.path)
                 if mask & In.IN_CLOSE_WRITE:

@@ -18,7 +18,6 @@ MANIFEST = Manifest(
             2**50,
             stamp=Stamp(-5, 2**62, 2**64 - 1, 2**33),
             digest=bytes(range(32)),
-            written_back=True,
         ),
         "l": Entry(Kind.SYMLINK, 0o777, 0, target="t\udc80"),
     }

@@ -138,17 +138,6 @@ def test_a_directory_is_watched_by_its_descriptor(root: Path) -> None:
     watch.close()
 
 
-def test_one_directory_at_two_paths_needs_a_rescan(watch: InotifyWatch, root: Path) -> None:
-    """A bind mount shows one inode twice, and events do not tell the path: a full scan is needed."""
-    watch.begin()
-    with opened(root / "src") as fd:
-        watch.add_directory("src", fd, Rules())
-        watch.add_directory("again", fd, Rules())
-    watch.finish()
-    (root / "src/file").touch()
-    assert watch.take() == Changes(rescan=True)
-
-
 def test_an_overflow_is_detected_and_later_changes_are_reported(watch: InotifyWatch, root: Path) -> None:
     """More events than the kernel keeps while the loop is busy need a rescan; later events are received."""
     with open("/proc/sys/fs/inotify/max_queued_events") as file:

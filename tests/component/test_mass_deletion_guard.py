@@ -16,8 +16,8 @@ from syncd.scan.file_reader import FileIdentity
 from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES, LossGuard, is_replaced
 from syncd.scan.scanner import Scan
 
-OURS = FileIdentity(1, 2, b"ours")
-ANOTHER = FileIdentity(1, 2, b"another")
+OURS = FileIdentity(1, 2, 3)
+ANOTHER = FileIdentity(1, 2, 4)
 
 
 def files(prefix: str, count: int) -> Manifest:

@@ -16,12 +16,11 @@ from syncd.core.clock import SystemClock
 from syncd.model.entry import Entry, Kind
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection
-from syncd.watch.changes import Changes, DirtyDirectories, WrittenFiles
+from syncd.watch.changes import Changes, DirtyDirectories
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.fuzz.generators import generate_syncs
 from tests.fuzz.operations import Operations
 from tests.fuzz.scenario import Step
-from tests.inodes import inode_reusing_folder, recreate
 
 ROUNDS = 40
 
@@ -86,30 +85,6 @@ def check(watched: WatchedWorkspace) -> None:
     assert {rule: number for rule, number in tree.left_out.items() if number} == counts
 
 
-@pytest.fixture
-def recreated(tmp_path: Path) -> Iterator[WatchedWorkspace]:
-    """A workspace with a directory `build`, on a file system that reuses inode numbers."""
-    with inode_reusing_folder(tmp_path) as place:
-        (place / "work/build").mkdir(parents=True)
-        it = WatchedWorkspace(place / "work")
-        yield it
-        it.watch.close()
-
-
-def scan_build(recreated: WatchedWorkspace) -> None:
-    """Scan and watch the directory `build`; the rules ignore the changes in it."""
-    (recreated.folder / ".gitignore").write_text("*.o\n")
-    (recreated.folder / "build/old.o").touch()
-    check(recreated)
-
-
-def test_a_recreated_directory_is_detected_by_its_identity(recreated: WatchedWorkspace) -> None:
-    """Without an event of the directory itself too: its parent's listing has another directory of that name."""
-    recreate(recreated.folder / "build", lambda: scan_build(recreated))
-    (recreated.folder / "build/x").touch()
-    assert set(recreated.scanner.scan({""}).manifest) == {".gitignore", "build", "build/x"}
-
-
 def seen(step: Step) -> bool:
     """False for what changes the workspace itself, or a file without an event in a directory that is watched."""
     ignored = step.name == "hard_link" and str(step.args[1]).startswith("node_modules/")
@@ -153,20 +128,6 @@ def test_rules_of_a_missing_workspace_count_as_changed(watched: WatchedWorkspace
     assert watched.scanner.rules_unchanged([""])
     watched.folder.rename(watched.folder.with_name("aside"))
     assert not watched.scanner.rules_unchanged([""])
-
-
-def test_files_that_are_read_although_their_times_are_the_same() -> None:
-    """Files that events named; after missed events, all whose times were recent when they were read."""
-    written = WrittenFiles()
-    assert written.take() == frozenset()
-    written.add(Changes(frozenset({"a"}), frozenset({"a/f"})))
-    assert written.take() == {"a/f"}
-    assert written.take() == frozenset()
-    for missed in (Changes(rescan=True), Changes(written=frozenset(map(str, range(5000))))):
-        written.add(missed)
-        written.add(Changes(written=frozenset({"a/f"})))
-        assert written.take() is None
-    assert written.take() == frozenset()
 
 
 def test_reasons_for_a_full_scan() -> None:

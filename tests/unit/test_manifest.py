@@ -10,7 +10,6 @@ from syncd.model.entry import (
     ABSENT,
     ALL_BITS,
     EXECUTABLE,
-    WRITTEN_BACK_NS,
     YOUNG_NS,
     Entry,
     Kind,
@@ -18,7 +17,6 @@ from syncd.model.entry import (
     as_read,
     as_sent,
     same,
-    unknown,
 )
 from syncd.model.manifest import (
     Difference,
@@ -30,7 +28,6 @@ from syncd.model.manifest import (
     entry_changes,
     forget_stamps,
     in_archive_order,
-    not_written_back,
     sharing,
     without_digest,
     without_stamps,
@@ -77,29 +74,18 @@ def test_difference(before: dict[str, Entry], now: dict[str, Entry], expected: D
 
 
 @pytest.mark.parametrize(
-    ("age_ns", "kept", "written_back"),
-    [
-        (WRITTEN_BACK_NS + 1, True, True),
-        (WRITTEN_BACK_NS, True, False),
-        (YOUNG_NS + 1, True, False),
-        (YOUNG_NS, False, False),
-        (1, False, False),
-        (0, False, False),
-        (-5, False, False),
-    ],
+    ("age_ns", "kept"), [(YOUNG_NS + 1, True), (YOUNG_NS, False), (1, False), (0, False), (-5, False)]
 )
-def test_as_read(age_ns: int, *, kept: bool, written_back: bool) -> None:
-    """The stamp of a file with a time within the coarsest granularity, or in the future, is not kept."""
+def test_as_read(age_ns: int, *, kept: bool) -> None:
+    """The stamp of a file with a time of the last minute, or in the future, is not kept."""
     entry = as_read(replace(UNREAD, sent_digest=b"s"), b"d", OLD.ctime_ns + age_ns)
-    assert entry == replace(FILE, digest=b"d", stamp=OLD if kept else None, written_back=written_back)
+    assert entry == replace(FILE, digest=b"d", stamp=OLD if kept else None)
     assert as_read(replace(UNREAD, stamp=None), b"d", OLD.ctime_ns + age_ns) == replace(FILE, digest=b"d", stamp=None)
 
 
 def test_what_is_known_of_a_content_that_changed() -> None:
-    """Of a file that changed while it was read: what was sent of it; of one that is not known any more: nothing."""
-    whole = replace(FILE, written_back=True)
-    assert as_sent(whole, 9, b"s") == Entry(Kind.FILE, 0o644, 1, 9, sent_digest=b"s")
-    assert unknown(whole) == UNREAD
+    """What was sent of it, of one that changed while it was read."""
+    assert as_sent(FILE, 9, b"s") == Entry(Kind.FILE, 0o644, 1, 9, sent_digest=b"s")
 
 
 @pytest.mark.parametrize(
@@ -125,14 +111,6 @@ def test_what_is_known_of_a_content_that_changed() -> None:
 def test_two_entries_that_are_the_same(one: Entry, other: Entry, bits: int, *, expected: bool) -> None:
     """Times do not count, nor what nobody has read; of a mode the bits that are asked for."""
     assert (same(one, other, bits), same(other, one, bits)) == (expected, expected)
-
-
-def test_files_that_may_have_changed_without_events() -> None:
-    """Files whose stamps were kept, and that were not known to be written back when they were read."""
-    old = replace(FILE, written_back=True)
-    manifest = {"young": FILE, "old": old, "not read": UNREAD, "not kept": replace(FILE, stamp=None), "d": FOLDER}
-    assert not_written_back(manifest) == ["young"]
-    assert carry_over_digests(Manifest({"a": old}), Manifest({"a": UNREAD}))["a"].written_back
 
 
 def test_equal_directories_are_shared() -> None:
@@ -227,9 +205,7 @@ def test_paths_from_all_over() -> None:
 
 def test_stamps_that_are_forgotten() -> None:
     """All of them, or those of some paths; a directory that is then as in another manifest is that one's."""
-    tree = Manifest(
-        {"a": FOLDER, "a/f": replace(FILE, written_back=True), "b": FOLDER, "b/f": replace(FILE, stamp=None)}
-    )
+    tree = Manifest({"a": FOLDER, "a/f": FILE, "b": FOLDER, "b/f": replace(FILE, stamp=None)})
     bare = replace(FILE, stamp=None)
     found = without_stamps(tree)
     assert (found["a/f"], found["b/f"]) == (bare, bare)
