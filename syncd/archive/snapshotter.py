@@ -64,15 +64,6 @@ class ScanResult(Struct):
     difference: Difference
 
 
-class _UnreadableFile(Struct, frozen=True):
-    """A file that could not be read: full scan number `retry_at` reads it again. Each failure doubles `wait_scans`."""
-
-    entry: Entry
-    warning: SyncWarning
-    wait_scans: int
-    retry_at: int
-
-
 class Snapshotter:
     """Takes the snapshots of one workspace for one sandbox, and remembers the contents it has read.
 
@@ -106,7 +97,7 @@ class Snapshotter:
         self._name = name
         self._known = Manifest()
         self._scan_number = 0  # of the scanner's, the last one for this sandbox
-        self._unreadable_files: dict[str, _UnreadableFile] = {}
+        self._unreadable_files: dict[str, tuple[Entry, SyncWarning]] = {}
         # Files that hold a secret: while they are as before, no sync reads them again. Their warnings are not in
         # `warnings`, as they depend on the sandbox.
         self.secret_files: dict[str, tuple[Entry, Secret]] = {}
@@ -152,12 +143,15 @@ class Snapshotter:
         if baseline is not None:
             self._scanner.expect(baseline)
         self._guard.begin()
+        full_scans = self._scanner.full_scans
         scan = self._scanner.scan(to_scan())
+        if sync_mode is SyncMode.FORCED or self._scanner.full_scans > full_scans:
+            self._unreadable_files = {}  # a disk that is repaired changes no inode
         self._scan_number = self._scanner.scans
         confirmed = self._guard.missing_mounts() if sync_mode is SyncMode.FORCED else ()
         self._guard.check_mounts(scan, confirmed, other_bases)
         self.warnings, self._by_rules = scan.warnings, scan.left_out
-        self._exclude_known(scan, sync_mode)
+        self._exclude_known(scan)
         self.unread = scan.unread
         if sync_mode is not SyncMode.FORCED:
             self._guard.check(baseline or Manifest(), scan, self._existing_exclusions)
@@ -270,7 +264,7 @@ class Snapshotter:
                 "a .gitignore or .syncdignore file changed while the snapshot was taken", "another one is taken at once"
             )
         self._guard.check_vanished(manifest, sum(path not in packed.manifest for path in packed.follow_up))
-        self._add_unreadable(packed)
+        self._unreadable_files |= packed.unread
         self.unread |= packed.unread.keys() | packed.secret_files.keys()
         self.warnings = self.warnings + packed.warnings
         self.secret_files |= packed.secret_files
@@ -303,36 +297,19 @@ class Snapshotter:
         self._packer.drop_damaged()
         return self.pack(manifest)
 
-    def _exclude_known(self, scan: Scan, sync_mode: SyncMode) -> None:
-        """Remove files that hold a secret or cannot be read from the scan while they are as before.
-
-        A disk that is repaired changes no inode, so what cannot be read is also tried again when a retry is due.
-        """
+    def _exclude_known(self, scan: Scan) -> None:
+        """Remove files that hold a secret or could not be read from the scan while they are as before."""
         found = scan.manifest
         self.secret_files = {
             path: known for path, known in self.secret_files.items() if _is_as_before(found.get(path), known[0])
         }
         self._unreadable_files = {
-            path: known for path, known in self._unreadable_files.items() if _is_as_before(found.get(path), known.entry)
+            path: known for path, known in self._unreadable_files.items() if _is_as_before(found.get(path), known[0])
         }
-        waiting = {
-            path: known.warning
-            for path, known in self._unreadable_files.items()
-            if self._scanner.full_scans < known.retry_at and sync_mode is not SyncMode.FORCED
-        }
-        self.warnings += waiting.values()
-        for path in self.secret_files.keys() | waiting:
+        self.warnings += [warning for _, warning in self._unreadable_files.values()]
+        for path in self.secret_files.keys() | self._unreadable_files:
             del found[path]
             scan.unread.add(path)  # that a secret is found, rightly or not, deletes nothing in the sandbox
-
-    def _add_unreadable(self, packed: Packed) -> None:
-        before = self._unreadable_files
-        self._unreadable_files = {path: known for path, known in before.items() if path not in packed.manifest}
-        for path, (entry, warning) in packed.unread.items():
-            wait_scans = before[path].wait_scans * 2 if path in before else 1
-            self._unreadable_files[path] = _UnreadableFile(
-                entry, warning, wait_scans, self._scanner.full_scans + wait_scans
-            )
 
 
 def _is_as_before(now: Entry | None, before: Entry) -> bool:

@@ -10,9 +10,8 @@ the first visible change. `make` then
 5. sets the modes of directories, the deepest first, as one may become read-only.
 
 A path that is not as it was seen is left as it is. Owners, extended attributes and the times of directories are not
-kept. The gap between the last look and the rename is a few microseconds; where nothing is to be replaced there is none.
-
-Zeros of a file become holes, and copy_file_range(2) shares the blocks of large ones on btrfs and XFS.
+kept, nor are the holes of a sparse file. The gap between the last look and the rename is a few microseconds; where
+nothing is to be replaced there is none.
 """
 
 from __future__ import annotations
@@ -41,11 +40,6 @@ _TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR, 
 _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK_BYTES = 1 << 20
-_SHARED_FROM_BYTES = 1 << 20
-_SHARED_ALIGNMENT = 1 << 16  # larger than any block of a file system; blocks can be shared only at such offsets
-_ZEROS = bytes(_BLOCK_BYTES)
-# Not between these two files, or not on this kernel.
-_NOT_SHARED = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EBADF})
 _MOST_OPEN = 64
 _FLUSHED_TOGETHER = 8
 
@@ -449,37 +443,22 @@ def _rename_to_new(draft_folder: int, draft: str, parent: int, name: str) -> boo
 
 
 def copy_range(source: int, start: int, size_bytes: int, target: int) -> bytes:
-    """Copy so many bytes of `source` from `start` to the position of `target`, which is open for reading too.
+    """Copy so many bytes of `source` from `start` to the position of `target`, which is behind them then.
 
-    Returns the SHA-256 of the copied bytes; fewer are copied if the source ends. Afterwards the position is behind
-    them. Raises `OSError`.
+    Returns the SHA-256 of the copied bytes; fewer are copied if the source ends. Raises `OSError`.
     """
     digest = hashlib.sha256()
-    shift = os.lseek(target, 0, os.SEEK_CUR) - start
-    shares = size_bytes >= _SHARED_FROM_BYTES
     done, end = start, start + size_bytes
     while done < end and (block := os.pread(source, min(_BLOCK_BYTES, end - done), done)):
-        if not _ZEROS.startswith(block):
-            os.lseek(target, done + shift, os.SEEK_SET)
-            shared = _share(source, done, target, len(block)) if shares else 0
-            shares = shared > 0
-            if shares:
-                block = os.pread(target, shared, done + shift)  # it may have been changed since it was read
-            else:
-                _write_all(target, block)
+        _write_all(target, block)
         digest.update(block)
         done += len(block)
-    os.ftruncate(target, done + shift)
-    os.lseek(target, done + shift, os.SEEK_SET)
     return digest.digest()
 
 
 def append(source: int, size_bytes: int, target: int) -> tuple[int, bytes]:
-    """Copy an open file behind the position of `target`. Returns where it begins, and its SHA-256. Raises `OSError`."""
-    at = os.lseek(target, 0, os.SEEK_CUR)
-    if size_bytes >= _SHARED_FROM_BYTES:
-        at = os.lseek(target, -(-at // _SHARED_ALIGNMENT) * _SHARED_ALIGNMENT, os.SEEK_SET)
-    return at, copy_range(source, 0, size_bytes, target)
+    """Copy an open file to the position of `target`. Returns where it begins, and its SHA-256. Raises `OSError`."""
+    return os.lseek(target, 0, os.SEEK_CUR), copy_range(source, 0, size_bytes, target)
 
 
 def digest_of(descriptor: int) -> bytes:
@@ -489,16 +468,6 @@ def digest_of(descriptor: int) -> bytes:
         digest.update(block)
         left -= len(block)
     return digest.digest()
-
-
-def _share(source: int, start: int, target: int, count: int) -> int:
-    """Copy inside of the kernel, from `start` to the position of `target`; 0 if that is not possible."""
-    try:
-        return os.copy_file_range(source, target, count, start)
-    except OSError as failure:
-        if failure.errno not in _NOT_SHARED:
-            raise
-        return 0
 
 
 def _write_all(descriptor: int, block: bytes) -> None:
