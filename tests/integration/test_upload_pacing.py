@@ -21,7 +21,6 @@ from syncd.core.waiter import Interrupt, Waiter
 from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.upload_url import UploadUrl
-from tests.integration.sync_rig import Rig, rigged
 
 CLOCK = SystemClock()
 KIB = 1 << 10
@@ -192,20 +191,3 @@ def test_progress_counts_received_bytes(certificate: tuple[Path, Path] | None) -
     assert size_bytes // 10 < stalled_at < size_bytes // 2
     assert reported == sorted(reported)
     assert reported[-1] == archive_of(size_bytes).size_bytes
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with rigged(tmp_path) as rig:
-        rig.keys["sync"]["upload_limit_kib_per_second"] = 1
-        (rig.workspace / "noise").write_bytes(os.urandom(20 * KIB))
-        yield rig
-
-
-def test_the_limit_counts_for_how_long_a_url_must_last(rig: Rig) -> None:
-    """A URL that would expire before the limit lets the archive through is not used."""
-    rig.sync()
-    rig.clock.go_on(1_720)
-    (rig.workspace / "more").write_bytes(os.urandom(44 * KIB))
-    rig.sync()
-    assert rig.asked().count("upload-url") == 2

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.system.command import CLOCK, Running
+from tests.system.command import Running
 from tests.system.rig import Rig
 
 KEY = "sync.upload_limit_kib_per_second"
