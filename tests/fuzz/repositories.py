@@ -132,7 +132,8 @@ class HomeRepository:
         def is_excused(path: str) -> bool:
             return path in named or leave_out(path, False)
 
-        tip = leaves(self._top, name, self._prefix)
+        is_made = (self._top / ".git/refs/heads" / name).exists()  # not where the agent did nothing
+        tip = leaves(self._top, name, self._prefix) if is_made else {}
         for path in sorted(tip.keys() | there.keys()):
             entry = there.get(path, FOLDER)
             is_agents = live.model.agent.get(path) == entry and account.is_agents_own(path, entry)
@@ -144,7 +145,7 @@ class HomeRepository:
                 yield f"{path!r} is on the branch, and on neither side"
         if "changes are one commit" in text or not self._is_recorded(live):
             return  # the commits are named as what could not be fetched, or syncd does not know of them
-        made = {subject: commit_id for commit_id, subject, _ in listed(self._top, name)}
+        made = {subject: commit_id for commit_id, subject, _ in (listed(self._top, name) if is_made else ())}
         for commit_id, subject in _agents_commits(live.sandbox.workspace):
             self._checker.figures["commits on branches"] += 1
             if subject not in made:
