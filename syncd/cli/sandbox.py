@@ -13,13 +13,14 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.cli.config import change_config, with_value, without
+from syncd.cli.config import change_config, with_sandbox, without_sandbox
 from syncd.cli.daemon_client import order_daemon
 from syncd.cli.layout import aligned
 from syncd.cli.options import (
@@ -469,10 +470,10 @@ def add(name: str, sandbox_id: str | None, acquire: bool, config_file: str | Non
         raise click.UsageError(f"There is a sandbox named {name!r}; `syncd sandbox remove {name}` removes it.")
     if sandbox_id is not None:
         _refuse_known(config, sandbox_id)
-        change_config(path, lambda text: with_value(text, f"{table_of(name)}.id", sandbox_id))
+        keys: dict[str, Any] = {"id": sandbox_id}
     else:
-        lifetime_s = (config.sandboxes[MAIN].acquire or AcquireKeys()).ttl_seconds
-        change_config(path, lambda text: with_value(text, f"{table_of(name)}.acquire.ttl_seconds", lifetime_s))
+        keys = {"acquire": {"ttl_seconds": (config.sandboxes[MAIN].acquire or AcquireKeys()).ttl_seconds}}
+    change_config(path, partial(with_sandbox, name=name, keys=keys))
     click.echo(f"added {name}{f': {one_line(sandbox_id)}' if sandbox_id else ''}")
     if not _reload(config):
         click.echo(f"the next sync fills it: `syncd push --sandbox {name}{option_for(path)}`", err=True)
@@ -499,7 +500,7 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
         acquired, ours = admin.acquired, admin.ours
         if ours is not None and not _may_go(admin, ours, "remove", asks=not (yes or force), force=force):
             return
-        change_config(path, lambda text: without(text, table_of(name)))
+        change_config(path, partial(without_sandbox, name=name))
         if acquired is not None:  # before a daemon reads that: it would save once more what is saved
             with contextlib.suppress(OSError):
                 admin.store.save(None, [])

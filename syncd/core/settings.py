@@ -10,7 +10,7 @@ import ipaddress
 import os
 import re
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -339,32 +339,11 @@ def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
     return keys(**values)
 
 
-def unknown_key(key: str, known: Collection[str]) -> ConfigError:
-    """Return the error for a key that a command names, and that is none of these."""
-    meant = similar(key, known)
-    tables = ", ".join(dict.fromkeys(name.partition(".")[0] for name in known))
-    return ConfigError(
-        f"{shown_value(key)} is no key of the configuration",
-        f"did you mean {meant}?" if meant else f"name it as TABLE.KEY; tables are {tables}",
-    )
-
-
 def similar(word: str, known: Iterable[str]) -> str:
     """Return the word of these that was probably meant; empty if none is like it."""
     from difflib import get_close_matches  # noqa: PLC0415 - only when something was mistyped
 
     return next(iter(get_close_matches(word, list(known), 1)), "")
-
-
-def known_keys() -> dict[str, tuple[msgspec.structs.FieldInfo, Any]]:
-    """Return each key as `table.key`, in the file's order, with its field and its type."""
-    tables: dict[str, type[Struct]] = {**SECTIONS, "sandbox.acquire": AcquireKeys}
-    return {
-        f"{table}.{field.name}": (field, typing.get_type_hints(keys, include_extras=True)[field.name])
-        for table, keys in tables.items()
-        for field in msgspec.structs.fields(keys)
-        if f"{table}.{field.name}" not in tables
-    }
 
 
 def description(annotation: Any) -> str:

@@ -49,21 +49,6 @@ def test_configurations_are_offered_by_name(typed: str, names: list[str]) -> Non
     assert [item.value for item in others] == names
 
 
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [
-        ("config get sync.de", ["sync.debounce_seconds"]),
-        ("config set sandbox.acquire.t", ["sandbox.acquire.ttl_seconds"]),
-        ("config set sandbox.deletions ", ["keep", "mirror", "reset"]),
-        ("config set sync.history_paths f", ["false"]),
-        ("config set sync.debounce_seconds ", []),
-    ],
-)
-def test_keys_and_their_values_are_offered(typed: str, offered: list[str]) -> None:
-    """A key by its whole name, a value where it is one of a few."""
-    assert sorted(item.value for item in _completed(typed)) == offered
-
-
 def _below(words: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     yield words, command
     if isinstance(command, click.Group):

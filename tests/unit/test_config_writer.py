@@ -1,4 +1,4 @@
-"""Keys and tables are set and removed in a configuration's text: all else stays as a person wrote it."""
+"""The table of a sandbox is added to a configuration and cut out of it: all else stays as a person wrote it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import os
 import stat
 import threading
 import tomllib
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.cli.config import change_config, with_value, without
+from syncd.cli.config import change_config, with_sandbox, without_sandbox
 from syncd.cli.options import shipped
 from syncd.core.errors import ConfigError
 
@@ -23,109 +21,95 @@ TEXT = """\
 # mine
 [workspace]
 path = "/a b"   # where it is
-ignore = [  # three
+
+[sandbox]
+id = 'box'
+
+# the blue one
+[sandboxes.blue]  # its table
+id = "b"
+setup = [  # three
   "x", # ] no end
   '[y]',
 ]
-
-[sync]
-# debounce_seconds = 1.0
 on_synced = [\"\"\"a
-[not.a.table]
+# not a comment
 b = 1\"\"\"]
+# acquire.ttl_seconds = 60
+
+  [sandboxes.blue.acquire]
+ttl_seconds = 60
+
 # the last words
-[sandbox]
-id = 'box'
-acquire.ttl_seconds = 60
+[sandboxes.blue-2]
+id = 'c'
+# the end
 """
+ADDED = '\n[sandboxes.red]\nid = "q\\"\\u007f"\n'
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "before", "after"),
-    [
-        ("workspace.path", "/c", '"/a b"   #', '"/c"   #'),
-        ("workspace.ignore", ("z",), TEXT[TEXT.index("[  #") : TEXT.index("\n\n")], '["z"]'),
-        ("sync.debounce_seconds", 2.5, "_seconds = 1.0\n", "_seconds = 1.0\ndebounce_seconds = 2.5\n"),
-        ("sync.rescan_minutes", 5, '1"""]\n', '1"""]\nrescan_minutes = 5\n'),
-        ("sandbox.acquire.ttl_seconds", 90, "= 60", "= 90"),
-        ("sandbox.acquire.servers", ["git"], "= 60\n", '= 60\nacquire.servers = ["git"]\n'),
-        ("retry.first_delay_seconds", 1, "= 60\n", "= 60\n\n[retry]\nfirst_delay_seconds = 1\n"),
-        ("sandboxes.a-b.id", 'q"\x7f', "= 60\n", '= 60\n\n[sandboxes.a-b]\nid = "q\\"\\u007f"\n'),
-    ],
-)
-def test_a_key_is_set(key: str, value: Any, before: str, after: str) -> None:
-    """In its place, behind a line that has it as a comment, at its table's end, or in a new table."""
-    assert TEXT.count(before) == 1
-    assert with_value(TEXT, key, value) == TEXT.replace(before, after)
-    windows = with_value(TEXT.replace("\n", "\r\n"), key, value)
-    assert "\n" not in windows.replace("\r\n", "")
-    assert tomllib.loads(windows) == tomllib.loads(with_value(TEXT, key, value))
+def test_a_sandbox_is_added() -> None:
+    """Its table is behind all else, of which nothing changes."""
+    assert with_sandbox(TEXT, "red", {"id": 'q"\x7f'}) == TEXT + ADDED
+    assert with_sandbox("[sandbox]", "red", {"id": 'q"\x7f'}) == f"[sandbox]\n{ADDED}"
+    acquired = with_sandbox(TEXT, "red", {"acquire": {"ttl_seconds": 60}})
+    assert acquired == f"{TEXT}\n[sandboxes.red]\nacquire.ttl_seconds = 60\n"
 
 
-@pytest.mark.parametrize(
-    ("key", "before", "after"),
-    [
-        ("workspace.ignore", TEXT[TEXT.index("ignore") : TEXT.index("\n[sync]")], ""),
-        ("sync", TEXT[TEXT.index("[sync]") : TEXT.index("# the last")], ""),
-        ("sandbox", TEXT[TEXT.index("[sandbox]") :], ""),
-        ("sandbox.acquire", "acquire.ttl_seconds = 60\n", ""),
-    ],
-)
-def test_a_key_or_a_table_is_removed(key: str, before: str, after: str) -> None:
-    """With what is below it, and the comments in it; those after it stay."""
-    assert without(TEXT, key) == TEXT.replace(before, after)
+def test_a_sandbox_is_removed() -> None:
+    """With what is below it; comments before, between and after its tables stay."""
+    begin, second, end = (TEXT.index(each) for each in ("[sandboxes.blue]", "\n  [sandboxes", "\n# the last"))
+    between = "# acquire.ttl_seconds = 60\n"
+    assert without_sandbox(TEXT, "blue") == TEXT[:begin] + between + TEXT[end:]
+    assert second > TEXT.index(between)
+    assert without_sandbox(TEXT, "blue-2") == TEXT.replace("[sandboxes.blue-2]\nid = 'c'\n", "")
+    windows = without_sandbox(TEXT.replace("\n", "\r\n"), "blue")
+    assert tomllib.loads(windows) == tomllib.loads(without_sandbox(TEXT, "blue"))
 
 
 def test_what_was_added_is_removed_again() -> None:
     """A table among others leaves no trace."""
     for text in (TEXT, shipped("config.example.toml")):
-        added = with_value(with_value(text, "sandboxes.one.id", "a"), "sandboxes.two.id", "b")
-        assert without(without(added, "sandboxes.one"), "sandboxes.two") == text
+        added = with_sandbox(with_sandbox(text, "one", {"id": "a"}), "two", {"acquire": {"ttl_seconds": 60}})
+        assert without_sandbox(without_sandbox(added, "one"), "two") == text
 
 
 @pytest.mark.parametrize(
-    ("change", "text", "key"),
+    "text",
     [
-        (without, "sandbox = {id = 'x', region = 'us'}", "sandbox.id"),
-        (partial(with_value, value="y"), "sandbox = {id = 'x'}", "sandbox.region"),
-        (partial(with_value, value="y"), "[sandbox]\nid = 'x'", "sandbox.id.more"),
-        (partial(with_value, value="y"), "[a]", "a"),
-        (partial(with_value, value="y"), "[a", "b.c"),
+        "sandboxes = {red = {id = 'x'}}",
+        "[sandboxes]\nred.id = 'x'",
+        "sandboxes.red.id = 'x'",
+        '["sandboxes"."red"]\nid = "x"',
+        "[sandboxes.red]\nsetup = [\n['x'],\n]",
+        '[sandboxes.red]\nid = \'x\'\n[workspace]\npath = """\n[sandboxes.red]\n"""',
+        "[sandboxes.blue]\nid = 'x'",
+        "sandboxes = 1",
+        "[sandboxes.red",
     ],
 )
-def test_what_cannot_be_changed_is_refused(change: Callable[[str, str], str], text: str, key: str) -> None:
-    """A form that the writer does not know, a key where a value is, a key where a table is, and what is no TOML."""
-    with pytest.raises(ConfigError, match="syncd config edit"):
-        change(text, key)
+def test_what_cannot_be_cut_out_is_refused(text: str) -> None:
+    """A form that only a person can change, lines that look like the table, none, and what is no TOML."""
+    with pytest.raises(ConfigError, match=r"cannot be cut out of the file as it is written: .*`syncd config edit`"):
+        without_sandbox(text, "red")
 
 
-@given(
-    st.dictionaries(
-        st.text(min_size=1, max_size=3, alphabet="ab-\"'. é"),
-        st.dictionaries(
-            st.text(min_size=1, max_size=3, alphabet="xy\n#[="),
-            st.one_of(st.text(max_size=8, alphabet="\"'\\\n#[]{}=a"), st.integers(0, 9), st.lists(st.text(max_size=2))),
-            max_size=3,
-        ),
-        max_size=3,
-    )
+@pytest.mark.parametrize(
+    "text", ["[sandboxes.red]", "[sandboxes]\nred.id = 'x'", "sandboxes = {}", "sandboxes = 1", "[sandboxes"]
 )
-def test_any_value_comes_back(tables: dict[str, dict[str, Any]]) -> None:
-    """Whatever is set is what a reader finds, and what is removed is gone."""
-    text, wanted = "", {name: keys for name, keys in tables.items() if keys}
-    quoted = {name: '"' + name.replace("\\", r"\\").replace('"', r"\"") + '"' for name in tables}
-    for name, keys in wanted.items():
-        for key, value in keys.items():
-            text = with_value(text, f"{quoted[name]}.{as_key(key)}", value)
-    assert tomllib.loads(text) == wanted
-    for name in wanted:
-        text = without(text, quoted[name])
-    assert tomllib.loads(text) == {}
+def test_what_cannot_be_added_is_refused(text: str) -> None:
+    """A table that is there, a form to which none can be appended, and what is no TOML."""
+    with pytest.raises(ConfigError, match=r"cannot be added to the file as it is written: .*`syncd config edit`"):
+        with_sandbox(text, "red", {"id": "x"})
 
 
-def as_key(name: str) -> str:
-    """Return the name as a quoted key."""
-    return '"' + name.replace("\n", r"\n") + '"'
+@given(st.text(max_size=12, alphabet="\"'\\\n#[]{}=a. \x7f"), st.sampled_from(["", "\n", "\n# the end", "\n\n"]))
+def test_any_value_comes_back(value: str, end: str) -> None:
+    """Whatever id is added is what a reader finds, and what is removed is gone."""
+    text = f"[sandbox]\nid = 'x'{end}"
+    added = with_sandbox(text, "red", {"id": value})
+    assert tomllib.loads(added)["sandboxes"] == {"red": {"id": value}}
+    assert without_sandbox(added, "red").rstrip("\n") == text.rstrip("\n")
 
 
 @pytest.fixture
@@ -139,36 +123,36 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "config.toml"
 
 
+RED = partial(with_sandbox, name="red", keys={"id": "y"})
+
+
 def test_the_file_keeps_its_mode_and_its_link(file: Path) -> None:
     """It is another file of the same name, with the old mode, and nothing is left beside it."""
-    config = change_config(str(file), lambda text: with_value(text, "sync.rescan_minutes", 5))
-    assert config.sync.rescan_minutes == 5
+    assert list(change_config(str(file), RED).sandboxes) == ["main", "red"]
     assert file.is_symlink()
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
-    assert file.read_text().endswith("\n[sync]\nrescan_minutes = 5\n")
+    assert file.read_text().endswith('\n[sandboxes.red]\nid = "y"\n')
     assert os.listdir(file.resolve().parent) == ["it.toml"]
 
 
 def test_what_is_not_valid_is_not_written(file: Path) -> None:
     """The file is as before."""
     before = file.read_bytes()
-    with pytest.raises(ConfigError, match="rescan_minutes"):
-        change_config(str(file), lambda text: with_value(text, "sync.rescan_minutes", "often"))
+    with pytest.raises(ConfigError, match="'main' has that sandbox"):
+        change_config(str(file), partial(with_sandbox, name="red", keys={"id": "x"}))
     assert file.read_bytes() == before
 
 
 def test_two_changes_at_once(file: Path) -> None:
     """The second one waits for the first one, and neither is lost."""
-    second = threading.Thread(
-        target=change_config, args=(str(file), partial(with_value, key="retry.max_delay_seconds", value=7))
-    )
+    second = threading.Thread(target=change_config, args=(str(file), RED))
 
     def first(text: str) -> str:
         second.start()
         second.join(0.5)  # it is to be waiting still
         assert second.is_alive()
-        return with_value(text, "retry.first_delay_seconds", 7)
+        return with_sandbox(text, "blue", {"id": "z"})
 
     change_config(str(file), first)
     second.join()
-    assert tomllib.loads(file.read_text())["retry"] == {"first_delay_seconds": 7, "max_delay_seconds": 7}
+    assert tomllib.loads(file.read_text())["sandboxes"] == {"blue": {"id": "z"}, "red": {"id": "y"}}
