@@ -186,7 +186,7 @@ def _removed_by_hand(several: Several) -> None:
 
 
 def _saved_of_red(several: Several) -> list[list[str]]:
-    rows = several.json("saved", "list")["saved"]
+    rows = several.json("saved")["saved"]
     return [row["paths"] for row in rows if (row["sandbox"], row["why"]) == ("red", "sandbox-ended")]
 
 
