@@ -33,6 +33,7 @@ from syncd.cli.options import (
 )
 from syncd.cli.output import home_relative, print_path
 from syncd.core.config_file import flat, layered, load_config, parse_toml, read_managed
+from syncd.core.directories import default_key_file
 from syncd.core.durable_file import rewrite
 from syncd.core.errors import ConfigError, NeedsPerson, Stop, SyncdError
 from syncd.core.settings import MAIN, SECTIONS, Config, table_of
@@ -66,17 +67,18 @@ def with_sandbox(text: str, name: str, keys: Mapping[str, Any]) -> str:
 def without_sandbox(text: str, name: str) -> str:
     """The text of a configuration without the table of this sandbox, and those below it. Raises `ConfigError`.
 
-    A table ends with its last line that is not empty and no comment.
+    A table ends with its last line that is not empty and no comment; lines such as `sandboxes.NAME.id = "x"` go too.
     """
-    table = table_of(name)
-    heading, left_out, line = rf"[ \t]*\[{re.escape(table)}[.\]].*\n", r"[ \t\r]*(?:#.*)?\n", r"[ \t]*[^\s#\[].*\n"
-    cut = re.compile(rf"^\n?{heading}(?:(?:{left_out})*{line})*", re.MULTILINE)
+    table, left_out, line = re.escape(table_of(name)), r"[ \t\r]*(?:#.*)?\n", r"[ \t]*[^\s#\[].*\n"
+    in_brackets, dotted = rf"\n?[ \t]*\[{table}[.\]].*\n(?:(?:{left_out})*{line})*", rf"[ \t]*{table}\..*\n"
+    cut = re.compile(rf"^(?:{in_brackets}|{dotted})", re.MULTILINE)
     changed = cut.sub("", _whole_lines(text))
     with suppress(ValueError):
         (had, before), (has, after) = _sandbox_and_rest(text, name), _sandbox_and_rest(changed, name)
         if had is not None and (has, after) == (None, before):
             return changed
-    raise ConfigError(f"[{table}] cannot be cut out of the file as it is written", "remove it with `syncd config edit`")
+    what = f"[{table_of(name)}] cannot be cut out of the file as it is written"
+    raise ConfigError(what, "remove it with `syncd config edit`")
 
 
 def _whole_lines(text: str) -> str:
@@ -180,7 +182,7 @@ def show(config_file: str | None) -> None:
 
 
 def _shown(key: str, value: Any) -> str:
-    if key.endswith(_KEY_FILE) and not os.path.lexists(os.path.expanduser(value)):
+    if key.endswith(_KEY_FILE) and value != default_key_file(os.environ) and not os.path.lexists(value):
         value = _HIDDEN
     with suppress(SyncdError):
         return toml(value, key)
@@ -188,7 +190,7 @@ def _shown(key: str, value: Any) -> str:
 
 
 def _origin(key: str) -> str:
-    """Where a value is from that the file does not have."""
+    """The source of a value that the file does not have."""
     return "as in [sandbox]" if key.startswith("sandboxes.") and ".acquire." not in key else "default"
 
 

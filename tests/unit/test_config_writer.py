@@ -63,6 +63,8 @@ def test_a_sandbox_is_removed() -> None:
     assert without_sandbox(TEXT, "blue") == TEXT[:begin] + between + TEXT[end:]
     assert second > TEXT.index(between)
     assert without_sandbox(TEXT, "blue-2") == TEXT.replace("[sandboxes.blue-2]\nid = 'c'\n", "")
+    dotted = "sandboxes.red.id = 'x'\nsandboxes.red.acquire.ttl_seconds = 60\n"
+    assert without_sandbox(dotted + TEXT, "red") == TEXT
     windows = without_sandbox(TEXT.replace("\n", "\r\n"), "blue")
     assert tomllib.loads(windows) == tomllib.loads(without_sandbox(TEXT, "blue"))
 
@@ -79,7 +81,6 @@ def test_what_was_added_is_removed_again() -> None:
     [
         "sandboxes = {red = {id = 'x'}}",
         "[sandboxes]\nred.id = 'x'",
-        "sandboxes.red.id = 'x'",
         '["sandboxes"."red"]\nid = "x"',
         "[sandboxes.red]\nsetup = [\n['x'],\n]",
         '[sandboxes.red]\nid = \'x\'\n[workspace]\npath = """\n[sandboxes.red]\n"""',
