@@ -92,8 +92,8 @@ def _sandbox_and_rest(text: str, name: str) -> tuple[Any, dict[str, Any]]:
     return sandboxes.pop(name, None) if isinstance(sandboxes, dict) else None, tables
 
 
-def change_config(path: str, change: Callable[[str], str]) -> Config:
-    """Replace the file's text by what `change` makes of it, checked before, and return the new configuration.
+def change_config(path: str, change: Callable[[str], str]) -> None:
+    """Replace the file's text by what `change` makes of it, once that is checked.
 
     The file's mode and owner stay, and so does a link to it. Of two changes at once, the second one is made to what the
     first one wrote. Raises `ConfigError`; then the file is as before.
@@ -105,7 +105,7 @@ def change_config(path: str, change: Callable[[str], str]) -> Config:
             fcntl.flock(folder, fcntl.LOCK_EX)
             before = read_text(path)
             after = change(before)
-            config = checked(_parsed(after), path)
+            checked(_parsed(after), path)
             if after != before:
                 os.close(os.open(real, os.O_WRONLY | os.O_CLOEXEC))  # what is read-only is not to be changed
                 rewrite(real, after.encode())
@@ -113,7 +113,6 @@ def change_config(path: str, change: Callable[[str], str]) -> Config:
             os.close(folder)
     except OSError as failure:
         raise ConfigError(f"{path} cannot be written ({failure.strerror})", "let your user write it") from None
-    return config
 
 
 def checked(raw: dict[str, Any], path: str) -> Config:

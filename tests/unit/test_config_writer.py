@@ -129,7 +129,7 @@ RED = partial(with_sandbox, name="red", keys={"id": "y"})
 
 def test_the_file_keeps_its_mode_and_its_link(file: Path) -> None:
     """It is another file of the same name, with the old mode, and nothing is left beside it."""
-    assert list(change_config(str(file), RED).sandboxes) == ["main", "red"]
+    change_config(str(file), RED)
     assert file.is_symlink()
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
     assert file.read_text().endswith('\n[sandboxes.red]\nid = "y"\n')
