@@ -37,11 +37,9 @@ class Shifts:
 def _run_shifted(shifts: str, alarm: str, args: list[str]) -> None:
     """Run `python -m syncd ARGS` with shifted clocks."""
     shifted = Shifts(shifts)
-    boottime_s, wall_s = SystemClock.boottime_s, SystemClock.wall_s
+    boottime_s, wall_s = SystemClock.boottime_s, time.time  # noqa: TID251 - to shift it
     SystemClock.boottime_s = lambda self: boottime_s(self) + shifted.boottime  # type: ignore[method-assign]
-    SystemClock.wall_s = lambda self: wall_s(self) + shifted.wall  # type: ignore[method-assign]
-    real_s = time.time  # noqa: TID251 - to shift it
-    time.time = lambda: real_s() + shifted.wall  # noqa: TID251 - which gzip asks
+    time.time = lambda: wall_s() + shifted.wall  # noqa: TID251 - which gzip asks too
     suspend_detector._never_ending_timer = lambda: os.open(alarm, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     sys.argv = ["syncd", *args]
     runpy.run_module("syncd", run_name="__main__", alter_sys=True)
