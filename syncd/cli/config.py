@@ -29,7 +29,6 @@ from syncd.cli.options import (
     config_option,
     config_path,
     configured,
-    option_for,
 )
 from syncd.cli.output import home_relative, print_path
 from syncd.core.config_file import flat, layered, load_config, parse_toml, read_managed
@@ -153,10 +152,7 @@ _HIDDEN = "…"  # where no such file is: some write the key in the place of its
 @config_option
 @click.pass_context
 def command(context: click.Context, config_file: str | None) -> None:
-    """Show the configuration, or edit it.
-
-    A running daemon reads it anew at `syncd reload`.
-    """
+    """Show the configuration, or edit it."""
     # `syncd config --config FILE edit`: given before the subcommand, the option is that one's default.
     context.default_map = {name: {"config_file": config_file} for name in command.commands}
     if context.invoked_subcommand is None:
@@ -203,7 +199,10 @@ def path_(config_file: str | None) -> None:
 @command.command("edit")
 @config_option
 def edit(config_file: str | None) -> None:
-    """Open the configuration file in $VISUAL or $EDITOR; it is replaced once what was written is valid."""
+    """Open the configuration file in $VISUAL or $EDITOR; it is replaced once what was written is valid.
+
+    A running daemon reads it anew then.
+    """
     path = config_path(config_file)
     before = read_text(path)
     folder, name = os.path.split(os.path.realpath(path))
@@ -234,7 +233,8 @@ def edit(config_file: str | None) -> None:
         if is_done or read_text(draft) == before:
             os.unlink(draft)
     click.echo(f"wrote {home_relative(path)}")
-    _tell_daemon(path)
+    if _reload(config_of_daemon(path)):
+        click.echo("the daemon reads it anew")
 
 
 def _edits_again() -> bool:
@@ -266,11 +266,11 @@ def _open_editor(path: str, before: str) -> None:
         raise NeedsPerson(f"the editor {named!r} ended with {code}", f"nothing was changed{written}")
 
 
-def _tell_daemon(path: str) -> None:
-    if config_of_daemon(path) is not None:
-        click.echo(
-            f"the daemon goes on with what it read before: `syncd reload{option_for(path)}` has it read this", err=True
-        )
+def _reload(*known: Config | None) -> bool:
+    """Have the daemon of one of these configurations read its file anew; False if none runs."""
+    from syncd.cli.daemon_client import order_daemon  # noqa: PLC0415 - for what was changed alone
+
+    return any(order_daemon(each, {"do": "reload"}) for each in known if each is not None)
 
 
 @click.command("reload")
@@ -280,14 +280,12 @@ def reload(config_file: str | None) -> None:
 
     It is checked first: a bad one is refused with its reason, and the daemon goes on with the old one.
     """
-    from syncd.cli.daemon_client import order_daemon  # noqa: PLC0415 - for this command alone
     from syncd.daemon.build import selection_of  # noqa: PLC0415
 
     config = configured(config_file)
     selection_of(config, os.environ)
     # The daemon that has this file may have another workspace until it reads it; its status escapes odd paths.
-    known = config_of_daemon(config_path(config_file)), config
-    if any(order_daemon(each, {"do": "reload"}) for each in known if each is not None):
+    if _reload(config_of_daemon(config_path(config_file)), config):
         click.echo("the daemon reads its configuration anew")
     else:
         click.echo("no daemon is running; the next one reads it")
