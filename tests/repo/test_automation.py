@@ -61,9 +61,13 @@ def test_nothing_outlives_a_run(end: signal.Signals | None) -> None:
     with run:
         assert run.stdout is not None
         assert run.stdout.readline() == b"started\n"
+        assert run.stdin is not None
         if end:
             run.send_signal(end)
-        run.communicate(timeout=60)  # to the end of its output, which whoever is left would hold open
+        else:
+            run.stdin.close()
+        run.stdout.read()  # to the end of its output, which whoever is left would hold open
+        run.wait(60)
     assert run.returncode == (-end if end else 3)
 
 
