@@ -45,7 +45,7 @@ Shape = TypeVar("Shape")
 class Profile(Struct, frozen=True, forbid_unknown_fields=True):
     """The differences that a service may have from what syncd assumes of it; the defaults are what it assumes.
 
-    `python -m tests.conformance` finds out those of a service, and writes such a profile.
+    `python -m tools.conformance` finds out those of a service, and writes such a profile.
 
     An `extraction` as of `tar` skips what cannot be placed and fails at the end; as of `python`'s tarfile it writes
     through links and ends at the first failure; a `whole` one that fails changes nothing. Further executions than

@@ -16,11 +16,11 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.bench.measure import REPO, lacks
-from tests.bench.peer import true_within
 from tests.history.checker import HOME, THERE, History, Step
 from tests.history.peers import CLOCK, TOOLS, Tool, files, running, syncd
 from tests.history.writer import SLOTS, found_in, values_in
+from tools.bench.measure import REPO, lacks
+from tools.bench.peer import true_within
 
 
 def recorded(tool: Tool, folder: Path, seconds: float, seed: int, pause_s: float) -> History:

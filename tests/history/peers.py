@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench import tools
-from tests.bench.peer import Ground, Peer, Running, started
 from tests.emulator import Emulator
 from tests.system.rig import CLOCK, DEFAULTS, KEY, Rig
+from tools.bench import tools
+from tools.bench.peer import Ground, Peer, Running, started
 
 # If the tool did what it was asked for, None if it was killed; and the paths for which it did not.
 Answer = tuple[bool | None, tuple[str, ...]]

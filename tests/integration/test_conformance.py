@@ -14,12 +14,12 @@ import msgspec
 import pytest
 
 from syncd.emulator.sandbox import Profile
-from tests.conformance.rows import ROWS, Trial, found
-from tests.conformance.service import Service
 from tests.emulator import Emulator
+from tools.conformance.rows import ROWS, Trial, found
+from tools.conformance.service import Service
 
 REPO = Path(__file__).parents[2]
-PROFILES = REPO / "tests/conformance/profiles"
+PROFILES = REPO / "tools/conformance/profiles"
 KEY = "key-of-the-probe"
 DIFFER = {
     "as-assumed": [],
@@ -40,7 +40,7 @@ def probe(emulator: Emulator, folder: Path, *more: str) -> subprocess.Popen[str]
     """Start the probe, which writes its profile into this folder."""
     key = folder / "key"
     key.write_text(f"{KEY}\n")
-    command = [sys.executable, "-m", "tests.conformance", "--api-key-file", str(key), "--base-url", emulator.base_url]
+    command = [sys.executable, "-m", "tools.conformance", "--api-key-file", str(key), "--base-url", emulator.base_url]
     command += ["--profile", str(folder / "profile.json"), "--pause", "1", "--long", "1", *more]
     return subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -38,7 +38,7 @@ BATCH = 6
 SEEDS = [seed for seed in range(128) if seed % 8 < 4]
 # The fourth is as assumed, as in all other tests.
 PROFILES = [
-    Path(__file__).parents[1] / f"conformance/profiles/{name}.json" for name in ("lenient", "replaces", "strict")
+    Path(__file__).parents[2] / f"tools/conformance/profiles/{name}.json" for name in ("lenient", "replaces", "strict")
 ]
 RETRYING, COMMANDS = 17, 13  # a seed with kills, and waits of random length; one with commands
 

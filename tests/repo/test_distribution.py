@@ -41,6 +41,7 @@ NEEDED_BY_TESTS = (
     "packaging/wheelhouse",
     "pyproject.toml",
     "tests/conftest.py",
+    "tools/reference/facts.py",
 )
 
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from tests.reference.errors import subject_of
-from tests.reference.messages import WARNING, Message, messages
+from tools.reference.errors import subject_of
+from tools.reference.messages import WARNING, Message, messages
 
 _USAGE, _PERSON = "2", "78"
 
@@ -19,7 +19,7 @@ def _at(found: list[Message]) -> list[str]:
 def test_they_are_found() -> None:
     """Those that a user meets first are there, with their remedies, and what a helper function is told."""
     found = {each.what: each.remedy for each in messages()}
-    remedy = "tests/reference/messages.py: find the calls of syncd/core/errors.py again, or name the new words here"
+    remedy = "tools/reference/messages.py: find the calls of syncd/core/errors.py again, or name the new words here"
     assert found["no configuration file at <path>"] == "run `syncd init`, or name one with --config", remedy
     assert found["the workspace '<path>' was replaced by a link"].startswith("bring it back"), remedy
     assert len(found) > 150, remedy

@@ -8,12 +8,22 @@ from collections.abc import Iterator
 
 from tests.repo.sources import REPO, sources
 
-EVERYTHING = (*sources("syncd"), *sources("tests"))
+EVERYTHING = (*sources("syncd"), *sources("tests"), *sources("tools"))
 # Written apart, so that this file does not hold what it looks for.
 LEFT_OPEN = re.compile("|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X")))
 # The service manager is a thing of its own: it is what systemd calls itself.
 NAMELESS = re.compile(r"(^|_)(utils?|helpers?|(?<!service_)managers?|misc|common)\.py$")
-WRITTEN = ("*.md", "*.toml", "*.txt", ".ci/*", "docs/**/*", "systemd/*", "syncd/**/*.py", "tests/**/*.py")
+WRITTEN = (
+    "*.md",
+    "*.toml",
+    "*.txt",
+    ".ci/*",
+    "docs/**/*",
+    "systemd/*",
+    "syncd/**/*.py",
+    "tests/**/*.py",
+    "tools/**/*.py",
+)
 
 
 def test_it_says_why_it_exists() -> None:

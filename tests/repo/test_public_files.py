@@ -8,7 +8,7 @@ from pathlib import Path
 
 import syncd
 from syncd.core.errors import ExitCode
-from tests.reference.facts import verbs
+from tools.reference.facts import verbs
 
 
 def test_the_changelog_has_this_version(repo: Path) -> None:
@@ -28,11 +28,17 @@ def test_every_dependency_is_documented(repo: Path) -> None:
     assert named == wanted, "CONTRIBUTING.md, Dependencies: give each library of pyproject.toml its row"
 
 
-def test_the_map_has_every_folder_of_tests(repo: Path) -> None:
-    """Each folder of tests has one line in the map, and each line has its folder."""
-    listed = re.findall(r"^\| `tests/(\w+)` \| \w", (repo / "docs/architecture.md").read_text("utf-8"), re.MULTILINE)
-    folders = sorted(path.name for path in (repo / "tests").iterdir() if any(path.glob("*.py")))
-    assert sorted(listed) == folders, "docs/architecture.md: give each folder of tests its row"
+def test_the_map_has_every_folder_of_tests_and_tools(repo: Path) -> None:
+    """Each folder of tests or a tool has one line in the map, and each line has its folder."""
+    text = (repo / "docs/architecture.md").read_text("utf-8")
+    listed = re.findall(r"^\| `((?:tests|tools)/\w+)` \| \w", text, re.MULTILINE)
+    folders = [
+        f"{each}/{path.name}"
+        for each in ("tests", "tools")
+        for path in (repo / each).iterdir()
+        if any(path.glob("*.py"))
+    ]
+    assert sorted(listed) == sorted(folders), "docs/architecture.md: give each folder of tests and each tool its row"
 
 
 def test_the_readme_has_the_two_commands(repo: Path) -> None:
@@ -50,7 +56,7 @@ def test_the_documents_name_only_what_is_there(repo: Path) -> None:
     ]
     for page in pages:
         for path in set(
-            re.findall(r"`((?:tests|syncd|systemd|packaging|docs|\.ci)/[\w./@-]+)`", page.read_text("utf-8"))
+            re.findall(r"`((?:tests|tools|syncd|systemd|packaging|docs|\.ci)/[\w./@-]+)`", page.read_text("utf-8"))
         ):
             assert "NAME" in path or (repo / path).exists(), f"{page.name}: {path} is not there: name what is"
 

@@ -13,10 +13,10 @@ import pytest
 
 from syncd.cli.commands import COMMANDS, cli
 from syncd.core.errors import ExitCode
-from tests.reference.__main__ import MADE
-from tests.reference.facts import ENVIRONMENT, EXAMPLES, SIGNALS, ceiling_keys, common_options, keys, own_options, verbs
-from tests.reference.manual import manual, text
 from tests.repo.sources import sources
+from tools.reference.__main__ import MADE
+from tools.reference.facts import ENVIRONMENT, EXAMPLES, SIGNALS, ceiling_keys, common_options, keys, own_options, verbs
+from tools.reference.manual import manual, text
 
 # Variables that the machine sets, or that a process sets for its own children: no user sets them for syncd.
 _NOT_FOR_PEOPLE = {
@@ -44,14 +44,14 @@ _READ = re.compile(r"environ(?:ment)?(?:\.get\(|\[)\"([A-Z][A-Z_]+)\"|getenv\(\"
 
 @pytest.mark.parametrize("path", MADE)
 def test_it_is_what_the_program_is(repo: Path, path: str) -> None:
-    """Both files are as `python -m tests.reference` would write them now."""
-    assert (repo / path).read_text("utf-8") == MADE[path](), f"{path}: run: python -m tests.reference"
+    """Both files are as `python -m tools.reference` would write them now."""
+    assert (repo / path).read_text("utf-8") == MADE[path](), f"{path}: run: python -m tools.reference"
 
 
 def test_nothing_is_left_out(repo: Path) -> None:
     """Every verb, every option and every key is on the page."""
     page = (repo / "docs/reference.md").read_text("utf-8")
-    remedy = "tests/reference: have each verb, option and key written to docs/reference.md"
+    remedy = "tools/reference: have each verb, option and key written to docs/reference.md"
     assert {verb.path.split()[1] for verb in verbs()} == set(COMMANDS), remedy
     expected = [
         *(f"\n### {verb.path}\n" for verb in verbs()),
@@ -67,7 +67,7 @@ def test_each_signal_has_its_row(repo: Path) -> None:
     """The table has the signals that the daemon handles, and no others."""
     handled = set(re.findall(r"signal\.(SIG\w+): ", (repo / "syncd/daemon/signals.py").read_text("utf-8")))
     listed = {name for names, _ in SIGNALS for name in names.split(", ")}
-    assert listed == handled, "tests/reference/facts.py: give SIGNALS the rows of syncd/daemon/signals.py"
+    assert listed == handled, "tools/reference/facts.py: give SIGNALS the rows of syncd/daemon/signals.py"
 
 
 def test_every_variable_is_documented() -> None:
@@ -75,7 +75,7 @@ def test_every_variable_is_documented() -> None:
     read = {name for source in sources("syncd") for pair in _READ.findall(source.text) for name in pair if name}
     assert "KLAVIS_API_KEY" in read
     unknown = read - {name for name, _ in ENVIRONMENT} - set(_NOT_FOR_PEOPLE)
-    assert unknown == set(), "tests/reference/facts.py: explain it in ENVIRONMENT, or put it into _NOT_FOR_PEOPLE here"
+    assert unknown == set(), "tools/reference/facts.py: explain it in ENVIRONMENT, or put it into _NOT_FOR_PEOPLE here"
 
 
 @pytest.mark.parametrize("example", [example for example, _ in EXAMPLES])
@@ -85,7 +85,7 @@ def test_the_examples_are_commands(example: str) -> None:
         _, name, *words = shlex.split(command)
         with click.Context(cli, info_name="syncd") as context:
             verb = cli.get_command(context, name)
-            assert verb is not None, f"tests/reference/facts.py, EXAMPLES: there is no command {name}"
+            assert verb is not None, f"tools/reference/facts.py, EXAMPLES: there is no command {name}"
             verb.make_context(name, words, parent=context)
 
 
@@ -94,7 +94,7 @@ def test_mandoc_takes_it() -> None:
     _needs("mandoc")
     said = _run(["mandoc", "-Tlint", "-W", "warning"], manual()).stdout
     found = [line for line in said.splitlines() if "missing date" not in line]
-    assert found == [], "tests/reference/manual.py: write what mandoc takes"
+    assert found == [], "tools/reference/manual.py: write what mandoc takes"
     assert "WARNING" in _run(["mandoc", "-Tlint", "-W", "warning"], f"{manual()}.PQ\n").stdout  # it can fail
 
 
@@ -102,7 +102,7 @@ def test_groff_takes_it() -> None:
     """The other formatter warns of nothing."""
     _needs("groff")
     said = _run(["groff", "-ww", "-man", "-Tutf8"], manual()).stderr
-    assert said == "", "tests/reference/manual.py: write what groff takes"
+    assert said == "", "tools/reference/manual.py: write what groff takes"
     assert _run(["groff", "-ww", "-man", "-Tutf8"], f"{manual()}.PQ\n").stderr != ""
 
 
@@ -113,7 +113,7 @@ def test_what_goes_in_comes_out() -> None:
     source = f".TH X 1 2026-01-01\n.SH NAME\nx \\- y\n.SH A\n.nf\n{text(odd)}\n{text('.SH not a heading')}\n.fi\n"
     shown = _run(["mandoc", "-Tutf8"], source).stdout
     plain = re.sub(".\b", "", shown)
-    remedy = "tests/reference/manual.py, text: escape it"
+    remedy = "tools/reference/manual.py, text: escape it"
     assert f" {odd}\n" in plain, remedy
     assert " .SH not a heading\n" in plain, remedy
 

@@ -45,9 +45,9 @@ import pytest
 from tests.agent import Agent
 from tests.component.test_agent_branch import poisoned
 from tests.recorded import records
-from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, SANDBOX, TIMEOUT_S, Rig
+from tests.system.terminal import Terminal
 from tests.system.trees import tree
 
 TEXT = "".join(f"line {number}\n" for number in range(30))

@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD, Finished
 from tests.system.rig import KEY, SANDBOX, Rig
+from tests.system.terminal import Terminal
 
 _LINE = re.compile(r"^(pass|note|warn|fail)  (\w+)", re.MULTILINE)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from syncd.core.directories import Lock
-from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import Rig
+from tests.system.terminal import Terminal
 
 
 def test_show(rig: Rig) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon.control import ask
-from tests.screens.terminal import Terminal
 from tests.system.command import CLOCK, SYNCD
 from tests.system.rig import DEFAULTS, Rig, emptied
+from tests.system.terminal import Terminal
 
 # As a background job of a script is started.
 NO_INTERRUPT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")

@@ -12,9 +12,9 @@ import pytest
 
 from syncd.core.clock import utc
 from syncd.report.history import ArchiveRecord, ChangeCounts, ErrorRecord, PathRecord, SyncEnding, SyncRecord, encoded
-from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import Rig
+from tests.system.terminal import Terminal
 
 # 2026-11-24T13:20:11Z
 NOON = utc(1_795_526_411)

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.agent import Agent
-from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, KEY, SANDBOX, Rig
+from tests.system.terminal import Terminal
 
 HOSTILE = (
     b"\x1b]0;owned\x07",  # sets a terminal's title

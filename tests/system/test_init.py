@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from syncd.core.config_file import load_config
-from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import KEY, Rig
+from tests.system.terminal import Terminal
 
 _END_OF_INPUT = "\x04"
 

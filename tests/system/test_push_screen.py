@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import pytest
 
 from syncd.cli.push import next_step
-from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, Rig
+from tests.system.terminal import Terminal
 
 _MIB = 1 << 20
 _DATA = random.Random(1).randbytes(2 * _MIB)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.agent import Agent
-from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, KEY, Rig
+from tests.system.terminal import Terminal
 from tests.system.test_apply import TEXT, _applied, _saved, agent, terminal
 from tests.system.trees import tree
 

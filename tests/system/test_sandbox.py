@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.agent import Agent
-from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, Rig
+from tests.system.terminal import Terminal
 
 ACQUIRE: dict[str, object] = {"sandbox.acquire.servers": ["filesystem", "git"], "sandbox.acquire.ttl_seconds": 600}
 

@@ -16,9 +16,9 @@ from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.saved_versions import SavedVersions, Why
 from syncd.store.state_db import NAME, StateDb
 from tests.clock import ScriptedClock
-from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import Rig
+from tests.system.terminal import Terminal
 
 LATIN = os.fsdecode(b"caf\xe9")
 FIRST, SECOND = "20261124-132011-00", "20261124-132012-00"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.screens.picture import svg
-from tests.screens.scenes import SCENES, Scene, scene_rig
+from tools.screens.picture import svg
+from tools.screens.scenes import SCENES, Scene, scene_rig
 
 # The others take uploads of seconds; what they need of the stage is the same.
 PLAYED = {"check": "pass  sandbox", "init": "config.toml"}

@@ -12,9 +12,9 @@ import pytest
 
 from syncd.core.config_file import load_config
 from tests.agent import Agent
-from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD, Finished, run_command
 from tests.system.rig import DEFAULTS, Rig
+from tests.system.terminal import Terminal
 from tests.system.trees import tree
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import Rig
+from tests.system.terminal import Terminal
 
 # A terminal of its own alone sends no Ctrl-C: it has to be the session's.
 _TAKE_IT = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"

@@ -1,4 +1,4 @@
-"""`python -m tests.mutation [PATTERN…]`: has mutmut run, then prints a table by module, and each mutant that survived.
+"""`python -m tools.mutation [PATTERN…]`: has mutmut run, then prints a table by module, and each mutant that survived.
 
 What is mutated is listed in pyproject.toml, `[tool.mutmut]`. A pattern is of a mutant's name, such as
 `syncd.remote.upload_url*`; what ran before, and has not changed since, is not run again, and what `equivalent.toml`
@@ -13,7 +13,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from tests.mutation.unexplained import changed_lines, is_explained, names
+from tools.mutation.unexplained import changed_lines, is_explained, names
 
 # With this variable the process of each mutant would compile all tests anew.
 _COMPILES = "PYTHONDONTWRITEBYTECODE"

@@ -16,7 +16,7 @@ from statistics import median
 from typing import ParamSpec, TypeVar
 
 from syncd.core.clock import SystemClock
-from tests.bench import trees
+from tools.bench import trees
 
 CLOCK = SystemClock()
 REPO = Path(__file__).resolve().parent.parent.parent

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench import trees
-from tests.bench.measure import CLOCK, Bench, Figures, shell, show
-from tests.bench.wire import Meter, emulator_counted
 from tests.emulator import Emulator
 from tests.emulator.faults import API_OPS
 from tests.system.rig import DEFAULTS, KEY, Rig
+from tools.bench import trees
+from tools.bench.measure import CLOCK, Bench, Figures, shell, show
+from tools.bench.wire import Meter, emulator_counted
 
 _QUIET_S = 0.05
 _CHANGED_THERE = 3

@@ -7,8 +7,8 @@ import shutil
 
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection
-from tests.bench import trees
-from tests.bench.measure import TREES, Bench, Figures, Stopwatch, fresh, installed, shell, show
+from tools.bench import trees
+from tools.bench.measure import TREES, Bench, Figures, Stopwatch, fresh, installed, shell, show
 
 _GIT = "git ls-files --exclude-standard"
 _IGNORED = "node_modules"

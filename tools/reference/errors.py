@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from tests.reference.messages import Message, messages
+from tools.reference.messages import Message, messages
 
 _NOT_LISTED = ("2", "75")  # wrong usage; it may work later
 _BY_ITSELF = re.compile(r"(|(nothing to do|an? (later )?sync|the next sync|it is tried|it goes on).*)")
 _HEAD = """\
 # Errors and warnings that need you
 
-<!-- Made from the program by `python -m tests.reference`; a change by hand is lost. -->
+<!-- Made from the program by `python -m tools.reference`; a change by hand is lost. -->
 
 What `syncd status`, the log, the desktop, `push` and `flush` may show: what happened, and after an arrow what to do.
 What varies is in *italics*, (…) is the reason of the system or a server, and what may be missing is in brackets. The

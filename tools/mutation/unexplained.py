@@ -1,4 +1,4 @@
-"""`python tests/mutation/unexplained.py run [PATTERN…]`: mutmut, without the mutants that `equivalent.toml` explains.
+"""`python tools/mutation/unexplained.py run [PATTERN…]`: mutmut, without the mutants that `equivalent.toml` explains.
 
 They pass every test, so each would cost as much as a hundred others. Run by its path: mutmut imports the tests from a
 copy of its own, and must find none loaded.

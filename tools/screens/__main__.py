@@ -1,4 +1,4 @@
-"""`python -m tests.screens` plays each scene with the real program and draws its terminal into docs/screens."""
+"""`python -m tools.screens` plays each scene with the real program and draws its terminal into docs/screens."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.screens.picture import svg
-from tests.screens.scenes import SCENES, Scene, scene_rig
+from tools.screens.picture import svg
+from tools.screens.scenes import SCENES, Scene, scene_rig
 
 _REPO = Path(__file__).resolve().parents[2]
 _FOLDER = _REPO / "docs/screens"
@@ -20,7 +20,7 @@ _INSIDE = "SYNCD_SCREENS_HOME"
 
 def main() -> None:
     """Draw the named scenes, or all."""
-    parser = argparse.ArgumentParser(prog="python -m tests.screens", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.screens", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(scene.name for scene in SCENES)}; all")
     parser.add_argument("--text", action="store_true", help="print the screens too")
     chosen = parser.parse_args()
@@ -59,7 +59,7 @@ def _with_a_plain_home() -> None:
     empty = "mount -t tmpfs tmpfs /home"
     if subprocess.run([*into, "sh", "-c", empty], capture_output=True, check=False).returncode:
         return
-    again = [*into, "sh", "-c", f'{empty} && exec "$@"', "sh", sys.executable, "-m", "tests.screens", *sys.argv[1:]]
+    again = [*into, "sh", "-c", f'{empty} && exec "$@"', "sh", sys.executable, "-m", "tools.screens", *sys.argv[1:]]
     os.chdir(_REPO)
     os.execvpe("unshare", again, {**os.environ, _INSIDE: "/home/dev"})
 

@@ -1,4 +1,4 @@
-"""`python -m tests.conformance --api-key-file F` tries each assumption about the service in a throw-away sandbox.
+"""`python -m tools.conformance --api-key-file F` tries each assumption about the service in a throw-away sandbox.
 
 It acquires a sandbox and releases it, also when it is stopped, makes less than 200 requests, and prints what is assumed
 and what was found. In what the service differs goes into a profile, which the convergence tests take. Neither has the
@@ -15,15 +15,15 @@ from pathlib import Path
 import msgspec
 
 from syncd.emulator.sandbox import Profile
-from tests.conformance.rows import RELEASED, ROWS, Trial, found, released
-from tests.conformance.service import Service, Unexpected
+from tools.conformance.rows import RELEASED, ROWS, Trial, found, released
+from tools.conformance.service import Service, Unexpected
 
 _LIVES_S = 3600  # what is not released, as the machine dies, ends by itself
 
 
 def main() -> int:
     """Try all rows, print the table, and write the profile; 1 if something is not as assumed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.conformance", description=__doc__)
     parser.add_argument("--api-key-file", type=Path, required=True, metavar="F")
     parser.add_argument("--base-url", default="https://api.klavis.ai", metavar="U", help="default: %(default)s")
     parser.add_argument("--sandbox", metavar="ID", help="use this one; all that is in it is lost")

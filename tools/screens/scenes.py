@@ -20,7 +20,7 @@ from syncd.core.clock import SystemClock
 from syncd.core.directories import directories_for
 from tests.agent import Agent
 from tests.emulator import Emulator
-from tests.screens.terminal import Terminal
+from tests.system.terminal import Terminal
 
 _CLOCK = SystemClock()
 _SYNCD = (sys.executable, "-P", "-m", "syncd")

@@ -1,11 +1,11 @@
-"""`python -m tests.reference` writes docs/reference.md, docs/errors.md and the manual page from the program."""
+"""`python -m tools.reference` writes docs/reference.md, docs/errors.md and the manual page from the program."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.reference import errors, page
-from tests.reference.manual import manual
+from tools.reference import errors, page
+from tools.reference.manual import manual
 
 REPO = Path(__file__).resolve().parent.parent.parent
 MADE = {"docs/reference.md": page.page, "docs/errors.md": errors.page, "syncd/share/man/man1/syncd.1": manual}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from tests.reference.facts import (
+from tools.reference.facts import (
     ENVIRONMENT,
     EXAMPLES,
     EXIT_CODES,
@@ -29,7 +29,7 @@ def manual() -> str:
     # No date: it would tell when someone ran this, and the version tells more.
     return "\n".join(
         (
-            r".\" Made from the program by `python -m tests.reference`; a change by hand is lost.",
+            r".\" Made from the program by `python -m tools.reference`; a change by hand is lost.",
             f'.TH SYNCD 1 "" "syncd {version()}" "User Commands"',
             *_section("NAME", [rf"syncd \- {text(description()[0].lower() + description()[1:])}"]),
             *_section("SYNOPSIS", [r"\fBsyncd\fP \fICOMMAND\fP [\fIOPTIONS\fP] [\fIARGUMENTS\fP]"]),

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from syncd.core.checksum import crc32c
-from tests.conformance.service import CLOCK, Answer, Service, Unexpected, archive, content_of, member
+from tools.conformance.service import CLOCK, Answer, Service, Unexpected, archive, content_of, member
 
 ROWS: list[Row] = []
 _LONG = "n" * 255

@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: syncd's speed as ratios against what a user could type instead, measured in one run."""
+"""`python -m tools.bench`: syncd's speed as ratios against what a user could type instead, measured in one run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import archives, daemons, peers, reading
-from tests.bench.measure import TREES, Bench, head
+from tools.bench import archives, daemons, peers, reading
+from tools.bench.measure import TREES, Bench, head
 
 ROWS: dict[str, Callable[[Bench], None]] = {
     "packing": archives.packing,
@@ -28,7 +28,7 @@ ROWS: dict[str, Callable[[Bench], None]] = {
 def _arguments() -> argparse.Namespace:
     rows = "\n".join(f"  {name:<10} {each.__doc__}" for name, each in ROWS.items())
     parser = argparse.ArgumentParser(
-        prog="python -m tests.bench",
+        prog="python -m tools.bench",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"""{__doc__}
 
@@ -37,7 +37,7 @@ are noisy: compare ratios, not seconds. A ratio is the rival's figure by ours, s
 largest of the rival's figures by its least (where there is no rival, of ours). Ours are without the start of Python,
 which a daemon pays once, but in "startup".
 
-The trees are files that Python and its installed packages ship, some 14 kB each; see tests/bench/trees.py. They are
+The trees are files that Python and its installed packages ship, some 14 kB each; see tools/bench/trees.py. They are
 made anew in the temporary folder (2 GB for L), and are in memory when they are read. What is not installed is skipped.
 
 rows:

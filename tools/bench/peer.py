@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.measure import CLOCK
+from tools.bench.measure import CLOCK
 
 _POLL_S = 0.002  # so finely are arrivals timed
 _END_S = 5.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tests.reference.facts import (
+from tools.reference.facts import (
     ENVIRONMENT,
     EXIT_CODES,
     FILES,
@@ -21,7 +21,7 @@ from tests.reference.facts import (
 _HEAD = """\
 # Reference
 
-<!-- Made from the program by `python -m tests.reference`; a change by hand is lost. -->
+<!-- Made from the program by `python -m tools.reference`; a change by hand is lost. -->
 
 `syncd COMMAND --help` and the manual page, `man syncd`, say more of each command.
 

@@ -15,8 +15,8 @@ from syncd.scan.guards import LossGuard
 from syncd.scan.scanner import Scanner
 from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection
-from tests.bench import trees
-from tests.bench.measure import Bench, Figures, Stopwatch, fresh, installed, memory_bytes, shell, show
+from tools.bench import trees
+from tools.bench.measure import Bench, Figures, Stopwatch, fresh, installed, memory_bytes, shell, show
 
 _GZIP = "tar czf"
 _RIVALS = {

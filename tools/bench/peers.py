@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import trees
-from tests.bench.daemons import edit_file
-from tests.bench.measure import CLOCK, Bench, Figures, lacks, show
-from tests.bench.peer import Ground, Peer, PeerFailed, Running, true_within
-from tests.bench.tools import PEERS
+from tools.bench import trees
+from tools.bench.daemons import edit_file
+from tools.bench.measure import CLOCK, Bench, Figures, lacks, show
+from tools.bench.peer import Ground, Peer, PeerFailed, Running, true_within
+from tools.bench.tools import PEERS
 
 _PROBES = 2  # the first may arrive with the tree, before the tool watches it
 _PROBE_AGAIN_S = 5.0

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from xml.sax.saxutils import quoteattr
 
-from tests.bench.daemons import configured
-from tests.bench.measure import REPO
-from tests.bench.peer import Ground, Peer, Processes, Running, free_port, started
-from tests.bench.trees import content_bytes
-from tests.bench.wire import Meter, emulator_counted, forwarded
 from tests.emulator import Emulator
 from tests.system.rig import KEY
+from tools.bench.daemons import configured
+from tools.bench.measure import REPO
+from tools.bench.peer import Ground, Peer, Processes, Running, free_port, started
+from tools.bench.trees import content_bytes
+from tools.bench.wire import Meter, emulator_counted, forwarded
 
 _UNISON_WAITS_S = 0.5  # `delay` in its src/fsmonitor/watchercommon.ml
 _PUSH = "git add -A && git commit -qm 'one edit' && git push -q origin HEAD:main"

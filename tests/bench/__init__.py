@@ -1,1 +1,0 @@
-"""Speed, as ratios against what a user could type instead; see `python -m tests.bench`."""

@@ -1,1 +1,0 @@
-"""Which faults put into the rules and the sync's core no test would notice: `python -m tests.mutation`."""

@@ -1,1 +1,0 @@
-"""The reference page and the manual page, from the commands and the configuration; see `python -m tests.reference`."""

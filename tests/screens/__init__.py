@@ -1,1 +1,0 @@
-"""Screenshots of syncd on a terminal, made with the real program: `python -m tests.screens`."""

@@ -1,0 +1,1 @@
+"""Speed, as ratios against what a user could type instead; see `python -m tools.bench`."""

@@ -1,0 +1,1 @@
+"""Which faults put into the rules and the sync's core no test would notice: `python -m tools.mutation`."""
