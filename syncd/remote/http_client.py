@@ -2,7 +2,7 @@
 
 httpx shows URLs in its log lines, in the text of some errors and in `request.url`; a signed URL is a secret. So nothing
 of httpx leaves this module: an exchange returns a `Response` or raises `NoResponse`, whose text is syncd's own. And
-only this module and `remote.network` know httpx, and httpcore and h11 below it. A successor has to bring: a stream with
+only this module and `remote.network` know httpx, and httpcore below it. A successor has to bring: a stream with
 a transport, four time-outs and an iterable body; a pool that takes a TLS context, a proxy, and a network backend, so
 that a wait can be cut short; the head sent by one call before the body, and reads after a failed write, so that a
 request is not sent twice; a list of its errors (`_FAILURES`) and of its loggers (`report.logs`).
@@ -23,7 +23,6 @@ from typing import TypeVar
 from urllib.parse import quote
 from urllib.request import getproxies, proxy_bypass
 
-import h11
 import httpcore
 import httpx
 from msgspec import Struct
@@ -203,7 +202,6 @@ _FAILURES = (
     httpx.InvalidURL,
     httpx.RequestError,
     httpx.StreamError,
-    h11.ProtocolError,
     OSError,
     ValueError,
     ImportError,  # a SOCKS proxy in the environment, without the library for it
@@ -476,9 +474,7 @@ def _tls_context_of(paths: tuple[str | None, str | None], _stamps: tuple[int, ..
     if paths == (None, None):
         bundle = next((path for path in _SYSTEM_BUNDLES if os.path.exists(path)), None)
         if bundle is None:
-            import certifi  # noqa: PLC0415 - only where the system has none
-
-            bundle = certifi.where()
+            return httpcore.default_ssl_context()
         context.load_verify_locations(bundle)
     return context
 

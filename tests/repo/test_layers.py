@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -89,7 +90,6 @@ ONLY_IN = {
         ("syncd/remote/http_client.py", "syncd/remote/network.py"),
         "it is below httpx, and above the connections that are ours",
     ),
-    "h11": (("syncd/remote/http_client.py",), "it comes with httpx"),
     "crc32c": (("syncd/core/checksum.py",), "of the library only the extension is loaded"),
     "watchdog": (("syncd/watch/*",), "its events stay inside the watch"),
     "isal": (("syncd/archive/*",), "compression is the archive's business"),
@@ -168,6 +168,15 @@ def test_each_outside_thing_has_its_place() -> None:
         if imported.within(module) and not any(fnmatchcase(source.path, place) for place in places)
     ]
     assert strays == [], "call the module that has its place in ONLY_IN, or add this one there with the reason"
+
+
+def test_what_is_imported_is_declared() -> None:
+    """A library of another library's may go with its next version: what syncd imports is a dependency of its own."""
+    lines = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    declared = {re.split(r"[^\w-]", line)[0] for line in lines}
+    imported = {each.module.split(".")[0] for source in sources("syncd") for each in source.imports()}
+    found = imported - sys.stdlib_module_names - {"syncd"} - declared
+    assert found == set(), "pyproject.toml: declare it, or do without it"
 
 
 def test_core_and_commands_load_fast() -> None:
