@@ -92,11 +92,6 @@ def filesystems_of(workspace: str) -> dict[str, str]:
         return {}
 
 
-def filesystem_type(path: str) -> str:
-    """Return the type of the file system that holds the path, such as "ext4"; "" if it is not known."""
-    return filesystems_of(os.path.realpath(path)).get("", "")
-
-
 def shared_parts(workspace: str) -> dict[str, str]:
     """Return those of `filesystems_of` that are shared."""
     return {path: kind for path, kind in filesystems_of(workspace).items() if kind not in LOCAL_FILESYSTEMS}

@@ -46,6 +46,13 @@ def _guard(folder: Path) -> LossGuard:
     return guard
 
 
+def test_without_a_list_of_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container without /proc has no such list: nothing counts as mounted."""
+    monkeypatch.setattr("syncd.watch.mounts._LIST", str(tmp_path / "nothing"))
+    scan = _checked(_guard(tmp_path), "data")
+    assert (scan.unread, scan.warnings) == (set(), [])
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_missing_mount(tmp_path: Path, mount: Callable[..., None], *, restarted: bool) -> None:
     """Its place counts as unread, with a warning, until it is mounted again or the place is removed."""
