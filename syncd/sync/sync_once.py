@@ -274,7 +274,7 @@ class SandboxSync(Struct):
         return archived
 
     def _scan(self, this: _Round) -> ScanResult:
-        """Scan the workspace, and leave out the paths that are known to be held."""
+        """Scan the workspace, without what is not sent, and with what is held as the sandbox got it."""
         services, state, seen = self.services, self.state, self.state.seen
         if this.mode is SyncMode.FORCED:
             services.deletion_sync.retry_all()
@@ -296,14 +296,10 @@ class SandboxSync(Struct):
         if this.mode is SyncMode.FORCED:
             held = tuple(this.unsaved)
         self._held_here = self.snapshotter.with_digests(self._here.within(held))  # they may be as there by now
-        if self._unsent_here or self._held_here:
-            return self._without(scanned, self._unsent_here, self._held_here)
-        return scanned
-
-    def _without(self, scanned: ScanResult, unsent: Collection[str], held: Collection[str]) -> ScanResult:
-        """The same without the paths that are `unsent`, and with those that are `held` as the sandbox got them."""
-        base = self.state.base or Manifest()
-        manifest = without_held(scanned.manifest.without(unsent), held, self.state.base)
+        if not self._unsent_here and not self._held_here:
+            return scanned
+        base = state.base or Manifest()
+        manifest = without_held(self._here.without(self._unsent_here), self._held_here, state.base)
         scanned = ScanResult(manifest, difference(base, manifest))
         return scanned if scanned.difference.certain else self.snapshotter.resolved(scanned, base)
 
