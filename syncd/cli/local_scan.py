@@ -75,4 +75,5 @@ def _brought_in(scanner: Scanner, manifest: Manifest) -> Iterator[str]:
 def secrets_in(config: Config, entries: Iterable[tuple[str, Entry]]) -> dict[str, Secret]:
     """Return the secrets in these files of the workspace, as far as they are searched. Raises `WorkspaceError`."""
     reader = reader_of(config, CLOCK, os.environ)
-    return reader.secrets(path for path, entry in entries if entry.kind is Kind.FILE)
+    most_bytes = config.sync.max_snapshot_mib << 20  # a larger file is never sent, and would take minutes to read
+    return reader.secrets(path for path, entry in entries if entry.kind is Kind.FILE and entry.size_bytes <= most_bytes)
