@@ -1,4 +1,4 @@
-"""Reports to people and programs: status, history, metrics, logs, notifications, systemd.
+"""Reports to people and programs: status, history, logs, notifications, systemd.
 
 Begins at `status_publisher`.
 """

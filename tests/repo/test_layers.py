@@ -39,7 +39,7 @@ PURE = {
     "merge": "writes",
     "model": "directory entry git_names manifest reconcile",
     "remote": "failure target",
-    "report": "metrics speed",
+    "report": "speed",
     "sandbox": "leftovers look_encoding look_request",
     "scan": "exclusions",
     "selection": ("builtin_rules gitignore secret_scanner selection"),

@@ -8,7 +8,6 @@ import re
 import signal
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 
 from tests.system.command import AS_ANYONE, as_anyone
 from tests.system.rig import Rig
@@ -101,7 +100,7 @@ def test_check(rig: Rig) -> None:
     assert rig.run("status", "--check").code == 1
     assert (rig.run("status", "--all", "--check").code, rig.run("status", "--check", "--watch").code) == (1, 2)
     rig.up()
-    for args in ((), ("--json",), ("--metrics",), ("--all",)):
+    for args in ((), ("--json",), ("--all",)):
         assert rig.ok("status", "--check", *args).out
     rig.ok("pause")
     paused = rig.run("status", "--check", "--json")
@@ -176,8 +175,6 @@ def test_a_hung_daemon(rig: Rig) -> None:
     text = rig.ok("status").out
     assert text.startswith(f"● hung: process {daemon.pid} does not answer, last seen ")
     assert f"\n  restart it: `kill {daemon.pid}`, if it is still there after 5 s `kill -9" in text
-    assert "syncd_up{" in (metrics := rig.ok("status", "--metrics").out)
-    assert re.search(r"^syncd_up\{.*\} 0$", metrics, re.MULTILINE)
     daemon.send(signal.SIGCONT)
     assert rig.status()["responding"] is True
     rig.kill()
@@ -304,15 +301,3 @@ def test_an_ascii_locale(rig: Rig) -> None:
     text = rig.ok("status").out
     assert text.startswith("* not running: no daemon")
     assert "caf\\xe9" in text
-
-
-def test_metrics(rig: Rig) -> None:
-    """`--metrics` ends with the mark of a complete document, and does not go with the other forms."""
-    rig.write("a")
-    rig.up()
-    text = rig.ok("status", "--metrics").out
-    assert text.endswith("# EOF\n")
-    figures = {sample.name: sample.value for family in open_metrics(text) for sample in family.samples}
-    assert (figures["syncd_up"], figures["syncd_syncs_total"], figures["syncd_last_sync_files"]) == (1, 1, 1)
-    assert rig.run("status", "--metrics", "--json").code == 2
-    assert rig.run("status", "--metrics", "--watch").code == 2

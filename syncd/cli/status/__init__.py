@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import click
 from msgspec import structs
 
-from syncd import __version__
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
 from syncd.cli.output import home_relative, is_screen, terminal_size
 from syncd.cli.status.reader import StatusReader, WorkspaceRow, read_all, reader_for
@@ -34,28 +33,19 @@ _OVERVIEW_VERSION = 1
 @click.command("status")
 @config_option
 @json_option
-@click.option("--metrics", "as_metrics", is_flag=True, help="For monitoring: OpenMetrics text on stdout.")
 @click.option("--watch", is_flag=True, help="Keep running, and show it as it changes, until q or Ctrl-C.")
 @click.option("--all", "all_", is_flag=True, help="A line for each configuration in ~/.config/syncd.")
 @click.option("--check", "checks", is_flag=True, help="For scripts: exit with 1 unless all is in sync.")
-def command(config_file: str | None, as_json: bool, as_metrics: bool, *, watch: bool, all_: bool, checks: bool) -> int:
+def command(config_file: str | None, as_json: bool, *, watch: bool, all_: bool, checks: bool) -> int:
     """Show what the daemon is doing and did last."""
-    if as_metrics and (as_json or watch):
-        raise click.UsageError("--metrics goes with neither --json nor --watch.")
     if checks and watch:
         raise click.UsageError("--check goes without --watch.")
-    if all_ and (as_metrics or config_file):
-        raise click.UsageError("--all goes with neither --metrics nor --config.")
+    if all_ and config_file:
+        raise click.UsageError("--all goes without --config.")
     if all_:
         rows = _show(read_all, _all_json if as_json else _all_text, watch=watch, as_json=as_json)
         return _code(checks, [row.status for row in rows])
     reader = reader_for(config_path(config_file), lambda _path: configured(config_file))
-    if as_metrics:
-        from syncd.report.metrics import exposition  # noqa: PLC0415 - for this output alone
-
-        status = reader.status()
-        click.echo(exposition(status, CLOCK.wall_s(), __version__), nl=False)
-        return _code(checks, [status], reader.problem)
 
     def read() -> Status:
         nonlocal reader
