@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,7 +49,7 @@ from syncd.remote.target import AcquiredSandbox, Target, should_be_replaced
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_publisher import ends_at
 from syncd.report.status_store import forget_released
-from syncd.sandbox.mcp_servers import callable_servers, mcp_json
+from syncd.sandbox.mcp_servers import callable_servers
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.state_db import StateDb
@@ -269,39 +267,25 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
 @click.argument("sandbox_id", metavar="[ID]", required=False)
 @config_option
 @sandbox_option
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json", "env", "mcp"]),
-    default="text",
-    show_default=True,
-    help="For people; one JSON document; `export` lines for a shell; JSON for an MCP client.",
-)
-def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, form: str) -> None:
+@json_option
+def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
     """Show a sandbox as the API knows it, with its MCP servers' URLs; without an ID this workspace's.
 
-    \b
-    eval "$(syncd sandbox show --format env)"       $SYNCD_MCP_FILESYSTEM and others
-    syncd sandbox show --format mcp >mcp.json       for an MCP client
-
     The URLs may hold tokens.
-    """  # noqa: D301 - "\b" is click's own mark: what follows stays in its lines
+
+    --json: id, state, created_at, expires_at, servers (URLs by name).
+    """
     with _admin(config_file, sandbox, sandbox_id) as admin:
         wanted = admin.resolve(sandbox_id)
         info = admin.api(wanted).sandbox()
         end = ends_at(admin.acquired) if wanted == admin.ours else None
-    click.echo(_shown(info, end, form), nl=False)
+    click.echo(_shown(info, end, as_json=as_json))
 
 
-def _shown(info: SandboxInfo, end: str | None, form: str) -> str:
-    """One sandbox in that form, with a final newline."""
+def _shown(info: SandboxInfo, end: str | None, *, as_json: bool) -> str:
     urls = urls_by_name(info.servers)
     usable = callable_servers(urls)
-    if form == "mcp":
-        return mcp_json(usable)
-    if form == "env":
-        return "".join(f"{line}\n" for line in shell_lines(info.local_sandbox_id, end or "", usable))
-    if form == "json":
+    if as_json:
         document = {
             "id": info.local_sandbox_id,
             "state": info.status,
@@ -309,24 +293,14 @@ def _shown(info: SandboxInfo, end: str | None, form: str) -> str:
             "expires_at": end,
             "servers": usable,
         }
-        return json.dumps(document) + "\n"
+        return json.dumps(document)
     lines = [
         ("id", one_line(info.local_sandbox_id)),
         ("state", ", ".join(filter(None, (one_line(info.status or "there"), _created(info.created_at))))),
         ("ends", f"{end}, {_ends(end)}" if end else "the API does not tell"),
         *(("", f"{one_line(name, 60)}: {usable.get(name, 'no URL')}") for name in urls),
     ]
-    return "".join(f"{label:{_LABEL}}{text}\n" for label, text in lines)
-
-
-def shell_lines(sandbox_id: str, expires_at: str, servers: Mapping[str, str]) -> Iterator[str]:
-    """Yield `export` lines for a shell's `eval`: id, end, and `SYNCD_MCP_NAME` for each of these callable servers."""
-    values = {"SYNCD_SANDBOX_ID": one_line(sandbox_id), "SYNCD_SANDBOX_EXPIRES_AT": expires_at}
-    for name, url in servers.items():
-        variable = "SYNCD_MCP_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
-        values.setdefault(variable, url)  # of two names with one variable the first has it
-    for variable, value in values.items():
-        yield f"export {variable}={shlex.quote(value)}"
+    return "\n".join(f"{label:{_LABEL}}{text}" for label, text in lines)
 
 
 @command.command("acquire")

@@ -47,7 +47,7 @@ _WRITABLE_BY_OTHERS = 0o022
 _USER_NAMESPACE, _UNMAPPED = "/proc/self/uid_map", "/proc/sys/kernel/overflowuid"
 _EXTENSION = ".toml"
 # Of a file that is no valid configuration at this moment; a line that is commented out names a key file as well.
-_NAMED = re.compile(r"""(?:api_key_file|mcp_file)["']?\s*=\s*["']+([^"'\n]+)""")
+_NAMED = re.compile(r"""api_key_file["']?\s*=\s*["']+([^"'\n]+)""")
 _LARGEST_CHARACTERS = 1 << 20
 # Of tables and lists in one another; a value of a sandbox is the fourth.
 _DEEPEST = 16
@@ -58,7 +58,7 @@ _OWN = {
     "workspace.path": "each person's own file names the workspace",
     "sandbox.id": "each person's own file names the sandbox; a [sandbox.acquire] table is for all",
 }
-_PATHS = ("sandbox.api_key_file", "sandbox.mcp_file")
+_PATHS = ("sandbox.api_key_file",)
 # The keys of a person's file that a key of the ceiling holds.
 _HELD = {
     "base_urls": ("sandbox.base_url",),
@@ -452,7 +452,7 @@ def _named_by(file: str, *_: int) -> list[str]:
 
 
 def _files_of(config: Config) -> list[str]:
-    return [file for each in config.sandboxes.values() for file in (each.api_key_file, each.mcp_file)]
+    return [each.api_key_file for each in config.sandboxes.values()]
 
 
 def _usable(paths: Iterable[str]) -> tuple[str, ...]:

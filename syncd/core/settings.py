@@ -82,7 +82,6 @@ class SandboxKeys(Struct, frozen=True, kw_only=True):
     deletions: Annotated[Deletions, _allowed(_listed(Deletions, "or"))] = Deletions.MIRROR
     follow_seconds: FollowSeconds = 0.0
     agent_changes: Annotated[AgentChanges, _allowed(_listed(AgentChanges, "or"))] = AgentChanges.SAVE
-    mcp_file: Annotated[str, _allowed("the path of a file, or empty for none")] = ""
     acquire: AcquireKeys | None = None
 
 
@@ -187,10 +186,7 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     folder = os.path.dirname(os.path.abspath(path))
     workspace = checked_workspace(read["workspace"].path, folder)
     written = os.path.abspath(os.path.join(folder, expand_home(read["workspace"].path)))
-    sandboxes = {
-        name: _checked_sandbox(table, raw_sandbox, folder, workspace)
-        for name, table, raw_sandbox in sandbox_tables(raw)
-    }
+    sandboxes = {name: _checked_sandbox(table, raw_sandbox, folder) for name, table, raw_sandbox in sandbox_tables(raw)}
     _refuse_shared_ids(sandboxes)
     return Config(
         file=path,
@@ -236,7 +232,7 @@ def check_name(name: str) -> None:
 _OWN_KEYS = ("id", "acquire")
 
 
-def _checked_sandbox(table: str, raw: Any, folder: str, workspace: str) -> SandboxKeys:
+def _checked_sandbox(table: str, raw: Any, folder: str) -> SandboxKeys:
     """Check the keys of one sandbox; paths become absolute. Raises `ConfigError`."""
     sandbox: SandboxKeys = checked_table(table, SandboxKeys, raw)
     if sandbox.id is None and sandbox.acquire is None:
@@ -256,7 +252,6 @@ def _checked_sandbox(table: str, raw: Any, folder: str, workspace: str) -> Sandb
     return msgspec.structs.replace(
         sandbox,
         api_key_file=os.path.join(folder, key_file),
-        mcp_file=_checked_mcp_file(f"{table}.mcp_file", sandbox.mcp_file, folder, workspace),
     )
 
 
@@ -303,6 +298,7 @@ _REPLACED = {
     "sandbox.warn_on_remote_changes": 'replaced by sandbox.agent_changes = "save", the default, "hold" or "overwrite"',
     'sync.archive = "changes"': 'is replaced by sync.archive = "auto", the default',
     "sandbox.on_sandbox_change": "is gone: sync.on_synced is told of another sandbox by `sandbox_changed`",
+    "sandbox.mcp_file": "is gone: the file of sync.on_synced has `mcp_servers`",
     "sync.on_metered": "is gone: run `syncd pause` on a metered connection, and `syncd resume` on another one",
 }
 
@@ -408,19 +404,6 @@ def _check_program(key: str, command: tuple[str, ...]) -> None:
     if command and (not command[0] or any("\0" in word for word in command)):
         shown = shown_value(list(command))
         raise ConfigError(f"{key} = {shown}", "must begin with the program that is to be run")
-
-
-def _checked_mcp_file(key: str, path: str, folder: str, workspace: str) -> str:
-    """Return the absolute path. In the workspace each write would be a change, and its URLs would be uploaded."""
-    if not path:
-        return ""
-    absolute = os.path.join(folder, expand_home(path))
-    parent, name = os.path.split(absolute)
-    if "\0" in path or not name or name in (".", ".."):
-        raise ConfigError(f"{key} = {shown_value(path)}", "must be the path of a file")
-    if f"{os.path.realpath(parent)}/".startswith(f"{workspace}/"):
-        raise ConfigError(f"{key} = {shown_value(path)}: is in the workspace", "must be a file outside of it")
-    return absolute
 
 
 def checked_workspace(path: str, folder: str) -> str:

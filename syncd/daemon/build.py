@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from functools import partial
@@ -43,7 +43,7 @@ from syncd.report.history import NAMED_BYTES, HistoryRecorder, HistoryStore
 from syncd.report.logs import keep_out_of_logs
 from syncd.report.status_publisher import RunTotals, SandboxTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
-from syncd.sandbox.mcp_servers import McpServers, agent_state
+from syncd.sandbox.mcp_servers import McpServers
 from syncd.sandbox.provider import AcquiredSandboxStore, ConfiguredSandbox
 from syncd.sandbox.sandbox_state import forget_name, last_target, recorded_names
 from syncd.sandbox.saved_versions import SavedVersions
@@ -355,12 +355,6 @@ def status_publisher_of(
     return publisher
 
 
-def mcp_servers_of(workspace: Workspace, names: Callable[[], Collection[str]] | None = None) -> McpServers:
-    """Return the MCP servers of the sandbox, as `[sandbox]` configures them; `names` are those of all, now."""
-    names = names or (lambda: workspace.config.sandboxes)
-    return McpServers(workspace.config, agent_state(workspace.folders.state), workspace.api, names)
-
-
 def keys_of(config: Config, environ: Mapping[str, str]) -> dict[str, ApiKey | KeyRefused]:
     """The key of each sandbox, by name, or why there is none. Raises `KeyRefused` if no sandbox has one."""
     keys: dict[str, ApiKey | KeyRefused] = {}
@@ -417,7 +411,7 @@ class _Assembly(Struct):
         hook = self.shared.synced_hooks.of(config.sandbox_name)
         hook.configure(config, workspace.folders.state)
         publisher = next(each for each in self.shared.status.publishers if each.name == config.sandbox_name)
-        servers = mcp_servers_of(workspace, lambda: self.workspace.config.sandboxes)
+        servers = McpServers(config, workspace.api)
         follows = self.role is Role.DAEMON and config.sandbox.follow_seconds > 0
         follower = partial(self._follower_of, workspace) if follows else None
         parts = LoopParts(workspace, cycle, publisher, servers, hook, follower)

@@ -18,17 +18,16 @@ import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 
-from msgspec import structs
-
 from syncd.core.api_key import KEY_VARIABLE
 from syncd.core.clock import Clock
+from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import SyncWarning
 from syncd.core.hardening import original_umask
 from syncd.core.settings import MAIN, Config
 from syncd.core.text import one_line
 from syncd.model.manifest import Difference
 from syncd.remote.target import Target
-from syncd.sandbox.mcp_servers import AgentRecord, agent_state, callable_servers
+from syncd.sandbox.mcp_servers import callable_servers
 from syncd.sync.outcome import Change, CombinedChanges
 
 _log = logging.getLogger("syncd")
@@ -51,6 +50,18 @@ _PIPE_BYTES = 1 << 20
 _WITHHELD = frozenset(
     {KEY_VARIABLE, "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "JOURNAL_STREAM"}
 )
+
+
+class ToldRecord(Versioned, frozen=True, kw_only=True):
+    """The sandbox that a run which succeeded was told of."""
+
+    told: str = ""
+
+
+def told_state(state_folder: str, name: str = MAIN) -> StateFile[ToldRecord]:
+    """Return the file of the record of the sandbox that has this name in the configuration."""
+    cost = "the agent is told of its sandbox once more"
+    return StateFile(state_folder, "agent" if name == MAIN else f"agent-{name}", ToldRecord, cost)
 
 
 class SyncedHooks:
@@ -100,7 +111,7 @@ class SyncedHook:
         self._command: tuple[str, ...] = ()  # of the next run
         self._config_file = self._changes_file = ""
         self._name = MAIN
-        self._state = agent_state("")
+        self._state = told_state("")
         self._target: Target | None = None
         self._servers: Mapping[str, str] = {}
         self._pending: CombinedChanges | None = None  # of syncs that no run was told of
@@ -120,7 +131,7 @@ class SyncedHook:
         if config.sync.on_synced != self._command:
             self._command, self._failure = config.sync.on_synced, ""
         self._config_file, self._changes_file = os.path.abspath(config.file), changes_file
-        self._state = agent_state(state_folder, self._name)
+        self._state = told_state(state_folder, self._name)
         if self._run is None:
             self._remove_changes()  # of a process that was killed
 
@@ -191,7 +202,7 @@ class SyncedHook:
         sandbox = {
             "sandbox": self._name,
             "sandbox_id": self._target.sandbox_id,
-            "sandbox_changed": (self._state.load() or AgentRecord()).told != self._running_for,
+            "sandbox_changed": (self._state.load() or ToldRecord()).told != self._running_for,
             "mcp_servers": self._servers,
         }
         self._remove_changes()
@@ -214,10 +225,10 @@ class SyncedHook:
     def _record_end(self, failure: str) -> None:
         self._run, self._failure = None, failure
         self._remove_changes()
-        record = self._state.load() or AgentRecord()
-        if not failure and record.told != self._running_for:
+        told = ToldRecord(told=self._running_for)
+        if not failure and self._state.load() != told:
             with contextlib.suppress(OSError):  # then the next run is told of its sandbox once more
-                self._state.save(structs.replace(record, told=self._running_for))
+                self._state.save(told)
 
     def _remove_changes(self) -> None:
         with contextlib.suppress(OSError):

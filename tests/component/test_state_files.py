@@ -18,11 +18,11 @@ from syncd.core.durable_file import StateFile, pause_marker
 from syncd.core.errors import ConfigError
 from syncd.remote.target import Target
 from syncd.report.status_store import encoded, read_document, write_status
-from syncd.sandbox.mcp_servers import AgentRecord, agent_state
+from syncd.sync.synced_hook import ToldRecord, told_state
 from tests.component.sample_records import NOTHING
 
 SOMETHING = msgspec.structs.replace(NOTHING, syncs=3)
-KNOWN = AgentRecord(told="one")
+KNOWN = ToldRecord(told="one")
 
 
 def mode_of(path: Path) -> int:
@@ -141,11 +141,11 @@ RECORDS = ["agent", "status.json"]
 
 def _read_all(folder: str) -> list[object]:
     """The values of both records."""
-    return [agent_state(folder).load(), read_document(folder) or NOTHING]
+    return [told_state(folder).load(), read_document(folder) or NOTHING]
 
 
 def _write_all(folder: str) -> None:
-    agent_state(folder).save(KNOWN)
+    told_state(folder).save(KNOWN)
     write_status(folder, encoded(SOMETHING))
 
 

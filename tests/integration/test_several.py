@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -198,25 +197,3 @@ def test_one_that_is_added_and_removed_under_a_running_daemon(several: SeveralRi
     several.run()
     assert steps == ["slow begins", "blue"]
     assert [entry.sandbox for entry in several.rig.emulator.request_log if entry.op == "initialize"].count(SANDBOX) == 1
-
-
-def test_the_servers_of_all_are_in_one_file(several: SeveralRig, tmp_path: Path) -> None:
-    """Those of a further sandbox begin with its name; those of one that is configured no more go."""
-    file = tmp_path / "mcp.json"
-    several.rig.keys["sandbox"]["mcp_file"] = str(file)
-    several.rig.sandbox.record.servers.append("filesystem")
-    several.add("blue")
-    several.end_when("main", "blue", path="a", text="1")
-    several.run()
-
-    def named() -> set[str]:
-        return set(json.loads(file.read_text())["mcpServers"])
-
-    assert named() == {"filesystem", "blue-filesystem"}
-    del several.rig.keys["sandboxes"]
-    several.config = check_config(several.rig.keys)
-    several.rig.write("a", "22")
-    several.end_when("main", path="a", text="22")
-    several.signals.reload = False
-    several.run()
-    assert named() == {"filesystem"}

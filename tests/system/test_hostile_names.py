@@ -251,10 +251,10 @@ def test_a_hostile_server(rig: Rig) -> None:
                 assert "syncd: " in terminal.run("push"), f"{_HostileServer.lie} {_HostileServer.status} was believed"
             terminal.run("status")
             _HostileServer.lie = "sandbox"
-            for _HostileServer.status, forms in ((200, ("text", "json", "env")), (401, ("text",))):
+            for _HostileServer.status, forms in ((200, ((), ("--json",))), (401, ((),))):
                 terminal.run("check")
                 for form in forms:
-                    terminal.run("sandbox", "show", "--format", form)
+                    terminal.run("sandbox", "show", *form)
         finally:
             server.shutdown()
             serving.join()

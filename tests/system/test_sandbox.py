@@ -7,7 +7,6 @@ import os
 import random
 import shlex
 import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def configure(rig: Rig, keys: Mapping[str, object] | None = None) -> None:
 
 def ours(rig: Rig) -> str:
     """Return the id of the workspace's sandbox."""
-    shown = json.loads(rig.ok("sandbox", "show", "--format", "json").out)
+    shown = json.loads(rig.ok("sandbox", "show", "--json").out)
     return str(shown["id"])
 
 
@@ -56,12 +55,7 @@ def test_from_nothing_to_nothing(acquiring: Rig) -> None:
     text = rig.ok("sandbox", "show").out
     assert f"git: {first['servers']['git']}" in text
     assert "ends in 9 min" in text
-    servers = {name: {"type": "http", "url": url} for name, url in first["servers"].items()}
-    assert json.loads(rig.ok("sandbox", "show", "--format", "mcp").out) == {"mcpServers": servers}
-    script = rig.ok("sandbox", "show", "--format", "env").out + 'printf %s "$SYNCD_MCP_GIT"'
-    assert (
-        subprocess.run(["sh", "-c", script], capture_output=True, check=True).stdout.decode() == first["servers"]["git"]
-    )
+    assert json.loads(rig.ok("sandbox", "show", "--json").out)["servers"] == first["servers"]
     rows = json.loads(rig.ok("sandbox", "list", "--json").out)["sandboxes"]
     assert {row["id"]: row["in_use"] for row in rows} == {"box": False, first["id"]: True}
     assert f"* {first['id']}" in rig.ok("sandbox", "list").out
@@ -274,12 +268,12 @@ def test_what_the_account_refuses(acquiring: Rig) -> None:
 
 
 def test_a_daemon_moves_to_the_next_sandbox(acquiring: Rig, tmp_path: Path) -> None:
-    """Its sandbox is released: the agent is notified of each filled one, without a local change."""
+    """Its sandbox is released: the agent is notified of each filled one and its servers, without a local change."""
     rig, reported = acquiring, tmp_path / "told"
-    mcp_file = tmp_path / "mcp.json"
-    keys = """python3 -c 'import json, sys; d = json.load(sys.stdin); print(d["sandbox_id"], d["sandbox_changed"])'"""
+    keys = """python3 -c 'import json, sys; d = json.load(sys.stdin)
+print(d["sandbox_id"], d["sandbox_changed"], d["sandbox_id"] in d["mcp_servers"]["git"])'"""
     line = f'{keys} <"$SYNCD_CHANGES" >>{shlex.quote(str(reported))}'
-    configure(rig, {"sandbox.mcp_file": str(mcp_file), "sync.on_synced": ["sh", "-c", line]})
+    configure(rig, {"sync.on_synced": ["sh", "-c", line]})
     rig.faults("acquire: 503 always")
     daemon = rig.start()
     rig.until(lambda: rig.status()["retry_at"], "a failure")
@@ -288,8 +282,7 @@ def test_a_daemon_moves_to_the_next_sandbox(acquiring: Rig, tmp_path: Path) -> N
     rig.emulator.faults.clear()
     rig.ok("flush")
     first = ours(rig)
-    rig.until(lambda: reported.exists() and reported.read_text() == f"{first} True\n", "the hook")
-    assert first in mcp_file.read_text()
+    rig.until(lambda: reported.exists() and reported.read_text() == f"{first} True True\n", "the hook")
     for words in ((), ("--json",), ("--all",)):  # the servers' URLs may hold tokens
         assert f"/{first}/git" not in rig.run("status", *words).out
     assert f"/{first}/git" not in (rig.state_folder / "status.json").read_text()
@@ -297,6 +290,5 @@ def test_a_daemon_moves_to_the_next_sandbox(acquiring: Rig, tmp_path: Path) -> N
     assert "daemon acquires the next one" in rig.ok("sandbox", "release", "--yes").out
     rig.until(lambda: reported.read_text().count("\n") == 2, "the hook for the next one, though nothing changed")
     second = ours(rig)
-    assert reported.read_text() == f"{first} True\n{second} True\n"
-    assert second in mcp_file.read_text()
+    assert reported.read_text() == f"{first} True True\n{second} True True\n"
     assert daemon.stop() == 0

@@ -127,7 +127,7 @@ def test_own_files_stay_by_place(rig: Rig) -> None:
     (work / "syncd/other.toml").write_text(
         f"[workspace]\npath = '/srv'\n[sandbox]\nid = 'x'\napi_key_file = '{keys}/other'\n"
     )
-    (work / "syncd/broken.toml").write_text("[sandbox\napi_key_file = '../keys/broken'\nmcp_file = '~/.config'\n")
+    (work / "syncd/broken.toml").write_text("[sandbox\napi_key_file = '../keys/broken'\n")
     os.link(keys / "first", work / "notes.txt")
     rig.write(".syncdignore", "!syncd\n!keys\n!*\n")
     rig.configure(

@@ -1,8 +1,6 @@
-"""The hook and the agent's file under a real systemd, in the hardened unit."""
+"""The hook under a real systemd, in the hardened unit."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 
@@ -31,23 +29,17 @@ def test_the_hook_in_the_hardened_unit(rig: ServiceRig) -> None:
         f'{{ env; cat "$SYNCD_CHANGES"; }} >"{STATE}/told"\n',
         0o755,
     )
-    rig.installed({"sync.on_synced": ["~/bin/tell"], "sandbox.mcp_file": f"{STATE}/mcp.json"})
+    rig.installed({"sync.on_synced": ["~/bin/tell"]})
     reported = rig.at(f"{STATE}/told")
     rig.until(lambda: reported.exists() and "sandbox_changed" in reported.read_text(), "the hook")
     assert f'"sandbox_id": "{rig.sandbox.id}", "sandbox_changed": true' in reported.read_text()
     assert not {"CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"} & {
         line.partition("=")[0] for line in reported.read_text().split("\n")
     }
-    assert json.loads(rig.at(f"{STATE}/mcp.json").read_text()) == {"mcpServers": {}}
     rig.until(lambda: "on_synced: 1\n" in rig.log(), "an answer from the network")
     assert "elsewhere refused" in rig.log()
     assert not rig.at(f"{HOME}/elsewhere").exists()
     assert rig.status()["warnings"] == []
-    rig.configure({"sandbox.mcp_file": f"{HOME}/mcp.json"})
-    rig.systemctl("reload", rig.unit)
-    (warning,) = rig.until(lambda: rig.status()["warnings"], "the warning")
-    assert "Read-only file system" in warning
-    assert "for a service, in its state folder" in warning
 
 
 def test_the_agents_work_is_committed_at_home(rig: ServiceRig) -> None:

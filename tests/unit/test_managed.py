@@ -52,11 +52,9 @@ def test_the_key_of_earlier_versions_is_the_persons(include_git: bool, git: str)
 
 
 def test_relative_paths_are_relative_to_the_managed_file() -> None:
-    """A managed path is relative to its own folder; one in the home directory is each person's."""
-    config = under('[sandbox]\napi_key_file = "key"\nmcp_file = "~/mcp.json"\n')
+    """A managed path is relative to its own folder."""
+    config = under('[sandbox]\napi_key_file = "key"\n')
     assert config.sandbox.api_key_file == "/etc/syncd/key"
-    assert config.sandbox.mcp_file.endswith("/mcp.json")
-    assert not config.sandbox.mcp_file.startswith("/etc")
 
 
 @pytest.mark.parametrize(
