@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 
 from msgspec import Struct
 
 from syncd.cli.options import CLOCK
 from syncd.core.settings import Config
-from syncd.core.text import counted, few, shown_path
 from syncd.daemon.build import excludes_for, reader_of, selection_of
 from syncd.model.entry import Entry, Kind
-from syncd.model.manifest import Manifest
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.secret_scanner import Secret
-from syncd.selection.selection import WORKTREEINCLUDE, Decision
+from syncd.selection.selection import Decision
 from syncd.watch.changes import ScanListener
 
 
 class LocalScan(Struct, frozen=True):
     """A scan without the files that hold a secret, which are in `secrets`.
 
-    `left_out` are the paths that a rule left out, a folder with a slash at its end; `brought_in` those that git's rules
-    exclude and `.worktreeinclude` brings in.
+    `left_out` are the paths that a rule left out, a folder with a slash at its end.
     """
 
     scan: Scan
     left_out: list[tuple[str, Decision]]
     secrets: dict[str, Secret]
-    brought_in: list[str]
 
     @property
     def left_out_count(self) -> int:
@@ -51,25 +47,7 @@ def scan_workspace(config: Config, listener: ScanListener | None = None) -> Loca
     secrets = secrets_in(config, scan.manifest.items())
     for path in secrets:
         del scan.manifest[path]
-    return LocalScan(scan, left_out, secrets, [*_brought_in(scanner, scan.manifest)])
-
-
-def brought_in_text(paths: Sequence[str]) -> str:
-    """Return what people read of the paths that `.worktreeinclude` brings in."""
-    names = ", ".join(few([*map(shown_path, paths)], len(paths)))
-    return f"{counted(len(paths), 'path')} that git ignores {'is' if len(paths) == 1 else 'are'} sent: {names}"
-
-
-def _brought_in(scanner: Scanner, manifest: Manifest) -> Iterator[str]:
-    top = scanner.tree.get("")
-    if top is None or WORKTREEINCLUDE not in top.rules:
-        return
-    for path, entry in manifest.items():
-        folder, _, name = path.rpartition("/")
-        record = scanner.tree.get(folder)
-        rule = None if record is None else record.scope.decide(name, entry.is_directory).rule
-        if rule is not None and rule.source == WORKTREEINCLUDE:
-            yield f"{path}/" if entry.is_directory else path
+    return LocalScan(scan, left_out, secrets)
 
 
 def secrets_in(config: Config, entries: Iterable[tuple[str, Entry]]) -> dict[str, Secret]:

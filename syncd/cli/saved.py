@@ -42,7 +42,7 @@ Before a sync overwrites or removes what was changed on both sides, and before a
 saved here. Versions are kept for {SAVED_DAYS} days and in at most {SAVED_BYTES >> 30} GiB; the oldest go first.
 An id may be shortened to what no other one begins with.
 
---json: saved, each with id, at, why (overwritten, removed, sandbox-ended, reset, released, conflict), sandbox (its
+--json: saved, each with id, at, why (overwritten, removed, sandbox-ended, released, conflict), sandbox (its
 name), sandbox_id, paths and bytes.
 """
 

@@ -35,7 +35,6 @@ class Deletions(StrEnum):
 
     KEEP = "keep"
     MIRROR = "mirror"
-    RESET = "reset"
 
 
 class AgentChanges(StrEnum):

@@ -40,7 +40,6 @@ from syncd.core.settings import (
     sandbox_tables,
     shown_value,
     table_of,
-    with_git,
 )
 
 _WRITABLE_BY_OTHERS = 0o022
@@ -243,14 +242,13 @@ def check_managed(raw: Mapping[str, Any]) -> ManagedLayer:
         if pattern.startswith("!"):
             raise ConfigError(f"ceiling.ignore = [{shown_value(pattern)}]", "name what is excluded only, without a !")
     tables = {name: _defaults(name, table) for name, table in raw.items() if name != "ceiling"}
-    layer = ManagedLayer(with_git(tables), ceiling)
+    layer = ManagedLayer(tables, ceiling)
     layered({"workspace": {"path": "/any/where"}, "sandbox": {} if layer.acquires else {"id": "any"}}, "", layer)
     return layer
 
 
 def layered(raw: Mapping[str, Any], path: str, layer: ManagedLayer) -> Config:
     """Check the content of a person's file, with the managed file's defaults and ceiling. Raises `ConfigError`."""
-    raw = with_git(raw)
     merged = _merged(raw, layer.tables)
     config = check_config(merged, path)
     if layer == NO_LAYER:

@@ -180,7 +180,6 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
                 f"{_printable(name)}: unknown section",
                 f"{f'did you mean {meant}? ' if meant else ''}allowed are {', '.join(sections)}",
             )
-    raw = with_git(raw)
     read = {name: checked_table(name, keys, raw.get(name, {})) for name, keys in SECTIONS.items()}
     _check_program("sync.on_synced", read["sync"].on_synced)
     folder = os.path.dirname(os.path.abspath(path))
@@ -277,27 +276,12 @@ def sandbox_key(base_url: str, sandbox_id: str) -> tuple[object, ...]:
     return url.scheme, url.hostname, port, url.path.rstrip("/"), sandbox_id
 
 
-def with_git(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the tables with `git` in the place of `include_git`, an older name. Raises `ConfigError`."""
-    workspace = raw.get("workspace")
-    if not isinstance(workspace, dict) or "include_git" not in workspace:
-        return raw
-    value, others = workspace["include_git"], {key: each for key, each in workspace.items() if key != "include_git"}
-    if not isinstance(value, bool):
-        raise ConfigError(f"workspace.include_git = {shown_value(value)}", "must be true or false")
-    if "git" in others:
-        raise ConfigError(
-            f"workspace.include_git = {shown_value(value)}: not together with workspace.git",
-            'keep workspace.git, whose "raw" is what include_git = true was',
-        )
-    return {**raw, "workspace": {**others, "git": "raw" if value else "baseline"}}
-
-
 # Keys and values of earlier versions, with what took their place.
 _REPLACED = {
     "sandbox.warn_on_remote_changes": 'replaced by sandbox.agent_changes = "save", the default, "hold" or "overwrite"',
     'sync.archive = "changes"': 'is replaced by sync.archive = "auto", the default',
     "sandbox.on_sandbox_change": "is gone: sync.on_synced is told of another sandbox by `sandbox_changed`",
+    "workspace.include_git": 'is replaced by workspace.git = "raw"',
     "sandbox.mcp_file": "is gone: the file of sync.on_synced has `mcp_servers`",
     "sync.on_metered": "is gone: run `syncd pause` on a metered connection, and `syncd resume` on another one",
 }

@@ -222,7 +222,7 @@ class Follower:
         """Save what was kept of a sandbox that was emptied or reset, and have it filled again, unless that is due."""
         state = services.state
         base_bytes, now_s = self._parts.base_store.get, self._clock.wall_s()
-        save_followed(looks, state, Why.RESET, base_bytes, now_s)
+        save_followed(looks, state, Why.SANDBOX_ENDED, base_bytes, now_s)
         if state.uncertain:
             return
         state.mark_uncertain()

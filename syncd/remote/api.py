@@ -330,13 +330,6 @@ class Api:
         request = replace(self._execution_request("POST", path, name), read_s=INITIALIZE_S)
         return self._api_client.ask(request, DownloadUrl).download_url
 
-    def reset(self) -> None:
-        """Set the sandbox back to its initial state, the agent's work in it included. Raises `StepFailed`."""
-        request = self._request(ApiStep.DELETE, "POST", "/reset", INITIALIZE_S)
-        answer = self._api_client.send(request)
-        if answer.body:  # its content is not documented, but a page is some network's, and nothing was reset
-            self._api_client.decode(request, answer, object)
-
     def sandbox(self) -> SandboxInfo:
         """Return the API's description of the sandbox. Raises `StepFailed`."""
         return self._api_client.ask(

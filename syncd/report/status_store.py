@@ -114,11 +114,6 @@ def followed_at_s(folder: str, target: Target) -> float:
     return seconds_of(found[0].agent.followed_at) or 0.0 if found else 0.0
 
 
-def told_of_brought_in(db: StateDb) -> Record[bytes]:
-    """Return the record of the `.worktreeinclude` that `status` has told of: its digest."""
-    return Record(db, "brought-in", bytes, "`syncd status` tells once more what .worktreeinclude brings in")
-
-
 def forget_released(folder: str, name: str) -> None:
     """Forget what the document of a process that has ended tells of this sandbox, and of no other. Raises `OSError`."""
     status = read_document(folder)

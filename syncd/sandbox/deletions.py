@@ -15,10 +15,8 @@ from syncd.core.errors import SyncWarning
 from syncd.core.text import counted, shown_path
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, directories_above, is_within
-from syncd.remote.api import Api
 from syncd.remote.failure import backoff_limit_s
 from syncd.sandbox.leftovers import (
-    NO_LEFTOVERS,
     Versions,
     kinds_changed,
     leftovers_after,
@@ -53,7 +51,6 @@ class DeletionSync(Struct):
 
     deletions: Deletions
     state: SandboxState
-    api: Api
     looker: Looker
     clock: Clock
     check: Callable[[], None] = lambda: None
@@ -65,7 +62,6 @@ class DeletionSync(Struct):
     _failed: dict[str, str] = field(default_factory=dict)  # what the last one could not remove, with the reason
     _changed: frozenset[str] = frozenset()  # what it left, as someone had changed it
     _unlooked: SyncWarning | None = None
-    _was_reset: bool = False
 
     @property
     def warnings(self) -> list[SyncWarning]:
@@ -103,12 +99,7 @@ class DeletionSync(Struct):
     @property
     def removes(self) -> bool:
         """True if files are removed only because they were deleted here."""
-        return self.deletions is not Deletions.KEEP
-
-    @property
-    def may_reset(self) -> bool:
-        """True if a deletion resets the sandbox."""
-        return self.deletions is Deletions.RESET
+        return self.deletions is Deletions.MIRROR
 
     def has_pending(self, wanted: Manifest, unread: Collection[str]) -> bool:
         """True if leftovers are to be removed that were not tried just now, or are to be tried again."""
@@ -117,7 +108,7 @@ class DeletionSync(Struct):
             return False
         tried = self._given_up if self._is_due else self._given_up | self._failed.keys()
         untried = {path: left[path] for path in left if path not in tried}
-        return bool(self._without_exclusions(paths_to_delete((), wanted, unread, untried), wanted))
+        return bool(paths_to_delete((), wanted, unread, untried))
 
     def retry_all(self) -> None:
         """Forget what could not be removed there: it may be as it was uploaded by now, or absent."""
@@ -128,7 +119,7 @@ class DeletionSync(Struct):
         held, leftovers = self.state.content.versions, self.state.leftovers.entries
         if not self.removes and not kinds_changed(held, wanted, leftovers):
             return {}
-        found = self._without_exclusions(paths_to_delete(held, wanted, unread, leftovers), wanted)
+        found = paths_to_delete(held, wanted, unread, leftovers)
         if not self.removes:
             found = obstructing(found, wanted)
         if self._put_off and not self._is_due:
@@ -154,38 +145,14 @@ class DeletionSync(Struct):
         """Try these again by themselves: what is there as these paths is another's no more."""
         self._changed = self._changed.difference(paths)
 
-    def _without_exclusions(self, found: Versions, wanted: Manifest) -> Versions:
-        """Return `found`, or nothing if all of it is only excluded: a new rule must not cause a reset."""
-        if self.may_reset and all(
-            path not in wanted and self.is_excluded(path, versions[-1].kind is Kind.DIRECTORY)
-            for path, versions in found.items()
-        ):
-            return {}
-        return found
-
-    def resets(self, to_delete: Versions) -> bool:
-        """True if the deletion resets the sandbox, so that only a whole archive can follow."""
-        return bool(to_delete) and self.may_reset
-
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""
         self.looker.settle_pending(wanted, self.check)
         left = self.state.leftovers.entries
         waits = (path for path in self._failed if path in self._put_off and path in left and path not in wanted)
-        self._begin({path: self._failed[path] for path in waits})
-
-    def _begin(self, waits: dict[str, str]) -> None:
-        """Begin with no deletion but those that failed and wait for another try."""
-        self.gone, self._failed, self._changed = frozenset(), waits, frozenset()
-        self._unlooked = self._unlooked if waits else None
-
-    def reset(self, to_delete: Versions) -> None:
-        """Reset the sandbox. Raises `StepFailed`, `Stop`."""
-        self._begin({})
-        self.api.reset()
-        self.looker.neutralise()
-        self._was_reset = True
-        _log.info("the sandbox was reset: %s deleted here", counted(len(to_delete), "path"))
+        # Begin with no deletion but those that failed and wait for another try.
+        self.gone, self._failed, self._changed = frozenset(), {path: self._failed[path] for path in waits}, frozenset()
+        self._unlooked = self._unlooked if self._failed else None
 
     def not_removed(self, to_delete: Versions, wanted: Manifest, why: str) -> dict[str, Obstacle]:
         """Note that these paths could not be removed; return the paths of `wanted` whose place may still be taken."""
@@ -243,15 +210,13 @@ class DeletionSync(Struct):
 
     def note_arrived(self, wanted: Manifest, unread: Collection[str], secret_files: Collection[str] = ()) -> None:
         """Note what is left over now that the sandbox holds `wanted`."""
-        state, left = self.state, NO_LEFTOVERS
-        if not self._was_reset:
-            left = leftovers_after(
-                state.leftovers,
-                state.content.versions,
-                wanted,
-                gone=self.gone,
-                failed=self._failed,
-                unread=unread,
-                secret_files=secret_files,
-            )
-        state.leftovers, self._was_reset, self.gone = left, False, frozenset()
+        self.state.leftovers = leftovers_after(
+            self.state.leftovers,
+            self.state.content.versions,
+            wanted,
+            gone=self.gone,
+            failed=self._failed,
+            unread=unread,
+            secret_files=secret_files,
+        )
+        self.gone = frozenset()

@@ -211,15 +211,6 @@ class Looker:
             for pending in [each for each in self.pending if each.may_remove(wanted)]:
                 self._settle(pending, check, SETTLING_POLLS)
 
-    def neutralise(self) -> None:
-        """Have looks that have not begun do nothing; after a reset, which ends all that run.
-
-        Raises `StepFailed`, `Stop`.
-        """
-        for pending in list(self.pending):
-            self._replace(pending)
-            self._forget(pending.name)
-
     def _note(self, job: RemoteJob, paths: list[str]) -> None:
         """Record a removal that is about to be started. Raises `TryLater`; then it must not be."""
         pending = [*self.pending, PendingRemoval(self._target, job.name, tuple(map(os.fsencode, paths)))]

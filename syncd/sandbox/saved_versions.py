@@ -42,7 +42,6 @@ class Why(StrEnum):
     OVERWRITTEN = "overwritten"
     REMOVED = "removed"
     SANDBOX_ENDED = "sandbox-ended"
-    RESET = "reset"
     RELEASED = "released"
     CONFLICT = "conflict"
 

@@ -88,18 +88,10 @@ class Preparation(Struct):
         """Do what must be done before initialize. Raises `StepFailed`, `TryLater`, `Stop`."""
         deletion_sync, partial_archives = self.services.deletion_sync, self.services.partial_archives
         state = self.services.state
-        if self._resets:
-            self.is_cleared = True
-            self._save_all(Why.RESET)
-            self.services.delivery.mark_uncertain()
-            deletion_sync.reset(self.paths_to_delete)
-            state.seen.forget()
-            self.services.agent_repository.forget()
-            return Verdict.INITIALIZE
         deletion_sync.settle_pending(self._wanted)
         if partial_archives.replaces:
             self.is_cleared = True
-            self._save_all(Why.OVERWRITTEN)
+            self._save_all()
             gone = {**state.leftovers.entries, **self.paths_to_delete}
             deletion_sync.removed([LookResult(removed=[*gone])], gone, self._wanted)
             state.seen.forget()
@@ -133,7 +125,7 @@ class Preparation(Struct):
     @property
     def _is_outdated(self) -> bool:
         """True if there was a look, and the agent may have gone on since."""
-        if self.policy is AgentChanges.OVERWRITE or self._resets:
+        if self.policy is AgentChanges.OVERWRITE:
             return False
         return is_outdated(self.services.remote_changes.look_age_s, self.repeated)
 
@@ -184,12 +176,12 @@ class Preparation(Struct):
             entries[GIT] = self.written[GIT]
         return place_items(entries, self._here, (GIT,))
 
-    def _save_all(self, why: Why) -> None:
+    def _save_all(self) -> None:
         """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""
         if self.policy is AgentChanges.OVERWRITE:
             return
         try:
-            self.work_saver.before_reset(self.services, why, self._saved)
+            self.work_saver.before_replacing(self.services, self._saved)
         except StepFailed as failure:
             self.services.remote_changes.could_not_look(failure)
 
@@ -233,7 +225,7 @@ class Preparation(Struct):
             self._plan_removals()
             return self._judged(taken | self._obstacles_seen(None))
         if self._was_emptied(request, result):
-            self.work_saver.save_followed(self.services, Why.RESET)
+            self.work_saver.save_followed(self.services, Why.SANDBOX_ENDED)
             is_believed = not self.services.partial_archives.may_replace
             self.services.partial_archives.withdraw()
             if is_believed or not self.is_whole:
@@ -425,12 +417,7 @@ class Preparation(Struct):
     @property
     def _looks(self) -> bool:
         """True if what is there outlives the initialize, so that a look says what becomes of each path."""
-        goes = self._resets or self.services.partial_archives.replaces
-        return self.policy is not AgentChanges.OVERWRITE and not goes
-
-    @property
-    def _resets(self) -> bool:
-        return self.services.deletion_sync.resets(self.paths_to_delete)
+        return self.policy is not AgentChanges.OVERWRITE and not self.services.partial_archives.replaces
 
 
 def _is_looked_at(request: LookRequest, path: str) -> bool:

@@ -138,7 +138,7 @@ class SandboxFactory(Struct, frozen=True):
         looker = Looker(job_runner, db, target, waiter)
         remote_changes = self._looks(state, api, looker)
         deletions = config.sandbox.deletions
-        deletion_sync = DeletionSync(deletions, state, api, looker, clock, self.check, self.is_excluded)
+        deletion_sync = DeletionSync(deletions, state, looker, clock, self.check, self.is_excluded)
         partial_archives = PartialArchives(config.sync.archive, target, remote_changes.look, db=db, clock=clock)
         return SandboxServices(
             state=state,

@@ -291,7 +291,7 @@ class SandboxSync(Struct):
         seen.forget_deleted(self._here, state.content.versions_of)
         self._unsent_here = self._here.within(seen.obstacles)
         held = seen.both_changed
-        if self._wipes(scanned.manifest):
+        if self.services.partial_archives.replaces:
             held = ()  # nothing stays as it is there
         if this.mode is SyncMode.FORCED:
             held = tuple(this.unsaved)
@@ -352,13 +352,13 @@ class SandboxSync(Struct):
         """True if an archive of what changed may be sent; after any uncertainty the whole is sent."""
         certain = self.state.base is not None and not self.state.uncertain and not self._whole_next
         usable = self.services.partial_archives.usable
-        return certain and this.mode is not SyncMode.FORCED and usable and bool(manifest) and not self._wipes(manifest)
+        return certain and this.mode is not SyncMode.FORCED and usable and bool(manifest)
 
     def _stays(self, this: _Round, scanned: ScanResult) -> frozenset[str]:
         """The paths that stay as they are in the sandbox, with all below them."""
         if this.mode is SyncMode.FORCED:
             return frozenset(self._held_here)
-        if self._wipes(scanned.manifest):
+        if self.services.partial_archives.replaces:
             return frozenset()
         stays, kept = {*self._held_here}, self.state.seen.kept
         if kept:
@@ -366,13 +366,6 @@ class SandboxSync(Struct):
             changed = {*found.added, *found.changed, *found.uncertain}
             stays |= kept - changed - directories_above(changed)
         return frozenset(scanned.manifest.paths_within(stays))
-
-    def _wipes(self, manifest: Manifest) -> bool:
-        """True if nothing of what is in the sandbox outlives this sync: it is reset, or replaces all it has."""
-        partial_archives, deletion_sync = self.services.partial_archives, self.services.deletion_sync
-        if partial_archives.replaces or not deletion_sync.may_reset:
-            return partial_archives.replaces
-        return deletion_sync.resets(self._paths_to_delete(manifest, ()))
 
     def _paths_to_delete(self, wanted: Manifest, follow_up: Collection[str]) -> Versions:
         wanted |= self._unsent_here  # what is held is no deleted path

@@ -1,4 +1,4 @@
-"""Saves the agent's work before it is lost: a sandbox ends, is left for another one, or is reset."""
+"""Saves the agent's work before it is lost: a sandbox ends, is left for another one, or is replaced."""
 
 from __future__ import annotations
 
@@ -163,9 +163,9 @@ class WorkSaver(Struct):
                 )
         self.note_done(services.target)
 
-    def before_reset(self, services: SandboxServices, why: Why, known: dict[str, SeenEntry]) -> None:
-        """Save the work in a sandbox of which nothing will be left, and note it as known. Raises as `before_move`."""
-        unsaved = self._save_all(services, why, known)
+    def before_replacing(self, services: SandboxServices, known: dict[str, SeenEntry]) -> None:
+        """Save the work that an archive will remove, and note it as known. Raises as `before_move`."""
+        unsaved = self._save_all(services, Why.OVERWRITTEN, known)
         if unsaved:
             raise TryLater(
                 f"nothing is sent, as the sandbox would lose {unsaved.count} that could not be saved: {unsaved}",

@@ -51,9 +51,6 @@ class TrackedSandbox:
     is_full: bool = False
     is_used: bool = False  # something was put there
     unrecorded: set[str] = field(default_factory=set)  # put there, and not recorded by syncd as there
-    is_certain: bool = False  # syncd received the outcome of its last initialize
-    requested: set[tuple[str, str]] = field(default_factory=set)  # all that initializes were to put there since a reset
-    reset_away: set[tuple[str, str]] = field(default_factory=set)  # removed by a reset, whose reason is not yet known
 
 
 class Checker:
@@ -128,9 +125,9 @@ class Checker:
     # -- what happens
 
     def track(self, sandbox: Sandbox) -> None:
-        """Note each archive that is unpacked there and each reset, and look for the marks in each archive."""
+        """Note each archive that is unpacked there, and look for the marks in each archive."""
         tracked = self.sandboxes[sandbox.id] = TrackedSandbox(sandbox)
-        initialize, reset, execute = sandbox.initialize, sandbox.reset, sandbox.execute
+        initialize, execute = sandbox.initialize, sandbox.execute
 
         def tracked_initialize(packed: BinaryIO) -> None:
             self.deliver_held()
@@ -176,15 +173,6 @@ class Checker:
             self.figures["initialized"] += 1
             self.figures["partial archives"] += not tracked.model.synced.keys() <= tracked.paths and not tracked.is_full
 
-        def tracked_reset() -> None:
-            self.figures["resets"] += 1
-            if tracked.is_certain:
-                tracked.reset_away = tracked.requested
-            self._account_for_end(tracked, "was reset away")
-            reset()
-            tracked.model.cleared()
-            tracked.requested = set()
-
         def tracked_execute(name: str, packed: BinaryIO, *more: Any) -> None:
             if not self.is_late and not self.is_commands_turn:
                 note_look(tracked.model, packed)
@@ -193,7 +181,6 @@ class Checker:
                 sandbox.wait()
 
         sandbox.initialize = tracked_initialize  # type: ignore[method-assign]
-        sandbox.reset = tracked_reset  # type: ignore[method-assign]
         sandbox.execute = tracked_execute  # type: ignore[method-assign]
 
     def note_dump(self) -> None:
@@ -298,7 +285,7 @@ class Checker:
                 self.lose(f"{what}, and is not saved")
 
     def _account_for_end(self, tracked: TrackedSandbox, what: str) -> None:
-        """Check that all that ends with a sandbox, or by a reset, is saved, but for what the rules leave out."""
+        """Check that all that ends with a sandbox is saved, but for what the rules leave out."""
         self._account_for_removals(tracked)
         if not self._looks or self.cycle is None:
             if self.account is not None:
@@ -389,10 +376,6 @@ class Checker:
             remote = tree(self.live.sandbox.workspace)
             decided = {each for each in remote.items() if is_named(each[0], tuple(named))}
             self.decided |= decided
-            # What is there counts as sent then: one of another kind is a reason for a reset.
-            self.live.model.undid |= any(
-                self.live.model.synced.get(path, entry)[0] != entry[0] for path, entry in decided
-            )
 
     def note_command(self, living: Iterable[TrackedSandbox]) -> None:
         """Note a command, which the daemon waited for, as both are in one thread here: it could save nothing."""
@@ -445,47 +428,16 @@ class Checker:
             if sum(now_s - at_s < SPAN_S - 1 for at_s in self._acquired_wall_s) > MOST_ACQUIRED:
                 self.lose(f"more than {MOST_ACQUIRED} sandboxes were acquired in {SPAN_S:.0f} s")
 
-    def note_initialize(self, entry: RequestRecord) -> None:
-        """Check that a reset before this request had a reason, and note what the archive is to put there."""
-        tracked = self.sandboxes[entry.sandbox or ""]
-        tracked.is_certain = False
-        reset_away, tracked.reset_away = tracked.reset_away, set()
-        archive = self.emulator.data_dir / "bucket/us" / tracked.sandbox.id / "workspace.tar.gz"
-        with contextlib.suppress(OSError, ValueError, zlib.error):
-            sent = sent_in(zlib.decompress(archive.read_bytes(), 31))
-            kinds = {(path, what.kind) for path, what in sent.items()}
-            deleted = reset_away - kinds
-            if self.is_unchanged_since_sync:  # else a rule may have come since syncd saw that its path was deleted
-                is_excluded, wanted = self._is_excluded(), self.wanted()
-                # A change of kind is a reason, also where the new one is not in the archive, as its place was taken.
-                deleted = {
-                    (path, kind) for path, kind in deleted if path in wanted or not is_excluded(path, kind == "folder")
-                }
-            # What an undo took back counts as never sent, in a sandbox that it was sent to since as well.
-            undid, tracked.model.undid = tracked.model.undid, False
-            if reset_away and not deleted and not undid and not self.state_damaged:
-                self.lose("the sandbox was reset, and nothing was deleted")
-            tracked.requested |= kinds
-
     def note_not_found(self) -> None:
         """Note that syncd was told that a sandbox has ended: it forgets what remains from before the last archive."""
         for tracked in self.sandboxes.values():
             tracked.model.forget(tracked.model.synced.keys() - tracked.paths)
-
-    def note_upload(self) -> None:
-        """Note an upload: its archive may be another than the one that a reset was for."""
-        for tracked in self.sandboxes.values():
-            tracked.reset_away = set()
 
     def note_operation(self) -> None:
         if self.account is not None:
             self.account.person_changed()
         for tracked in self.sandboxes.values():
             tracked.model.note_obstructed(self.workspace)
-
-    def note_kill(self) -> None:
-        for tracked in self.sandboxes.values():
-            tracked.is_certain, tracked.reset_away = False, set()
 
     def note_process_end(self, state: Path) -> None:
         """Forget what the next process cannot know: an initialize without an answer, where nothing is deleted."""
@@ -571,11 +523,9 @@ class Checker:
             self.lost += not_deleted(extra, remote)
         deletions = {values[0] for values in self.settings.history}
         if self.settings.current.sandbox.deletions != "keep":
-            left_over = tracked.model.left_over(wanted, self._unblocked(remote), exactly=deletions == {"reset"})
+            left_over = tracked.model.left_over(wanted, self._unblocked(remote))
             left_over = [path for path in left_over if not is_within(path, self.held())]
-            # A new rule alone causes no reset.
-            if self.settings.current.sandbox.deletions != "reset" or not self._are_excluded(left_over, remote):
-                self.lost += not_deleted(left_over, remote)
+            self.lost += not_deleted(left_over, remote)
         if deletions == {"keep"}:
             blocked = {path: entry for path, entry in tracked.model.synced.items() if self._is_blocked(path)}
             self.lost += tracked.model.wrongly_removed({**remote, **blocked})
@@ -655,16 +605,6 @@ class Checker:
         files = [(self.workspace / path).lstat() for path, entry in self.wanted().items() if entry[0] == "file"]
         names = Counter(status.st_ino for status in files)
         return any(status.st_nlink > names[status.st_ino] for status in files)
-
-    def _is_excluded(self) -> Callable[[str, bool], bool]:
-        """Return a function that is true for a path, folder or not, that is excluded and not deleted."""
-        scanner = Scanner(str(self.workspace), SELECTION)
-        scanner.scan()
-        return scanner.is_excluded
-
-    def _are_excluded(self, paths: Iterable[str], remote: Tree) -> bool:
-        is_excluded = self._is_excluded()
-        return all(is_excluded(path, remote[path][0] == "folder") for path in paths)
 
     def _is_blocked(self, path: str) -> bool:
         return is_within(path, set(self.blocked()))

@@ -34,10 +34,6 @@ MORE_FAULTS = (
     "execution-logs: 404",
     "execution-status: 503",
     "execution-status: cut",
-    "reset: 503",
-    "reset: 500 after",
-    "reset: lost",
-    "reset: reset",
     "dump: 503",
     "dump: lost",
     "dump: cut",
@@ -64,7 +60,7 @@ class ConfiguredGenerator(Generator):
         super().__init__(seed)
         random = self._random
         self._settings: list[Any] = [
-            random.choice(("mirror", "mirror", "reset", "keep")),
+            random.choice(("mirror", "mirror", "keep")),
             random.choice(("full", "auto", "auto")),
             random.choice((0, 0, 0, 90, 600, 7200)),
             random.choice((0, 0, 4000)),
@@ -293,7 +289,7 @@ class ConfiguredGenerator(Generator):
         which = random.choice((0, 0, 1, 1, 2, 3, 4, 5))
         self._settings[which] = random.choice(
             (
-                ("mirror", "reset", "keep"),
+                ("mirror", "keep"),
                 ("full", "auto"),
                 (0, 90, 600, 7200),
                 (0, 4000, 20_000),

@@ -145,7 +145,7 @@ class Lasting:
         checker = self._simulation.checker
         chosen = {each for values in checker.settings.history for each in values}
         # Nothing goes where what is there may not be overwritten unseen, or where all of it would go.
-        needs_look = checker.wipes_sandboxes or bool(chosen & {"hold", "reset"})
+        needs_look = checker.wipes_sandboxes or "hold" in chosen
         if (self.name == "nobody looks" and needs_look) or (live := checker.live) is None:
             return []
         wanted, remote = checker.wanted(), tree(live.sandbox.workspace)
@@ -187,7 +187,7 @@ class Lasting:
         self.name = name
         short = checker.missing(checker._unblocked(wanted))
         if publisher.state is State.WATCHING and checker.settings.current.sandbox.deletions == "mirror":
-            short += current.model.left_over(wanted, checker._without_held(remote), exactly=False)
+            short += current.model.left_over(wanted, checker._without_held(remote))
         if (short or publisher.state is not State.WATCHING) and not re.search(
             f"{FAULTS[self.name].words}|{_ALWAYS_NAMED}", told
         ):

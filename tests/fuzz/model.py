@@ -43,7 +43,6 @@ class SandboxModel:
         self._unseen: set[str] = set()
         self._unlooked: set[str] = set()
         self._taken_back: set[tuple[str, Entry]] = set()
-        self.undid = False  # an undo took something back since the last archive
         self._at_home: set[str] = set()  # the agent's version there counts as sent
         self._arrived: dict[str, Sent] = {}
         self._sent: dict[str, Sent] = {}
@@ -51,7 +50,6 @@ class SandboxModel:
         self._emptied = Emptied.NO
         self._refilled = False  # an archive was unpacked since it is known that the sandbox was emptied
         self._agent_folders: set[str] = set()
-        self._overwritten: set[str] = set()
         self._forgotten: set[str] = set()
         self._obstructed: set[str] = set()
 
@@ -73,7 +71,7 @@ class SandboxModel:
                 if self.agent.get(parent, FOLDER) != FOLDER:
                     del self.agent[parent]
             self.agent.pop(path, None)
-            for paths in (self._overwritten, self._forgotten, self._obstructed, self._unseen, self._unlooked):
+            for paths in (self._forgotten, self._obstructed, self._unseen, self._unlooked):
                 paths.discard(path)
             self._at_home.discard(path)
             self.synced[path] = remote[path]
@@ -98,9 +96,9 @@ class SandboxModel:
 
     def cleared(self) -> None:
         """Note that the sandbox is empty."""
-        made, undid = self.made, self.undid
+        made = self.made
         self.__init__()  # type: ignore[misc]
-        self.made, self.undid = made, undid
+        self.made = made
 
     def agent_changed(self, before: Tree, after: Tree) -> None:
         """Note what the agent did, by the sandbox's content before and after it."""
@@ -119,10 +117,7 @@ class SandboxModel:
                 self.agent.pop(path, None)  # it is again as it was put there
                 if path in self._stays and path not in self._arrived:
                     self.agent[path] = entry  # deleted here: the next sync looks at it once more
-                    self._overwritten.discard(path)
                 continue
-            if path in self.synced:
-                self._overwritten.add(path)
             if entry == FOLDER:
                 self._agent_folders.add(path)
                 if path in before or path in self.synced:
@@ -147,7 +142,6 @@ class SandboxModel:
     def taken_back(self, paths: Iterable[str], remote: Tree, versions: Iterable[tuple[str, Entry]]) -> None:
         """Note that an undo took these back: what is there is the agent's again, and its versions where they arrive."""
         self._taken_back.update(versions)
-        self.undid = True
         for path in paths:
             self._at_home.discard(path)
             self.agent[path] = entry = remote.get(path)
@@ -243,14 +237,10 @@ class SandboxModel:
         others = {*self.agent, *self._forgotten, *self._agent_folders}
         return self._is_agents(path) or any(each == path or each.startswith(start) for each in others)
 
-    def left_over(self, wanted: Tree, remote: Tree, *, exactly: bool) -> list[str]:
-        """Return the unwanted paths that syncd put there. `exactly`: also those that the agent overwrote."""
+    def left_over(self, wanted: Tree, remote: Tree) -> list[str]:
+        """Return the unwanted paths that syncd put there."""
         extra = {path: entry for path, entry in remote.items() if path not in wanted and path not in self._forgotten}
-        agents = {
-            path
-            for path, entry in extra.items()
-            if self.agent.get(path) == entry and not (exactly and path in self._overwritten)
-        }
+        agents = {path for path, entry in extra.items() if self.agent.get(path) == entry}
         kept = agents | self._agent_folders | {parent for p in {*agents, *self._forgotten} for parent in _parents(p)}
         return sorted(extra.keys() - kept)
 
@@ -295,7 +285,7 @@ class SandboxModel:
         for entries in (self.synced, self.agent):
             for each in [each for each in entries if each.startswith(start)]:
                 del entries[each]
-        for paths in (self._agent_folders, self._overwritten, self._forgotten, self._obstructed, self._unseen):
+        for paths in (self._agent_folders, self._forgotten, self._obstructed, self._unseen):
             paths.difference_update([each for each in paths if each.startswith(start)])
 
 

@@ -94,9 +94,7 @@ def run(folder: Path, scenario: Sequence[Step], figures: Counter[str], profile: 
         simulation.checker.wipes_sandboxes = emulator.profile.initialize == "replaces"
         faults = emulator.faults
         faults.on("acquire", "after", lambda _: simulation.checker.note_acquire())
-        faults.on("initialize", "before", simulation.checker.note_initialize)
         faults.on("dump", "before", lambda _: simulation.checker.note_dump())
-        faults.on("upload", "before", lambda _: simulation.checker.note_upload())
         # A program runs in the machine's time: in scripted time it has ended by then, unless it is held.
         faults.on("any", "before", lambda _: simulation.checker.wait_for_executions())
         with _patched(simulation):

@@ -610,7 +610,6 @@ class Simulation:
     def _kill(self) -> None:
         """Save the daemon's files as they are now, and end the process."""
         self.figures["kills"] += 1
-        self.checker.note_kill()
         for name in ("state", "cache"):
             copy = self.folder / "saved" / name
             copy.mkdir(parents=True)

@@ -33,7 +33,7 @@ _THEN = {
     "a revert": None,
     "the agent writes": "agent_writes('p', 92)\nwrite('q', 8, 93)",
 }
-_SETTINGS = tuple(product(("mirror", "keep", "reset"), ("save", "hold")))
+_SETTINGS = tuple(product(("mirror", "keep"), ("save", "hold")))
 
 
 _CHANGES = tuple(pair for pair in product(_SAME | _HERE, _SAME | _AGENTS) if pair != ("same", "same"))

@@ -335,20 +335,15 @@ class WayHomeGenerator(ConfiguredGenerator):
         ]
 
     def _leaves(self) -> Scenario:
-        """Leave the sandbox: by a release, a move or a reset, after the agent wrote; then sync, and restore."""
+        """Leave the sandbox: by a release or a move, after the agent wrote; then sync, and restore."""
         random, path, other = self._random, self._path(), self._path()
         self._text += 2
         leaves: Scenario = [Step("move_sandbox", (random.randrange(1, 3),))]
         begins: Scenario = []
-        match random.randrange(3):
-            case 0:
-                self._settings[2] = 600
-                begins = [Step("reconfigure", tuple(self._settings))]
-                leaves = [Step("release", ((),)), *([Step("push_force")] if random.random() < 0.5 else [])]
-            case 1:
-                self._settings[0] = "reset"
-                begins = [Step("reconfigure", tuple(self._settings))]
-                leaves = [Step("remove", (other,))]
+        if random.random() < 0.5:
+            self._settings[2] = 600
+            begins = [Step("reconfigure", tuple(self._settings))]
+            leaves = [Step("release", ((),)), *([Step("push_force")] if random.random() < 0.5 else [])]
         trouble = random.choice(([], [], [Step("fault", (random.choice(MORE_FAULTS),))]))
         return [
             *begins,

@@ -210,20 +210,6 @@ def test_commits_in_what_raw_sent_stay_whole(rig: Rig) -> None:
     assert programs(rig) == before
 
 
-@pytest.mark.parametrize("theirs", [False, True], ids=["ours", "someone else's"])
-def test_a_reset_sandbox_gets_one_anew(rig: Rig, *, theirs: bool) -> None:
-    """Whosever the one before was."""
-    rig.keys["sandbox"]["deletions"] = "reset"
-    rig.restart()
-    if theirs:
-        there(rig, "init", "-q")
-    sync(rig)
-    (rig.workspace / "a.txt").unlink()
-    sync(rig)
-    assert rig.asked().count("reset") == 1
-    check(rig)
-
-
 def test_without_git_there(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """One warning; what was sent is there all the same."""
     monkeypatch.setattr(os, "defpath", "/nonexistent")

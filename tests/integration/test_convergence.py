@@ -213,16 +213,6 @@ LOST_ONCE = {
         agent_links('a/c', '..')
         write('a/c/e/deep/h', 8, 5035)
     """,
-    "a reset lost what the agent had made, as a program was late and the dump was cut": """
-        settings('reset', 'auto', 0, 0, 0.05, 'save')
-        fault('dump: cut')
-        @12 agent_writes('build/agents', 35)
-        write('g', 8, 37)
-        wait_idle()
-        hold_executions()
-        remove('g')
-        wait_failing()
-    """,
     "a sandbox that had ended was taken for one in which nobody can look": """
         reconfigure('keep', 'full', 600, 0, 1.0, 'hold')
         mkdir('x.log')
@@ -260,21 +250,6 @@ LOST_ONCE = {
         wait_idle()
         write('a/g', 8, 2)
         agent_empties()
-    """,
-    "a held path is released by a sync whose initialize is tried twice": """
-        settings('keep', 'full', 7200, 0, 0.05, 'hold')
-        @63 remove('g')
-        write('f', 8, 0)
-        reconfigure('reset', 'auto', 7200, 0, 0.05, 'hold')
-        agent_makes_folder('f', 21)
-        write('a/g', 8, 22)
-        wait_idle()
-        fault('reset: lost')
-        remove('a/g')
-        wait_failing()
-        write('a/g', 8, 22)
-        fault('initialize: cut')
-        wait_idle()
     """,
     "what a new process held counted here as it was sent, once something else was changed": """
         write('b', 300, 13)
@@ -348,10 +323,6 @@ def _delete_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DeletionSync, "paths_to_delete", lambda self, *_: {})
 
 
-def _reset_without_deletions(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(DeletionSync, "resets", lambda self, _: self.may_reset)
-
-
 def _acquire_without_limit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(provider, "acquire_wait_s", lambda *_: 0.0)
 
@@ -387,13 +358,12 @@ def _forget_kept_paths_at_a_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SeenPaths, "read", forgetful)
 
 
-_MIRROR, _FULL, _RESET, _HOLD, _OVERWRITE = (
+_MIRROR, _FULL, _HOLD, _OVERWRITE = (
     f"settings({deletions!r}, {archive!r}, 0, 0, 1.0, {agent_changes!r})\n"
     "write('f', 8, 1)\n write('a/g', 8, 2)\n wait_idle()\n"
     for deletions, archive, agent_changes in (
         ("mirror", "auto", "save"),
         ("mirror", "full", "save"),
-        ("reset", "auto", "save"),
         ("mirror", "auto", "hold"),
         ("mirror", "full", "overwrite"),
     )
@@ -409,7 +379,6 @@ PLANTED = {
     + f"{_NOBODY_LOOKS} write('f', 8, 5)\n wait_idle()",
     _remove_changed_agent_files: _MIRROR + "agent_writes('a/g', 3)\n remove('a/g')\n wait_idle()",
     _delete_nothing: _MIRROR + "remove('a')\n wait_idle()",
-    _reset_without_deletions: _RESET + "write('f', 8, 3)\n wait_idle()",
     _block_free_paths: _OVERWRITE
     + "agent_writes('b/f', 3)\n write('b', 8, 4)\n wait_idle()\n agent_removes('b')\n write('b', 8, 5)\n wait_idle()",
     _acquire_without_limit: _ACQUIRE

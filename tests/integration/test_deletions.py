@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -225,47 +224,3 @@ def leave_out(rig: Rig, rules: str, *patterns: str) -> None:
         rig.restart()
     else:
         rig.write(rules, "".join(f"{pattern}\n" for pattern in patterns))
-
-
-@pytest.mark.parametrize("rules", RULES)
-def test_a_newly_excluded_path_causes_no_reset(rig: Rig, rules: str) -> None:
-    """With "reset" a new rule, or a change of such paths, does not remove the agent's work."""
-    rig.keys["sandbox"]["deletions"] = "reset"
-    for path in ("a.log", "build/deep/x", "d/b.log", "d/stay", "gone"):
-        rig.write(path)
-    rig.sync()
-    agent(rig, "theirs")
-    leave_out(rig, rules, "*.log", "build/")
-    for number in range(3):
-        if number == 2:
-            (rig.workspace / "a.log").unlink()
-            shutil.rmtree(rig.workspace / "build")
-        rig.sync()
-        rig.write("d/stay", str(number))
-        rig.sync()
-        assert "reset" not in rig.asked()
-        assert "theirs" in there(rig)
-        assert rig.cycle.leftover_files == 3
-        rig.restart()
-    assert rig.is_quiet()  # nothing is left to remove
-    (rig.workspace / "gone").unlink()
-    rig.sync()
-    assert rig.asked().count("reset") == 1
-    assert not {"a.log", "build", "gone", "theirs"} & set(there(rig))
-    assert rig.cycle.leftover_files == 0
-
-
-def test_reset_only_when_something_was_deleted(rig: Rig) -> None:
-    """After a deletion the sandbox is reset, and everything is sent."""
-    rig.keys["sandbox"]["deletions"] = "reset"
-    rig.write("a")
-    rig.write("stay")
-    rig.sync()
-    agent(rig, "more")
-    rig.write("stay", "changed")
-    rig.sync()
-    assert "reset" not in rig.asked()
-    (rig.workspace / "a").unlink()
-    rig.sync()
-    assert rig.asked()[-2:] == ["reset", "initialize"]
-    assert rig.arrived() == {"stay": "changed"}

@@ -126,7 +126,7 @@ def test_interrupted_and_late(rig: Rig, op: str, cut: str, then: object) -> None
         assert same_as_home(rig)
 
 
-@pytest.mark.parametrize("deletions", ["mirror", "keep", "reset"])
+@pytest.mark.parametrize("deletions", ["mirror", "keep"])
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
 def test_a_waiting_removal_is_waited_for(rig: Rig, deletions: str, *, restarted: bool) -> None:
     """Nothing is initialized before it has ended, whatever the configuration says; the status gives the reason."""
@@ -140,7 +140,7 @@ def test_a_waiting_removal_is_waited_for(rig: Rig, deletions: str, *, restarted:
     failure, observer = rig.fail()
     assert failure.step is ApiStep.DELETE
     assert str(failure).endswith("the sync goes on when that has ended; if it never does, reset the sandbox")
-    assert not {"initialize", "reset", "execute"} & set(rig.asked()[asked:])
+    assert not {"initialize", "execute"} & set(rig.asked()[asked:])
     assert sum(observer.waits) <= 60  # the budget of the test's configuration
     rig.sandbox.start_held()
     rig.sandbox.wait()
@@ -163,21 +163,15 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
     assert len(started(rig)) == 1
 
 
-@pytest.mark.parametrize("by_us", [True, False])
-def test_a_reset_ends_it(rig: Rig, *, by_us: bool) -> None:
-    """After any reset of the sandbox a removal that had not begun does nothing."""
+def test_a_reset_ends_it(rig: Rig) -> None:
+    """After a reset of the sandbox a removal that had not begun does nothing."""
     rig.sandbox.hold()
     deleted_and_cut(rig, "execute: lost")
     (name,) = started(rig)
     put_back(rig)
     rig.restart()
-    if by_us:
-        rig.keys["sandbox"]["deletions"] = "reset"
-        (rig.workspace / "stay").unlink()
-    else:
-        rig.sandbox.reset()
+    rig.sandbox.reset()
     rig.sync()
-    assert ("reset" in rig.asked()) is by_us
     rig.sandbox.start_held()
     begin_late(rig, name)
     assert same_as_home(rig)

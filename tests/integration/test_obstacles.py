@@ -12,7 +12,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.sync.outcome import Outcome
 from tests.integration.sync_rig import Rig, rigged
 
-DELETIONS = ["keep", "mirror", "reset"]
+DELETIONS = ["keep", "mirror"]
 IN_WHOLE_ARCHIVES_TOO = pytest.mark.parametrize("rig", ["full", "auto"], indirect=True)
 
 
@@ -178,7 +178,6 @@ def test_a_parent_of_another_kind(rig: Rig, deletions: str, there: str) -> None:
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
     assert rig.warning_keys == []
     assert rig.is_quiet()
-    assert "reset" not in rig.asked()
 
 
 @pytest.mark.parametrize("deletions", ["keep", "mirror"])

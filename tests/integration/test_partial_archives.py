@@ -82,16 +82,6 @@ def test_only_changes_are_sent(rig: Rig) -> None:
     assert outcome.sync is None
 
 
-def test_a_reset_is_followed_by_a_full_archive(rig: Rig) -> None:
-    """The sandbox is empty then."""
-    rig.keys["sandbox"]["deletions"] = "reset"
-    rig.sync()
-    (rig.workspace / "d3" / "f3").unlink()
-    rig.sync()
-    assert sent(rig) > 300_000
-    assert equal(rig)
-
-
 @pytest.mark.parametrize(
     ("fault", "is_full"), [("initialize: lost", True), ("initialize: 500", True), ("upload: 503", False)]
 )

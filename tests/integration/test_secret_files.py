@@ -139,22 +139,6 @@ def test_with_mirror_the_warning_ends_with_the_file(rig: Rig) -> None:
     assert warnings(rig).keys() == {"z.txt"}
 
 
-def test_a_reset_ends_the_warning(rig: Rig) -> None:
-    """The sandbox holds only what came after it."""
-    rig.keys["sandbox"]["deletions"] = "reset"
-    rig.restart()
-    rig.write("b.txt", "more")
-    rig.sync()
-    rig.write("a.txt", SECRET)
-    rig.sync()
-    assert MAY_BE_THERE in warnings(rig)["a.txt"]
-    (rig.workspace / "b.txt").unlink()
-    rig.sync()
-    assert rig.arrived() == {}
-    assert "a.txt" in warnings(rig)
-    assert MAY_BE_THERE not in warnings(rig)["a.txt"]
-
-
 @pytest.mark.parametrize("young", [False, True], ids=["believed", "young"])
 def test_the_result_survives_a_restart(rig: Rig, monkeypatch: pytest.MonkeyPatch, *, young: bool) -> None:
     """Nothing is uploaded, the warning is there again, and only files not known to be clean are read."""
@@ -251,18 +235,14 @@ def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPa
     assert rig.uploads == before
 
 
-@pytest.mark.parametrize("deletions", ["mirror", "reset"])
-def test_an_excluded_file_is_not_deleted(rig: Rig, deletions: str) -> None:
-    """The uploaded version stays, and the sandbox is not reset."""
-    rig.keys["sandbox"]["deletions"] = deletions
-    rig.restart()
+def test_an_excluded_file_is_not_deleted(rig: Rig) -> None:
+    """The uploaded version stays."""
     rig.sync()
     for number in range(2):
         rig.write("a.txt", SECRET + str(number))
         rig.write("b.txt", str(number))
         rig.sync()
         assert rig.arrived() == {"a.txt": "hello", "b.txt": str(number)}
-    assert rig.emulator.request_log.count("reset") == 0
 
 
 def test_partial_archives(rig: Rig) -> None:

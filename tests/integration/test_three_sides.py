@@ -18,7 +18,7 @@ from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.directories import directories_for
-from syncd.core.errors import KeyRefused, TryLater
+from syncd.core.errors import KeyRefused
 from syncd.emulator.sandbox import Profile
 from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
@@ -533,36 +533,6 @@ def test_a_deleted_path_that_is_another_kind_now(made: AgentRig) -> None:
     made.settle()
     assert (made.there("d/theirs"), made.there("b")) == ("theirs", "newer")
     assert made.quiet()
-
-
-def test_a_reset_saves_all_first(made: AgentRig) -> None:
-    """With `reset`, all that differs there is saved before a deletion takes it away."""
-    made.set(deletions="reset")
-    made.agent.write("a", "theirs: a")
-    made.agent.write("its-own/f", "theirs: f")
-    (made.rig.workspace / "b").unlink()
-    made.rig.sync()
-    assert made.rig.asked().count("reset") == 1
-    assert made.saved == {"a": ["theirs: a"], "its-own": [""], "its-own/f": ["theirs: f"]}
-    assert set(made.reasons) == {Why.RESET}
-    assert made.there("a") == "ours: a"
-    assert made.there("its-own/f") is None
-
-
-def test_a_reset_waits(made: AgentRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until all that differs there can be saved; by force too."""
-    made.set(deletions="reset")
-    made.agent.write("a", "theirs: a")
-    (made.rig.workspace / "b").unlink()
-    without_copies(monkeypatch, unstable=True, digest=b"")
-    for mode in (SyncMode.CHANGED, SyncMode.FORCED):
-        with pytest.raises(TryLater, match=r"lose 1 path that could not be saved: 'a' \(it is still being written\)"):
-            made.rig.sync(mode)
-    assert (made.there("a"), made.there("b")) == ("theirs: a", "ours: b")
-    monkeypatch.undo()
-    made.rig.sync()
-    assert made.rig.asked().count("reset") == 1
-    assert (made.there("a"), made.saved) == ("ours: a", {"a": ["theirs: a"]})
 
 
 # -- a base that is not known

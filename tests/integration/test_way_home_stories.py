@@ -91,10 +91,6 @@ LOST_ONCE = {
         "settings('mirror', 'auto', 0, 0, 1.0, 'save')\n write('f', 8, 1)\n wait_idle()\n"
         "agent_links('node_modules', '../f')\n symlink('x.log', 'node_modules/g')\n write('b', 8, 2)\n wait_idle()"
     ),
-    "what was followed of the agent's counts as there after a reset": (
-        "settings('reset', 'auto', 0, 4000, 1.0, 'save')\n write('a', 300, 1)\n write('b', 300, 2)\n wait_idle()\n"
-        "agent_writes('n', 5)\n follow()\n remove('b')\n wait_idle()\n stop()\n apply((), (), ())"
-    ),
     "what was followed of the agent's counts as there after it was removed there": (
         "write('a', 300, 1)\n write('b', 300, 2)\n wait_idle()\n agent_prepends('a', 5)\n follow()\n remove('a')\n"
         "wait_idle()\n follow()\n push_force()\n stop()\n apply((), (), ())"
@@ -108,7 +104,7 @@ LOST_ONCE = {
         "agent_prepends('f', 3)\n apply((), (), ())\n undo(())"
     ),
     "an initialize that is unpacked late overwrites what an agent wrote since, and what is held is not saved": (
-        "settings('reset', 'auto', 0, 4000, 1.0, 'hold')\n write('deep/h', 300, 7)\n wait_idle()\n hold_initialize()\n"
+        "settings('mirror', 'auto', 0, 4000, 1.0, 'hold')\n write('deep/h', 300, 7)\n wait_idle()\n hold_initialize()\n"
         "write('deep/h', 300, 8)\n wait_failing()\n agent_prepends('deep/h', 9)\n apply((), (), ('dies', 2, 4))\n"
         "branch('agent/4', (), ())"
     ),
@@ -145,11 +141,6 @@ LOST_ONCE = {
     "an apply that was killed, and whose half was synced, is taken back by the next one without a record": _BEGIN
     + "agent_writes('f', 3)\n agent_writes('g', 4)\n apply((), (), ('dies', 2, 70))\n write('h', 8, 5)\n wait_idle()\n"
     + "undo(())\n wait_idle()",
-    "an undo that failed, and is repeated after a reset, has what is gone there count as sent": (
-        "settings('reset', 'auto', 0, 0, 4.0, 'save')\n write('a/sub/f', 1, 0)\n wait_idle()\n agent_links('a', '.')\n"
-        "apply(('--deletions',), (), ())\n undo(('full', 1, 'os.mkdir sub'))\n wait_idle()\n undo(())\n"
-        "agent_links('a/sub/f', '.')\n remove('a/sub/f')"
-    ),
     "what was taken, and whose sandbox was released since, is lost by an undo": _ENDS.format(limit=0)
     + "apply((), (), ())\n release(())\n undo(())\n wait_idle()",
     "the first archive into a sandbox that removes what an archive lacks: what only that has was not looked at": """
@@ -161,16 +152,6 @@ LOST_ONCE = {
     """,
     "an undo that cannot save for lack of room has restored already, and nothing tries again": _SENT
     + "undo(('full', 1, 'os.remove kept-'))\n wait_idle()",
-    "after a reset whose initialize is unanswered, all that was there counts as deleted by the agent": """
-        settings('reset', 'auto', 0, 0, 1.0, 'save')
-        write('f', 8, 1)
-        write('g', 8, 1)
-        wait_idle()
-        hold_initialize()
-        remove('g')
-        wait_failing()
-        apply(('--deletions',), (), ())
-    """,
     "the save before a sandbox's end is tried once, whatever failed": _ENDS.format(limit=0)
     + "rest(8.0)\n fault('download: 503 x3')\n rest(100.0)\n wait_idle()",
     "with the clock set back, nothing is saved before a sandbox's end": _ENDS.format(limit=0)

@@ -851,8 +851,7 @@ def test_a_saved_version_is_merged(rig: Rig, agent: Agent) -> None:
     assert _read(rig, "both") == TEXT.replace("line 25\n", "ours\n")
 
 
-@pytest.mark.parametrize("how", ["released", "reset"])
-def test_what_was_saved_with_its_sandbox(rig: Rig, agent: Agent, how: str) -> None:
+def test_what_was_saved_with_its_sandbox(rig: Rig, agent: Agent) -> None:
     """What nobody changed here is taken as from the sandbox, what both changed merged, what is gone here is back."""
     large = TEXT * 20_000  # beyond what is kept for a merge
     rig.write("large", large)
@@ -862,16 +861,11 @@ def test_what_was_saved_with_its_sandbox(rig: Rig, agent: Agent, how: str) -> No
     agent.write("large", "theirs\n")
     agent.chmod("run", 0o755)
     agent.symlink("mine", "a")
-    if how == "reset":
-        rig.configure({**DEFAULTS, "sandbox.deletions": "reset"})
-        (rig.workspace / "gone").unlink()
-        rig.ok("push")
-    else:
-        rig.ok("sandbox", "release", "--yes")
+    rig.ok("sandbox", "release", "--yes")
     rig.write("both", TEXT.replace("line 25\n", "ours\n"))
     rig.write("clash", TEXT.replace("line 2\n", "ours\n"))
     (rig.workspace / "d/b").unlink()
-    [version] = [row["id"] for row in _saved(rig) if row["why"] == how]
+    [version] = [row["id"] for row in _saved(rig) if row["why"] == "released"]
     done = rig.run("saved", "restore", version, "--here", "--json")
     said = {name: paths for name, paths in json.loads(done.out).items() if paths}
     taken = ["a", "d/b", "large", "mine", "new", "run"]

@@ -98,7 +98,7 @@ def test_what_could_not_be_saved() -> None:
     def leave_out(path: str, _is_dir: bool) -> bool:
         return path.endswith((".log", "node_modules"))
 
-    unsaved = save_work(look, find_agent_work(look, content, leave_out), Why.RESET, _no_bytes)
+    unsaved = save_work(look, find_agent_work(look, content, leave_out), Why.RELEASED, _no_bytes)
 
     assert unsaved.paths == {
         "secret": "its files cannot be listed there, or not in time",
@@ -112,4 +112,4 @@ def test_what_could_not_be_saved() -> None:
         "'mine' (UNREAD), and 7 more"
     )
     assert cast(ScriptedLook, look).saved == ["ok", "secret"]
-    assert not save_work(look, AgentWork({}, {}, {}, ()), Why.RESET, _no_bytes)
+    assert not save_work(look, AgentWork({}, {}, {}, ()), Why.RELEASED, _no_bytes)

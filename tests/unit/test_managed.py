@@ -45,12 +45,6 @@ def test_a_default_where_the_person_says_nothing() -> None:
     assert config.managed.summary() == f"{FILE} gives sync.debounce_seconds, retry.first_delay_seconds"
 
 
-@pytest.mark.parametrize(("include_git", "git"), [(True, "raw"), (False, "baseline")])
-def test_the_key_of_earlier_versions_is_the_persons(include_git: bool, git: str) -> None:
-    """`include_git` is a person's word about `git`, so the managed default does not count."""
-    assert under('[workspace]\ngit = "none"\n', workspace={"include_git": include_git}).workspace.git == git
-
-
 def test_relative_paths_are_relative_to_the_managed_file() -> None:
     """A managed path is relative to its own folder."""
     config = under('[sandbox]\napi_key_file = "key"\n')

@@ -53,7 +53,7 @@ def test_the_smallest_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
         ("workspace", "use_gitignore", "yes", '"yes"', "true or false"),
         ("workspace", "git", True, "true", '"baseline", "none" or "raw"'),
         ("workspace", "git", "all", '"all"', '"baseline", "none" or "raw"'),
-        ("workspace", "include_git", 1, "1", "true or false"),
+        ("workspace", "include_git", True, "true", 'is replaced by workspace.git = "raw"'),
         ("workspace", "upload_secrets", None, "None", "true or false"),
         ("sandbox", "id", "", '""', "not empty"),
         ("sandbox", "id", 12, "12", "text"),
@@ -70,7 +70,7 @@ def test_the_smallest_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
         ("sandbox", "base_url", "https://exa mple.com", "exa mple.com", "https address"),
         ("sandbox", "base_url", "", '""', "https address"),
         ("sandbox", "region", "eu", '"eu"', '"us" or "asia"'),
-        ("sandbox", "deletions", "yes", '"yes"', '"keep", "mirror" or "reset"'),
+        ("sandbox", "deletions", "yes", '"yes"', '"keep" or "mirror"'),
         ("sandbox", "api_key_file", "", '""', "not empty"),
         ("sandbox", "api_key_file", 5, "api_key_file = 5", "text in quotes"),
         ("sandbox", "api_key_file", ["sk-5ecret"], 'sandbox.api_key_file = "…"', "text in quotes"),
@@ -116,10 +116,6 @@ def test_a_bad_value(section: str, key: str, value: Any, shown: str, allowed: st
         (with_key("sandbox", "acquire", {}), ("sandbox.id", "not together with [sandbox.acquire]")),
         (with_key("sandbox", "acquire", {"ttl_seconds": 59}), ("sandbox.acquire.ttl_seconds = 59", "from 60 to 86400")),
         (with_key("sandbox", "acquire", {"ttl": 60}), ("sandbox.acquire.ttl", "unknown key", "ttl_seconds")),
-        (
-            {**GOOD, "workspace": {**GOOD["workspace"], "git": "none", "include_git": True}},
-            ("workspace.include_git = true", "not together with workspace.git"),
-        ),
         ({**GOOD, "a\nb": {}}, (r"a\nb: unknown section",)),
         (with_key("sync", "a\nb", 1), (r"sync.a\nb: unknown key",)),
         (with_key("sandbox", "region", "x\ny" * 100), ("sandbox.region", r"x\ny")),
@@ -129,12 +125,6 @@ def test_a_bad_shape(raw: dict[str, Any], words: tuple[str, ...]) -> None:
     """Unknown sections and keys, and missing or contradicting ones, are an error that says what is allowed."""
     text = str(refusal(raw))
     assert all(word in text for word in words), text
-
-
-@pytest.mark.parametrize(("include_git", "git"), [(True, "raw"), (False, "baseline")])
-def test_the_key_of_earlier_versions(include_git: bool, git: str) -> None:
-    """`include_git = true` is what `git = "raw"` is; `false` was the default, and is the default of now."""
-    assert check_config(with_key("workspace", "include_git", include_git)).workspace.git == git
 
 
 def test_the_error_shows_the_value_as_written() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
 from typing import Any, TypeVar
 
 import click
@@ -16,9 +14,7 @@ from syncd.cli.options import CLOCK, config_option, config_path, configured, jso
 from syncd.cli.output import home_relative, is_screen, terminal_size
 from syncd.cli.status.reader import StatusReader, WorkspaceRow, read_all, reader_for
 from syncd.core.config_file import config_folder
-from syncd.core.directories import directories_for
-from syncd.core.errors import ConfigError, ExitCode, SyncdError
-from syncd.core.settings import Config
+from syncd.core.errors import ConfigError, ExitCode
 from syncd.core.text import printable_json
 from syncd.report.status_store import encoded
 from syncd.sync.status_document import Status
@@ -56,9 +52,6 @@ def command(config_file: str | None, as_json: bool, *, watch: bool, all_: bool, 
         return printable_json(encoded(status).decode()) if as_json else _text(reader, status)
 
     status = _show(read, text, watch=watch, as_json=as_json)
-    workspace = reader.config.workspace.path
-    if not (watch or as_json) and os.path.lexists(os.path.join(workspace, ".worktreeinclude")):
-        _tell_brought_in(reader.config)
     return _code(checks, [status], None if watch else reader.problem)
 
 
@@ -121,31 +114,3 @@ def _all_json(rows: tuple[WorkspaceRow, ...]) -> str:
 
     overview = {"version": _OVERVIEW_VERSION, "workspaces": list(map(document, rows))}
     return printable_json(msgspec.json.encode(overview).decode())
-
-
-def _tell_brought_in(config: Config) -> None:
-    """Tell once what `.worktreeinclude` brings in, each time that it is another one: whoever can push, decides.
-
-    What cannot be read or recorded is told another time.
-    """
-    # Most workspaces have no such file, and need none of these.
-    from syncd.core import safe_open  # noqa: PLC0415
-    from syncd.report.status_store import told_of_brought_in  # noqa: PLC0415
-    from syncd.selection.selection import WORKTREEINCLUDE  # noqa: PLC0415
-    from syncd.store.state_db import StateDb  # noqa: PLC0415
-
-    with suppress(OSError, SyncdError):
-        descriptor, _ = safe_open.open_file(os.path.join(config.workspace.path, WORKTREEINCLUDE), None)
-        with os.fdopen(descriptor, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").digest()
-        folders = directories_for(config.workspace.path, os.environ)
-        with closing(StateDb(folders.state)) as db:
-            told = told_of_brought_in(db)
-            if told.load() == digest:
-                return
-            from syncd.cli.local_scan import brought_in_text, scan_workspace  # noqa: PLC0415 - once
-
-            if paths := scan_workspace(config).brought_in:
-                click.echo(f"{WORKTREEINCLUDE}: {brought_in_text(paths)}", err=True)
-            folders.make()  # no sync may have been yet
-            told.save(digest)

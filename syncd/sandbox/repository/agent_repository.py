@@ -169,7 +169,7 @@ class AgentRepository:
             self._followed = base
 
     def forget(self) -> None:
-        """Forget the repository: the sandbox does not exist any more, or was reset."""
+        """Forget the repository: the sandbox does not exist any more."""
         self._record, self._followed, self._unanswered = None, None, set()
         with contextlib.suppress(OSError):
             self._stored.remove()
