@@ -81,7 +81,6 @@ class Snapshotter:
         clock: Clock,
         spool_folder: str,
         max_mib: int,
-        size_remedy: str,
         name: str = MAIN,
     ) -> None:
         """`name` is that of the sandbox."""
@@ -93,7 +92,6 @@ class Snapshotter:
         self._clock = clock
         self._spool_folder = spool_folder
         self._max_mib = max_mib
-        self._size_remedy = size_remedy
         self._name = name
         self._known = Manifest()
         self._scan_number = 0  # of the scanner's, the last one for this sandbox
@@ -156,7 +154,7 @@ class Snapshotter:
         if sync_mode is not SyncMode.FORCED:
             self._guard.check(baseline or Manifest(), scan, self._existing_exclusions)
         self._guard.record_workspace(scan, other_bases)
-        check_size(scan.manifest, self._max_mib, self._size_remedy)
+        check_size(scan.manifest, self._max_mib)
         self._sent = baseline = baseline or Manifest()
         known = scan.manifest if self._known is baseline else carry_over_digests(self._known, scan.manifest)
         manifest = carry_over_digests(baseline, known)

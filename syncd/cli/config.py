@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -31,11 +31,11 @@ from syncd.cli.options import (
     configured,
 )
 from syncd.cli.output import home_relative, print_path
-from syncd.core.config_file import flat, layered, load_config, parse_toml, read_managed
+from syncd.core.config_file import load_config, parse_toml
 from syncd.core.directories import default_key_file
 from syncd.core.durable_file import rewrite
 from syncd.core.errors import ConfigError, NeedsPerson, Stop, SyncdError
-from syncd.core.settings import MAIN, SECTIONS, Config, table_of
+from syncd.core.settings import MAIN, SECTIONS, Config, check_config, table_of
 
 
 def toml(value: Any, name: str) -> str:
@@ -54,7 +54,7 @@ def toml(value: Any, name: str) -> str:
 def with_sandbox(text: str, name: str, keys: Mapping[str, Any]) -> str:
     """The text of a configuration with the table of one more sandbox at its end. Raises `ConfigError`."""
     table = table_of(name)
-    lines = "".join(f"{key} = {toml(value, f'{table}.{key}')}\n" for key, value in flat(keys))
+    lines = "".join(f"{key} = {toml(value, f'{table}.{key}')}\n" for key, value in _flat(keys))
     changed = f"{_whole_lines(text)}\n[{table}]\n{lines}"
     with suppress(ValueError):
         (had, before), (has, after) = _sandbox_and_rest(text, name), _sandbox_and_rest(changed, name)
@@ -118,7 +118,7 @@ def checked(raw: dict[str, Any], path: str) -> Config:
     """The configuration that these tables make, its patterns checked too. Raises `ConfigError`."""
     from syncd.daemon.build import selection_of  # noqa: PLC0415 - for what is about to be written alone
 
-    config = layered(raw, path, read_managed())
+    config = check_config(raw, path)
     selection_of(config, os.environ)
     return config
 
@@ -169,11 +169,20 @@ def show(config_file: str | None) -> None:
     path = config_path(config_file)
     tables: dict[str, Any] = msgspec.to_builtins(load_config(path))
     del tables["sandboxes"][MAIN]  # it is `sandbox`
-    given = dict(flat(_parsed(read_text(path))))
+    given = dict(_flat(_parsed(read_text(path))))
     click.echo(f"# {home_relative(path)}")
-    for key, value in flat({name: table for name, table in tables.items() if name in ("sandboxes", *SECTIONS)}):
+    for key, value in _flat({name: table for name, table in tables.items() if name in ("sandboxes", *SECTIONS)}):
         if value is not None:
             print_path(f"{key} = {_shown(key, value)}{'' if key in given else f'  # {_origin(key)}'}")
+
+
+def _flat(tables: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Each key with the tables that it is in, and its value."""
+    for name, value in tables.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield before + name, value
 
 
 def _shown(key: str, value: Any) -> str:

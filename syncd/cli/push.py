@@ -144,7 +144,7 @@ def _show_plans(configs: list[Config], *, as_json: bool) -> None:
     Asks no server, and changes nothing. Raises `SyncdError`.
     """
     from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415 - a push by the daemon needs none of these
-    from syncd.daemon.build import places_of, reader_of, size_remedy_of, target_of  # noqa: PLC0415
+    from syncd.daemon.build import places_of, reader_of, target_of  # noqa: PLC0415
     from syncd.model.entry import Kind  # noqa: PLC0415
     from syncd.model.manifest import Manifest, carry_over_digests, difference  # noqa: PLC0415
     from syncd.sandbox.sandbox_state import SandboxState  # noqa: PLC0415
@@ -154,7 +154,7 @@ def _show_plans(configs: list[Config], *, as_json: bool) -> None:
     with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("scanning the workspace")
         scanned = scan_workspace(configs[0]).scan.manifest
-    check_size(scanned, configs[0].sync.max_snapshot_mib, size_remedy_of(configs[0]))
+    check_size(scanned, configs[0].sync.max_snapshot_mib)
     rows: list[dict[str, Any]] = []
     for config in configs:
         with closing(StateDb(places_of(config, os.environ).state)) as db:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from syncd.core.choices import AgentChanges, ArchiveContent, Deletions, GitThere, Managed, Region
+from syncd.core.choices import AgentChanges, ArchiveContent, Deletions, GitThere, Region
 from syncd.core.directories import default_key_file, expand_home
 from syncd.core.errors import ConfigError
 
@@ -116,23 +116,6 @@ class NotificationKeys(Struct, frozen=True, kw_only=True):
     desktop: Flag = True
 
 
-class CeilingKeys(Struct, frozen=True, kw_only=True):
-    """`[ceiling]` of the managed file: what no person's configuration may exceed. No key, no limit.
-
-    This machine's own loopback is allowed beside `base_urls`.
-    """
-
-    base_urls: Annotated[tuple[str, ...], _allowed('a list of addresses, such as ["https://api.klavis.ai"]')] | None = (
-        None
-    )
-    agent_changes: Annotated[tuple[AgentChanges, ...], _allowed(f"a list of {_listed(AgentChanges, 'and')}")] | None = (
-        None
-    )
-    upload_secrets: Flag = True
-    ignore: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["/customers/", "*.dump"]')] = ()
-    max_snapshot_mib: Mebibytes | None = None
-
-
 MAIN = "main"
 """The name of the sandbox that `[sandbox]` describes."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
@@ -152,8 +135,6 @@ class Config(Struct, frozen=True):
     retry: RetryKeys
     notifications: NotificationKeys
     sandbox_name: str = MAIN
-    managed: Managed | None = None
-    always_ignored: tuple[str, ...] = ()  # `ceiling.ignore`
     workspace_link: str = ""  # the absolute path that is written there, if it leads through a link
 
     def for_sandbox(self, name: str) -> Config:

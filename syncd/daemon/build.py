@@ -17,7 +17,7 @@ from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
 from syncd.archive.snapshotter import Snapshotter
 from syncd.core.api_key import ApiKey, find_key
-from syncd.core.choices import MANAGED_FILE, GitThere
+from syncd.core.choices import GitThere
 from syncd.core.clock import Clock
 from syncd.core.config_file import own_files, own_folders
 from syncd.core.directories import Directories, Lock, directories_for
@@ -53,7 +53,7 @@ from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.gitignore import bad_pattern
 from syncd.selection.secret_scanner import Search, SecretSearch
-from syncd.selection.selection import Rule, Selection
+from syncd.selection.selection import Selection
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import LeaveOut
 from syncd.sync.delivery import FirstArchives
@@ -105,7 +105,6 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
     lists = {
         "workspace.ignore": keys.ignore,
         "workspace.allow_secrets": keys.allow_secrets,
-        f"{MANAGED_FILE}: ceiling.ignore": config.always_ignored,
     }
     for name, patterns in lists.items():
         for pattern in patterns:
@@ -121,7 +120,6 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
         include_git=keys.git is GitThere.RAW,
         upload_secrets=keys.upload_secrets,
         allow_secrets=keys.allow_secrets,
-        always_ignored=tuple(Rule(MANAGED_FILE, None, pattern) for pattern in config.always_ignored),
         own_folders=own_folders(environ),
         own_files=partial(own_files, config, environ),
     )
@@ -130,14 +128,6 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
 def secret_search_of(config: Config, *own_keys: str) -> Search:
     keys = config.workspace
     return Search() if keys.upload_secrets else SecretSearch(keys.allow_secrets, *own_keys)
-
-
-def size_remedy_of(config: Config) -> str:
-    """The way out of a snapshot that is too large."""
-    managed = config.managed
-    is_held = managed is not None and "sync.max_snapshot_mib" in managed.ceiling
-    bound = f", to what {MANAGED_FILE} allows at most" if is_held else ""
-    return f"ignore what is large in .syncdignore, or raise sync.max_snapshot_mib{bound}"
 
 
 def reader_of(config: Config, clock: Clock, environ: Mapping[str, str]) -> ContentReader:
@@ -290,7 +280,6 @@ def sync_cycle_of(
         clock=clock,
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,
-        size_remedy=size_remedy_of(config),
         name=name,
     )
 
@@ -557,9 +546,7 @@ def daemon_of(
             ControlServer(folders.state),
             signals,
             synced_hooks,
-            WorkspaceStatus(
-                path, config.workspace_link, folders.state, systemd, totals, pid, config.managed, config.file, refused
-            ),
+            WorkspaceStatus(path, config.workspace_link, folders.state, systemd, totals, pid, config.file, refused),
             systemd,
             clock,
             waiter.tasks,

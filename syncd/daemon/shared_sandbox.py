@@ -13,7 +13,6 @@ from syncd.core.config_file import (
     ConfiguredWorkspace,
     config_files,
     load_config,
-    read_managed,
     read_sandboxes,
 )
 from syncd.core.directories import directories_for, holder
@@ -58,14 +57,10 @@ def others_naming(config: Config, environ: Mapping[str, str]) -> list[Configured
     key = sandbox_of(config)
     if key is None:
         return found
-    layer = read_managed()
     for file in config_files(environ):
         try:
             # Only of those that name it is the workspace looked up: its disk may not answer.
-            if (
-                key in read_sandboxes(file, layer)
-                and (path := load_config(file).workspace.path) != config.workspace.path
-            ):
+            if key in read_sandboxes(file) and (path := load_config(file).workspace.path) != config.workspace.path:
                 found.append(ConfiguredWorkspace(file, path))
         except ConfigError:
             continue

@@ -9,7 +9,6 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd import __version__
-from syncd.core.choices import Managed
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater, WorkspaceError
 from syncd.core.settings import MAIN
@@ -293,7 +292,6 @@ class WorkspaceStatus(Struct):
     systemd: SystemdNotifier
     totals: RunTotals
     pid: int | None
-    managed: Managed | None
     config: str = ""
     refused: str = ""  # the reason why the daemon goes on with what it read before
     publishers: list[StatusPublisher] = field(default_factory=list)
@@ -399,7 +397,6 @@ class WorkspaceStatus(Struct):
             sandbox_expires_at=ends_at(main.acquired_sandbox),
             lingering=main.lingering,
             agent=main.agent,
-            managed=self.managed,
             workspace_link=shown_path(self.workspace_link),
             config=shown_path(self.config),
             failures_in_row=urgent.failures_in_row,

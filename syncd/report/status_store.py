@@ -84,7 +84,6 @@ def read_status(folder: str, otherwise: Status) -> Status:
         gives_up_at=None,
         failures_in_row=0,
         progress=None,
-        managed=otherwise.managed,
     )
 
 

@@ -6,7 +6,6 @@ import errno
 import heapq
 from collections.abc import Mapping
 
-from syncd.core.choices import MANAGED_FILE
 from syncd.core.errors import SnapshotTooLarge, SyncWarning
 from syncd.model.entry import Entry
 from syncd.model.manifest import Manifest
@@ -24,7 +23,7 @@ TOO_LONG = Decision(False, Rule("built-in", None, f"paths of more than {LONGEST_
 OWN_FILE = Decision(False, Rule(OWN_FILES, None, "a second name of a key or a configuration"))
 
 _KINDS = {OUTSIDE.rule: "links", SPECIAL.rule: "special files", TOO_LONG.rule: "long paths"}
-_SOURCES = {name: name for name in ("built-in", "secrets", "workspace.ignore", OWN_FILES)} | {MANAGED_FILE: "managed"}
+_SOURCES = {name: name for name in ("built-in", "secrets", "workspace.ignore", OWN_FILES)}
 _FILES = {name: name for name in (".gitignore", ".syncdignore")}
 _SHOWN = 60
 # What is mounted does not answer any more, as the program behind a FUSE file system died, or its server is gone.
@@ -89,20 +88,16 @@ def largest(manifest: Mapping[str, Entry], count: int) -> list[tuple[str, int]]:
     return [(path, size) for size, path in heapq.nlargest(count, sizes)]
 
 
-def over_limit(manifest: Manifest, max_mib: int) -> str | None:
-    """Return the reason why the snapshot is refused, or None. The files' sizes count before compression."""
+def check_size(manifest: Manifest, max_mib: int) -> None:
+    """Raise `SnapshotTooLarge` if the snapshot is refused. The files' sizes count before compression."""
     total = manifest.content_bytes
     if total <= max_mib * _MIB:
-        return None
+        return
     big = ", ".join(f"{path!r} ({mib(size)})" for path, size in largest(manifest, 3))
-    return f"the snapshot holds {mib(total)}, more than sync.max_snapshot_mib = {max_mib}; the largest: {big}"
-
-
-def check_size(manifest: Manifest, max_mib: int, size_remedy: str) -> None:
-    """Raise `SnapshotTooLarge` if the snapshot is refused."""
-    refusal = over_limit(manifest, max_mib)
-    if refusal is not None:
-        raise SnapshotTooLarge(refusal, size_remedy)
+    raise SnapshotTooLarge(
+        f"the snapshot holds {mib(total)}, more than sync.max_snapshot_mib = {max_mib}; the largest: {big}",
+        "ignore what is large in .syncdignore, or raise sync.max_snapshot_mib",
+    )
 
 
 def too_long(path: str) -> bool:

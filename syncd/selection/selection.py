@@ -5,8 +5,7 @@ is not entered, so nothing in it can be included again: this is git's own rule, 
 
 Precedence, from the strongest:
 
-    1. syncd's own files, by place, and               nothing lifts them
-       ceiling.ignore of the managed file             the administrator's, for everyone
+    1. syncd's own files, by place                    nothing lifts them
     2. hard rules: `.git` and secrets by name         no file can lift them, only [workspace] of the configuration
     3. .syncdignore, the deepest first                the user's wishes for this workspace
     4. workspace.ignore of the configuration
@@ -45,7 +44,7 @@ from syncd.selection.gitignore import (
 
 
 class Rule(NamedTuple):
-    """A pattern and its source: "workspace.ignore", "built-in", "secrets", or a file, such as the managed one.
+    """A pattern and its source: "workspace.ignore", "built-in", "secrets", or a file.
 
     A file in the workspace is named by its relative path, any other by its absolute one.
     """
@@ -79,7 +78,7 @@ class Precedence(enum.IntEnum):
     SYNCDIGNORE = 4
     HARD = 5
     FOLDED = 6  # the rules about secrets once more, for what has capital letters: their names are compared without case
-    CEILING = 7
+    OWN = 7
 
 
 class _Tail(NamedTuple):
@@ -262,9 +261,8 @@ NO_OUTER_RULES = OuterRules()
 class Selection:
     """The rules that apply in the whole workspace, by the keys of [workspace] that select paths.
 
-    Their patterns are gitignore's, relative to the workspace. `always_ignored` are patterns of the same kind that
-    nothing lifts, each with its place. `own_folders` are the absolute paths of what is syncd's own, and `own_files`
-    returns those at this moment; nothing lifts them either.
+    Their patterns are gitignore's, relative to the workspace. `own_folders` are the absolute paths of what
+    is syncd's own, and `own_files` returns those at this moment; nothing lifts them.
     """
 
     def __init__(
@@ -275,7 +273,6 @@ class Selection:
         include_git: bool = False,
         upload_secrets: bool = False,
         allow_secrets: tuple[str, ...] = (),
-        always_ignored: tuple[Rule, ...] = (),
         own_folders: tuple[str, ...] = (),
         own_files: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
@@ -292,8 +289,6 @@ class Selection:
             layers.append(_secrets_layer(Precedence.FOLDED, tuple(line.lower() for line in lines)))
         if not include_git:
             layers.append(_pattern_layer(Precedence.HARD, "built-in", GIT))
-        if always_ignored:
-            layers.append(_ceiling_layer(always_ignored))
         self._rules = _Rules(layers)
 
     def root(self, outer: OuterRules = NO_OUTER_RULES) -> Scope:
@@ -301,7 +296,7 @@ class Selection:
         rules = self._rules
         if outer.own_paths:
             own = tuple(Rule(OWN_FILES, None, _pattern_of(path)) for path in outer.own_paths)
-            rules = _Rules([_ceiling_layer(own)], rules.layers)
+            rules = _Rules([_own_layer(own)], rules.layers)
         if not self.uses_gitignore:
             return Scope(rules, "", (SYNCDIGNORE,))
         layers = [_file_layer(Precedence.GIT, each.source, _prefix(each.folder), each.data) for each in outer.files]
@@ -439,11 +434,11 @@ def _pattern_layer(precedence: Precedence, source: str, lines: tuple[str, ...]) 
     return Layer(precedence, patterns, "", tuple(decisions))
 
 
-def _ceiling_layer(rules: tuple[Rule, ...]) -> Layer:
+def _own_layer(rules: tuple[Rule, ...]) -> Layer:
     parsed = ((rule, parse_line(as_latin1(rule.pattern), number)) for number, rule in enumerate(rules, 1))
     valid = [(rule, pattern) for rule, pattern in parsed if pattern is not None]
     patterns = PatternList([pattern for _, pattern in valid])
-    return Layer(Precedence.CEILING, patterns, "", tuple(Decision(False, rule) for rule, _ in valid))
+    return Layer(Precedence.OWN, patterns, "", tuple(Decision(False, rule) for rule, _ in valid))
 
 
 def _secrets_layer(precedence: Precedence, lines: tuple[str, ...]) -> Layer:

@@ -6,7 +6,6 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from syncd.core.choices import Managed
 from syncd.core.text import one_line
 
 VERSION = 1
@@ -109,10 +108,10 @@ class Status(Struct, frozen=True, kw_only=True):
     `responding` is set by the reader: false for a daemon that did not answer in time, null if none runs. The daemon
     sets the other fields. `sandbox`, and `last_sync` to `agent`, are those of the first of `sandboxes`; `state` is the
     most urgent one, and `pending`, `syncs` and `failures` are of all. `left_out` counts excluded paths by the source of
-    the rule, and `lingering` counts deleted files that are still in the sandbox. `managed` is
-    null where there is no managed file, `workspace_link` empty where no link leads to the workspace. `config` is the
-    configuration file. Of the most urgent sandbox, `failures_in_row` counts failed attempts since the last success, and
-    `gives_up_at` is when this sync's retries end: then the daemon begins another one.
+    the rule, and `lingering` counts deleted files that are still in the sandbox. `workspace_link` is empty where no
+    link leads to the workspace. `config` is the configuration file. Of the most urgent sandbox, `failures_in_row`
+    counts failed attempts since the last success, and `gives_up_at` is when this sync's retries end: then the daemon
+    begins another one.
     """
 
     version: int = VERSION
@@ -140,7 +139,6 @@ class Status(Struct, frozen=True, kw_only=True):
     sandbox_expires_at: str | None = None
     lingering: int = 0
     agent: AgentStatus = AgentStatus()
-    managed: Managed | None = None
     workspace_link: str = ""
     config: str = ""
     failures_in_row: int = 0

@@ -26,7 +26,7 @@ def clock() -> ScriptedClock:
 
 @pytest.fixture
 def status(tmp_path: Path, clock: ScriptedClock) -> WorkspaceStatus:
-    return WorkspaceStatus("/work", "", str(tmp_path), SystemdNotifier({}, clock, 1), RunTotals(), 1, None)
+    return WorkspaceStatus("/work", "", str(tmp_path), SystemdNotifier({}, clock, 1), RunTotals(), 1)
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ import msgspec
 import pytest
 
 from syncd.cli.commands import cli
-from syncd.core.config_file import check_managed
-from syncd.core.settings import SECTIONS, AcquireKeys, CeilingKeys, check_config
+from syncd.core.settings import SECTIONS, AcquireKeys, check_config
 from tests.repo.sources import REPO
 
 _AT_THE_TOP = (REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "SKILL.md"))
@@ -24,9 +23,9 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _SHELL = set("();<>|&")
-_TABLES: dict[str, type[msgspec.Struct]] = {**SECTIONS, "sandbox.acquire": AcquireKeys, "ceiling": CeilingKeys}
+_TABLES: dict[str, type[msgspec.Struct]] = {**SECTIONS, "sandbox.acquire": AcquireKeys}
 _KEYS = {f"{table}.{field.name}" for table, keys in _TABLES.items() for field in msgspec.structs.fields(keys)}
-_KEY = re.compile(rf"(?:{'|'.join((*SECTIONS, 'ceiling'))})(?:\.[a-z_]+)+")
+_KEY = re.compile(rf"(?:{'|'.join(SECTIONS)})(?:\.[a-z_]+)+")
 # In a usage line these stand for what may be there, or not.
 _PLACES = {"OPTIONS", "COMMAND", "ARGS...", "ARGS"}
 
@@ -62,9 +61,7 @@ def test_each_key_can_be_set(page: Path) -> None:
         assert key is not None
         assert key[0] in _KEYS, f"{page.name}: {code}: name a key of syncd/core/settings.py"
     for kind, block in _FENCE.findall(text):
-        if kind == "toml" and "[ceiling]" in block:
-            check_managed(tomllib.loads(block))
-        elif kind == "toml":
+        if kind == "toml":
             check_config(_completed(tomllib.loads(block)))
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 
 import pytest
 
@@ -76,21 +74,6 @@ def test_the_daemon_is_sandboxed(rig: ServiceRig) -> None:
     reported = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     assert (reported["NoNewPrivs"], reported["Seccomp"]) == ("1", "2")
     assert {reported[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")} == {"0" * 16}
-
-
-def test_the_managed_file_counts_in_the_unit(rig: ServiceRig) -> None:
-    """The file is read in the unit's user namespace, in which root is unknown; one of another user's is refused."""
-    managed = rig.root / "etc/syncd/managed.toml"
-    managed.parent.mkdir()
-    try:
-        managed.write_text("[sync]\nrescan_minutes = 7\n")
-        rig.installed()
-        assert rig.status()["managed"]["defaults"] == ["sync.rescan_minutes"]
-        os.chown(managed, UID, UID)
-        rig.systemctl("reload", rig.unit)
-        assert f"managed.toml belongs to user {UID}, not to root" in rig.log()
-    finally:
-        shutil.rmtree(managed.parent)
 
 
 def test_a_machine_without_user_namespaces(rig: ServiceRig) -> None:

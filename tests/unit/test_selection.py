@@ -140,7 +140,6 @@ def test_the_stronger_source_wins(weak: str, strong: str, strong_includes: bool)
         ("keep.log", True, ".gitignore:2"),
         ("never.log", False, ".syncdignore:1"),
         ("configured.log", False, "workspace.ignore"),
-        ("always.log", False, "/etc/syncd/managed.toml"),
         ("node_modules/", False, "built-in"),
         (".git/", False, "built-in"),
         (".env", False, "secrets"),
@@ -158,9 +157,7 @@ def test_what_worktreeinclude_brings_in(path: str, included: bool, by: str | Non
         "sub/.gitignore": b"deep.log\nb.txt\n",
         "sub/.worktreeinclude": b"b.txt\n",
     }
-    selection = Selection(
-        ignore=("configured.log",), always_ignored=(Rule("/etc/syncd/managed.toml", None, "always.log"),)
-    )
+    selection = Selection(ignore=("configured.log",))
     scope = selection.root(OuterRules(files=(OuterFile("exclude", "", b"*.tmp\n"),)))
     above, _, name = path.rstrip("/").rpartition("/")
     scope = scope.with_files({file: data for file, data in files.items() if "/" not in file})
@@ -220,8 +217,6 @@ def test_secrets_are_compared_without_case(path: str) -> None:
     assert decide(path, lift).rule is not None
     assert decide(path, lift).rule.source == "secrets"  # type: ignore[union-attr] - just checked
     assert decide(path, selection=Selection(upload_secrets=True)).included
-    ceiling = Selection(always_ignored=(Rule("/m", 1, path),))
-    assert decide(path, lift, ceiling).rule == Rule("/m", 1, path)
 
 
 @pytest.mark.parametrize(
@@ -257,31 +252,6 @@ def test_an_exception_to_the_secrets_is_judged_where_it_is_and_as_what_it_is() -
     anchored = {".gitignore": b"/sub/id_rsa\n"}
     assert not decide("sub/id_rsa", anchored, asked).included
     assert decide("id_rsa", anchored, asked).included
-
-
-HELD = tuple(Rule("/m", line, text) for line, text in enumerate(("*.dump", ".git", ".env.*", "/a/b/"), 7))
-CEILING = Selection(include_git=True, upload_secrets=True, ignore=("!*.dump",), always_ignored=HELD)
-
-
-@pytest.mark.parametrize(
-    ("path", "line"),
-    [("sub/x.dump", 7), (".git", 8), (".git/", 8), (".env.example", 9), (".env.local", 9), ("a/b/", 10)],
-)
-def test_nothing_lifts_the_ceiling(path: str, line: int) -> None:
-    """A pattern of the ceiling leaves a path out against ignore files, keys and exceptions; the rule is its place."""
-    files = {".syncdignore": f"!{path}\n".encode(), ".gitignore": b"!*\n"}
-    decision = decide(path, files, CEILING)
-    assert not decision.included
-    assert decision.rule == HELD[line - 7]
-    assert decide(path, files, Selection(include_git=True, upload_secrets=True)).included
-
-
-def test_the_ceiling_lifts_no_other_rule() -> None:
-    """What the ceiling does not name is decided as without it, secrets and exceptions to them too."""
-    selection = Selection(always_ignored=(Rule("/m", 1, "*.dump"),))
-    assert not decide(".env", selection=selection).included
-    assert decide(".env.example", selection=selection).included
-    assert not decide("sub/a.dump", {".gitignore": b"*.dump\n"}, selection).included
 
 
 def test_secrets_are_uploaded_only_if_configured() -> None:

@@ -13,7 +13,6 @@ from syncd import __version__
 from syncd.cli.layout import Tone, columns, styled
 from syncd.cli.status.reader import ServiceState, WorkspaceRow
 from syncd.cli.status.screen import StatusContext, screen, table
-from syncd.core.choices import Managed
 from syncd.core.text import ago, countdown, duration, split_remedy
 from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxName, State, Status
 from tests.clock import NOON_S
@@ -82,17 +81,6 @@ def test_an_agent_that_is_not_followed() -> None:
 def test_in_sync() -> None:
     """The state is the first line, and a row that does not apply is left out."""
     assert shown(WATCHING) == "● in sync\n" + REST
-
-
-def test_a_managed_machine() -> None:
-    """The managed file is named with the keys that it holds and gives, and those of yours that it overrides."""
-    managed = Managed("/etc/syncd/managed.toml", ("sync.archive",), ("sandbox.base_url",), ("sync.max_snapshot_mib",))
-    assert shown(replace(WATCHING, managed=managed)).splitlines()[-3:-1] == [
-        "  managed     /etc/syncd/managed.toml holds sandbox.base_url; gives",
-        "              sync.archive; overrides your sync.max_snapshot_mib",
-    ]
-    nothing = replace(managed, defaults=(), ceiling=(), narrowed=())
-    assert "managed.toml holds and gives nothing here\n" in shown(replace(WATCHING, managed=nothing))
 
 
 def test_warnings() -> None:

@@ -52,7 +52,6 @@ class _SnapshotTimer:
             clock=clock,
             spool_folder=spool,
             max_mib=1 << 20,
-            size_remedy="",
         )
         self.baseline: Manifest | None = None
 

@@ -18,7 +18,7 @@ import msgspec
 from syncd.cli.commands import cli
 from syncd.cli.config import toml
 from syncd.core.errors import ExitCode
-from syncd.core.settings import SECTIONS, CeilingKeys
+from syncd.core.settings import SECTIONS
 
 REPO = Path(__file__).resolve().parent.parent.parent
 
@@ -72,7 +72,6 @@ SIGNALS = (
 FILES = {
     "`~/.config/syncd/config.toml`": "The configuration; `NAME.toml` beside it is that of another workspace.",
     "`~/.config/syncd/api-key`": "The API key; another place is `sandbox.api_key_file`.",
-    "`/etc/syncd/managed.toml`": "The administrator's defaults and ceiling, if there are any.",
     "`~/.local/state/syncd/`": (
         "A folder for each workspace: what was sent last, the agent's saved versions, what the last `apply` replaced,"
         " past syncs, the lock, the status, the daemon's socket."
@@ -81,15 +80,6 @@ FILES = {
         "A folder for each workspace: the compressed chunks of the last archive, at most twice its size, and copies of"
         " what was sent and differs here now."
     ),
-}
-
-# The keys of the managed file's ceiling.
-CEILING = {
-    "ceiling.base_urls": "The addresses that `sandbox.base_url` may have; this machine's own loopback is one always.",
-    "ceiling.agent_changes": "The values that `sandbox.agent_changes` may have.",
-    "ceiling.upload_secrets": "`false`: secrets are excluded, whatever the keys of `[workspace]` say.",
-    "ceiling.ignore": "Patterns, as in a `.gitignore` without `!`, for what is always excluded.",
-    "ceiling.max_snapshot_mib": "The most that `sync.max_snapshot_mib` can be.",
 }
 
 EXAMPLES = (
@@ -158,11 +148,6 @@ def keys() -> list[Key]:
         for section, struct in SECTIONS.items()
         for name, default, allowed in _keys(section, struct)
     ]
-
-
-def ceiling_keys() -> list[Key]:
-    """Return every key of the managed file's ceiling. None has a default that limits anything."""
-    return [Key(name, "", allowed, CEILING[name]) for name, _, allowed in _keys("ceiling", CeilingKeys)]
 
 
 def common_options() -> list[Option]:

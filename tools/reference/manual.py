@@ -12,7 +12,6 @@ from tools.reference.facts import (
     FILES,
     SIGNALS,
     Verb,
-    ceiling_keys,
     description,
     keys,
     summaries,
@@ -95,15 +94,6 @@ def _keys() -> Iterator[str]:
     for key in keys():
         given = f"default: `{key.default}`" if key.default else "no default"
         yield from (".TP", text(f"`{key.name}`"), text(f"{key.meaning} Allowed: {key.allowed}; {given}."))
-    yield from (
-        ".PP",
-        text(
-            "`/etc/syncd/managed.toml`, if it is there, has defaults for everyone on the machine, by the same keys, and"
-            " a ceiling, which no configuration can exceed. It has to be root's, and writable by no one else."
-        ),
-    )
-    for key in ceiling_keys():
-        yield from (".TP", text(f"`{key.name}`"), text(f"{key.meaning} Allowed: {key.allowed}."))
 
 
 def _examples() -> Iterator[str]:

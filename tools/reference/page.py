@@ -11,7 +11,6 @@ from tools.reference.facts import (
     SIGNALS,
     Option,
     Verb,
-    ceiling_keys,
     common_options,
     keys,
     own_options,
@@ -27,7 +26,7 @@ _HEAD = """\
 
 - [Commands](#commands)
 - [Exit codes](#exit-codes), [signals](#signals)
-- [Configuration](#configuration), [the managed file](#the-managed-file)
+- [Configuration](#configuration)
 - [Environment](#environment), [files](#files)
 
 ## Commands
@@ -46,12 +45,6 @@ A key in `a.b` is written as `b = …` below `[a]`. A table `[sandboxes.NAME]` i
 `[sandbox]`: see [several-agents.md](several-agents.md). An unknown key or a bad value ends a command with 78.
 
 The API key is the first of `$CREDENTIALS_DIRECTORY/klavis-api-key`, `$KLAVIS_API_KEY` and `sandbox.api_key_file`.
-"""
-_CEILING = """\
-### The managed file
-
-`/etc/syncd/managed.toml` takes the same keys as defaults for everyone on the machine, but `workspace.path` and
-`sandbox.id`, and a table `[ceiling]`, which limits nothing where a key is missing: see [fleet.md](fleet.md).
 """
 _STATE = """\
 They move with the variables above. Folders are 0700, files 0600. With the daemon stopped, the cache can be removed: the
@@ -82,11 +75,6 @@ def page() -> str:
             "",
             _KEYS,
             *table(names, every),
-            "",
-            _CEILING,
-            *table(
-                ("key", "allowed", "means"), ((f"`{key.name}`", key.allowed, key.meaning) for key in ceiling_keys())
-            ),
             "",
             "## Environment",
             "",

@@ -28,11 +28,11 @@ from syncd.cli.local_scan import scan_workspace
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
 from syncd.cli.status.reader import StatusReader
 from syncd.core.api_key import ApiKey
-from syncd.core.errors import ExitCode, NeedsPerson, SandboxNotFound, SnapshotTooLarge, SyncdError, SyncWarning
+from syncd.core.errors import ExitCode, NeedsPerson, SandboxNotFound, SyncdError, SyncWarning
 from syncd.core.settings import MAIN, Config, is_loopback, table_of
 from syncd.core.text import counted, duration, one_line, redacted, shown_path, size
 from syncd.core.waiter import Interrupt, Waiter
-from syncd.daemon.build import key_of, places_of, selection_of, size_remedy_of
+from syncd.daemon.build import key_of, places_of, selection_of
 from syncd.daemon.shared_sandbox import refuse_named
 from syncd.model.entry import Kind, count_files
 from syncd.model.manifest import Manifest
@@ -41,7 +41,7 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, Response, proxy_parts
 from syncd.remote.target import AcquiredSandbox, Target
 from syncd.sandbox.provider import AcquiredSandboxStore
-from syncd.scan.exclusions import over_limit
+from syncd.scan.exclusions import check_size
 from syncd.watch.inotify_watch import InotifyWatch, watch_limit
 
 _INDENT = 21  # columns of the grade and the subject
@@ -237,8 +237,7 @@ def check_directory(it: Checkup) -> Iterator[Finding]:
         found = scan_workspace(it.config, None if runs else watch).scan
         it.unwatched = watch.warnings()
     it.manifest = manifest = found.manifest
-    if refusal := over_limit(manifest, it.config.sync.max_snapshot_mib):
-        raise SnapshotTooLarge(refusal, size_remedy_of(it.config))
+    check_size(manifest, it.config.sync.max_snapshot_mib)
     files, folders = count_files(manifest.values()), _directories(manifest)
     what = f"{counted(files, 'file')} in {folders:,} director{'y' if folders == 1 else 'ies'}"
     what += f", {size(manifest.content_bytes)}, of {it.config.sync.max_snapshot_mib:,} MiB allowed"

@@ -144,7 +144,6 @@ def _nothing(config: Config) -> Status:
         sandboxes=tuple(
             SandboxStatus(name, each.id or "", each.base_url, State.STOPPED) for name, each in config.sandboxes.items()
         ),
-        managed=config.managed,
     )
 
 

@@ -204,8 +204,6 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
         files, are = ("file", "is") if status.lingering == 1 else ("files", "are")
         what = f"{status.lingering:,} {files} gone or excluded here {are} there (sandbox.deletions)"
         yield _Row("still there", what)
-    if status.managed is not None:
-        yield _Row("managed", status.managed.summary())
     if len(status.sandboxes) < 2 and (agent := _agent(status.agent, MAIN, context, now_s)):
         yield _Row("agent", agent, Tone.ATTENTION if status.agent.held_count else Tone.PLAIN)
     if status.running or status.syncs or status.failures:
