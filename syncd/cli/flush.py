@@ -12,7 +12,7 @@ from syncd.cli.daemon_client import sync_now
 from syncd.cli.options import config_option, configured, json_option, of_sandbox, sandbox_option
 from syncd.cli.output import verbosity_options
 from syncd.cli.progress import ProgressDisplay
-from syncd.cli.push import tell_agents_side, tell_paths
+from syncd.cli.push import tell_agents_side
 
 # A flush that is over sooner shows nothing.
 _SILENT_S = 1.0
@@ -51,4 +51,3 @@ def command(config_file: str | None, timeout_s: float | None, sandbox: str | Non
         click.echo(json.dumps(result))
         sys.stdout.flush()
     tell_agents_side(result)
-    tell_paths(config, result)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 
 import click
@@ -29,8 +29,6 @@ from syncd.cli.progress import ProgressDisplay
 from syncd.core.directories import directories_for, holder
 from syncd.core.settings import Config
 from syncd.core.text import MOST_NAMED, counted, few, for_sandbox, shown_path, size
-
-_COLUMNS = 100
 
 
 @click.command("push")
@@ -61,7 +59,6 @@ def command(config_file: str | None, force: bool, dry_run: bool, sandbox: str | 
         click.echo(json.dumps(result) if as_json else summaries(result))
     sys.stdout.flush()
     tell_agents_side(result)
-    tell_paths(config, result)
     if is_first and not as_json and verbosity() >= 0:
         click.echo(next_step(option_for(config_path(config_file))), err=True)
 
@@ -69,20 +66,6 @@ def command(config_file: str | None, force: bool, dry_run: bool, sandbox: str | 
 def next_step(option: str) -> str:
     """The next step after a first sync; `option` is the ` --config FILE` that commands need."""
     return f"next: `{keeper(option)}` keeps it in sync from now on"
-
-
-def tell_paths(config: Config, result: Mapping[str, Any]) -> None:
-    """Name on stderr, with -v, the paths that left in the sync that had this result, as the history has them."""
-    if verbosity() <= 0 or result["sync"] is None:
-        return
-    from syncd.cli.history import path_lines  # noqa: PLC0415 - for who asks
-    from syncd.report.history import HistoryStore  # noqa: PLC0415
-
-    with suppress(OSError):
-        records, _ = HistoryStore(directories_for(config.workspace.path, os.environ).state).read()
-        sending = [record for record in records if record.sent]
-        for line in path_lines(sending[-1], _COLUMNS) if sending else ():
-            click.echo(click.unstyle(line), err=True)
 
 
 def tell_agents_side(result: Mapping[str, Any]) -> None:

@@ -93,7 +93,6 @@ class SyncKeys(Struct, frozen=True, kw_only=True):
     rescan_minutes: Minutes = 10.0
     archive: Annotated[ArchiveContent, _allowed(_listed(ArchiveContent, "or"))] = ArchiveContent.AUTO
     on_synced: Program = ()
-    history_paths: Flag = True
     max_snapshot_mib: Mebibytes = 2048
     upload_limit_kib_per_second: Rate = 0
 

@@ -39,7 +39,7 @@ from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target, should_be_replaced
 from syncd.report.desktop_notifier import DesktopNotifier
-from syncd.report.history import NAMED_BYTES, HistoryRecorder, HistoryStore
+from syncd.report.history import History, HistoryRecorder
 from syncd.report.logs import keep_out_of_logs
 from syncd.report.status_publisher import RunTotals, SandboxTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
@@ -301,20 +301,6 @@ def sync_cycle_of(
     )
 
 
-def _history_recorder_of(
-    config: Config, folders: Directories, clock: Clock, sandbox_id: Callable[[], str]
-) -> HistoryRecorder:
-    """The recorder of the history. Where it is to keep no names of paths, it forgets those of before."""
-    store, name = HistoryStore(folders.state), config.sandbox_name
-    if config.sync.history_paths:
-        return HistoryRecorder(clock, store, name, sandbox_id, NAMED_BYTES)
-    try:
-        store.forget_names()
-    except OSError as failure:
-        _log.warning("the paths in the history cannot be removed (%s): remove %s", failure.strerror, store.path)
-    return HistoryRecorder(clock, store, name, sandbox_id, 0)
-
-
 def status_publisher_of(
     workspace: Workspace, totals: SandboxTotals, role: Role, publish: Callable[[], None]
 ) -> StatusPublisher:
@@ -336,7 +322,9 @@ def status_publisher_of(
         name=config.sandbox_name,
         target=_known_target(workspace) or Target(config.sandbox.base_url, "", config.sandbox.region),
         publish=publish,
-        recorder=_history_recorder_of(config, workspace.folders, clock, lambda: publisher.target.sandbox_id),
+        recorder=HistoryRecorder(
+            clock, History(workspace.db), config.sandbox_name, lambda: publisher.target.sandbox_id
+        ),
         notifier=notifier,
         clock=clock,
         totals=totals,

@@ -40,7 +40,7 @@ from syncd.report.history import SyncEnding
 from syncd.report.logs import sandbox_in_logs
 from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
 from syncd.sandbox.mcp_servers import McpServers
-from syncd.sync.outcome import Outcome, SentArchive, SyncReason
+from syncd.sync.outcome import Outcome, SyncReason
 from syncd.sync.sandbox_services import Workspace, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
@@ -413,10 +413,6 @@ class SandboxLoop:
             self._request_queue.send_progress(
                 done_files=done_files, total_files=total_files, done_bytes=done_bytes, total_bytes=total_bytes
             )
-
-    def sending(self, archive: SentArchive) -> None:
-        """Record which paths leave."""
-        self.publisher.recorder.sending(archive)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """Publish it."""

@@ -156,16 +156,15 @@ class Bucket:
         upload_url: UploadUrl,
         archive: Archive,
         on_sent: Callable[[int], None],
-        before_sending: Callable[[], None] = lambda: None,
     ) -> str:
         """Upload the archive, compare checksums, and return its SHA-256.
 
         `on_sent` is called several times a second, until the answer, with the number of bytes that the bucket has
-        acknowledged, and may raise to end the upload. `before_sending` is called before the first byte leaves.
+        acknowledged, and may raise to end the upload.
         Raises `StepFailed`, `DamagedPiece`, `Superseded`, `Stop`.
         """
         check_url(ApiStep.UPLOAD, upload_url.url)
-        body = _Body(archive, on_sent, before_sending, self._client, self._throttle)
+        body = _Body(archive, on_sent, self._client, self._throttle)
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
         self._throttle.uploads += 1
         try:
@@ -224,13 +223,11 @@ class _Body:
         self,
         archive: Archive,
         on_sent: Callable[[int], None],
-        before_sending: Callable[[], None],
         client: HttpClient,
         throttle: Throttle,
     ) -> None:
         self._archive = archive
         self._on_sent = on_sent
-        self._before_sending = before_sending
         self._client = client
         self._clock = client.waiter.clock
         self._throttle = throttle
@@ -248,7 +245,6 @@ class _Body:
     def __iter__(self) -> Iterator[bytes]:
         # The connection is made, and the headers are sent.
         self.checksums = _Checksums(self._clock.monotonic_s())
-        self._before_sending()
         self._token_bucket = TokenBucket(self.checksums.started_s)
         connection = self._client.connection
         self._acknowledged = None if connection is None else AckTracker(connection)

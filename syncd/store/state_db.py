@@ -1,4 +1,4 @@
-"""The database `state.db` in the state folder of one workspace: records, manifests, and the transactions around them.
+"""The database `state.db` in the state folder of one workspace: records, manifests, past syncs, and transactions.
 
 A step of a sync or of a command changes all that belongs together in one transaction: whatever dies, the next process
 begins at what was last committed. A commit is one flush of SQLite's write-ahead log. A damaged row costs what it held;
@@ -26,7 +26,7 @@ from syncd.core.settings import MAIN
 
 _log = logging.getLogger("syncd.state")
 NAME = "state.db"
-_VERSION = 1
+_VERSION = 2
 # SQLite writes its log into the file after so many pages of 4 KiB (its own default).
 _CHECKPOINT_PAGES = 1000
 _CACHE_KIB = 512
@@ -41,6 +41,7 @@ CREATE TABLE records (owner INTEGER NOT NULL, name TEXT NOT NULL, value BLOB NOT
 CREATE TABLE directories (owner INTEGER NOT NULL, version INTEGER NOT NULL, path BLOB NOT NULL, texts BLOB NOT NULL,
     encoded BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (owner, version, path));
 CREATE TABLE saved (id BLOB PRIMARY KEY, checksum INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE history (number INTEGER PRIMARY KEY, value BLOB NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE blobs (digest BLOB NOT NULL, holder BLOB NOT NULL, PRIMARY KEY (digest, holder)) WITHOUT ROWID;
 """
 _ERRORS = {

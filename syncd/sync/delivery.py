@@ -36,7 +36,6 @@ from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_usable
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.scan.exclusions import largest
-from syncd.sync.outcome import SentArchive
 from syncd.sync.status_document import State
 
 _log = logging.getLogger("syncd.delivery")
@@ -64,9 +63,6 @@ class SyncObserver(RetryObserver, Protocol):
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
         """This many files, and bytes of their content, are packed."""
 
-    def sending(self, archive: SentArchive) -> None:
-        """Bytes of this archive are about to leave, or it is to be initialized; called at each attempt."""
-
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """This many bytes of the archive have been uploaded."""
 
@@ -75,7 +71,7 @@ class _UploadAttempt(Struct):
     """The progress of one archive."""
 
     archive: Archive
-    sent: SentArchive
+    entries: Manifest
     uploaded: bool
     sha256: str
     before_upload: Callable[[], None]
@@ -135,14 +131,14 @@ class Delivery:
     def deliver(
         self,
         archive: Archive,
-        sent: SentArchive,
+        entries: Manifest,
         observer: SyncObserver,
         *,
         before_upload: Callable[[], None] = lambda: None,
         before_initialize: Callable[[], Verdict] = lambda: Verdict.INITIALIZE,
         find_reason: Callable[[], Verdict | None] = lambda: Verdict.INITIALIZE,
     ) -> str | Verdict:
-        """Upload the archive, which is `sent`, have it initialized, and return its SHA-256, or why it was not.
+        """Upload the archive of these entries, have it initialized, and return its SHA-256, or why it was not.
 
         `before_upload` begins what may run beside the upload; it raises no `StepFailed`. `before_initialize` prepares
         the sandbox, between upload and initialize; it may raise `StepFailed`. Any verdict of it but INITIALIZE ends the
@@ -152,9 +148,9 @@ class Delivery:
         cannot record what is about to happen to the sandbox.
         """
         kept = self._state.uploaded
-        is_uploaded = kept is not None and sent.identity != "" and kept.identity == sent.identity
+        is_uploaded = kept is not None and archive.identity != "" and kept.identity == archive.identity
         sha256 = kept.sha256 if kept is not None and is_uploaded else ""
-        upload = _UploadAttempt(archive, sent, is_uploaded, sha256, before_upload, before_initialize, find_reason)
+        upload = _UploadAttempt(archive, entries, is_uploaded, sha256, before_upload, before_initialize, find_reason)
         try:
             verdict = with_retries(
                 lambda: self._advance(upload, observer),
@@ -200,7 +196,6 @@ class Delivery:
                     upload.before_upload()
                     self._upload(upload_url, upload, observer)
             observer.stage(State.INITIALIZING)
-            observer.sending(upload.sent)  # it may be in the bucket since an earlier process
             verdict = upload.before_initialize()
             if verdict is not Verdict.INITIALIZE:
                 return verdict
@@ -291,22 +286,17 @@ class Delivery:
 
         sent(0)
         try:
-            upload.sha256 = self._bucket.put(
-                upload_url,
-                archive,
-                sent,
-                before_sending=lambda: observer.sending(upload.sent),
-            )
+            upload.sha256 = self._bucket.put(upload_url, archive, sent)
         except StepFailed as failure:
             if failure.action is FailureAction.OFFLINE and failure.possibly_applied:
                 self._cut_off += 1
-                self._raise_with_largest(failure, upload.sent.entries)
+                self._raise_with_largest(failure, upload.entries)
             raise
         self._failures[ApiStep.UPLOAD] = self._cut_off = 0
         upload.uploaded = True
-        if upload.sent.identity:
+        if archive.identity:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
-                self._state.record_uploaded(upload.sent.identity, archive.size_bytes, upload.sha256)
+                self._state.record_uploaded(archive.identity, archive.size_bytes, upload.sha256)
 
     def _raise_with_largest(self, failure: StepFailed, entries: Manifest) -> None:
         """Raise the failure with the largest of the archive's files, if uploads were cut off again and again."""

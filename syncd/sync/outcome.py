@@ -12,8 +12,7 @@ from msgspec import Struct
 
 from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.text import few, shown_path
-from syncd.model.entry import Entry
-from syncd.model.manifest import Difference, Manifest, Paths, difference, entry_changes
+from syncd.model.manifest import Difference, Manifest, Paths, difference
 from syncd.sync.status_document import LastSync
 
 
@@ -95,30 +94,6 @@ class SyncReason(Enum):
     CHANGE = "changes"
     RESCAN = "a periodic look"
     RETRY = "another try after a failure"
-
-
-class SentArchive(Struct, frozen=True, eq=False):
-    """The `entries` of an archive, as they are in it, and the paths that are to be `removed` in the sandbox with it.
-
-    `base` is empty if it is not known what the sandbox holds. `identity` is that of the archive's bytes, empty if they
-    cannot be told from others.
-    """
-
-    identity: str
-    entries: Manifest
-    base: Manifest
-    removed: Collection[str]
-    is_whole: bool
-
-    def changes(self) -> Iterator[tuple[str, Entry | None, Entry]]:
-        """Yield the entries with their paths and those before them; of a whole archive only those that are others."""
-        if self.is_whole:
-            return entry_changes(self.base, self.entries)
-        return ((path, self.base.get(path), entry) for path, entry in self.entries.items())
-
-    def repeats(self, other: SentArchive) -> bool:
-        """True if both bring the same bytes, and the same removals."""
-        return self.identity == other.identity != "" and set(self.removed) == set(other.removed)
 
 
 class Outcome(Struct, frozen=True):

@@ -29,7 +29,6 @@ from syncd.sandbox.seen_paths import place_items
 from syncd.selection.ignore_files import GIT
 from syncd.sync.agent_work import pruned_names
 from syncd.sync.delivery import Verdict
-from syncd.sync.outcome import SentArchive
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_plan import SAMPLE, is_outdated, look_request, obstacles_seen
 from syncd.sync.work_saver import WorkSaver
@@ -78,11 +77,6 @@ class Preparation(Struct):
         if self._looks:
             self._request = self._look_request()
             self.services.remote_changes.begin(self._request)
-
-    def sent_archive(self, identity: str) -> SentArchive:
-        """Return what leaves with the archive of this identity."""
-        base = self.content.base or Manifest()
-        return SentArchive(identity, self.written, base, [*self.paths_to_delete], self.is_whole)
 
     def complete(self) -> Verdict:
         """Do what must be done before initialize. Raises `StepFailed`, `TryLater`, `Stop`."""

@@ -387,7 +387,7 @@ class SandboxSync(Struct):
             try:
                 ended = delivery.deliver(
                     archive,
-                    preparation.sent_archive(archive.identity),
+                    preparation.written,
                     this.observer,
                     before_upload=preparation.begin,
                     before_initialize=partial(self._prepare, preparation, preparation.complete),
@@ -476,9 +476,9 @@ class SandboxSync(Struct):
             return True  # it changed meanwhile: the sync that follows finds that
         entries = Manifest({path: packed.manifest[path] for path in only})
         preparation = structs.replace(self._preparation(this, manifest, entries, (), is_whole=False), repeated=0)
-        proof, self._whole_next = preparation.sent_archive(packed.archive.identity), True
+        self._whole_next = True
         prepare = partial(self._prepare, preparation, preparation.renew)
-        ended = delivery.deliver(packed.archive, proof, this.observer, before_initialize=prepare)
+        ended = delivery.deliver(packed.archive, entries, this.observer, before_initialize=prepare)
         if ended is Verdict.LEAVE_OUT:
             self._whole_next = False  # nothing was sent, as the agent is at work just there
             if self.state.uncertain:

@@ -173,7 +173,7 @@ def _garbage(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 9")
 
 
 def _without_tables(path: Path) -> None:

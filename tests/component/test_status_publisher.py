@@ -9,10 +9,11 @@ import pytest
 
 from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
-from syncd.report.history import HistoryRecorder, HistoryStore
+from syncd.report.history import History, HistoryRecorder
 from syncd.report.status_publisher import RunTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.status_store import read_document
 from syncd.report.systemd_notify import SystemdNotifier
+from syncd.store.state_db import StateDb
 from syncd.sync.status_document import LastSync, State, Status
 from tests.clock import ScriptedClock
 
@@ -36,7 +37,7 @@ def publisher(tmp_path: Path, clock: ScriptedClock, status: WorkspaceStatus) -> 
         name="main",
         target=Target("https://api.example", "box", "us"),
         publish=status.write,
-        recorder=HistoryRecorder(clock, HistoryStore(str(tmp_path)), "main", lambda: "box", 0),
+        recorder=HistoryRecorder(clock, History(StateDb(str(tmp_path))), "main", lambda: "box"),
         notifier=notifier,
         clock=clock,
         totals=status.totals.of("main"),

@@ -15,7 +15,7 @@ from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon.build import snapshot_parts_of, sync_cycle_of, workspace_of
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.sync.outcome import Outcome, SentArchive
+from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from tests.clock import ScriptedClock
@@ -40,7 +40,6 @@ class RecordingObserver:
 
     clock: ScriptedClock
     stages: list[State] = field(default_factory=list)
-    archives: list[SentArchive] = field(default_factory=list)
     sent_bytes: list[int] = field(default_factory=list)
     failures: list[StepFailed] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
@@ -51,10 +50,6 @@ class RecordingObserver:
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
         assert done_files <= total_files
-
-    def sending(self, archive: SentArchive) -> None:
-        if not self.archives or self.archives[-1] is not archive:
-            self.archives.append(archive)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         assert sent_bytes <= total_bytes

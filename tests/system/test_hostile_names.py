@@ -179,7 +179,7 @@ def test_what_the_agent_wrote(rig: Rig) -> None:
     show("pull", str(rig.home / "pulled"))
     assert "undone" in show("apply", "--yes") + show("apply", "--undo")
     assert r"\u202e" in show("saved", "show", json.loads(rig.ok("saved", "--json").out)["saved"][0]["id"])
-    show("history", "--paths", "0")
+    show("history")
     show("pull", "one", HOSTILE[0])
 
 

@@ -9,7 +9,6 @@ from syncd.model.manifest import Difference, Manifest
 from syncd.sync.outcome import (
     Change,
     CombinedChanges,
-    SentArchive,
     SentContent,
     arrived_changes,
     combined,
@@ -52,16 +51,13 @@ def test_a_first_sync_adds_all() -> None:
 
 
 def test_the_changes_of_a_sync() -> None:
-    """Between two that are known; of several, what they did together, and of an archive what is in it."""
+    """Between two that are known; of several, what they did together."""
     before, now = manifest(a="1", b="1", c="1"), manifest(a="1", b="2", d="1")
     found = arrived_changes(SentContent(before), SentContent(now))
     assert lists(found) == (["d"], ["b"], ["c"])
     together = CombinedChanges()
     together.add(found)
     assert told(together) == {"added": ["d"], "changed": ["b"], "removed": ["c"]}
-    for is_whole, paths in ((True, ["b", "d"]), (False, ["a", "b", "d"])):
-        changes = [*SentArchive("id", now, before, [], is_whole).changes()]
-        assert changes == [(path, before.get(path), now[path]) for path in paths]
 
 
 @pytest.mark.parametrize(
@@ -102,21 +98,3 @@ def test_what_a_command_says_of_paths() -> None:
         "'a' was written while it was read: its copy in the sandbox may be half old and half new",
         "the next sync sends it again; a file that never rests belongs in .syncdignore",
     )
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        (("i", ["a", "b"]), ("i", ["b", "a"]), True),
-        (("i", ["a"]), ("j", ["a"]), False),
-        (("i", ["a"]), ("i", ["b"]), False),
-        (("", []), ("", []), False),
-    ],
-)
-def test_archives_that_bring_the_same(one: tuple[str, list[str]], other: tuple[str, list[str]], *, same: bool) -> None:
-    """The same bytes and removals; what cannot be told from others repeats nothing."""
-
-    def archive(identity: str, removed: list[str]) -> SentArchive:
-        return SentArchive(identity, Manifest(), Manifest(), removed, is_whole=True)
-
-    assert archive(*one).repeats(archive(*other)) is same
