@@ -21,7 +21,7 @@ from syncd.core.config_file import FoundConfig, config_files, config_name, find_
 from syncd.core.directories import default_config_path, directories_for
 from syncd.core.errors import ConfigError, NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
 from syncd.core.settings import Config, check_config
-from syncd.core.text import few, for_sandbox, one_line, shown_path
+from syncd.core.text import for_sandbox, one_line, shown_path
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -244,19 +244,6 @@ def stoppable(what: str = "changed") -> Iterator[None]:
 def note_done(what: str, hint: str) -> None:
     """Have `stoppable` say this of a stop from now on, as something was changed."""
     _memory()[_DONE] = what, hint
-
-
-def full_id(given: str, known: Iterable[str], what: str) -> str:
-    """The id that begins so; what is given if none does, or if it is one itself. Raises `NeedsPerson` for several."""
-    found = sorted({each for each in known if given and each.startswith(given)})
-    if given in found or not found:
-        return given
-    if len(found) > 1:
-        names = ", ".join(few(found, len(found)))
-        raise NeedsPerson(
-            f"'{shown_path(given)}' is the beginning of several {what}", f"write more of it, as one of {names}"
-        )
-    return found[0]
 
 
 def answered(question: str, answers: Collection[str], waiter: Waiter, *, err: bool = False) -> str:

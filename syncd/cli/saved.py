@@ -16,7 +16,6 @@ from syncd.cli.options import (
     config_option,
     configured,
     confirmed,
-    full_id,
     json_option,
     named,
     of_sandbox,
@@ -27,7 +26,7 @@ from syncd.cli.options import (
 )
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.directories import directories_for
-from syncd.core.errors import Stop, TryLater
+from syncd.core.errors import NeedsPerson, Stop, TryLater
 from syncd.core.settings import MAIN
 from syncd.core.text import counted, few, shown_path, size
 from syncd.core.waiter import Interrupt, Waiter, interrupting
@@ -208,7 +207,16 @@ def _versions(config_file: str | None) -> SavedVersions:
 
 
 def _full_id(store: SavedVersions, given: str) -> str:
-    return full_id(given, (version.id for version in store.all()), "versions")
+    """The id that begins so; what is given if none does, or if it is one itself. Raises `NeedsPerson` for several."""
+    found = sorted(version.id for version in store.all() if given and version.id.startswith(given))
+    if given in found or not found:
+        return given
+    if len(found) > 1:
+        names = ", ".join(few(found, len(found)))
+        raise NeedsPerson(
+            f"'{shown_path(given)}' is the beginning of several versions", f"write more of it, as one of {names}"
+        )
+    return found[0]
 
 
 def _found(store: SavedVersions, given: str, sandbox: str | None) -> SavedVersion:

@@ -115,14 +115,14 @@ def pause_marker(state_folder: str) -> MarkerFile:
     return MarkerFile(state_folder, "paused")
 
 
-def read_file(path: str, at_most_bytes: int = -1) -> bytes:
+def read_file(path: str) -> bytes:
     """Return the content of a regular file. Raises `OSError`, also for any other kind of entry."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", path)
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(at_most_bytes)
+            return file.read()
     finally:
         os.close(descriptor)
 
