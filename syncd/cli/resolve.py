@@ -38,9 +38,7 @@ from syncd.sandbox.saved_versions import Why
 _HELP = {
     Choice.MINE: "Yours: the next sync sends it.",
     Choice.THEIRS: "The sandbox's: it is taken, or deleted here.",
-    Choice.BOTH: "Yours, with the sandbox's beside it as PATH.theirs.",
     Choice.MARKERS: "Both in one text, with git's conflict markers.",
-    Choice.TOOL: "What you make of both in git's merge tool.",
 }
 
 
@@ -68,11 +66,11 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
     no text, is wrong usage (2), and then nothing is changed.
 
     --json: without a choice: waiting, each with path, reason, held, here and there (kind, bytes, mtime; null: deleted)
-    and choices (those that it allows); with one: the lists of `syncd apply --json`, mine, and beside (new names).
+    and choices (those that it allows); with one: the lists of `syncd apply --json`, and mine.
     """
     chosen = [choice for choice in Choice if flags[choice.name.lower()]]
     if len(chosen) > 1:
-        raise click.UsageError("Name one of --mine, --theirs, --both, --markers and --tool.")
+        raise click.UsageError("Name one of --mine, --theirs and --markers.")
     if chosen and not paths:
         raise click.UsageError(f"Name the PATHs that --{chosen[0].name.lower()} decides.")
     if chosen:
@@ -94,7 +92,7 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
             if not found:
                 click.echo(hinted("nothing waits for a decision there: `syncd resolve` lists what does"), err=True)
             choices = {each.path: chosen[0] for each in found if each.choices}
-            decisions = replace(decide(side, plan, choices, quiet=as_json), saved=saved)
+            decisions = replace(decide(side, plan, choices), saved=saved)
             stuck = [each for each in found if not each.choices]
             for each in stuck:
                 click.echo(f"{shown_path(each.path)} waits for something else: {each.reason}", err=True)

@@ -16,7 +16,7 @@ First, who changed the path since it was put there; then, by that, what is done:
 *Write* makes it there as it is here, *save* keeps the version there at home and then does that. What cannot be saved
 (it is still being written, cannot be read, is too large, or has no room here) is held or kept instead, and not taken.
 At home, a person's choice decides what waits for one: a conflict, and what one side deleted and the other changed. Then
-theirs is taken, or deleted here; ours is written there by the next sync; or the texts are merged by hand.
+theirs is taken, or deleted here; ours is written there by the next sync; or git's markers put both into one text.
 
 Then two rules on directories. What is below a path that stays, stays: its directory is not ours. At home, nothing is
 taken below a path that becomes no directory, a directory goes only with all that is in it, and what is gone there since
@@ -80,9 +80,7 @@ class Choice(Enum):
 
     MINE = "ours, sent by the next sync"
     THEIRS = "the sandbox's, as if only that had changed"
-    BOTH = "ours, with the sandbox's beside it under another name"
     MARKERS = "both in one text, with git's conflict markers"
-    TOOL = "what a person makes of them in a merge tool"
 
 
 class Forced(Enum):
@@ -232,7 +230,7 @@ def plan_home(sides: Sides, home: Home) -> Plan:
             here = ABSENT
         outcome, reason = _home_outcome(sides, home, path, here)
         planned = PlannedPath(path, outcome, base, here, there, reason)
-        found[path] = _chosen(planned, home, Choice.THEIRS, Choice.MARKERS, Choice.TOOL)
+        found[path] = _chosen(planned, home, Choice.THEIRS, Choice.MARKERS)
     for path in reversed(found):  # what is in a directory before it
         planned = found[path]
         goes = planned.outcome is PathOutcome.DELETE or (
@@ -256,7 +254,7 @@ def plan_home(sides: Sides, home: Home) -> Plan:
             elif kind is not Kind.DIRECTORY:
                 found[path] = replace(planned, outcome=PathOutcome.CONFLICT, reason="its directory is none here")
     # Last, as what cannot be taken for its directory can still be overruled.
-    return Plan(tuple(_chosen(planned, home, Choice.MINE, Choice.BOTH) for planned in found.values()))
+    return Plan(tuple(_chosen(planned, home, Choice.MINE) for planned in found.values()))
 
 
 def waits(planned: PlannedPath) -> bool:
@@ -276,7 +274,7 @@ def _chosen(planned: PlannedPath, home: Home, *among: Choice) -> PlannedPath:
     if choice is Choice.THEIRS:
         outcome = PathOutcome.DELETE if planned.there.kind is Kind.ABSENT else PathOutcome.TAKE
     else:
-        outcome = PathOutcome.WRITE if choice in (Choice.MINE, Choice.BOTH) else PathOutcome.MERGE
+        outcome = PathOutcome.WRITE if choice is Choice.MINE else PathOutcome.MERGE
     return replace(planned, outcome=outcome, reason="")
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from tests.agent import Agent
 from tests.system.command import SYNCD
-from tests.system.rig import DEFAULTS, KEY, Rig
-from tests.system.terminal import Terminal
+from tests.system.rig import DEFAULTS, Rig
 from tests.system.test_apply import TEXT, _applied, _saved, agent, terminal
 from tests.system.trees import tree
 
@@ -45,32 +44,16 @@ def _side(content: str | bytes | None) -> bytes | None:
     return content.encode() if isinstance(content, str) else content
 
 
-# What both sides have of a path, and for each choice what is then here as it and as its `.theirs`; None: it is refused.
-STATES: dict[str, tuple[Any, Any, dict[str, tuple[Any, Any] | None]]] = {
-    "clash": (
-        OURS,
-        THEIRS,
-        {"mine": (OURS, None), "theirs": (THEIRS, None), "both": (OURS, THEIRS), "markers": (MARKED, None)},
-    ),
-    "both": (
-        BINARY,
-        BINARY[::-1],
-        {"mine": (BINARY, None), "theirs": (BINARY[::-1], None), "both": (BINARY, BINARY[::-1]), "markers": None},
-    ),
-    "d/b": (
-        None,
-        THEIRS,
-        {"mine": (None, None), "theirs": (THEIRS, None), "both": (None, THEIRS), "markers": None, "tool": None},
-    ),
-    "gone": (
-        OURS,
-        None,
-        {"mine": (OURS, None), "theirs": (None, None), "both": None, "markers": None, "tool": None},
-    ),
+# What both sides have of a path, and what is then here for each choice; "": it is refused, None: it is gone.
+STATES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "clash": (OURS, THEIRS, {"mine": OURS, "theirs": THEIRS, "markers": MARKED}),
+    "both": (BINARY, BINARY[::-1], {"mine": BINARY, "theirs": BINARY[::-1], "markers": ""}),
+    "d/b": (None, THEIRS, {"mine": None, "theirs": THEIRS, "markers": ""}),
+    "gone": (OURS, None, {"mine": OURS, "theirs": None, "markers": ""}),
 }
 
 
-@pytest.mark.parametrize("choice", ["mine", "theirs", "both", "markers", "tool"])
+@pytest.mark.parametrize("choice", ["mine", "theirs", "markers"])
 def test_each_choice(rig: Rig, agent: Agent, choice: str) -> None:
     """It does what it says to those paths alone, is undone exactly, and loses no version, before a sync or after it."""
     for path, (ours, theirs, _) in STATES.items():
@@ -80,30 +63,23 @@ def test_each_choice(rig: Rig, agent: Agent, choice: str) -> None:
     _applied(rig, *(str(rig.workspace / path) for path in STATES))
     before = tree(rig.workspace)
     assert sorted(_waiting(rig)) == sorted(STATES)
-    results = {path: each[choice] for path, (_, _, each) in STATES.items() if choice in each}
-    for path in [path for path, result in results.items() if result is None]:
+    results = {path: each[choice] for path, (_, _, each) in STATES.items()}
+    for path in [path for path, result in results.items() if result == ""]:
         refused = rig.run("resolve", str(rig.workspace / path), f"--{choice}")
         assert (refused.code, tree(rig.workspace)) == (2, before)
         assert f"{path} cannot be decided by --{choice} (it " in refused.err
-    decided = {path: result for path, result in results.items() if result is not None}
-    if not decided:
-        return
-    told = _resolve(rig, *decided, f"--{choice}")
-    beside = [f"{path}.theirs" for path, result in decided.items() if result[1] is not None]
-    assert sorted(told.get("beside", [])) == sorted(beside)
-    assert {path: (_content(rig, path), _content(rig, f"{path}.theirs")) for path in decided} == {
-        path: tuple(map(_side, result)) for path, result in decided.items()
-    }
+    decided = {path: result for path, result in results.items() if result != ""}
+    _resolve(rig, *decided, f"--{choice}")
+    assert {path: _content(rig, path) for path in decided} == {p: _side(result) for p, result in decided.items()}
     after = tree(rig.workspace)
-    changed = {*decided, *beside}
-    assert {p: e for p, e in after.items() if p not in changed} == {p: e for p, e in before.items() if p not in changed}
+    assert {p: e for p, e in after.items() if p not in decided} == {p: e for p, e in before.items() if p not in decided}
     assert sorted(_waiting(rig)) == sorted(STATES.keys() - decided)
-    assert sorted(_applied(rig, "--undo")[1]["undone"]) == sorted(changed)
+    assert sorted(_applied(rig, "--undo")[1]["undone"]) == sorted(decided)
     assert tree(rig.workspace) == before
     assert sorted(_waiting(rig)) == sorted(STATES)
     _resolve(rig, *decided, f"--{choice}")
     rig.ok("push")
-    for path, (mine, _) in decided.items():
+    for path, mine in decided.items():
         assert (agent.read(path) if agent.exists(path) else None) == _side(mine)
         theirs = STATES[path][1]
         if theirs is not None and choice != "theirs":
@@ -153,8 +129,8 @@ def test_the_list(rig: Rig, agent: Agent) -> None:
     agent.write("a", "only there\n")
     rows = {row["path"]: row for row in _resolve(rig, code=1)["waiting"]}
     assert {path: (row["reason"], row["choices"]) for path, row in rows.items()} == {
-        "clash": ("both sides changed the same lines", ["mine", "theirs", "both", "markers", "tool"]),
-        "d/b": ("deleted here, changed in the sandbox", ["mine", "theirs", "both"]),
+        "clash": ("both sides changed the same lines", ["mine", "theirs", "markers"]),
+        "d/b": ("deleted here, changed in the sandbox", ["mine", "theirs"]),
     }
     assert rows["d/b"]["here"] is None
     assert rows["d/b"]["there"]["bytes"] == len(BINARY)
@@ -181,55 +157,6 @@ def test_several_at_once(rig: Rig, agent: Agent) -> None:
     assert _resolve(rig, "d", "--theirs")["taken"] == ["d/b", "d/c"]
     assert [*_waiting(rig)] == ["clash"]
     assert _applied(rig, "--undo") == (0, {"undone": ["d/b", "d/c"]})
-    assert tree(rig.workspace) == before
-
-
-def test_no_name_beside_is_taken(rig: Rig, agent: Agent) -> None:
-    """Theirs gets a name that neither side has, however long it is; a folder there comes whole."""
-    long = "x" * 252
-    for path in ("clash", long, "folder"):
-        rig.write(path, OURS)
-    for path in ("clash", long, "folder/in/it"):
-        agent.write(path, THEIRS)
-    rig.write("clash.theirs", "mine\n")
-    agent.write("clash.theirs.2", "the agent's\n")
-    assert _resolve(rig, "clash", long, "folder", "--both")["beside"] == [
-        "clash.theirs.3", "folder.theirs", "folder.theirs/in", "folder.theirs/in/it", f"{'x' * 248}.theirs",
-    ]  # fmt: skip
-    assert _content(rig, "folder.theirs/in/it") == _content(rig, "clash.theirs.3") == THEIRS.encode()
-    rig.ok("push")
-    assert agent.read("folder").decode() == agent.read("clash").decode() == OURS
-    assert agent.read("clash.theirs.2") == b"the agent's\n"
-
-
-def test_a_name_beside_that_a_rule_leaves_out(rig: Rig, agent: Agent) -> None:
-    """It stays home, and goes with an undo like any other."""
-    rig.write(".gitignore", "*.theirs\n")
-    rig.ok("push")
-    agent.write("clash", THEIRS)
-    rig.write("clash", OURS)
-    before = tree(rig.workspace)
-    _resolve(rig, "clash", "--both")
-    rig.ok("push")
-    assert not agent.exists("clash.theirs")
-    assert _applied(rig, "--undo")[1]["undone"] == ["clash", "clash.theirs"]
-    assert tree(rig.workspace) == before
-
-
-def test_a_link_beside_leads_nowhere_else(rig: Rig, agent: Agent) -> None:
-    """What stays inside under its own name and would lead out under the other one is refused, and may be taken."""
-    (rig.workspace / "f").symlink_to("a")
-    rig.ok("push")
-    agent.delete("f")
-    agent.symlink("f/x", "../f/../out")
-    (rig.workspace / "f").unlink()
-    (rig.workspace / "f").symlink_to(".")
-    before = tree(rig.workspace)
-    refused = rig.run("resolve", str(rig.workspace / "f"), "--both")
-    assert (refused.code, tree(rig.workspace)) == (2, before)
-    assert "f/x cannot be decided by --both (the link would lead out of the workspace)" in refused.err
-    assert _resolve(rig, "f", "--theirs")["taken"] == ["f", "f/x"]
-    assert _applied(rig, "--undo")[1]["undone"] == ["f", "f/x"]
     assert tree(rig.workspace) == before
 
 
@@ -283,7 +210,7 @@ def test_theirs_was_overwritten_meanwhile(rig: Rig, agent: Agent, by: str, choic
     assert agent.read("clash").decode() == OURS
     assert [*_waiting(rig)] == ["clash"]
     _resolve(rig, "clash", f"--{choice}")
-    assert _content(rig, "clash") == _side(STATES["clash"][2][choice][0])  # type: ignore[index]
+    assert _content(rig, "clash") == _side(STATES["clash"][2][choice])
     assert _waiting(rig) == {}
     assert _applied(rig, "--undo")[1] == {"undone": ["clash"]}
     assert _content(rig, "clash") == OURS.encode()
@@ -306,69 +233,15 @@ def test_another_apply_settles_it(rig: Rig, agent: Agent) -> None:
     assert _waiting(rig) == {}
 
 
-TOOLS = {
-    "good": ('cat "$BASE" "$LOCAL" "$REMOTE" > "$MERGED"', 0),
-    "fails": ('echo half > "$MERGED"; exit 1', 75),
-    "left": ("true", 75),
-    "link": ('rm "$MERGED"; ln -s /etc/hostname "$MERGED"', 75),
-}
-
-
-@pytest.mark.parametrize("tool", TOOLS)
-def test_the_merge_tool(rig: Rig, agent: Agent, tool: str) -> None:
-    """It gets all three sides in files outside of the workspace, and its result counts only if it ended well."""
-    path = "odd $(touch boo) 'name\n.py"
-    rig.write(path, TEXT)
-    rig.ok("push")
-    agent.write(path, THEIRS)
-    rig.write(path, OURS)
-    command, code = TOOLS[tool]
-    seen = rig.home / "seen"
-    rig.environ["KLAVIS_API_KEY"] = KEY
-    quoted = command.replace("\\", "\\\\").replace('"', '\\"')
-    (rig.home / ".gitconfig").write_text(
-        f'[merge]\n\ttool = mine\n[mergetool "mine"]\n\tcmd = "{{ pwd; echo $MERGED; env; }} > {seen}; {quoted}"\n'
-    )
-    before = tree(rig.workspace)
-    done = rig.run("resolve", str(rig.workspace / path), "--tool")
-    assert done.code == code, done
-    where, name, *variables = seen.read_text().splitlines()
-    assert not where.startswith(str(rig.workspace))
-    assert name.endswith("name_.py")
-    assert not [line for line in variables if "KLAVIS" in line]
-    if code:
-        assert tree(rig.workspace) == before
-        assert "nothing was changed" in done.err
-        return
-    assert _content(rig, path) == (TEXT + OURS + THEIRS).encode()
-    assert not (rig.workspace / "boo").exists()
-    _applied(rig, "--undo")
-    assert tree(rig.workspace) == before
-
-
-def test_without_a_merge_tool(rig: Rig, agent: Agent) -> None:
-    """A clear line says what to configure, or to install."""
+def test_markers_without_git(rig: Rig, agent: Agent) -> None:
+    """A clear line says what to install."""
     agent.write("clash", THEIRS)
     rig.write("clash", OURS)
-    done = rig.run("resolve", str(rig.workspace / "clash"), "--tool")
-    assert (done.code, "no merge tool configured: `git config" in done.err) == (78, True)
     folder = rig.home / "bin"
     folder.mkdir()
-    done = rig.run("resolve", str(rig.workspace / "clash"), "--tool", prefix=("env", f"PATH={folder}"))
+    done = rig.run("resolve", str(rig.workspace / "clash"), "--markers", prefix=("env", f"PATH={folder}"))
     assert (done.code, "git is not installed" in done.err) == (78, True), done
     assert _content(rig, "clash") == OURS.encode()
-
-
-def test_it_changes_meanwhile(rig: Rig, agent: Agent) -> None:
-    """What is edited here between the look and the write is a conflict still, and stays."""
-    agent.write("clash", THEIRS)
-    rig.write("clash", OURS)
-    (rig.home / ".gitconfig").write_text(
-        f'[merge]\n\ttool = mine\n[mergetool "mine"]\n\tcmd = "echo newer > {rig.workspace}/clash; echo x > $MERGED"\n'
-    )
-    assert _resolve(rig, "clash", "--tool", code=1)["conflicts"] == ["clash"]
-    assert _content(rig, "clash") == b"newer\n"
-    assert [*_waiting(rig)] == ["clash"]
 
 
 # -- at a terminal
@@ -386,30 +259,14 @@ def _apply(rig: Rig, terminal: Terminal, *answers: tuple[str, str]) -> int:
     return terminal.finish()
 
 
-def test_apply_offers_it(rig: Rig, agent: Agent, terminal: Terminal) -> None:
-    """Each conflict is asked about once the rest is agreed to, and one undo takes back both; who skips, leaves it."""
-    for path in ("clash", "d/b", "run"):
-        agent.write(path, THEIRS)
-        rig.write(path, OURS)
+def test_apply_asks_once(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+    """Whoever agrees is asked nothing about the conflicts: they are left, and what decides them is told."""
+    agent.write("clash", THEIRS)
+    rig.write("clash", OURS)
     agent.write("a", "theirs\n")
-    before = tree(rig.workspace)
-    code = _apply(
-        rig,
-        terminal,
-        ("Apply 1? [y/d/N]:", "y"),
-        ("resolve them now? [y/N]:", "y"),
-        ("clash: both", "t"),
-        ("d/b: both", "b"),
-        ("run: both", ""),
-    )
-    assert code == 1
-    assert [_content(rig, path) for path in ("clash", "d/b", "run")] == [THEIRS.encode(), OURS.encode(), OURS.encode()]
-    assert (_content(rig, "a"), _content(rig, "d/b.theirs")) == (b"theirs\n", THEIRS.encode())
-    assert [*_waiting(rig)] == ["run"]
-    assert _applied(rig, "--undo")[1]["undone"] == ["a", "clash", "d/b", "d/b.theirs"]
-    assert tree(rig.workspace) == before
-    assert _apply(rig, terminal, ("Apply 1? [y/d/N]:", "y"), ("resolve them now? [y/N]:", "")) == 1
-    assert _content(rig, "a") == b"theirs\n"
+    assert _apply(rig, terminal, ("Apply 1? [y/d/N]:", "y")) == 1
+    assert (_content(rig, "a"), _content(rig, "clash")) == (b"theirs\n", OURS.encode())
+    assert "`syncd resolve` decides" in " ".join(terminal.text.split())
 
 
 def test_the_diff_before_the_answer(rig: Rig, agent: Agent, terminal: Terminal) -> None:

@@ -36,7 +36,7 @@ SAME, WRITE, SAVE, KEEP, HOLD = (
 )
 TAKE, MERGE, CONFLICT, DELETE = PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.CONFLICT, PathOutcome.DELETE
 DELETED, STAYS, NEVER = PathOutcome.DELETED_THERE, PathOutcome.STAYS, PathOutcome.NEVER
-MINE, THEIRS, BOTH, MARKERS, TOOL = Choice
+MINE, THEIRS, MARKERS = Choice
 POLICIES = (AgentChanges.SAVE, AgentChanges.HOLD, Forced.FORCE, AgentChanges.OVERWRITE)
 
 
@@ -176,11 +176,10 @@ def test_the_table_of_choices() -> None:
     """A choice decides what both sides changed, and nothing else: mine, theirs, and a text of both."""
     for base, here, there, *row in DECIDED_ROWS:
         sides = Sides(tree(base), tree(here), {"p": there})
-        for choices, outcome in zip(([MINE, BOTH], [THEIRS], [MARKERS, TOOL]), row, strict=True):
-            for choice in choices:
-                plan = plan_home(sides, replace(home(tree(here)), choices={"p": choice}))
-                assert outcomes(plan) == [outcome], (base, here, there, choice)
-                assert outcome in (STAYS, NEVER) or reasons(plan) == [""]
+        for choice, outcome in zip((MINE, THEIRS, MARKERS), row, strict=True):
+            plan = plan_home(sides, replace(home(tree(here)), choices={"p": choice}))
+            assert outcomes(plan) == [outcome], (base, here, there, choice)
+            assert outcome in (STAYS, NEVER) or reasons(plan) == [""]
 
 
 def test_choices_below_a_folder_in_a_files_place() -> None:
@@ -384,7 +383,7 @@ def test_a_choice_loses_nothing_of_the_persons_but_what_it_names() -> None:
                 if planned.outcome is DELETE:
                     assert choice is THEIRS
                     assert planned.there == ABSENT
-                assert choice not in (MINE, BOTH) or not waits(planned), (base, here, there, choice)
+                assert choice is not MINE or not waits(planned), (base, here, there, choice)
 
 
 # -- modes, and what counts as sent

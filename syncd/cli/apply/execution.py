@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 
@@ -27,7 +27,7 @@ from syncd.cli.agent_side import (
     with_copy,
     writer_of,
 )
-from syncd.cli.apply.decisions import Decisions, ask_choices, content_of, decide, link_at
+from syncd.cli.apply.decisions import Decisions, content_of, link_at
 from syncd.cli.apply.plan_text import (
     CHANGES,
     new_conflicts,
@@ -49,7 +49,7 @@ from syncd.daemon.build import excludes_for, folders_of, selection_of, target_of
 from syncd.merge.git import find_git, merge, why_submodules_are_refused
 from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written, journal_records, load_journal
 from syncd.merge.writes import PathChange, merged_mode, next_base, taken_mode
-from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, arrived_digest, mode_at_home, same
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, arrived_digest, same
 from syncd.model.manifest import directories_above
 from syncd.model.reconcile import Choice, Home, PathOutcome, Plan, PlannedPath, Sides, plan_home, waits
 from syncd.remote.failure import StepFailed
@@ -94,11 +94,6 @@ class Prepared(Struct, frozen=True):
         chosen = self.plan.of(PathOutcome.WRITE, PathOutcome.MERGE)
         return [each.path for each in chosen if each.path in self.decisions.choices and each.path not in self.changes]
 
-    def left(self, written: Written) -> set[str]:
-        """Return the paths of the plan that were left since they changed meanwhile, or since their second name did."""
-        beside = self.decisions.beside.items()
-        return {*written.left, *(path for path, name in beside if name in written.left)}
-
 
 def apply(
     config: Config,
@@ -118,8 +113,7 @@ def apply(
         take_back_killed(config)
     with open_sandbox(config) as opened:
         side = look_at(opened, PathPatterns(included) if included else None)
-        here = side.local()
-        prepared = prepare(side, make_plan(side, here, named, deletions=deletions))
+        prepared = prepare(side, make_plan(side, side.local(), named, deletions=deletions))
         plan = prepared.plan
         is_long = asks and plan_is_long(plan)
         lines = plan_lines(plan, prepared.newly_sent, by_folder=is_long)
@@ -134,14 +128,10 @@ def apply(
             click.echo(f"of these, some may run by themselves here: {', '.join(names)}", err=True)
         if dry_run:
             return tell_end(plan, prepared, "would be: ", as_json=as_json)
-        if asks:  # nothing else waits for the answers
-            if plan.of(*CHANGES) and not _agreed(side, named, prepared):
-                click.echo("nothing was changed", err=True)
-                return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
-            if choices := ask_choices(side, plan.of(PathOutcome.CONFLICT), opened.waiter):
-                decisions = decide(side, plan, choices)
-                chosen = make_plan(side, here, named, deletions=deletions, choices=choices)
-                prepared = prepare(side, chosen, decisions)
+        # Nothing else waits for the answer.
+        if asks and plan.of(*CHANGES) and not _agreed(side, named, prepared):
+            click.echo("nothing was changed", err=True)
+            return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
         with no_sync_begins(config, opened.waiter):
             done = carry_out(side, prepared)
             _note_conflicts(side, done, named)
@@ -327,10 +317,6 @@ def _prepare(
             digest = there.digest if planned.outcome is PathOutcome.TAKE else b""
             becomes = Entry(there.kind, _mode(planned), target=there.target, digest=digest)
             changes[path] = PathChange(path, here, ABSENT if there.kind is Kind.ABSENT else becomes, content)
-        elif path in decisions.beside:
-            beside = Entry(there.kind, mode_at_home(there.mode, original_umask()), target=there.target)
-            name = decisions.beside[path]
-            changes[name] = PathChange(name, ABSENT, beside, content)
         paths.append(planned)
     return Prepared(Plan(tuple(paths)), changes, _newly_sent(config, changes.values()), decisions)
 
@@ -420,8 +406,6 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
     differing, ours = (set(), set()) if is_as_planned else _differing_there(side, rows.values())
     for path in rows.keys() & prepared.decisions.saved:  # the sandbox has something else
         rows[path] = TakenPath(path, base_now := side.base.get(path), base_now)
-    for new in prepared.decisions.beside.values():  # --undo removes it, also where a rule leaves it out
-        rows[new] = _left_out_by(side.rules, TakenPath(new, None, None))
     arrived = (
         content_of(planned.there.copy)
         for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.WRITE)
@@ -433,7 +417,7 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
     def record(written: Written) -> None:
         # By the rules as they are now: a rule file may have come along, and what it leaves out would be removed there.
         rules = path_rules(side.opened.config)
-        left = prepared.left(written)
+        left = set(written.left)
         done = [_left_out_by(rules, row) for path, row in rows.items() if path not in left]
         taken.extend(row for row in done if row.is_left_out or (row.before != row.after and row.path not in ours))
         if taken:
@@ -498,12 +482,9 @@ def _write(
     record: Callable[[Written], None],
 ) -> Plan:
     """Write what the plan's outcomes need. Returns it with what changed here meanwhile as conflicts."""
-    paths = [each.path for each in plan.of(*CHANGES)]
-    beside = prepared.decisions.beside
-    paths += [beside[each.path] for each in plan.of(PathOutcome.WRITE) if each.path in beside]
-    changes = [prepared.changes[path] for path in paths if path in prepared.changes]
+    changes = [prepared.changes[each.path] for each in plan.of(*CHANGES) if each.path in prepared.changes]
     written = writer.write(changes, taken, record, prepared.decided)
-    return plan.with_outcome(prepared.left(written), PathOutcome.CONFLICT, "it changed here meanwhile")
+    return plan.with_outcome(written.left, PathOutcome.CONFLICT, "it changed here meanwhile")
 
 
 def _mode(planned: PlannedPath) -> int:
@@ -537,23 +518,15 @@ def tell_end(plan: Plan, prepared: Prepared, prefix: str = "", *, as_json: bool)
     if as_json:
         paths = {name: [each.path for each in plan.of(*outcomes)] for name, outcomes in _LISTS.items()}
         if prepared.decisions.choices:
-            mine = [each.path for each in plan.of(PathOutcome.WRITE)]
-            paths |= {"mine": mine, "beside": [*prepared.decisions.beside.values()]}
+            paths["mine"] = [each.path for each in plan.of(PathOutcome.WRITE)]
         print_lists(**paths, look_at=to_look_at(plan), newly_sent=prepared.newly_sent)
     else:
-        print_lines(_decided_lines(plan, prepared))
+        if choices := prepared.decisions.choices:
+            decided = Plan(tuple(each for each in plan.paths if each.path in choices))
+            print_lines(plan_lines(decided, prepared.newly_sent))
         click.echo(f"{prefix}{summary_line(plan)}")
     is_open = any(waits(each) and each.path in prepared.decisions.choices for each in plan.paths)
     return ExitCode.DIFFERENT if is_open or plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
-
-
-def _decided_lines(plan: Plan, prepared: Prepared) -> Iterator[str]:
-    choices, beside = prepared.decisions.choices, prepared.decisions.beside
-    decided = Plan(tuple(each for each in plan.paths if each.path in choices))
-    yield from plan_lines(decided, prepared.newly_sent if choices else ())
-    for each in decided.of(PathOutcome.WRITE):
-        if each.path in beside:
-            yield f"beside    {shown_path(beside[each.path])}"
 
 
 def print_lines(lines: Iterable[str]) -> None:
