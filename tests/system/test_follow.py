@@ -330,37 +330,26 @@ def test_a_look_that_fails_is_told(rig: Rig, plain: Agent) -> None:
 
 
 def test_several_are_followed(rig: Rig) -> None:
-    """Each on a reference of its own, and one that is dead delays no other."""
+    """Each on a reference of its own, so that git compares them; one that is dead delays no other."""
     blue = rig.emulator.create_sandbox("box-blue")
     rig.write("a", "as sent\n")
     subprocess.run(["git", "init", "-q"], cwd=rig.workspace, check=True)
     rig.configure({**FOLLOWS, "sandboxes.blue.id": "box-blue"})
     rig.up()
     rig.ok("flush")
+
+    def git(*words: str) -> bytes:
+        return subprocess.run(["git", *words], cwd=rig.workspace, capture_output=True, check=False).stdout
+
+    Agent(rig.sandbox.workspace).write("a", "main's\n")
+    rig.until(lambda: git("cat-file", "blob", "refs/syncd/main:a") == b"main's\n", "what main's agent made")
     _end(rig)
     Agent(blue.workspace).write("a", "blue's\n")
-    text = ["git", "cat-file", "blob", "refs/syncd/blue:a"]
-    rig.until(
-        lambda: subprocess.run(text, cwd=rig.workspace, capture_output=True, check=False).stdout == b"blue's\n",
-        "what blue's agent made",
-    )
+    rig.until(lambda: git("cat-file", "blob", "refs/syncd/blue:a") == b"blue's\n", "what blue's agent made")
     assert "+blue's" in rig.run("diff", "--sandbox", "blue").out
+    assert b"-main's\n+blue's\n" in git("diff", "refs/syncd/main", "refs/syncd/blue")
     assert "refs/syncd/blue: `git update-ref -d refs/syncd/blue`" in rig.ok("sandbox", "remove", "blue", "--yes").err
-    assert subprocess.run(text, cwd=rig.workspace, capture_output=True, check=True).stdout == b"blue's\n"
-
-
-def test_diff_watch(rig: Rig, plain: Agent) -> None:
-    """It prints each change that comes home; without following it is refused."""
-    watching = rig.background("diff", "--watch", "--name-only")
-    plain.write("a", "the agent's\n")
-    changed(rig, 1)
-    rig.until(lambda: "a\n" in watching.out, "the first change")
-    plain.write("d/c", "the agent's\n")
-    changed(rig, 2)
-    rig.until(lambda: "d/c\n" in watching.out, "the second change")
-    rig.configure(DEFAULTS)
-    refused = rig.run("diff", "--watch")
-    assert (refused.code, "sandbox.follow_seconds" in refused.err) == (78, True)
+    assert git("cat-file", "blob", "refs/syncd/blue:a") == b"blue's\n"
 
 
 def _damage(rig: Rig, content: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -275,22 +274,6 @@ def test_a_push_to_one_forgets_nothing_of_another(several: Several) -> None:
         assert [row["agent"]["held"] for row in after["sandboxes"]] == [[], ["a"]]
 
 
-def test_a_dry_run_of_a_push_plans_for_each(several: Several) -> None:
-    """Each by its own base; `--json` has them as `push --json` does."""
-    rig = several.rig
-    rig.write("new", "1")
-    rig.ok("push", "--sandbox", "blue")
-    would, nothing = (
-        "would send 1 new (6 in all), 1 byte before compression",
-        "nothing to send: the sandbox holds what is here",
-    )
-    assert rig.ok("push", "--dry-run").out == f"+ new\nmain: {would}\nblue: {nothing} (6 files)\n"
-    assert rig.ok("push", "--dry-run", "--sandbox", "main").out == f"+ new\n{would}\n"
-    document = several.json("push", "--dry-run")
-    assert document["added"] == ["new"]
-    assert [(row["name"], row["added"]) for row in document["sandboxes"]] == [("main", ["new"]), ("blue", [])]
-
-
 def test_what_cannot_be_saved_is_not_removed(several: Several) -> None:
     """It is named, with 75, and the table stays; --force goes on."""
     rig = several.rig
@@ -318,8 +301,6 @@ def test_what_cannot_be_saved_is_not_removed(several: Several) -> None:
         ("sandbox add a.b --id other", 78, "a.b"),
         ("diff --sandbox nobody", 2, NAMES),
         ("diff --all --sandbox blue", 2, "--all"),
-        ("diff --against blue", 2, "--sandbox"),
-        ("diff --sandbox main --against nobody", 2, NAMES),
         ("apply --all --yes", 2, "{sandbox}"),
         ("apply --all --branch agent", 2, "{sandbox}"),
         ("push --sandbox nobody", 2, NAMES),
@@ -458,25 +439,6 @@ def test_they_are_compared_in_a_table(several: Several) -> None:
         lone = rig.run(name, "--all", *more)
         assert (lone.code, "blue: " in lone.err, why in lone.err, shown in lone.out) == (78, True, True, True), lone
     assert "set sandboxes.blue.id to" in rig.run("sandbox", "show", "--sandbox", "blue").err
-
-
-def test_the_patch_from_one_to_the_other(several: Several, tmp_path: Path) -> None:
-    """Applied by git to the one's tree it makes the other's, exactly; with two alike it is empty."""
-    rig = several.rig
-    assert rig.ok("diff", "--sandbox", "blue", "--against", "main").out == ""
-    several.work()
-    done = rig.run("diff", "--sandbox", "blue", "--against", "main")
-    assert (done.code, done.told) == (1, "")
-    copy = tmp_path / "copy"
-    shutil.copytree(several.sandbox("blue").workspace, copy, symlinks=True)
-    subprocess.run(["git", "apply"], cwd=copy, input=done.out.encode("utf-8", "surrogateescape"), check=True)
-    assert _files(copy) == _files(several.sandbox("main").workspace)
-    found = json.loads(rig.run("diff", "--sandbox", "blue", "--against", "main", "--json").out)
-    rows = {row.pop("path"): row for row in found["changes"]}
-    assert (found["left_out"], rows.keys() >= {"both", "link"}) == (0, True), rows
-    size = len(several.agents["main"].read("both"))
-    expected = {"change": "modified", "bytes": size, "binary": False, "here": "same", "sandbox": "main"}
-    assert (rows["both"], rows["link"]["change"]) == (expected, "deleted"), rows
 
 
 def _files(root: Path) -> dict[str, object]:
