@@ -26,8 +26,8 @@ from syncd.cli.output import may_colour, paged, print_path
 from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
 from syncd.core.text import shown_path, size
-from syncd.merge.git import is_binary, is_version, need_git, object_format_around
-from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_table
+from syncd.merge.git import is_binary, is_version, need_git, object_format_around, size_of
+from syncd.merge.patch import COLOURED, LARGEST_BYTES, PLAIN, for_terminal, write_patch, write_table
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.git_names import is_in_repository
 
@@ -165,6 +165,10 @@ def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, 
     if form == "stat":
         blocks = write_table(git, before, after, scratch)
     else:
+        large = {path for side in (before, after) for path, found in side.items() if size_of(found) > LARGEST_BYTES}
+        for path in sorted(large):
+            click.echo(f"not shown: {shown_path(path)} is too large for a patch; `syncd apply` takes it", err=True)
+        before, after = ({path: side[path] for path in side if path not in large} for side in (before, after))
         ids = object_format_around(git, side.opened.config.workspace.path)
         blocks = write_patch(git, before, after, scratch=scratch, object_format=ids)
     if sys.stdout.isatty():

@@ -556,16 +556,10 @@ def commit_commands(
             yield b"\n"
 
 
-def quoted(path: str, side: bytes = b"") -> bytes:
+def quoted(path: str) -> bytes:
     """Return the path in double quotes, each byte that is not plain ASCII in octal digits (git's quote.c)."""
     escaped = (_QUOTED.get(byte) or (b"%c" if 0x20 <= byte < 0x7F else b"\\%03o") % byte for byte in _bytes(path))
-    return b'"%s%s"' % (side, b"".join(escaped))
-
-
-def shown_name(path: str, side: bytes) -> bytes:
-    """Return the path as the head of a patch has it, with `a/` or `b/` before it: quoted only if it has to be."""
-    inside = quoted(path, side)[1:-1]
-    return inside if inside == side + _bytes(path) else b'"%s"' % inside
+    return b'"%s"' % b"".join(escaped)
 
 
 def identity(name: str, email: str, seconds: int, zone: str) -> bytes:

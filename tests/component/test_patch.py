@@ -161,13 +161,13 @@ def test_git_applies_names_with_any_bytes(git: Git, tmp_path: Path) -> None:
     assert applied_by_git(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
 
 
-def test_a_large_file_is_never_held_in_memory(git: Git, chance: random.Random) -> None:
-    """Between two blocks of a file that are read, what was made of the first is passed on."""
-    block = chance.randbytes(1 << 18)
-    longest = 0
-    for piece in write_patch(git, {}, {"big": file_of(block * 40)}, large_bytes=1 << 20):
-        longest = max(longest, len(piece))
-    assert 0 < longest < 3 * len(block)
+def test_git_applies_a_large_file(git: Git, tmp_path: Path, chance: random.Random) -> None:
+    """What git takes for binary by its size comes in the patch too."""
+    content = bytearray(17 << 20)
+    before: dict[str, SeenEntry] = {"big": file_of(bytes(content))}
+    content[:1000] = chance.randbytes(1000)
+    after: dict[str, SeenEntry] = {"big": file_of(bytes(content), executable=True), "text": file_of(text("is"))}
+    assert applied_by_git(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
 
 
 def test_attributes_and_settings_change_nothing(git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,13 +237,12 @@ def test_nothing_is_left_behind(git: Git, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("large_bytes", [10, 1000])
 @pytest.mark.parametrize("has", [b"short", b"longer than was announced"])
-def test_a_file_that_changes_meanwhile_is_no_patch(git: Git, tmp_path: Path, has: bytes, large_bytes: int) -> None:
+def test_a_file_that_changes_meanwhile_is_no_patch(git: Git, tmp_path: Path, has: bytes) -> None:
     """A content of another length than announced is a failure that names the file, not a wrong patch."""
     version = file_of(has, size_bytes=12)
     with pytest.raises(TryLater, match=r"^'file\\n' changed while it was read"):
-        patch_of(git, {}, {"file\n": version}, large_bytes=large_bytes, scratch=str(tmp_path))
+        patch_of(git, {}, {"file\n": version}, scratch=str(tmp_path))
     assert os.listdir(tmp_path) == []
 
 
@@ -264,7 +263,7 @@ def test_random_changes(git: Git, chance: random.Random, tmp_path: Path) -> None
 
     for number in range(25):
         before, after = tree(), tree()
-        patch = patch_of(git, before, after, large_bytes=chance.choice([1, 50, 1000]))
+        patch = patch_of(git, before, after)
         folder = written(tmp_path / str(number), before)
         assert (applied_by_git(folder, patch) if patch else files_in(folder)) == expected(after), (before, after)
 
@@ -273,5 +272,5 @@ def test_no_change_is_no_patch(git: Git, tmp_path: Path) -> None:
     """Without a change, and for a path that is the same on both sides, nothing is written."""
     same: dict[str, SeenEntry] = {"small": file_of(b"same"), "large": file_of(b"x" * 2000)}
     assert patch_of(git, {}, {}) == b""
-    assert patch_of(git, same, same, large_bytes=1000, scratch=str(tmp_path)) == b""
+    assert patch_of(git, same, same, scratch=str(tmp_path)) == b""
     assert os.listdir(tmp_path) == []

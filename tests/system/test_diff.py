@@ -62,6 +62,16 @@ def test_git_applies_the_patch(rig: Rig, agent: Agent) -> None:
     assert (rig.workspace / "a").read_text() == "changed here since\n"
 
 
+def test_a_file_that_no_patch_can_hold(rig: Rig, agent: Agent) -> None:
+    """It is named, and the rest is shown."""
+    agent.write("a", "theirs\n")
+    with (rig.sandbox.workspace / "huge").open("wb") as file:
+        file.truncate((256 << 20) + 1)
+    found = rig.run("diff")
+    assert (found.code, "+theirs" in found.out, "huge" in found.out) == (1, True, False)
+    assert found.told == "not shown: huge is too large for a patch; `syncd apply` takes it\n"
+
+
 def test_a_service_that_cuts_logs(rig: Rig, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is too long for one comes in a file."""
     monkeypatch.setattr("syncd.emulator.sandbox.MAX_LOG_BYTES", 400)
