@@ -103,7 +103,7 @@ class WayHomeGenerator(ConfiguredGenerator):
     def _resolve(self, trouble: tuple[Any, ...] = (), at: int | None = None) -> Step:
         random = self._random
         paths = [random.choice((self._path(), self._folder(), "")) for _ in range(random.choice((1, 1, 2)))]
-        return Step("resolve", (random.choice(("mine", "theirs", "both")), tuple(paths), trouble), at)
+        return Step("resolve", (random.choice(("mine", "theirs")), tuple(paths), trouble), at)
 
     def _trouble(self, name: str) -> tuple[Any, ...]:
         random = self._random
