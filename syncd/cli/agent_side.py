@@ -46,7 +46,7 @@ from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import followed_at_s
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
-from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, recorded_home
+from syncd.sandbox.repository.agent_repository import RepositoryState, SandboxCommits, recorded_home
 from syncd.sandbox.sandbox_state import SandboxContent, TakenPath
 from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.scan.path_rules import PathRules
@@ -348,7 +348,7 @@ def _linked(source: str, target: str) -> bool:
     return True
 
 
-def commits_there(opened: OpenSandbox, contents: Contents) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:
+def commits_there(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:
     """Return the sandbox's report, and the commits, the oldest first; none without a repository, or where it failed.
 
     The copies of contents go when the sandbox is closed. Raises `SyncdError`, `StepFailed`, `Stop`.
@@ -361,11 +361,11 @@ def commits_there(opened: OpenSandbox, contents: Contents) -> tuple[SandboxCommi
     with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("reading the commits in the sandbox")
         check = opened.waiter.interrupt.check
-        found, pack = opened.services.agent_repository.fetch_commits(home, folder, contents, check)
+        found, pack = opened.services.agent_repository.fetch_commits(home, folder, check)
         if not pack:
             return found, ()
         try:
-            return found, read_pack(git, found, pack, folder, contents)
+            return found, read_pack(git, found, pack, folder)
         except UnreadablePack as reason:
             return replace(found, state=RepositoryState.FAILED, why=str(reason), unlisted=0), ()
 

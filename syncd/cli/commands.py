@@ -39,7 +39,6 @@ COMMANDS = {
     "history": "List past syncs.",
     "flush": "Wait until all that is on disk now is in the sandbox.",
     "diff": "Show what was changed in the sandbox, as a patch.",
-    "log": "List the agent's commits in the sandbox.",
     "apply": "Bring home what was changed in the sandbox.",
     "resolve": "List what waits for your decision, or decide it.",
     "verify": "Compare the sandbox's workspace with this one.",

@@ -46,7 +46,7 @@ from syncd.merge.git import (
 from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository, names_submodules
 from syncd.sandbox.look_encoding import leads_outside
-from syncd.sandbox.repository.agent_repository import MOST_BYTES, MOST_PATHS, Contents, SandboxCommits
+from syncd.sandbox.repository.agent_repository import MOST_BYTES, MOST_PATHS, SandboxCommits
 
 _BLOCK = 1 << 18
 _MOST_BYTES = 128 << 20  # of messages and names
@@ -83,7 +83,7 @@ class SandboxCommit(Struct, frozen=True):
     refused: tuple[str, ...] = ()
 
 
-def read_pack(git: Git, found: SandboxCommits, pack: str, folder: str, contents: Contents) -> tuple[SandboxCommit, ...]:
+def read_pack(git: Git, found: SandboxCommits, pack: str, folder: str) -> tuple[SandboxCommit, ...]:
     """Return the commits that the sandbox reported, from the file with their pack.
 
     The pack is removed. `folder` is private; the contents stay there, in files. Raises `UnreadablePack`.
@@ -96,7 +96,7 @@ def read_pack(git: Git, found: SandboxCommits, pack: str, folder: str, contents:
             os.unlink(pack)  # git has its own one
             commits = _compared(git, found, variables)
             wanted = {blob for _, rows in commits for _, mode, blob in rows if mode[:2] in (b"10", b"12")}
-            sizes = _write_blobs(git, wanted, folder, variables) if contents is Contents.SMALLEST else {}
+            sizes = _write_blobs(git, wanted, folder, variables)
             return tuple(_commit(header, rows, sizes, folder) for header, rows in commits)
     except SyncdError as failure:
         raise UnreadablePack(failure.message) from None

@@ -51,7 +51,7 @@ _REASONS = {
 _BOTH_CHANGED = "'%s' was changed here and in the sandbox: it is held"
 _DECIDES = "`syncd diff` shows it, `syncd apply` merges, `syncd resolve` decides"
 _REMEDIES = {
-    Obstacle.COMMITS: "bring them home (`syncd log`, `syncd apply --branch NAME`)",
+    Obstacle.COMMITS: "bring them home: `syncd apply --branch NAME`",
     Obstacle.READ_ONLY: "make it writable there",
 }
 

@@ -21,7 +21,7 @@ from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import Purpose, new_job
 from syncd.sandbox import program_in_sandbox
 from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox
-from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, commits_of
+from syncd.sandbox.repository.agent_repository import RepositoryState, SandboxCommits, commits_of
 from tests.agent_commits import RepositoryThere
 from tests.component.repository_rig import HOOKS
 
@@ -64,11 +64,9 @@ class There:
             "most_commits": 1000,
             "most_paths": 1000,
             "most_bytes": 1 << 30,
-            "with_contents": True,
             "within_s": 60,
             **changed,
         }
-        contents = Contents.SMALLEST if request["with_contents"] else Contents.NONE
         purpose = Purpose(ApiStep.EXECUTION, "the commits")
         job = new_job(purpose, commits_in_sandbox, request, (program_in_sandbox, git_in_sandbox))
         self.runs += 1
@@ -97,7 +95,7 @@ class There:
             git = find_git(os.environ)
             assert git is not None
             (into := folder / "read").mkdir()
-            commits = read_pack(git, found, str(folder / "copies/0"), str(into), contents)
+            commits = read_pack(git, found, str(folder / "copies/0"), str(into))
         return Ran(found, commits, folder)
 
 

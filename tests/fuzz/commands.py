@@ -26,7 +26,7 @@ import click
 import pytest
 from typing_extensions import override
 
-from syncd.cli import agent_side, apply, diff, local_scan, log, options, resolve, sandbox, saved
+from syncd.cli import agent_side, apply, diff, local_scan, options, resolve, sandbox, saved
 from syncd.cli.apply import branch, execution, undoing
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, SyncdError
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 # Beyond the largest that Linux gives: no process has one of these numbers.
 _FIRST_PID = 5_000_000
 _MODULES = (
-    *(agent_side, diff, local_scan, log, saved, apply, resolve, branch, undoing, sandbox, execution),
+    *(agent_side, diff, local_scan, saved, apply, resolve, branch, undoing, sandbox, execution),
     options,
 )
 _MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate", "commit"})
@@ -230,8 +230,6 @@ class Commands:
                 return _exit(apply.command, ["--undo", "--json"])
             case "diff":
                 return _exit(diff.command, ["--json"])
-            case "log":
-                return _exit(log.command, ["--json"])
             case "branch":
                 paths = [str(workspace / path) for path in step.args[1]]
                 return _exit(apply.command, ["--branch", step.args[0], "--json", "--", *paths])
@@ -283,7 +281,7 @@ class Commands:
             return False
         if event in self._effects and self._simulation.is_own(args):
             self._point(event, args)
-        elif event == _GIT_STARTS and self._step.name in ("branch", "log"):
+        elif event == _GIT_STARTS and self._step.name == "branch":
             self._point(event, (" ".join(map(os.fsdecode, args[1])),))
         return True
 

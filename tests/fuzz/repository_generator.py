@@ -18,7 +18,7 @@ _REQUESTS = ("execution-upload-url", "execution-upload", "execute", "execution-l
 
 
 class RepositoryGenerator(WayHomeGenerator):
-    """Generates scenarios with commits on both sides, `log` and `apply --branch`."""
+    """Generates scenarios with commits on both sides, and `apply --branch`."""
 
     @override
     def _first_steps(self) -> Scenario:
@@ -53,9 +53,9 @@ class RepositoryGenerator(WayHomeGenerator):
     def _command(self, at: int | None = None, *, trouble: bool = True) -> Step:
         if self._random.random() < 0.5:
             return super()._command(at, trouble=trouble)
-        return self._log_or_branch(at)
+        return self._branch(at)
 
-    def _log_or_branch(self, at: int | None = None) -> Step:
+    def _branch(self, at: int | None = None) -> Step:
         random = self._random
         trouble: tuple[Any, ...] = ()
         if random.random() < 0.45:
@@ -63,8 +63,6 @@ class RepositoryGenerator(WayHomeGenerator):
             point = random.choice(("init", "index-pack", "fast-import", "update-ref"))
             at_git = random.random() < 0.3
             trouble = (kind, 0, f"subprocess.Popen {point}" if at_git else int(2 ** random.uniform(0, 8)))
-        if random.random() < 0.25:
-            return Step("log", (trouble,), at)
         paths = (self._path(),) if random.random() < 0.1 else ()
         return Step("branch", (f"agent/{random.randrange(40)}", paths, trouble), at)
 
@@ -103,9 +101,9 @@ class RepositoryGenerator(WayHomeGenerator):
             *([_IDLE] if random.random() < 0.4 else []),
             *([Step("home_commits", (random.choice(("add", "commit")),))] if random.random() < 0.4 else []),
             *(beside if random.random() < 0.3 else []),
-            self._log_or_branch(),
+            self._branch(),
             *self._follows(),
-            *([*self._commits_there(path), self._log_or_branch()] if random.random() < 0.4 else []),
+            *([*self._commits_there(path), self._branch()] if random.random() < 0.4 else []),
         ]
 
     def _while_it_follows(self) -> Scenario:
@@ -128,7 +126,7 @@ class RepositoryGenerator(WayHomeGenerator):
             *([_IDLE] if random.random() < 0.7 else []),
             *(self._commits_there(path) if random.random() < 0.5 else []),
             *([Step("late_executions")] if random.random() < 0.2 else []),
-            self._log_or_branch(),
+            self._branch(),
             *self._follows(),
         ]
 
@@ -140,9 +138,9 @@ class RepositoryGenerator(WayHomeGenerator):
         return [
             *self._begins(path),
             *self._commits_there(path),
-            *([self._log_or_branch()] if random.random() < 0.5 else []),
+            *([self._branch()] if random.random() < 0.5 else []),
             *leaves[:at],
             self._commit(),
             *leaves[at:],
-            *([self._log_or_branch()] if random.random() < 0.6 else []),
+            *([self._branch()] if random.random() < 0.6 else []),
         ]

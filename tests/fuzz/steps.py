@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tests.fuzz.operations import AGENT_STEPS
 
-COMMANDS = frozenset({"apply", "resolve", "undo", "restore", "release", "diff", "branch", "log"})
+COMMANDS = frozenset({"apply", "resolve", "undo", "restore", "release", "diff", "branch"})
 """The commands of the agent's side, each with its trouble last, () for none."""
 GIT_STEPS = frozenset({"repository", "home_commits"})
 """What a person does with git; the first one makes a scenario one with repositories."""
-READING = frozenset({"diff", "log", "branch"})
+READING = frozenset({"diff", "branch"})
 """The commands that leave the workspace as it is."""
 WAY_HOME_STEPS = (
     COMMANDS

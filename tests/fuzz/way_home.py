@@ -70,7 +70,6 @@ class WayHome:
         self.repository.check_unchanged()
         self.repository.check_commits()
         if self.repository.is_made:
-            commands.run(Step("log", ((),)))
             commands.run(Step("branch", ("last", (), ())))
             if commands.last[0] != 0 and checker.cycle is not None and checker.cycle.baseline is not None:
                 checker.lose(f"with nothing else under way, apply --branch ends with {commands.last[0]}")

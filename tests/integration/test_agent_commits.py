@@ -18,7 +18,6 @@ from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
 from syncd.sandbox.repository.agent_repository import (
     AgentRepository,
-    Contents,
     SandboxCommits,
     commits_of,
 )
@@ -49,7 +48,7 @@ def fetch(rig: Rig, home: str, check: Callable[[], None] = lambda: None) -> tupl
     target = Target(rig.emulator.base_url, rig.sandbox.id, "us")
     job_runner = JobRunner(Api(target, rig.key, rig.client, rig.clock), rig.client, waiter)
     there = AgentRepository(lambda: None, job_runner, target, StateDb(str(folder(rig))), waiter)
-    return there.fetch_commits(home, str(folder(rig)), Contents.SMALLEST, check)
+    return there.fetch_commits(home, str(folder(rig)), check)
 
 
 def folder(rig: Rig) -> Path:

@@ -1,6 +1,6 @@
 """Random scenarios in which the agent's work comes home lose no version of either side.
 
-`apply`, its undo and `--branch`, `saved restore --here`, `log` and `sandbox release` run beside syncs, during slow or
+`apply`, its undo and `--branch`, `saved restore --here` and `sandbox release` run beside syncs, during slow or
 late initializes, before a sandbox's end; they die anywhere, or meet a full disk. A few run here; `python -m tests.fuzz`
 runs as many as asked for.
 """

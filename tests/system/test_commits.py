@@ -1,8 +1,7 @@
-"""The agent's commits come home: `syncd log` lists them, `syncd apply --branch` makes them anew."""
+"""The agent's commits come home: `syncd apply --branch` makes them anew."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -65,11 +64,6 @@ def subjects(folder: Path, name: str = "theirs") -> list[str]:
     return listed.decode().splitlines()
 
 
-def logged(rig: Rig) -> dict[str, object]:
-    document: dict[str, object] = json.loads(rig.ok("log", "--json").out)
-    return document
-
-
 def test_commits_come_home(rig: Rig, home: Path, repository: RepositoryThere) -> None:
     """Several, also an empty one, a merge, a rename, modes, links, binary content and odd names; and what is left."""
     repository.commit("Füße\n\nbody", {"a": b"one\r\n\0", ODD: b"odd", "gone": None})
@@ -112,42 +106,19 @@ def test_commits_come_home(rig: Rig, home: Path, repository: RepositoryThere) ->
     assert [name for name in os.listdir(rig.home / ".cache/syncd") if "commits-" in name] == []
 
 
-def test_a_log(rig: Rig, repository: RepositoryThere) -> None:
-    """The newest first; stashes, branches and what is under way are told."""
+def test_what_stays_there(rig: Rig, home: Path, repository: RepositoryThere) -> None:
+    """One execution brings the commits; stashes, branches and what is under way are told."""
     first = repository.commit("one\n\nbody", {"a": b"1", "new": b"2"})
     repository.git("checkout", "-q", "-b", "side")
     repository.commit("elsewhere", {"side": b"s"})
     repository.git("checkout", "-q", "work")
-    second = repository.commit("two\x1b[31m", {"a": b"2"}, GIT_AUTHOR_NAME="Bo\x07b", GIT_AUTHOR_DATE="@100 +0000")
+    repository.commit("two\x1b[31m", {"a": b"2"}, GIT_AUTHOR_NAME="Bo\x07b", GIT_AUTHOR_DATE="@100 +0000")
     repository.write({"a": b"3"})
     repository.git("stash", "-q")
     (repository.workspace / ".git/MERGE_HEAD").write_text(first)
-    asked = rig.count("execute")
-    document = logged(rig)
-    assert rig.count("execute") == asked + 1
-    ada = {"author": "Ada", "email": "ada@example.org", "at": "2026-11-24T16:50:00Z"}
-    assert document == {
-        "commits": [
-            {
-                "id": second,
-                "author": "Bo\x07b",
-                "email": "ada@example.org",
-                "at": "1970-01-01T00:01:40Z",
-                "subject": "two\\x1b[31m",
-                "paths": 1,
-                "sandbox": "main",
-            },
-            {"id": first, **ada, "subject": "one", "paths": 2, "sandbox": "main"},
-        ],
-        "stashes": 1,
-        "branches": ["side"],
-    }
-    done = rig.ok("log")
-    newest, oldest = done.out.splitlines()
-    assert newest.startswith(second[:10])
-    assert newest.endswith("two\\x1b[31m (1 path)")
-    assert oldest.endswith("one (2 paths)")
-    assert "\x07" not in done.out
+    done = rig.ok("apply", "--branch", "theirs")
+    assert subjects(home) == ["Ada: one", "Bo\x07b: two\x1b[31m"]
+    assert "two\\x1b[31m" in done.out
     assert "a merge is under way" in done.err
     assert "1 stash stays there" in done.err
     assert "the branch 'side' with 1 more commit stays there" in done.err
@@ -155,20 +126,13 @@ def test_a_log(rig: Rig, repository: RepositoryThere) -> None:
 
 def test_no_commits(rig: Rig, home: Path, tmp_path: Path) -> None:
     """Each reason is said on stderr; the exit code is 0, and the branch is what it is without commits."""
-    asked = rig.count("execute")
-    done = rig.ok("log")
-    assert (done.out, "syncd made no repository" in done.err, rig.count("execute")) == ("", True, asked)
     repository = RepositoryThere(rig.sandbox.workspace)
     record_home(rig, repository.home)
-    assert "the agent made none" in rig.ok("log").err
     repository.write({"a": b"agent\n"})
     rig.ok("apply", "--branch", "theirs")
     assert subjects(home) == ["Dev: Changes from the sandbox"]
     repository.commit("one")
     (rig.sandbox.workspace / ".git").rename(tmp_path / "moved")
-    done = rig.ok("log", "--json")
-    assert json.loads(done.out) == {"commits": [], "stashes": 0, "branches": []}
-    assert "there is no .git" in done.err
     done = rig.ok("apply", "--branch", "without")
     assert "there is no .git" in done.err
     assert subjects(home, "without") == ["Dev: Changes from the sandbox"]
@@ -178,8 +142,6 @@ def test_a_damaged_repository(rig: Rig, home: Path, repository: RepositoryThere)
     """A clear line, and the changes come as one commit."""
     head = repository.commit("one", {"a": b"agent\n"})
     (repository.workspace / ".git/objects" / head[:2] / head[2:]).unlink()
-    done = rig.run("log")
-    assert (done.code, "cannot be read" in done.err, "Traceback" in done.err) == (75, True, False)
     done = rig.ok("apply", "--branch", "theirs")
     assert "the agent's commits cannot be read" in done.err
     assert subjects(home) == ["Dev: Changes from the sandbox"]
@@ -192,7 +154,6 @@ def test_no_program_runs_there(rig: Rig, home: Path, repository: RepositoryThere
     done = rig.ok("apply", "--branch", "theirs")
     assert "the agent's commits cannot be read" in done.err
     assert subjects(home) == ["Dev: Changes from the sandbox"]
-    assert rig.run("log").code == 75
 
 
 def test_what_may_never_come(rig: Rig, home: Path, repository: RepositoryThere) -> None:
@@ -280,7 +241,6 @@ def test_hostile_configuration(rig: Rig, home: Path, repository: RepositoryThere
     mark = poisoned(home, tmp_path)
     (home / ".gitattributes").unlink()
     mark.unlink(missing_ok=True)
-    rig.ok("log")
     rig.ok("apply", "--branch", "theirs")
     assert not mark.exists(), mark.read_text()
     assert not mark_there.exists(), mark_there.read_text()

@@ -214,7 +214,6 @@ def test_no_command_takes_a_full_disk_for_an_empty_state(rig: Rig) -> None:
             ("resolve",),
             ("resolve", "file", "--theirs"),
             ("saved",),
-            ("log",),
             ("push",),
             ("flush",),
         ):

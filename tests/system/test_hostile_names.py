@@ -173,7 +173,6 @@ def test_what_the_agent_wrote(rig: Rig) -> None:
     assert r"+\x1b]0;owned\x07" in unreadable.run("diff")
     assert "owned" in show("diff", "--stat")
     assert "owned" in show("apply", answers="n\n")
-    assert "owned" in show("log")
     assert "branch" in show("apply", "--branch", "c1\u009b\u202e")
     assert r"\u202e" in show("status", "--json")
     show("pull", str(rig.home / "pulled"))

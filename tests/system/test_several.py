@@ -305,7 +305,7 @@ def test_what_cannot_be_saved_is_not_removed(several: Several) -> None:
         ("apply --all --branch agent", 2, "{sandbox}"),
         ("push --sandbox nobody", 2, NAMES),
         ("flush --sandbox nobody", 2, NAMES),
-        *((f"{command}", 2, NAMES) for command in ("diff", "apply --yes", "log", "verify", "pull copy", "resolve")),
+        *((f"{command}", 2, NAMES) for command in ("diff", "apply --yes", "verify", "pull copy", "resolve")),
     ],
 )
 def test_what_is_refused(rig: Rig, line: str, code: int, words: str) -> None:
@@ -534,7 +534,7 @@ def _git(rig: Rig, *words: str) -> str:
 
 
 def test_the_way_home_of_one(several: Several, tmp_path: Path) -> None:
-    """`pull`, `verify`, `log` and `resolve` of one; `verify` and `log` of all, each under its name."""
+    """`pull`, `verify` and `resolve` of one; `verify` of all, each under its name."""
     rig = several.rig
     several.agents["blue"].write("a", "blue's\n")
     rig.ok("pull", "--sandbox", "blue", str(tmp_path / "copy"))
@@ -544,8 +544,6 @@ def test_the_way_home_of_one(several: Several, tmp_path: Path) -> None:
     assert [(row["sandbox"], row["equal"]) for row in of_all["sandboxes"]] == [("main", True), ("blue", False)]
     assert of_all["equal"] is False
     assert "main:\nequal: " in rig.run("verify", "--all").out
-    assert set(several.json("log", "--all")) == {"commits", "stashes", "branches"}
-    assert rig.ok("log", "--all").out == "main:\nblue:\n"
     rig.write("a", "mine\n")
     rig.ok("push")
     assert [row["path"] for row in several.json("resolve", "--sandbox", "main").get("waiting", [])] == []

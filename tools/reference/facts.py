@@ -89,7 +89,7 @@ EXAMPLES = (
     ("syncd explain build/report.pdf", "Why does this file not arrive?"),
     ("syncd flush --timeout 60 && start-the-agent", "Start something that needs all that is on disk now."),
     ("syncd diff && syncd apply", "See what the agent changed, and bring it home."),
-    ("syncd log && syncd apply --branch agent", "List the agent's commits, and put them on a branch."),
+    ("syncd apply --branch agent && git log -p ..agent", "Put the agent's commits on a branch, and read them."),
     ("syncd apply --undo", "Take the last one back."),
     ("syncd status --watch", "Look on."),
     ("syncd push --config site", "Elsewhere than in its directory: push the workspace of `~/.config/syncd/site.toml`."),

@@ -47,7 +47,7 @@ def command(
     merged. What cannot be merged is a conflict: it stays as it is here, and the sandbox's version is saved (`syncd
     saved`). On a terminal the plan is shown first. All is written, or nothing is, and --undo takes it back.
 
-    With --branch, the agent's own commits (`syncd log`) are made anew on the branch, and what it did not commit is one
+    With --branch, the agent's own commits are made anew on the branch, and what it did not commit is one
     more. `{sandbox}` in the name stands for the sandbox's, so that --all makes a branch for each.
 
     Exits with 0 if all was taken, or if there was nothing to take; with 1 if conflicts are left.

@@ -34,7 +34,7 @@ from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository, names_submodules
 from syncd.model.reconcile import Home, PathOutcome, PlannedPath, Sides, never_taken
 from syncd.remote.failure import StepFailed
-from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, recorded_home
+from syncd.sandbox.repository.agent_repository import RepositoryState, SandboxCommits, recorded_home
 from syncd.selection.selection import PathPatterns
 
 
@@ -135,7 +135,7 @@ def _apply_to_branch(
 def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:
     """Return the agent's commits. Where they cannot be read, their changes still come, as one commit."""
     try:
-        found, commits = commits_there(opened, Contents.SMALLEST)
+        found, commits = commits_there(opened)
     except StepFailed as failure:
         found, commits = SandboxCommits(RepositoryState.FAILED, failure.message), ()
     if found.state is RepositoryState.FAILED:

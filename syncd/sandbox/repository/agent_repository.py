@@ -13,7 +13,7 @@ import logging
 import re
 from collections.abc import Callable
 from datetime import datetime
-from enum import Enum, StrEnum
+from enum import StrEnum
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -132,13 +132,6 @@ class SandboxCommits(Struct, frozen=True, forbid_unknown_fields=True):
     stashes: Count = 0
     branches: Annotated[tuple[tuple[Text, Count], ...], Meta(max_length=1_000)] = ()
     more_branches: Count = 0
-
-
-class Contents(Enum):
-    """The contents of paths that a pack holds."""
-
-    NONE = "names alone"
-    SMALLEST = "the smallest, as many as it may hold"
 
 
 class AgentRepository:
@@ -270,9 +263,7 @@ class AgentRepository:
         with contextlib.suppress(OSError):  # the next process compares the whole once
             self._stored.save(record)
 
-    def fetch_commits(
-        self, home: str, folder: str, contents: Contents, check: Callable[[], None]
-    ) -> tuple[SandboxCommits, str]:
+    def fetch_commits(self, home: str, folder: str, check: Callable[[], None]) -> tuple[SandboxCommits, str]:
         """Return the agent's commits after `home`, and the file with their pack; empty if there are no commits.
 
         `folder` is private, and holds nothing more at the end. Raises `StepFailed` if nobody could read them, or if the
@@ -283,7 +274,6 @@ class AgentRepository:
             "most_commits": _MOST_COMMITS,
             "most_paths": MOST_PATHS,
             "most_bytes": MOST_BYTES,
-            "with_contents": contents is Contents.SMALLEST,
             "within_s": _PACK_S,
         }
         job, output = self._output(_PACK, commits_in_sandbox, request, JOB_TIMEOUT_S, check)

@@ -84,7 +84,7 @@ class _Packer:
                 before, mode, old, new = line[1:].decode("ascii", "replace").split(" ")[:4]
                 if before == "040000":
                     of_commit[old] = None
-                if mode == "040000" or (mode[:2] in ("10", "12") and self._request["with_contents"]):
+                if mode == "040000" or mode[:2] in ("10", "12"):
                     of_commit[new] = None
                 paths += before not in ("000000", "040000") or mode not in ("000000", "040000")
                 if paths > most or lines > 4 * most:
