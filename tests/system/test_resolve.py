@@ -12,6 +12,7 @@ import pytest
 from tests.agent import Agent
 from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, Rig
+from tests.system.terminal import Terminal
 from tests.system.test_apply import TEXT, _applied, _saved, agent, terminal
 from tests.system.trees import tree
 
