@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -143,34 +142,6 @@ def test_results_as_json(rig: Rig) -> None:
     assert pulled == {"files": 1, "bytes": 5, "left_out": [], "unnamed": 0}
 
 
-def test_a_service_as_json(rig: Rig) -> None:
-    """Unit, state, process, last end, remedy and the log's last lines, with the exit code for people."""
-    programs = {
-        "systemctl": 'case "$*" in *" show "*) printf "%s\\n" LoadState=loaded ActiveState=$ACTIVE MainPID=$PID;; esac',
-        "journalctl": "echo one; echo two",
-    }
-    folder = rig.home / "bin"
-    folder.mkdir()
-    for name, script in programs.items():
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / name).chmod(0o755)
-    rig.environ = {"PATH": f"{folder}:{os.environ['PATH']}", "ACTIVE": "active", "PID": "4242"}
-    running = json.loads(rig.ok("service", "status", "--json").out)
-    assert running == {
-        "unit": "syncd.service",
-        "state": "running as process 4242",
-        "pid": 4242,
-        "last_end": "",
-        "remedy": "",
-        "log": ["one", "two"],
-    }
-    rig.environ |= {"ACTIVE": "inactive", "PID": "0"}
-    stopped = rig.run("service", "status", "--json")
-    document = json.loads(stopped.out)
-    assert (stopped.code, document["state"], document["pid"]) == (75, "stopped", None)
-    assert document["remedy"] == "systemctl --user restart syncd"
-
-
 @pytest.mark.parametrize(
     ("typed", "meant"), [("stats", " Did you mean 'status'?"), ("psuh", " Did you mean 'push'?"), ("xyzzy", "")]
 )
@@ -268,7 +239,7 @@ _NOBODY = ("unshare", "--user", "--map-user=54321")
     shutil.which("unshare") is None or subprocess.run([*_NOBODY, "true"], capture_output=True, check=False).returncode,
     reason="this machine lets nobody have another id",
 )
-@pytest.mark.parametrize("command", ["push", "run", "status", "apply", "init --path work --id box", "check", "pause"])
+@pytest.mark.parametrize("command", ["push", "run", "status", "apply", "init --path work --id box", "pause"])
 def test_without_a_home(rig: Rig, command: str) -> None:
     """Neither HOME nor the password database has one: 78, and no folder is named `~`."""
     environ = {name: value for name, value in rig.environment().items() if name != "HOME" and "XDG" not in name}
