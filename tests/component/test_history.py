@@ -109,8 +109,9 @@ def test_where_it_cannot_be_written(clock: ScriptedClock, tmp_path: Path) -> Non
 
 
 def test_the_document_names_every_key() -> None:
-    """`docs/history.md` explains each key of a record, and each word, and no others."""
-    text = (Path(__file__).parents[2] / "docs/history.md").read_text("utf-8")
+    """The reference explains each key of a line, and each word, and no others."""
+    page = (Path(__file__).parents[2] / "docs/reference.md").read_text("utf-8")
+    text = page.partition("\n## The history\n")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (`.*?) \| ", text, re.MULTILINE)
     parts: dict[str, type[Struct]] = {"": SyncRecord, "change.": history.ChangeCounts, "error.": history.ErrorRecord}
     keys = {f"{before}{key}" for before, part in parts.items() for key in part.__struct_fields__}

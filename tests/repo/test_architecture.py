@@ -1,4 +1,4 @@
-"""docs/architecture.md names every package, docs/state.md what the loss of each file costs.
+"""docs/architecture.md names every package, and what the loss of each file costs.
 
 The system tests check that each file and record has its row.
 """
@@ -14,7 +14,6 @@ from tests.repo.sources import REPO
 from tests.repo.test_layers import PACKAGES
 
 PAGE = REPO / "docs/architecture.md"
-STATE = REPO / "docs/state.md"
 PACKAGE_FOLDERS = sorted(path.parent for path in REPO.glob("syncd/*/**/__init__.py"))
 _BEGINS = re.compile(r"[Bb]egins? (?:in|at) `(\w+)`")
 
@@ -23,12 +22,6 @@ _BEGINS = re.compile(r"[Bb]egins? (?:in|at) `(\w+)`")
 def page() -> str:
     """The map's text."""
     return PAGE.read_text("utf-8")
-
-
-@pytest.fixture(scope="module")
-def state() -> str:
-    """The text of the page of files."""
-    return STATE.read_text("utf-8")
 
 
 def test_every_package_has_its_row(page: str) -> None:
@@ -55,18 +48,18 @@ def test_each_package_says_where_it_begins() -> None:
         )
 
 
-def test_each_row_has_the_cost(state: str) -> None:
+def test_each_row_has_the_cost(page: str) -> None:
     """Each row says what the loss of its file costs."""
-    for line in _section(state, "State").split("## What is believed")[0].splitlines():
-        if line.startswith("| ") and not line.startswith(("| file", "| ---")):
+    for line in _section(page, "State").split("### What is believed")[0].splitlines():
+        if line.startswith("| ") and not line.startswith(("| file", "| record", "| ---")):
             assert re.fullmatch(r"[^|]{7,}", line.rstrip(" |").rpartition(" | ")[2]), (
-                f"docs/state.md: write into the last column what the loss costs: {line}"
+                f"docs/architecture.md: write into the last column what the loss costs: {line}"
             )
 
 
 def _section(page: str, heading: str) -> str:
     """The text below a heading, up to the next one that is as high."""
     found = re.search(rf"^(#+) {re.escape(heading)}$", page, re.MULTILINE)
-    assert found, f"docs/architecture.md or docs/state.md: bring back the heading {heading!r}, or name the new one here"
+    assert found, f"docs/architecture.md: bring back the heading {heading!r}, or name the new one here"
     rest = page[found.end() :]
     return re.split(rf"^#{{1,{len(found[1])}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]

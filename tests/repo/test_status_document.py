@@ -1,4 +1,4 @@
-"""The page about `status --json` names all that it has, and nothing else."""
+"""The section about `status --json` names all that it has, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ LISTS = {tuple: "list of strings", dict: "object of {}s"}
 def test_every_field_has_its_row(page: str) -> None:
     """The table is the document: each field in its order, with its type."""
     rows = re.findall(r"^\| `([\w.]+)` \| ([a-z ]+) \| \S", page.split("### States", maxsplit=1)[0], re.MULTILINE)
-    assert rows == list(described(Status)), "docs/status.md: give each field its row, with its type, in their order"
+    assert rows == list(described(Status)), (
+        "tools/reference/formats.md: give each field its row, with its type, in their order"
+    )
 
 
 def test_every_state_has_its_row(page: str) -> None:
     """The states are listed in the program's own order."""
     section = page.split("### States")[1].split("\n## ", maxsplit=1)[0]
     listed = re.findall(r"^\| `(\w+)` \| (?!the daemon)", section, re.MULTILINE)
-    assert listed == [state.value for state in State], "docs/status.md, States: list them in the order of State"
+    assert listed == [state.value for state in State], (
+        "tools/reference/formats.md, States: list them in the order of State"
+    )
 
 
 @pytest.fixture
 def page(repo: Path) -> str:
-    """The page's text."""
-    return (repo / "docs/status.md").read_text("utf-8")
+    """The section's text."""
+    return (repo / "tools/reference/formats.md").read_text("utf-8").partition("\n## The history\n")[0]
 
 
 def described(struct: type[Struct], before: str = "") -> typing.Iterator[tuple[str, str]]:

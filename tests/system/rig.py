@@ -310,7 +310,7 @@ class Rig:
         return found
 
     def undocumented(self) -> list[str]:
-        """Return the files and records of the state that docs/state.md does not name. Call it after `close`."""
+        """Return the files and records of the state that docs/architecture.md does not name. Call it after `close`."""
         if not self.state_folder.is_dir():
             return []
         # What a kill leaves beside a file; the database's own files are SQLite's.
@@ -320,8 +320,9 @@ class Rig:
 
 
 def _documented() -> re.Pattern[str]:
-    """Return what matches each name of docs/state.md, in which capitals stand for any name."""
-    names = re.findall("`([^`]+)`", (REPO / "docs/state.md").read_text("utf-8"))
+    """Return what matches each name of docs/architecture.md, State, in which capitals stand for any name."""
+    page = (REPO / "docs/architecture.md").read_text("utf-8")
+    names = re.findall("`([^`]+)`", page.partition("\n## State\n")[2].partition("\n## ")[0])
     return re.compile("|".join(re.sub("[A-Z]{3,}", ".+", re.escape(name)) for name in names))
 
 

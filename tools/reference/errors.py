@@ -1,4 +1,4 @@
-"""docs/errors.md: the errors and warnings that need a person, by subject, with what to do."""
+"""The section of the errors and warnings that need a person, by subject, with what to do."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from tools.reference.messages import Message, messages
 _NOT_LISTED = ("2", "75")  # wrong usage; it may work later
 _BY_ITSELF = re.compile(r"(|(nothing to do|an? (later )?sync|the next sync|it is tried|it goes on).*)")
 _HEAD = """\
-# Errors and warnings that need you
+## Errors and warnings
 
-<!-- Made from the program by `python -m tools.reference`; a change by hand is lost. -->
-
-What `syncd status`, the log, the desktop, `push` and `flush` may show: what happened, and after an arrow what to do.
-What varies is in *italics*, (…) is the reason of the system or a server, and what may be missing is in brackets. The
-lists are by how a command ends: 78 is that a person must change something before, 75 that it may work later, and a
-warning lets syncing go on. Not listed are those that end by themselves, as all do that end with 75 always, and what
-is wrong with the words of a command, the configuration, the key file or another that you named: the message says it.
+These need you: what happened, and after an arrow what to do. What varies is in *italics*, (…) is the reason of the
+system or a server, and what may be missing is in brackets. 78 and 75 are how a command ends; a warning lets syncing go
+on. Not listed are those that end by themselves, and what is wrong with the words of a command, the configuration, the
+key file or another that you named: the message says it.
 """
 # The first folder or module that a message is made in, or below, decides its subject.
 _SUBJECTS = {
@@ -33,8 +30,8 @@ _SUBJECTS = {
 _ANSWERS = ("cli", "merge", "archive", "emulator", "core/settings", "core/config_file", "core/api_key", "daemon/build")
 
 
-def page() -> str:
-    """Return the whole page as Markdown."""
+def section() -> str:
+    """Return the section as Markdown."""
     lines = [_HEAD.rstrip()]
     for subject in _SUBJECTS:
         rows = _rows(
@@ -42,7 +39,7 @@ def page() -> str:
             for each in messages()
             if subject_of(each) == subject and each.ends not in _NOT_LISTED and not _BY_ITSELF.fullmatch(each.remedy)
         )
-        lines += ["", f"## {subject}"] if rows else []
+        lines += ["", f"### {subject}"] if rows else []
         for end in sorted({end for end, _ in rows}):
             listed = sorted((row for kind, row in rows if kind == end), key=_sort_key)
             lines += ["", f"**{end}**", "", *(f"- {row}" for row in listed)]

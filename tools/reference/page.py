@@ -1,9 +1,11 @@
-"""docs/reference.md: every command with its options, every key, exit code, signal, file and variable."""
+"""docs/reference.md: what the program says of itself, and the documents that scripts read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from tools.reference import errors
 from tools.reference.facts import (
     ENVIRONMENT,
     EXIT_CODES,
@@ -20,7 +22,7 @@ from tools.reference.facts import (
 _HEAD = """\
 # Reference
 
-<!-- Made from the program by `python -m tools.reference`; a change by hand is lost. -->
+<!-- Made by `python -m tools.reference`, from the program and tools/reference/formats.md; a change by hand is lost. -->
 
 `syncd COMMAND --help` and the manual page, `man syncd`, say more of each command.
 
@@ -28,6 +30,8 @@ _HEAD = """\
 - [Exit codes](#exit-codes), [signals](#signals)
 - [Configuration](#configuration)
 - [Environment](#environment), [files](#files)
+- [The status](#the-status) and [the history](#the-history) for scripts
+- [Errors and warnings](#errors-and-warnings)
 
 ## Commands
 
@@ -42,21 +46,20 @@ _KEYS = """\
 ## Configuration
 
 A key in `a.b` is written as `b = …` below `[a]`. A table `[sandboxes.NAME]` is one more sandbox, with the keys of
-`[sandbox]`: see [several-agents.md](several-agents.md). An unknown key or a bad value ends a command with 78.
-
-The API key is the first of `$CREDENTIALS_DIRECTORY/klavis-api-key`, `$KLAVIS_API_KEY` and `sandbox.api_key_file`.
+`[sandbox]`: see [sandboxes.md](sandboxes.md#several-agents-one-workspace). An unknown key or a bad value ends a command
+with 78, and the message says what is allowed, as does `man syncd`.
 """
 _STATE = """\
 They move with the variables above. Folders are 0700, files 0600. With the daemon stopped, the cache can be removed: the
 next archive is compressed anew, and less can be merged. The state can be removed too, but the saved versions and the
-undo go with it; the next start sends everything once. [state.md](state.md) has each file.
+undo go with it; the next start sends everything once. [architecture.md](architecture.md#state) has each file.
 """
 
 
 def page() -> str:
     """Return the whole page as Markdown."""
-    names = ("key", "default", "allowed", "means")
-    every = ((f"`{key.name}`", _code(key.default) or "none", key.allowed, key.meaning) for key in keys())
+    names = ("key", "default", "means")
+    every = ((f"`{key.name}`", _code(key.default) or "none", key.meaning) for key in keys())
     return "\n".join(
         (
             _HEAD,
@@ -85,6 +88,8 @@ def page() -> str:
             *table(("path", "holds"), FILES.items()),
             "",
             _STATE,
+            (Path(__file__).parent / "formats.md").read_text("utf-8"),
+            errors.section(),
         )
     )
 
