@@ -20,14 +20,14 @@ _VERBOSITY = f"{__name__}.verbosity"  # in the context of click
 _PAGER = "less -FRX"
 
 
-def print_path(path: str, rest: str = "", before: str = "") -> None:
+def print_path(path: str, rest: str = "") -> None:
     """Print a line with a path in it: its bytes for a script, escaped for a terminal."""
     from syncd.core.text import shown_path  # noqa: PLC0415 - `--version` needs none of it
 
     if sys.stdout.isatty():
-        click.echo(before + shown_path(path) + rest)
+        click.echo(shown_path(path) + rest)
     else:
-        sys.stdout.buffer.write(os.fsencode(f"{before}{path}{rest}\n"))
+        sys.stdout.buffer.write(os.fsencode(f"{path}{rest}\n"))
 
 
 def home_relative(path: str) -> str:
