@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -81,7 +82,8 @@ class Preloaded:
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, if it has not ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # its interpreter has waited for it, and reports that in a moment
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Send SIGKILL, if it has not ended."""
