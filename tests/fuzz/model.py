@@ -139,6 +139,10 @@ class SandboxModel:
         self._at_home.update(paths)
         self._taken_back = {each for each in self._taken_back if each[0] not in paths}
 
+    def is_at_home(self, path: str) -> bool:
+        """True if the agent's version of the path was brought home, and not taken back: it counts as sent."""
+        return path in self._at_home
+
     def taken_back(self, paths: Iterable[str], remote: Tree, versions: Iterable[tuple[str, Entry]]) -> None:
         """Note that an undo took these back: what is there is the agent's again, and its versions where they arrive."""
         self._taken_back.update(versions)

@@ -129,6 +129,7 @@ class HomeRepository:
         for path in sorted(tip.keys() | there.keys()):
             entry = there.get(path, FOLDER)
             is_agents = live.model.agent.get(path) == entry and account.is_agents_own(path, entry)
+            is_agents = is_agents and (is_made or not live.model.is_at_home(path))
             if is_excused(path) or tip.get(path) == _leaf(entry):
                 continue
             if is_agents:
