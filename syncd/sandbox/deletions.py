@@ -112,7 +112,7 @@ class DeletionSync(Struct):
 
     def retry_all(self) -> None:
         """Forget what could not be removed there: it may be as it was uploaded by now, or absent."""
-        self._failed, self._changed = {}, frozenset()
+        self._failed, self._changed, self._put_off = {}, frozenset(), frozenset()
 
     def paths_to_delete(self, wanted: Manifest, unread: Collection[str]) -> Versions:
         """Return the paths to delete before `wanted` is initialized, earlier leftovers included."""

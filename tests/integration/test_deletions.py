@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from syncd.archive.snapshotter import SyncMode
 from tests.integration.sync_rig import Rig, rigged
 
 
@@ -196,6 +197,14 @@ def test_a_removal_that_hung_is_not_waited_for_again(rig: Rig) -> None:
     rig.clock.go_on(15)
     rig.sync()
     assert (there(rig), rig.warning_keys) == (["stay"], [])
+
+
+def test_a_removal_that_hung_is_tried_again_by_force(rig: Rig) -> None:
+    """Whoever wants all as it is here does not wait for its time."""
+    deleted(rig, "execute: pending always")
+    rig.emulator.faults.clear()
+    rig.sync(SyncMode.FORCED)
+    assert (there(rig), rig.warning_keys, rig.cycle.leftover_files) == (["stay"], [], 0)
 
 
 def test_a_removal_that_hung_and_is_in_the_way(rig: Rig) -> None:
