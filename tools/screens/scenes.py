@@ -252,10 +252,6 @@ def _apply(rig: SceneRig) -> pyte.Screen:
     with rig.terminal("apply") as terminal:
         terminal.until(lambda text: "[y/d/N]:" in text, "the question")
         terminal.type("y\n")
-        terminal.until(lambda text: "now? [y/N]:" in text, "the question about the conflict")
-        terminal.type("y\n")
-        terminal.until(lambda text: "[s]:" in text, "what becomes of it")
-        terminal.type("m\n")
         terminal.finish()
         return terminal.screen
 
