@@ -235,13 +235,19 @@ def _typed_keys() -> Iterator[Callable[[float], bytes]]:
     before = termios.tcgetattr(descriptor) if os.isatty(descriptor) else None
     poll.register(descriptor, select.POLLIN)
 
-    def typed(seconds: float) -> bytes:
+    def takes_keys() -> bool:
         if before is None or not _is_foreground(descriptor):  # where it is not, each use of the terminal would stop it
+            return False
+        tty.setcbreak(descriptor, termios.TCSANOW)
+        return True
+
+    def typed(seconds: float) -> bytes:
+        if not takes_keys():
             CLOCK.sleep(seconds)
             return b""
-        tty.setcbreak(descriptor, termios.TCSANOW)
         return os.read(descriptor, 64) if CLOCK.poll(poll, seconds) else b""
 
+    takes_keys()  # before anything is shown: what is typed at once is no part of the screen
     try:
         yield typed
     finally:
