@@ -8,7 +8,7 @@ remembered, and not counted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
 
@@ -23,18 +23,21 @@ class Leftovers(Struct, frozen=True):
     """The leftovers of one sandbox.
 
     `files` counts the files and links there that were deleted, or are excluded by now. `secret` are those `entries` in
-    which a secret was found later: a person is warned of them until they are removed there.
+    which a secret was found later: a person is warned of them until they are removed there. `unconfirmed` are those of
+    which every version was sent, and none is known to have arrived.
     """
 
     entries: Versions = field(default_factory=dict)
     files: int = 0
     secret: frozenset[str] = frozenset()
+    unconfirmed: frozenset[str] = frozenset()
 
     def without(self, paths: Collection[str]) -> Leftovers:
         """Return the leftovers without these paths, which no manifest holds."""
         entries = {path: versions for path, versions in self.entries.items() if path not in paths}
         gone = sum(self.entries[path][-1].kind is not Kind.DIRECTORY for path in self.entries.keys() - entries.keys())
-        return Leftovers(entries, max(0, self.files - gone), self.secret.difference(paths))
+        files = max(0, self.files - gone)
+        return Leftovers(entries, files, self.secret.difference(paths), self.unconfirmed.difference(paths))
 
 
 NO_LEFTOVERS = Leftovers()
@@ -42,7 +45,7 @@ NO_LEFTOVERS = Leftovers()
 
 def leftovers_after(
     before: Leftovers,
-    held: Iterable[Mapping[str, Entry]],
+    held: Sequence[Mapping[str, Entry]],
     wanted: Mapping[str, Entry],
     *,
     gone: Collection[str],
@@ -52,6 +55,7 @@ def leftovers_after(
 ) -> Leftovers:
     """Return the leftovers once the sandbox holds `wanted`. Each of `held` may have been there before, partly or whole.
 
+    The first of `held` is known to have arrived; the others were sent, and not answered.
     `gone` were removed there, and `failed` could not be. `secret_files` are not sent because of a secret in them.
     """
 
@@ -69,7 +73,9 @@ def leftovers_after(
         return NO_LEFTOVERS
     files = (path for path, versions in found.items() if versions[-1].kind is not Kind.DIRECTORY)
     count = sum(path not in wanted and not is_within(path, unread) for path in files)
-    return Leftovers(found, count, frozenset(path for path in {*before.secret, *secret_files} if path in found))
+    confirmed = {*held[0], *(before.entries.keys() - before.unconfirmed)}
+    secret = frozenset(path for path in {*before.secret, *secret_files} if path in found)
+    return Leftovers(found, count, secret, frozenset(found.keys() - confirmed))
 
 
 def paths_to_delete(

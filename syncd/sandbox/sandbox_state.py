@@ -45,13 +45,14 @@ class SandboxContent(Struct, frozen=True):
     `base` is the last manifest that the sandbox was known to hold, None if there is none. `unanswered` has the entries
     that were sent after it in archives whose initialize was not answered, as `with_versions` returns them.
     `uncertain`: the sandbox may hold something else than `base`. `leftovers` are versions of ours of paths that are
-    gone here.
+    gone here; of `unconfirmed` ones none is known to have arrived.
     """
 
     base: Manifest | None = None
     unanswered: tuple[Mapping[str, Entry], ...] = ()
     uncertain: bool = False
     leftovers: Mapping[str, Sequence[Entry]] = MappingProxyType({})
+    unconfirmed: Collection[str] = frozenset()
 
     @property
     def versions(self) -> tuple[Mapping[str, Entry], ...]:
@@ -66,6 +67,10 @@ class SandboxContent(Struct, frozen=True):
         """True if some version of the path may have reached the sandbox, leftovers aside."""
         return any(path in manifest for manifest in self.versions)
 
+    def has_arrived(self, path: str) -> bool:
+        """True if some version of ours is known to have been there as this path, and not only to have been sent."""
+        return path in (self.base or {}) or (path in self.leftovers and path not in self.unconfirmed)
+
     def base_of(self, path: str) -> Entry | None:
         """The version that was put there as this path, also of one that was gone here meanwhile and stayed there.
 
@@ -73,7 +78,7 @@ class SandboxContent(Struct, frozen=True):
         """
         entry = None if self.base is None else self.base.get(path)
         left = self.leftovers.get(path, ())
-        return left[0] if entry is None and len(left) == 1 else entry
+        return left[0] if entry is None and len(left) == 1 and self.has_arrived(path) else entry
 
     def is_as_base(self, path: str, entry: Entry) -> bool:
         """True if the entry is what was put there, so that a difference there is not of our making."""
@@ -170,6 +175,7 @@ class _LeftoversRecord(Struct, frozen=True):
     rows: list[StateRow]
     files: int
     secret: list[bytes]
+    unconfirmed: list[bytes]
 
 
 def last_target(db: StateDb, name: str = MAIN) -> Target | None:
@@ -203,7 +209,8 @@ def recorded_leftovers(db: StateDb, target: Target) -> Leftovers:
     entries: Versions = {}
     for row in record.rows:
         entries.setdefault(os.fsdecode(row.path), []).append(entry_of(row))
-    return Leftovers(entries, record.files, frozenset(map(os.fsdecode, record.secret)))
+    secret, unconfirmed = (frozenset(map(os.fsdecode, paths)) for paths in (record.secret, record.unconfirmed))
+    return Leftovers(entries, record.files, secret, unconfirmed)
 
 
 class SandboxState:
@@ -246,7 +253,8 @@ class SandboxState:
     @property
     def content(self) -> SandboxContent:
         """All that may be in the sandbox."""
-        return SandboxContent(self.base, self.unanswered, self.uncertain, self.leftovers.entries)
+        left = self.leftovers
+        return SandboxContent(self.base, self.unanswered, self.uncertain, left.entries, left.unconfirmed)
 
     @property
     def torn(self) -> tuple[str, ...]:
@@ -411,7 +419,8 @@ class SandboxState:
             record.remove()
         else:
             rows = [row_of(path, entry) for path, versions in left.entries.items() for entry in versions]
-            record.save(_LeftoversRecord(rows, left.files, sorted(map(os.fsencode, left.secret))))
+            secret, unconfirmed = (sorted(map(os.fsencode, paths)) for paths in (left.secret, left.unconfirmed))
+            record.save(_LeftoversRecord(rows, left.files, secret, unconfirmed))
         self.seen.save()
 
     def forget(self) -> None:

@@ -75,13 +75,9 @@ class AgentWork(Struct, frozen=True):
         versions = self.base[path] if path in self.base else self.content.versions_of(path)
         return next(iter(versions), None)
 
-    def is_answered(self, path: str) -> bool:
-        """True if it is known that something was put there as this path, and not only that it was sent."""
-        return path in (self.content.base or {}) or path in self.content.leftovers
-
     def sent(self, path: str, base_bytes: Callable[[str, bytes], bytes | None]) -> SentEntry | None:
         """Return what was put there as this path, with its bytes if they are known."""
-        entry = self.base_of(path) if self.is_answered(path) else None
+        entry = self.base_of(path) if self.content.has_arrived(path) else None
         return None if entry is None else (entry, base_bytes(path, arrived_digest(entry)))
 
     def leaving_out(self, paths: Collection[str]) -> AgentWork:

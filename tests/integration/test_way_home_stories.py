@@ -91,6 +91,11 @@ LOST_ONCE = {
         "settings('mirror', 'auto', 0, 0, 1.0, 'save')\n write('f', 8, 1)\n wait_idle()\n"
         "agent_links('node_modules', '../f')\n symlink('x.log', 'node_modules/g')\n write('b', 8, 2)\n wait_idle()"
     ),
+    "what was sent and never arrived counts as what the agent changed": (
+        "settings('mirror', 'auto', 0, 0, 1.0, 'save')\n write('d/f', 8, 0)\n wait_idle()\n lasting('nobody looks')\n"
+        "change_kind('d', 'link')\n rest(60.0)\n damage('state', 'foreign', 5)\n rest(60.0)\n wait_failing()\n"
+        "kill()\n apply((), (), ())"
+    ),
     "what was followed of the agent's counts as there after it was removed there": (
         "write('a', 300, 1)\n write('b', 300, 2)\n wait_idle()\n agent_prepends('a', 5)\n follow()\n remove('a')\n"
         "wait_idle()\n follow()\n push_force()\n stop()\n apply((), (), ())"

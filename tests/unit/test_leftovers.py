@@ -97,6 +97,17 @@ def test_the_versions_of_what_is_left_over() -> None:
     assert leftovers_after(left, held, Manifest(), gone=(), failed=(), unread=()).entries == {"a": [FILE, OTHER]}
 
 
+def test_what_was_only_sent_is_not_known_to_have_arrived() -> None:
+    """Only what was in the first of the manifests was there for certain; what is known once stays known."""
+    first = leftovers_after(
+        NO_LEFTOVERS, [manifest("a:f"), manifest("a:o b:f")], Manifest(), gone=(), failed=(), unread=()
+    )
+    assert (set(first.entries), first.unconfirmed) == ({"a", "b"}, {"b"})
+    again = leftovers_after(first, [manifest(""), manifest("a:f c:f")], Manifest(), gone=["b"], failed=(), unread=())
+    assert (set(again.entries), again.unconfirmed) == ({"a", "c"}, {"c"})
+    assert again.without(["c"]).unconfirmed == frozenset()
+
+
 def test_leftovers_that_are_gone() -> None:
     """They count no more, a directory never did."""
     left = Leftovers({"d": [DIRECTORY], "d/a": [FILE, OTHER], "l": [LINK]}, 2, frozenset({"d/a"}))

@@ -238,7 +238,7 @@ def make_plan(
     """Return the plan for the paths that were named, with what was `here`, by a person's choices."""
     there = {path: entry for path, entry in side.work.changed.items() if is_named(path, named)}
     base = {path: entry for path in there if (entry := side.work.base_of(path)) is not None}
-    for path in [path for path in base if not side.work.is_answered(path)]:
+    for path in [path for path in base if not side.work.content.has_arrived(path)]:
         if Kind.ABSENT not in (here[path].kind, there[path].kind):
             del base[path]  # the agent's may be older than what was sent
     home = home_of(side.opened.config, deletions=deletions, choices=choices)
