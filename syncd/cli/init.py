@@ -244,9 +244,9 @@ def _refusal(config: Config, key: ApiKey | None) -> SyncdError | None:
         with ProgressDisplay(silent_s=_SILENT_S) as progress:
             progress.doing("trying the key")
             if sandbox.id is None:
-                Account(sandbox.base_url, key, client, CLOCK).count()
+                Account(sandbox.base_url, key, client).count()
             else:
-                Api(Target(sandbox.base_url, sandbox.id, sandbox.region), key, client, CLOCK).sandbox()
+                Api(Target(sandbox.base_url, sandbox.id, sandbox.region), key, client).sandbox()
     except KeyRefused as refusal:
         return refusal
     except StepFailed as failure:

@@ -95,7 +95,7 @@ def read_dump(
     interrupt = Interrupt()
     waiter = Waiter(interrupt, CLOCK)
     client = HttpClient(waiter)
-    api = Api(target_of(config, os.environ), key_of(config, os.environ), client, CLOCK, table_of(config.sandbox_name))
+    api = Api(target_of(config, os.environ), key_of(config, os.environ), client, table_of(config.sandbox_name))
     dump = Dump(api, client, retry_settings_of(config), waiter)
     with interrupting(interrupt):
 

@@ -102,7 +102,7 @@ class SandboxAdmin(Struct, frozen=True):
     def api(self, sandbox_id: str) -> Api:
         sandbox = self.config.sandbox
         target = Target(sandbox.base_url, sandbox_id, sandbox.region)
-        return Api(target, self.key, self.client, CLOCK, table_of(self.config.sandbox_name))
+        return Api(target, self.key, self.client, table_of(self.config.sandbox_name))
 
     def current(self) -> AcquiredSandbox | None:
         """Return this workspace's acquired sandbox, if it still exists. Raises `StepFailed`."""
@@ -186,7 +186,7 @@ def sandbox_admin_of(config: Config) -> Iterator[SandboxAdmin]:
     sandbox = config.sandbox
     key = key_of(config, os.environ)
     folders = folders_of(config, os.environ)
-    account = Account(sandbox.base_url, key, client, CLOCK)
+    account = Account(sandbox.base_url, key, client)
     store = AcquiredSandboxStore(config, folders.state)
     with interrupting(interrupt):
         try:

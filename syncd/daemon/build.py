@@ -362,9 +362,9 @@ class _Assembly(Struct):
     parts: SnapshotParts | None = None
 
     def client(self) -> HttpClient:
-        """Return connections that wait by themselves; those of all sandboxes count to one limit of requests."""
-        waiter, api_limit = self.workspace.waiter, self.workspace.client.api_limit
-        client = HttpClient(Waiter(waiter.interrupt, waiter.clock, waiter.tasks), api_limit)
+        """Return connections that wait by themselves."""
+        waiter = self.workspace.waiter
+        client = HttpClient(Waiter(waiter.interrupt, waiter.clock, waiter.tasks))
         self.stack.callback(client.drop)
         return client
 
@@ -414,7 +414,14 @@ class _Assembly(Struct):
         follow_s = config.sandbox.follow_seconds
         return Follower(
             FollowerParts(
-                workspace.client, follow_s, factory.looks_at, parts.leave_out, parts.base_store, commits, scratch
+                workspace.client,
+                workspace.api_limit,
+                follow_s,
+                factory.looks_at,
+                parts.leave_out,
+                parts.base_store,
+                commits,
+                scratch,
             ),
             sandbox,
         )

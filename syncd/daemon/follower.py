@@ -21,6 +21,7 @@ from syncd.merge.followed_commits import FollowedCommits
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed, backoff_limit_s
 from syncd.remote.http_client import HttpClient
+from syncd.remote.request_pacing import ApiLimit
 from syncd.remote.target import Target
 from syncd.report.status_publisher import sync_failure
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
@@ -61,6 +62,7 @@ class FollowerParts(Struct, frozen=True):
     """
 
     client: HttpClient
+    api_limit: ApiLimit
     follow_s: float
     looks_at: Callable[[SandboxState], RemoteChanges]
     leave_out: Callable[[], LeaveOut]
@@ -102,7 +104,7 @@ class Follower:
         if services is None or services.state.base is None or self._sandbox.is_barred():
             return inf
         now_s = self._clock.monotonic_s()
-        due_s = self._pace.due_s(now_s, is_paced=now_s < self._client.api_limit.pacing.paced_until_s)
+        due_s = self._pace.due_s(now_s, is_paced=now_s < self._parts.api_limit.pacing.paced_until_s)
         if self._failures and due_s < inf:
             return self._pace.began_s + backoff_limit_s(self._failures, self._pace.follow_s, LONGEST_WAIT_S)
         return due_s

@@ -15,11 +15,12 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd.core.api_key import ApiKey
-from syncd.core.clock import Clock, boot_id
+from syncd.core.clock import boot_id
 from syncd.core.errors import KeyRefused, NeedsPerson, SandboxNotFound, SandboxRefused
 from syncd.core.text import one_line, redacted
 from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_api_status
-from syncd.remote.http_client import HttpClient, NoResponse, RequestKind, Response
+from syncd.remote.http_client import HttpClient, NoResponse, Response
+from syncd.remote.request_pacing import ApiLimit, RequestKind
 from syncd.remote.target import AcquiredSandbox, Target
 from syncd.remote.upload_url import UploadUrl, upload_url_from
 
@@ -71,13 +72,14 @@ _ROUNDING_S = 1e-6
 
 
 class ApiClient:
-    """One API, reached with one key."""
+    """One API, reached with one key; without a `limit` of several, its requests have one of their own."""
 
-    def __init__(self, base_url: str, key: ApiKey, client: HttpClient, clock: Clock) -> None:
+    def __init__(self, base_url: str, key: ApiKey, client: HttpClient, limit: ApiLimit | None) -> None:
         self._url = f"{base_url.rstrip('/')}/local-sandbox"
         self._key = key
         self._client = client
-        self._clock = clock
+        self._clock = client.waiter.clock
+        self._limit = limit or ApiLimit()
 
     def send(self, request: ApiRequest) -> Response:
         """Return the answer to a request that succeeded, after the wait that the API's limit takes.
@@ -103,7 +105,7 @@ class ApiClient:
                 request.step, FailureAction.OFFLINE, message, hint, possibly_applied=failure.reached
             ) from None
         finally:
-            limit = self._client.api_limit
+            limit = self._limit
             limit.pacing = limit.pacing.answered(request.kind, status, sent_s, self._clock.monotonic_s())
         if answer.status in request.success:
             return answer
@@ -133,7 +135,7 @@ class ApiClient:
 
     def _wait_for_turn(self, request: ApiRequest) -> float:
         """Wait until the request may be sent, and return the second at which it is."""
-        limit = self._client.api_limit
+        limit = self._limit
         while (wait_s := limit.pacing.wait_s(request.kind, self._clock.monotonic_s())) > _ROUNDING_S:
             self._client.waiter.sleep(wait_s)
         sent_s = self._clock.monotonic_s()
@@ -264,10 +266,17 @@ class SandboxInfo(Struct):
 class Api:
     """One sandbox behind one base URL; `table` is the one of the configuration that names it."""
 
-    def __init__(self, target: Target, key: ApiKey, client: HttpClient, clock: Clock, table: str = "sandbox") -> None:
-        self._api_client = ApiClient(target.base_url, key, client, clock)
+    def __init__(
+        self,
+        target: Target,
+        key: ApiKey,
+        client: HttpClient,
+        table: str = "sandbox",
+        limit: ApiLimit | None = None,
+    ) -> None:
+        self._api_client = ApiClient(target.base_url, key, client, limit)
         self._region = target.region
-        self._clock = clock
+        self._clock = client.waiter.clock
         self._path = f"/{quote(target.sandbox_id, safe='')}"
         unknown = ErrorMeaning(
             f"the API knows no sandbox {one_line(target.sandbox_id)!r}",
@@ -395,9 +404,9 @@ class Counted(Struct):
 class Account:
     """One account at one API."""
 
-    def __init__(self, base_url: str, key: ApiKey, client: HttpClient, clock: Clock) -> None:
-        self._api_client = ApiClient(base_url, key, client, clock)
-        self._clock = clock
+    def __init__(self, base_url: str, key: ApiKey, client: HttpClient, limit: ApiLimit | None = None) -> None:
+        self._api_client = ApiClient(base_url, key, client, limit)
+        self._clock = client.waiter.clock
         self._not_acquired = {
             **_NOT_ACQUIRED,
             403: ErrorMeaning(

@@ -16,9 +16,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from enum import Enum
 from functools import lru_cache
-from math import inf
 from typing import TypeVar
 from urllib.parse import quote
 from urllib.request import getproxies, proxy_bypass
@@ -26,7 +24,6 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore
 import httpx
 from msgspec import Struct
-from msgspec.structs import replace
 
 from syncd import __version__
 from syncd.core.clock import Clock
@@ -49,11 +46,6 @@ KEEP_S = 300.0
 ROUTE_TRUSTED_S = 20.0
 # Two clocks are read one after the other: a smaller difference is no suspend.
 LEAST_SUSPEND_S = 1.0
-REQUESTS_PER_WINDOW = 2
-WINDOW_S = 1.0
-# A limit may be one of the account, so its end is not announced: a request that is refused again begins a new hour.
-PACED_S = 3600.0
-_TOO_MANY_REQUESTS = 429
 _LARGEST_ANSWER = 1 << 20
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 _TIMED_OUT = "no answer in time"
@@ -104,60 +96,6 @@ def may_be_reused(last: ConnectionTime, now: ConnectionTime, route: NetworkRoute
     """True if a connection that was last used at `last`, over that route, is alive, as far as known."""
     is_recent = now.monotonic_s - last.monotonic_s < ROUTE_TRUSTED_S
     return not is_over(last, now) and (is_recent or (route is not None and route.is_unchanged()))
-
-
-class RequestKind(Enum):
-    """The way in which a request repeats."""
-
-    SINGLE = "a step of its own"
-    POLL = "asks again how an execution goes on: half of the requests are left to others"
-
-
-class RequestPacing(Struct, frozen=True):
-    """The API's limit of requests a second, as far as it is known. Times are monotonic seconds.
-
-    Requests wait only after an answer of 429, since an account may have a limit of two a second, or none. From then on
-    it is kept to for an hour, so that the next ones are not refused as well: a refused one costs a wait, and often a
-    step that is begun again. The state is not stored: a new process learns it by one refused request. The API counts a
-    request at some moment between its sending and its answer. So one is sent a second after the answer before the last:
-    however slow the network, no three are counted within a second. Where several sandboxes are asked side by side, one
-    that is not answered yet counts from its sending: one that takes a minute delays no other.
-
-    `counted_s` are the times of the last requests, `polled_s` is that of the last poll.
-    """
-
-    paced_until_s: float = -inf
-    counted_s: tuple[float, ...] = ()
-    polled_s: float = -inf
-
-    def wait_s(self, kind: RequestKind, now_s: float) -> float:
-        if now_s >= self.paced_until_s:
-            return 0.0
-        before_s = [self.counted_s[0]] if len(self.counted_s) == REQUESTS_PER_WINDOW else []
-        if kind is RequestKind.POLL:
-            before_s.append(self.polled_s)
-        return max(0.0, max(before_s, default=-inf) + WINDOW_S - now_s)
-
-    def sent(self, kind: RequestKind, now_s: float) -> RequestPacing:
-        return self._counting(kind, self.counted_s, now_s)
-
-    def answered(self, kind: RequestKind, status: int | None, sent_s: float, now_s: float) -> RequestPacing:
-        """Return the state after the answer to the request that was sent then, or after it got none (None)."""
-        others_s = [*self.counted_s]
-        if sent_s in others_s:
-            others_s.remove(sent_s)
-        counting = self._counting(kind, others_s, now_s)
-        return replace(counting, paced_until_s=now_s + PACED_S) if status == _TOO_MANY_REQUESTS else counting
-
-    def _counting(self, kind: RequestKind, others_s: Iterable[float], now_s: float) -> RequestPacing:
-        counted_s = (*others_s, now_s)[-REQUESTS_PER_WINDOW:]
-        return RequestPacing(self.paced_until_s, counted_s, now_s if kind is RequestKind.POLL else self.polled_s)
-
-
-class ApiLimit(Struct):
-    """The pacing of all requests of this process to the API."""
-
-    pacing: RequestPacing = RequestPacing()
 
 
 class NoResponse(Exception):
@@ -290,13 +228,11 @@ class _AnswerBody(httpx.SyncByteStream):
 class HttpClient:
     """Sends requests and keeps their connections for a while, as long as they are likely alive.
 
-    `api_limit` is the API's limit of requests; `ApiClient` keeps to it, the bucket's requests do not count. `requests`
-    counts all that were sent.
+    `requests` counts all that were sent.
     """
 
-    def __init__(self, waiter: Waiter, api_limit: ApiLimit | None = None) -> None:
+    def __init__(self, waiter: Waiter) -> None:
         self.waiter = waiter
-        self.api_limit = api_limit or ApiLimit()
         self.requests = 0
         self._network = Network(waiter)
         self._transport = _Transport(self._network, waiter.clock)

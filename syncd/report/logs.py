@@ -74,8 +74,8 @@ def set_up_logs(level: str, form: LogFormat, environ: Mapping[str, str]) -> None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # httpx logs every URL at INFO, httpcore every header at DEBUG: signed URLs and the key.
-    for noisy in ("httpx", "httpcore", "hpack", "watchdog"):
+    # httpx logs every URL at INFO, httpcore every header at DEBUG: signed URLs and the key; so do their successors.
+    for noisy in ("httpx", "httpcore", "httpx2", "httpcore2", "hpack", "watchdog"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
     logging.raiseExceptions = False  # a full disk under stderr must not end in tracebacks

@@ -19,6 +19,7 @@ from syncd.remote.bucket import Bucket, Dump, Throttle
 from syncd.remote.failure import RetrySettings
 from syncd.remote.http_client import HttpClient
 from syncd.remote.remote_job import JobRunner
+from syncd.remote.request_pacing import ApiLimit
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.deletions import DeletionSync
@@ -70,8 +71,8 @@ def retry_settings_of(config: Config) -> RetrySettings:
 class Workspace(Struct, frozen=True):
     """One workspace in this process: what all parts that work for it are made of.
 
-    `excludes` is the path of the person's own exclude file, None where git is still to be asked. `first_archives` is
-    one for all sandboxes.
+    `excludes` is the path of the person's own exclude file, None where git is still to be asked. `first_archives`
+    and `api_limit` are those of all sandboxes.
     """
 
     config: Config
@@ -83,6 +84,7 @@ class Workspace(Struct, frozen=True):
     throttle: Throttle
     excludes: str | None = None
     first_archives: FirstArchives = field(default_factory=FirstArchives)
+    api_limit: ApiLimit = field(default_factory=ApiLimit)
 
     @property
     def waiter(self) -> Waiter:
@@ -95,7 +97,7 @@ class Workspace(Struct, frozen=True):
         return self.waiter.clock
 
     def api(self, target: Target) -> Api:
-        return Api(target, self.key, self.client, self.clock, table_of(self.config.sandbox_name))
+        return Api(target, self.key, self.client, table_of(self.config.sandbox_name), self.api_limit)
 
 
 class SandboxFactory(Struct, frozen=True):
@@ -113,7 +115,7 @@ class SandboxFactory(Struct, frozen=True):
         if sandbox.acquire is None:
             return ConfiguredSandbox(Target(sandbox.base_url, sandbox.id or "", sandbox.region))
         return AcquiringProvider(
-            Account(sandbox.base_url, workspace.key, workspace.client, workspace.clock),
+            Account(sandbox.base_url, workspace.key, workspace.client, workspace.api_limit),
             AcquiredSandboxStore(workspace.config, workspace.folders.state),
             sandbox,
             retry_settings_of(workspace.config),

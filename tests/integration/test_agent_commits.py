@@ -46,7 +46,7 @@ def repository(rig: Rig) -> RepositoryThere:
 def fetch(rig: Rig, home: str, check: Callable[[], None] = lambda: None) -> tuple[SandboxCommits, str]:
     waiter = Waiter(Interrupt(), rig.clock)
     target = Target(rig.emulator.base_url, rig.sandbox.id, "us")
-    job_runner = JobRunner(Api(target, rig.key, rig.client, rig.clock), rig.client, waiter)
+    job_runner = JobRunner(Api(target, rig.key, rig.client), rig.client, waiter)
     there = AgentRepository(lambda: None, job_runner, target, StateDb(str(folder(rig))), waiter)
     return there.fetch_commits(home, str(folder(rig)), check)
 

@@ -40,7 +40,7 @@ def started(rig: Rig) -> list[str]:
 
 def a_looker(rig: Rig, db: StateDb, interrupt: Interrupt) -> Looker:
     waiter = Waiter(interrupt, rig.clock)
-    api = Api(target(rig), rig.key, rig.client, rig.clock)
+    api = Api(target(rig), rig.key, rig.client)
     return Looker(JobRunner(api, rig.client, waiter), db, target(rig), waiter)
 
 

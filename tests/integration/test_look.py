@@ -67,7 +67,7 @@ def looker(rig: Rig) -> Looker:
     clock = rig.clock
     (state := rig.folder / "state").mkdir(exist_ok=True)
     waiter = Waiter(Interrupt(), clock)
-    api = Api(target(rig), rig.key, rig.client, clock)
+    api = Api(target(rig), rig.key, rig.client)
     return Looker(JobRunner(api, rig.client, waiter), StateDb(str(state)), target(rig), waiter)
 
 
@@ -407,7 +407,7 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
     request = LookRequest(items, find_new=True, pruned_names=["node_modules"])
     by_program = looker(rig).look(request, str(copies(rig)))
     waiter = Waiter(Interrupt(), rig.clock)
-    dump = Dump(Api(target(rig), rig.key, rig.client, rig.clock), rig.client, RetrySettings(1, 8, 60), waiter)
+    dump = Dump(Api(target(rig), rig.key, rig.client), rig.client, RetrySettings(1, 8, 60), waiter)
     by_dump = DumpLooker(dump).look(request, str(copies(rig)))
     assert (
         fetched(by_program)

@@ -28,7 +28,7 @@ def _refused(rig: Rig) -> int:
 
 
 def _api(rig: Rig) -> Api:
-    return Api(Target(rig.emulator.base_url, SANDBOX, "us"), rig.key, rig.client, rig.clock)
+    return Api(Target(rig.emulator.base_url, SANDBOX, "us"), rig.key, rig.client)
 
 
 def test_one_refusal_is_enough(rig: Rig) -> None:

@@ -52,7 +52,7 @@ class ScriptedClient(HttpClient):
 
 
 def api_on(client: HttpClient, sandbox: str = "box", base_url: str = "https://api.example.com/v1/") -> Api:
-    return Api(Target(base_url, sandbox, "us"), ApiKey(KEY, "the test"), client, ScriptedClock())
+    return Api(Target(base_url, sandbox, "us"), ApiKey(KEY, "the test"), client)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.remote.http_client import REQUESTS_PER_WINDOW, WINDOW_S, RequestKind, RequestPacing
+from syncd.remote.request_pacing import REQUESTS_PER_WINDOW, WINDOW_S, RequestKind, RequestPacing
 
 NOW_S = 1000.0
 SINGLE, POLL = RequestKind.SINGLE, RequestKind.POLL

@@ -299,9 +299,9 @@ def check_api(it: Checkup) -> Iterator[Finding]:
     target, client = it.target, _AnswerKeepingClient(Waiter(Interrupt(), CLOCK))
     try:
         if target.sandbox_id:
-            it.found = Api(target, it.key, client, CLOCK, table_of(it.config.sandbox_name)).sandbox()
+            it.found = Api(target, it.key, client, table_of(it.config.sandbox_name)).sandbox()
         else:
-            it.found = Account(target.base_url, it.key, client, CLOCK).count()
+            it.found = Account(target.base_url, it.key, client).count()
     except StepFailed as failure:
         it.found = failure
     finally:
