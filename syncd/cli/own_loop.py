@@ -29,7 +29,7 @@ from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_publisher import RunTotals
-from syncd.sync.synced_hook import SyncedHooks
+from syncd.sync.synced_hook import SyncedHook
 
 _SHOWN_WARNINGS = 3
 _LONGEST_S = 1e8  # that a timer takes
@@ -68,7 +68,7 @@ def sync_alone(
     if timeout_s is not None:
         give_up_s = min(timeout_s, config.retry.give_up_after_seconds)
         config = replace(config, retry=structs.replace(config.retry, give_up_after_seconds=give_up_s))
-    interrupt, asker, synced_hooks = Interrupt(), _Asker(view), SyncedHooks(os.environ, CLOCK)
+    interrupt, asker, synced_hook = Interrupt(), _Asker(view), SyncedHook(os.environ, CLOCK)
     with (
         interrupting(interrupt),
         _alarm(timeout_s),
@@ -80,14 +80,14 @@ def sync_alone(
             waiter=Waiter(interrupt, CLOCK),
             signals=Signals(interrupt),
             totals=RunTotals(),
-            synced_hooks=synced_hooks,
+            synced_hook=synced_hook,
         ) as daemon,
-        closing(synced_hooks),
+        closing(synced_hook),
     ):
         refuse_taken(config, os.environ)
         names = [name for name in config.sandboxes if request.get("sandbox") in (None, name)]
         warnings = daemon.serve(dict(zip(names, each_of(SyncRequest(asker, sync_mode), names), strict=True)))
-        if synced_hooks.is_running:
+        if synced_hook.is_running:
             view.note("stopped before sync.on_synced was done")
     answer = asker.answer or {}
     named = ("torn:", "obstacle:") if answer["exit"] != ExitCode.DONE else ()  # the error names these paths

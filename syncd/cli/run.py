@@ -23,7 +23,7 @@ from syncd.daemon.control import listens
 from syncd.daemon.shared_sandbox import refuse_named, refuse_taken
 from syncd.daemon.signals import Signals
 from syncd.report.logs import LogFormat, set_up_logs
-from syncd.sync.synced_hook import SyncedHooks
+from syncd.sync.synced_hook import SyncedHook
 
 _log = logging.getLogger("syncd")
 # A command that is syncing by itself, such as `flush` in a script that started both, ends in this time.
@@ -56,9 +56,9 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     interrupt = Interrupt()
     signals = Signals(interrupt)
     try:
-        with signals.installed(), closing(SyncedHooks(os.environ, CLOCK)) as synced_hooks:
+        with signals.installed(), closing(SyncedHook(os.environ, CLOCK)) as synced_hook:
             path = config_path(config_file, lambda text: _log.warning("%s", text))
-            _run(path, interrupt, signals, synced_hooks)
+            _run(path, interrupt, signals, synced_hook)
     except Stop:  # before its loop
         return ExitCode.DONE
     except SyncdError as failure:
@@ -67,7 +67,7 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     return ExitCode.DONE
 
 
-def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: SyncedHooks) -> None:
+def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedHook) -> None:
     from syncd.daemon.build import Role, daemon_of, folders_of  # noqa: PLC0415 - `run --help` needs none of it
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
     from syncd.report.status_publisher import RunTotals  # noqa: PLC0415
@@ -87,7 +87,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: Synced
                 waiter=Waiter(interrupt, CLOCK),
                 signals=signals,
                 totals=totals,
-                synced_hooks=synced_hooks,
+                synced_hook=synced_hook,
                 excludes=excludes,  # kept: git might fail where the old configuration is to stay
                 reread=partial(_reread, path, config),
                 refused=refused,
@@ -101,7 +101,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: Synced
                 if daemon.changes is not None:
                     config, keys = daemon.changes.config, daemon.changes.keys
                 if ended is LoopEnd.STOPPED:
-                    synced_hooks.close()  # before the lock is released: the next process runs its own
+                    synced_hook.close()  # before the lock is released: the next process runs its own
         except Locked:  # a command took the lock since it was checked
             _wait_for_lock(folders_of(config, os.environ).state, interrupt)
             continue

@@ -61,7 +61,7 @@ from syncd.sync.following import save_left
 from syncd.sync.sandbox_services import SandboxFactory, SandboxServices, Workspace
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
-from syncd.sync.synced_hook import SyncedHooks
+from syncd.sync.synced_hook import SyncedHook
 from syncd.sync.work_saver import WorkSaver
 from syncd.watch.changes import ScanListener
 from syncd.watch.inotify_watch import InotifyWatch
@@ -385,13 +385,11 @@ class _Assembly(Struct):
         if isinstance(key, KeyRefused):
             cycle.provider = ConfiguredSandbox(cycle.provider.known, key)
         cycle.recall()
-        hook = self.shared.synced_hooks.of(config.sandbox_name)
-        hook.configure(config, workspace.folders.state)
         publisher = next(each for each in self.shared.status.publishers if each.name == config.sandbox_name)
         servers = McpServers(config, workspace.api)
         follows = self.role is Role.DAEMON and config.sandbox.follow_seconds > 0
         follower = partial(self._follower_of, workspace) if follows else None
-        parts = LoopParts(workspace, cycle, publisher, servers, hook, follower)
+        parts = LoopParts(workspace, cycle, publisher, servers, follower)
         return SandboxLoop(parts, self.shared)
 
     def _follower_of(self, syncing: Workspace, sandbox: FollowedSandbox) -> Follower:
@@ -493,7 +491,7 @@ class _Assembly(Struct):
         self.workspace = replace(main, config=new)
         self.keys = {name: keys.get(name) or self.keys[name] for name in new.sandboxes}
         shared.status.publishers = [each for each in shared.status.publishers if each.name not in removed]
-        shared.synced_hooks.keep_only(new.sandboxes)
+        shared.synced_hook.configure(new, main.folders.state)
         loops = [self.loop_of(self.open_workspace(name, key), key) for name, key in keys.items()]
         _log.info("configuration read anew: the sandboxes are %s", ", ".join(new.sandboxes))
         return SandboxChanges(tuple(loops), removed, tuple(self.left()), new, self.keys)
@@ -509,7 +507,7 @@ def daemon_of(
     waiter: Waiter,
     signals: Signals,
     totals: RunTotals,
-    synced_hooks: SyncedHooks,
+    synced_hook: SyncedHook,
     excludes: str | None = None,
     reread: Callable[[], Config] | None = None,
     refused: str = "",
@@ -540,7 +538,7 @@ def daemon_of(
             SuspendDetector(clock),
             ControlServer(folders.state),
             signals,
-            synced_hooks,
+            synced_hook,
             WorkspaceStatus(path, config.workspace_link, folders.state, systemd, totals, pid, config.file, refused),
             systemd,
             clock,
@@ -567,8 +565,8 @@ def daemon_of(
                 resource.open()
                 stack.callback(resource.close)
         assembly.parts = snapshot_parts_of(main, shared.watch if is_daemon else None, *searched, lock=shared.turn)
+        synced_hook.configure(config, folders.state)
         loops = [assembly.loop_of(each, keys[each.config.sandbox_name]) for each in workspaces]
-        synced_hooks.keep_only(config.sandboxes)
         shared.left = assembly.left()
         yield Daemon(shared, loops, assembly.change_sandboxes)
 

@@ -119,13 +119,13 @@ class Daemon:
     def wake_fds(self) -> list[tuple[int, int]]:
         """The descriptors that become ready when something comes, each with the event of poll(2)."""
         shared = self._shared
-        sources = (shared.watch, shared.suspend_detector, shared.control, shared.synced_hooks)
+        sources = (shared.watch, shared.suspend_detector, shared.control, shared.synced_hook)
         return [(fileno, select.POLLIN) for source in sources for fileno in source.filenos()]
 
     def deadline_s(self) -> float | None:
         """The monotonic second at which something is due, even if nothing comes."""
         shared = self._shared
-        times = [shared.systemd.next_ping_s(), shared.watch.paused_until_s, self._shared.synced_hooks.due_s]
+        times = [shared.systemd.next_ping_s(), shared.watch.paused_until_s, self._shared.synced_hook.due_s]
         return min((time_s for time_s in times if time_s is not None), default=None)
 
     def handle(self, ready: Collection[int]) -> bool:
@@ -161,9 +161,9 @@ class Daemon:
             shared.signals.reload = False
             self._reload()
             came = True
-        if self._shared.synced_hooks.is_running:
-            ended = [loop.poll_hook() for loop in self._loops.values()]
-            came = came or any(ended)
+        if shared.synced_hook.poll():
+            self._recall()
+            came = True
         self._let_write()
         shared.systemd.ping()
         return came

@@ -44,7 +44,6 @@ from syncd.sync.outcome import Outcome, SyncReason
 from syncd.sync.sandbox_services import Workspace, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
-from syncd.sync.synced_hook import SyncedHook
 from syncd.watch.changes import Burst, Changes, WrittenFiles, due_s, extend, joined, unfinished
 
 _log = logging.getLogger("syncd")
@@ -60,7 +59,6 @@ class LoopParts(Struct, frozen=True):
     cycle: SyncCycle
     publisher: StatusPublisher
     mcp_servers: McpServers
-    synced_hook: SyncedHook
     follower: Callable[[FollowedSandbox], Follower] | None = None
 
 
@@ -122,10 +120,10 @@ class SandboxLoop:
             while request.is_open:
                 self._step()
             self.publisher.enter(State.STOPPED)  # the program may take a minute
-            if request.client is not None and self._parts.synced_hook.is_running:
+            if request.client is not None and self._shared.synced_hook.is_running:
                 request.client.send({"event": "progress", "state": State.STOPPED})
             with suppress(Stop):
-                while self._parts.synced_hook.is_running:
+                while self._shared.synced_hook.is_running:
                     self._wait(None)
 
     def recall(self) -> None:
@@ -256,14 +254,6 @@ class SandboxLoop:
             self.cycle.provider.mark_lost(target)
             self.sync_soon()
 
-    def poll_hook(self) -> bool:
-        """Note the output of `sync.on_synced`; true at its end."""
-        has_ended = self._parts.synced_hook.poll()
-        if has_ended:
-            self._warn()
-            self.publisher.publish()
-        return has_ended
-
     # -- one sync
 
     def _sync(self, reason: SyncReason) -> None:
@@ -342,7 +332,7 @@ class SandboxLoop:
 
     def _warn(self) -> None:
         watch = self._shared.watch.warnings()
-        agent = (*self._parts.mcp_servers.warnings, *self._parts.synced_hook.warnings)
+        agent = (*self._parts.mcp_servers.warnings, *self._shared.synced_hook.warnings(self.name))
         agent += self.follower.warnings if self.follower is not None else ()
         self.publisher.own_warnings = {each.key for each in (*self.cycle.sandbox_warnings, *agent)}
         left = (warning for each in self._shared.left for warning in each.warnings)
@@ -363,7 +353,7 @@ class SandboxLoop:
         # Last, as it may take a moment.
         servers = self._parts.mcp_servers
         servers.arrived(self.cycle.target, self.cycle.provider.acquired_sandbox)
-        self._parts.synced_hook.arrived(self.cycle.target, outcome.arrived, servers.by_name)
+        self._shared.synced_hook.arrived(self.name, self.cycle.target, outcome.arrived, servers.by_name)
 
     def _failed(self, failed: SyncFailure) -> None:
         publisher, failure = self.publisher, failed.error

@@ -13,7 +13,7 @@ from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.daemon.signals import Signals
 from syncd.report.status_publisher import WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
-from syncd.sync.synced_hook import SyncedHooks
+from syncd.sync.synced_hook import SyncedHook
 from syncd.watch.changes import DirtyDirectories
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import poll_interval_s
@@ -36,7 +36,7 @@ class SharedState(Struct):
     suspend_detector: SuspendDetector
     control: ControlServer
     signals: Signals
-    synced_hooks: SyncedHooks
+    synced_hook: SyncedHook
     status: WorkspaceStatus
     systemd: SystemdNotifier
     clock: Clock

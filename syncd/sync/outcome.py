@@ -5,7 +5,7 @@ A sync that read files while they were written is followed by others, but no com
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from enum import Enum, StrEnum
 
 from msgspec import Struct
@@ -61,30 +61,15 @@ def combined(before: Change | None, now: Change) -> Change | None:
     return Change.CHANGED
 
 
-class CombinedChanges:
-    """The changes of several syncs as those of one. No list is made of a first sync's paths."""
-
-    def __init__(self) -> None:
-        self._all: Sequence[str] = ()  # the paths of a first sync
-        self._changes: dict[str, Change | None] = {}  # since then
-
-    def add(self, arrived: Difference) -> None:
-        if isinstance(arrived.added, Paths):
-            self._all, self._changes = arrived.added, {}
-            return
-        for change in Change:
-            for path in getattr(arrived, change):
-                self._changes[path] = combined(self._change_of(path), change)
-
-    def paths(self, change: Change) -> Iterator[str]:
-        if change is Change.ADDED:
-            yield from (path for path in self._all if path not in self._changes)
-        yield from (path for path, each in self._changes.items() if each is change)
-
-    def _change_of(self, path: str) -> Change | None:
-        if path in self._changes:
-            return self._changes[path]
-        return Change.ADDED if path in self._all else None
+def combine(changes: dict[str, Change], arrived: Difference) -> None:
+    """Add the changes of one more sync, so that those of several are told of as those of one."""
+    if isinstance(arrived.added, Paths):  # of a first one
+        changes.clear()
+    for change in Change:
+        for path in getattr(arrived, change):
+            both = combined(changes.pop(path, None), change)
+            if both is not None:
+                changes[path] = both
 
 
 class SyncReason(Enum):

@@ -22,7 +22,7 @@ from syncd.sync.synced_hook import ToldRecord, told_state
 from tests.component.sample_records import NOTHING
 
 SOMETHING = msgspec.structs.replace(NOTHING, syncs=3)
-KNOWN = ToldRecord(told="one")
+KNOWN = ToldRecord(sandboxes={"main": "one"})
 
 
 def mode_of(path: Path) -> int:

@@ -26,7 +26,7 @@ from syncd.daemon import build
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
 from syncd.report.status_publisher import RunTotals, SandboxTotals
-from syncd.sync.synced_hook import SyncedHooks
+from syncd.sync.synced_hook import SyncedHook
 from tests.copies import copy_as_it_is
 from tests.emulator import Emulator
 from tests.fuzz.agent_side import SavedEntries
@@ -229,7 +229,7 @@ class Simulation:
             signals=self._signals,
             # A daemon that has synced once does not end with an error that only a person can fix, but waits.
             totals=RunTotals(sandboxes={"main": SandboxTotals(synced_once=True)}),
-            synced_hooks=SyncedHooks(self.environ, self.clock),
+            synced_hook=SyncedHook(self.environ, self.clock),
             reread=lambda: self.settings.current,
         ) as daemon:
             yield daemon  # type: ignore[misc]

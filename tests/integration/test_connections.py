@@ -14,7 +14,7 @@ from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.remote import http_client
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.outcome import SyncReason
-from syncd.sync.synced_hook import SyncedHooks
+from syncd.sync.synced_hook import SyncedHook
 from tests.integration.sync_rig import Rig, rigged
 from tests.integration.test_daemon_waits import DaemonRig
 
@@ -59,7 +59,7 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[SandboxLoop, DaemonRi
             waiter=loop.waiter,
             signals=loop.signals,
             totals=RunTotals(),
-            synced_hooks=SyncedHooks(loop.environ, loop.waiter.clock),
+            synced_hook=SyncedHook(loop.environ, loop.waiter.clock),
         ) as daemon:
             sandbox_loop = daemon._loops["main"]
             sandbox_loop._sync(SyncReason.RESCAN)

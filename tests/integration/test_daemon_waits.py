@@ -19,7 +19,7 @@ from syncd.daemon.build import Role, daemon_of, folders_of
 from syncd.daemon.loop import LoopEnd
 from syncd.daemon.signals import Signals
 from syncd.report.status_publisher import RunTotals
-from syncd.sync.synced_hook import SyncedHooks
+from syncd.sync.synced_hook import SyncedHook
 from tests.emulator import RequestRecord, When
 from tests.integration.sync_rig import Rig, rigged
 
@@ -65,7 +65,7 @@ class DaemonRig:
             waiter=self.waiter,
             signals=self.signals,
             totals=RunTotals(),
-            synced_hooks=SyncedHooks(self.environ, self.waiter.clock),
+            synced_hook=SyncedHook(self.environ, self.waiter.clock),
             reread=lambda: self.config,
         ) as daemon:
             assert daemon.run() is LoopEnd.RELOAD

@@ -63,7 +63,7 @@ class Runs:
         if self._hook is None:
             config = check_config(self.rig.keys, "/etc/of-the-test.toml")
             folders = folders_of(config, self.rig.environ)
-            self._hook = SyncedHook(self.environ, SystemClock(), [])
+            self._hook = SyncedHook(self.environ, SystemClock())
             self._hook.configure(config, folders.state)
         return self._hook
 
@@ -76,7 +76,7 @@ class Runs:
     def begin(self, sync_mode: SyncMode = SyncMode.CHANGED) -> None:
         """Sync, and do not wait for the program."""
         outcome, _ = self.rig.sync(sync_mode)
-        self.hook.arrived(self.rig.cycle.target, outcome.arrived, SERVERS)
+        self.hook.arrived("main", self.rig.cycle.target, outcome.arrived, SERVERS)
 
     def wait(self) -> None:
         """Wait until no program runs."""
@@ -105,7 +105,7 @@ class Runs:
 
     def warnings(self) -> str:
         """Return the warnings in `status`."""
-        return "\n".join(map(str, self.hook.warnings))
+        return "\n".join(map(str, self.hook.warnings("main")))
 
     @property
     def state(self) -> Path:
@@ -146,21 +146,19 @@ def test_syncs_meanwhile_become_one_run(runs: Runs) -> None:
     assert second == {"added": ["new"], "changed": ["a", "b"]}
 
 
-@pytest.mark.parametrize("deaf", ["", "trap '' TERM; "])
-def test_it_ends_in_time(runs: Runs, monkeypatch: pytest.MonkeyPatch, deaf: str) -> None:
-    """A minute at most; its children too, whether or not it handles SIGTERM."""
+def test_it_ends_in_time(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute at most; its children too, though it does not listen to SIGTERM."""
     assert synced_hook.TIMEOUT_S == 60
     monkeypatch.setattr(synced_hook, "TIMEOUT_S", 0.3)
-    monkeypatch.setattr(synced_hook, "GRACE_S", 0.2)
     pid = runs.rig.folder / "pid"
-    runs.does(f'{deaf}sleep 600 & echo $! >"{pid}"; while :; do wait; sleep 1; done')
+    runs.does(f'trap "" TERM; sleep 600 & echo $! >"{pid}"; while :; do wait; sleep 1; done')
     runs.sync()
     assert "took longer than 0 s and was ended" in runs.warnings()
     assert _ends(int(pid.read_text()))
 
 
 def test_its_output_is_logged(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
-    """Line by line, without a server's URL, and bounded; a process that it leaves running stays."""
+    """Line by line, without a server's URL, the last of it; a process that it leaves running stays."""
     caplog.set_level("INFO", "syncd.hook")
     pid = runs.rig.folder / "pid"
     left = f'sleep 600 & echo $! >"{pid}"'
@@ -175,7 +173,7 @@ def test_its_output_is_logged(runs: Runs, caplog: pytest.LogCaptureFixture) -> N
     runs.does("head -c 3000000 /dev/zero | tr '\\0' x | fold -w 1000")
     runs.rig.write("a", "2")
     runs.sync()
-    assert (len(caplog.records), runs.warnings()) == (101, "")
+    assert (sum(map(len, caplog.messages)) < 20_000, runs.warnings()) == (True, "")
 
 
 def test_changes_that_cannot_be_written(runs: Runs) -> None:

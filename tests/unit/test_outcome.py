@@ -8,9 +8,9 @@ from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Difference, Manifest
 from syncd.sync.outcome import (
     Change,
-    CombinedChanges,
     SentContent,
     arrived_changes,
+    combine,
     combined,
     left_out,
     still_changing,
@@ -30,24 +30,16 @@ def lists(changes: Difference) -> tuple[list[str], list[str], list[str]]:
     return [*changes.added], [*changes.changed], [*changes.removed]
 
 
-def told(changes: CombinedChanges) -> dict[str, list[str]]:
-    """The paths by change, without empty lists."""
-    return {str(change): paths for change in Change if (paths := [*changes.paths(change)])}
-
-
 def test_a_first_sync_adds_all() -> None:
-    """No list of all paths is made, also not to combine it with later changes."""
+    """Whatever was changed before it, and until a run is told of it."""
     first = arrived_changes(SentContent(), SentContent(manifest(a="1", b="1", c="1")))
-    assert not isinstance(first.added, list)
     assert lists(first) == (["a", "b", "c"], [], [])
-    together = CombinedChanges()
-    together.add(Difference(removed=["old"]))
-    together.add(first)
-    together.add(Difference(added=["d"], changed=["a"], removed=["b"]))
-    assert sorted(together.paths(A)) == ["a", "c", "d"]
-    assert told(together).keys() == {"added"}
-    together.add(Difference(added=["b"], removed=["d"]))
-    assert sorted(together.paths(A)) == ["a", "b", "c"]
+    together = {"old": R}
+    combine(together, first)
+    combine(together, Difference(added=["d"], changed=["a"], removed=["b"]))
+    assert together == dict.fromkeys("acd", A)
+    combine(together, Difference(added=["b"], removed=["d"]))
+    assert together == dict.fromkeys("abc", A)
 
 
 def test_the_changes_of_a_sync() -> None:
@@ -55,9 +47,9 @@ def test_the_changes_of_a_sync() -> None:
     before, now = manifest(a="1", b="1", c="1"), manifest(a="1", b="2", d="1")
     found = arrived_changes(SentContent(before), SentContent(now))
     assert lists(found) == (["d"], ["b"], ["c"])
-    together = CombinedChanges()
-    together.add(found)
-    assert told(together) == {"added": ["d"], "changed": ["b"], "removed": ["c"]}
+    together: dict[str, Change] = {}
+    combine(together, found)
+    assert together == {"d": A, "b": C, "c": R}
 
 
 @pytest.mark.parametrize(
