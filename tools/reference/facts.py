@@ -17,7 +17,8 @@ import msgspec
 
 from syncd.cli.commands import cli
 from syncd.cli.config import toml
-from syncd.core.errors import ExitCode
+from syncd.core import errors
+from syncd.core.errors import ExitCode, NeedsPerson, SyncdError, TryLater
 from syncd.core.settings import SECTIONS
 
 REPO = Path(__file__).resolve().parent.parent.parent
@@ -148,6 +149,14 @@ def keys() -> list[Key]:
         for section, struct in SECTIONS.items()
         for name, default, allowed in _keys(section, struct)
     ]
+
+
+def failures() -> list[tuple[str, str]]:
+    """Return the kinds of errors that end a command, each in a sentence and with its exit code."""
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, SyncdError)]
+    named = [kind for kind in kinds if kind not in (SyncdError, TryLater, NeedsPerson)]
+    ordered = sorted(named, key=lambda kind: (kind.exit_code, inspect.getsourcelines(kind)[1]))
+    return [(inspect.getdoc(kind) or "", str(int(kind.exit_code))) for kind in ordered]
 
 
 def common_options() -> list[Option]:

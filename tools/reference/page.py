@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tools.reference import errors
 from tools.reference.facts import (
     ENVIRONMENT,
     EXIT_CODES,
@@ -14,6 +13,7 @@ from tools.reference.facts import (
     Option,
     Verb,
     common_options,
+    failures,
     keys,
     own_options,
     verbs,
@@ -27,11 +27,10 @@ _HEAD = """\
 `syncd COMMAND --help` and the manual page, `man syncd`, say more of each command.
 
 - [Commands](#commands)
-- [Exit codes](#exit-codes), [signals](#signals)
+- [Exit codes](#exit-codes) and errors, [signals](#signals)
 - [Configuration](#configuration)
 - [Environment](#environment), [files](#files)
 - [The status](#the-status) and [the history](#the-history) for scripts
-- [Errors and warnings](#errors-and-warnings)
 
 ## Commands
 
@@ -48,6 +47,10 @@ _KEYS = """\
 A key in `a.b` is written as `b = …` below `[a]`. A table `[sandboxes.NAME]` is one more sandbox, with the keys of
 `[sandbox]`: see [sandboxes.md](sandboxes.md#several-agents-one-workspace). An unknown key or a bad value ends a command
 with 78, and the message says what is allowed, as does `man syncd`.
+"""
+_ERRORS = """\
+An error is one line on stderr: what happened, to what, and what to do. The same line is `last_error` of the status. A
+warning stops nothing: `syncd status` shows it, with what to do, until it is mended.
 """
 _STATE = """\
 They move with the variables above. Folders are 0700, files 0600. With the daemon stopped, the cache can be removed: the
@@ -72,6 +75,9 @@ def page() -> str:
             "",
             *table(("code", "means"), ((str(int(code)), text) for code, text in EXIT_CODES.items())),
             "",
+            _ERRORS,
+            *table(("an error", "ends a command with"), failures()),
+            "",
             "## Signals",
             "",
             *table(("signal to `syncd run`", "does"), SIGNALS),
@@ -89,7 +95,6 @@ def page() -> str:
             "",
             _STATE,
             (Path(__file__).parent / "formats.md").read_text("utf-8"),
-            errors.section(),
         )
     )
 
