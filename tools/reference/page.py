@@ -14,7 +14,6 @@ from tools.reference.facts import (
     Verb,
     common_options,
     failures,
-    keys,
     own_options,
     verbs,
 )
@@ -26,12 +25,6 @@ _HEAD = """\
 
 `syncd COMMAND --help` and the manual page, `man syncd`, say more of each command.
 
-- [Commands](#commands)
-- [Exit codes](#exit-codes) and errors, [signals](#signals)
-- [Configuration](#configuration)
-- [Environment](#environment), [files](#files)
-- [The status](#the-status) and [the history](#the-history) for scripts
-
 ## Commands
 
 `syncd --version` tells the version. Results go to stdout, logs and messages to stderr.
@@ -41,12 +34,14 @@ lone surrogate, as in Python. Many commands have these options:
 """
 # How a command's help begins to say what the document holds.
 _JSON = "--json: "
-_KEYS = """\
+_CONFIGURATION = """\
 ## Configuration
 
-A key in `a.b` is written as `b = …` below `[a]`. A table `[sandboxes.NAME]` is one more sandbox, with the keys of
-`[sandbox]`: see [sandboxes.md](sandboxes.md#several-agents-one-workspace). An unknown key or a bad value ends a command
-with 78, and the message says what is allowed, as does `man syncd`.
+[config.example.toml](../config.example.toml) has every key with its default and what it means, as does the file that
+`syncd init` writes; `man syncd` has what is allowed. A key that is called `a.b` here is `b = …` below `[a]`. A table
+`[sandboxes.NAME]` is [one more sandbox](agent-changes.md#several-agents-one-workspace), with the keys of `[sandbox]`.
+An unknown key or a bad value ends a command with 78, and the message says what is allowed. `syncd config show` prints
+each value with where it is from.
 """
 _ERRORS = """\
 An error is one line on stderr: what happened, to what, and what to do. The same line is `last_error` of the status. A
@@ -61,8 +56,6 @@ undo go with it; the next start sends everything once. [architecture.md](archite
 
 def page() -> str:
     """Return the whole page as Markdown."""
-    names = ("key", "default", "means")
-    every = ((f"`{key.name}`", _code(key.default) or "none", key.meaning) for key in keys())
     return "\n".join(
         (
             _HEAD,
@@ -82,9 +75,7 @@ def page() -> str:
             "",
             *table(("signal to `syncd run`", "does"), SIGNALS),
             "",
-            _KEYS,
-            *table(names, every),
-            "",
+            _CONFIGURATION,
             "## Environment",
             "",
             *table(("variable", "means"), ((f"`{name}`", text) for name, text in ENVIRONMENT)),
