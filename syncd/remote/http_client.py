@@ -17,8 +17,9 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from math import inf
 from typing import TypeVar
-from urllib.parse import quote
+from urllib.parse import unquote
 from urllib.request import getproxies, proxy_bypass
 
 import httpcore
@@ -26,12 +27,12 @@ import httpx
 from msgspec import Struct
 
 from syncd import __version__
-from syncd.core.clock import Clock
+from syncd.core.clock import Moment
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line, redacted
 from syncd.core.waiter import Waiter
 from syncd.remote.failure import http_date_s, retry_after_s
-from syncd.remote.network import ExchangeMonitor, Network, NetworkRoute, StaleResponse
+from syncd.remote.network import Exchange, Network, State, Step
 
 CONNECT_S = 10.0
 # The write time-out is for each send of a block, which takes a slow uplink its time.
@@ -42,60 +43,28 @@ DRAIN_S = 1800.0
 # handshake. Front ends close what is idle after one to ten minutes (AWS documents 60 s for its load balancers, Google
 # 610 s), which is noticed before it is used; so keeping it longer than they do costs nothing, and gains little.
 KEEP_S = 300.0
-# After so short a time the network has hardly changed: the route is not checked.
-ROUTE_TRUSTED_S = 20.0
 # Two clocks are read one after the other: a smaller difference is no suspend.
 LEAST_SUSPEND_S = 1.0
 _LARGEST_ANSWER = 1 << 20
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
-_TIMED_OUT = "no answer in time"
-# Errors that a person can do something about, by the words of OpenSSL, Python and the resolver; special ones first.
+# Errors that a person can do something about, by the words of OpenSSL, the resolver and httpcore; special ones first.
 _REASONS = {
     "certificate has expired": "the server's certificate has expired (or is this machine's clock ahead?)",
     "not yet valid": "the server's certificate is not valid yet (is this machine's clock behind?)",
     "certificate is not valid for": "the server's certificate is for another host",
-    "Hostname mismatch": "the server's certificate is for another host",
-    "IP address mismatch": "the server's certificate is for another host",
     "CERTIFICATE_VERIFY_FAILED": (
         "the server's certificate is not trusted here (set SSL_CERT_FILE to your company's certificates?)"
     ),
     "WRONG_VERSION_NUMBER": "no TLS is spoken on that port",
-    "record layer failure": "no TLS is spoken on that port",
     "Name or service not known": "its name is not known",
     "Temporary failure in name resolution": "its name cannot be looked up just now",
-    "No address associated with hostname": "its name has no address",
     "socksio": "the proxy of the environment is a SOCKS proxy, which needs the package socksio",
 }
 _PROXY = re.compile(
     r"(?:(?P<scheme>\w+)://)?(?:(?P<user>.*)@)?(?P<place>(?:[^/?#:@\[\]\s]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)(?:[/?#].*)?"
 )
-_PLAIN_IN_USER = "%:!$&'()*+,;="
 # Added by Python before and after an error's words.
 _AFFIXES = re.compile(r"^(\[[^]]*\] *)+| *\(_ssl\.c:[0-9]+\)")
-
-
-class ConnectionTime(Struct, frozen=True):
-    """One instant by both clocks; boottime gains on monotonic during suspend."""
-
-    monotonic_s: float
-    boottime_s: float
-
-
-def idle_at_s(last: ConnectionTime) -> float:
-    """Return the monotonic second at which connections last used then are closed."""
-    return last.monotonic_s + KEEP_S
-
-
-def is_over(last: ConnectionTime, now: ConnectionTime) -> bool:
-    """True if a connection that was last used at `last` was idle for too long, or is from before a suspend."""
-    slept_s = now.boottime_s - last.boottime_s - (now.monotonic_s - last.monotonic_s)
-    return now.monotonic_s >= idle_at_s(last) or slept_s >= LEAST_SUSPEND_S
-
-
-def may_be_reused(last: ConnectionTime, now: ConnectionTime, route: NetworkRoute | None) -> bool:
-    """True if a connection that was last used at `last`, over that route, is alive, as far as known."""
-    is_recent = now.monotonic_s - last.monotonic_s < ROUTE_TRUSTED_S
-    return not is_over(last, now) and (is_recent or (route is not None and route.is_unchanged()))
 
 
 class NoResponse(Exception):
@@ -131,7 +100,6 @@ Result = TypeVar("Result")
 
 # Raised by the libraries when there is no answer.
 _FAILURES = (
-    StaleResponse,
     httpcore.NetworkError,
     httpcore.ProtocolError,
     httpcore.ProxyError,
@@ -146,83 +114,51 @@ _FAILURES = (
 )
 
 
-class _KeptPool(Struct):
-    """The pool of one origin, with at most one connection. `last`: end of its last exchange; None while in use."""
-
-    pool: httpcore.ConnectionPool
-    route: NetworkRoute | None = None
-    last: ConnectionTime | None = None
+_Pools = dict[tuple[str, str | None], httpcore.ConnectionPool]
 
 
 class _Transport(httpx.BaseTransport):
-    """Sends httpx's requests over a pool of httpcore's for each origin."""
+    """Sends httpx's requests over pools of httpcore's: one for each scheme and proxy, made when it is needed."""
 
-    def __init__(self, network: Network, clock: Clock) -> None:
-        self.kept: dict[str, _KeptPool] = {}
+    def __init__(self, network: Network) -> None:
+        self.pools: _Pools = {}
         self._network = network
-        self._clock = clock
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        origin = f"{request.url.scheme}://{request.url.netloc.decode()}"
-        kept = self._kept_for(origin, request.url)
-        kept.last = None
-        try:
-            answer = kept.pool.handle_request(
-                httpcore.Request(
-                    method=request.method,
-                    url=httpcore.URL(
-                        scheme=request.url.raw_scheme,
-                        host=request.url.raw_host,
-                        port=request.url.port,
-                        target=request.url.raw_path,
-                    ),
-                    headers=request.headers.raw,
-                    content=request.stream,
-                    extensions=request.extensions,
-                )
+        url = request.url
+        key = url.scheme, _proxy_address(url)
+        pool = self.pools.get(key)
+        if pool is None:
+            pool = self.pools[key] = httpcore.ConnectionPool(
+                ssl_context=_tls_context() if url.scheme == "https" else None,
+                proxy=None if key[1] is None else _proxy(key[1]),
+                network_backend=self._network,
             )
-        except BaseException:
-            self._done(origin, kept)
-            raise
-        kept.route = self._network.monitor.route
+        answer = pool.handle_request(
+            httpcore.Request(
+                method=request.method,
+                url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                headers=request.headers.raw,
+                content=request.stream,
+                extensions=request.extensions,
+            )
+        )
         # A cookie of a sign-in page, sent to the API from then on, might be refused there.
         headers = [(name, value) for name, value in answer.headers if name.lower() != b"set-cookie"]
-        return httpx.Response(
-            answer.status, headers=headers, stream=_AnswerBody(answer, lambda: self._done(origin, kept))
-        )
-
-    def _kept_for(self, origin: str, url: httpx.URL) -> _KeptPool:
-        """Return the pool of an origin, without a connection that may be dead."""
-        kept = self.kept.get(origin)
-        if kept is not None and kept.last is not None and not may_be_reused(kept.last, self._now(), kept.route):
-            kept.pool.close()
-            kept = None
-        if kept is None:
-            kept = self.kept[origin] = _KeptPool(_make_pool(url, self._network))
-        return kept
-
-    def _done(self, origin: str, kept: _KeptPool) -> None:
-        kept.last = self._now()
-        if self.kept.get(origin) is not kept:  # it was dropped meanwhile
-            kept.pool.close()
-
-    def _now(self) -> ConnectionTime:
-        return ConnectionTime(self._clock.monotonic_s(), self._clock.boottime_s())
+        return httpx.Response(answer.status, headers=headers, stream=_AnswerBody(answer))
 
 
 class _AnswerBody(httpx.SyncByteStream):
     """The body of an answer."""
 
-    def __init__(self, answer: httpcore.Response, on_close: Callable[[], None]) -> None:
+    def __init__(self, answer: httpcore.Response) -> None:
         self._answer = answer
-        self._on_close = on_close
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._answer.iter_stream()
 
     def close(self) -> None:
         self._answer.close()
-        self._on_close()
 
 
 class HttpClient:
@@ -235,7 +171,8 @@ class HttpClient:
         self.waiter = waiter
         self.requests = 0
         self._network = Network(waiter)
-        self._transport = _Transport(self._network, waiter.clock)
+        self._transport = _Transport(self._network)
+        self._used: Moment | None = None  # the end of the last exchange; None: none is kept, or one is under way
         self._client = httpx.Client(
             transport=self._transport,
             trust_env=False,
@@ -258,54 +195,71 @@ class HttpClient:
         closed is sent again at once, so `content` must be iterable twice. Raises `NoResponse`, `Stop`,
         `Superseded`, and what iterating `content` raises.
         """
-        with self._stream(method, url, headers, read_s, content) as (response, monitor):
-            return self._answer(response, monitor)
+        with self._stream(method, url, headers, read_s, content) as response:
+            return self._answer(response)
 
     def download(self, url: str, *, read_s: float, consume: Callable[[Iterator[bytes]], Result]) -> Response | Result:
         """Return the result of `consume`, called with the undecoded body of a GET; the answer itself if it is no 200.
 
         Raises `NoResponse`, in the middle of the body too, `Stop`, `Superseded`, and what `consume` raises.
         """
-        with self._stream("GET", url, {}, read_s, None) as (response, monitor):
+        with self._stream("GET", url, {}, read_s, None) as response:
             if response.status_code != 200:
-                return self._answer(response, monitor)
-            monitor.cancel_deadline()  # a large body takes its time
-            return consume(_blocks(response, monitor))
+                return self._answer(response)
+            self._network.exchange.overdue_s = inf  # a large body takes its time
+            return consume(_blocks(response))
 
     @contextmanager
     def _stream(
         self, method: str, url: str, headers: Mapping[str, str], read_s: float, content: bytes | Iterable[bytes] | None
-    ) -> Iterator[tuple[httpx.Response, ExchangeMonitor]]:
+    ) -> Iterator[httpx.Response]:
         """Send a request and yield the head of its answer. Errors of the block itself are not translated.
 
         A request of which a kept connection took no byte before it ended is sent again, once.
         """
-        # The time-out of a read does not know how much of the request is still unsent; the monitor does.
+        # The time-out of a read does not know how much of the request is still unsent; the exchange does.
         one_read_s = read_s if content is None else read_s + DRAIN_S
         timeout = httpx.Timeout(connect=CONNECT_S, read=one_read_s, write=WRITE_S, pool=CONNECT_S)
         with ExitStack() as opened:
+            opened.enter_context(self._using_connections())
             for is_again in (False, True):
                 self.requests += 1
-                monitor = self._network.monitor = ExchangeMonitor(read_s)
+                exchange = self._network.exchange = Exchange(read_s)
                 body = content if isinstance(content, bytes | None) else _RequestBody(content)
                 try:
                     self.waiter.interrupt.check()
                     request = self._client.stream(method, url, headers=dict(headers), content=body, timeout=timeout)
                     response = opened.enter_context(request)
-                    monitor.note_answer()
                     break
                 except _FAILURES as failure:
                     if isinstance(body, _RequestBody) and body.failure is not None:
                         raise body.failure from None
-                    if is_again or monitor.overdue or not monitor.unread:
-                        raise _no_response(failure, monitor) from None
-            if monitor.is_cut and isinstance(body, _RequestBody) and response.is_success:
+                    is_late = isinstance(failure, httpcore.TimeoutException)
+                    if is_again or is_late or exchange.state is not State.UNREAD:
+                        raise NoResponse(_reason(failure), reached=exchange.state is not State.IDLE) from None
+            state = exchange.step(Step.ANSWER)
+            if state is State.STALE:
+                raise NoResponse("the answer came before its request")
+            if state is State.REFUSED and response.is_success:
                 raise NoResponse("the answer came before the whole request was sent")
-            yield response, monitor
+            yield response
 
-    def _answer(self, response: httpx.Response, monitor: ExchangeMonitor) -> Response:
+    @contextmanager
+    def _using_connections(self) -> Iterator[None]:
+        """Use the connections that are likely alive within the context; those that are dropped meanwhile end after."""
+        if self._used is not None and is_over(self._used, Moment.now(self.waiter.clock)):
+            self.drop()
+        pools, self._used = self._transport.pools, None
+        try:
+            yield
+        finally:
+            self._used = Moment.now(self.waiter.clock)
+            if self._transport.pools is not pools:
+                _close(pools)
+
+    def _answer(self, response: httpx.Response) -> Response:
         body = bytearray()
-        for piece in _blocks(response, monitor):
+        for piece in _blocks(response):
             body += piece
             if len(body) > _LARGEST_ANSWER:
                 raise NoResponse(f"the answer is larger than {_LARGEST_ANSWER >> 20} MiB")
@@ -318,13 +272,12 @@ class HttpClient:
     @property
     def connection(self) -> socket.socket | None:
         """The connection of the exchange under way, from when the head of its request is sent."""
-        return self._network.monitor.connection
+        return self._network.exchange.connection
 
     @property
     def idle_at_s(self) -> float | None:
         """The monotonic second at which `close_idle` closes the connections; None if none is open, or one is in use."""
-        ends = [None if kept.last is None else idle_at_s(kept.last) for kept in self._transport.kept.values()]
-        return max(filter(None, ends)) if ends and None not in ends else None
+        return None if self._used is None or not self._transport.pools else self._used.monotonic_s + KEEP_S
 
     def close_idle(self) -> None:
         """Close all connections if they are idle for long: an idle daemon wakes up once for that, and holds none."""
@@ -334,10 +287,20 @@ class HttpClient:
 
     def drop(self) -> None:
         """Close all connections, one in use after its exchange: after a suspend they look alive and are dead."""
-        for kept in self._transport.kept.values():
-            if kept.last is not None:
-                kept.pool.close()
-        self._transport.kept.clear()
+        pools, self._transport.pools = self._transport.pools, {}
+        if self._used is not None:
+            _close(pools)
+
+
+def is_over(used: Moment, now: Moment) -> bool:
+    """True if connections that were last used then were idle for too long, or are from before a suspend."""
+    passed_s = now.monotonic_s - used.monotonic_s
+    return passed_s >= KEEP_S or now.boottime_s - used.boottime_s - passed_s >= LEAST_SUSPEND_S
+
+
+def _close(pools: _Pools) -> None:
+    for pool in pools.values():
+        pool.close()
 
 
 class _RequestBody:
@@ -355,33 +318,26 @@ class _RequestBody:
             raise
 
 
-def _make_pool(url: httpx.URL, network: Network) -> httpcore.ConnectionPool:
-    return httpcore.ConnectionPool(
-        ssl_context=_tls_context() if url.scheme == "https" else None,
-        proxy=_proxy_for(url),
-        max_connections=2,
-        max_keepalive_connections=1,
-        network_backend=network,
-    )
-
-
-def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
-    """Return the proxy that the environment names for a URL, if any. Raises `ValueError` for one of another kind."""
+def _proxy_address(url: httpx.URL) -> str | None:
+    """Return the address of the proxy that the environment names for a URL, if any."""
     proxies = getproxies()
     address = proxies.get(url.scheme) or proxies.get("all")
     # A proxy for plain http would see the key; this machine itself is never reached through one.
-    if not address or is_loopback(url.host) or proxy_bypass(url.host) or proxy_bypass(url.netloc.decode()):
+    if is_loopback(url.host) or proxy_bypass(url.host) or proxy_bypass(url.netloc.decode()):
         return None
+    return address or None
+
+
+def _proxy(address: str) -> httpcore.Proxy:
+    """Return the proxy at an address. Raises `ValueError`."""
     scheme, user, place = proxy_parts(address)
-    proxy = httpx.Proxy(f"{scheme}://{quote(user, safe=_PLAIN_IN_USER)}@{place}" if user else f"{scheme}://{place}")
-    if proxy.url.scheme == "https":  # TLS through TLS, which no socket of Python's does
-        raise ValueError("the proxy of the environment is reached by https, which syncd does not do: name it by http")
-    return httpcore.Proxy(
-        httpcore.URL(
-            scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=proxy.url.raw_path
-        ),
-        auth=proxy.raw_auth,
-    )
+    if scheme not in ("http", "socks5", "socks5h"):  # https: TLS through TLS, which no socket of Python's does
+        raise ValueError(
+            f"the proxy of the environment is reached by {scheme}, which syncd does not do: name it by http"
+        )
+    name, _, password = user.partition(":")
+    auth = (unquote(name).encode(), unquote(password).encode()) if user else None
+    return httpcore.Proxy(f"{scheme}://{place}", auth=auth)
 
 
 def proxy_parts(address: str) -> tuple[str, str, str]:
@@ -415,25 +371,19 @@ def _tls_context_of(paths: tuple[str | None, str | None], _stamps: tuple[int, ..
     return context
 
 
-def _blocks(response: httpx.Response, monitor: ExchangeMonitor) -> Iterator[bytes]:
+def _blocks(response: httpx.Response) -> Iterator[bytes]:
     try:
         yield from response.iter_raw()
     except _FAILURES as failure:
-        raise _no_response(failure, monitor) from None
-
-
-def _no_response(failure: Exception, monitor: ExchangeMonitor) -> NoResponse:
-    return NoResponse(_TIMED_OUT if monitor.overdue else _reason(failure), reached=monitor.reached)
+        raise NoResponse(_reason(failure)) from None
 
 
 def _reason(failure: Exception) -> str:
     match failure:
-        case StaleResponse():
-            return "the answer came before its request"
         case httpcore.ConnectTimeout() | httpcore.PoolTimeout():
             return f"no connection within {CONNECT_S:.0f} s"
         case httpcore.ReadTimeout():
-            return _TIMED_OUT
+            return "no answer in time"
         case httpcore.WriteTimeout():
             return "the other side stopped reading"
         case httpcore.ProxyError():

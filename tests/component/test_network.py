@@ -1,13 +1,11 @@
-"""The sockets under httpcore: TLS, proxies, names, early answers, and the listener that is called during waits."""
+"""The sockets under httpcore: TLS, proxies, names, and the listener that is called during waits."""
 
 from __future__ import annotations
 
 import base64
 import select
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -69,21 +67,6 @@ def client(listener: FakeListener) -> Iterator[HttpClient]:
     client.waiter.worker = client.waiter.tasks.listener = listener
     yield client
     client.drop()
-
-
-@pytest.fixture(scope="module")
-def server_tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
-    """The TLS context of a server for `localhost` and 127.0.0.1, and its certificate file."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl here to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = str(folder / "key"), str(folder / "certificate")
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
-    names = ["-subj", "/CN=x", "-addext", "subjectAltName=DNS:api.test,DNS:localhost,IP:127.0.0.1"]
-    subprocess.run([*make, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context, certificate
 
 
 def head_of(connection: socket.socket) -> bytes:
@@ -263,80 +246,6 @@ def test_a_dropped_connection_is_closed_after_its_request(client: HttpClient, li
         assert client.exchange("GET", url, headers={}, read_s=60).body == b"ok"
         client.drop()
     assert len(connections) == 2
-
-
-@pytest.mark.parametrize("status", [200, 401, 413])
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-@pytest.mark.parametrize("ends", ["closes", "resets", "stays"])
-def test_an_early_refusal_is_read(
-    client: HttpClient,
-    server_tls: tuple[ssl.SSLContext, str],
-    monkeypatch: pytest.MonkeyPatch,
-    status: int,
-    secure: bool,
-    ends: str,
-) -> None:
-    """A server that refuses an upload in its middle, and reads no further, is understood, whatever it does then.
-
-    One that accepts what it does not have is not believed.
-    """
-    context, certificate = server_tls
-    monkeypatch.setenv("SSL_CERT_FILE", certificate)
-    over = threading.Event()
-    refusal = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 %d No\r\nContent-Length: 3\r\n\r\nno!" % status
-
-    def refuse(connection: socket.socket) -> None:
-        # Or the kernel would hold the refusal back, and not send it at all if the connection is closed then.
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with context.wrap_socket(connection, server_side=True) if secure else connection as peer:
-            head_of(peer)
-            peer.recv(1000)
-            peer.sendall(refusal)
-            if ends == "resets":
-                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            elif ends == "stays":
-                assert over.wait(60)
-
-    sent: list[int] = []
-
-    def body() -> Iterator[bytes]:
-        for _ in range(1 << 14):
-            sent.append(1 << 16)
-            yield bytes(1 << 16)
-
-    class Body:
-        def __iter__(self) -> Iterator[bytes]:
-            return body()
-
-    with answering(refuse) as port:
-        url = f"http{'s' if secure else ''}://127.0.0.1:{port}/"
-        answered = ""
-        try:
-            answer = client.exchange("PUT", url, headers={"Content-Length": str(1 << 30)}, read_s=10, content=Body())
-            answered = f"{answer.status} {answer.body.decode()}"
-        except NoResponse as failure:
-            answered = str(failure)
-        over.set()
-    assert answered == (f"{status} no!" if status != 200 else "the answer came before the whole request was sent")
-    assert sum(sent) < 1 << 28
-
-
-def test_interim_answers_do_not_end_an_upload(client: HttpClient) -> None:
-    """A server may say that it goes on, at any time."""
-    got: list[int] = []
-
-    def talk(connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.")
-        connection.recv(1)
-        connection.sendall(b"1 100 Continue\r\n\r\n")
-        put_to(connection, got)
-
-    with answering(talk) as port:
-        content = [bytes(1 << 16)] * (SIZE_BYTES >> 16)
-        headers = {"Content-Length": str(SIZE_BYTES)}
-        answer = client.exchange("PUT", f"http://127.0.0.1:{port}/", headers=headers, read_s=10, content=content)
-        client.drop()
-    assert (answer.status, sum(got)) == (200, SIZE_BYTES)
 
 
 def test_a_dead_address_costs_no_time_out(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
