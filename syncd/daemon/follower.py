@@ -140,12 +140,11 @@ class Follower:
     # -- the worker, in each wait
 
     def deadline_s(self) -> float | None:
-        """The monotonic second at which idle connections are closed."""
-        return self._client.idle_at_s
+        """Nothing is due."""
+        return None
 
     def note_time(self) -> None:
-        """Close idle connections."""
-        self._client.close_idle()
+        """Nothing is due."""
 
     def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
         """The monotonic second at which a look ends for nobody wants it any more."""

@@ -479,7 +479,6 @@ class SandboxLoop:
     def deadline_s(self) -> float | None:
         """The monotonic second at which something is due, even if nothing comes."""
         times = [
-            self._parts.workspace.client.idle_at_s,
             self.publisher.notification_due_s,
             self._clock.monotonic_s() + KEY_POLL_S if self._awaits_key else None,
         ]
@@ -487,7 +486,6 @@ class SandboxLoop:
 
     def note_time(self) -> None:
         """Note what is due by now. In the middle of a sync no more than that is done."""
-        self._parts.workspace.client.close_idle()
         if self._awaits_key and file_stamp(self._key_file) != self._key_stamp:
             self._shared.reload = True
         self.publisher.notify()

@@ -27,7 +27,6 @@ import httpx
 from msgspec import Struct
 
 from syncd import __version__
-from syncd.core.clock import Moment
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line, redacted
 from syncd.core.waiter import Waiter
@@ -39,12 +38,6 @@ CONNECT_S = 10.0
 WRITE_S = 60.0
 # The longest wait for an uplink to send what the kernel holds: some MiB.
 DRAIN_S = 1800.0
-# A connection is kept for so long after its last exchange: a developer's burst of work finds it open, and needs no
-# handshake. Front ends close what is idle after one to ten minutes (AWS documents 60 s for its load balancers, Google
-# 610 s), which is noticed before it is used; so keeping it longer than they do costs nothing, and gains little.
-KEEP_S = 300.0
-# Two clocks are read one after the other: a smaller difference is no suspend.
-LEAST_SUSPEND_S = 1.0
 _LARGEST_ANSWER = 1 << 20
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 # Errors that a person can do something about, by the words of OpenSSL, the resolver and httpcore; special ones first.
@@ -162,9 +155,9 @@ class _AnswerBody(httpx.SyncByteStream):
 
 
 class HttpClient:
-    """Sends requests and keeps their connections for a while, as long as they are likely alive.
+    """Sends requests, and keeps their connections for the next ones; `requests` counts all that were sent.
 
-    `requests` counts all that were sent.
+    A server closes what is idle for long, TCP keepalive ends what is dead, and httpcore sees that before it uses one.
     """
 
     def __init__(self, waiter: Waiter) -> None:
@@ -172,7 +165,7 @@ class HttpClient:
         self.requests = 0
         self._network = Network(waiter)
         self._transport = _Transport(self._network)
-        self._used: Moment | None = None  # the end of the last exchange; None: none is kept, or one is under way
+        self._is_used = False  # by an exchange under way
         self._client = httpx.Client(
             transport=self._transport,
             trust_env=False,
@@ -221,7 +214,8 @@ class HttpClient:
         one_read_s = read_s if content is None else read_s + DRAIN_S
         timeout = httpx.Timeout(connect=CONNECT_S, read=one_read_s, write=WRITE_S, pool=CONNECT_S)
         with ExitStack() as opened:
-            opened.enter_context(self._using_connections())
+            opened.callback(self._end_use, self._transport.pools)
+            self._is_used = True
             for is_again in (False, True):
                 self.requests += 1
                 exchange = self._network.exchange = Exchange(read_s)
@@ -244,18 +238,10 @@ class HttpClient:
                 raise NoResponse("the answer came before the whole request was sent")
             yield response
 
-    @contextmanager
-    def _using_connections(self) -> Iterator[None]:
-        """Use the connections that are likely alive within the context; those that are dropped meanwhile end after."""
-        if self._used is not None and is_over(self._used, Moment.now(self.waiter.clock)):
-            self.drop()
-        pools, self._used = self._transport.pools, None
-        try:
-            yield
-        finally:
-            self._used = Moment.now(self.waiter.clock)
-            if self._transport.pools is not pools:
-                _close(pools)
+    def _end_use(self, pools: _Pools) -> None:
+        self._is_used = False
+        if self._transport.pools is not pools:  # they were dropped meanwhile
+            _close(pools)
 
     def _answer(self, response: httpx.Response) -> Response:
         body = bytearray()
@@ -274,28 +260,11 @@ class HttpClient:
         """The connection of the exchange under way, from when the head of its request is sent."""
         return self._network.exchange.connection
 
-    @property
-    def idle_at_s(self) -> float | None:
-        """The monotonic second at which `close_idle` closes the connections; None if none is open, or one is in use."""
-        return None if self._used is None or not self._transport.pools else self._used.monotonic_s + KEEP_S
-
-    def close_idle(self) -> None:
-        """Close all connections if they are idle for long: an idle daemon wakes up once for that, and holds none."""
-        ends_s = self.idle_at_s
-        if ends_s is not None and self.waiter.clock.monotonic_s() >= ends_s:
-            self.drop()
-
     def drop(self) -> None:
         """Close all connections, one in use after its exchange: after a suspend they look alive and are dead."""
         pools, self._transport.pools = self._transport.pools, {}
-        if self._used is not None:
+        if not self._is_used:
             _close(pools)
-
-
-def is_over(used: Moment, now: Moment) -> bool:
-    """True if connections that were last used then were idle for too long, or are from before a suspend."""
-    passed_s = now.monotonic_s - used.monotonic_s
-    return passed_s >= KEEP_S or now.boottime_s - used.boottime_s - passed_s >= LEAST_SUSPEND_S
 
 
 def _close(pools: _Pools) -> None:

@@ -93,27 +93,18 @@ class AckTracker:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._before_bytes = self._out_and_queued()[0]
-        self._acked_bytes = 0
+        acked = acked_bytes(connection)
+        self._before = None if acked is None else acked + queued_bytes(connection)
 
     def acked_bytes(self, written_bytes: int) -> int:
         """Return how many of the body's written bytes are acknowledged; all, if this system does not count them.
 
-        TLS adds bytes, so the acknowledged share of all that went out is applied to the body.
+        The little that TLS adds counts as well, so the last block may count a moment early.
         """
-        out_bytes, queued = self._out_and_queued()
-        if not self._before_bytes or not queued:
+        acked = acked_bytes(self._connection)
+        if acked is None or self._before is None:
             return written_bytes
-        out_bytes -= self._before_bytes
-        share = max(0, out_bytes - queued) / max(1, out_bytes)
-        self._acked_bytes = max(self._acked_bytes, min(written_bytes, int(share * written_bytes)))
-        return self._acked_bytes
-
-    def _out_and_queued(self) -> tuple[int, int]:
-        """Return the bytes that went out in all, and those of them that the kernel holds; zeros if not known."""
-        acked = acked_bytes(self._connection)  # first: what is acknowledged between the two counts as arrived
-        queued = queued_bytes(self._connection)
-        return (0, 0) if acked is None else (acked + queued, queued)
+        return max(0, min(written_bytes, acked - self._before))
 
 
 class State(Enum):

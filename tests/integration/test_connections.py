@@ -11,7 +11,6 @@ import pytest
 
 from syncd.daemon.build import Role, daemon_of
 from syncd.daemon.sandbox_loop import SandboxLoop
-from syncd.remote import http_client
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.outcome import SyncReason
 from syncd.sync.synced_hook import SyncedHook
@@ -45,11 +44,10 @@ def connections(rig: Rig) -> set[tuple[str, int]]:
 
 
 @contextmanager
-def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[SandboxLoop, DaemonRig]]:
-    """Give a daemon after its first sync, in scripted or real time."""
+def running(rig: Rig) -> Iterator[tuple[SandboxLoop, DaemonRig]]:
+    """Give a daemon after its first sync, in scripted time."""
     loop = DaemonRig(rig)
-    if scripted:
-        loop.use(rig.clock)
+    loop.use(rig.clock)
     with loop.signals.installed():
         with daemon_of(
             loop.config,
@@ -68,19 +66,9 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[SandboxLoop, DaemonRi
         assert connections(rig) == set()
 
 
-def test_a_daemon_wakes_up_once_to_close_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It wakes at the burst's end, closes all, and has no further deadline."""
-    monkeypatch.setattr(http_client, "KEEP_S", 0.2)
-    with running(rig, scripted=False) as (daemon, _):
-        client = daemon._parts.workspace.client
-        while client.idle_at_s is not None:
-            daemon._wait(None)
-        assert connections(rig) == set()
-
-
 def test_a_daemon_closes_them_after_a_suspend(rig: Rig) -> None:
     """They look open and are dead."""
-    with running(rig, scripted=True) as (daemon, loop):
+    with running(rig) as (daemon, loop):
         rig.clock.suspend(3600)
         loop.send(signal.SIGUSR1)
         daemon._wait(None)
