@@ -58,7 +58,7 @@ def told_state(state_folder: str) -> StateFile[ToldRecord]:
 
 
 class _News(Struct):
-    """What the next run for a sandbox is told."""
+    """The news that the next run for a sandbox is told."""
 
     target: Target
     servers: Mapping[str, str]

@@ -17,7 +17,8 @@ _UNIT = """\
 import sys
 from syncd.cli.options import shipped
 from syncd.cli.service.systemd import fitted
-print(*(fitted(shipped(unit), sys.executable, 257) for unit in ("syncd.service", "syncd@.service")))
+paths = {"python": sys.executable, "key_file": "/key", "folders": ("/state", "/cache"), "version": 257}
+print(*(fitted(shipped(unit), **paths) for unit in ("syncd.service", "syncd@.service")))
 """
 
 

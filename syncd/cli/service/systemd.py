@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pwd
 import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import NoReturn
 
 from msgspec import Struct
 
 import syncd
-from syncd.cli.options import BOOTED_BY_SYSTEMD, shipped
-from syncd.core.api_key import CREDENTIAL
+from syncd.cli.options import BOOTED_BY_SYSTEMD
 from syncd.core.errors import ConfigError, NeedsPerson, TryLater
 
 # The path where pipx and similar tools put the command, in the shipped units.
@@ -26,23 +23,16 @@ _COMMAND = "ExecStart=%h/.local/bin/syncd "
 _HEAD = "# Written by `syncd service install`, syncd {version}. Changes of your own: systemctl --user edit {name}\n"
 _DIGEST_LINE = "# What follows has sha256 "
 _DIGEST = re.compile(re.escape(_DIGEST_LINE) + r"([0-9a-f]{64})\n")
-# systemd's NEWS: notify-reload came with 253, RestartSteps= with 254.
-_NOTIFY_RELOAD = 253
-_RESTART_STEPS = 254
-# Before it, a user's %S was the configuration folder: systemd 252 on Debian 12 let the daemon write there only.
-_OWN_STATE_FOLDER = 254
-_STATE = "%h/.local/state"
+_NOTIFY_RELOAD = 253  # the systemd that brought it
 # Blanks in LoadCredential= keep systemd 257 from starting the service ("Failed to deserialize"); "\\" is eaten.
 _UNSUPPORTED = re.compile(r"[\s\\]")
 # Without a user namespace systemd ignores some of them and fails at others (they drop capabilities: 218), and where one
 # can be made but not used (as AppArmor restricts it) all fail: so all are switched off.
-_SANDBOXING = re.compile(r"^((?:Private|Protect)\w+)=", re.MULTILINE)
-_NO_KEY_FILE = ("LoadCredential=", "InaccessiblePaths=")
-_TEMPORARY = ("/tmp/", "/var/tmp/")  # noqa: S108 - what PrivateTmp= replaces
+SANDBOXING = r"(?:Private|Protect)\w+|\w+Paths|CapabilityBoundingSet"
 
 
 class Unit(Struct, frozen=True):
-    """A unit's `name`, its `file`, that of the template for an instance, and the `folder` of a user's own units."""
+    """A unit's `name`, the shipped `file` that it is made from, and the `folder` of a user's own units."""
 
     name: str
     file: str
@@ -55,22 +45,7 @@ class Unit(Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        return os.path.join(self.folder, self.file)
-
-    @property
-    def link(self) -> str:
-        """The link among the units that are started at each login."""
-        return os.path.join(self.folder, "default.target.wants", self.name)
-
-    @property
-    def drop_in(self) -> str:
-        """The file with the settings for this configuration and machine."""
-        return os.path.join(self.folder, f"{self.name}.d", "10-syncd.conf")
-
-    @property
-    def is_installed(self) -> bool:
-        """True if it was installed: instances share a file, and each has its link."""
-        return os.path.lexists(self.path if self.file == self.name else self.link)
+        return os.path.join(self.folder, self.name)
 
 
 def unit_of(config_file: str, config_folder: str) -> Unit:
@@ -78,74 +53,48 @@ def unit_of(config_file: str, config_folder: str) -> Unit:
     units = os.path.join(os.path.dirname(config_folder), "systemd", "user")
     folder, file = os.path.split(config_file)
     stem, extension = os.path.splitext(file)
-    if os.path.realpath(folder) != os.path.realpath(config_folder) or extension != ".toml":
+    is_there = os.path.realpath(folder) == os.path.realpath(config_folder)
+    if not is_there or extension != ".toml" or not re.fullmatch(r"[A-Za-z0-9_.-]+", stem):
         raise ConfigError(
-            f"{config_file} cannot be a service's configuration", f"move it to {config_folder}/NAME.toml and name that"
+            f"{config_file} cannot be a service's configuration",
+            f"move it to {config_folder}/NAME.toml, with a NAME of letters, digits, '.', '_' and '-'",
         )
     if stem == "config":
         return Unit("syncd.service", "syncd.service", units)
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+", stem):
-        raise ConfigError(
-            f"{config_file} cannot be a service's configuration: systemd knows it by its name",
-            "use letters, digits, '.', '_' and '-' in it",
-        )
     return Unit(f"syncd@{stem}.service", "syncd@.service", units)
 
 
-def fitted(text: str, python: str, systemd_version: int, state_home: str = "") -> str:
-    """A shipped unit for this interpreter (an absolute path) and this systemd, without its comment on manual use.
+def fitted(
+    text: str, *, python: str, key_file: str, folders: Iterable[str], writable: Iterable[str] = (), version: int
+) -> str:
+    """A shipped unit for this interpreter, configuration and systemd, without its comment on manual use.
 
-    Paths may have any characters; `state_home` is the manager's $XDG_STATE_HOME, empty if unset.
+    `folders` are those of state and cache, `writable` those beside them that it writes to, if they are there. Paths are
+    absolute, and may have any characters.
     """
     text = text[text.index("\n[Unit]") :]
     # ":": nothing in the path is expanded. -P: a folder called syncd in the home directory is not imported.
     text = text.replace(_COMMAND, f"ExecStart=:{quoted(python)} -P -m syncd ")
-    if systemd_version < _NOTIFY_RELOAD:
+    # Before systemd 254 a user's %S was the configuration folder.
+    text = text.replace("%S/syncd %C/syncd", " ".join(map(quoted, folders)))
+    more = "".join(f"{quoted(f'-{path}')} " for path in writable)
+    text = text.replace("\nReadWritePaths=", f"\nReadWritePaths={more}")
+    text = text.replace(":%E/syncd/api-key", f":{key_file.replace('%', '%%')}")
+    text = text.replace("-%E/syncd/api-key", quoted(f"-{key_file}"))
+    if _UNSUPPORTED.search(key_file):
+        text = switched_off(text, "LoadCredential|SetCredential|InaccessiblePaths")
+    if version < _NOTIFY_RELOAD:
         text = text.replace("Type=notify-reload\n", "Type=notify\nExecReload=kill -HUP $MAINPID\n")
-    if systemd_version < _OWN_STATE_FOLDER:
-        text = text.replace("%S/syncd", quoted(f"{state_home}/syncd") if state_home else f"{_STATE}/syncd")
-    if systemd_version < _RESTART_STEPS:
-        text = re.sub(r"RestartSec=.*\nRestartSteps=.*\nRestartMaxDelaySec=.*\n", "RestartSec=15\n", text)
     return text
 
 
-def settings_for(
-    key_file: str, *, usual_key_file: str, visible: Iterable[str], writable: Iterable[str] = (), sandboxing: bool
-) -> str:
-    """The settings for this configuration and machine; empty if there are none. All paths are absolute.
-
-    `visible` are paths that the service must see: workspace, interpreter. `writable` are those beside its own folders
-    that it writes to, if they are there. `sandboxing`: a unit gets a user namespace.
-    """
-    lines = []
-    if _UNSUPPORTED.search(key_file):
-        lines += ["# systemd cannot load from such a path: the service reads the file itself.", *_NO_KEY_FILE]
-    elif key_file != usual_key_file:
-        lines += [
-            "# sandbox.api_key_file",
-            *_NO_KEY_FILE,
-            f"LoadCredential={CREDENTIAL}:{key_file.replace('%', '%%')}",
-            f"InaccessiblePaths={quoted('-' + key_file)}",
-        ]
-    if sandboxing and any(f"{path}/".startswith(_TEMPORARY) for path in visible):
-        lines += ["# The service needs a path in there.", "PrivateTmp=no"]
-    if words := [quoted(f"-{path}") for path in writable]:
-        lines += ["# sandbox.follow_seconds", f"ReadWritePaths={' '.join(words)}"]
-    if not sandboxing:
-        lines += [
-            "# This machine refuses user namespaces, without which it has no sandboxing.",
-            *(f"{name}=no" for name in _SANDBOXING.findall(shipped("syncd.service"))),
-            "CapabilityBoundingSet=~",
-            "ReadWritePaths=",
-            "InaccessiblePaths=",
-        ]
-    return "\n".join(["", "[Service]", *lines, ""]) if lines else ""
+def switched_off(text: str, names: str) -> str:
+    """The unit with the settings of these names, a regular expression, as comments."""
+    return re.sub(rf"^(?:{names})=", r"# \g<0>", text, flags=re.MULTILINE)
 
 
 def with_digest(text: str, name: str) -> str:
-    """The text after a head with its digest, by which a change shows; an empty one has no head."""
-    if not text:
-        return ""
+    """The text after a head with its digest, by which a change shows."""
     digest = hashlib.sha256(text.encode()).hexdigest()
     return _HEAD.format(version=syncd.__version__, name=name) + f"{_DIGEST_LINE}{digest}\n" + text
 
@@ -170,7 +119,6 @@ _LONGEST_S = 330.0
 # systemd.exec(5): USER, CAPABILITIES, NAMESPACE.
 _NO_SANDBOXING = (217, 218, 226)
 _ELSEWHERE = "have cron, or what starts programs here, run `syncd run`"
-_PROPERTIES = "LoadState,ActiveState,ExecMainStatus,ExecMainStartTimestamp,Environment"
 
 
 class UserService:
@@ -193,9 +141,9 @@ class UserService:
             why = (result.stderr.strip().splitlines() or ["no answer"])[0]
             raise NeedsPerson(
                 f"no systemd user manager answers ({why})",
-                f"log in as this user, not by su or sudo, or run `sudo loginctl enable-linger {user_name()}`",
+                "log in as this user, not by su or sudo, or run `sudo loginctl enable-linger $USER`",
             )
-        self.environ = environment_in(result.stdout)
+        self.environ = dict(line.partition("=")[::2] for line in result.stdout.splitlines())
 
     def become(self, *command: str) -> NoReturn:
         """Run a program of systemd's in the place of this one."""
@@ -222,11 +170,12 @@ class UserService:
         """Run `systemctl --user VERB` on the unit; what comes of it is in its properties."""
         self._run("systemctl", "--user", *verb, "--", self.unit.name)
 
-    def properties(self) -> dict[str, str]:
-        """The unit's properties; a time is "@" and seconds since 1970."""
-        query = ("--timestamp=unix", "-p", _PROPERTIES, "--", self.unit.name)
-        result = self._run("systemctl", "--user", "show", *query)
-        return dict(line.partition("=")[::2] for line in result.stdout.splitlines())
+    def state(self) -> tuple[str, str]:
+        """The state of the unit, and the exit status of its last process."""
+        query = ("-p", "ActiveState,ExecMainStatus", "--", self.unit.name)
+        lines = self._run("systemctl", "--user", "show", *query).stdout.splitlines()
+        shown = dict(line.partition("=")[::2] for line in lines)
+        return shown.get("ActiveState", ""), shown.get("ExecMainStatus", "")
 
     def supports_sandboxing(self) -> bool:
         """True if a unit gets the user namespace that its sandbox needs: tried with a unit that does nothing."""
@@ -255,28 +204,3 @@ class UserService:
             return subprocess.CompletedProcess(command, 127, "", f"{command[0]} is not on this machine")
         except subprocess.TimeoutExpired:
             raise TryLater(f"{' '.join(command[:3])} takes longer than {_LONGEST_S:.0f} s", "try again") from None
-
-
-def user_name() -> str:
-    """The name of this process's user, or its number if it has no name."""
-    with suppress(KeyError):
-        return pwd.getpwuid(os.getuid()).pw_name
-    return str(os.getuid())
-
-
-def environment_in(text: str) -> dict[str, str]:
-    """The variables that `systemctl show-environment` printed, quoted like $'…' of a shell where needed."""
-    found = {}
-    for line in text.splitlines():
-        name, _, value = line.partition("=")
-        if value.startswith("$'") and value.endswith("'"):
-            value = re.sub(r"\\(.)", lambda escape: {"n": "\n", "t": "\t"}.get(escape[1], escape[1]), value[2:-1])
-        found[name] = value
-    return found
-
-
-def started_at(properties: Mapping[str, str]) -> int:
-    """The start of its process, in seconds since 1970; 0: never started."""
-    with suppress(ValueError):
-        return int(properties.get("ExecMainStartTimestamp", "").removeprefix("@"))
-    return 0

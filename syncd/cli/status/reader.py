@@ -101,7 +101,7 @@ class StatusReader:
 
         with suppress(ConfigError):
             unit = unit_of(self._path, folder)
-            return unit.stem if unit.is_installed else None
+            return unit.stem if os.path.lexists(unit.path) else None
         return None
 
     def _answer(self, status: Status) -> tuple[bool | None, Status | None]:
