@@ -59,9 +59,11 @@ def test_the_workspace_of_the_directory_decides(folder: Path, environ: Mapping[s
     (real / "two/deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "two")
     two, three = _add(folder, "two", tmp_path / "link", "[nonsense]\n"), _add(folder, "three", Path("../../three"))
-    found = {place: find_config(str(real / place), environ).file for place in ("two", "two/deep", "three", "one", "")}
+    found = {
+        place: find_config(str(real / place), environ).file for place in ("two", "two/deep", "two-not", "three", "")
+    }
     default = str(folder / "config.toml")
-    assert found == {"two": str(two), "two/deep": str(two), "three": str(three), "one": default, "": default}
+    assert found == {"two": str(two), "two/deep": str(two), "two-not": default, "three": str(three), "": default}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ import pytest
 from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
 from syncd.core.waiter import Interrupt, Waiter
-from syncd.daemon.control import Client
 from syncd.daemon.signals import Signals
 from syncd.report.logs import LogFormat, keep_out_of_logs, sandbox_in_logs, set_up_logs
 
@@ -104,18 +103,6 @@ def test_lines_about_one_of_several_sandboxes() -> None:
         logging.getLogger("syncd").warning("changed there: `syncd diff` shows it")
     sandbox_in_logs.reset(before)
     assert stderr.getvalue().endswith(" blue: changed there: `syncd diff --sandbox blue` shows it\n")
-
-
-@contextmanager
-def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
-    """Return clients as the daemon has them, and the far ends of their connections."""
-    pairs = [socket.socketpair() for _ in range(count)]
-    try:
-        yield [Client(near) for near, _ in pairs], [far for _, far in pairs]
-    finally:
-        for near, far in pairs:
-            near.close()
-            far.close()
 
 
 def test_a_foreign_journal_is_none(tmp_path: Path) -> None:

@@ -48,18 +48,3 @@ def test_a_push_that_sent_nothing() -> None:
     assert summary({**unchanged, "held": []}) == "nothing to do: the sandbox holds all 3 files"
     held = summary({**unchanged, "held": ["a"]})
     assert held == "nothing was sent: the sandbox holds all but what is held"
-
-
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        (None, "45 files, 9 bytes"),
-        ({"added": 0, "changed": 0, "removed": 0}, "45 files, 9 bytes"),
-        ({"added": 6, "changed": 0, "removed": 0}, "6 new, 9 bytes, 45 in all"),
-        ({"added": 1, "changed": 2, "removed": 3000}, "1 new, 2 changed, 3,000 removed, 9 bytes, 45 in all"),
-    ],
-)
-def test_a_push_that_sent_something(change: dict[str, int] | None, what: str) -> None:
-    """What is new comes first; a first sync, and one by force, count all."""
-    sync = {"files": 45, "archive_bytes": 9, "seconds": 0.5}
-    assert summary({"sync": sync, "change": change}) == f"synced {what}, in 0.50 s"
