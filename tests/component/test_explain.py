@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -100,32 +98,6 @@ def test_what_is_below_a_link(work: Path) -> None:
         link = path.split("/")[0]
         answer = Explanation(included=False, at=path, note=f"as {link} above it is a link")
         assert explain(str(work), SELECTION, path) == answer
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="git, whose work tree it is, is not installed")
-def test_a_linked_work_tree_has_its_repositorys_excludes(tmp_path: Path) -> None:
-    """Its `.git` is a file that names a folder, which names the common folder with `info/exclude`."""
-
-    def git(*words: str) -> None:
-        quiet = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
-        person = ("-c", "user.name=x", "-c", "user.email=x@y")
-        subprocess.run(["git", *person, *words], cwd=tmp_path, env=quiet, check=True, capture_output=True)
-
-    git("init", "main")
-    git("-C", "main", "commit", "--allow-empty", "-m", "first")
-    git("-C", "main", "worktree", "add", "../linked")
-    exclude = tmp_path / "main/.git/info/exclude"
-    exclude.write_text("# mine\nexcluded\n")
-    linked = tmp_path / "linked"
-    for name in ("excluded", "kept"):
-        (linked / name).write_text("")
-    assert set(Scanner(str(linked), SELECTION).scan().manifest) == {"kept"}
-    answer = explain(str(linked), SELECTION, "excluded")
-    assert answer.rule is not None
-    assert (answer.rule.source, answer.rule.line) == (str(exclude), 2)
-    for pointer in ("gitdir: /nowhere\n", "gitdir:", "nonsense", ""):
-        (linked / ".git").write_text(pointer)
-        assert set(Scanner(str(linked), SELECTION).scan().manifest) == {"kept", "excluded"}
 
 
 def test_own_files_are_found_anew(tmp_path: Path) -> None:

@@ -204,6 +204,9 @@ SINGLE: list[tuple[bytes, str]] = [
     (b"*\\.a\n*[.]b\n\\*.c\n*.d*\n", "x.a x.b *.c x.c x.d x.dd"),
     (b"*a*a*a*a*a*a*a*a*b\n", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac aaaaaaaaaaaab"),
     (b"*.[oa]\n*.so.*\nlib*.a\n", "x.o x.a x.so x.so.1 libx.a lib.a"),
+    (b"[[:digit:]-z]a\n[x[:digit:]y]b\n[[:]:]]c\n[[:digit:]d\n", "5a -a za aa xb 5b db [:]c ::]c [c 5d dd"),
+    (b"a/x**\\/b\na/?/**\\/b\n", "a/x1/b a/x/y/b a/xb a/y/b a/b"),
+    (b"a\\\\ \nb\\\\\\  \n", "a\\ a b\\ b"),
     (b"a/*/c\na/b/**/d/*.e\n", "a/c a/b/c a/b/c/c a/b/d/x.e a/b/q/d/y.e a/b/q/d/z/y.e"),
 ]
 

@@ -186,15 +186,6 @@ def test_a_workspace_that_a_file_deep_above_ignores(tmp_path: Path) -> None:
     assert sent(tmp_path / "a/b/c") == {"x", "y.log"}
 
 
-def test_rules_above_do_not_apply_inside_git(tmp_path: Path) -> None:
-    """With `include_git` only .syncdignore applies in a `.git`, as in one at the top."""
-    make_repository(tmp_path)
-    (tmp_path / ".gitignore").write_text("HEAD\n")
-    (tmp_path / "app/.git/logs").mkdir(parents=True)
-    (tmp_path / "app/.git/logs/HEAD").write_text("")
-    assert ".git/logs/HEAD" in sent(tmp_path / "app", Selection(include_git=True))
-
-
 def found(workspace: Path) -> Repository | None:
     return repository_around(str(workspace))
 

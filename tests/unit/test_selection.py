@@ -14,7 +14,6 @@ from syncd.selection.selection import (
     Rule,
     Scope,
     Selection,
-    expand_folders,
     pattern_list,
 )
 
@@ -236,13 +235,6 @@ def test_allowed_secrets_have_their_own_case() -> None:
     assert not decide("certs/k.pem", selection=asked).included
 
 
-def test_an_exception_to_the_secrets_can_still_be_ignored() -> None:
-    """`.env.example` is not a secret; the other rules decide about it."""
-    assert decide(".env.example") == Decision(included=True, rule=None)
-    decision = decide(".env.example", {".gitignore": b".env*\n"})
-    assert decision == Decision(included=False, rule=Rule(".gitignore", 1, ".env*"))
-
-
 def test_an_exception_to_the_secrets_is_judged_where_it_is_and_as_what_it_is() -> None:
     """The other rules decide as about any path: by its folder, and by whether it is one itself."""
     asked = Selection(allow_secrets=("id_rsa",))
@@ -297,11 +289,6 @@ def test_own_files(name: str, repository: str) -> None:
     assert not Selection().root(OuterRules(own_paths=("key",))).decide("node_modules", is_dir=True).included
     assert root.decide(name, is_dir=False).included
     assert not root.enter(".git").decide("key", is_dir=False).included
-
-
-def test_patterns_for_paths() -> None:
-    """Each has one for all that is below a folder of its name."""
-    assert expand_folders(["certs/", "/a/b.pem"]) == ("certs/", "**/certs/**", "/a/b.pem", "/a/b.pem/**")
 
 
 def test_scopes_are_immutable() -> None:
@@ -437,28 +424,6 @@ HINDERED = "can match nothing: a bracket, a backslash at its end or an empty fol
 def test_the_reason_why_a_pattern_cannot_match(pattern: str, reason: str | None) -> None:
     """Git ignores it silently; in the configuration it is an error."""
     assert bad_pattern(pattern) == reason
-
-
-@pytest.mark.parametrize(
-    ("pattern", "left_out", "included"),
-    [
-        ("*a.x", "ba.x", "b.x"),
-        ("*.tar.gz", "a.tar.gz", "a.gz"),
-        ("*.gz", "a.tar.gz", "a.tar"),
-        ("*", "a", None),
-    ],
-)
-def test_extensions(pattern: str, left_out: str, included: str | None) -> None:
-    """Only what is a star and one extension is looked up as such."""
-    scope = DEFAULT.root().with_files({".gitignore": f"{pattern}\n".encode()})
-    assert not scope.decide(left_out, is_dir=False).included
-    assert included is None or scope.decide(included, is_dir=False).included
-
-
-def test_a_span_goes_through_a_folder_with_a_line_break() -> None:
-    """A name may hold any byte but two."""
-    root = DEFAULT.root().with_files({".gitignore": b"a/**/b\n"})
-    assert not root.enter("a").enter("x\ny").decide("b", is_dir=False).included
 
 
 def test_a_pattern_of_many_stars_is_quick() -> None:
