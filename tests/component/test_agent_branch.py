@@ -395,19 +395,6 @@ def test_a_file_that_changes_meanwhile(git: Git, top: Path, second: bytes, monke
     assert added_to(before, top) == []
 
 
-def test_nothing_new(git: Git, top: Path) -> None:
-    """Where the agent did nothing there is no branch, also if HEAD differs from what was sent, or has no commit."""
-    before = still(top)
-    same = {path: content for path, content in sent_from(top).items() if path == "a.txt"}
-    for changes, sent in (
-        ({}, sent_from(top)),
-        ({}, {**sent_from(top), "new": file_of(b"new")}),
-        (same, sent_from(top)),
-    ):
-        assert made(git, top, changes, sent=sent).commits == ()
-    assert added_to(before, top) == []
-
-
 def test_objects_that_are_missing(git: Git, top: Path) -> None:
     """Git's reason is one line, and there is no branch."""
     tree = plain_git(top, "rev-parse", "HEAD:dir").decode().strip()
@@ -417,12 +404,6 @@ def test_objects_that_are_missing(git: Git, top: Path) -> None:
         made(git, top, changed({"new": b"agent\n"}))
     assert "\n" not in str(failure.value)
     assert added_to(before, top) == []
-
-
-def test_a_workspace_in_no_repository(git: Git, tmp_path: Path) -> None:
-    """Without a repository there is no branch; the line says so."""
-    with pytest.raises(NeedsPerson, match="is in no git repository"):
-        made(git, tmp_path, changed({"x": b"x"}))
 
 
 def test_missing_objects_are_not_fetched(git: Git, top: Path, tmp_path: Path) -> None:

@@ -107,52 +107,6 @@ def applied_by_git(folder: Path, patch: bytes) -> dict[str, tuple[str, bytes]]:
     return files_in(folder)
 
 
-def several() -> tuple[dict[str, SeenEntry], dict[str, SeenEntry]]:
-    """Text changes of each kind."""
-    before: dict[str, SeenEntry] = {
-        "kept.txt": file_of(text("kept")),
-        "edited.txt": file_of(text("line")),
-        "deleted.txt": file_of(text("gone")),
-        "renamed.txt": file_of(text("moved")),
-        "mode.sh": file_of(text("mode")),
-        "both.sh": file_of(text("both"), executable=True),
-        "emptied.txt": file_of(b"one\n"),
-        "filled.txt": file_of(b""),
-        "empty-gone.txt": file_of(b""),
-        "newline-lost.txt": file_of(b"one\ntwo\n"),
-        "newline-added.txt": file_of(b"one\ntwo"),
-        "crlf.txt": file_of(b"one\r\ntwo\r\nthree\r\n"),
-        "to-crlf.txt": file_of(b"one\ntwo\n"),
-        "becomes-folder": file_of(b"a file\n"),
-        "becomes-file/inner.txt": file_of(b"inner\n"),
-    }
-    after: dict[str, SeenEntry] = {
-        "kept.txt": file_of(text("kept")),
-        "edited.txt": file_of(text("line").replace(b"line 7\n", b"line seven\n").replace(b"line 29\n", b"end")),
-        "moved/renamed.txt": file_of(text("moved")),
-        "mode.sh": file_of(text("mode"), executable=True),
-        "both.sh": file_of(text("both", 31)),
-        "emptied.txt": file_of(b""),
-        "filled.txt": file_of(b"one\n"),
-        "empty-new.txt": file_of(b""),
-        "new/deep/er.txt": file_of(b"new\n"),
-        "new.sh": file_of(b"#!/bin/sh\n", executable=True),
-        "newline-lost.txt": file_of(b"one\ntwo"),
-        "newline-added.txt": file_of(b"one\ntwo\n"),
-        "crlf.txt": file_of(b"one\r\nTWO\r\nthree\r\n"),
-        "to-crlf.txt": file_of(b"one\r\ntwo\r\n"),
-        "becomes-folder/inner.txt": file_of(b"inner\n"),
-        "becomes-file": file_of(b"a file\n"),
-    }
-    return before, after
-
-
-def test_git_applies_each_kind_of_text_change(git: Git, tmp_path: Path) -> None:
-    """New, edited, deleted, moved, mode, empty, without a last newline, other line ends, a folder for a file."""
-    before, after = several()
-    assert applied_by_git(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
-
-
 def test_git_applies_names_with_any_bytes(git: Git, tmp_path: Path) -> None:
     """Names with quotes, newlines, other encodings, or those that look like options or patterns."""
     before = {name: file_of(text("was")) for name in ODD}
@@ -266,11 +220,3 @@ def test_random_changes(git: Git, chance: random.Random, tmp_path: Path) -> None
         patch = patch_of(git, before, after)
         folder = written(tmp_path / str(number), before)
         assert (applied_by_git(folder, patch) if patch else files_in(folder)) == expected(after), (before, after)
-
-
-def test_no_change_is_no_patch(git: Git, tmp_path: Path) -> None:
-    """Without a change, and for a path that is the same on both sides, nothing is written."""
-    same: dict[str, SeenEntry] = {"small": file_of(b"same"), "large": file_of(b"x" * 2000)}
-    assert patch_of(git, {}, {}) == b""
-    assert patch_of(git, same, same, scratch=str(tmp_path)) == b""
-    assert os.listdir(tmp_path) == []

@@ -95,15 +95,3 @@ def test_a_records_length_includes_itself() -> None:
     for length in [*range(101, 1100), 9_970, 9_985, 9_999, 10_001]:
         path = "y" * length
         assert read_back(path, entry_of(Kind.FILE)).name == path
-
-
-@pytest.mark.parametrize("size_bytes", [0, 1, 511, 512, 513, 10_240, 99_999])
-def test_padding_and_trailer(size_bytes: int) -> None:
-    """Content fills whole blocks, and an archive whole records with two empty blocks at its end."""
-    padded = size_bytes + len(archive_format.padding(size_bytes))
-    assert padded % archive_format.BLOCK == 0
-    assert padded - size_bytes < archive_format.BLOCK
-    end = archive_format.trailer(padded)
-    assert len(end) >= 2 * archive_format.BLOCK
-    assert (padded + len(end)) % archive_format.RECORD == 0
-    assert not any(end)

@@ -28,7 +28,6 @@ from syncd.model.manifest import (
     entry_changes,
     forget_stamps,
     in_archive_order,
-    sharing,
     without_digest,
     without_stamps,
 )
@@ -113,17 +112,6 @@ def test_two_entries_that_are_the_same(one: Entry, other: Entry, bits: int, *, e
     assert (same(one, other, bits), same(other, one, bits)) == (expected, expected)
 
 
-def test_equal_directories_are_shared() -> None:
-    """A manifest that was read from the disk takes no memory of its own where it is as another one."""
-    like = Manifest({"a": FOLDER, "a/b": FOLDER, "a/b/f": FILE, "c": FOLDER, "c/f": FILE})
-    read_again = Manifest(dict(like.items()))
-    read_again["c/f"] = replace(FILE, mode=0o755)
-    found = sharing(read_again, like)
-    assert found == read_again
-    assert found.top.find("a") is like.top.find("a")
-    assert found.top.find("c") is not like.top.find("c")
-
-
 # "a-" is between "a" and "a/" as a plain text; é is before "\udc80" by its character, and after it by its bytes.
 NAMES = ["a", "a/b", "a/b/f", "a/l", "a-", "é", "\udc80"]
 TREE = Manifest({name: FOLDER if name in ("a", "a/b") else LINK if name == "a/l" else FILE for name in NAMES})
@@ -145,21 +133,6 @@ def test_paths_in_the_archives_order() -> None:
         paths[7]
     assert directories_above(["a/b/f", "a/b/g", "x/y", "z"]) == {"a", "a/b", "x"}
     assert [path for path, _ in TREE.top.directories()] == ["", "a", "a/b"]
-
-
-def test_the_stored_form() -> None:
-    """The names, then the links' targets, which need not be UTF-8; what was stored is read as it was."""
-    entries = Entries({"l": replace(LINK, target="\udcff"), "b": FILE, "d": FOLDER})
-    assert entries.texts == b"b\0d\0l\0\xff"
-    assert entries.encoded == Entries({"b": FILE, "d": FOLDER, "l": LINK}).encoded
-    again = Entries.stored(entries.texts, entries.encoded)
-    assert again.equals(entries)
-    assert (again.count, again.files, again.content_bytes) == (3, 2, 5) == (entries.count, entries.files, 5)
-    assert again.decoded() == entries.decoded() == {"b": FILE, "d": FOLDER, "l": replace(LINK, target="\udcff")}
-    assert Entries.stored(b"l", entries.encoded[:1].replace(b"\x93", b"\x90")).decoded() == {}
-    two = Entries({"k": LINK, "l": LINK}).encoded
-    assert Entries.stored(b"k\0l\0t", two).decoded() == {"k": replace(LINK, target="t"), "l": replace(LINK, target="")}
-    assert (again.first_names(2), again.first_names(9)) == (["b", "d"], ["b", "d", "l"])
 
 
 def test_a_part_of_a_manifest() -> None:

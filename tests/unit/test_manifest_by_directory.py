@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import syncd.model.manifest
-from syncd.model.directory import Entries, read
 from syncd.model.entry import Entry, Kind, content_bytes, count_files
 from syncd.model.manifest import (
     Manifest,
@@ -108,11 +107,3 @@ def test_a_deep_tree() -> None:
     changed = manifest | {deep: replace(FOLDER, mode=0o700)}
     assert list(manifest) == paths
     assert list(replaced_entries(manifest, changed)) == [deep]
-
-
-def test_equal_directories_are_read_each_by_itself() -> None:
-    """A look-up compares none: with 10,000 entries, 10,000 look-ups would compare 9 GB."""
-    one, other = (Entries({"a": FOLDER}) for _ in range(2))
-    assert one.equals(other)
-    assert one != other
-    assert read(one) is read(one) is not read(other)

@@ -9,7 +9,6 @@ from syncd.remote.failure import (
     LONGEST_RETRY_AFTER_S,
     FailureAction,
     failures_in_row,
-    gives_up,
     retry_after_s,
 )
 
@@ -67,11 +66,3 @@ def test_a_date_without_a_zone_is_utc() -> None:
 def test_a_new_url_is_asked_for_at_once(action: FailureAction, fresh_urls: int, expected: int) -> None:
     """But for one that the bucket refuses again and again."""
     assert failures_in_row(action, fresh_urls, 3) == expected
-
-
-@pytest.mark.parametrize(
-    ("wait_s", "now_s", "expected"), [(10.0, 390.0, False), (10.1, 390.0, True), (0.0, 900.0, False)]
-)
-def test_the_end_of_retries(wait_s: float, now_s: float, *, expected: bool) -> None:
-    """They end before a wait that goes beyond the limit; an attempt at once is always made."""
-    assert gives_up(wait_s, 100.0, now_s, 300.0) is expected

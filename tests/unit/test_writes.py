@@ -9,12 +9,9 @@ from syncd.merge.writes import (
     JournalPhase,
     PathChange,
     WriteDecision,
-    ancestors,
-    by_depth,
     check_plan,
     decide_undo,
     decide_write,
-    is_closed,
 )
 from syncd.model.entry import ABSENT, Entry, Kind, Stamp
 
@@ -74,11 +71,6 @@ def test_as_planned(now: Entry, before: Entry, same: bool) -> None:
 def test_what_is_as_it_is_to_become(before: Entry, after: Entry, decision: WriteDecision) -> None:
     """Nothing, and a directory with its mode; a file's content is not known from what is seen."""
     assert decide_write(PathChange("a", before, after), before) is decision
-
-
-def test_the_directories_above() -> None:
-    """The top one comes first, and the workspace is none."""
-    assert [[*ancestors(path)] for path in ("a", "a/b", "a/b/c/dd")] == [[], ["a"], ["a", "a/b", "a/b/c"]]
 
 
 @pytest.mark.parametrize(
@@ -153,23 +145,3 @@ def test_a_plan_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(ValueError, match="stamp"):
         check_plan([PathChange("a", Entry(Kind.FILE), ABSENT)])
     check_plan([PathChange("a", FILE, DIRECTORY), PathChange("a/b", ABSENT, new), PathChange("a/c", FILE, ABSENT)])
-
-
-@pytest.mark.parametrize(
-    ("kind", "mode", "expected"),
-    [
-        (Kind.DIRECTORY, 0o755, False),
-        (Kind.DIRECTORY, 0o700, False),
-        (Kind.DIRECTORY, 0o555, True),
-        (Kind.DIRECTORY, 0o677, True),
-        (Kind.FILE, 0o444, False),
-    ],
-)
-def test_a_directory_that_its_owner_closed(kind: Kind, mode: int, *, expected: bool) -> None:
-    """It is opened while something in it is changed."""
-    assert is_closed(Entry(kind, mode)) is expected
-
-
-def test_the_order_of_depth() -> None:
-    """A directory is before what is in it, and next to it."""
-    assert sorted(["a b", "a/b", "a-b/c", "a", "a/b/c"], key=by_depth) == ["a", "a/b", "a/b/c", "a b", "a-b/c"]
