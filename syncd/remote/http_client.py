@@ -2,10 +2,8 @@
 
 httpx shows URLs in its log lines, in the text of some errors and in `request.url`; a signed URL is a secret. So nothing
 of httpx leaves this module: an exchange returns a `Response` or raises `NoResponse`, whose text is syncd's own. And
-only this module and `remote.network` know httpx, and httpcore below it. A successor has to bring: a stream with
-a transport, four time-outs and an iterable body; a pool that takes a TLS context, a proxy, and a network backend, so
-that a wait can be cut short; the head sent by one call before the body, and reads after a failed write, so that a
-request is not sent twice; a list of its errors (`_FAILURES`) and of its loggers (`report.logs`).
+only this module and `remote.network` know httpx, and httpcore below it; `docs/architecture.md` says what a successor
+has to bring.
 """
 
 from __future__ import annotations
@@ -107,24 +105,21 @@ _FAILURES = (
 )
 
 
-_Pools = dict[tuple[str, str | None], httpcore.ConnectionPool]
-
-
 class _Transport(httpx.BaseTransport):
-    """Sends httpx's requests over pools of httpcore's: one for each scheme and proxy, made when it is needed."""
+    """Sends httpx's requests over a pool of httpcore's for each origin, made when it is needed."""
 
     def __init__(self, network: Network) -> None:
-        self.pools: _Pools = {}
+        self.pools: dict[tuple[str, bytes], httpcore.ConnectionPool] = {}
         self._network = network
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        key = url.scheme, _proxy_address(url)
-        pool = self.pools.get(key)
+        origin = url.scheme, url.netloc
+        pool = self.pools.get(origin)
         if pool is None:
-            pool = self.pools[key] = httpcore.ConnectionPool(
+            pool = self.pools[origin] = httpcore.ConnectionPool(
                 ssl_context=_tls_context() if url.scheme == "https" else None,
-                proxy=None if key[1] is None else _proxy(key[1]),
+                proxy=_proxy_for(url),
                 network_backend=self._network,
             )
         answer = pool.handle_request(
@@ -165,7 +160,8 @@ class HttpClient:
         self.requests = 0
         self._network = Network(waiter)
         self._transport = _Transport(self._network)
-        self._is_used = False  # by an exchange under way
+        self._is_used = False  # by an exchange under way, after which `_dropped` is closed
+        self._dropped: list[httpcore.ConnectionPool] = []
         self._client = httpx.Client(
             transport=self._transport,
             trust_env=False,
@@ -214,7 +210,7 @@ class HttpClient:
         one_read_s = read_s if content is None else read_s + DRAIN_S
         timeout = httpx.Timeout(connect=CONNECT_S, read=one_read_s, write=WRITE_S, pool=CONNECT_S)
         with ExitStack() as opened:
-            opened.callback(self._end_use, self._transport.pools)
+            opened.callback(self._end_use)
             self._is_used = True
             for is_again in (False, True):
                 self.requests += 1
@@ -238,11 +234,6 @@ class HttpClient:
                 raise NoResponse("the answer came before the whole request was sent")
             yield response
 
-    def _end_use(self, pools: _Pools) -> None:
-        self._is_used = False
-        if self._transport.pools is not pools:  # they were dropped meanwhile
-            _close(pools)
-
     def _answer(self, response: httpx.Response) -> Response:
         body = bytearray()
         for piece in _blocks(response):
@@ -262,14 +253,15 @@ class HttpClient:
 
     def drop(self) -> None:
         """Close all connections, one in use after its exchange: after a suspend they look alive and are dead."""
-        pools, self._transport.pools = self._transport.pools, {}
+        self._dropped += self._transport.pools.values()
+        self._transport.pools.clear()
         if not self._is_used:
-            _close(pools)
+            self._end_use()
 
-
-def _close(pools: _Pools) -> None:
-    for pool in pools.values():
-        pool.close()
+    def _end_use(self) -> None:
+        self._is_used = False
+        while self._dropped:
+            self._dropped.pop().close()
 
 
 class _RequestBody:
@@ -287,23 +279,17 @@ class _RequestBody:
             raise
 
 
-def _proxy_address(url: httpx.URL) -> str | None:
-    """Return the address of the proxy that the environment names for a URL, if any."""
+def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
+    """Return the proxy that the environment names for a URL, if any. Raises `ValueError` for one of another kind."""
     proxies = getproxies()
     address = proxies.get(url.scheme) or proxies.get("all")
     # A proxy for plain http would see the key; this machine itself is never reached through one.
-    if is_loopback(url.host) or proxy_bypass(url.host) or proxy_bypass(url.netloc.decode()):
+    if not address or is_loopback(url.host) or proxy_bypass(url.host) or proxy_bypass(url.netloc.decode()):
         return None
-    return address or None
-
-
-def _proxy(address: str) -> httpcore.Proxy:
-    """Return the proxy at an address. Raises `ValueError`."""
     scheme, user, place = proxy_parts(address)
     if scheme not in ("http", "socks5", "socks5h"):  # https: TLS through TLS, which no socket of Python's does
-        raise ValueError(
-            f"the proxy of the environment is reached by {scheme}, which syncd does not do: name it by http"
-        )
+        what = f"the proxy of the environment is reached by {scheme}, which syncd does not do"
+        raise ValueError(f"{what}: name it by http")
     name, _, password = user.partition(":")
     auth = (unquote(name).encode(), unquote(password).encode()) if user else None
     return httpcore.Proxy(f"{scheme}://{place}", auth=auth)

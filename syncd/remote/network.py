@@ -8,14 +8,12 @@ An `Exchange` knows what httpcore does not, by `_STEPS` and by what tcp(7) count
 
 - A server may close a kept connection in the same instant as the next request is sent over it. Then not one byte of the
   request is acknowledged: in all likelihood none was read, and it may be sent again at once (RFC 9112, 9.3.1).
-- A server may refuse a request in the middle of its body, and read no further. Its answer is read while the body is
-  sent; the rest is not sent, and an answer that accepts it is not believed.
+- A server may refuse a request in the middle of its body, and read no further: its answer is read, the rest not sent.
 - An answer for which nothing was read since the request was sent came with the one before: it is no answer to this one.
-- A time-out for each read never ends an answer that comes one byte a minute; and it begins when the kernel has taken
-  the request, which a slow uplink may go on sending for minutes. So the answer has a deadline, from the request's end,
-  which moves for as long as more of the request leaves this machine.
-- The kernel would go on for minutes with what it holds of a request that was given up: an upload would be complete in
-  the end, and might replace a newer one just before that is initialized. So such a connection is reset.
+- A time-out of each read never ends an answer that comes one byte a minute, and begins when the kernel has taken the
+  request, which a slow uplink sends for minutes. So the answer has a deadline, which moves while more of that leaves.
+- The kernel would go on for minutes with what it holds of an upload that was given up, which might then replace a newer
+  one just before that is initialized. So such a connection is reset.
 """
 
 from __future__ import annotations
@@ -51,24 +49,13 @@ _READ_BYTES = 64 << 10
 # Of `struct tcp_info` (linux/tcp.h): tcpi_bytes_acked, a number of 64 bits.
 _ACKED = struct.Struct("Q")
 _ACKED_AT = 120
-# TCP keepalive shows a dead connection before it is used (tcp(7)), and has the routers between keep its state. Half a
-# minute is within the shortest time after which they drop it.
-_KEEPALIVE_IDLE_S = 30
-_KEEPALIVE_INTERVAL_S = 5
-_KEEPALIVE_PROBES = 3
+# Of each connection (tcp(7)). TCP keepalive, which wakes up no process, shows a dead one before it is used, and has the
+# routers between keep its state: half a minute, in seconds, is within the shortest time after which they drop it.
+_OPTIONS = {socket.TCP_NODELAY: 1, socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 # These waits are for the kernel, which no test's clock can hurry.
 _CLOCK = SystemClock()
 
 Result = TypeVar("Result")
-
-
-def enable_keepalive(connection: socket.socket) -> None:
-    """Have the kernel check that the peer is alive, which wakes up no process."""
-    with contextlib.suppress(OSError):  # it has just ended
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
 
 
 def acked_bytes(connection: socket.socket) -> int | None:
@@ -218,8 +205,9 @@ class Network(httpcore.NetworkBackend):
         ends_s = _ends_s(timeout)
         with _translated(httpcore.ConnectTimeout, httpcore.ConnectError):
             connection = self._connect(_interleaved(self._addresses(host, port, ends_s)), ends_s)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            enable_keepalive(connection)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _OPTIONS.items():
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)
         return _Stream(connection, self)
 
     def _connect(self, addresses: list[Any], ends_s: float) -> socket.socket:
@@ -257,10 +245,8 @@ class Network(httpcore.NetworkBackend):
         `getaddrinfo` knows no time-out and no signal interrupts it, and without an answer from any name server it takes
         20 seconds and more: so a thread of its own looks up the name.
         """
-        try:
-            return _look_up(host, port, socket.AI_NUMERICHOST)
-        except OSError:
-            pass  # it is a name
+        with contextlib.suppress(OSError):
+            return _look_up(host, port, socket.AI_NUMERICHOST)  # else it is a name
         found: list[Any] = []
         done, finished = socket.socketpair()
 
