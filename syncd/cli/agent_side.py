@@ -394,7 +394,8 @@ def writer_of(config: Config, db: StateDb) -> WorkspaceWriter:
     def taking_back(taken: Sequence[TakenPath]) -> None:
         record_back(written_config(config, db), db, taken)
 
-    return WorkspaceWriter(config.workspace.path, db, taking_back, config.sandbox_name, sandbox_id(config))
+    source = {"sandbox": config.sandbox_name, "sandbox_id": sandbox_id(config)}
+    return WorkspaceWriter(config.workspace.path, db, CLOCK, taking_back, **source)
 
 
 def path_rules(config: Config) -> PathRules:

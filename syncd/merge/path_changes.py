@@ -70,24 +70,26 @@ def look(cursor: safe_open.DirCursor, path: str) -> Entry:
     return _local_entry(status, target)
 
 
-def look_with_digest(cursor: safe_open.DirCursor, path: str) -> Entry:
-    """Return what is at a path, with a file's digest; ABSENT also for what is behind a link or a file.
-
-    A file that changes while it is read counts as something else. Raises `OSError`.
-    """
+def look_on_the_way(cursor: safe_open.DirCursor, path: str) -> Entry:
+    """Return what `look_with_digest` does, but ABSENT for what is behind a link or a file. Raises `OSError`."""
     try:
         cursor.parent_of(path)
     except OSError as failure:
         if failure.errno in _NO_WAY:
             return ABSENT
         raise
+    return look_with_digest(cursor, path)
+
+
+def look_with_digest(cursor: safe_open.DirCursor, path: str) -> Entry:
+    """Return what `look` does, with a file's digest; one that changes while it is read is OTHER. Raises `OSError`."""
     entry = look(cursor, path)
     if entry.kind is not Kind.FILE:
         return entry
     parent, name = cursor.parent_of(path)
     descriptor, status = safe_open.open_file(name, parent)
     try:
-        digest = digest_of(descriptor)
+        digest = _digest_of(descriptor)
         after = os.fstat(descriptor)
     finally:
         os.close(descriptor)
@@ -167,8 +169,6 @@ def needed_changes(
                 if change.after.is_directory and not now.is_directory:
                     created.add(path)
                     modes[path] = change.after.mode & ALL_BITS
-            if now.kind is Kind.FILE:
-                now = replace(now, digest=change.before.digest)
             found.append(replace(change, before=now))
     return found
 
@@ -177,24 +177,19 @@ _Action = Callable[[safe_open.DirCursor, PathChange], bool | None]
 
 
 class PathChanges:
-    """The changes of one write or undo. `fill` writes a file's content, and returns its digest.
-
-    `at` is told which path is being changed, for a message.
-    """
+    """The changes of one write or undo. `at` is told which path is being changed, for a message."""
 
     def __init__(
         self,
         workspace: str,
         token: str,
         changes: Iterable[PathChange],
-        fill: Callable[[PathChange, int], bytes],
         at: Place,
     ) -> None:
         self.left: set[str] = set()
         self._workspace = workspace
         self._token = token
         self._changes = sorted(changes, key=lambda change: by_depth(change.path))
-        self._fill = fill
         self._at = at
         self._drafts: dict[str, str] = {}
         self._touched: set[str] = set()
@@ -289,7 +284,7 @@ class PathChanges:
             return change
         descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
         unflushed.append(descriptor)
-        digest = self._fill(change, descriptor)
+        digest = _copy(change.content, descriptor)
         if entry.digest not in (b"", digest):
             self.left.add(change.path)  # the kept bytes are damaged: what is there now is better
             return change
@@ -439,38 +434,28 @@ def _rename_to_new(draft_folder: int, draft: str, parent: int, name: str) -> boo
     return False
 
 
-# -- copies
+# -- contents
 
 
-def copy_range(source: int, start: int, size_bytes: int, target: int) -> bytes:
-    """Copy so many bytes of `source` from `start` to the position of `target`, which is behind them then.
-
-    Returns the SHA-256 of the copied bytes; fewer are copied if the source ends. Raises `OSError`.
-    """
+def _copy(place: str, target: int) -> bytes:
+    """Copy a file to an empty one, and return its SHA-256. Raises `OSError`."""
+    source, _ = safe_open.open_file(place, None)
     digest = hashlib.sha256()
-    done, end = start, start + size_bytes
-    while done < end and (block := os.pread(source, min(_BLOCK_BYTES, end - done), done)):
-        _write_all(target, block)
-        digest.update(block)
-        done += len(block)
+    try:
+        while block := os.read(source, _BLOCK_BYTES):
+            digest.update(block)
+            view = memoryview(block)
+            while view:
+                view = view[os.write(target, view) :]
+    finally:
+        os.close(source)
     return digest.digest()
 
 
-def append(source: int, size_bytes: int, target: int) -> tuple[int, bytes]:
-    """Copy an open file to the position of `target`. Returns where it begins, and its SHA-256. Raises `OSError`."""
-    return os.lseek(target, 0, os.SEEK_CUR), copy_range(source, 0, size_bytes, target)
-
-
-def digest_of(descriptor: int) -> bytes:
+def _digest_of(descriptor: int) -> bytes:
     """Return the SHA-256 of a file that was just opened, of no more bytes than it has now. Raises `OSError`."""
     digest, left = hashlib.sha256(), os.fstat(descriptor).st_size
     while left > 0 and (block := os.read(descriptor, min(_BLOCK_BYTES, left))):
         digest.update(block)
         left -= len(block)
     return digest.digest()
-
-
-def _write_all(descriptor: int, block: bytes) -> None:
-    view = memoryview(block)
-    while view:
-        view = view[os.write(descriptor, view) :]

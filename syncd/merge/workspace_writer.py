@@ -3,7 +3,8 @@
 The order of a write, each line flushed before the next one begins:
 
 1. the journal (a record in the state's database) says that a write is prepared, with the names of its temporary files;
-2. the bytes that will be replaced are kept in the state folder, the new ones are written to temporary files;
+2. the bytes that will be replaced are kept as blobs, which the journal holds, the new ones are written to temporary
+   files;
 3. the journal says that the workspace is being changed, from what to what;
 4. the workspace is changed (`path_changes`);
 5. the journal says that the write is done, and replaces that of the write before; the caller records in the same
@@ -15,8 +16,7 @@ of it, and goes the same way. So both may be killed and run again. Of files, the
 someone changed since is recognized, and left as it is.
 
 In the state's database, `pending` is the record of a write or an undo that has not ended, `journal` that of the last
-write that did. The bytes of the files that it replaced are one after another in `apply/kept-TOKEN` in the state folder:
-one file needs one flush. The token of a write is also in the names of its temporary files.
+write that did. The token of a write is also in the names of its temporary files.
 """
 
 from __future__ import annotations
@@ -33,17 +33,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core import safe_open
+from syncd.core.clock import Clock
 from syncd.core.directories import Lock
-from syncd.core.durable_file import flush_folder
 from syncd.core.errors import Locked, TryLater
 from syncd.core.settings import MAIN
 from syncd.core.text import shown_path
 from syncd.merge.path_changes import (
     PathChanges,
     Place,
-    append,
-    copy_range,
     look,
+    look_on_the_way,
     look_with_digest,
     needed_changes,
     remove_draft,
@@ -62,11 +61,12 @@ from syncd.merge.writes import (
 )
 from syncd.model.entry import Entry, Kind
 from syncd.sandbox.sandbox_state import TakenPath
+from syncd.store.blobs import Blobs
 from syncd.store.state_db import Record, StateDb
 
 _log = logging.getLogger("syncd.state")
 _COST = "what it wrote to the workspace cannot be taken back by `syncd apply --undo`"
-_KEPT = "kept-"
+_HOLDER = b"journal"
 _AGAIN = "run `syncd apply --undo` to put back the rest"
 
 
@@ -96,6 +96,11 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     decided: tuple[str, ...] = ()
     sandbox: str = MAIN
     sandbox_id: str = ""
+
+    @property
+    def kept(self) -> set[bytes]:
+        """The contents that an undo needs, by their digests."""
+        return {each.before.digest for each in self.changes if each.before.kind is Kind.FILE}
 
 
 def next_undone(db: StateDb) -> JournalEntry | None:
@@ -136,12 +141,16 @@ class WorkspaceWriter:
         self,
         workspace: str,
         db: StateDb,
+        clock: Clock,
         before_taking_back: Callable[[Sequence[TakenPath]], None] = lambda _: None,
+        *,
         sandbox: str = MAIN,
         sandbox_id: str = "",
     ) -> None:
         self._workspace = workspace
         self._db = db
+        self._clock = clock
+        self._blobs = Blobs(db)
         self._before_taking_back = before_taking_back
         self._sandbox, self._sandbox_id = sandbox, sandbox_id
         self._done, self._pending = journal_records(db)
@@ -158,7 +167,7 @@ class WorkspaceWriter:
             for path in sorted(paths, key=by_depth):
                 at.path = path
                 try:
-                    found[path] = look_with_digest(cursor, path)
+                    found[path] = look_on_the_way(cursor, path)
                 except PermissionError:
                     found[path] = Entry(Kind.UNREAD)
         return found
@@ -186,7 +195,8 @@ class WorkspaceWriter:
             self._take_back_killed()
             left: set[str] = set()
             with _reported("cannot be read", "nothing was changed; let syncd read it") as at, self._cursor() as cursor:
-                changes = needed_changes(cursor, plan, partial(look, cursor), decide_write, left=left, at=at)
+                sees = partial(look_with_digest, cursor)
+                changes = needed_changes(cursor, plan, sees, decide_write, left=left, at=at)
             if changes or decided:
                 return self._write(changes, left, tuple(taken), record, tuple(decided))
             written = Written(left=tuple(sorted(left)))
@@ -238,28 +248,16 @@ class WorkspaceWriter:
             finally:
                 lock.release()
 
-    def _remove_kept(self) -> None:
-        """Remove the kept bytes of all but the last write that ended, those of killed processes too."""
-        last = load_journal(self._done)
-        for name in os.listdir(self._folder):
-            if name.startswith(_KEPT) and (last is None or name != _KEPT + last.token):
-                os.unlink(os.path.join(self._folder, name))
+    def _hold(self) -> None:
+        """Keep the contents that the journals need, in the transaction that is open. Raises `OSError`."""
+        self._blobs.let_go(_HOLDER)
+        for record in (self._done, self._pending):
+            if (entry := load_journal(record)) is not None:
+                self._blobs.hold(_HOLDER, entry.kept)
 
-    @contextmanager
-    def _kept_bytes(self, token: str) -> Iterator[int]:
-        """Open the bytes that a write replaces, flushed at the end; none if they are new, or if someone removed them.
-
-        Raises `OSError`.
-        """
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(os.path.join(self._folder, _KEPT + token), flags, 0o600)
-        try:
-            yield descriptor
-            os.fsync(descriptor)
-            flush_folder(self._folder)
-            flush_folder(os.path.dirname(self._folder))  # the first write made the folder
-        finally:
-            os.close(descriptor)
+    def _clean_up(self) -> None:
+        with suppress(OSError):  # the next one does it
+            self._blobs.clean_up(self._clock.wall_s())
 
     # -- write
 
@@ -282,10 +280,12 @@ class WorkspaceWriter:
             sandbox_id=self._sandbox_id,
         )
         try:
-            _save(self._pending, entry)
-            kept = self._keep(token, changes, left)
+            with self._db.transaction():
+                _save(self._pending, entry)
+                self._hold()
+            kept = self._keep(changes, left)
             with _reported("cannot be written", "nothing was changed; free the way, then run it again") as at:
-                steps = PathChanges(self._workspace, token, kept, _copy_content, at)
+                steps = PathChanges(self._workspace, token, kept, at)
                 entry = replace(entry, phase=JournalPhase.CHANGING, changes=steps.prepare())
                 _save(self._pending, entry)
                 steps.make()
@@ -297,31 +297,41 @@ class WorkspaceWriter:
                 if done or decided:  # the write before cannot be undone any more
                     _save(self._done, replace(entry, phase=JournalPhase.DONE, changes=done))
                 self._pending.remove()
+                self._hold()
         except BaseException:
             # A failure in this, which is rare, takes the place of the first one: it is the one to act on.
             self._take_back(entry)
             raise
-        with suppress(OSError):  # the next one does it
-            self._remove_kept()
+        self._clean_up()
         return written
 
-    def _keep(self, token: str, changes: Sequence[PathChange], left: set[str]) -> list[PathChange]:
+    def _keep(self, changes: Sequence[PathChange], left: set[str]) -> list[PathChange]:
         """Copy the bytes that will be replaced, and return the changes; a file that has changed is left."""
         found: list[PathChange] = []
         with (
             _reported("cannot be kept for an undo", "nothing was changed; see that it can be read and kept") as at,
-            self._kept_bytes(token) as kept,
             self._cursor() as cursor,
         ):
             for change in changes:
                 at.path = change.path
-                row = _kept(cursor, kept, change) if change.before.kind is Kind.FILE else change
-                if row is None:
+                if change.before.kind is Kind.FILE and not self._is_kept(cursor, change):
                     left.add(change.path)
                 else:
-                    found.append(row)
+                    found.append(change)
             at.path = ""
+            self._blobs.flush({each.before.digest for each in found if each.before.kind is Kind.FILE})
         return found
+
+    def _is_kept(self, cursor: safe_open.DirCursor, change: PathChange) -> bool:
+        """Copy a file that will be replaced; return False if it has changed since it was seen."""
+        parent, name = cursor.parent_of(change.path)
+        try:
+            self._blobs.add(name, change.before.digest, parent)
+        except OSError:
+            if look(cursor, change.path) == replace(change.before, digest=b""):
+                raise
+            return False
+        return True
 
     # -- undo
 
@@ -350,18 +360,15 @@ class WorkspaceWriter:
                     _save(self._pending, entry)
                     self._done.remove()
             if changes:
-                with self._kept_bytes(entry.token) as kept:
-
-                    def fill(change: PathChange, target: int) -> bytes:
-                        return copy_range(kept, change.kept_at, change.after.size_bytes, target)
-
-                    steps = PathChanges(self._workspace, entry.token, changes, fill, at)
-                    steps.prepare()
-                    steps.make()
+                steps = PathChanges(self._workspace, entry.token, changes, at)
+                steps.prepare()
+                steps.make()
                 left |= steps.left
             at.path = ""
-            self._remove_kept()  # first, as on a full disk the record cannot be removed before
-            self._pending.remove()
+            with self._db.transaction():
+                self._pending.remove()
+                self._hold()
+        self._clean_up()
         written = _written([each for each in changes if each.path not in left], left, (*entry.changes, *changes))
         return replace(written, done=tuple(sorted({*written.done, *entry.decided})))
 
@@ -373,7 +380,7 @@ class WorkspaceWriter:
         Paths that were changed since go to `left`. Temporary files are removed, and of directories to restore, the
         owner may see and change what is in them.
         """
-        sees = look if entry.phase is JournalPhase.PREPARING else look_with_digest
+        sees = look if entry.phase is JournalPhase.PREPARING else look_on_the_way
 
         def look_at(path: str) -> Entry:
             # Before the look: it may be a second name of the file that is in place, whose ctime changes with it.
@@ -382,45 +389,23 @@ class WorkspaceWriter:
 
         def decide(change: PathChange, now: Entry) -> WriteDecision:
             decision = decide_undo(change, now, entry.phase)
+            if decision is WriteDecision.CHANGE and change.content and not self._blobs.has(change.after.digest):
+                return WriteDecision.LEAVE  # what is there now is better than nothing
             if decision is WriteDecision.CHANGE and is_closed(now):
                 set_directory_mode(cursor, change.path, opened(now.mode))
             return decision
 
-        turned = (replace(each, before=each.after, after=each.before, implied=False) for each in entry.changes)
-        return needed_changes(cursor, turned, look_at, decide, left=left, at=at)
+        def turned(change: PathChange) -> PathChange:
+            content = self._blobs.path(change.before.digest) if change.before.kind is Kind.FILE else ""
+            return PathChange(change.path, change.after, change.before, content)
+
+        return needed_changes(cursor, map(turned, entry.changes), look_at, decide, left=left, at=at)
 
 
 def _written(done: Iterable[PathChange], left: set[str], changes: Iterable[PathChange]) -> Written:
     """Return the result without the directories that are in no plan."""
     implied = {each.path for each in changes if each.implied}
     return Written(tuple(sorted({each.path for each in done} - implied)), tuple(sorted(left - implied)))
-
-
-def _copy_content(change: PathChange, target: int) -> bytes:
-    descriptor, status = safe_open.open_file(change.content, None)
-    try:
-        return copy_range(descriptor, 0, status.st_size, target)
-    finally:
-        os.close(descriptor)
-
-
-def _kept(cursor: safe_open.DirCursor, kept: int, change: PathChange) -> PathChange | None:
-    """Copy a file, and return the change with the place of the copy; None if the file changed since it was seen."""
-    seen = replace(change.before, digest=b"")
-    parent, name = cursor.parent_of(change.path)
-    try:
-        descriptor, _ = safe_open.open_file(name, parent)
-    except OSError:
-        if look(cursor, change.path) == seen:
-            raise
-        return None
-    try:
-        kept_at, digest = append(descriptor, seen.size_bytes, kept)
-    finally:
-        os.close(descriptor)
-    if look(cursor, change.path) != seen or change.before.digest not in (b"", digest):
-        return None
-    return replace(change, before=replace(seen, digest=digest), kept_at=kept_at)
 
 
 @contextmanager

@@ -31,20 +31,19 @@ class JournalPhase(StrEnum):
 class PathChange(Struct, frozen=True, array_like=True):
     """One path that a write or an undo changes: what was seen there, and what it becomes; ABSENT: nothing.
 
-    A file in `before` has a stamp or a digest. With both, a file with another stamp and the same content has not
-    changed. A directory is deleted only by a row of its own, and only if it is empty by then.
+    A file in `before` has a digest: one with another stamp and the same content has not changed. A directory is deleted
+    only by a row of its own, and only if it is empty by then.
 
     `after` has a kind, and a target or permission bits: set-id and sticky bits stay as they are here. But what has a
     stamp was there before: it gets its time back, and all bits of its mode. `content` is the path of the file, on
-    any file system, that holds a new file's bytes. It must not change meanwhile. The bytes that an undo needs of a file
-    begin at `kept_at`. `implied`: a directory that is created because something in it is, without a row in the plan.
+    any file system, that holds a new file's bytes. It must not change meanwhile. `implied`: a directory that is created
+    because something in it is, without a row in the plan.
     """
 
     path: str
     before: Entry
     after: Entry
     content: str = ""
-    kept_at: int = 0
     implied: bool = False
 
     @property
@@ -76,8 +75,8 @@ def check_plan(plan: Sequence[PathChange]) -> None:
     for path, change in by_path.items():
         if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
             raise ValueError(f"{path!r} is no path inside of the workspace")
-        if change.before.kind is Kind.FILE and change.before.stamp is None and not change.before.digest:
-            raise ValueError(f"{path!r} has neither stamp nor digest")
+        if change.before.kind is Kind.FILE and not change.before.digest:
+            raise ValueError(f"{path!r} has no digest")
         if change.after.kind is not Kind.ABSENT:
             for folder in ancestors(path):
                 if folder in by_path and not by_path[folder].after.is_directory:
@@ -108,7 +107,7 @@ def is_closed(entry: Entry) -> bool:
 
 
 def decide_write(change: PathChange, now: Entry) -> WriteDecision:
-    """Return what a write does to a path. A file with another stamp may be as planned if the plan has its digest."""
+    """Return what a write does to a path. `now` has the digest of a file, which may have another stamp than before."""
     before, after = change.before, change.after
     if now.kind is Kind.OTHER or now.kind is not before.kind:
         return WriteDecision.LEAVE
@@ -116,9 +115,7 @@ def decide_write(change: PathChange, now: Entry) -> WriteDecision:
         return WriteDecision.LEAVE
     if now.kind in (Kind.FILE, Kind.DIRECTORY) and (now.mode ^ before.mode) & ALL_BITS:
         return WriteDecision.LEAVE
-    if now.kind is Kind.FILE and (
-        now.size_bytes != before.size_bytes or (now.stamp != before.stamp and not before.digest)
-    ):
+    if now.kind is Kind.FILE and now.digest != before.digest:
         return WriteDecision.LEAVE
     if now.kind is after.kind and (
         now.kind is Kind.ABSENT or (now.is_directory and not (now.mode ^ after.mode) & ALL_BITS)

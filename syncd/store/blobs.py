@@ -66,14 +66,15 @@ class Blobs:
 
     # -- writing
 
-    def add(self, source: str, digest: bytes = b"") -> tuple[bytes, int]:
+    def add(self, source: str, digest: bytes = b"", parent: int | None = None) -> tuple[bytes, int]:
         """Copy a file, unless its content is here undamaged, and return its digest and size.
 
-        It survives a power cut once it was flushed. Raises `OSError`, also if the file does not have that digest.
+        `source` is a path, or a name in the directory whose descriptor is `parent`. The content survives a power cut
+        once it was flushed. Raises `OSError`, also if the file does not have that digest.
         """
         if digest and self.is_whole(digest):
             return digest, os.path.getsize(self.path(digest))
-        return self._write(_blocks_of(source), digest, source)
+        return self._write(_blocks_of(source, parent), digest, source)
 
     def add_bytes(self, content: bytes, digest: bytes) -> None:
         """Write a content, unless there is a file of that name. Raises `OSError`."""
@@ -167,8 +168,8 @@ def _fill(draft: str, blocks: Iterable[bytes], digest: bytes, source: str) -> tu
     return hashed.digest(), size_bytes
 
 
-def _blocks_of(path: str) -> Iterator[bytes]:
-    descriptor, _ = open_file(path, None)
+def _blocks_of(path: str, parent: int | None = None) -> Iterator[bytes]:
+    descriptor, _ = open_file(path, parent)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         while block := file.read(_BLOCK_BYTES):
             yield block

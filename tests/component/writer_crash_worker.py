@@ -11,6 +11,7 @@ import os
 import pickle
 from typing import Any
 
+from syncd.core.clock import SystemClock
 from syncd.core.errors import SyncdError
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.merge.writes import PathChange
@@ -75,7 +76,7 @@ def _run(order: Order) -> None:
     os.umask(order["umask"])
     db = StateDb(order["state"])
     sent = Record(db, "sent", int, "")  # what counts as sent; it is to change with the journal, or not at all
-    writer = WorkspaceWriter(order["workspace"], db, lambda _: sent.remove())
+    writer = WorkspaceWriter(order["workspace"], db, SystemClock(), lambda _: sent.remove())
     plan = plan_of(writer, order["changes"])
     trip = (
         StepBreaker(order["at"], order["errno"])

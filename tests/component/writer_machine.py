@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from syncd.core.clock import SystemClock
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.merge.writes import PathChange
 from syncd.store.state_db import StateDb
@@ -73,7 +74,7 @@ class WriterMachine:
     @property
     def writer(self) -> WorkspaceWriter:
         """A writer in this process."""
-        return WorkspaceWriter(str(self.workspace), self._db)
+        return WorkspaceWriter(str(self.workspace), self._db, SystemClock())
 
     def fresh(self) -> None:
         """Make workspace and state folder anew, empty."""
@@ -210,5 +211,9 @@ class WriterMachine:
         return ProcessResult(*(ended or ("killed", "")), steps)
 
     def state_files(self) -> set[str]:
-        """Return the names of the journal's files and records, with the token of kept bytes cut off."""
-        return {name.partition("-")[0] for name in os.listdir(self.state / "apply")} | records(self.state)
+        """Return the names of the journal's files and records, and `kept` where bytes are kept for an undo."""
+        return set(os.listdir(self.state / "apply")) | records(self.state) | ({"kept"} if self.kept() else set())
+
+    def kept(self) -> list[Path]:
+        """Return the files of the bytes that are kept, without those that a killed process has half written."""
+        return sorted(path for path in (self.state / "blobs").glob("*") if path.suffix != ".new")

@@ -133,11 +133,11 @@ LOST_ONCE = {
     "an undo of a merge that is unpacked late does not save what the merge overwrites there": _MERGED
     + "hold_initialize()\n resume()\n wait_failing()\n undo(())\n late_initialize()\n wait_idle()",
     "an undo that dies after it has restored, and before it has saved, is not finished by anything": _SENT
-    + "undo(('dies', 1, 'os.remove kept-'))\n wait_idle()",
+    + "undo(('dies', 1, 'os.rename f'))\n wait_idle()",
     "an undo that dies before it has recorded: the next sync takes what it restored for a person's change": _BEGIN
-    + "agent_writes('f', 3)\n apply((), (), ())\n undo(('dies', 1, 'os.remove kept-'))\n wait_idle()",
+    + "agent_writes('f', 3)\n apply((), (), ())\n undo(('dies', 1, 'os.rename f'))\n wait_idle()",
     "an undo that dies before it has recorded: the next sync removes a new file of the agent": _BEGIN
-    + "agent_writes('n', 3)\n apply((), (), ())\n undo(('dies', 1, 'os.remove kept-'))\n wait_idle()",
+    + "agent_writes('n', 3)\n apply((), (), ())\n undo(('dies', 1, 'os.remove n'))\n wait_idle()",
     "an undo that dies while it restores: the next apply ends it, and says 0 while the sides differ": _BEGIN
     + "agent_writes('f', 3)\n agent_writes('g', 4)\n apply((), (), ())\n undo(('dies', 1, 'os.rename f'))",
     "an undo that was killed, and whose half was synced, is ended by the next one without a record": _BEGIN
@@ -156,7 +156,7 @@ LOST_ONCE = {
         apply((), (), ())
     """,
     "an undo that cannot save for lack of room has restored already, and nothing tries again": _SENT
-    + "undo(('full', 1, 'os.remove kept-'))\n wait_idle()",
+    + "undo(('full', 1, 'os.rename f'))\n wait_idle()",
     "the save before a sandbox's end is tried once, whatever failed": _ENDS.format(limit=0)
     + "rest(8.0)\n fault('download: 503 x3')\n rest(100.0)\n wait_idle()",
     "with the clock set back, nothing is saved before a sandbox's end": _ENDS.format(limit=0)

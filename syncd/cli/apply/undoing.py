@@ -208,7 +208,7 @@ def _place(config: Config, path: str) -> str:
 
 
 def _digest_here(config: Config, db: StateDb, path: str) -> bytes:
-    return WorkspaceWriter(config.workspace.path, db).look([path])[path].digest
+    return WorkspaceWriter(config.workspace.path, db, CLOCK).look([path])[path].digest
 
 
 def _is_there(known: Manifest, taken: TakenPath) -> bool:
