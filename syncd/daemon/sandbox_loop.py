@@ -24,10 +24,12 @@ from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
 from syncd.daemon.follower import FollowedSandbox, Follower
 from syncd.daemon.scheduler import (
     FailureBackoff,
+    FollowInRepository,
     SaveAgentWork,
     SchedulerInput,
     Sync,
     ends_a_new_daemon,
+    follow_due_s,
     idle_state,
     next_action,
     retry_at_s,
@@ -80,6 +82,7 @@ class SandboxLoop:
         self._key_file = parts.workspace.config.sandbox.api_key_file
         self._request_queue = RequestQueue()
         self._burst: Burst | None = None
+        self._arrived: Burst | None = None  # the syncs that the repository in the sandbox is still to follow
         self._backoff = FailureBackoff(self._retry_settings)
         self._started_s = 0.0
         self._sync_at_s = self._clock.monotonic_s()  # though nothing changed; at first: what changed while nothing ran
@@ -181,6 +184,9 @@ class SandboxLoop:
         elif isinstance(action, SaveAgentWork):
             self.cycle.save_before_end()
             self._learn()
+            self._warn()
+        elif isinstance(action, FollowInRepository):
+            self._follow_in_repository()
             self._warn()
         else:
             self._rest(action.until_s)
@@ -342,7 +348,10 @@ class SandboxLoop:
         self.publisher.succeeded(outcome)
         now_s = self._clock.monotonic_s()
         self._backoff.clear()
-        self.cycle.follow_in_repository()  # before a command is answered: an agent may be started right after it
+        self._arrived = extend(self._arrived, now_s)
+        # At once before a command is answered and where there is none yet: an agent may be started right after it.
+        if self._request_queue.serving or not self.cycle.has_repository or follow_due_s(self._arrived) <= now_s:
+            self._follow_in_repository()
         self._request_queue.succeeded(outcome)
         if self.follower is not None and outcome.sync is not None:
             self.follower.synced()
@@ -354,6 +363,11 @@ class SandboxLoop:
         servers = self._parts.mcp_servers
         servers.arrived(self.cycle.target, self.cycle.provider.acquired_sandbox)
         self._shared.synced_hook.arrived(self.name, self.cycle.target, outcome.arrived, servers.by_name)
+
+    def _follow_in_repository(self) -> None:
+        with suppress(Superseded):
+            self.cycle.follow_in_repository()
+            self._arrived = None
 
     def _failed(self, failed: SyncFailure) -> None:
         publisher, failure = self.publisher, failed.error
@@ -529,6 +543,7 @@ class SandboxLoop:
             not_before_s=self._backoff.not_before_s,
             rescan_at_s=min(self._shared.rescan_at_s, self._sync_at_s, moves_at_s),
             starting=self._starting,
+            follow_at_s=follow_due_s(self._arrived),
         )
 
     def _times(self) -> tuple[float, float]:

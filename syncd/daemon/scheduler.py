@@ -24,6 +24,10 @@ WORKSPACE_POLL_SHARE = 20
 # A hold for a refused key or sandbox costs the API a request each time that it is checked.
 RECHECK_FIRST_S = 60.0
 RECHECK_MAX_S = 600.0
+# To have the repository in the sandbox follow costs as many requests as a look: it follows a burst of syncs once …
+FOLLOW_QUIET_S = 5.0
+# … but the agent's git must not take for long what was sent for the agent's work.
+FOLLOW_MAX_WAIT_S = 30.0
 
 
 class HoldEnds(Enum):
@@ -52,6 +56,7 @@ class SchedulerInput(Struct, frozen=True):
     rescan_at_s: float = 0.0
     starting: bool = False  # no sync has begun yet
     save_at_s: float = inf  # the agent's work is to be saved then, as its sandbox ends
+    follow_at_s: float = inf  # the repository in the sandbox is to follow then, if nothing changes before
 
 
 class Sync(Struct, frozen=True):
@@ -64,6 +69,10 @@ class SaveAgentWork(Struct, frozen=True):
     """Save the agent's work now."""
 
 
+class FollowInRepository(Struct, frozen=True):
+    """Have the repository in the sandbox follow what was sent, now."""
+
+
 class Wait(Struct, frozen=True):
     """Do nothing until then, unless something happens. None: until something happens."""
 
@@ -72,8 +81,8 @@ class Wait(Struct, frozen=True):
 
 def next_action(
     scheduler_input: SchedulerInput, now_s: float, quiet_s: float, max_wait_s: float
-) -> Sync | SaveAgentWork | Wait:
-    """Sync or save now, or wait until then."""
+) -> Sync | SaveAgentWork | FollowInRepository | Wait:
+    """Do something now, or wait until then."""
     if scheduler_input.save_at_s <= now_s:
         return SaveAgentWork()
     action = _next_sync(scheduler_input, now_s, quiet_s, max_wait_s)
@@ -83,7 +92,9 @@ def next_action(
     return action
 
 
-def _next_sync(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, max_wait_s: float) -> Sync | Wait:
+def _next_sync(
+    scheduler_input: SchedulerInput, now_s: float, quiet_s: float, max_wait_s: float
+) -> Sync | FollowInRepository | Wait:
     if scheduler_input.written_to:
         return Wait(None)
     if scheduler_input.requested:
@@ -103,7 +114,14 @@ def _next_sync(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, ma
         return Sync(SyncReason.CHANGE) if now_s >= due else Wait(due)
     if now_s >= scheduler_input.rescan_at_s:
         return Sync(SyncReason.RESCAN)
-    return Wait(scheduler_input.rescan_at_s)
+    if now_s >= scheduler_input.follow_at_s:
+        return FollowInRepository()
+    return Wait(min(scheduler_input.rescan_at_s, scheduler_input.follow_at_s))
+
+
+def follow_due_s(arrived: Burst | None) -> float:
+    """Return the monotonic second at which the repository follows these syncs, which arrived; infinity without any."""
+    return inf if arrived is None else due_s(arrived, FOLLOW_QUIET_S, FOLLOW_MAX_WAIT_S)
 
 
 def retry_at_s(wait_ends_s: float, least_ends_s: float, changes_due_s: float | None) -> float:

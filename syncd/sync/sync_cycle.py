@@ -208,8 +208,13 @@ class SyncCycle(Struct):
         else:
             self.snapshotter.forget_stamps(Manifest(), paths)
 
+    @property
+    def has_repository(self) -> bool:
+        """True if there is a git repository of ours in the sandbox, as far as it is known."""
+        return self.services is not None and self.services.agent_repository.is_made
+
     def follow_in_repository(self) -> None:
-        """Have the sandbox's git repository follow what was sent; newer changes end this. Raises `Stop`."""
+        """Have the sandbox's git repository follow what was sent. Raises `Superseded` for newer changes, and `Stop`."""
         services = self.services
         if services is None or services.state.base is None or services.state.uncertain:
             return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import nullcontext
+from math import inf
 from typing import Any
 
 from greenlet import getcurrent
@@ -229,6 +231,11 @@ class SimulatedLoop(SandboxLoop):
         self._syncing = False
 
     @override
+    def _follow_in_repository(self) -> None:
+        with nullcontext() if self._syncing else self._simulation.injection(enabled=True):
+            super()._follow_in_repository()
+
+    @override
     def stage(self, state: State) -> None:
         self._simulation.injection_point()
         super().stage(state)
@@ -259,6 +266,11 @@ class SimulatedLoop(SandboxLoop):
             and scheduler_input.hold is None
             and scheduler_input.not_before_s is None
         )
+
+    @property
+    def is_followed(self) -> bool:
+        """True if the repository in the sandbox is not to follow any more."""
+        return self._scheduler_input().follow_at_s == inf
 
     @property
     def is_failing(self) -> bool:

@@ -6,11 +6,13 @@ from typing import Any
 
 from typing_extensions import override
 
+from syncd.daemon.scheduler import FOLLOW_QUIET_S
 from tests.fuzz.generator import joined
 from tests.fuzz.scenario import Scenario, Step
 from tests.fuzz.way_home_generator import WayHomeGenerator
 
 _IDLE = Step("wait_idle")
+_FOLLOWED = Step("rest", (FOLLOW_QUIET_S + 1.0,))  # the repository in the sandbox has followed by then
 # What an agent does with git: see `git.commit`.
 _HOWS = (*("all",) * 6, "tracked", "amend", "amend", "branch", "branch", "switch", "switch", "detach", "reset", "stash")
 # The requests of the program that keeps the sandbox's repository, and of those that read it.
@@ -83,7 +85,10 @@ class RepositoryGenerator(WayHomeGenerator):
         self._text += 1
         written = Step("write", (path, self._random.choice((8, 300)), self._text))
         # A repository follows at once where someone waits for the sync.
-        return [written, *([Step("flush")] if self._random.random() < 0.3 else []), _IDLE]
+        return [written, *([Step("flush")] if self._random.random() < 0.3 else []), self._rest()]
+
+    def _rest(self) -> Step:
+        return self._random.choice((_IDLE, _FOLLOWED))
 
     # -- patterns
 
@@ -123,7 +128,7 @@ class RepositoryGenerator(WayHomeGenerator):
             *trouble,
             self._edit_here(path) if random.random() < 0.6 else Step("write", (other, 8, self._text)),
             *([Step("flush")] if random.random() < 0.4 else []),
-            *([_IDLE] if random.random() < 0.7 else []),
+            *([self._rest()] if random.random() < 0.7 else []),
             *(self._commits_there(path) if random.random() < 0.5 else []),
             *([Step("late_executions")] if random.random() < 0.2 else []),
             self._branch(),

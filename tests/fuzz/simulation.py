@@ -328,7 +328,7 @@ class Simulation:
             self._was_forced = True
             self.figures["forced pushes"] += 1
             daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
-        elif is_idle and not daemon.polls:
+        elif is_idle and not daemon.polls and daemon.is_followed:
             needs_full_scan = self._was_linked or self.checker.has_other_links() or bool(unreported)
             if self._full_scans is None:
                 self._full_scans = self.figures["full scans"]

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.waiter import SupersededBy
+from syncd.core.waiter import Superseded, SupersededBy
 from syncd.sandbox.repository import agent_repository
 from syncd.sandbox.sandbox_state import SandboxState, TakenPath
 from syncd.store.state_db import StateDb
@@ -260,7 +260,8 @@ def test_newer_changes_end_the_wait(rig: Rig) -> None:
             return rig.clock.monotonic_s() if started else None
 
     rig.client.waiter.worker = Newer()
-    rig.cycle.follow_in_repository()
+    with pytest.raises(Superseded):
+        rig.cycle.follow_in_repository()
     rig.client.waiter.worker = None
     assert rig.asked()[-1] == "execution-logs"
     rig.sandbox.wait()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from syncd.daemon.scheduler import (
+    FOLLOW_MAX_WAIT_S,
+    FOLLOW_QUIET_S,
+    FollowInRepository,
     Hold,
     HoldEnds,
     SaveAgentWork,
     SchedulerInput,
     Sync,
     Wait,
+    follow_due_s,
     idle_state,
     next_action,
     retry_at_s,
@@ -61,10 +67,18 @@ PERSON_NOW = Hold(HoldEnds.WITH_A_PERSON, NOW_S)
         (SchedulerInput(requested=True, hold=PERSON), Sync(SyncReason.ORDER)),
         (SchedulerInput(requested=True, not_before_s=NOW_S + 60), Sync(SyncReason.ORDER)),
         (SchedulerInput(requested=True, burst=YOUNG), Sync(SyncReason.ORDER)),
+        (SchedulerInput(follow_at_s=NOW_S, rescan_at_s=NOW_S + 600), FollowInRepository()),
+        (SchedulerInput(follow_at_s=NOW_S + 5, rescan_at_s=NOW_S + 600), Wait(NOW_S + 5)),
+        (SchedulerInput(follow_at_s=NOW_S, rescan_at_s=NOW_S), Sync(SyncReason.RESCAN)),
+        (SchedulerInput(follow_at_s=NOW_S, burst=YOUNG), Wait(NOW_S + 0.5)),
+        (SchedulerInput(follow_at_s=NOW_S, not_before_s=NOW_S + 4), Wait(NOW_S + 4)),
+        (SchedulerInput(follow_at_s=NOW_S, hold=PERSON), Wait(NOW_S + 60)),
+        (SchedulerInput(follow_at_s=NOW_S, paused=True), Wait(None)),
+        (SchedulerInput(follow_at_s=NOW_S, written_to=True), Wait(None)),
     ],
 )
-def test_next_action(scheduler_input: SchedulerInput, move: Sync | SaveAgentWork | Wait) -> None:
-    """A request goes first, then a pause, a hold, backoff, a burst, and last the periodic scan."""
+def test_next_action(scheduler_input: SchedulerInput, move: Sync | SaveAgentWork | FollowInRepository | Wait) -> None:
+    """A request goes first, then a pause, a hold, backoff, a burst, the periodic scan, and last the repository."""
     assert next_action(scheduler_input, NOW_S, QUIET_S, LONGEST_S) == move
 
 
@@ -102,3 +116,10 @@ def test_a_newer_change_ends_a_wait(changes_due_s: float | None, expected: float
     """Once it is due, and never before the shortest wait."""
     assert retry_at_s(30.0, 1.0, changes_due_s) == expected
     assert retry_at_s(30.0, 30.0, changes_due_s) == 30.0
+
+
+def test_the_repository_follows_a_burst_of_syncs() -> None:
+    """It follows some seconds after the last one, and at the latest a while after the first one that it lacks."""
+    assert follow_due_s(None) == inf
+    assert follow_due_s(Burst(NOW_S, NOW_S + 3)) == NOW_S + 3 + FOLLOW_QUIET_S
+    assert follow_due_s(Burst(NOW_S, NOW_S + 29)) == NOW_S + FOLLOW_MAX_WAIT_S

@@ -1,6 +1,6 @@
 """Keeps a git repository in the sandbox that holds what was sent, and fetches the commits that the agent makes there.
 
-One execution of `repository_in_sandbox` makes the repository, one follows each sync that arrived, and one of
+One execution of `repository_in_sandbox` makes the repository, one follows what arrived since the last one, and one of
 `commits_in_sandbox` packs the agent's commits. Nothing of it is part of a comparison or a removal. A report is checked
 as any foreign text; what is in the pack, git says. Where the repository cannot follow, that is one warning, and no sync
 waits for it: newer changes end the wait.
@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from syncd.core.errors import SyncWarning
 from syncd.core.text import one_line
-from syncd.core.waiter import Superseded, SupersededBy, Waiter
+from syncd.core.waiter import SupersededBy, Waiter
 from syncd.model.entry import EXECUTABLE, Entry, Kind, arrived_digest
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.remote.failure import ApiStep, StepFailed, backoff_limit_s
@@ -156,6 +156,11 @@ class AgentRepository:
         self._not_before_s = 0.0
         self.warnings: list[SyncWarning] = []
 
+    @property
+    def is_made(self) -> bool:
+        """True if there is one of ours, as far as it is known."""
+        return self._record is not None and bool(self._record.commit)
+
     def recall(self, base: Manifest, identity: str) -> None:
         """Note the base that an earlier process recorded: the commit may hold it already."""
         if self._record is not None and self._record.base == identity:
@@ -168,12 +173,13 @@ class AgentRepository:
             self._stored.remove()
 
     def follow(self, base: Manifest, identity: str) -> None:
-        """Have the repository hold the base. What fails is a warning, and is tried again later. Raises `Stop`."""
+        """Have the repository hold the base. What fails is a warning, and is tried again later.
+
+        Raises `Superseded` for newer changes, and `Stop`.
+        """
         if GIT in base and self._record is not None:
             self.forget()  # the workspace's own has its place
-        if self._waiter.clock.monotonic_s() < self._not_before_s or (
-            self._record is not None and not self._record.commit
-        ):
+        if self._waiter.clock.monotonic_s() < self._not_before_s or (self._record is not None and not self.is_made):
             return
         if self._record is not None and self._followed is not None and not self._versions(base):
             self._followed, self.warnings = base, []
@@ -190,8 +196,6 @@ class AgentRepository:
         try:
             with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
                 report = self._asked(branch, base)
-        except Superseded:
-            return  # the sync that follows has it follow as well
         except StepFailed as failure:
             self._failed(f"the git repository in the sandbox could not follow ({failure.message})")
         else:
