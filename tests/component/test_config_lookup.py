@@ -8,15 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.config_file import FoundConfig, config_files, find_config, load_config, named_config
-from syncd.core.errors import ConfigError
-
-# By a RecursionError, a ValueError, and a RecursionError wherever it is looked through.
-REFUSED_BY_PYTHON = [
-    f"a = {'[' * 900}{']' * 900}\n",
-    f"a = {'9' * 5000}\n",
-    f"{'a.' * 1500}b = 1\n",
-]
+from syncd.core.config_file import FoundConfig, config_files, find_config, named_config
 
 
 @pytest.fixture
@@ -68,7 +60,7 @@ def test_the_workspace_of_the_directory_decides(folder: Path, environ: Mapping[s
 
 @pytest.mark.parametrize(
     "content",
-    ["no TOML", "", "workspace = 1\n", '[workspace]\npath = ""\n', '[workspace]\npath = "/"\n', *REFUSED_BY_PYTHON],
+    ["no TOML", "", "workspace = 1\n", '[workspace]\npath = ""\n', '[workspace]\npath = "/"\n', f"a = {'[' * 900}"],
 )
 def test_a_broken_one_stops_no_other(folder: Path, environ: Mapping[str, str], tmp_path: Path, content: str) -> None:
     """It is named only where no workspace matches; config.toml itself is left to the one who loads it."""
@@ -79,18 +71,6 @@ def test_a_broken_one_stops_no_other(folder: Path, environ: Mapping[str, str], t
     (folder / "config.toml").write_text("no TOML")
     (failure,) = find_config("/", environ).unread
     assert str(folder / "broken.toml") in str(failure)
-
-
-@pytest.mark.parametrize("content", REFUSED_BY_PYTHON)
-def test_what_python_refuses_is_no_toml(folder: Path, tmp_path: Path, content: str) -> None:
-    """It is a line, which names the file, as any other mistake in it."""
-    file = _add(folder, "bad", tmp_path / "bad", content)
-    with pytest.raises(
-        ConfigError, match=r"is not valid TOML: (a number|brackets|tables) .*; correct it there$"
-    ) as bad:
-        load_config(str(file))
-    assert str(file) in str(bad.value)
-    assert len(str(bad.value)) < 500
 
 
 def test_what_is_no_configuration(folder: Path, environ: Mapping[str, str]) -> None:

@@ -68,18 +68,6 @@ def test_it_serves_until_a_signal(tmp_path: Path, number: signal.Signals) -> Non
     assert "Goog" not in log
 
 
-def test_the_next_start_keeps_everything(tmp_path: Path) -> None:
-    """The same folder gives the same key and sandbox."""
-    shown = []
-    for _ in range(2):
-        with running("--data", str(tmp_path)) as (process, text):
-            shown.append(re.findall(r"^(?:API key|sandbox) +(\S+)$", text, re.MULTILINE))
-            process.terminate()
-            process.communicate(timeout=60)
-    assert shown[0] == shown[1]
-    assert len(shown[0]) == 2
-
-
 def test_a_port_or_folder_that_cannot_be_used(tmp_path: Path) -> None:
     """A port or folder in use may be free later: 75. A folder that cannot be used: 78. One line each."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

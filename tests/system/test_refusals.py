@@ -24,16 +24,6 @@ def test_a_refusal_at_the_start_ends_with_78(rig: Rig, op: str, status: int) -> 
     assert rig.status()["pending"] is True
 
 
-def test_a_wrong_key_at_the_start_ends_with_78(rig: Rig) -> None:
-    """The API refuses it, and the message has the key's file."""
-    rig.write("a")
-    rig.write_key("some-other-key")
-    daemon = rig.start()
-    assert daemon.wait() == 78
-    assert str(rig.key_file) in daemon.err
-    assert "some-other-key" not in daemon.err
-
-
 def test_a_key_written_for_its_file_is_not_shown(rig: Rig) -> None:
     """Whoever writes the key for `api_key_file`, or into the address, finds it in no output."""
     as_path, as_list, as_user = str(rig.home / f"{KEY}-0123"), [KEY], f"https://{KEY}@api.example.com"
@@ -48,14 +38,19 @@ def test_a_key_written_for_its_file_is_not_shown(rig: Rig) -> None:
             assert (done.code, KEY in done.out + done.err) == (78, False), (key, command)
 
 
-def test_an_unknown_sandbox_at_the_start_ends_with_78(rig: Rig) -> None:
-    """A 404 names the sandbox and the configuration key."""
+def test_what_is_wrong_at_the_start_is_named(rig: Rig) -> None:
+    """A key that the API refuses by its file, a sandbox that it does not know by the key of the configuration."""
     rig.write("a")
     rig.configure({"sandbox.id": "nowhere"})
-    daemon = rig.start()
-    assert daemon.wait() == 78
-    assert "nowhere" in daemon.err
-    assert "sandbox.id" in daemon.err
+    unknown = rig.start()
+    assert unknown.wait() == 78
+    assert "'nowhere'" in unknown.err
+    assert "sandbox.id" in unknown.err
+    rig.write_key("some-other-key")
+    refused = rig.start()
+    assert refused.wait() == 78
+    assert str(rig.key_file) in refused.err
+    assert "some-other-key" not in refused.err
 
 
 @pytest.mark.parametrize("command", ["push", "run"])
