@@ -8,49 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.chunk_store import Archive, ChunkStore, DamagedPiece
-from syncd.archive.packer import Packed, Packer
-from syncd.core.clock import SystemClock
+from syncd.archive.chunk_store import DamagedPiece
+from syncd.archive.packer import Packed
 from syncd.core.errors import Stop
 from syncd.core.waiter import Interrupt
 from syncd.model.manifest import Manifest, carry_over_digests
-from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection
 from tests import descriptors
+from tests.component.pack_rig import PackRig, whole
 from tests.instants import FEW_OR_ALL, Choice
 
 
-class LaterClock(SystemClock):
-    """A clock an hour ahead, for which no file is too recent."""
-
-    def wall_s(self) -> float:
-        return super().wall_s() + 3600
-
-
-class SpoolRig:
-    """A workspace, a spool, and snapshots of the workspace in the spool."""
+class SpoolRig(PackRig):
+    """Sixty files, and snapshots of them in the spool."""
 
     def __init__(self, folder: Path) -> None:
-        self.workspace = folder / "work"
-        self.spool = folder / "spool"
-        self.spool.mkdir()
-        self.opened: list[str] = []
+        super().__init__(folder)
         for number in range(60):
-            file = self.workspace / f"d{number % 7}" / f"f{number}"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(os.urandom(100) * 400)
+            self.write(f"d{number % 7}/f{number}", os.urandom(100) * 400)
         self.known = Manifest()
-        self.open_store()
-
-    def open_store(self) -> None:
-        """Open the store as a new process does."""
-        self.store = ChunkStore(str(self.spool))
-        self.store.open()
-        self.packer = Packer(str(self.workspace), self.store, LaterClock())
 
     def snapshot(self) -> Packed:
-        scan = Scanner(str(self.workspace), Selection()).scan()
-        packed = self.packer.pack(carry_over_digests(self.known, scan.manifest))
+        packed = self.pack(carry_over_digests(self.known, self.scan().manifest))
         self.known = packed.manifest
         return packed
 
@@ -63,34 +41,28 @@ def rig(tmp_path: Path) -> SpoolRig:
     return SpoolRig(tmp_path)
 
 
-def bytes_of(archive: Archive) -> bytes:
-    content = b"".join(archive.blocks(1000))
-    assert len(content) == archive.size_bytes
-    return content
-
-
 @FEW_OR_ALL
 def test_each_byte_of_the_footer_is_checked(rig: SpoolRig, choice: Choice) -> None:
     """A wrong length or checksum in it never reaches an archive."""
-    kept = bytes_of(rig.snapshot().archive)
+    kept = whole(rig.snapshot().archive)
     for from_end in choice(72):
         victim = rig.chunk_files()[0]
         content = bytearray(victim.read_bytes())
         content[-from_end] ^= 1
         victim.write_bytes(content)
-        rig.open_store()
+        rig.start()
         archive = rig.snapshot().archive
         try:
-            assert bytes_of(archive) == kept
+            assert whole(archive) == kept
         except DamagedPiece:
             rig.packer.drop_damaged()
-            assert bytes_of(rig.snapshot().archive) == kept
+            assert whole(rig.snapshot().archive) == kept
 
 
 @pytest.mark.parametrize("room_bytes", [0, 1, 5_000, 99_999, 100_000])
 def test_a_full_disk_leaves_nothing_unfinished(rig: SpoolRig, room_bytes: int) -> None:
     """Else each further attempt would take more space and another descriptor."""
-    (rig.workspace / "00-large").write_bytes(os.urandom(300_000))
+    (rig.work / "00-large").write_bytes(os.urandom(300_000))
     before = descriptors.count()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, limits[1]))
@@ -106,7 +78,7 @@ def test_a_full_disk_leaves_nothing_unfinished(rig: SpoolRig, room_bytes: int) -
 @pytest.mark.parametrize("checks", [1, 2, 3, 6, 30])
 def test_a_stop_leaves_nothing_unfinished(rig: SpoolRig, checks: int) -> None:
     """At any point of a snapshot, no unfinished piece and no descriptor stays."""
-    (rig.workspace / "00-large").write_bytes(os.urandom(8 << 20))
+    (rig.work / "00-large").write_bytes(os.urandom(8 << 20))
     before = descriptors.count()
     interrupt = Interrupt()
     left = iter(range(checks - 1, -1, -1))
@@ -116,7 +88,7 @@ def test_a_stop_leaves_nothing_unfinished(rig: SpoolRig, checks: int) -> None:
             interrupt.request()
         interrupt.check()
 
-    rig.packer = Packer(str(rig.workspace), rig.store, LaterClock(), check)
+    rig.start(check)
     with pytest.raises(Stop):
         rig.snapshot()
     assert [file.name for file in rig.chunk_files() if file.suffix != ".chunk"] == []

@@ -11,43 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.chunk_store import ChunkStore
-from syncd.archive.packer import Packed, Packer
 from syncd.core.errors import TryLater, WorkspaceError
 from syncd.merge.git import personal_excludes
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.scanner import Scan, Scanner
-from syncd.selection.selection import Selection
 from tests.clock import ScriptedClock
 from tests.component.git_folder import make_repository
-
-MIB = 1 << 20
-LATER_S = 4_000_000_000.0
-
-
-class ScanRig:
-    """A workspace with its scanner, spool and packer."""
-
-    def __init__(self, folder: Path) -> None:
-        self.work = folder / "work"
-        self.work.mkdir()
-        self.spool = folder / "spool"
-        self.store = ChunkStore(str(self.spool))
-        self.store.open()
-        self.scanner = Scanner(str(self.work), Selection())
-        self.packer = Packer(str(self.work), self.store, ScriptedClock(wall=LATER_S))
-
-    def scan(self, personal: str = "") -> Scan:
-        return Scanner(str(self.work), Selection(), personal_excludes=personal).scan()
-
-    def pack(self, most_bytes: int | None = None) -> Packed:
-        return self.packer.pack(self.scan().manifest, most_bytes=most_bytes)
+from tests.component.pack_rig import LATER_S, MIB, PackRig
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> ScanRig:
+def rig(tmp_path: Path) -> PackRig:
     """An empty workspace."""
-    return ScanRig(tmp_path)
+    return PackRig(tmp_path)
 
 
 _LADDER = """
@@ -90,7 +65,7 @@ for free in range(24):
 """
 
 
-def test_with_any_number_of_descriptors_left_it_is_whole_or_refused(rig: ScanRig, tmp_path: Path) -> None:
+def test_with_any_number_of_descriptors_left_it_is_whole_or_refused(rig: PackRig, tmp_path: Path) -> None:
     """A scan without enough descriptors fails, is never partial or without rules, and succeeds again later."""
     personal = tmp_path / "ignore"
     personal.write_text("by-person\n")
@@ -121,7 +96,7 @@ def test_with_any_number_of_descriptors_left_it_is_whole_or_refused(rig: ScanRig
     assert "by-person" not in done.stderr
 
 
-def test_rules_that_cannot_be_read(rig: ScanRig, tmp_path: Path) -> None:
+def test_rules_that_cannot_be_read(rig: PackRig, tmp_path: Path) -> None:
     """A disk error in a user's or repository's exclude file stops the sync, as its paths must not be sent."""
     (rig.work / "f").touch()
     huge = tmp_path / "ignore"
@@ -136,7 +111,7 @@ def test_rules_that_cannot_be_read(rig: ScanRig, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nothing", "folder", "fifo", "null", "link to nothing", "below a file"])
-def test_an_exclude_file_that_is_none(rig: ScanRig, tmp_path: Path, kind: str) -> None:
+def test_an_exclude_file_that_is_none(rig: PackRig, tmp_path: Path, kind: str) -> None:
     """A missing one, or another kind of file, has no rules, as for git; a FIFO is not waited for."""
     (rig.work / "f").touch()
     personal = tmp_path / "ignore"
@@ -156,7 +131,7 @@ def test_an_exclude_file_that_is_none(rig: ScanRig, tmp_path: Path, kind: str) -
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 @pytest.mark.parametrize("name", [".gitignore", ".syncdignore", ".git/info/exclude"])
-def test_what_is_no_ignore_file(rig: ScanRig, name: str, make: Callable[[Path], None]) -> None:
+def test_what_is_no_ignore_file(rig: PackRig, name: str, make: Callable[[Path], None]) -> None:
     """It has no rules, as in git, and a FIFO is not waited for."""
     (rig.work / "f").touch()
     in_repository = name.startswith(".git/")
@@ -167,7 +142,7 @@ def test_what_is_no_ignore_file(rig: ScanRig, name: str, make: Callable[[Path], 
 
 
 @pytest.mark.parametrize("fifo", ["chunk", "loose", "folder"])
-def test_a_fifo_in_the_spool(rig: ScanRig, fifo: str) -> None:
+def test_a_fifo_in_the_spool(rig: PackRig, fifo: str) -> None:
     """Other files in the spool's place are removed, and not waited for."""
     (rig.work / "f").write_bytes(os.urandom(MIB))
     os.utime(rig.work / "f", (1, 1))
@@ -183,12 +158,12 @@ def test_a_fifo_in_the_spool(rig: ScanRig, fifo: str) -> None:
     else:
         chunks.rmdir()
         os.mkfifo(chunks)
-    rig.packer = Packer(str(rig.work), ChunkStore(str(rig.spool)), ScriptedClock(wall=LATER_S))
-    archive = rig.packer.pack(first.manifest).archive  # with digests, or no kept chunk would be used
+    rig.start()
+    archive = rig.pack(first.manifest).archive  # with digests, or no kept chunk would be used
     assert sum(map(len, archive.blocks(1 << 16))) == archive.size_bytes > MIB
 
 
-def test_a_link_in_the_spool_is_not_followed(rig: ScanRig, tmp_path: Path) -> None:
+def test_a_link_in_the_spool_is_not_followed(rig: PackRig, tmp_path: Path) -> None:
     """Its target is neither written to nor removed."""
     (rig.work / "f").write_text("content")
     mine = tmp_path / "mine"
@@ -203,14 +178,12 @@ def test_a_link_in_the_spool_is_not_followed(rig: ScanRig, tmp_path: Path) -> No
         path.unlink()
     chunks.rmdir()
     chunks.symlink_to(mine)
-    rig.store = ChunkStore(str(rig.spool))
-    rig.store.open()
-    rig.packer = Packer(str(rig.work), rig.store, ScriptedClock(wall=LATER_S))
+    rig.start()
     rig.pack()
     assert [path.name for path in mine.iterdir()] == ["thesis"]
 
 
-def test_a_file_that_grows_for_ever_is_read_as_far_as_it_was(rig: ScanRig) -> None:
+def test_a_file_that_grows_for_ever_is_read_as_far_as_it_was(rig: PackRig) -> None:
     """A file is read up to its size at the scan."""
     path = rig.work / "log"
     path.write_bytes(b"x" * MIB)
@@ -223,19 +196,19 @@ def test_a_file_that_grows_for_ever_is_read_as_far_as_it_was(rig: ScanRig) -> No
     assert path.stat().st_size == 9 * MIB  # three pieces, a check before each, and one before all
 
 
-def test_a_file_that_became_huge_since_the_scan(rig: ScanRig) -> None:
+def test_a_file_that_became_huge_since_the_scan(rig: PackRig) -> None:
     """It is not packed, without an error of the disk; the next scan refuses its size."""
     (rig.work / "a").write_text("a")
     (rig.work / "log").write_text("small")
     manifest = rig.scan().manifest
     os.truncate(rig.work / "log", 1 << 40)
-    packed = rig.packer.pack(manifest, most_bytes=MIB)
+    packed = rig.pack(manifest, most_bytes=MIB)
     assert packed.follow_up == ["log"]
     assert list(packed.manifest) == ["a"]
     assert packed.warnings == []
 
 
-def test_a_small_file_that_becomes_huge_while_it_is_read(rig: ScanRig) -> None:
+def test_a_small_file_that_becomes_huge_while_it_is_read(rig: PackRig) -> None:
     """It is left to another sync if it grew beyond the limit, and no memory is allocated for its size."""
     path = rig.work / "log"
     path.write_bytes(b"x")
@@ -251,12 +224,13 @@ def test_a_small_file_that_becomes_huge_while_it_is_read(rig: ScanRig) -> None:
                 os.truncate(path, 1 << 43)
             return super().wall_s()
 
-    packed = Packer(str(rig.work), rig.store, GrowingClock(wall=LATER_S)).pack(manifest, most_bytes=1 << 31)
+    rig.start(clock=GrowingClock(wall=LATER_S))
+    packed = rig.pack(manifest, most_bytes=1 << 31)
     assert packed.follow_up == ["log"]
     assert packed.manifest == {}
 
 
-def test_a_chain_of_links_longer_than_any_stack(rig: ScanRig) -> None:
+def test_a_chain_of_links_longer_than_any_stack(rig: PackRig) -> None:
     """Three thousand links in a chain are quick and handled like others."""
     for number in range(3_000):
         (rig.work / f"l{number:04}").symlink_to(f"l{number + 1:04}")
@@ -266,7 +240,7 @@ def test_a_chain_of_links_longer_than_any_stack(rig: ScanRig) -> None:
 
 
 @pytest.mark.parametrize(("files", "most_mib"), [(20_000, 130), pytest.param(100_000, 400, marks=pytest.mark.long)])
-def test_many_files_in_one_directory(rig: ScanRig, files: int, most_mib: int) -> None:
+def test_many_files_in_one_directory(rig: PackRig, files: int, most_mib: int) -> None:
     """Memory is bounded by the number of entries, and mostly released."""
     many = rig.work / "many"
     many.mkdir()
@@ -307,7 +281,7 @@ print(json.dumps(told))
 """
 
 
-def _measured(rig: ScanRig) -> dict[str, float]:
+def _measured(rig: PackRig) -> dict[str, float]:
     command = [sys.executable, "-c", _MEASURED, str(rig.work), str(rig.spool)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     reported: dict[str, float] = json.loads(done.stdout)

@@ -14,55 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.chunk_store import Archive, ChunkStore
-from syncd.archive.packer import Packed, Packer
+from syncd.archive.chunk_store import Archive
+from syncd.archive.packer import Packed
 from syncd.core.clock import Clock
 from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection
 from tests.clock import ScriptedClock
-
-MIB = 1 << 20
-# By this clock every file of a test is old enough to be trusted.
-LATER_S = 4_000_000_000.0
-
-
-class PackRig:
-    """A workspace, a folder outside it, and a spool."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.work = folder / "work"
-        self.work.mkdir()
-        self.outside = folder / "outside"
-        self.outside.mkdir()
-        (self.outside / "f").write_text("5ecret")
-        self._spools = 0
-
-    def write(self, path: str | bytes, content: bytes = b"content") -> Path:
-        file = Path(os.fsdecode(os.path.join(os.fsencode(self.work), os.fsencode(path))))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-        return file
-
-    def scan(self) -> Manifest:
-        return Scanner(str(self.work), Selection()).scan().manifest
-
-    def pack(
-        self,
-        manifest: Manifest | None = None,
-        check: Callable[[], None] = lambda: None,
-        clock: Clock | None = None,
-    ) -> Packed:
-        """Pack into a new spool, so that nothing is reused."""
-        self._spools += 1
-        spool = self.folder / f"spool-{self._spools}"
-        spool.mkdir()
-        store = ChunkStore(str(spool))
-        store.open()
-        packer = Packer(str(self.work), store, clock or ScriptedClock(wall=LATER_S), check)
-        return packer.pack(self.scan() if manifest is None else manifest)
+from tests.component.pack_rig import LATER_S, MIB, PackRig, whole
 
 
 @pytest.fixture
@@ -71,11 +29,16 @@ def rig(tmp_path: Path) -> PackRig:
     return PackRig(tmp_path)
 
 
-def whole(archive: Archive) -> bytes:
-    """Return the archive's bytes as they are sent."""
-    content = b"".join(archive.blocks(64 << 10))
-    assert len(content) == archive.size_bytes
-    return content
+def packed_anew(
+    rig: PackRig,
+    manifest: Manifest | None = None,
+    check: Callable[[], None] = lambda: None,
+    clock: Clock | None = None,
+) -> Packed:
+    """Pack into a new spool, so that nothing is reused."""
+    rig.spool = rig.spool.with_name(f"{rig.spool.name}-")
+    rig.start(check, clock)
+    return rig.pack(manifest)
 
 
 def members(archive: Archive) -> dict[str, bytes | None]:
@@ -94,8 +57,8 @@ def test_the_same_tree_gives_the_same_bytes(rig: PackRig) -> None:
         rig.write(f"d{number % 9}/f{number}", hashlib.sha256(b"%d" % number).digest() * number)
     for path in [*rig.work.rglob("*")]:
         os.utime(path, (1_700_000_000, 1_700_000_000))
-    first = whole(rig.pack().archive)
-    assert whole(rig.pack().archive) == first
+    first = whole(packed_anew(rig).archive)
+    assert whole(packed_anew(rig).archive) == first
     other = rig.folder / "other"
     other.mkdir()
     for path in sorted(rig.work.rglob("*"), reverse=True):
@@ -106,7 +69,7 @@ def test_the_same_tree_gives_the_same_bytes(rig: PackRig) -> None:
     for path in [*other.rglob("*")]:
         os.utime(path, (1_700_000_000, 1_700_000_000.9))
     rig.work = other
-    assert whole(rig.pack().archive) == first
+    assert whole(packed_anew(rig).archive) == first
 
 
 def test_the_manifest_describes_what_was_packed(rig: PackRig) -> None:
@@ -154,7 +117,7 @@ def test_a_small_file_that_keeps_changing(rig: PackRig, change: str) -> None:
         else:
             os.truncate(path, next(left))
 
-    packed = rig.pack(clock=InterferingClock(happens=happens))
+    packed = packed_anew(rig, clock=InterferingClock(happens=happens))
     content = members(packed.archive)["f"]
     assert content is not None
     entry = packed.manifest["f"]
@@ -164,7 +127,7 @@ def test_a_small_file_that_keeps_changing(rig: PackRig, change: str) -> None:
     else:
         assert (entry.digest, packed.follow_up) == (hashlib.sha256(content).digest(), [])
         assert path.read_bytes().startswith(content)
-        assert entry.stamp != rig.scan()["f"].stamp
+        assert entry.stamp != rig.scan().manifest["f"].stamp
     assert 80 < len(content) <= 105
     assert set(content) <= set(b"xy\0")
 
@@ -177,14 +140,14 @@ def test_a_large_file_that_changes_while_it_is_read(rig: PackRig, to_bytes: int,
     """
     path = rig.write("big", b"A" * (3 * MIB))
     rig.write("zzz", b"after it")
-    manifest = rig.scan()
+    manifest = rig.scan().manifest
     checks = iter(range(1, 1000))
 
     def check() -> None:
         if next(checks) == at:  # of the chunk, of the file, then of each piece
             os.truncate(path, to_bytes)
 
-    packed = rig.pack(manifest, check)
+    packed = packed_anew(rig, manifest, check)
     found = members(packed.archive)
     assert found["zzz"] == b"after it"
     assert len(found["big"] or b"") == 3 * MIB
@@ -192,7 +155,7 @@ def test_a_large_file_that_changes_while_it_is_read(rig: PackRig, to_bytes: int,
     entry = packed.manifest["big"]
     if to_bytes > 3 * MIB:
         assert (packed.follow_up, entry.digest) == ([], hashlib.sha256(b"A" * (3 * MIB)).digest())
-        assert entry.stamp != rig.scan()["big"].stamp
+        assert entry.stamp != rig.scan().manifest["big"].stamp
     else:
         assert (packed.follow_up, entry.digest, entry.stamp) == (["big"], b"", None)
 
@@ -207,7 +170,7 @@ def test_a_large_file_that_is_rewritten_while_it_is_read(rig: PackRig) -> None:
             with path.open("r+b") as file:
                 file.write(b"B" * (3 * MIB))
 
-    packed = rig.pack(rig.scan(), check)
+    packed = packed_anew(rig, rig.scan().manifest, check)
     assert packed.follow_up == ["big"]
     assert packed.manifest["big"].digest == b""
 
@@ -235,12 +198,14 @@ def test_a_path_that_is_replaced_after_the_scan(rig: PackRig, swap: Callable[[Pa
     rig.write("a")
     rig.write("d/e/f", b"harmless")
     rig.write("z")
-    manifest = rig.scan()
+    manifest = rig.scan().manifest
     path = rig.work / what
     path.rename(rig.folder / "moved")
-    swap(path, rig.outside / "f" if what == "d/e/f" else rig.outside)
-    (rig.outside / "e").mkdir()
-    (rig.outside / "e/f").write_text("5ecret")
+    outside = rig.folder / "outside"
+    (outside / "e").mkdir(parents=True)
+    for secret in ("f", "e/f"):
+        (outside / secret).write_text("5ecret")
+    swap(path, outside / "f" if what == "d/e/f" else outside)
     packed = rig.pack(manifest)
     found = members(packed.archive)
     assert b"5ecret" not in zlib.decompress(whole(packed.archive), 31)

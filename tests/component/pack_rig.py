@@ -1,0 +1,58 @@
+"""A workspace, a spool, and the scanner and packer between them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from syncd.archive.chunk_store import Archive, ChunkStore
+from syncd.archive.packer import Packed, Packer
+from syncd.core.clock import Clock
+from syncd.model.manifest import Manifest
+from syncd.scan.scanner import Scan, Scanner
+from syncd.selection.selection import Selection
+from tests.clock import ScriptedClock
+
+MIB = 1 << 20
+# By this clock every file is old enough for its stamp to be trusted.
+LATER_S = 4_000_000_000.0
+
+
+class PackRig:
+    """An empty workspace and an empty spool, with the packer of one process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.work = folder / "work"
+        self.work.mkdir()
+        self.spool = folder / "spool"
+        self.start()
+
+    def start(self, check: Callable[[], None] = lambda: None, clock: Clock | None = None) -> None:
+        """Begin a new process on the spool."""
+        self.store = ChunkStore(str(self.spool))
+        self.store.open()
+        self.packer = Packer(str(self.work), self.store, clock or ScriptedClock(wall=LATER_S), check)
+
+    def write(self, path: str | bytes, content: bytes = b"content") -> Path:
+        """Write a file of the workspace, and the folders above it."""
+        file = Path(os.fsdecode(os.path.join(os.fsencode(self.work), os.fsencode(path))))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        return file
+
+    def scan(self, personal: str = "") -> Scan:
+        """Scan everything; `personal` is the person's own exclude file."""
+        return Scanner(str(self.work), Selection(), personal_excludes=personal).scan()
+
+    def pack(self, manifest: Manifest | None = None, most_bytes: int | None = None) -> Packed:
+        """Pack what was scanned, or is there now."""
+        return self.packer.pack(self.scan().manifest if manifest is None else manifest, most_bytes=most_bytes)
+
+
+def whole(archive: Archive) -> bytes:
+    """Return the archive's bytes as they are sent."""
+    content = b"".join(archive.blocks(64 << 10))
+    assert len(content) == archive.size_bytes
+    return content
