@@ -61,6 +61,7 @@ NAMES = (
     b"\xe9" * 120,
     "\u00fc".encode() * 110,
     b"long\nand broken\n" * 12,
+    b"x" * 120 + b"\n15 path=evil\n",
 )
 MODES = (0o400, 0o444, 0o600, 0o644, 0o664, 0o711, 0o755, 0o777, 0o4755, 0o2755, 0o1644)
 # Nanoseconds since 1970: before it, at it, with and without a fraction, and past what 31 and 33 bits of seconds hold.
