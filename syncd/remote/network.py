@@ -94,8 +94,8 @@ class AckTracker:
         return max(0, min(written_bytes, acked - self._before))
 
 
-class State(Enum):
-    """How far an exchange has come."""
+class ExchangeState(Enum):
+    """The progress of an exchange."""
 
     IDLE = "nothing was sent yet"
     HEAD = "the head of a request is being sent, also of one to a proxy"
@@ -110,7 +110,7 @@ class State(Enum):
 
 
 class Step(Enum):
-    """What happens in an exchange."""
+    """An event of an exchange."""
 
     WRITE = "a part of a request is about to be written"
     FAIL = "it could not be written to its end"
@@ -120,21 +120,27 @@ class Step(Enum):
     END_UNREAD = "the same, of a kept one over which nothing of the request was acknowledged"
 
 
-_STEPS: dict[tuple[State, Step], State] = {
-    (State.IDLE, Step.WRITE): State.HEAD,
-    (State.HEAD, Step.WRITE): State.BODY,  # httpcore sends the head by one call
-    (State.WAITING, Step.WRITE): State.HEAD,  # a proxy let it through
-    (State.HEAD, Step.FAIL): State.CUT,
-    (State.BODY, Step.FAIL): State.CUT,
-    (State.HEAD, Step.READ): State.WAITING,
-    (State.BODY, Step.READ): State.WAITING,
-    (State.HEAD, Step.ANSWER): State.STALE,
-    (State.BODY, Step.ANSWER): State.STALE,
-    (State.CUT, Step.ANSWER): State.REFUSED,
-    (State.WAITING, Step.ANSWER): State.ANSWERED,
-    **{(state, Step.END): State.OVER for state in State if state is not State.UNREAD},
-    **{(state, Step.END_UNREAD): State.UNREAD for state in (State.HEAD, State.BODY, State.CUT, State.WAITING)},
-    **{(state, Step.END_UNREAD): State.OVER for state in (State.STALE, State.REFUSED, State.ANSWERED)},
+_STEPS: dict[tuple[ExchangeState, Step], ExchangeState] = {
+    (ExchangeState.IDLE, Step.WRITE): ExchangeState.HEAD,
+    (ExchangeState.HEAD, Step.WRITE): ExchangeState.BODY,  # httpcore sends the head by one call
+    (ExchangeState.WAITING, Step.WRITE): ExchangeState.HEAD,  # a proxy let it through
+    (ExchangeState.HEAD, Step.FAIL): ExchangeState.CUT,
+    (ExchangeState.BODY, Step.FAIL): ExchangeState.CUT,
+    (ExchangeState.HEAD, Step.READ): ExchangeState.WAITING,
+    (ExchangeState.BODY, Step.READ): ExchangeState.WAITING,
+    (ExchangeState.HEAD, Step.ANSWER): ExchangeState.STALE,
+    (ExchangeState.BODY, Step.ANSWER): ExchangeState.STALE,
+    (ExchangeState.CUT, Step.ANSWER): ExchangeState.REFUSED,
+    (ExchangeState.WAITING, Step.ANSWER): ExchangeState.ANSWERED,
+    **{(state, Step.END): ExchangeState.OVER for state in ExchangeState if state is not ExchangeState.UNREAD},
+    **{
+        (state, Step.END_UNREAD): ExchangeState.UNREAD
+        for state in (ExchangeState.HEAD, ExchangeState.BODY, ExchangeState.CUT, ExchangeState.WAITING)
+    },
+    **{
+        (state, Step.END_UNREAD): ExchangeState.OVER
+        for state in (ExchangeState.STALE, ExchangeState.REFUSED, ExchangeState.ANSWERED)
+    },
 }
 
 
@@ -147,28 +153,28 @@ class Exchange:
     """
 
     def __init__(self, answer_s: float) -> None:
-        self.state = State.IDLE
+        self.state = ExchangeState.IDLE
         self.connection: socket.socket | None = None
         self.overdue_s = inf
         self._answer_s = answer_s
         self._acked_before: int | None = None  # by a kept connection
         self._queued_bytes = 0
 
-    def step(self, step: Step) -> State:
+    def step(self, step: Step) -> ExchangeState:
         """Take a step, which some states take no notice of, and return the state that it leads to."""
         self.state = _STEPS.get((self.state, step), self.state)
         return self.state
 
     def begin_write(self, connection: socket.socket, earlier: Exchange | None) -> None:
         """Note that a part of a request is about to be written; `earlier` is the connection's exchange before."""
-        if self.step(Step.WRITE) is State.HEAD:
+        if self.step(Step.WRITE) is ExchangeState.HEAD:
             self.connection = connection
             self._acked_before = None if earlier in (None, self) else acked_bytes(connection)
             self.overdue_s = inf  # a proxy's answer came before the server's
 
     def begin_read(self) -> None:
         """Note that nothing more of the request is written: the time for the answer begins."""
-        if self.step(Step.READ) in (State.WAITING, State.CUT) and self.overdue_s == inf:
+        if self.step(Step.READ) in (ExchangeState.WAITING, ExchangeState.CUT) and self.overdue_s == inf:
             self.overdue_s, self._queued_bytes = _CLOCK.monotonic_s() + self._answer_s, 0
 
     def raise_if_late(self, ends_s: float = inf) -> None:
@@ -187,7 +193,7 @@ class Exchange:
         """Note that the connection is about to be closed; what the kernel still holds of the request is not sent."""
         if self.connection is None:
             return
-        if self.state is not State.ANSWERED:
+        if self.state is not ExchangeState.ANSWERED:
             with contextlib.suppress(OSError):
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         is_unread = self._acked_before is not None and acked_bytes(self.connection) == self._acked_before
@@ -293,7 +299,7 @@ class _Stream(httpcore.NetworkStream):
         exchange, left = self._network.exchange, memoryview(buffer)
         exchange.begin_write(self._connection, self._exchange)
         self._exchange = exchange
-        events = select.POLLOUT | (select.POLLIN if exchange.state is State.BODY else 0)
+        events = select.POLLOUT | (select.POLLIN if exchange.state is ExchangeState.BODY else 0)
         with _translated(httpcore.WriteTimeout, httpcore.WriteError):
             try:
                 while left:  # each piece has its own time-out
@@ -305,7 +311,7 @@ class _Stream(httpcore.NetworkStream):
 
     def _send(self, left: memoryview) -> int:
         """Send what the kernel takes of it. Raises `OSError`, upon which httpcore reads, if the server has answered."""
-        if self._network.exchange.state is State.BODY:
+        if self._network.exchange.state is ExchangeState.BODY:
             with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 self._early_answer = self._connection.recv(_READ_BYTES)
                 raise OSError("the server wants no more of the request")

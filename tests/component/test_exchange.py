@@ -18,7 +18,7 @@ from syncd.core.clock import SystemClock
 from syncd.core.waiter import Interrupt, Waiter
 from syncd.remote import http_client, network
 from syncd.remote.http_client import HttpClient, NoResponse, Response
-from syncd.remote.network import Exchange, State
+from syncd.remote.network import Exchange, ExchangeState
 from tests.loopback import answering
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -179,7 +179,7 @@ class Case(Struct):
     talks: list[Callable[[socket.socket, Scene], None]]
     ask: Callable[[Scene], Response]
     gets: str
-    state: State
+    state: ExchangeState
     requests: int = 1
     read_s: float = 60.0
     left_bytes: int = 0  # what the server reads afterwards is less
@@ -188,38 +188,41 @@ class Case(Struct):
 CUT_OFF = "Server disconnected without sending a response."
 EARLY = {"closes": just_closes, "resets": resets, "stays": stays}
 CASES = {
-    "nobody listens": Case([], get, "Connection refused", State.IDLE),
-    "it answers": Case([answers], get, "200 ok", State.ANSWERED),
-    "it answers again": Case([answers], after_one(put(1 << 16)), "200 ok", State.ANSWERED, 2),
-    "it is silent": Case([is_silent], get, "no answer in time", State.OVER, read_s=0.3),
-    "its answer comes byte by byte": Case([trickles], get, "no answer in time", State.OVER, read_s=0.3),
-    "it closes a new connection": Case([closes], get, CUT_OFF, State.OVER),
+    "nobody listens": Case([], get, "Connection refused", ExchangeState.IDLE),
+    "it answers": Case([answers], get, "200 ok", ExchangeState.ANSWERED),
+    "it answers again": Case([answers], after_one(put(1 << 16)), "200 ok", ExchangeState.ANSWERED, 2),
+    "it is silent": Case([is_silent], get, "no answer in time", ExchangeState.OVER, read_s=0.3),
+    "its answer comes byte by byte": Case([trickles], get, "no answer in time", ExchangeState.OVER, read_s=0.3),
+    "it closes a new connection": Case([closes], get, CUT_OFF, ExchangeState.OVER),
     "it closes a kept one in the instant of a request": Case(
-        [answers_and_closes_now, answers], in_the_instant(get), "200 ok", State.ANSWERED, 3
+        [answers_and_closes_now, answers], in_the_instant(get), "200 ok", ExchangeState.ANSWERED, 3
     ),
     "it closes a kept one in the instant of an upload": Case(
-        [answers_and_closes_now, answers], in_the_instant(put(1 << 20)), "200 ok", State.ANSWERED, 3
+        [answers_and_closes_now, answers], in_the_instant(put(1 << 20)), "200 ok", ExchangeState.ANSWERED, 3
     ),
     "it takes a request over a kept one and closes": Case(
-        [answers_and_closes_the_next], after_one(get), CUT_OFF, State.OVER, 2
+        [answers_and_closes_the_next], after_one(get), CUT_OFF, ExchangeState.OVER, 2
     ),
     "it answers twice at once": Case(
-        [answers_twice], after_one(get), "the answer came before its request", State.OVER, 2
+        [answers_twice], after_one(get), "the answer came before its request", ExchangeState.OVER, 2
     ),
     **{
         f"it refuses in the middle of a body and {end}": Case(
-            [answering_early(413, EARLY[end])], put(LARGE_BYTES), "413 no!", State.OVER
+            [answering_early(413, EARLY[end])], put(LARGE_BYTES), "413 no!", ExchangeState.OVER
         )
         for end in EARLY
     },
     "it accepts what it does not have": Case(
-        [answering_early(200, stays)], put(LARGE_BYTES), "the answer came before the whole request was sent", State.OVER
+        [answering_early(200, stays)],
+        put(LARGE_BYTES),
+        "the answer came before the whole request was sent",
+        ExchangeState.OVER,
     ),
     "it stops reading": Case(
-        [reads_later], put(LARGE_BYTES), "the other side stopped reading", State.OVER, left_bytes=LARGE_BYTES
+        [reads_later], put(LARGE_BYTES), "the other side stopped reading", ExchangeState.OVER, left_bytes=LARGE_BYTES
     ),
     "it reads nothing of what the kernel took": Case(
-        [reads_later], put(1 << 20), "no answer in time", State.OVER, read_s=0.3, left_bytes=1 << 20
+        [reads_later], put(1 << 20), "no answer in time", ExchangeState.OVER, read_s=0.3, left_bytes=1 << 20
     ),
 }
 
@@ -257,7 +260,7 @@ def test_a_case(
         scene.over.set()
         scene.client.drop()
     assert case.gets in got
-    assert (state, reached) == (case.state, case.state is not State.IDLE)
+    assert (state, reached) == (case.state, case.state is not ExchangeState.IDLE)
     assert scene.client.requests == case.requests
     assert scene.left_bytes < case.left_bytes
 
