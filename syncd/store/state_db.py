@@ -53,7 +53,8 @@ _ERRORS = {
     sqlite3.SQLITE_PERM: errno.EACCES,
     sqlite3.SQLITE_NOMEM: errno.ENOMEM,
 }
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+# The log was cut short while it is open; what an open connection reads from it fails for ever.
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR_SHORT_READ)
 
 Shape = TypeVar("Shape")
 
@@ -134,17 +135,21 @@ class StateDb:
             self._depth = 0
 
     def _commit(self, connection: sqlite3.Connection) -> None:
-        with _translated():
-            if not connection.in_transaction:  # a statement failed within, and took the others back
-                raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
-            connection.execute("COMMIT")
+        # A statement that failed within took the others back; one that found damage closed the connection.
+        if connection is not self._connection or not connection.in_transaction:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
+        self.change("COMMIT")
 
     def change(self, statement: str, *values: object) -> None:
-        """Carry out a statement in the transaction that is open. Raises `OSError`."""
-        if self._connection is None:
-            raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
-        with _translated():
-            self._connection.execute(statement, values)
+        """Carry out a statement in the transaction that is open. Raises `OSError`; a damaged file is set aside."""
+        if self._connection is not None:
+            try:
+                self._connection.execute(statement, values)
+            except sqlite3.Error as failure:
+                self._raise_unless_damaged(failure)
+            else:
+                return
+        raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
 
     def owner(self, name: str) -> int:
         """Return the number of an owner of rows; a new one gets one, in the transaction that is open."""
@@ -249,7 +254,7 @@ class StateDb:
 
     def _raise_unless_damaged(self, failure: Exception) -> None:
         """Set the file aside if it is damaged. Raises `OSError` otherwise."""
-        if isinstance(failure, sqlite3.Error) and _code(failure) not in _DAMAGE:
+        if isinstance(failure, sqlite3.Error) and not {_code(failure), _extended_code(failure)} & {*_DAMAGE}:
             raise _as_os_error(failure, self.path) from None
         self._set_aside("it is damaged")
 
@@ -377,15 +382,6 @@ class Record(Generic[Shape]):
             "SELECT value, checksum FROM records WHERE name = ? AND owner = (SELECT number FROM owners WHERE name = ?)"
         )
         return self._db.rows(query, self._name, self._owner)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turn SQLite's failures into those of the system. Raises `OSError`."""
-    try:
-        yield
-    except sqlite3.Error as failure:
-        raise _as_os_error(failure) from None
 
 
 def _code(failure: sqlite3.Error) -> int:

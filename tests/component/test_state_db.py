@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
 
@@ -199,6 +199,27 @@ def test_a_file_that_is_no_database(tmp_path: Path, ruin: Callable[[Path], None]
     assert os.path.lexists(tmp_path / "state.db.damaged")
     if (tmp_path / "victim").exists():
         assert (tmp_path / "victim").read_text() == "not ours"
+
+
+def _overwrite(found: Record[str]) -> None:
+    with found._db.transaction():
+        found._db.change("DELETE FROM records")
+
+
+@pytest.mark.parametrize("left", [0, 300, 20_000])
+@pytest.mark.parametrize("act", [Record.read, _overwrite])
+def test_a_log_that_is_cut_while_it_is_open(
+    tmp_path: Path, db: StateDb, act: Callable[[Record[str]], None], left: int
+) -> None:
+    """What was in it is lost; the file is set aside, whether it is read or written, and the next one works."""
+    record(db).save("1" * 2_000_000)  # more than is kept in memory
+    with open(tmp_path / f"{NAME}-wal", "r+b") as log:
+        log.truncate(left)
+    with suppress(OSError):
+        act(record(db))
+    assert "state.db.damaged" in str(db.warning)
+    record(db).save("3")
+    assert again(tmp_path) == "3"
 
 
 def test_a_damaged_record(tmp_path: Path, db: StateDb, caplog: pytest.LogCaptureFixture) -> None:
