@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from syncd.remote.target import Target
-from syncd.sandbox.repository.agent_repository import HomeCommit, home_record
+from syncd.sandbox.agent_repository import HomeCommit, home_record
 from syncd.store.state_db import StateDb
 
 NamedPath = str | bytes

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.exported_files import NotKeptHere
 from syncd.cli.daemon_client import order_daemon
 from syncd.cli.options import CLOCK
 from syncd.cli.output import log_level
@@ -41,12 +42,12 @@ from syncd.model.entry import (
 from syncd.model.manifest import Manifest, directories_above
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.remote.remote_job import NotKeptHere
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import followed_at_s
+from syncd.sandbox.agent_repository import recorded_home
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
-from syncd.sandbox.repository.agent_repository import RepositoryState, SandboxCommits, recorded_home
+from syncd.sandbox.protocol import RepositoryState, SandboxCommits
 from syncd.sandbox.sandbox_state import SandboxContent, TakenPath
 from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.scan.path_rules import PathRules

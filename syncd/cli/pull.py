@@ -68,7 +68,7 @@ def command(config_file: str | None, destination: str, sandbox: str | None, as_j
 def repository_there(config: Config) -> str:
     """Return the path of the repository that syncd keeps in the sandbox, which is no part of the work; empty: none."""
     from syncd.daemon.build import places_of, target_of  # noqa: PLC0415 - `pull --help` needs none of these
-    from syncd.sandbox.repository.agent_repository import recorded_home  # noqa: PLC0415
+    from syncd.sandbox.agent_repository import recorded_home  # noqa: PLC0415
     from syncd.selection.ignore_files import GIT  # noqa: PLC0415
     from syncd.store.state_db import StateDb  # noqa: PLC0415
 

@@ -45,8 +45,7 @@ from syncd.merge.git import (
 )
 from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository, names_submodules
-from syncd.sandbox.look_encoding import leads_outside
-from syncd.sandbox.repository.agent_repository import MOST_BYTES, MOST_PATHS, SandboxCommits
+from syncd.sandbox.protocol import MOST_PACKED_BYTES, MOST_PACKED_PATHS, SandboxCommits, leads_outside
 
 _BLOCK = 1 << 18
 _MOST_BYTES = 128 << 20  # of messages and names
@@ -119,7 +118,7 @@ def _compared(git: Git, found: SandboxCommits, variables: Mapping[str, str]) -> 
                 commits.append((header, []))
             continue
         paths += 1
-        if paths > MOST_PATHS:
+        if paths > MOST_PACKED_PATHS:
             raise UnreadablePack("they are too many")
         _, mode, _, blob, _ = part.split(b" ")
         commits[-1][1].append((os.fsdecode(next(fields, b"")), mode, blob.decode()))
@@ -133,7 +132,7 @@ def _write_blobs(git: Git, wanted: Collection[str], folder: str, variables: Mapp
     listed = git.run(["cat-file", "--batch-check"], variables, given="".join(f"{blob}\n" for blob in wanted).encode())
     rows = [line.split(" ") for line in listed.output.decode().splitlines()]
     sizes = {row[0]: int(row[2]) for row in rows if row[1] == "blob"}
-    if sum(sizes.values()) > MOST_BYTES:
+    if sum(sizes.values()) > MOST_PACKED_BYTES:
         raise UnreadablePack("more was packed than was asked for")
     # Without attributes, git writes each blob as it is: a large one in blocks.
     index = {"GIT_INDEX_FILE": os.path.join(folder, "index"), "GIT_WORK_TREE": folder}

@@ -1,7 +1,7 @@
 """Runs git such that nothing which a repository or a person has configured starts a program.
 
-What switches that off is in `git_in_sandbox`, the same here and there. Objects are written with a private folder in the
-place of the repository's own, whose configuration is then not even read.
+What switches that off is in `sandbox.program`, the same here and there. Objects are written with a private folder in
+the place of the repository's own, whose configuration is then not even read.
 
 A version of a file is an entry as a look returns it: a link, or a file with a copy; ABSENT is none. Contents are
 written as they are: no filter, no attribute and no conversion of line ends comes between.
@@ -30,7 +30,7 @@ from syncd.core.errors import ConfigError, NeedsPerson, SyncdError, TryLater
 from syncd.core.hardening import original_umask
 from syncd.core.text import one_line, shown_path
 from syncd.model.entry import EXECUTABLE, Kind, SeenEntry
-from syncd.sandbox.repository.git_in_sandbox import ENVIRONMENT, LARGE_BYTES, NO_CONFIGURATION, SETTINGS
+from syncd.sandbox.program import ENVIRONMENT, LARGE_BYTES, NO_CONFIGURATION, SETTINGS
 
 _BLOCK_BYTES = 1 << 16
 _COPIED_BYTES = 1 << 18

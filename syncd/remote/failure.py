@@ -33,7 +33,7 @@ class ApiStep(StrEnum):
     UPLOAD = "upload"
     INITIALIZE = "initialize"
     DELETE = "delete"
-    EXECUTION = "execution"  # part of a check or a removal: `remote_job.Purpose` names the step that it belongs to
+    EXECUTION = "execution"  # part of a check or a removal: `executions.Purpose` names the step that it belongs to
     DUMP = "dump"  # only `syncd pull` and `verify` ask for it
     SANDBOX = "sandbox"  # only `syncd check` and `syncd sandbox` ask for it; no status names it
 

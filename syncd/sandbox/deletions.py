@@ -16,6 +16,7 @@ from syncd.core.text import counted, shown_path
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, directories_above, is_within
 from syncd.remote.failure import backoff_limit_s
+from syncd.sandbox.executions import Executions
 from syncd.sandbox.leftovers import (
     Versions,
     kinds_changed,
@@ -24,7 +25,6 @@ from syncd.sandbox.leftovers import (
     obstructing,
     paths_to_delete,
 )
-from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookResult, Obstacle
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.seen_paths import FIRST_WAIT_S, LONGEST_WAIT_S
@@ -51,7 +51,7 @@ class DeletionSync(Struct):
 
     deletions: Deletions
     state: SandboxState
-    looker: Looker
+    executions: Executions
     clock: Clock
     check: Callable[[], None] = lambda: None
     is_excluded: Callable[[str, bool], bool] = lambda _path, _is_dir: False
@@ -147,7 +147,7 @@ class DeletionSync(Struct):
 
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""
-        self.looker.settle_pending(wanted, self.check)
+        self.executions.settle(wanted, self.check)
         left = self.state.leftovers.entries
         waits = (path for path in self._failed if path in self._put_off and path in left and path not in wanted)
         # Begin with no deletion but those that failed and wait for another try.

@@ -15,14 +15,14 @@ from contextlib import ExitStack, suppress
 
 from msgspec.structs import replace
 
+from syncd.archive.exported_files import new_file, unwritable
 from syncd.archive.extraction import Member, MemberKind, inner_path, members
 from syncd.core.waiter import SupersededBy
 from syncd.model.entry import ABSENT, Kind, SeenEntry, same
 from syncd.model.git_names import is_in_repository
 from syncd.remote.bucket import Dump
-from syncd.remote.remote_job import new_file, unwritable
-from syncd.sandbox.look_encoding import MOST_NEW, MOST_PATH_BYTES
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Missing, Obstacle
+from syncd.sandbox.protocol import MOST_NEW, MOST_PATH_BYTES
 
 # A smaller file is compared before anything of it is written.
 _MOST_IN_MEMORY = 1 << 20

@@ -18,6 +18,7 @@ from math import inf
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.archive.exported_files import NotKeptHere
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import Moment, stamp, utc
 from syncd.core.errors import KeyRefused, SandboxNotFound, SyncWarning
@@ -25,10 +26,9 @@ from syncd.core.text import counted, shown_path, size
 from syncd.core.waiter import SupersededBy, Waiter
 from syncd.model.entry import Kind, SeenEntry, is_savable
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s
-from syncd.remote.remote_job import NotKeptHere, Purpose
 from syncd.remote.target import Target
 from syncd.sandbox.deletions import Programs
-from syncd.sandbox.look import Looker, RunningLook
+from syncd.sandbox.executions import Executions, Purpose, RunningLook
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
@@ -73,7 +73,7 @@ class RemoteChanges:
         *,
         agent_changes: AgentChanges,
         target: Target,
-        looker: Looker,
+        executions: Executions,
         dump_looker: DumpLooker,
         saved_versions: SavedVersions,
         seen: SeenPaths,
@@ -91,7 +91,7 @@ class RemoteChanges:
         self.warnings: list[SyncWarning] = []
         self.programs = Programs.RAN  # as the last look of a sync found
         self._target = target
-        self._looker = looker
+        self._executions = executions
         self._dump_looker = dump_looker
         self._copies_folder = copies_folder
         self._state_folder = state_folder
@@ -272,7 +272,7 @@ class RemoteChanges:
         limited = self._within_room(request)
         if not fetches:
             limited, self._not_kept = replace(limited, most_copied_bytes=0), self._failure.message
-        look = self._looker.start(limited, _START_S, self._check, program_s)
+        look = self._executions.start_look(limited, _START_S, self._check, program_s)
         return _Running(request, look, began_s)
 
     def _finish(self, running: _Running, *, is_whole: bool = False) -> LookResult:
@@ -280,7 +280,9 @@ class RemoteChanges:
         look_s = (_WHOLE_LOOK_S if is_whole else LOOK_S) + _paths_s(running.request)
         timeout_s = max(_AFTER_UPLOAD_S, look_s - passed_s)
         fetch_s = _LONGEST_DOWNLOAD_S if is_whole else 0.0
-        return self._looker.finish(running.look, self._folder_for(running.request), self._check, timeout_s, fetch_s)
+        return self._executions.finish_look(
+            running.look, self._folder_for(running.request), self._check, timeout_s, fetch_s
+        )
 
     def _dumped(self, request: LookRequest, timeout_s: float) -> tuple[LookResult, Moment]:
         """Return what a look by the archive found, and when that was asked for."""

@@ -27,8 +27,8 @@ from syncd.model.git_names import is_in_repository
 from syncd.model.manifest import Manifest, directories_above, is_within
 from syncd.model.reconcile import PathOutcome, Plan
 from syncd.remote.failure import backoff_limit_s
-from syncd.sandbox.look_encoding import leads_outside
 from syncd.sandbox.look_request import LookAction, LookItem, Obstacle
+from syncd.sandbox.protocol import leads_outside
 from syncd.selection.ignore_files import GIT
 from syncd.store.state_db import Record, StateDb
 

@@ -14,13 +14,13 @@ from itertools import chain
 
 from msgspec import Struct, field, structs
 
+from syncd.archive.exported_files import NotKeptHere
 from syncd.core.choices import AgentChanges
 from syncd.core.text import counted, shown_path
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.manifest import Manifest, directories_above, in_archive_order, is_within
 from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan_sync, withheld
 from syncd.remote.failure import StepFailed
-from syncd.remote.remote_job import NotKeptHere
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Missing, Obstacle, was_emptied
 from syncd.sandbox.sandbox_state import SandboxContent

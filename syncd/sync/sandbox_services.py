@@ -18,17 +18,16 @@ from syncd.remote.api import Account, Api
 from syncd.remote.bucket import Bucket, Dump, Throttle
 from syncd.remote.failure import RetrySettings
 from syncd.remote.http_client import HttpClient
-from syncd.remote.remote_job import JobRunner
 from syncd.remote.request_pacing import ApiLimit
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrlStore
+from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.look import Looker
+from syncd.sandbox.executions import Executions
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.selection.ignore_files import branch_of, repository_around
@@ -136,11 +135,10 @@ class SandboxFactory(Struct, frozen=True):
             waiter=waiter,
             first_archives=self.workspace.first_archives,
         )
-        job_runner = JobRunner(api, client, waiter)
-        looker = Looker(job_runner, db, target, waiter)
-        remote_changes = self._looks(state, api, looker)
+        executions = Executions(api, client, waiter, db, target)
+        remote_changes = self._looks(state, api, executions)
         deletions = config.sandbox.deletions
-        deletion_sync = DeletionSync(deletions, state, looker, clock, self.check, self.is_excluded)
+        deletion_sync = DeletionSync(deletions, state, executions, clock, self.check, self.is_excluded)
         partial_archives = PartialArchives(config.sync.archive, target, remote_changes.look, db=db, clock=clock)
         return SandboxServices(
             state=state,
@@ -148,23 +146,23 @@ class SandboxFactory(Struct, frozen=True):
             deletion_sync=deletion_sync,
             partial_archives=partial_archives,
             remote_changes=remote_changes,
-            agent_repository=AgentRepository(partial(_home_branch, config), job_runner, target, db, waiter),
+            agent_repository=AgentRepository(partial(_home_branch, config), executions, target, db, waiter),
         )
 
     def looks_at(self, state: SandboxState) -> RemoteChanges:
         """The looks at a sandbox beside those of its syncs, whose state this is."""
         workspace, target = self.workspace, state.target
         api = workspace.api(target)
-        looker = Looker(JobRunner(api, workspace.client, workspace.waiter), workspace.db, target, workspace.waiter)
-        return self._looks(state, api, looker)
+        executions = Executions(api, workspace.client, workspace.waiter, workspace.db, target)
+        return self._looks(state, api, executions)
 
-    def _looks(self, state: SandboxState, api: Api, looker: Looker) -> RemoteChanges:
+    def _looks(self, state: SandboxState, api: Api, executions: Executions) -> RemoteChanges:
         workspace, config = self.workspace, self.workspace.config
         dump = Dump(api, workspace.client, retry_settings_of(config), workspace.waiter)
         return RemoteChanges(
             agent_changes=config.sandbox.agent_changes,
             target=state.target,
-            looker=looker,
+            executions=executions,
             dump_looker=DumpLooker(dump),
             saved_versions=SavedVersions(workspace.db, workspace.clock, config.sandbox_name),
             seen=state.seen,

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,12 @@ from pathlib import Path
 from syncd.core.waiter import Interrupt, Waiter
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.remote.remote_job import JOB_TIMEOUT_S, JobRunner, RemoteJob
 from syncd.remote.target import Target
-from syncd.sandbox.repository.agent_repository import AgentRepository
+from syncd.sandbox.agent_repository import AgentRepository
+from syncd.sandbox.executions import Executions, Purpose, Running
 from syncd.store.state_db import StateDb
 from tests.clock import ScriptedClock
+from tests.component.program_rig import output_of
 
 TARGET = Target("https://api.example.org", "box", "us")
 # Whoever the agent is: nobody's settings but those of the repository, and no help in finding it.
@@ -98,10 +98,13 @@ def manifest_of(files: Mapping[str, Sent]) -> Manifest:
     return Manifest(entries)
 
 
-class LocalRunner(JobRunner):
-    """Runs a program's file at once, in a process of its own."""
+class LocalRunner(Executions):
+    """Runs the program at once, in a process of its own."""
 
     def __init__(self, workspace: Path, runs: Path) -> None:
+        self._clock = ScriptedClock()
+        self._waiter = Waiter(Interrupt(), self._clock)
+        self.pending = []
         self._workspace = workspace
         self._runs = runs
         self.path = os.environ["PATH"]
@@ -111,24 +114,18 @@ class LocalRunner(JobRunner):
         self.before: Callable[[], None] = lambda: None
         self.after: Callable[[], None] = lambda: None
 
-    def upload(self, job: RemoteJob, region: str = "") -> None:
-        self.requests.append(job.files["request.json"])
+    def upload(self, purpose: Purpose, name: str, files: Mapping[str, bytes]) -> None:
+        self.requests.append(files["request.json"])
+        self._files_sent = files
 
-    def start(self, job: RemoteJob) -> None:
+    def execute(self, purpose: Purpose, name: str) -> None:
         """Begin nothing: `output` runs it."""
 
-    def output(
-        self,
-        job: RemoteJob,
-        check: Callable[[], None] = lambda: None,
-        timeout_s: float = JOB_TIMEOUT_S,
-        first_wait_s: float = 0.0,
-    ) -> str:
+    def output(self, running: Running, check: Callable[[], None], timeout_s: float, first_wait_s: float) -> str:
         self.before()
         folder = self._runs / str(len(self.requests))
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in job.files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        for name, content in self._files_sent.items():
             (folder / name).write_bytes(content)
         self.outputs.append(self._run(folder))
         assert not (folder / "git").exists() or not self.outputs[-1]
@@ -137,21 +134,8 @@ class LocalRunner(JobRunner):
         return self.outputs[-1]
 
     def _run(self, folder: Path) -> str:
-        environment = {
-            "AGENT_WORKSPACE": str(self._workspace),
-            "PATH": self.path,
-            "HOME": str(folder),
-            "LC_ALL": "C",
-        }
-        ran = subprocess.run(
-            [sys.executable, "-E", "-S", *self.options, folder / "main.py"],
-            env=environment,
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            check=False,
-            timeout=100,
-        )
-        return ran.stdout.decode("ascii")
+        environment = {"AGENT_WORKSPACE": str(self._workspace), "PATH": self.path, "HOME": str(folder)}
+        return output_of(folder, environment, options=self.options)
 
 
 class RepositoryRig:

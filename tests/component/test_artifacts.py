@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from syncd.archive import exported_files
+from syncd.archive.exported_files import extract_files
 from syncd.archive.extraction import BadArchive
 from syncd.model.entry import Entry, Kind
-from syncd.remote import remote_job
-from syncd.remote.remote_job import extract_files
 
 MEMBERS = {"copies/0": b"zero", "copies/1": b"", "copies/2": b"x" * 70_000, "report.json": b"[]", "other": b"?"}
 Packer = Callable[[dict[str, bytes]], bytes]
@@ -153,7 +153,7 @@ def test_a_damaged_archive_brings_nothing_wrong(home: Home, pack: Packer) -> Non
 @pytest.mark.parametrize("pack", [tar_gz, zipped])
 def test_a_bomb_is_not_unpacked(home: Home, pack: Packer, monkeypatch: pytest.MonkeyPatch) -> None:
     """What all members hold is limited, whatever they are."""
-    monkeypatch.setattr(remote_job, "_OVERHEAD_BYTES", 1 << 20)
+    monkeypatch.setattr(exported_files, "_OVERHEAD_BYTES", 1 << 20)
     with pytest.raises(BadArchive, match="more than 2 MiB"):
         home.extract(pack({"copies/0": b"zero", "bomb": bytes(4 << 20)}))
     assert home.left() == {}
@@ -161,7 +161,7 @@ def test_a_bomb_is_not_unpacked(home: Home, pack: Packer, monkeypatch: pytest.Mo
 
 def test_a_zip_with_a_long_list(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Zipfile would read it into memory, as long as a header says it is."""
-    monkeypatch.setattr(remote_job, "_LARGEST_READ", 70_000)
+    monkeypatch.setattr(exported_files, "_LARGEST_READ", 70_000)
     with pytest.raises(BadArchive, match="list of members is too long"):
         home.extract(zipped({str(number): b"" for number in range(3000)}))
 

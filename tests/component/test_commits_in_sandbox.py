@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,10 @@ from syncd.merge import branch
 from syncd.merge.branch import SandboxCommit, UnreadablePack, read_pack
 from syncd.merge.git import find_git
 from syncd.model.entry import Kind
-from syncd.remote.failure import ApiStep
-from syncd.remote.remote_job import Purpose, new_job
-from syncd.sandbox import program_in_sandbox
-from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox
-from syncd.sandbox.repository.agent_repository import RepositoryState, SandboxCommits, commits_of
+from syncd.sandbox.agent_repository import commits_of
+from syncd.sandbox.protocol import REPOSITORY_BOUNDS, RepositoryState, SandboxCommits
 from tests.agent_commits import RepositoryThere
+from tests.component.program_rig import output_of, prepared, told
 from tests.component.repository_rig import HOOKS
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -67,29 +63,17 @@ class There:
             "within_s": 60,
             **changed,
         }
-        purpose = Purpose(ApiStep.EXECUTION, "the commits")
-        job = new_job(purpose, commits_in_sandbox, request, (program_in_sandbox, git_in_sandbox))
         self.runs += 1
         folder = self.folder / f"run{self.runs}"
-        for name, content in job.files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
+        name = prepared({"pack": request}, folder)
         environment = {
             "AGENT_WORKSPACE": str(self.workspace),
-            "LC_ALL": "C",
             "PATH": os.environ["PATH"] if path is None else path,
             "HOME": str(self.folder / "agents-home"),
         }
-        ran = subprocess.run(
-            [sys.executable, "-E", "-S", folder / "main.py"],
-            env=environment,
-            cwd="/",
-            stdout=subprocess.PIPE,
-            check=True,
-            timeout=60,
-        )
+        output = output_of(folder, environment)
         assert not (folder / "git").exists()
-        found = job.report(ran.stdout.decode("ascii"), commits_of, 1 << 20)
+        found = told(name, output, REPOSITORY_BOUNDS, folder, commits_of)
         commits: tuple[SandboxCommit, ...] = ()
         if found.commits:
             git = find_git(os.environ)
@@ -165,7 +149,7 @@ def test_a_tree_of_endless_folders(there: There, monkeypatch: pytest.MonkeyPatch
     repository.raw_commit(inner, b"bomb")
     ran = there.run()
     assert (ran.commits, ran.found.unlisted) == ((), 1)
-    monkeypatch.setattr(branch, "MOST_PATHS", 1000)
+    monkeypatch.setattr(branch, "MOST_PACKED_PATHS", 1000)
     with pytest.raises(UnreadablePack, match="they are too many"):
         there.run(most_paths=100_000)
 

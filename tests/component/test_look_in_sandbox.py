@@ -15,19 +15,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from syncd.model.entry import ABSENT, Entry, Kind
-from syncd.remote.failure import ApiStep
-from syncd.remote.remote_job import ExtractedFiles, Purpose, RemoteJob, new_job
-from syncd.sandbox import look_in_sandbox, program_in_sandbox
-from syncd.sandbox.look_encoding import encoded, most_bytes, report_of
+from syncd.sandbox import program
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
-from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox, repository_in_sandbox
+from syncd.sandbox.protocol import Bounds, look_result, look_values
+from tests.component.program_rig import output_of, prepared, told
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
@@ -84,49 +81,24 @@ class Sandbox:
     def left(self) -> list[str]:
         return sorted(str(path.relative_to(self.workspace)) for path in self.workspace.rglob("*"))
 
-    def job(self, request: LookRequest, within_s: float = 60.0, **changed: Any) -> RemoteJob:
-        listed = {**encoded(request, within_s), **changed}
-        purpose = Purpose(ApiStep.INITIALIZE, "the look")
-        return new_job(purpose, look_in_sandbox, listed, (program_in_sandbox,))
-
-    def prepared(self, job: RemoteJob, folder: Path | None = None) -> Path:
+    def prepared(self, request: LookRequest, folder: Path | None = None, **changed: Any) -> tuple[str, Path]:
+        """Put the program with this request into a folder, and return its name and the folder."""
         self.runs += 1
         folder = folder or self.folder / f"run{self.runs}"
-        folder.mkdir(parents=True)
-        for name, content in job.files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
-        return folder
+        values = {**look_values(request, changed.pop("within_s", 60.0), 4e9), **changed}
+        return prepared({"look": values}, folder), folder
 
-    def run(self, request: LookRequest, folder: Path | None = None, prefix: Iterable[str] = (), **more: Any) -> Ran:
-        job = self.job(request, **more)
-        folder = self.prepared(job, folder)
-        environment = {"AGENT_WORKSPACE": str(self.workspace), "LC_ALL": "C", "PATH": os.defpath}
-        ran = subprocess.run(
-            [*prefix, sys.executable, "-E", "-S", folder / "main.py"],
-            env=environment,
-            cwd="/",
-            stdout=subprocess.PIPE,
-            check=True,
-            timeout=60,
-        )
-        log = ran.stdout.decode("ascii")
-        return Ran(_report(job, log, request, folder), log, folder)
+    def run(self, request: LookRequest, folder: Path | None = None, prefix: Iterable[str] = (), **changed: Any) -> Ran:
+        name, folder = self.prepared(request, folder, **changed)
+        log = output_of(folder, {"AGENT_WORKSPACE": str(self.workspace)}, prefix)
+        return self.ran(name, log, request, folder)
+
+    def ran(self, name: str, log: str, request: LookRequest, folder: Path) -> Ran:
+        report = told(name, log, Bounds.of_look(request), folder, lambda report: look_result(report, request))
+        return Ran(report, log, folder)
 
     def look(self, items: Mapping[str, LookItem], **more: Any) -> Ran:
         return self.run(LookRequest(items, **more))
-
-
-def _report(job: RemoteJob, log: str, request: LookRequest, folder: Path) -> LookResult:
-    def extract(expected: Mapping[str, Entry]) -> ExtractedFiles:
-        """Return a copy of the long report."""
-        (entry,) = expected.values()
-        content = (folder / "report.json").read_bytes()
-        assert (len(content), hashlib.sha256(content).digest()) == (entry.size_bytes, entry.digest)
-        (folder.parent / "long").write_bytes(content)
-        return ExtractedFiles({"report.json": str(folder.parent / "long")})
-
-    return job.report(log, lambda text: report_of(text, request)[0], most_bytes(request), extract)
 
 
 @pytest.fixture
@@ -237,9 +209,9 @@ def test_a_late_program_removes_nothing(sandbox: Sandbox) -> None:
     assert sandbox.left() == ["a"]
 
 
-@pytest.mark.parametrize(("not_after_s", "goes"), [(1.0, False), (4e9, True), (0.0, True)])
+@pytest.mark.parametrize(("not_after_s", "goes"), [(1.0, False), (4e9, True)])
 def test_a_program_that_begins_too_late(sandbox: Sandbox, not_after_s: float, goes: bool) -> None:
-    """After that second of the sandbox's own clock, no one waits for it any more; 0: it is not known."""
+    """After that second of the sandbox's own clock, no one waits for it any more."""
     sandbox.place("a")
     sandbox.run(LookRequest({"a": item(REMOVE, a_file())}), not_after_s=not_after_s)
     assert sandbox.left() == ([] if goes else ["a"])
@@ -436,7 +408,7 @@ class Hooked:
 
     def look(self, items: Mapping[str, LookItem], meanwhile: Callable[[int, int], None], **more: Any) -> Ran:
         """Look, and call `meanwhile` after each file that was read, with its descriptor and how many were."""
-        hashed = look_in_sandbox._hash
+        hashed = program._hash
         count = 0
 
         def read(descriptor: int, size: int, write: Any = None) -> Any:
@@ -446,18 +418,13 @@ class Hooked:
             meanwhile(descriptor, count)
             return result
 
-        self.monkeypatch.setattr(look_in_sandbox, "_hash", read)
-        self.monkeypatch.setattr(look_in_sandbox.Alarm, "within", lambda _, act: act())  # a test has its own alarm
+        self.monkeypatch.setattr(program, "_hash", read)
+        self.monkeypatch.setattr(program, "_within", lambda _, act: act())  # a test has its own alarm
+        self.monkeypatch.setenv("AGENT_WORKSPACE", str(self.sandbox.workspace))
         request = LookRequest(items, **more)
-        job = self.sandbox.job(request)
-        folder = self.sandbox.prepared(job)
-        top = os.open(self.sandbox.workspace, os.O_RDONLY)
-        try:
-            looking = look_in_sandbox._Look(json.loads(job.files["request.json"]), top, str(folder))
-            log = program_in_sandbox.printed(job.name, looking.run(), str(folder))
-        finally:
-            os.close(top)
-        return Ran(_report(job, log, request, folder), log, folder)
+        name, folder = self.sandbox.prepared(request)
+        report = program.answer(json.loads((folder / "request.json").read_bytes()), str(folder))
+        return self.sandbox.ran(name, program.printed(name, report, str(folder)), request, folder)
 
 
 @pytest.fixture
@@ -486,7 +453,7 @@ def test_a_file_that_changes_while_it_is_copied(sandbox: Sandbox, hooked: Hooked
         else:
             file.write_bytes(b"THEIRS")
             if change == "unseen":
-                hooked.monkeypatch.setattr(look_in_sandbox, "stamp", lambda status: status.st_ino)
+                hooked.monkeypatch.setattr(program, "_stamp", lambda status: status.st_ino)
             else:
                 os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
@@ -508,14 +475,14 @@ def test_a_file_that_is_written_right_before_its_removal_stays(
 ) -> None:
     """Its stamp is looked at once more after its content was compared."""
     file = sandbox.place("a")
-    compared = look_in_sandbox._SeenEntry.same_as_any
+    compared = program._SeenEntry.same_as_any
 
     def write(*of: Any) -> bool:
         same = compared(*of)
         file.write_bytes(b"just written")
         return same
 
-    monkeypatch.setattr(look_in_sandbox._SeenEntry, "same_as_any", write)
+    monkeypatch.setattr(program._SeenEntry, "same_as_any", write)
     ran = hooked.look({"a": item(REMOVE, a_file())}, lambda *_: None)
     assert file.read_bytes() == b"just written"
     assert ran.report.differing["a"].unstable
@@ -546,12 +513,12 @@ def test_a_full_disk(sandbox: Sandbox, hooked: Hooked) -> None:
     def little(_: object) -> os.statvfs_result:
         return os.statvfs_result([free.f_bsize, free.f_frsize, *free[2:4], blocks, *free[5:]])
 
-    hooked.monkeypatch.setattr(look_in_sandbox.os, "statvfs", little)
+    hooked.monkeypatch.setattr(program.os, "statvfs", little)
     ran = hooked.look({"a": item(FETCH, a_file())}, lambda *_: None)
     assert ran.copies() == {}
     assert ran.kinds() == {"a": "f"}
     hooked.monkeypatch.undo()
-    limited = sandbox.prepared(sandbox.job(LookRequest({"a": item(FETCH, a_file())})))
+    _, limited = sandbox.prepared(LookRequest({"a": item(FETCH, a_file())}))
     limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3, 3)); "
     limit += "runpy.run_path(sys.argv[1], run_name='__main__')"  # Python ignores the signal
     ran = subprocess.run(
@@ -569,9 +536,9 @@ def test_a_fifo_that_takes_a_files_place_does_not_block(sandbox: Sandbox) -> Non
     os.mkfifo(sandbox.workspace / "a")
     top = os.open(sandbox.workspace, os.O_RDONLY)
     try:
-        look = look_in_sandbox._Look({"actions": "", "counts": ""}, top, str(sandbox.folder))
+        look = program._Look({"actions": "", "paths": ""}, top, str(sandbox.folder))
         with pytest.raises(OSError, match=r"Stale"):
-            look._read(look_in_sandbox._SeenEntry("f"), top, b"a")
+            look._read(program._SeenEntry("f"), top, b"a")
     finally:
         os.close(top)
 
@@ -624,13 +591,9 @@ def test_commits_there(sandbox: Sandbox, files: dict[str, str], has_commits: boo
     assert sandbox.look({".git": item(PLACE, FOLDER)}).report == LookResult()
 
 
-@pytest.mark.parametrize(
-    "module", [look_in_sandbox, program_in_sandbox, repository_in_sandbox, commits_in_sandbox, git_in_sandbox]
-)
-def test_it_is_written_for_older_pythons(module: ModuleType) -> None:
+def test_it_is_written_for_older_pythons() -> None:
     """Its syntax is that of Python 3.6, and no annotation is evaluated but plain names and texts."""
-    text = Path(module.__file__ or "").read_text("utf-8")
-    tree = ast.parse(text, feature_version=(3, 6))
+    tree = ast.parse(Path(program.__file__).read_text("utf-8"), feature_version=(3, 6))
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert node.module != "__future__"
@@ -643,7 +606,7 @@ def test_a_killed_program_has_removed_only_what_it_should(sandbox: Sandbox) -> N
     for number in range(2000):
         sandbox.place(f"d/{number}", b"ours" if number % 2 else b"theirs")
     request = LookRequest({f"d/{number}": item(REMOVE, a_file()) for number in range(2000)})
-    folder = sandbox.prepared(sandbox.job(request))
+    _, folder = sandbox.prepared(request)
     process = subprocess.Popen(
         [sys.executable, folder / "main.py"],
         env={"AGENT_WORKSPACE": str(sandbox.workspace)},

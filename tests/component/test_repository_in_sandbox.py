@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.sandbox.repository.agent_repository import recorded_home
+from syncd.sandbox.agent_repository import recorded_home
 from syncd.store.state_db import StateDb
 from tests.component.repository_rig import HOOKS, TARGET, RepositoryRig, Sent, git, link, sent
 
@@ -31,7 +31,7 @@ def there(made: RepositoryRig, tmp_path: Path) -> RepositoryRig:
 
 def whole_states(rig: RepositoryRig) -> list[bool]:
     """Return for each request whether it named all paths."""
-    return [json.loads(request)["whole"] for request in rig.runner.requests]
+    return [json.loads(request)["commit"]["whole"] for request in rig.runner.requests]
 
 
 # -- an idle sandbox

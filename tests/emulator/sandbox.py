@@ -12,14 +12,15 @@ from math import inf
 from pathlib import Path
 from typing import BinaryIO
 
-from syncd.core.clock import Clock
+from syncd.core.clock import Clock, SystemClock
 from syncd.emulator import sandbox
 from syncd.emulator.sandbox import Execution, Profile, RunStatus, SandboxRecord
 from tests.emulator.faults import Action, Changes
-from tests.preloaded import Preloaded
+from tests.preloaded import AHEAD, Preloaded
 
 # One execution of so many starts a Python of its own, as the service does; the others are forked from one.
 WHOLE_ONE_IN = 10
+_AHEAD = "import time; time.time = lambda real=time.time: real() + {}\n"
 
 
 class _Current(threading.local):
@@ -37,6 +38,7 @@ class Sandbox(sandbox.Sandbox):
         self, folder: Path, record: SandboxRecord, profile: Profile, clock: Clock, execution_timeout_s: float
     ) -> None:
         super().__init__(folder, record, profile, clock)
+        self._began_s = clock.wall_s() - clock.boottime_s()  # its own clock is never set
         self._execution_timeout_s = execution_timeout_s
         self._held = False
         self._executed = count(1)
@@ -52,7 +54,15 @@ class Sandbox(sandbox.Sandbox):
         never = self._held or Action.PENDING in changes
         begins_s = self._clock.monotonic_s() + (inf if never else delay_s)
         kind = HeldExecution if next(self._executed) % WHOLE_ONE_IN == 0 else PreloadedExecution
-        execution = kind(folder, str(self.workspace), self._slot, self._clock, begins_s, fails=Action.FAILED in changes)
+        execution = kind(
+            folder,
+            str(self.workspace),
+            self._slot,
+            self._clock,
+            self._began_s,
+            begins_s,
+            fails=Action.FAILED in changes,
+        )
         execution.timeout_s = self._execution_timeout_s
         return execution
 
@@ -95,12 +105,14 @@ class HeldExecution(Execution):
         workspace: str,
         slot: AbstractContextManager[object],
         clock: Clock,
+        clock_began_s: float,
         begins_s: float,
         *,
         fails: bool,
     ) -> None:
         super().__init__(folder, workspace, slot)
         self._clock = clock
+        self._clock_began_s = clock_began_s
         self._begins_s = begins_s
         self._fails = fails
         self._may_change = threading.Condition()
@@ -137,6 +149,16 @@ class HeldExecution(Execution):
             self._may_change.notify()
 
     @property
+    def ahead_s(self) -> float:
+        """The seconds by which the sandbox's clock is ahead of this machine's."""
+        return self._clock_began_s + self._clock.boottime_s() - SystemClock().wall_s()
+
+    def run_program(self, log: int) -> int:
+        main = Path(self.folder, "main.py")
+        main.write_bytes(_AHEAD.format(self.ahead_s).encode() + main.read_bytes())
+        return super().run_program(log)
+
+    @property
     def due(self) -> bool:
         """True if it has begun, or begins now."""
         return self._begins_s <= self._clock.monotonic_s()
@@ -151,7 +173,8 @@ class PreloadedExecution(HeldExecution):
                 return 1
             self.status = RunStatus.RUNNING
             with open(os.devnull, "rb") as nothing:
-                process = Preloaded(["main.py"], self.environment, self.folder, (nothing.fileno(), log, log))
+                environment = {**self.environment, AHEAD: str(self.ahead_s)}
+                process = Preloaded(["main.py"], environment, self.folder, (nothing.fileno(), log, log))
             self._process = process  # type: ignore[assignment]
         try:
             return process.wait(self.timeout_s)

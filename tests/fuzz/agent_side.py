@@ -34,11 +34,12 @@ def note_look(model: Looked, packed: BinaryIO) -> None:
     with contextlib.suppress(*damaged), tarfile.open(fileobj=packed, mode="r:gz") as members:
         member = members.extractfile("request.json")
         request = json.loads(member.read()) if member is not None else {}
-        if request.get("find_new"):
+        look = request.get("look", {})
+        if look.get("find_new"):
             model.looked()
-        elif request.get("actions"):
-            paths = [os.fsdecode(path.encode("utf-8", "surrogateescape")) for path in request["paths"].split("\0")]
-            actions = zip(paths, request["actions"], strict=True)
+        elif look.get("actions"):
+            paths = [os.fsdecode(path.encode("utf-8", "surrogateescape")) for path in look["paths"].split("\0")]
+            actions = zip(paths, look["actions"], strict=True)
             model.looked([path for path, action in actions if action != "e"])
     packed.seek(start)
 

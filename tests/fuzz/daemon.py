@@ -20,9 +20,9 @@ from syncd.daemon.shared_state import Writer
 from syncd.daemon.sync_requests import SyncRequest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, Response
-from syncd.remote.remote_job import JobRunner, RemoteJob
 from syncd.report.status_publisher import SyncFailure
 from syncd.report.systemd_notify import SystemdNotifier
+from syncd.sandbox.executions import Executions, Purpose
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import State
@@ -88,23 +88,23 @@ class SimulatedHttpClient(HttpClient):
             raise failure
 
 
-class SimulatedJobRunner(JobRunner):
-    """The real runner, which notes its requests to run a job that may still arrive late."""
+class SimulatedExecutions(Executions):
+    """The real executions, which note the requests to start one that may still arrive late."""
 
     def __init__(self, simulation: Simulation, *args: Any) -> None:
         super().__init__(*args)
         self._simulation = simulation
 
     @override
-    def start(self, job: RemoteJob) -> None:
+    def execute(self, purpose: Purpose, name: str) -> None:
         self._simulation.figures["executions"] += 1
         try:
-            super().start(job)
+            super().execute(purpose, name)
         except StepFailed as failure:
             live = self._simulation.checker.live
-            arrived = live is not None and live.sandbox.execution(job.name) is not None
+            arrived = live is not None and live.sandbox.execution(name) is not None
             if failure.action is not FailureAction.REFUSED and not arrived:
-                self._simulation.unanswered_jobs.append(job.name)
+                self._simulation.unanswered_jobs.append(name)
             raise
 
 

@@ -47,8 +47,8 @@ from tests.fuzz.commands import patch_commands
 from tests.fuzz.daemon import (
     SimulatedCycle,
     SimulatedDaemon,
+    SimulatedExecutions,
     SimulatedHttpClient,
-    SimulatedJobRunner,
     SimulatedLoop,
     SimulatedNotifier,
 )
@@ -271,7 +271,7 @@ def _patched(simulation: Simulation) -> Iterator[None]:
             patch.setattr(build, name, partial(simulated, simulation))
         patch.setattr(StateDb, "_commit", partialmethod(_committed, simulation, StateDb._commit))
         patch.setattr(build, "SyncCycle", partial(SimulatedCycle, simulation=simulation))
-        patch.setattr(sandbox_services, "JobRunner", partial(SimulatedJobRunner, simulation))
+        patch.setattr(sandbox_services, "Executions", partial(SimulatedExecutions, simulation))
         if simulation.comes_home:
             patch_commands(patch, simulation, KEY)
         ManualInotify.newest = None

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pytest
 
 from syncd.core.waiter import Interrupt, Waiter
 from syncd.remote.api import Api
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
-from syncd.sandbox.repository.agent_repository import (
-    AgentRepository,
-    SandboxCommits,
-    commits_of,
-)
+from syncd.sandbox.agent_repository import AgentRepository
+from syncd.sandbox.executions import Executions
+from syncd.sandbox.protocol import SandboxCommits
 from syncd.store.state_db import StateDb
 from tests.agent_commits import RepositoryThere
 from tests.integration.sync_rig import Rig, rigged
@@ -46,8 +42,9 @@ def repository(rig: Rig) -> RepositoryThere:
 def fetch(rig: Rig, home: str, check: Callable[[], None] = lambda: None) -> tuple[SandboxCommits, str]:
     waiter = Waiter(Interrupt(), rig.clock)
     target = Target(rig.emulator.base_url, rig.sandbox.id, "us")
-    job_runner = JobRunner(Api(target, rig.key, rig.client), rig.client, waiter)
-    there = AgentRepository(lambda: None, job_runner, target, StateDb(str(folder(rig))), waiter)
+    db = StateDb(str(folder(rig)))
+    executions = Executions(Api(target, rig.key, rig.client), rig.client, waiter, db, target)
+    there = AgentRepository(lambda: None, executions, target, db, waiter)
     return there.fetch_commits(home, str(folder(rig)), check)
 
 
@@ -88,37 +85,6 @@ def test_failures(rig: Rig, repository: RepositoryThere, fault: str, action: Fai
     assert os.listdir(folder(rig)) == []
     rig.emulator.faults.clear()
     assert len(fetch(rig, repository.home)[0].commits) == 1
-
-
-ID, OTHER, DIGEST = "1" * 40, "2" * 40, "a" * 64
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        [],
-        {},
-        *(
-            {"state": "done", "commits": [each]}
-            for each in ("", "1" * 39, f"{ID} ", f"{ID} {ID} {ID}", f"{ID}\n", "--all", "1" * 64)
-        ),
-        {"state": "done", "commits": [ID] * 1001},
-        *(
-            {"state": "done", "pack": each}
-            for each in (["1", ""], [-1, ""], [3 << 30, ""], [1], [1, "A" * 64], [1, "a" * 64 + "\n"])
-        ),
-        {"state": "done", "branches": [["x"]]},
-        {"state": "done", "branches": [["\udcff\0", 1]]},
-        {"state": "done", "unlisted": 1 << 50},
-        {"state": "done", "under_way": ["x"] * 11},
-        {"state": "done", "more": 1},
-    ],
-    ids=repr,
-)
-def test_a_report_that_no_program_makes(values: Any) -> None:
-    """Nothing in it is trusted."""
-    with pytest.raises(ValueError, match=r"."):
-        commits_of(json.dumps(values).encode())
 
 
 def test_a_pack_that_was_exchanged(rig: Rig, repository: RepositoryThere, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.waiter import Superseded, SupersededBy
-from syncd.sandbox.repository import agent_repository
+from syncd.sandbox import agent_repository
 from syncd.sandbox.sandbox_state import SandboxState, TakenPath
 from syncd.store.state_db import StateDb
 from tests.component.repository_rig import git as plain_git

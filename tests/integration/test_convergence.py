@@ -18,8 +18,7 @@ import pytest
 
 from syncd.emulator.sandbox import Profile
 from syncd.model.reconcile import PathOutcome, Plan
-from syncd.remote.remote_job import RemoteJob
-from syncd.sandbox import look, provider
+from syncd.sandbox import executions, provider
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.look_request import Obstacle
 from syncd.sandbox.remote_changes import RemoteChanges
@@ -307,16 +306,10 @@ def _ignore_overflows(patch: pytest.MonkeyPatch) -> None:
 
 
 def _remove_changed_agent_files(patch: pytest.MonkeyPatch) -> None:
-    real = look.new_job
-
-    def job(*args: Any) -> RemoteJob:
-        made = real(*args)
-        compared = b"            if found.same_as_any(versions):\n                parent"
-        assert compared in made.files["main.py"]
-        program = made.files["main.py"].replace(compared, b"            if True:\n                parent")
-        return RemoteJob(made.name, made.purpose, {**made.files, "main.py": program})
-
-    patch.setattr(look, "new_job", job)
+    compared, text = b"            if found.same_as_any(versions):\n                parent", executions.program_text()
+    assert compared in text
+    changed = text.replace(compared, b"            if True:\n                parent")
+    patch.setattr(executions, "program_text", lambda: changed)
 
 
 def _delete_nothing(patch: pytest.MonkeyPatch) -> None:

@@ -12,22 +12,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 import httpx
-import msgspec
 import pytest
 from msgspec.structs import replace
 
 from syncd.core.waiter import Interrupt, Waiter
-from syncd.emulator.sandbox import Execution
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
-from syncd.remote.remote_job import JOB_TIMEOUT_S, JobRunner, Purpose, RemoteJob
 from syncd.remote.target import Target
-from syncd.sandbox.look import Looker
+from syncd.sandbox.executions import TIMEOUT_S, Executions
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
-from syncd.sandbox.program_in_sandbox import printed
+from syncd.sandbox.program import printed
 from syncd.store.state_db import StateDb
 from tests.integration.sync_rig import KEY, Rig, rigged
 
@@ -62,13 +59,13 @@ def target(rig: Rig) -> Target:
     return Target(rig.emulator.base_url, rig.sandbox.id, "us")
 
 
-def looker(rig: Rig) -> Looker:
-    """Return the looker of a new process."""
+def executions(rig: Rig) -> Executions:
+    """Return the executions of a new process."""
     clock = rig.clock
     (state := rig.folder / "state").mkdir(exist_ok=True)
     waiter = Waiter(Interrupt(), clock)
     api = Api(target(rig), rig.key, rig.client)
-    return Looker(JobRunner(api, rig.client, waiter), StateDb(str(state)), target(rig), waiter)
+    return Executions(api, rig.client, waiter, StateDb(str(state)), target(rig))
 
 
 def copies(rig: Rig) -> Path:
@@ -78,7 +75,7 @@ def copies(rig: Rig) -> Path:
 
 def look(rig: Rig, items: Mapping[str, LookItem], **more: object) -> LookResult:
     """Return what a new process finds. Raises `StepFailed`, also if it cannot fetch what differs."""
-    result = looker(rig).look(LookRequest(items, **more), str(copies(rig)))  # type: ignore[arg-type]
+    result = executions(rig).look(LookRequest(items, **more), str(copies(rig)))  # type: ignore[arg-type]
     if result.unfetched is not None:
         raise result.unfetched
     return result
@@ -117,7 +114,7 @@ def test_what_differs_is_fetched(rig: Rig) -> None:
 
 def pending(rig: Rig) -> list[str]:
     """Return the removals that are recorded as possibly running."""
-    return [removal.name for removal in looker(rig).pending]
+    return [removal.name for removal in executions(rig).pending]
 
 
 def begin_late(rig: Rig, name: str) -> int:
@@ -148,42 +145,15 @@ def test_a_long_report_is_exported(rig: Rig) -> None:
     assert rig.asked().count("export-artifacts") == 1
 
 
-@pytest.mark.parametrize("keeps", ["the first", "the last", "of each line"])
-def test_a_log_that_is_cut(rig: Rig, monkeypatch: pytest.MonkeyPatch, keeps: str) -> None:
-    """The look is made once more, with its report in a file; later ones have theirs there at once."""
-    logs = Execution.logs
-
-    def cut(execution: Execution, cursor: int) -> tuple[str, int]:
-        text, after = logs(execution, cursor)
-        lines = text.splitlines(keepends=True)
-        kept = {
-            "the first": text[:700],
-            "the last": text[-700:],
-            "of each line": "".join(each[-700:] for each in lines),
-        }
-        return kept[keeps], after
-
-    monkeypatch.setattr(Execution, "logs", cut)
-    for number in range(20):
-        place(rig, str(number))
-    looking = looker(rig)
-    for times in (2, 3):
-        found = looking.look(LookRequest({"0": item(REMOVE, a_file("ours"))}, find_new=True), str(copies(rig)))
-        assert (len(found.new), found.removed) == (19, ("0",))
-        assert len(fetched(found)) == 19
-        assert rig.asked().count("execute") == times
-    assert looking.pending == []
-
-
 def test_the_polls_are_few(rig: Rig) -> None:
     """Five within the first five seconds, then one every two seconds, until the time is over."""
     rig.emulator.faults.script('execution-logs: json {"status": "running"} always')
-    with pytest.raises(StepFailed, match=f"longer than {JOB_TIMEOUT_S:.0f} s") as caught:
-        looker(rig).look(LookRequest({}), str(copies(rig)))
+    with pytest.raises(StepFailed, match=f"longer than {TIMEOUT_S:.0f} s") as caught:
+        executions(rig).look(LookRequest({}), str(copies(rig)))
     assert caught.value.action is FailureAction.RETRY
     times = [sum(rig.clock.slept[:count]) for count in range(1, len(rig.clock.slept) + 1)]
     assert len([time for time in times if time <= 5]) == 5
-    assert times[-1] == pytest.approx(JOB_TIMEOUT_S)
+    assert times[-1] == pytest.approx(TIMEOUT_S)
     assert rig.asked().count("execution-logs") == len(times) - 1 <= 63
 
 
@@ -193,44 +163,30 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
     with pytest.raises(StepFailed, match=r"the look at the files there did not come to its end \(no python\)"):
         look(rig, {})
     rig.emulator.faults.clear()
-    looking = looker(rig)
-    running = looking.start(LookRequest({"a": item(FETCH, a_file("ours"))}))
+    looking = executions(rig)
+    started = looking.start_look(LookRequest({"a": item(FETCH, a_file("ours"))}))
     rig.sandbox.wait()
     large = ["f", 0o644, 1 << 40, 1, "A" * 43 + "=", 0, False]
     lists: dict[str, object] = {"differing": [], "failed": [], "blocked": [], "new": {}, "pruned": []}
-    honest = {"outcomes": [["=", 1]], **lists, "unlisted": 0, "unsearched": 0, "ended_s": 1}
-    name, answer = running.job.name, {"status": "completed", "cursor": 0}
+    honest = {"outcomes": [["=", 1]], **lists, "unlisted": 0, "unsearched": 0, "is_late": False}
+    name, answer = started.running.name, {"status": "completed", "cursor": 0}
+
+    def line(**changed: object) -> str:
+        return printed(name, {"ended_s": 1, "look": {**honest, **changed}}, "")
+
     for logs, words in (
-        (printed(name, {**honest, "outcomes": [["=", 2]]}, ""), "it has another number of outcomes"),
-        (printed(name, {**honest, "outcomes": [["d", 1]], "differing": [large]}, ""), "more was copied than was asked"),
-        (printed(name, {**honest, "more": 1}, ""), "Object contains unknown field"),
-        (f"{name}=file 999999999 {'0' * 64}\n", "it is too long"),
-        (f"{name}=file 5 {'0' * 64}\n", "no report.json is as the program wrote it"),
+        (line(outcomes=[["=", 2]]), "it has another number of outcomes"),
+        (line(outcomes=[["d", 1]], differing=[large]), "more was copied than was asked"),
+        (line(more=1), "Object contains unknown field"),
+        (printed(name, {"ended_s": 1}, ""), "it does not tell of what was asked"),
+        (f"{name}=999999999 {'0' * 64} \n", "it is too long"),
+        (f"{name}=5 {'0' * 64} \n", "no report.json is as the program wrote it"),
     ):
         rig.emulator.faults.script(f"execution-logs: json {json.dumps({**answer, 'logs': logs})} always")
         with pytest.raises(StepFailed, match=rf"the report of the look at the files there is invalid \({words}"):
-            looking.finish(running, str(copies(rig)))
+            looking.finish_look(started, str(copies(rig)))
         rig.emulator.faults.clear()
     assert os.listdir(copies(rig)) == []
-
-
-def test_a_report_among_other_lines() -> None:
-    """Its parts may come with other output between them, in lines that end in another way; none may be lacking."""
-
-    def read(text: bytes) -> dict[str, list[str]]:
-        return msgspec.json.decode(text, type=dict[str, list[str]])
-
-    job = RemoteJob("word", Purpose(ApiStep.EXECUTION, "the program"), {})
-    lines = printed("word", {"a": ["text "] * 2000}, "").splitlines()
-    assert len(lines) > 3
-    assert len(job.report("warning: \udcff\r\n".join(f"{line}\r\n" for line in lines), read, 20_000)["a"]) == 2000
-    for left in (lines[1:], lines[:1] + lines[2:], lines[:-1], ["word<{}>", lines[-1]]):
-        with pytest.raises(StepFailed, match="the log lacks a part of the report of the program"):
-            job.report("".join(f"{line}\n" for line in left), read, 20_000)
-    for text in ("[" * 100_000, "[[", '{"a": NaN'):
-        content, digest = f"word<{text}>\n", hashlib.sha256(text.encode()).hexdigest()
-        with pytest.raises(StepFailed, match="the report of the program is invalid"):
-            job.report(f"{content}word=log {len(text)} {digest}\n", read, 100_000)
 
 
 @pytest.mark.parametrize(
@@ -290,8 +246,8 @@ def test_an_export_that_is_cut_short_is_not_the_truth(rig: Rig, monkeypatch: pyt
 
 def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The download ends there."""
-    monkeypatch.setattr("syncd.remote.remote_job._OVERHEAD_BYTES", 0)
-    monkeypatch.setattr("syncd.remote.remote_job._LARGEST_REPORT", 0)
+    monkeypatch.setattr("syncd.archive.exported_files._OVERHEAD_BYTES", 0)
+    monkeypatch.setattr("syncd.sandbox.executions._LARGEST_REPORT", 0)
 
     def pack(folder: Path, file: BinaryIO) -> None:
         (folder / "noise").write_bytes(os.urandom(200_000))
@@ -305,21 +261,35 @@ def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_removal_that_was_given_up_does_nothing_later(rig: Rig) -> None:
-    """The program of one whose start got lost on its way is replaced; it stays recorded until that is known."""
+    """It stays recorded until the sandbox's clock has passed the second after which it removes nothing."""
     place(rig, "a")
     rig.emulator.faults.script(
         'execute: json {"execution_name": "x"}', 'execution-logs: json {"status": "pending"} always'
     )
     with pytest.raises(StepFailed) as caught:
-        looker(rig).look(LookRequest({"a": item(REMOVE, a_file("ours"))}), str(copies(rig)))
+        executions(rig).look(LookRequest({"a": item(REMOVE, a_file("ours"))}), str(copies(rig)))
     assert caught.value.step is ApiStep.DELETE
     rig.emulator.faults.clear()
     (name,) = pending(rig)
+    with pytest.raises(StepFailed, match="has not ended"):
+        executions(rig).settle(["a"])
+    rig.clock.go_on(2 * TIMEOUT_S)
+    executions(rig).settle(["a"])
+    assert pending(rig) == []
     assert begin_late(rig, name) == 200
     rig.sandbox.wait()
     assert (rig.sandbox.workspace / "a").exists()
-    looker(rig).settle_pending(["a"])
-    assert pending(rig) == []
+
+
+def test_a_clock_that_was_guessed_wrong(rig: Rig) -> None:
+    """The first removal finds out, and is made once more; the next ones know."""
+    looking = executions(rig)
+    rig.clock.wall -= 86_400.0  # this machine's, after the sandbox began
+    for times, name in enumerate(("a", "b"), start=2):
+        place(rig, name)
+        found = looking.look(LookRequest({name: item(REMOVE, a_file("ours"))}), str(copies(rig)))
+        assert (found.removed, rig.asked().count("execute")) == ((name,), times)
+    assert looking.pending == []
 
 
 WANTED = [
@@ -337,50 +307,34 @@ WANTED = [
 def test_only_what_is_wanted_waits(rig: Rig, wanted: list[str], *, waits: bool) -> None:
     """A removal that has not ended blocks what it could remove, with all below; nothing else is even asked for."""
     rig.sandbox.hold()
-    looker(rig).start(LookRequest({path: item(REMOVE, a_file("ours")) for path in ("a", "d/e", ODD)}))
+    executions(rig).start_look(LookRequest({path: item(REMOVE, a_file("ours")) for path in ("a", "d/e", ODD)}))
     asked = len(rig.asked())
     if waits:
         with pytest.raises(StepFailed, match="has not ended") as caught:
-            looker(rig).settle_pending(wanted)
+            executions(rig).settle(wanted)
         assert (caught.value.step, caught.value.action) == (ApiStep.DELETE, FailureAction.RETRY)
     else:
-        looker(rig).settle_pending(wanted)
+        executions(rig).settle(wanted)
         assert len(rig.asked()) == asked
     assert len(pending(rig)) == 1
     rig.sandbox.start_held()
     rig.sandbox.wait()
-    looker(rig).settle_pending(wanted)
+    executions(rig).settle(wanted)
     assert len(pending(rig)) == (0 if waits else 1)
 
 
 def test_settled_where_the_sandbox_is_gone(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """The wait does not last for ever."""
     rig.sandbox.hold()
-    looker(rig).start(LookRequest({"a": item(REMOVE)}))
+    executions(rig).start_look(LookRequest({"a": item(REMOVE)}))
     rig.emulator.faults.script("execution-status: 403 always")
     with pytest.raises(StepFailed, match="key"):
-        looker(rig).settle_pending(["a"])
+        executions(rig).settle(["a"])
     rig.emulator.faults.clear()
     rig.emulator.faults.script("execution-status: 422 always")
-    looker(rig).settle_pending(["a"])
+    executions(rig).settle(["a"])
     assert "cannot check if the removal" in caplog.text
     assert pending(rig) == []
-
-
-def test_a_look_that_was_given_up_removes_nothing_later(rig: Rig) -> None:
-    """Once the sandbox's time is known, a program that begins after its end does not remove."""
-    place(rig, "a")
-    looking = looker(rig)
-    looking.look(LookRequest({"a": item(COMPARE, a_file("ours"))}), str(copies(rig)))
-    rig.emulator.faults.script("execute: pending")
-    removal = LookRequest({"a": item(REMOVE, a_file("ours"))})
-    looking._ahead_s -= 1000.0  # as if the program began so much later than it was started
-    running = looking.start(removal)
-    with pytest.raises(StepFailed):
-        looking.finish(running, str(copies(rig)), timeout_s=0.0)
-    rig.sandbox.start_held()
-    rig.sandbox.wait()
-    assert (rig.sandbox.workspace / "a").exists()
 
 
 def test_a_dump_tells_the_same(rig: Rig) -> None:
@@ -405,7 +359,7 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
         "removed": item(REMOVE, a_file("ours")),
     }
     request = LookRequest(items, find_new=True, pruned_names=["node_modules"])
-    by_program = looker(rig).look(request, str(copies(rig)))
+    by_program = executions(rig).look(request, str(copies(rig)))
     waiter = Waiter(Interrupt(), rig.clock)
     dump = Dump(Api(target(rig), rig.key, rig.client), rig.client, RetrySettings(1, 8, 60), waiter)
     by_dump = DumpLooker(dump).look(request, str(copies(rig)))

@@ -22,8 +22,8 @@ from syncd.core.errors import KeyRefused
 from syncd.emulator.sandbox import Profile
 from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
+from syncd.sandbox.executions import Executions
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
-from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.saved_versions import SavedVersions, Why
@@ -269,14 +269,14 @@ def test_a_directory_in_which_something_stays(made: AgentRig, by: SyncMode) -> N
 
 def without_copies(monkeypatch: pytest.MonkeyPatch, **lacking: Any) -> None:
     """Let each look report changed files without a copy, and with these values."""
-    finish = Looker.finish
+    finish = Executions.finish_look
 
     def finished(*args: Any) -> LookResult:
         found = finish(*args)
         differing = {path: replace(entry, copy="", **lacking) for path, entry in found.differing.items()}
         return replace(found, differing=differing)
 
-    monkeypatch.setattr(Looker, "finish", finished)
+    monkeypatch.setattr(Executions, "finish_look", finished)
 
 
 @pytest.mark.parametrize("there", ["a directory", "a FIFO", "too large", "still being written"])

@@ -20,7 +20,7 @@ from syncd.cli.apply import branch, undoing
 from syncd.merge import branch as made_branch
 from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.model import reconcile
-from syncd.remote import remote_job
+from syncd.sandbox import executions
 from syncd.sync.agent_work import Unsaved
 from syncd.sync.work_saver import WorkSaver
 from tests.fuzz.generators import generate
@@ -219,10 +219,8 @@ def _leave_the_commits_off_the_branch(patch: pytest.MonkeyPatch) -> None:
 
 
 def _move_the_agents_branch(patch: pytest.MonkeyPatch) -> None:
-    real = remote_job._source
-    patch.setattr(
-        remote_job, "_source", lambda module: real(module).replace(b" or not self._git.is_ancestor(at, home)", b"")
-    )
+    changed = executions.program_text().replace(b" or not self._git.is_ancestor(at, home)", b"")
+    patch.setattr(executions, "program_text", lambda: changed)
 
 
 def _move_without_saving(patch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ PURE = {
     "model": "directory entry git_names manifest reconcile",
     "remote": "failure target",
     "report": "speed",
-    "sandbox": "leftovers look_encoding look_request",
+    "sandbox": "leftovers look_request protocol",
     "scan": "exclusions",
     "selection": ("builtin_rules gitignore secret_scanner selection"),
     "sync": "outcome status_document sync_plan",
@@ -76,10 +76,7 @@ _IMPURE = {
 # Each of these modules is imported by the files here alone (shell patterns), for the reason beside it.
 ONLY_IN = {
     "time": (
-        (
-            "syncd/core/clock.py",
-            "syncd/sandbox/look_in_sandbox.py",
-        ),
+        ("syncd/core/clock.py", "syncd/sandbox/program.py"),
         "one module reads clocks, so that tests turn them by hand; a program in the sandbox has its own",
     ),
     "httpx": (
@@ -94,8 +91,8 @@ ONLY_IN = {
     "watchdog": (("syncd/watch/*",), "its events stay inside the watch"),
     "isal": (("syncd/archive/*",), "compression is the archive's business"),
     "tarfile": (
-        ("syncd/archive/*", "syncd/emulator/*", "syncd/remote/remote_job.py"),
-        "archives are read where they are the subject; a remote job is sent as one",
+        ("syncd/archive/*", "syncd/emulator/*", "syncd/sandbox/executions.py"),
+        "archives are read where they are the subject; an execution is sent as one",
     ),
     "click": (("syncd/cli/*",), "only the commands know arguments and exit codes"),
     "subprocess": (
@@ -105,7 +102,7 @@ ONLY_IN = {
             "syncd/sync/synced_hook.py",
             "syncd/report/desktop_notifier.py",
             "syncd/merge/git.py",
-            "syncd/sandbox/repository/git_in_sandbox.py",
+            "syncd/sandbox/program.py",
         ),
         "the daemon starts git, once, the hooks and notify-send; the others start programs for a person, or there",
     ),

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from syncd.core.checksum import crc32c
+from syncd.core.clock import SystemClock
 from tools.conformance.service import CLOCK, Answer, Service, Unexpected, archive, content_of, member
 
 ROWS: list[Row] = []
@@ -299,6 +300,18 @@ def _name_twice(it: Trial) -> str:
     _, logs = it.service.output(it.service.start("print(2)", name))
     later = "runs again later" if logs == "2\n" else f"tells {logs[-100:]!r} later"
     return f"{_taken(again)} with {again.status}, and {later}"
+
+
+@assumes("the clock of a sandbox", "goes on from one program to the next")
+def _clock(it: Trial) -> str:
+    clock = SystemClock()
+    began_s = clock.monotonic_s()
+    first_s, second_s = (float(it.service.output(it.service.start(_NOW))[1]) for _ in range(2))
+    is_right = 0 < second_s - first_s < clock.monotonic_s() - began_s
+    return "goes on from one program to the next" if is_right else f"goes by {second_s - first_s:g} s meanwhile"
+
+
+_NOW = "import time; print(time.time())"
 
 
 @assumes("two programs at once", "run side by side")

@@ -34,7 +34,8 @@ from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository, names_submodules
 from syncd.model.reconcile import Home, PathOutcome, PlannedPath, Sides, never_taken
 from syncd.remote.failure import StepFailed
-from syncd.sandbox.repository.agent_repository import RepositoryState, SandboxCommits, recorded_home
+from syncd.sandbox.agent_repository import recorded_home
+from syncd.sandbox.protocol import RepositoryState, SandboxCommits
 from syncd.selection.selection import PathPatterns
 
 

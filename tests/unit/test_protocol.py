@@ -10,9 +10,9 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.sandbox.look_encoding import encoded, encoded_versions, report_of
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, Missing, Obstacle
-from syncd.sandbox.program_in_sandbox import text_of
+from syncd.sandbox.program import _text_of
+from syncd.sandbox.protocol import Bounds, columns_of, decoded, look_result, look_values
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
@@ -40,7 +40,7 @@ def report(outcomes: Any = GONE, **fields: Any) -> dict[str, Any]:
     """Return a report; outcomes of one letter each may be given as a text."""
     runs = [[letter, 1] for letter in outcomes] if isinstance(outcomes, str) else outcomes
     lists: dict[str, Any] = {"differing": [], "failed": [], "blocked": [], "new": {}, "pruned": []}
-    return {"outcomes": runs, **lists, "unlisted": 0, "unsearched": 0, "ended_s": 5, **fields}
+    return {"outcomes": runs, **lists, "unlisted": 0, "unsearched": 0, "is_late": False, **fields}
 
 
 def differs(*rows: Any) -> dict[str, Any]:
@@ -52,110 +52,8 @@ def blocked(*rows: Any, outcomes: str = "==rr=b=") -> dict[str, Any]:
 
 
 def read(values: Any, request: LookRequest = REQUEST) -> LookResult:
-    return report_of(json.dumps(values).encode(), request)[0]
-
-
-HOSTILE: dict[str, Any] = {
-    "nothing": {},
-    "a list": [],
-    "a text": "report",
-    "no end": {key: value for key, value in report().items() if key != "ended_s"},
-    "more fields": {**report(), "more": 1},
-    "few outcomes": report("==rr=="),
-    "many outcomes": report(f"{GONE}="),
-    "outcomes without end": report([["=", 2], ["r", 1 << 39]]),
-    "negative outcomes": report([["=", 9], ["r", -2]]),
-    "outcome of three": report([["=", 2, 0], ["r", 2], ["=", 3]]),
-    "unknown outcome": report("==rr==x"),
-    "outcome of a number": report([[0, 7]]),
-    "removal without outcome": report("==r===="),
-    "removal unseen": report("==ru==="),
-    "removal missing": report("==rm==="),
-    "removed what was compared": report("=rrr==="),
-    "kept what was compared": report("=krr==="),
-    "failed what was compared": report("=frr===", failed=["why"]),
-    "failed without reason": report("==rf==="),
-    "reason without failure": report(failed=["why"]),
-    "failed with a number": report("==rf===", failed=[3]),
-    "differs without row": report("d=rr==="),
-    "row without difference": report(differing=[row()]),
-    "missing what was compared": report("m=rr==="),
-    "differs where only existence counts": report("==rrd==", differing=[row()]),
-    "differs where only the place counts": report("==rr=d=", differing=[row()]),
-    "copy of what was compared": differs(row(), row(copy=0)),
-    "copy of what was to remove": report("==dr===", differing=[row(copy=0)]),
-    "copy of a folder": differs(row("d", copy=0)),
-    "copy without digest": differs(row(digest="", copy=0)),
-    "unstable copy": differs(row(copy=0, unstable=True)),
-    "one copy for two": {**differs(row(copy=0)), "new": {"n": row(copy=0)}},
-    "copy below zero": differs(row(copy=-2)),
-    "short digest": differs(row(digest=TEXT[:24])),
-    "long digest": differs(row(digest=TEXT * 2)),
-    "no base64": differs(row(digest="!" * 44)),
-    "no ASCII": differs(row(digest="é" * 44)),
-    "digest of a number": differs(row(digest=5)),
-    "unstable as a number": differs(row(unstable=1)),
-    "unknown kind": differs(row("x")),
-    "negative size": differs(["f", 0o644, -1, 1, TEXT, -1, False]),
-    "vast size": differs(["f", 0o644, 1 << 70, 1, TEXT, -1, False]),
-    "mode": differs(["f", 0o4755, 1, 1, TEXT, -1, False]),
-    "short row": differs(["f"]),
-    "long row": differs(row("l", "", -1, False, "t", "more")),
-    "target of a number": differs(row("l", "", -1, False, 5)),
-    "target with NUL": differs(row("l", "", -1, False, "a\0b")),
-    "no row": differs(5),
-    "no list": {**differs(row()), "differing": 5},
-    "new as a list": report(new=[row()]),
-    "new and known": report(new={"compared": row()}),
-    "new and absent": report(new={"n": row("", "")}),
-    **{
-        f"new {path[:20]}".replace("\0", " NUL "): report(new={path: row()})
-        for path in (
-            *("", "/etc/passwd", "../out", "d/../../out", "./n", ".", "..", "d//n", "d/", "a\0b"),
-            *(".git/hooks/x", "d/.GIT", "n" * 70000),
-        )
-    },
-    "blocked and only compared": blocked([0, "f"], outcomes="=brr==="),
-    "blocked and to remove": blocked([0, "f"], outcomes="==br==="),
-    "blocked above the workspace": blocked([2, "f"]),
-    "blocked below its place": blocked([-1, "f"]),
-    "blocked uncounted": blocked(),
-    "blocked by the unknown": blocked([0, "x"]),
-    "blocked by commits where none were asked for": blocked([0, "g"]),
-    "blocked by a path": blocked(["d", "f"]),
-    "pruned outside": report(pruned=["../node_modules"]),
-    "pruned repository outside": report(pruned=["../.git"]),
-    "pruned number": report(pruned=[5]),
-}
-
-
-@pytest.mark.parametrize("values", HOSTILE.values(), ids=list(HOSTILE))
-def test_a_hostile_report_is_none(values: Any) -> None:
-    """One invalid value makes the whole report worthless."""
-    assert read(report()).removed == ("a", "b")
-    with pytest.raises(ValueError, match=r"."):
-        read(values)
-
-
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("few outcomes", "it has another number of outcomes"),
-        ("removed what was compared", "it says what was not asked for"),
-        ("removal without outcome", "a removal has no outcome"),
-        ("differs without row", "rows are missing"),
-        ("new and known", "a new path is none"),
-        ("copy of what was compared", "a copy was not asked for"),
-        ("one copy for two", "one copy is of two files"),
-        ("short digest", "a digest is invalid"),
-        ("copy of a folder", "a copy is of no file"),
-        ("blocked above the workspace", "a path is not blocked in such a way"),
-    ],
-)
-def test_why_a_report_is_none(name: str, why: str) -> None:
-    """The log says it."""
-    with pytest.raises(ValueError, match=f"^{why}$"):
-        read(HOSTILE[name])
+    report = decoded(json.dumps({"look": values, "ended_s": 5}).encode(), Bounds.of_look(request))
+    return look_result(report, request)
 
 
 def test_the_target_of_no_link() -> None:
@@ -203,7 +101,7 @@ def test_what_is_asked() -> None:
         "b": LookItem((FILE,), COMPARE),
         "c": LookItem((FILE,), EXISTS),
     }
-    values = encoded(LookRequest(items), 5.0)
+    values = look_values(LookRequest(items), 5.0, 9.0)
     assert (values["actions"], values["counts"]) == (f"{FETCH.value.upper()}{COMPARE.value}{EXISTS.value}", "210")
 
 
@@ -214,7 +112,7 @@ def test_versions_are_asked_about_in_columns() -> None:
     folder, unknown = Entry(Kind.DIRECTORY, 0o755), Entry(Kind.FILE, 0o644, 1, 7)
     versions = {"d": [folder], "\udcff": [FILE, program, link], "u": [unknown]}
     digests = base64.b64encode(DIGEST[:16] + DIGEST[::-1][:16]).decode()
-    assert encoded_versions(versions.items()) == {
+    assert columns_of(versions.items()) == {
         "paths": "d\0\udcff\0u",
         "counts": "131",
         "kinds": "dfxlu",
@@ -227,7 +125,7 @@ def test_versions_are_asked_about_in_columns() -> None:
 def test_a_name_that_cannot_be() -> None:
     """What is no letter of ASCII comes by its bytes, and half of a surrogate pair is no text."""
     name = '%"\\é\udce9\n'
-    text = text_of(name.encode("utf-8", "surrogateescape"))
+    text = _text_of(name.encode("utf-8", "surrogateescape"))
     assert text == "%25%22%5C%C3%A9%E9%0A"
     assert name in read(report(new={text: row()})).new
     with pytest.raises(ValueError, match=r"^a path leads outside$"):

@@ -1,8 +1,9 @@
-"""The request of a look as it is sent into the sandbox, and the report that comes back, of which nothing is trusted.
+"""The request to the program in the sandbox, and its report, of which nothing is trusted.
 
-The request is in columns, which compress best, and has 16 bytes of each digest: 5,000 files take some 100 KB in the
-archive of an execution, 50,000 some 0.95 MB, most of that the digests. The report has one outcome for each path of the
-request, run after run of equal ones.
+Both are JSON objects with a key for each verb (`program` tells what they do). Paths are sent in columns, which compress
+best, with 16 bytes of each digest: 5,000 files take some 100 KB in the archive of an execution, 50,000 some 0.95 MB,
+most of that the digests. The report of a look has one outcome for each path of the request, run after run of equal
+ones.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import base64
 import sys
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
 from itertools import islice
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote_to_bytes
@@ -39,8 +41,16 @@ _LONGEST_REPORT = 256 << 20
 _ITEM_TEXTS, _NEW_TEXTS, _OTHER_TEXTS = 4, 5, 64
 MOST_BLOCKED = 5_000  # so that the report fits into a log; the next look finds the others
 
+# Of the agent's commits. More are left to what is not committed.
+MOST_COMMITS = 1_000
+MOST_PACKED_PATHS = 100_000
+MOST_PACKED_BYTES = 2 << 30  # of all objects of a pack
+_MOST_PACK_BYTES = MOST_PACKED_BYTES + (64 << 20)
+
 Count = Annotated[int, Meta(ge=0, le=1 << 40)]
 Text = Annotated[str, Meta(max_length=_LONGEST_PATH)]
+_Pair = Annotated[str, Meta(pattern=r"\A[0-9a-f]{40}(?: [0-9a-f]{40})?\Z")]
+_Pack = tuple[Annotated[int, Meta(ge=0, le=_MOST_PACK_BYTES)], Annotated[str, Meta(pattern=r"\A(?:[0-9a-f]{64})?\Z")]]
 
 
 class _ReportRow(Struct, array_like=True, forbid_unknown_fields=True):
@@ -86,11 +96,11 @@ _POSSIBLE = {
 }
 
 
-class _Report(Struct, forbid_unknown_fields=True):
-    """The report: each differing path has a row, each failed one a reason, each blocked one a place and an obstacle.
+class LookReport(Struct, forbid_unknown_fields=True):
+    """The report of a look: each differing path has a row, each failed one a reason, each blocked one a place.
 
-    `unsearched` counts the directories that were not searched in time, and `ended_s` are the seconds since 1970 by the
-    sandbox's clock.
+    `unsearched` counts the directories that were not searched in time. `is_late`: some were not removed, as it was
+    later than `not_after_s` of the request by then.
     """
 
     outcomes: list[tuple[_Outcome, Count]]
@@ -101,14 +111,90 @@ class _Report(Struct, forbid_unknown_fields=True):
     pruned: Annotated[list[Text], Meta(max_length=MOST_NEW)]
     unlisted: Count
     unsearched: Count
+    is_late: bool
+
+
+class RepositoryState(StrEnum):
+    """The outcome of a request about the repository there."""
+
+    DONE = "done"
+    LOST = "lost"  # there is none, or it is not as syncd left it, so that the request must name all paths
+    FOREIGN = "foreign"  # someone else made it
+    NO_GIT = "no-git"
+    FAILED = "failed"
+
+
+class CommitReport(Struct, frozen=True, forbid_unknown_fields=True):
+    """The report of a repository that follows: `home` is the commit of what was sent; else `why` has the reason."""
+
+    state: RepositoryState
+    why: Text = ""
+    home: Annotated[str, Meta(pattern=r"\A(?:[0-9a-f]{40})?\Z")] = ""
+
+
+class SandboxCommits(Struct, frozen=True, forbid_unknown_fields=True):
+    """The agent's commits as the sandbox reports them; `why` is empty if it does.
+
+    `commits` are the ids, the oldest first, each with that of its first parent after a space, if it has one. `unlisted`
+    counts the newer ones, which are too many to be read. `pack` are length and SHA-256 of the pack there. `branch` is
+    the branch that is checked out, empty for a detached HEAD. `under_way` are operations such as a rebase, `branches`
+    other branches with the number of their commits, which stay there.
+    """
+
+    state: RepositoryState
+    why: Text = ""
+    commits: Annotated[tuple[_Pair, ...], Meta(max_length=MOST_COMMITS)] = ()
+    unlisted: Count = 0
+    pack: _Pack = (0, "")
+    branch: Text = ""
+    under_way: Annotated[tuple[Text, ...], Meta(max_length=10)] = ()
+    stashes: Count = 0
+    branches: Annotated[tuple[tuple[Text, Count], ...], Meta(max_length=1_000)] = ()
+    more_branches: Count = 0
+
+
+class Report(Struct, forbid_unknown_fields=True):
+    """The report; `ended_s` are the seconds since 1970 by the sandbox's clock."""
+
     ended_s: Count
+    look: LookReport | None = None
+    commit: CommitReport | None = None
+    pack: SandboxCommits | None = None
 
 
-def encoded(request: LookRequest, within_s: float, not_after_s: float = 0.0) -> dict[str, Any]:
-    """Return the list as JSON values.
+class Bounds(Struct, frozen=True):
+    """The most bytes and texts of an honest report, and the most bytes of files that the program left beside it."""
+
+    most_bytes: int
+    most_texts: int
+    most_copied_bytes: int = 0
+
+    @classmethod
+    def of_look(cls, request: LookRequest) -> Bounds:
+        """Return those for the report of such a look."""
+        listed = MOST_NEW * _NEW_BYTES + MOST_PATH_BYTES if request.find_new else 0
+        most_bytes = min(_LONGEST_REPORT, len(request.items) * _ITEM_BYTES + listed + _TARGET_BYTES)
+        texts = _OTHER_TEXTS + len(request.items) * _ITEM_TEXTS + (MOST_NEW * _NEW_TEXTS if request.find_new else 0)
+        return cls(most_bytes, texts, request.most_copied_bytes)
+
+
+# Of a report about the repository: a thousand commits and a hundred branches are some 200 KB.
+REPOSITORY_BOUNDS = Bounds(2 << 20, 10_000, _MOST_PACK_BYTES)
+
+
+def decoded(content: bytes, bounds: Bounds) -> Report:
+    """Return a report that is as long as it may be. Raises `ValueError` for what no honest program says."""
+    # Each value of a list has a text, and the list is in memory before its length is checked.
+    if content.count(b'"') > 2 * bounds.most_texts:
+        raise ValueError("it says more than was asked for")
+    return msgspec.json.decode(content, type=Report)
+
+
+def look_values(request: LookRequest, within_s: float, not_after_s: float) -> dict[str, Any]:
+    """Return the request of a look as JSON values.
 
     What the program does ends that long after it began, and nothing is removed after that second of the sandbox's
-    clock; 0: not known.
+    clock.
     """
     actions: list[str] = []
 
@@ -119,7 +205,7 @@ def encoded(request: LookRequest, within_s: float, not_after_s: float = 0.0) -> 
             yield path, item.versions[:_MOST_VERSIONS] if item.action is not LookAction.EXISTS else ()
 
     return {
-        **encoded_versions(versions()),
+        **columns_of(versions()),
         "actions": "".join(actions),
         "find_new": request.find_new,
         "pruned": [to_remote(name) for name in request.pruned_names],
@@ -132,7 +218,7 @@ def encoded(request: LookRequest, within_s: float, not_after_s: float = 0.0) -> 
     }
 
 
-def encoded_versions(versions: Iterable[tuple[str, Sequence[Entry]]]) -> dict[str, Any]:
+def columns_of(versions: Iterable[tuple[str, Sequence[Entry]]]) -> dict[str, Any]:
     """Return paths, each with its versions, as JSON values: a column of each fact."""
     # Of a million files, a list of texts would take much more memory than one text.
     paths, sizes, digests = bytearray(), bytearray(), bytearray()
@@ -168,22 +254,11 @@ def _letter(entry: Entry) -> str:
     return "x" if entry.mode & EXECUTABLE else "f"
 
 
-def most_bytes(request: LookRequest) -> int:
-    """Return the length of the longest report that an honest program makes for this request."""
-    listed = MOST_NEW * _NEW_BYTES + MOST_PATH_BYTES if request.find_new else 0
-    return min(_LONGEST_REPORT, len(request.items) * _ITEM_BYTES + listed + _TARGET_BYTES)
-
-
-def report_of(content: bytes, request: LookRequest) -> tuple[LookResult, int]:
-    """Return what the program found, and the sandbox's time then. Copies are named as in the archive.
-
-    Raises `ValueError` for what no honest program says.
-    """
-    # Each value of a list has a text, and the list is in memory before its length is checked.
-    texts = _OTHER_TEXTS + len(request.items) * _ITEM_TEXTS + (MOST_NEW * _NEW_TEXTS if request.find_new else 0)
-    if content.count(b'"') > 2 * texts:
-        raise ValueError("it says more than was asked for")
-    report = msgspec.json.decode(content, type=_Report)
+def look_result(answer: Report, request: LookRequest) -> LookResult:
+    """Return what a look found. Copies are named as in the archive. Raises `ValueError` as `decoded` does."""
+    report = answer.look
+    if report is None:
+        raise ValueError("it does not tell of what was asked")
     if sum(count for _, count in report.outcomes) != len(request.items):
         raise ValueError("it has another number of outcomes")
     named: defaultdict[str, list[str]] = defaultdict(list)
@@ -218,7 +293,7 @@ def report_of(content: bytes, request: LookRequest) -> tuple[LookResult, int]:
         raise ValueError("more was copied than was asked for")
     unseen = dict.fromkeys(named["u"], SeenEntry(Kind.UNREAD))
     reasons = (one_line(reason, 120) for reason in report.failed)
-    result = LookResult(
+    return LookResult(
         differing=differing | unseen,
         new=new,
         pruned=tuple(map(_pruned, report.pruned)),
@@ -230,7 +305,6 @@ def report_of(content: bytes, request: LookRequest) -> tuple[LookResult, int]:
         unlisted=report.unlisted,
         unseen=len(unseen) + report.unsearched,
     )
-    return result, report.ended_s
 
 
 def _blocked(rows: Iterable[tuple[str, tuple[int, Obstacle]]], request: LookRequest) -> dict[str, Obstacle]:

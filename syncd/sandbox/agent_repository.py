@@ -1,9 +1,8 @@
 """Keeps a git repository in the sandbox that holds what was sent, and fetches the commits that the agent makes there.
 
-One execution of `repository_in_sandbox` makes the repository, one follows what arrived since the last one, and one of
-`commits_in_sandbox` packs the agent's commits. Nothing of it is part of a comparison or a removal. A report is checked
-as any foreign text; what is in the pack, git says. Where the repository cannot follow, that is one warning, and no sync
-waits for it: newer changes end the wait.
+One execution makes the repository, one follows what arrived since the last one, and one packs the agent's commits.
+Nothing of it is part of a comparison or a removal. What is in the pack, git says. Where the repository cannot follow,
+that is one warning, and no sync waits for it: newer changes end the wait.
 """
 
 from __future__ import annotations
@@ -13,12 +12,9 @@ import logging
 import re
 from collections.abc import Callable
 from datetime import datetime
-from enum import StrEnum
-from types import ModuleType
-from typing import Annotated, Any
+from typing import TypeVar
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.errors import SyncWarning
@@ -27,17 +23,21 @@ from syncd.core.waiter import SupersededBy, Waiter
 from syncd.model.entry import EXECUTABLE, Entry, Kind, arrived_digest
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.remote.failure import ApiStep, StepFailed, backoff_limit_s
-from syncd.remote.remote_job import (
-    JOB_TIMEOUT_S,
-    JobRunner,
-    Purpose,
-    RemoteJob,
-    new_job,
-)
 from syncd.remote.target import Target
-from syncd.sandbox import program_in_sandbox
-from syncd.sandbox.look_encoding import Count, Text, encoded_versions, from_remote, to_remote
-from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox, repository_in_sandbox
+from syncd.sandbox.executions import TIMEOUT_S, Executions, Purpose
+from syncd.sandbox.protocol import (
+    MOST_COMMITS,
+    MOST_PACKED_BYTES,
+    MOST_PACKED_PATHS,
+    REPOSITORY_BOUNDS,
+    CommitReport,
+    Report,
+    RepositoryState,
+    SandboxCommits,
+    columns_of,
+    from_remote,
+    to_remote,
+)
 from syncd.selection.builtin_rules import DEFAULTS, SECRETS
 from syncd.selection.ignore_files import GIT
 from syncd.store.state_db import Record, StateDb
@@ -57,20 +57,15 @@ _FIRST_POLL_S = 0.4
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 # The list of all paths stays an upload of a few MB.
 MOST_FILES = 200_000
-# Of the agent's commits. More are left to what is not committed.
-_MOST_COMMITS = 1_000
-MOST_PATHS = 100_000
-MOST_BYTES = 2 << 30  # of all objects of a pack
-_MOST_PACK_BYTES = MOST_BYTES + (64 << 20)
-_MOST_REPORT_BYTES = 2 << 20  # a thousand commits and a hundred branches are some 200 KB
 # For the `info/exclude` there, so that what tools make there does not count as the agent's work. The workspace's
 # `.gitignore` files are there anyway; the text of other rules stays at home.
 _EXCLUDES = "".join(f"{pattern}\n" for pattern in (*DEFAULTS, *SECRETS))
 _REMEDY = 'see that git works there, or set workspace.git = "none"'
 # A reference's name that git refuses (git-check-ref-format(1)), or that cannot be there beside the branch `home`.
 _NO_BRANCH = re.compile(r"[\0-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|$)|(^|/)\.|[./]$|^[-/]|^home/|^(HEAD|@)?$")
-_Pair = Annotated[str, Meta(pattern=r"\A[0-9a-f]{40}(?: [0-9a-f]{40})?\Z")]
-_Pack = tuple[Annotated[int, Meta(ge=0, le=_MOST_PACK_BYTES)], Annotated[str, Meta(pattern=r"\A(?:[0-9a-f]{64})?\Z")]]
+
+
+Part = TypeVar("Part")
 
 
 class HomeCommit(Struct, frozen=True):
@@ -95,58 +90,19 @@ def recorded_home(db: StateDb, target: Target) -> str:
     return record.commit if record is not None else ""
 
 
-class RepositoryState(StrEnum):
-    """The outcome of a request."""
-
-    DONE = "done"
-    LOST = "lost"  # there is none, or it is not as syncd left it, so that the request must name all paths
-    FOREIGN = "foreign"  # someone else made it
-    NO_GIT = "no-git"
-    FAILED = "failed"
-
-
-class FollowReport(Struct, frozen=True, forbid_unknown_fields=True):
-    """The report of a repository that follows: `home` is the commit of what was sent; else `why` has the reason."""
-
-    state: RepositoryState
-    why: Text = ""
-    home: Annotated[str, Meta(pattern=r"\A(?:[0-9a-f]{40})?\Z")] = ""
-
-
-class SandboxCommits(Struct, frozen=True, forbid_unknown_fields=True):
-    """The agent's commits as the sandbox reports them; `why` is empty if it does.
-
-    `commits` are the ids, the oldest first, each with that of its first parent after a space, if it has one. `unlisted`
-    counts the newer ones, which are too many to be read. `pack` are length and SHA-256 of the pack there. `branch` is
-    the branch that is checked out, empty for a detached HEAD. `under_way` are operations such as a rebase, `branches`
-    other branches with the number of their commits, which stay there.
-    """
-
-    state: RepositoryState
-    why: Text = ""
-    commits: Annotated[tuple[_Pair, ...], Meta(max_length=_MOST_COMMITS)] = ()
-    unlisted: Count = 0
-    pack: _Pack = (0, "")
-    branch: Text = ""
-    under_way: Annotated[tuple[Text, ...], Meta(max_length=10)] = ()
-    stashes: Count = 0
-    branches: Annotated[tuple[tuple[Text, Count], ...], Meta(max_length=1_000)] = ()
-    more_branches: Count = 0
-
-
 class AgentRepository:
     """The repository in one sandbox. `home_branch` returns the branch here; None: no repository is made there."""
 
     def __init__(
         self,
         home_branch: Callable[[], str | None],
-        job_runner: JobRunner,
+        executions: Executions,
         target: Target,
         db: StateDb,
         waiter: Waiter,
     ) -> None:
         self._home_branch = home_branch
-        self._job_runner = job_runner
+        self._executions = executions
         self._waiter = waiter
         self._stored = home_record(db, target)
         self._record = self._stored.load()
@@ -206,7 +162,7 @@ class AgentRepository:
         maybe = {path: _in_git(base.get(path)) for path in self._unanswered}
         return {**maybe, **versions_of(self._followed or Manifest(), base)}
 
-    def _asked(self, branch: str, base: Manifest) -> FollowReport:
+    def _asked(self, branch: str, base: Manifest) -> CommitReport:
         if self._followed is not None and self._record is not None:
             report = self._run(branch, base, self._record.commit)
             if report.state is not RepositoryState.LOST:
@@ -214,14 +170,14 @@ class AgentRepository:
         self._followed, self._unanswered = None, set()
         return self._run(branch, base, "")
 
-    def _run(self, branch: str, base: Manifest, commit: str) -> FollowReport:
+    def _run(self, branch: str, base: Manifest, commit: str) -> CommitReport:
         """Run the program for what the commit may lack; none: for all. Raises `StepFailed`, `Superseded`, `Stop`."""
         now = datetime.fromtimestamp(self._waiter.clock.wall_s()).astimezone()
         timeout_s = _FOLLOW_S if commit else _MAKE_S
         versions = self._versions(base)
         columns = ((path, () if entry is None else (entry,)) for path, entry in versions.items())
         request = {
-            **encoded_versions(columns),
+            **columns_of(columns),
             "whole": not commit,
             "home": commit,
             "branch": branch_there(branch),
@@ -232,10 +188,14 @@ class AgentRepository:
         }
         if commit:
             self._unanswered.update(versions)
-        job, output = self._output(_FOLLOW, repository_in_sandbox, request, timeout_s)
-        return job.report(output, lambda text: msgspec.json.decode(text, type=FollowReport), _MOST_REPORT_BYTES)
+        running = self._executions.begin(_FOLLOW, {"commit": request}, REPOSITORY_BOUNDS)
+        answer = self._executions.answer(
+            running, lambda report: _told(report.commit), timeout_s=timeout_s, first_wait_s=_FIRST_POLL_S
+        )
+        with answer as (found, _):
+            return found
 
-    def _note(self, report: FollowReport, base: Manifest, identity: str) -> None:
+    def _note(self, report: CommitReport, base: Manifest, identity: str) -> None:
         match report.state:
             case RepositoryState.DONE:
                 self._failures, self.warnings, self._followed, self._unanswered = 0, [], base, set()
@@ -275,42 +235,35 @@ class AgentRepository:
         """
         request = {
             "home": home,
-            "most_commits": _MOST_COMMITS,
-            "most_paths": MOST_PATHS,
-            "most_bytes": MOST_BYTES,
+            "most_commits": MOST_COMMITS,
+            "most_paths": MOST_PACKED_PATHS,
+            "most_bytes": MOST_PACKED_BYTES,
             "within_s": _PACK_S,
         }
-        job, output = self._output(_PACK, commits_in_sandbox, request, JOB_TIMEOUT_S, check)
-        with self._job_runner.files(job, folder, _MOST_PACK_BYTES, check) as extract:
-            found = job.report(output, commits_of, _MOST_REPORT_BYTES, extract)
+        running = self._executions.begin(_PACK, {"pack": request}, REPOSITORY_BOUNDS)
+        with self._executions.answer(
+            running, commits_of, folder, fetch_s=TIMEOUT_S, first_wait_s=_FIRST_POLL_S, check=check
+        ) as (found, extract):
             if not found.commits:
                 return found, ""
             size_bytes, digest = found.pack
             pack = Entry(Kind.FILE, size_bytes=size_bytes, digest=bytes.fromhex(digest))
             path = extract({"copies/0": pack}).path("copies/0")
             if not path:
-                raise job.invalid("the pack is another one")
+                raise _PACK.invalid("the pack is another one")
             return found, path
 
-    def _output(
-        self,
-        purpose: Purpose,
-        program: ModuleType,
-        request: dict[str, Any],
-        timeout_s: float,
-        check: Callable[[], None] = lambda: None,
-    ) -> tuple[RemoteJob, str]:
-        """Run the program, and return its job and its output. Raises `StepFailed`, `Stop`, and what `check` raises."""
-        job = new_job(purpose, program, request, (program_in_sandbox, git_in_sandbox))
-        self._job_runner.upload(job)
-        self._job_runner.start(job)
-        return job, self._job_runner.output(job, check, timeout_s, _FIRST_POLL_S)
 
-
-def commits_of(text: bytes) -> SandboxCommits:
-    """Return the report, with names as this machine has them. Raises `ValueError`."""
-    found = msgspec.json.decode(text, type=SandboxCommits)
+def commits_of(report: Report) -> SandboxCommits:
+    """Return the agent's commits, with names as this machine has them. Raises `ValueError`."""
+    found = _told(report.pack)
     return replace(found, branches=tuple((from_remote(name), count) for name, count in found.branches))
+
+
+def _told(part: Part | None) -> Part:
+    if part is None:
+        raise ValueError("it does not tell of what was asked")
+    return part
 
 
 def branch_there(name: str) -> str:

@@ -1,0 +1,601 @@
+"""Runs the program in the sandbox, as the API documents it: uploads its archive, starts it, reads its report.
+
+The report is in the program's output, or the file `report.json` beside its copies of files if it is too long for a log.
+Nothing in either is trusted: it must be as long as its line says, have its digest, and say what was asked for.
+
+An execution without an answer may run late, and remove files that are there again and wanted. So the program removes
+nothing after a second of the sandbox's own clock, which is recorded durably with the paths before it is started; and
+`settle` is called before anything is put there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import secrets
+import tarfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from syncd.archive.exported_files import ExtractedFiles, NotKeptHere, extract_files, keep_archive, unwritable
+from syncd.archive.extraction import BadArchive
+from syncd.core.clock import Moment
+from syncd.core.errors import KeyRefused, SandboxNotFound, TryLater
+from syncd.core.text import one_line
+from syncd.core.waiter import TimeIsUp, Waiter
+from syncd.model.entry import Entry, Kind, SeenEntry
+from syncd.model.manifest import directories_above
+from syncd.remote.api import Api
+from syncd.remote.bucket import check_url, download
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed, classify_bucket_status
+from syncd.remote.http_client import HttpClient, NoResponse
+from syncd.remote.target import Target
+from syncd.sandbox import program
+from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
+from syncd.sandbox.protocol import Bounds, Report, decoded, look_result, look_values
+from syncd.store.state_db import Record, StateDb
+
+_log = logging.getLogger("syncd.executions")
+_READ_S = 60.0
+# The program takes a moment; a busy sandbox may start it late.
+TIMEOUT_S = 120.0
+# Between polls: five within the first five seconds, since a free account has two requests a second for all.
+_POLL_WAITS_S = (0.4, 0.8, 1.2, 2.0)
+FIRST_POLL_S = 0.1
+_LARGEST_LOG = 8 << 20  # a longer report is in a file, but where the disk there is full
+# A list of a million paths takes its time on a slow uplink.
+_SLOWEST_BYTES_PER_S = 128 << 10  # before compression
+_ENDED = ("completed", "failed")
+# Three seconds in all; a longer wait is the retry loop's, during which the daemon handles other events.
+_SETTLING_POLLS = 6
+_LARGEST_REPORT = 256 << 20
+_FILE = "report.json"
+# The sandbox's clock may be told in whole seconds, and a removal takes a moment.
+_MARGIN_S = 2.0
+# To ask for the sandbox's time, before something is put where a removal may still be under way.
+_ASK_S, _MOST_TIME_BYTES = 10.0, 1_000
+# More removals that may still run are not left behind unasked.
+_MOST_PENDING = 4
+Read = TypeVar("Read")
+Extract = Callable[[Mapping[str, Entry]], ExtractedFiles]
+
+
+class Purpose(Struct, frozen=True):
+    """The step that an execution is part of, and its description in messages."""
+
+    step: ApiStep
+    description: str
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Add the purpose to the failures raised within, which else name an execution alone."""
+        try:
+            yield
+        except StepFailed as failure:
+            raise StepFailed(
+                self.step,
+                failure.action,
+                f"{failure.message}, for {self.description}",
+                failure.hint,
+                retry_after_s=failure.retry_after_s,
+                refusal=failure.refusal,
+                possibly_applied=failure.possibly_applied,
+            ) from None
+
+    @contextlib.contextmanager
+    def limited(self, waiter: Waiter, seconds: float) -> Iterator[None]:
+        """End what waits within after so many seconds, whatever it waits for. Raises `StepFailed` then."""
+        ends_s = waiter.clock.monotonic_s() + seconds
+        try:
+            with waiter.within(seconds):
+                yield
+        except (TimeIsUp, StepFailed) as failure:
+            is_late = waiter.clock.monotonic_s() >= ends_s or isinstance(failure, TimeIsUp)
+            if not is_late or (isinstance(failure, StepFailed) and failure.action is FailureAction.REFUSED):
+                raise
+            raise self.failed(f"{self.description} takes longer than {seconds:.0f} s") from None
+
+    def failed(self, message: str) -> StepFailed:
+        """Return the failure of this step, which is tried again."""
+        return StepFailed(self.step, FailureAction.RETRY, message)
+
+    def invalid(self, why: str) -> StepFailed:
+        """Return the failure for a report that no honest program makes."""
+        return self.failed(f"the report of {self.description} is invalid ({why})")
+
+
+_REMOVAL = Purpose(ApiStep.DELETE, "the removal of files there")
+# It removes nothing: its step is the one that follows.
+_LOOK = Purpose(ApiStep.INITIALIZE, "the look at the files there")
+
+
+class Running(Struct, frozen=True):
+    """An execution that was started: the moment at which that was asked for, and when that was answered.
+
+    `started_s` is of the monotonic clock.
+    """
+
+    name: str
+    purpose: Purpose
+    bounds: Bounds
+    asked: Moment
+    started_s: float
+
+
+class RunningLook(Struct, frozen=True):
+    """A look that was started. Its program ends `program_s` after it began; `is_guessed`: by a guess of its clock."""
+
+    running: Running
+    request: LookRequest
+    program_s: float
+    is_guessed: bool
+
+    @property
+    def asked(self) -> Moment:
+        return self.running.asked
+
+
+class PendingRemoval(Struct, frozen=True):
+    """An execution that may remove these paths, until that second of the sandbox's clock."""
+
+    name: str
+    paths: tuple[bytes, ...]
+    not_after_s: float
+
+    def may_remove(self, wanted: Collection[str]) -> bool:
+        """Return True if it could remove one of the wanted paths, or a directory above one."""
+        removed = set(map(os.fsdecode, self.paths))
+        return bool(removed) and not (removed.isdisjoint(wanted) and removed.isdisjoint(directories_above(wanted)))
+
+
+class Executions:
+    """Runs the program in one sandbox, one after the other.
+
+    `pending` are the removals that are not known to have ended: they may be running, or start later.
+    """
+
+    def __init__(self, api: Api, client: HttpClient, waiter: Waiter, db: StateDb, target: Target) -> None:
+        self._api = api
+        self._client = client
+        self._waiter = waiter
+        self._clock = waiter.clock
+        cost = "a removal that was started before may still run"
+        self._record = Record(db, "executions", list[PendingRemoval], cost, target.owner)
+        # The sandbox's clock, less this machine's seconds since boot; too little by as much as an answer took.
+        self._ahead_s: float | None = None
+        self.pending = self._record.load() or []
+
+    # -- any verb
+
+    def begin(self, purpose: Purpose, values: dict[str, Any], bounds: Bounds) -> Running:
+        """Have the program do what these values ask for. Raises `StepFailed`, `Stop`; then it may be running."""
+        name, files = _new_files(values)
+        self.upload(purpose, name, files)
+        return self._executed(purpose, name, bounds)
+
+    @contextlib.contextmanager
+    def answer(
+        self,
+        running: Running,
+        read: Callable[[Report], Read],
+        folder: str = "",
+        *,
+        timeout_s: float = TIMEOUT_S,
+        fetch_s: float = 0.0,
+        first_wait_s: float = 0.0,
+        check: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[Read, Extract]]:
+        """Wait for the report, and return what `read` makes of it, and a function that fetches files by their names.
+
+        What is downloaded goes into the folder, which is private, and is gone at the end but for these files; without
+        a folder a long report is invalid. The download may take `fetch_s` if that is longer than what is left. The
+        function raises `StepFailed`, `Stop`, and what `check` raises; then none of its files stays.
+
+        Raises `StepFailed`, also after `timeout_s`, if the report is not whole, or if `read` raises `ValueError`;
+        `NotKeptHere`, `Stop`, and what `check` raises.
+        """
+        purpose, ends_s = running.purpose, self._clock.monotonic_s() + timeout_s
+        with purpose.limited(self._waiter, timeout_s):
+            output = self.output(running, check, timeout_s, first_wait_s)
+        self._forget(running.name)
+        with self._files(running, folder, check) as extract:
+            with purpose.limited(self._waiter, max(fetch_s, ends_s - self._clock.monotonic_s())):
+                content = report_in(running, output, extract if folder else None)
+            try:
+                report = decoded(content, running.bounds)
+                self._ahead_s = report.ended_s - self._clock.boottime_s()
+                found = read(report)
+            except ValueError as failure:
+                raise purpose.invalid(one_line(str(failure), 120)) from None
+            yield found, extract
+
+    def upload(self, purpose: Purpose, name: str, files: Mapping[str, bytes]) -> None:
+        """Upload the archive of an execution. Raises `StepFailed`, `Stop`."""
+        with purpose.explaining():
+            url = self._api.execution_upload_url(name)
+            check_url(ApiStep.EXECUTION, url)
+            self._put(url, _packed(files))
+
+    def execute(self, purpose: Purpose, name: str) -> None:
+        """Start it. Raises `StepFailed`, `Stop`; then it may be running, or start later."""
+        with purpose.explaining():
+            self._api.execute(name)
+
+    def _executed(self, purpose: Purpose, name: str, bounds: Bounds) -> Running:
+        asked = Moment.now(self._clock)  # its answer may take long, and the program be at its end by then
+        self.execute(purpose, name)
+        return Running(name, purpose, bounds, asked, self._clock.monotonic_s())
+
+    def _put(self, url: str, archive: bytes) -> None:
+        headers = {"Content-Type": "application/gzip", "Content-Length": str(len(archive))}
+        try:
+            answer = self._client.exchange("PUT", url, headers=headers, read_s=_READ_S, content=archive)
+        except NoResponse as failure:
+            message = f"the program was not uploaded ({failure})"
+            raise StepFailed(ApiStep.EXECUTION, FailureAction.OFFLINE, message) from None
+        if answer.status != 200:
+            action = classify_bucket_status(answer.status, "")
+            action = FailureAction.RETRY if action is FailureAction.RENEW_URL else action
+            message = f"the bucket answered the program's upload with {answer.status}"
+            raise StepFailed(ApiStep.EXECUTION, action, message)
+
+    def output(self, running: Running, check: Callable[[], None], timeout_s: float, first_wait_s: float) -> str:
+        """Return the output once the report is there, or once it has ended, successfully or not.
+
+        The first poll is after `first_wait_s`. Raises `StepFailed`, also after `timeout_s`, and `Stop`.
+        """
+        purpose, output, cursor, polls = running.purpose, "", 0, 0
+        ends_s = self._clock.monotonic_s() + timeout_s
+        if first_wait_s > 0:
+            self._waiter.sleep(min(first_wait_s, timeout_s))
+        while True:
+            with purpose.explaining():
+                logs = self._api.execution_logs(running.name, cursor)
+            output += logs.logs
+            if _line_in(running.name, output) or (logs.status in _ENDED and logs.cursor <= cursor):
+                return output
+            cursor = max(cursor, logs.cursor)
+            if len(output) > _LARGEST_LOG:
+                raise purpose.invalid("its log is too long")
+            left_s = ends_s - self._clock.monotonic_s()
+            if left_s <= 0:
+                raise purpose.failed(f"{purpose.description} takes longer than {timeout_s:.0f} s")
+            check()
+            if logs.status not in _ENDED:  # also if it prints all the time, or the API would be polled all the time
+                self._waiter.sleep(min(left_s, poll_wait_s(polls)))
+                polls += 1
+
+    @contextlib.contextmanager
+    def _files(self, running: Running, folder: str, check: Callable[[], None]) -> Iterator[Extract]:
+        archive = os.path.join(folder, f"{running.name}.archive")
+        most_bytes = running.bounds.most_copied_bytes + _LARGEST_REPORT
+
+        def extract(expected: Mapping[str, Entry]) -> ExtractedFiles:
+            try:
+                with _archive_of(running.purpose):
+                    if not os.path.lexists(archive):
+                        self._fetch(running, archive, most_bytes, check)
+                    return extract_files(archive, expected, os.path.join(folder, f"{running.name}-"), most_bytes, check)
+            except NotKeptHere as failure:
+                return ExtractedFiles(not_kept=failure.message)
+
+        try:
+            yield extract
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(archive)
+
+    def _fetch(self, running: Running, path: str, most_bytes: int, check: Callable[[], None]) -> None:
+        """Download what the program left. It may have printed its last line and not ended yet: then wait for it."""
+        wait_s = FIRST_POLL_S
+        for _ in range(_SETTLING_POLLS):
+            try:
+                self._download(running.name, path, most_bytes, check)
+            except StepFailed as failure:
+                if failure.action is not FailureAction.RETRY:
+                    raise
+                if self._status(running.name) in (*_ENDED, ""):
+                    if failure.possibly_applied:
+                        raise
+                    break  # it may have ended just after a request that was refused for it
+            else:
+                return
+            check()
+            self._waiter.sleep(wait_s)
+            wait_s *= 2
+        self._download(running.name, path, most_bytes, check)
+
+    def _download(self, name: str, path: str, most_bytes: int, check: Callable[[], None]) -> None:
+        url = self._api.export_artifacts(name)
+        keep = lambda packed: keep_archive(packed, path, most_bytes, check)  # noqa: E731
+        download(self._client, ApiStep.EXECUTION, url, keep)
+
+    # -- looks
+
+    def look(self, request: LookRequest, copies_folder: str, check: Callable[[], None] = lambda: None) -> LookResult:
+        """Start a look, and wait for it; errors are those of `start_look` and `finish_look`."""
+        return self.finish_look(self.start_look(request, check=check), copies_folder, check)
+
+    def start_look(
+        self,
+        request: LookRequest,
+        timeout_s: float = TIMEOUT_S,
+        check: Callable[[], None] = lambda: None,
+        program_s: float = TIMEOUT_S,
+    ) -> RunningLook:
+        """Start a look; its requests together take no longer than `timeout_s` beside the upload of a long list.
+
+        Its program ends `program_s` after it began, and reports what it has. By the sandbox's clock it removes nothing
+        that long after this call: one that was given up and begins late does nothing.
+
+        Raises `StepFailed` if it surely or possibly was not started, `Stop`, what `check` raises, and `TryLater` if the
+        state folder cannot record what is about to be removed there.
+        """
+        to_remove = request.with_action(LookAction.REMOVE)
+        purpose = _REMOVAL if to_remove else _LOOK
+        is_guessed = self._ahead_s is None
+        not_after_s = self._now_there_s() + timeout_s + program_s
+        name, files = _new_files({"look": look_values(request, program_s, not_after_s)})
+        check()
+        upload_s = sum(map(len, files.values())) / _SLOWEST_BYTES_PER_S
+        try:
+            with purpose.limited(self._waiter, timeout_s + upload_s):
+                if to_remove and len(self.pending) >= _MOST_PENDING:
+                    self._forget_ended()
+                self.upload(purpose, name, files)
+                del files  # a long list is not kept in memory until the look ends
+                if to_remove:
+                    self._note(PendingRemoval(name, tuple(map(os.fsencode, to_remove)), not_after_s))
+                running = self._executed(purpose, name, Bounds.of_look(request))
+        except StepFailed as failure:
+            if failure.action is FailureAction.REFUSED:
+                self._forget(name)
+            raise
+        return RunningLook(running, request, program_s, is_guessed)
+
+    def finish_look(
+        self,
+        look: RunningLook,
+        copies_folder: str,
+        check: Callable[[], None] = lambda: None,
+        timeout_s: float = TIMEOUT_S,
+        fetch_s: float = 0.0,
+    ) -> LookResult:
+        """Wait for a look at most so long from now on, and fetch what it copied into that folder, which is private.
+
+        The fetch may take `fetch_s` if that is longer than what is left. Where the first guess of the sandbox's clock
+        was wrong, so that nothing was removed, the look is made once more.
+
+        Raises `StepFailed` if nobody could look, or if the report is not to be trusted (removals may have been done),
+        `NotKeptHere` if there is no room for the report; also `Stop`, and what `check` raises. If only the copies could
+        not be fetched, the result says so; a copy for which there is no room is lacking.
+        """
+        running, request = look.running, look.request
+        now_s = self._clock.monotonic_s()
+        ends_s, first_wait_s = now_s + timeout_s, running.started_s + FIRST_POLL_S - now_s
+
+        def read(report: Report) -> tuple[LookResult, bool]:
+            return look_result(report, request), report.look is not None and report.look.is_late
+
+        answer = self.answer(
+            running,
+            read,
+            copies_folder,
+            timeout_s=timeout_s,
+            fetch_s=fetch_s,
+            first_wait_s=first_wait_s,
+            check=check,
+        )
+        with answer as ((result, is_late), extract):
+            if not (is_late and look.is_guessed):
+                return self._with_copies(running, result, extract, max(fetch_s, ends_s - self._clock.monotonic_s()))
+        left_s = ends_s - self._clock.monotonic_s()
+        again = self.start_look(request, left_s, check, look.program_s)
+        return self.finish_look(again, copies_folder, check, left_s, fetch_s)
+
+    def _with_copies(self, running: Running, result: LookResult, extract: Extract, left_s: float) -> LookResult:
+        copied = {entry.copy: entry for entry in (*result.differing.values(), *result.new.values()) if entry.copy}
+        if not copied:
+            return result
+        try:
+            with running.purpose.limited(self._waiter, left_s):  # all that is there may be GiBs
+                return _with_files(result, extract(copied))
+        except StepFailed as failure:
+            return replace(_with_files(result, ExtractedFiles(not_kept=failure.message)), unfetched=failure)
+
+    # -- removals that may come late
+
+    def settle(self, wanted: Collection[str], check: Callable[[], None] = lambda: None) -> None:
+        """Make sure that no look that was started before still removes one of these paths.
+
+        Raises `StepFailed` if one may, `Stop`, and what `check` raises.
+        """
+        for pending in [each for each in self.pending if each.may_remove(wanted)]:
+            check()
+            if not self._has_ended(pending):
+                raise _may_still_remove()
+            self._forget(pending.name)
+
+    def _has_ended(self, pending: PendingRemoval) -> bool:
+        """Return True for an execution that removes nothing any more. Raises `StepFailed`, `Stop`."""
+        if self._is_over(pending):
+            return True
+        try:
+            if self._status(pending.name) in _ENDED:
+                return True
+            if self._ahead_s is None:
+                self._ask_time()
+        except StepFailed as failure:
+            if failure.refusal is KeyRefused or failure.action is FailureAction.OFFLINE:
+                raise
+            if failure.action is FailureAction.REFUSED:
+                # The sandbox does not exist, or has no executions any more: the wait must not last for ever.
+                _log.warning("cannot check if the removal %s has ended: %s", pending.name, failure)
+                return True
+        return self._is_over(pending)
+
+    def _is_over(self, pending: PendingRemoval) -> bool:
+        """Return True if it removes nothing any more by the sandbox's clock, as far as that is known."""
+        return self._ahead_s is not None and self._now_there_s() > pending.not_after_s + _MARGIN_S
+
+    def _ask_time(self) -> None:
+        """Ask for the sandbox's time, by a program that does nothing else. Raises `StepFailed`, `Stop`."""
+        with _REMOVAL.limited(self._waiter, _ASK_S):
+            running = self.begin(_REMOVAL, {}, Bounds(_MOST_TIME_BYTES, 64))
+            with self.answer(running, lambda report: report.ended_s, timeout_s=_ASK_S):
+                pass
+
+    def _status(self, name: str) -> str:
+        """Return the status of an execution; empty if the API knows none: it was not started yet, or never will be."""
+        try:
+            with _REMOVAL.explaining():
+                return self._api.execution_status(name)
+        except StepFailed as failure:
+            if failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound):
+                return ""
+            raise
+
+    def _now_there_s(self) -> float:
+        """Return the sandbox's time; until a report has told it, this machine's."""
+        return self._clock.wall_s() if self._ahead_s is None else self._clock.boottime_s() + self._ahead_s
+
+    def _forget_ended(self) -> None:
+        """Forget the removals that have ended. Raises `StepFailed`, also if all of them may still run, `Stop`."""
+        for pending in list(self.pending):
+            if self._has_ended(pending):
+                self._forget(pending.name)
+        if len(self.pending) >= _MOST_PENDING:
+            raise _may_still_remove()
+
+    def _note(self, removal: PendingRemoval) -> None:
+        """Record a removal that is about to be started. Raises `TryLater`; then it must not be."""
+        pending = [*(each for each in self.pending if not self._is_over(each)), removal]
+        try:
+            self._record.save(pending)
+        except OSError as failure:
+            raise TryLater(
+                f"the state folder cannot be written ({failure.strerror or failure}), so nothing is removed",
+                "free some disk space, or make it writable; a sync follows by itself",
+            ) from None
+        self.pending = pending
+
+    def _forget(self, name: str) -> None:
+        """Forget a removal that has ended."""
+        pending = [each for each in self.pending if each.name != name]
+        if len(pending) < len(self.pending):
+            self.pending = pending
+            with contextlib.suppress(OSError):  # this costs the next process a request
+                if pending:
+                    self._record.save(pending)
+                else:
+                    self._record.remove()
+
+
+def _may_still_remove() -> StepFailed:
+    return StepFailed(
+        ApiStep.DELETE,
+        FailureAction.RETRY,
+        "a removal that was started in the sandbox before has not ended, and could remove what is sent now",
+        "the sync goes on when that has ended; if it never does, reset the sandbox",
+    )
+
+
+def report_in(running: Running, output: str, extract: Extract | None) -> bytes:
+    """Return the report, as long as its line in the output says and with its digest.
+
+    It is in that line, or in a file if it is too long for a log; without `extract` nobody reads that. Nothing of one
+    that is longer than its bounds is read. Raises `StepFailed` if it is not whole, `NotKeptHere`, and what `extract`
+    raises.
+    """
+    purpose, line = running.purpose, _line_in(running.name, output)
+    if line is None:
+        last = output.strip().splitlines()[-1:] or ["nothing was printed"]
+        raise purpose.failed(f"{purpose.description} did not come to its end ({one_line(last[0], 120)})")
+    size_bytes, digest, content = int(line[1]), bytes.fromhex(line[2]), line[3].encode("ascii", "replace")
+    if size_bytes > running.bounds.most_bytes:
+        raise purpose.invalid("it is too long")
+    if content:
+        if len(content) != size_bytes or hashlib.sha256(content).digest() != digest:
+            raise purpose.failed(f"the log lacks a part of the report of {purpose.description}")
+        return content
+    if extract is None:
+        raise purpose.invalid("it is too long")
+    path = extract({_FILE: Entry(Kind.FILE, size_bytes=size_bytes, digest=digest)}).path(_FILE)
+    if not path:
+        raise purpose.invalid(f"no {_FILE} is as the program wrote it")
+    with open(path, "rb") as file:
+        os.unlink(path)
+        return file.read()
+
+
+def _line_in(name: str, output: str) -> re.Match[str] | None:
+    """Return the line of the report, with its length, SHA-256 and text, once it is there, whole."""
+    return re.compile(rf"{name}=([0-9]{{1,9}}) ([0-9a-f]{{64}}) ([^\r\n]*)\r?\n").search(output)
+
+
+def _with_files(result: LookResult, files: ExtractedFiles) -> LookResult:
+    """Return the result with the copies on this machine; a copy of another content is of a file that changes."""
+
+    def complete(entries: Mapping[str, SeenEntry]) -> dict[str, SeenEntry]:
+        return {
+            path: replace(entry, copy=files.paths.get(entry.copy, ""), unstable=entry.copy in files.wrong)
+            if entry.copy
+            else entry
+            for path, entry in entries.items()
+        }
+
+    return replace(result, differing=complete(result.differing), new=complete(result.new), not_kept=files.not_kept)
+
+
+@contextlib.contextmanager
+def _archive_of(purpose: Purpose) -> Iterator[None]:
+    """Explain failures with the archive of what the program left. Raises `StepFailed`, `NotKeptHere`."""
+    with purpose.explaining():
+        try:
+            yield
+        except BadArchive as failure:
+            message = f"the archive of files from the sandbox cannot be read ({failure})"
+            raise StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message) from None
+        except OSError as failure:
+            raise unwritable(failure) from None
+
+
+def poll_wait_s(polls: int) -> float:
+    """Return the wait after so many earlier waits between polls."""
+    return _POLL_WAITS_S[min(polls, len(_POLL_WAITS_S) - 1)]
+
+
+def program_text() -> bytes:
+    """Return the program that is sent."""
+    with open(program.__file__, "rb") as file:
+        return file.read()
+
+
+def _new_files(values: dict[str, Any]) -> tuple[str, dict[str, bytes]]:
+    """Return a name that no other execution has, which is the mark of its report too, and the files of its archive."""
+    name = f"syncd-{secrets.token_hex(8)}"
+    request = json.dumps({"word": name, **values}, separators=(",", ":")).encode("ascii")
+    return name, {"main.py": program_text(), "request.json": request}
+
+
+def _packed(files: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    # Without a time of its own gzip takes the clock's, and fails where that is before 1970 or after 2106.
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0) as file,
+        tarfile.open(fileobj=file, mode="w") as tar,
+    ):
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return packed.getvalue()

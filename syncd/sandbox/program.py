@@ -1,0 +1,1275 @@
+"""The program that syncd runs in the sandbox: one request in, one report out.
+
+It is sent as text, as `main.py` with `request.json` beside it, and runs with any Python from 3.6 on, which evaluates no
+annotation here: they are texts. The request has a key for each verb, and so has the report:
+
+`look` compares paths with their versions, copies what differs beside itself, lists what is new, removes what is to be
+removed and still is as a version, and finds what keeps others from being extracted. It opens paths through directory
+descriptors and follows no link below the workspace. Everything is looked at and copied before anything is removed. Each
+of its parts has a share of its time, and is ended in its middle when that is over: what was not looked at by then is
+reported as such. What changed at home comes first, a large file after all smaller ones.
+
+`commit` has the repository in the workspace hold what was sent. Its branch `home` has a commit for each sync that it is
+told of. The agent's branch, its index and HEAD follow only while the branch has no commit of the agent's and the work
+tree is clean: what someone does there is not undone.
+
+`pack` packs the agent's commits into a file beside itself.
+
+Git is run as no one has configured it. It runs programs for hooks, filters, the file system monitor, text conversion,
+diffs, merges, signatures, editors, pagers, aliases, credentials and missing objects (githooks(5), gitattributes(5),
+git-config(1)). Only plumbing commands are run, which need none of them; the settings and the environment, which are
+those at home too, switch off what they could still reach.
+"""
+
+import base64
+import contextlib
+import errno
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque, namedtuple
+from itertools import groupby
+from typing import Any
+from urllib.parse import quote_from_bytes
+
+# A FIFO in a file's place must not block, nor a terminal become this process's own.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_BLOCK = 1 << 18
+_SPARE_BYTES = 64 << 20  # stay free on the disk
+_DIGEST_BYTES = 16  # of each SHA-256 in a request
+_LONGEST_LINE = 3800  # a longer report becomes a file, since some logs cut longer lines
+_PLAIN = "".join(letter for letter in map(chr, range(32, 127)) if letter not in '%"\\')
+
+# A version in a request: `kind` is d, l, f, x (an executable file), or u (of unknown content).
+_Version = namedtuple("_Version", "kind size digest target")  # noqa: PYI024 - Python 3.6 may run this
+# With Linux's O_PATH search permission is enough.
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_COPY = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+# With these nothing is at the path, or something behind a link or a file that took a directory's place.
+_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_LARGE_BYTES = 1 << 20  # such a file is compared last
+_LONGEST_PATH = 3840  # home takes no longer one, so a folder of such a path is not entered
+_MOST_TEXT_BYTES = 32 << 20  # of all new paths with their targets, and of those not entered, in the report
+_LARGEST_REFERENCES = 64 << 20
+# The shares of its time: until when it compares, searches and copies. The rest is for removals and the report.
+_COMPARES, _SEARCHES, _COPIES = 0.5, 0.75, 0.9
+# The outcomes of the request's paths, by their letters in the report.
+_SAME, _DIFFERS, _REMOVED, _KEPT, _FAILED, _MISSING, _BLOCKED, _UNSEEN = b"=drkfmbu"
+
+# A larger file is compared as a binary one, has no deltas, and goes through memory in blocks only.
+LARGE_BYTES = 16 << 20
+SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.attributesFile=/dev/null",
+    "core.untrackedCache=false",
+    "core.pager=cat",
+    "core.editor=:",
+    "core.sshCommand=false",
+    "core.alternateRefsCommand=false",
+    "core.commitGraph=false",
+    "core.multiPackIndex=false",
+    "commit.gpgSign=false",
+    "credential.helper=",
+    "protocol.allow=never",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    f"core.bigFileThreshold={LARGE_BYTES}",
+)
+ENVIRONMENT = {
+    "LC_ALL": "C",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_NO_LAZY_FETCH": "1",
+    # Versions of git that do not know the line above find no way to fetch.
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_LITERAL_PATHSPECS": "1",
+}
+NO_CONFIGURATION = {
+    "HOME": "/dev/null",  # nothing is found below it either
+    "XDG_CONFIG_HOME": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_SYSTEM": "/dev/null",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+}
+# What someone has begun in a repository, by the file or folder that git keeps meanwhile.
+_UNDER_WAY = {
+    "rebase-merge": "rebase",
+    "rebase-apply": "rebase",
+    "MERGE_HEAD": "merge",
+    "CHERRY_PICK_HEAD": "cherry-pick",
+    "REVERT_HEAD": "revert",
+    "BISECT_LOG": "bisect",
+}
+_ID = re.compile("[0-9a-f]{40}")  # of an object
+_MOST_OUTPUT = 64 << 20  # of a command whose output is kept; folders within folders can be endless
+_PRIVATE = "[core]\n\trepositoryformatversion = 0\n\tcompression = 1\n[fastimport]\n\tunpackLimit = 200\n"
+_LOCK_TRIES, _LOCK_WAIT_S = 70, 0.1  # a run that was given up ends within that
+_HOME = "refs/syncd/home"  # the last commit; the branch `home` is there for people, who may move it
+_PARTS = {"syncd", "objects", "refs", "info", "config", "index"}  # of a repository, before it has its HEAD
+_REFUSED_PATTERNS = ".[gG][iI][tT]\n.[gG][iI][tT][ .:\\\\]*\n[gG][iI][tT]~1*\n"
+_NEW = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n"
+_AGENT = "[user]\n\tname = agent\n\temail = agent@localhost\n"
+_MARKS = (b"\r", b"\0", b"$Id")  # of a file that git may convert: line ends, an encoding, keywords
+# What git takes for its own folder, or for the list of its submodules, on some system, and refuses (path.c, fsck.c).
+_REFUSED = re.compile(rb"(^|/)(\.git|git~1)[ .]*([:\\][^/]*)?(/|\Z)", re.IGNORECASE)
+_REFUSED_LINK = re.compile(rb"(^|/)(\.gitmodules|gitmod~[1-4])[ .]*([:\\][^/]*)?\Z", re.IGNORECASE)
+_MODES = {"f": b"100644", "x": b"100755", "l": b"120000"}
+_MOST_LISTED = 100000  # commits that are counted
+_MOST_BRANCHES = 100
+
+
+class _TimeIsUp(BaseException):
+    """The time of the present part is over."""
+
+
+def _ring(*_: "Any") -> None:
+    raise _TimeIsUp
+
+
+def _within(seconds: "float", act: "Any") -> "Any":
+    """Return what `act` returns; None if it was ended in its middle after so many seconds, or if there are none.
+
+    It is ended also while it waits for a file system. No part is within another one.
+    """
+    if seconds <= 0:
+        return None
+    try:
+        try:
+            signal.signal(signal.SIGALRM, _ring)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            return act()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except _TimeIsUp:
+        return None
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+
+
+def _text_of(name: "bytes") -> "str":
+    """Return a name for the report: any other byte as `%` and two digits, so that no text has a quote or an escape."""
+    return quote_from_bytes(name, _PLAIN)
+
+
+def _bytes_of(name: "str") -> "bytes":
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _listed(columns: "dict[str, Any]") -> "Any":
+    """Yield each path of a request with its versions, from their columns."""
+    kinds, sizes, targets = iter(columns["kinds"]), map(int, columns["sizes"].split()), iter(columns["targets"])
+    digests = base64.b64decode(columns["digests"])
+    place = 0
+    for path, count in zip(columns["paths"].split("\0"), columns["counts"]):  # noqa: B905 - Python 3.6 may run this
+        versions = []
+        for _ in range(ord(count) - 48):
+            kind = next(kinds)
+            if kind in "fx":
+                versions.append(_Version(kind, next(sizes), digests[place : place + _DIGEST_BYTES], b""))
+                place += _DIGEST_BYTES
+            else:
+                versions.append(_Version(kind, -1, b"", _bytes_of(next(targets)) if kind == "l" else b""))
+        yield _bytes_of(path), versions
+
+
+def _stamp(status: "os.stat_result") -> "tuple[int, ...]":
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+# -- look
+
+
+class _SeenEntry:
+    """The entry at one path."""
+
+    __slots__ = ("copy", "digest", "kind", "mode", "mtime", "size", "target", "unstable")
+
+    def __init__(self, kind: "str", status: "os.stat_result | None" = None, target: "bytes" = b"") -> None:
+        self.kind = kind
+        self.mode = self.size = self.mtime = 0
+        self.target = target
+        self.digest = b""
+        self.copy = -1
+        self.unstable = False
+        if status is not None:
+            self.take(status)
+
+    def take(self, status: "os.stat_result") -> None:
+        self.mode, self.size, self.mtime = status.st_mode & 0o777, status.st_size, status.st_mtime_ns // 10**9
+
+    def changes(self) -> None:
+        """Note that the file changes while it is looked at."""
+        self.unstable, self.digest = True, b""
+
+    def same_as_any(self, versions: "list[Any]") -> "bool":
+        """Return True if the entry is as one of the versions; a file's digest must be known."""
+        kind = "x" if self.kind == "f" and self.mode & stat.S_IXUSR else self.kind
+        for version in versions:
+            if kind == version.kind and (
+                kind == "d"
+                or (kind == "l" and self.target == version.target)
+                or (self.digest and self.size == version.size and self.digest[:_DIGEST_BYTES] == version.digest)
+            ):
+                return True
+        return False
+
+    def row(self) -> "list[Any]":
+        """Return the row of the report; only a link's has a target."""
+        digest = base64.b64encode(self.digest).decode("ascii")
+        row = [self.kind, self.mode, self.size, self.mtime, digest, self.copy, self.unstable]
+        return [*row, _text_of(self.target)] if self.kind == "l" else row
+
+
+def _hash(descriptor: "int", size: "int", write: "Any" = None) -> "tuple[bytes, int]":
+    """Return the digest of an open file and its length, at most one byte more than `size`: a growing file ends too."""
+    sha256 = hashlib.sha256()
+    left = size + 1
+    while left > 0:
+        block = os.read(descriptor, min(_BLOCK, left))
+        if not block:
+            break
+        sha256.update(block)
+        left -= len(block)
+        if write is not None:
+            write(block)
+    return sha256.digest(), size + 1 - left
+
+
+class _Look:
+    """One look, by the request."""
+
+    def __init__(self, request: "dict[str, Any]", top: "int", own: "str") -> None:
+        self._request = request
+        self._own = own
+        self._top = self._open = top
+        self._open_path = b""  # of the folder that was used last, and stays open: paths come folder by folder
+        self._began_s = time.monotonic()  # noqa: TID251 - no clock of syncd's is here
+        self._outcomes = bytearray(_SAME if action == "e" else _UNSEEN for action in request["actions"])
+        self._differing = {}  # type: dict[int, _SeenEntry]
+        self._failed = {}  # type: dict[int, str]
+        self._blocked = {}  # type: dict[bytes, list[Any]]
+        self._new = {}  # type: dict[bytes, _SeenEntry]
+        self._text_bytes = 0
+        self._pruned = []  # type: list[bytes]
+        self._unlisted = self._unsearched = 0
+        self._is_late = False
+        # Each with its size, a number that keeps the order, its index if it is none of the new ones, and its versions.
+        self._to_copy = []  # type: list[tuple[int, int, int, bytes, _SeenEntry, list[Any]]]
+        self._copied = 0
+
+    def run(self) -> "dict[str, Any]":
+        """Do all that is asked, and return the report."""
+        removals = [item for item in self._items() if item[1] == "r"]
+        _within(self._left_s(_COMPARES if self._request["find_new"] else _SEARCHES), self._compare_all)
+        if self._request["find_new"]:
+            self._find_new()
+        _within(self._left_s(_COPIES), self._copy_all)
+        for index, _, path, versions in removals:
+            self._close_folder()  # a directory that was moved away meanwhile is not the workspace's any more
+            self._outcomes[index] = self._remove(index, path, versions)
+        _within(self._left_s(1.0), self._check_places)
+        self._close_folder()
+        return {
+            "outcomes": [[chr(letter), sum(1 for _ in same)] for letter, same in groupby(self._outcomes)],
+            "differing": [found.row() for _, found in sorted(self._differing.items())],
+            "failed": [reason for _, reason in sorted(self._failed.items())],
+            "blocked": list(self._blocked.values()),
+            "new": {_text_of(path): found.row() for path, found in self._new.items()},
+            "pruned": [_text_of(path) for path in self._pruned],
+            "unlisted": self._unlisted,
+            "unsearched": self._unsearched,
+            "is_late": self._is_late,
+        }
+
+    def _left_s(self, share: "float") -> "float":
+        """Return the seconds until so much of the time is over."""
+        return float(self._began_s + share * self._request["within_s"] - time.monotonic())  # noqa: TID251
+
+    def _items(self) -> "Any":
+        """Yield each item's index, action, path and versions."""
+        items = enumerate(zip(self._request["actions"], _listed(self._request)))  # noqa: B905
+        return ((index, action, path, versions) for index, (action, (path, versions)) in items)
+
+    def _compare_all(self) -> None:
+        for letters in ("fF", "cCe"):
+            large = []
+            for index, action, path, versions in self._items():
+                if action == "e" and action in letters:
+                    self._outcomes[index] = _SAME if self._kind_at(path) else _MISSING
+                elif action in letters and not self._compare(index, path, versions, action, _LARGE_BYTES):
+                    large.append((max(version.size for version in versions), index, action, path, versions))
+            for _, index, action, path, versions in sorted(large, key=lambda item: item[:2]):
+                self._compare(index, path, versions, action, sys.maxsize)
+
+    def _folder(self, path: "bytes") -> "int":
+        """Return a descriptor that stays open until the next call. Raises `OSError`, also for a link."""
+        if path != self._open_path:
+            if not (self._open_path and path.startswith(self._open_path + b"/")):
+                self._close_folder()
+            for name in path[len(self._open_path) :].split(b"/"):
+                if name:
+                    descriptor = os.open(name, _FOLDER, dir_fd=self._open)
+                    above = self._open_path + b"/" + name if self._open_path else name
+                    self._close_folder()
+                    self._open_path, self._open = above, descriptor
+        return self._open
+
+    def _close_folder(self) -> None:
+        """Close the open folder: the next call opens each one on the way anew."""
+        descriptor, self._open, self._open_path = self._open, self._top, b""
+        if descriptor != self._top:
+            os.close(descriptor)
+
+    def _kind_at(self, path: "bytes") -> "str":
+        """Return the kind of what is at a path: "" if nothing is, "?" if that cannot be told."""
+        folder, _, name = path.rpartition(b"/")
+        try:
+            return _kind_of(os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False).st_mode)
+        except OSError as failure:
+            return "" if failure.errno in _NOTHING else "?"
+
+    def _seen(
+        self, path: "bytes", versions: "list[Any]", most: "int" = sys.maxsize
+    ) -> "tuple[_SeenEntry, os.stat_result | None]":
+        """Return the entry at a path, with its digest if the size is one of the versions' and no more than `most`.
+
+        Raises `OSError`.
+        """
+        folder, _, name = path.rpartition(b"/")
+        try:
+            parent = self._folder(folder)
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            kind = _kind_of(status.st_mode)
+            found = _SeenEntry(kind, status, os.readlink(name, dir_fd=parent) if kind == "l" else b"")
+            if kind == "f" and status.st_size <= most and any(each.size == status.st_size for each in versions):
+                status = self._read(found, parent, name)
+        except OSError as failure:
+            if failure.errno in _NOTHING:
+                return _SeenEntry(""), None
+            raise
+        return found, status
+
+    def _read(self, found: "_SeenEntry", parent: "int", name: "bytes") -> "os.stat_result":
+        """Fill in the digest, or that the file changes."""
+        descriptor = os.open(name, _FILE, dir_fd=parent)
+        try:
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            found.digest, length = _hash(descriptor, before.st_size)
+            if length != before.st_size or _stamp(os.fstat(descriptor)) != _stamp(before):
+                found.changes()
+        finally:
+            os.close(descriptor)
+        found.take(before)
+        return before
+
+    def _compare(self, index: "int", path: "bytes", versions: "list[Any]", action: "str", most: "int") -> "bool":
+        """Compare one item, and return True, unless a file with more than so many bytes is to be read for that."""
+        # With a capital letter, it is no difference if nothing is there.
+        try:
+            found, _ = self._seen(path, versions, most)
+        except OSError:
+            found = _SeenEntry("?")
+        if found.kind == "f" and found.size > most and any(version.size == found.size for version in versions):
+            return False
+        differs = not found.same_as_any(versions) and (found.kind or (versions and not action.isupper()))
+        if differs:
+            self._differing[index] = found
+            if action in "fF" and found.kind == "f":
+                self._to_copy.append((found.size, len(self._to_copy), index, path, found, versions))
+        self._outcomes[index] = _DIFFERS if differs else _SAME
+        return True
+
+    def _find_new(self) -> None:
+        """List what is beyond the items, a directory before what is in it."""
+        folders = deque([b""])
+        _within(self._left_s(_SEARCHES), lambda: self._search(folders))
+        for folder in folders:
+            self._unsearched += 1
+            self._prune(folder)
+
+    def _search(self, folders: "deque[bytes]") -> None:
+        """Search these folders and those in them; a folder leaves the queue once it was searched."""
+        items = {path for path, _ in _listed(self._request)}
+        pruned = {_bytes_of(name) for name in self._request["pruned"]}
+        repository = re.compile(self._request["repository"].encode("ascii"))
+        own = os.stat(self._own)
+        while folders:
+            folder = folders[0]
+            try:
+                names = self._names(folder)
+            except OSError as failure:
+                names = []
+                if failure.errno not in _NOTHING:
+                    self._prune(folder)
+            for name in names:
+                path = folder + b"/" + name if folder else name
+                if repository.search(name):
+                    self._prune(path)
+                    continue
+                try:
+                    found, status = self._seen(path, [])
+                except OSError:
+                    found, status = _SeenEntry("?"), None
+                if found.kind == "d" and status is not None:
+                    if (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino):
+                        continue  # executions may have their folders in the workspace
+                    if name in pruned:
+                        self._prune(path)
+                        continue
+                if path not in items and found.kind:
+                    self._add_new(path, found)
+                if found.kind == "d" and len(path) <= _LONGEST_PATH:
+                    folders.append(path)
+                elif found.kind == "d":
+                    self._unsearched += 1
+                    self._prune(path)
+            folders.popleft()
+
+    def _prune(self, path: "bytes") -> None:
+        self._text_bytes += len(_text_of(path))
+        if len(self._pruned) < self._request["most_new"] and self._text_bytes <= _MOST_TEXT_BYTES:
+            self._pruned.append(path or b".")
+        else:
+            self._unlisted += 1
+
+    def _names(self, folder: "bytes") -> "list[bytes]":
+        listed = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder(folder))
+        try:
+            return sorted(os.fsencode(name) for name in os.listdir(listed))
+        finally:
+            os.close(listed)
+
+    def _add_new(self, path: "bytes", found: "_SeenEntry") -> None:
+        self._text_bytes += len(_text_of(path)) + len(_text_of(found.target))
+        if len(self._new) >= self._request["most_new"] or self._text_bytes > _MOST_TEXT_BYTES:
+            self._unlisted += 1
+            return
+        self._new[path] = found
+        if found.kind == "f":
+            self._to_copy.append((found.size, len(self._to_copy), -1, path, found, []))
+
+    def _copy_all(self) -> None:
+        """Copy the smallest files first, within the limit and the room on the disk."""
+        left = self._request["most_copied_bytes"]
+        copies = os.path.join(self._own, "copies")
+        if not self._to_copy:
+            return
+        try:
+            os.mkdir(copies, 0o700)
+        except OSError:
+            return
+        for _, _, index, path, found, versions in sorted(self._to_copy, key=lambda item: item[:2]):
+            try:
+                left -= self._copy(path, found, os.path.join(copies, str(self._copied)), left)
+            except OSError as failure:
+                if failure.errno in _FULL:
+                    left = -1
+                elif failure.errno in _NOTHING:
+                    found.changes()
+                else:
+                    found.kind, found.digest, found.unstable = "?", b"", False
+            if found.same_as_any(versions):  # someone put it back meanwhile
+                del self._differing[index]
+                self._outcomes[index] = _SAME
+
+    def _copy(self, path: "bytes", found: "_SeenEntry", to: "str", left: "int") -> "int":
+        """Copy a file that does not change meanwhile, and return the length of the copy. Raises `OSError`."""
+        folder, _, name = path.rpartition(b"/")
+        source = os.open(name, _FILE, dir_fd=self._folder(folder))
+        try:
+            before = os.fstat(source)
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+            disk = os.statvfs(self._own)
+            if before.st_size > min(left, disk.f_bavail * disk.f_frsize - _SPARE_BYTES):
+                return 0
+            copied, unstable = b"", True
+            try:
+                with open(os.open(to, _COPY, 0o600), "wb", buffering=_BLOCK) as file:
+                    copied, length = _hash(source, before.st_size, file.write)
+                os.lseek(source, 0, os.SEEK_SET)
+                again, length_again = _hash(source, before.st_size)
+                # By name too: an editor that replaces the file leaves the old one as it was.
+                after = os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False)
+                stamps = {_stamp(before), _stamp(os.fstat(source)), _stamp(after)}
+                unstable = copied != again or {length, length_again} != {before.st_size} or len(stamps) > 1
+            finally:
+                if unstable:
+                    os.unlink(to)
+            if unstable:
+                found.changes()
+                return 0
+        finally:
+            os.close(source)
+        found.take(before)
+        found.digest, found.unstable = copied, False
+        found.copy, self._copied = self._copied, self._copied + 1
+        return length
+
+    def _is_too_late(self) -> "bool":
+        """Return True if no one waits for this look any more: it began late, or takes long."""
+        not_after_s = self._request["not_after_s"]  # by this machine's clock
+        self._is_late = self._is_late or time.time() > not_after_s  # noqa: TID251
+        return self._is_late or self._left_s(1.0) < 0
+
+    def _remove(self, index: "int", path: "bytes", versions: "list[Any]") -> "int":
+        """Remove what is at a path if it is as a version, and return the outcome."""
+        folder, _, name = path.rpartition(b"/")
+        try:
+            if self._is_too_late() and not self._kind_at(path):
+                return _REMOVED
+            seen = _within(self._left_s(1.0), lambda: self._seen(path, versions))
+            found, status = seen or (_SeenEntry("?"), None)
+            if seen is None or (status is not None and found.same_as_any(versions) and self._is_too_late()):
+                self._failed[index] = "it would have come too late"
+                return _FAILED
+            if status is None:
+                return _REMOVED
+            if found.same_as_any(versions):
+                parent = self._folder(folder)
+                if found.kind == "d":
+                    os.rmdir(name, dir_fd=parent)
+                    return _REMOVED
+                if _stamp(os.stat(name, dir_fd=parent, follow_symlinks=False)) == _stamp(status):
+                    os.unlink(name, dir_fd=parent)
+                    return _REMOVED
+                found.changes()
+            self._differing[index] = found
+        except OSError as failure:
+            if failure.errno in _NOTHING:
+                return _REMOVED
+            if failure.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                return _KEPT  # it holds something else
+            self._failed[index] = os.strerror(failure.errno or 0)
+            return _FAILED
+        return _DIFFERS
+
+    def _check_places(self) -> None:
+        """Note what keeps a path from being extracted, once for all that it keeps."""
+        for index, action, path, versions in self._items():
+            if action not in "pg":
+                continue
+            self._outcomes[index] = _SAME
+            if len(self._blocked) == self._request["most_blocked"]:
+                continue
+            found = self._obstacle(path, versions[0].kind) if versions else None
+            if action == "g" and _holds_commits(os.path.join(os.fsencode(os.environ["AGENT_WORKSPACE"]), path)):
+                found = path, "g"
+            if found is not None and found[0] not in self._blocked:
+                place, kind = found
+                self._blocked[place] = [path.count(b"/") - place.count(b"/"), kind]
+                self._outcomes[index] = _BLOCKED
+
+    def _obstacle(self, path: "bytes", kind: "str") -> "tuple[bytes, str] | None":
+        """Return the place and kind of what keeps a path from being extracted as a directory, "d", or another kind.
+
+        The kind is "r" if a directory cannot be written; the place is then the highest path that cannot be made in it.
+        """
+        made = there = path
+        kind_there = self._kind_at(path)
+        while kind_there in ("", "?"):
+            made, there = there, there.rpartition(b"/")[0]
+            kind_there = self._kind_at(there) if there else "d"
+        if there == path and kind_there == "d":
+            return None if kind == "d" else (path, "d")
+        if kind_there != "d" and (there != path or kind == "d"):
+            return there, kind_there
+        if there == path and kind_there == "l" and self._leads_out(path):
+            return path, "l"  # some extractors refuse what is at such a link, and all else with it
+        folder = made.rpartition(b"/")[0] or b"."
+        return None if os.access(folder, os.W_OK | os.X_OK, dir_fd=self._top) else (made, "r")
+
+    @staticmethod
+    def _leads_out(path: "bytes") -> "bool":
+        top = os.path.realpath(os.fsencode(os.environ["AGENT_WORKSPACE"]))
+        folder = os.path.dirname(os.path.join(top, path))
+        target = os.path.normpath(os.path.join(folder, os.readlink(os.path.join(top, path))))
+        # A link of ours, which may lead through another one that leads out, is not in its own way.
+        return not any(each.startswith(top + b"/") for each in (target, os.path.realpath(target)))
+
+
+def _kind_of(mode: "int") -> "str":
+    """Return the kind of what has this mode: "d", "f", "l", or "o" for all others."""
+    return {stat.S_IFDIR: "d", stat.S_IFREG: "f", stat.S_IFLNK: "l"}.get(stat.S_IFMT(mode), "o")
+
+
+def _holds_commits(folder: "bytes") -> "bool":
+    """Return True if a reference of the repository may lead to a commit that syncd did not make.
+
+    An archive that holds another repository would take the place of all of them.
+    """
+    if not os.path.lexists(os.path.join(folder, b"HEAD")):
+        return False
+    ours = {_content(folder, b"refs/syncd/home").strip()}
+    ours.update(re.findall(rb"[0-9a-f]{40}", _content(folder, b"syncd/state")))
+    found = re.findall(rb"(?m)^\^?([0-9a-f]{40,64})\b", _content(folder, b"packed-refs"))
+    for part in (b"refs", b"worktrees"):
+        for base, _, names in os.walk(os.path.join(folder, part)):
+            found += [_content(base, name).strip() for name in names if part == b"refs" or name == b"HEAD"]
+    tips = {tip for tip in [*found, _content(folder, b"HEAD").strip()] if not tip.startswith(b"ref: ")}
+    return not tips <= ours or os.path.lexists(os.path.join(folder, b"reftable"))
+
+
+def _content(folder: "bytes", name: "bytes") -> "bytes":
+    """Return the content of a small file; empty if there is none."""
+    try:
+        descriptor = os.open(os.path.join(folder, name), _FILE)
+    except FileNotFoundError:
+        return b""
+    except OSError:
+        return b"unreadable"
+    with open(descriptor, "rb") as file:
+        return file.read(_LARGEST_REFERENCES)
+
+
+# -- git
+
+
+class _Refused(Exception):
+    """The request cannot be carried out; the arguments are the state that is reported, and the reason."""
+
+
+class _PrivateGit:
+    """git, with a private folder as its repository, which only shares the objects of the agent's."""
+
+    def __init__(self, private: "str", workspace: "str") -> None:
+        self.workspace = workspace
+        self.private = private
+        self.agent = os.path.join(workspace, ".git")
+        path = ":".join(part for part in os.environ.get("PATH", os.defpath).split(":") if part.startswith("/"))
+        self._program = shutil.which("git", path=path) or ""
+        for folder in ("refs/heads", "objects", "info"):
+            os.makedirs(os.path.join(private, folder))
+        _write_text(os.path.join(private, "HEAD"), "ref: refs/heads/home\n")
+        _write_text(os.path.join(private, "config"), _PRIVATE)
+        self._environment = dict(
+            ENVIRONMENT,
+            PATH=path,
+            GIT_DIR=private,
+            GIT_WORK_TREE=workspace,
+            GIT_OBJECT_DIRECTORY=os.path.join(self.agent, "objects"),
+            GIT_OPTIONAL_LOCKS="1",  # an index that was refreshed is kept
+            **NO_CONFIGURATION,
+        )
+
+    def run(self, *arguments: "str", **options: "Any") -> "bytes":
+        """Run a command, and return its output. Raises `Refused` if it fails."""
+        output, code, complaint = self.result(*arguments, **options)
+        _check(arguments[0], code, complaint)
+        return output
+
+    def result(self, *arguments: "str", text: "bytes" = b"", **variables: "Any") -> "tuple[bytes, int, str]":
+        """Run a command with this input, and return its output, exit code and complaint.
+
+        `variables` are of its environment; None: it is not set. Raises `Refused` if there is no git, or if it prints
+        too much.
+        """
+        with self.started(arguments, text, **variables) as (process, ended):
+            output = process.stdout.read(_MOST_OUTPUT + 1)
+            if len(output) > _MOST_OUTPUT:
+                raise _Refused("failed", f"git {arguments[0]} prints too much")
+            return (output, *ended())
+
+    @contextlib.contextmanager
+    def started(self, arguments: "Any", text: "bytes | None", **variables: "Any") -> "Any":
+        """Start a command with this input; None: a pipe. Returns the process, whose output is a pipe, and a function.
+
+        The function waits for its end, and returns its exit code and its complaint. The process is ended with the
+        context. Raises `Refused` if there is no git, `OSError` if it cannot be started.
+        """
+        if not self._program:
+            raise _Refused("no-git", "no git is installed in the sandbox")
+        changed = dict(self._environment, **variables)
+        environment = {name: value for name, value in changed.items() if value is not None}
+        options = [part for setting in SETTINGS for part in ("-c", setting)]
+        with tempfile.TemporaryFile(dir=self.private) as given, tempfile.TemporaryFile(dir=self.private) as complaints:
+            given.write(text or b"")
+            given.seek(0)
+            process = subprocess.Popen(
+                # Names are UTF-8, whatever the locale there is.
+                [_bytes_of(part) for part in [self._program, "--no-pager", *options, *arguments]],
+                stdin=subprocess.PIPE if text is None else given,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                cwd=self.workspace,
+                env=environment,
+            )
+
+            def ended() -> "tuple[int, str]":
+                code = process.wait()
+                complaints.seek(0)
+                return code, complaints.read(_BLOCK).decode("utf-8", "replace")
+
+            with process:
+                try:
+                    yield process, ended
+                finally:
+                    process.kill()  # if it has not ended
+
+    def under_way(self) -> "set[str]":
+        """Return what someone has begun in the agent's repository."""
+        return {what for name, what in _UNDER_WAY.items() if os.path.lexists(os.path.join(self.agent, name))}
+
+    def reference(self, name: "str") -> "str":
+        """Return the commit of a reference in the agent's repository; empty if there is none."""
+        output, code, _ = self.result("rev-parse", "--verify", "--quiet", name + "^{commit}", GIT_DIR=self.agent)
+        return "" if code else output.decode("ascii").strip()
+
+    def is_ancestor(self, commit: "str", of: "str") -> "bool":
+        return self.result("merge-base", "--is-ancestor", commit, of)[1] == 0
+
+    def move(self, name: "str", to: "str", before: "str") -> "bool":
+        """Move a reference of the agent's repository if it still is as before; empty: it must not exist."""
+        return self.result("update-ref", name, to, before or "0" * 40, GIT_DIR=self.agent)[1] == 0
+
+
+def _check(command: "str", code: "int", complaint: "str") -> None:
+    """Raise `Refused` if the command failed, with the line that says why."""
+    if code:
+        lines = complaint.strip().splitlines() or [""]
+        reasons = [line for line in lines if line.startswith(("error: ", "fatal: "))] or lines[-1:]
+        raise _Refused("failed", f"git {command} ended with {code}: {reasons[0][:200]}")
+
+
+def _write_text(path: "str | bytes", text: "str") -> None:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+
+
+# -- commit
+
+
+class _Importer:
+    """Makes a commit of what was sent, from the files there that are as they were sent.
+
+    What is not, or what git refuses, stays as it is in the parent. Paths may lead through a link: what is read there is
+    what was sent, or not used.
+    """
+
+    def __init__(self, git: "_PrivateGit", request: "dict[str, Any]") -> None:
+        self._git = git
+        self._request = request
+        self._top = os.fsencode(git.workspace)
+        self._attributes = {}  # type: dict[bytes, bytes]
+        self._lines = []  # type: list[bytes]
+        self._converted = []  # type: list[tuple[bytes, _Version, os.stat_result, bytes]]
+        self._blobs = 0
+
+    def commit(self, parent: "str") -> "str":
+        """Return the id of the commit, which is the parent if nothing is otherwise than there."""
+        with self._git.started(["fast-import", "--quiet", "--done", "--depth=0"], None) as (process, ended):
+            with contextlib.suppress(BrokenPipeError), process.stdin as into:
+                self._write(into, parent)
+            _check("fast-import", *ended())
+        made = self._git.run("rev-parse", "refs/heads/home").decode("ascii").strip()
+        return parent if parent and self._git.result("diff-tree", "--quiet", parent, made)[1] == 0 else made
+
+    def _write(self, into: "Any", parent: "str") -> None:
+        gone, named = [], set()
+        for path, versions in _listed(self._request):
+            named.add(path)
+            if not versions:
+                gone.append(path)
+            elif not (_REFUSED.search(path) or (versions[0].kind == "l" and _REFUSED_LINK.search(path))):
+                with contextlib.suppress(OSError):
+                    self._add(into, path, versions[0])
+        self._convert()
+        if self._request["whole"] and parent:
+            listed = self._git.run("ls-tree", "-r", "-z", "--name-only", "--full-tree", parent)
+            gone += set(listed.split(b"\0")[:-1]).difference(named)
+        person, message = _bytes_of(self._request["person"]), _bytes_of(self._request["message"])
+        into.write(b"commit refs/heads/home\ncommitter %s\ndata %d\n%s\n" % (person, len(message), message))
+        if parent:
+            into.write(b"from %s\n" % parent.encode("ascii"))
+        # A file may take the place of a directory, and the other way round: what is gone makes room first.
+        for path in gone:
+            into.write(b"D %s\n" % _quoted(path))
+        into.write(b"".join(self._lines))
+        into.write(b"done\n")
+
+    def _add(self, into: "Any", path: "bytes", sent: "_Version") -> None:
+        """Add a file or a link if it is as it was sent. Raises `OSError`."""
+        place = os.path.join(self._top, path)
+        if sent.kind == "l" and os.readlink(place) == sent.target:
+            self._name(path, sent, self._begin_blob(into, len(sent.target)))
+            into.write(sent.target + b"\n")
+        elif sent.kind in "fx":
+            with open(os.open(place, _FILE), "rb") as file:
+                self._add_file(into, path, sent, file)
+
+    def _add_file(self, into: "Any", path: "bytes", sent: "_Version", file: "Any") -> None:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size != sent.size:
+            return
+        sha256, left, has_mark = hashlib.sha256(), sent.size, False
+        blob = self._begin_blob(into, left)
+        while left:
+            block = file.read(min(left, _BLOCK)) or b"\0" * min(left, _BLOCK)  # it was cut short
+            sha256.update(block)
+            into.write(block)
+            left -= len(block)
+            has_mark = has_mark or any(mark in block for mark in _MARKS)
+        into.write(b"\n")
+        if sha256.digest()[:_DIGEST_BYTES] != sent.digest:
+            return  # no one uses the object
+        # Git would have to hold a larger one in memory.
+        if sent.size <= LARGE_BYTES and self._may_be_converted(path, has_mark):
+            self._converted.append((path, sent, status, blob))
+        else:
+            self._name(path, sent, blob)
+
+    def _begin_blob(self, into: "Any", size: "int") -> "bytes":
+        self._blobs += 1
+        into.write(b"blob\nmark :%d\ndata %d\n" % (self._blobs, size))
+        return b":%d" % self._blobs
+
+    def _name(self, path: "bytes", sent: "_Version", blob: "bytes") -> None:
+        self._lines.append(b"M %s %s %s\n" % (_MODES[sent.kind], blob, _quoted(path)))
+
+    def _may_be_converted(self, path: "bytes", has_mark: "bool") -> "bool":
+        """Return True if git may put another content into its objects."""
+        folder = path
+        while folder:
+            folder = folder.rpartition(b"/")[0]
+            if folder not in self._attributes:
+                self._attributes[folder] = b""
+                path = os.path.join(self._top, folder, b".gitattributes")
+                with contextlib.suppress(OSError), open(os.open(path, _FILE), "rb") as file:
+                    self._attributes[folder] = file.read(LARGE_BYTES) or b""
+            attributes = self._attributes[folder]
+            if attributes and (has_mark or b"working-tree-encoding" in attributes):
+                return True
+        return False
+
+    def _convert(self) -> None:
+        """Have git make the objects of files that it may convert, as its own `add` would."""
+        if not self._converted:
+            return
+        listed = b"".join(_quoted(path) + b"\n" for path, _, _, _ in self._converted)
+        output, code, _ = self._git.result("hash-object", "-w", "--stdin-paths", text=listed)
+        # If one cannot be converted, `add` would refuse it, too.
+        blobs = [blob for _, _, _, blob in self._converted] if code else output.split()
+        for (path, sent, before, _), blob in zip(self._converted, blobs):  # noqa: B905
+            with contextlib.suppress(OSError):
+                if _stamp(os.lstat(os.path.join(self._top, path))) == _stamp(before):
+                    self._name(path, sent, blob)
+
+
+def _quoted(path: "bytes") -> "bytes":
+    """Return the path in double quotes, as git reads it: each byte that is not plain ASCII in octal digits."""
+    plain = b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte not in b'"\\' else b"\\%03o" % byte for byte in path)
+    return b'"%s"' % plain
+
+
+class _Repository:
+    """The repository in the sandbox."""
+
+    def __init__(self, git: "_PrivateGit", request: "dict[str, Any]") -> None:
+        self._git = git
+        self._request = request
+        self._top = git.agent
+        self._exclude = str(request["exclude"]) + _REFUSED_PATTERNS
+
+    def follow(self) -> "dict[str, Any]":
+        """Make the repository, or have it follow; return the report. Raises `Refused`, `OSError`."""
+        names = self._names()
+        if names:
+            if not (names >= {"syncd", "HEAD"} or self._are_remains(names)):
+                raise _Refused("foreign", "someone else made a repository there")
+            self._lock()
+            names = self._names()  # another run may have completed it
+        if names is not None and "HEAD" in names:
+            return {"home": self._go_on()}
+        if not self._request["whole"]:
+            raise _Refused("lost", "there is no repository any more")
+        return {"home": self._make()}
+
+    def _names(self) -> "set[str] | None":
+        """Return the names in the repository's folder; None if there is none. Raises `Refused` if it is no folder."""
+        try:
+            if stat.S_ISDIR(os.lstat(self._top).st_mode):
+                return set(os.listdir(self._top))
+        except FileNotFoundError:
+            return None
+        raise _Refused("foreign", "someone else made a repository there")
+
+    def _are_remains(self, names: "set[str]") -> "bool":
+        """Return True if it is one that this program did not complete, or wrote to while it was deleted."""
+        has_references = any(files for _, _, files in os.walk(self._path("refs")))
+        return names <= _PARTS and ("syncd" in names or not has_references)
+
+    def _lock(self) -> None:
+        """Wait until no other run of this program is under way: one may have been given up. Raises `Refused`."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._path("syncd"))  # for this program's own files
+        self._locked = open(self._path("syncd/lock"), "ab")  # noqa: SIM115 - to the end
+
+        for _ in range(_LOCK_TRIES):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(_LOCK_WAIT_S)  # noqa: TID251
+        raise _Refused("failed", "another run is under way")
+
+    def _make(self) -> "str":
+        """Make the repository, in place of what is left of one, and return its commit."""
+        disk = os.statvfs(self._git.workspace)
+        if sum(map(int, self._request["sizes"].split())) + _SPARE_BYTES > disk.f_bavail * disk.f_frsize:
+            raise _Refused("failed", "the disk there has no room for a repository")
+        # The references go first: see `_are_remains`.
+        shutil.rmtree(self._path("refs"), ignore_errors=True)
+        shutil.rmtree(self._top, ignore_errors=True)
+        os.mkdir(self._top)
+        self._lock()
+        for folder in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
+            os.makedirs(self._path(folder))
+        # Whoever commits there may have told git a name and an address; only the settings are read for that.
+        persons = {name: os.environ.get(name) for name in NO_CONFIGURATION}  # type: dict[str, Any]
+        words = ("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
+        _, is_unknown, _ = self._git.result(*words, **persons)
+        _write_text(self._path("config"), _NEW + (_AGENT if is_unknown else ""))
+        self._write_excludes()
+        home, branch = _Importer(self._git, self._request).commit(""), self._request["branch"]
+        for name in {_HOME, "refs/heads/home", "refs/heads/" + branch}:
+            path = os.path.join(os.fsencode(self._top), _bytes_of(name))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _write_text(path, home + "\n")
+        index = self._path("syncd/index")
+        self._git.run("read-tree", home, GIT_INDEX_FILE=index)
+        self._git.result("update-index", "-q", "--refresh", GIT_INDEX_FILE=index)
+        os.rename(index, self._path("index"))
+        self._note(branch, home)
+        # It is a repository from now on, and complete.
+        head = self._path("syncd/HEAD")
+        _write_text(head, "ref: refs/heads/" + branch + "\n")
+        os.link(head, self._path("HEAD"))
+        os.unlink(head)
+        return home
+
+    def _go_on(self) -> "str":
+        """Have the repository follow, and return its commit."""
+        self._git.run("rev-parse", "--git-dir", GIT_DIR=self._git.agent)  # or else each reference seems to be missing
+        before = self._git.reference(_HOME)
+        if not before:
+            raise _Refused("foreign", "someone else made a repository there")
+        # The same changes may have been made by an earlier run whose answer was lost.
+        if self._request["home"] not in (before, self._git.reference(_HOME + "^")) and not self._request["whole"]:
+            raise _Refused("lost", "another commit is there")
+        self._remove_leftovers()
+        if self._read("info/exclude") in (self._read("syncd/exclude"), self._exclude):
+            self._write_excludes()
+        home = _Importer(self._git, self._request).commit(before)
+        if home != before and not self._git.move(_HOME, home, before):
+            raise _Refused("failed", "someone else moves the references")
+        self._move_home(home)
+        with contextlib.suppress(OSError):  # someone changes the index or the branch
+            self._move_agent(home)
+        return home
+
+    def _write_excludes(self) -> None:
+        for name in ("info/exclude", "syncd/exclude"):
+            _write_text(self._path(name), self._exclude)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a run left that was killed: the lock of the index, if it is this program's, and its own files."""
+        lock = self._path("index.lock")
+        with contextlib.suppress(OSError):
+            if os.path.samefile(lock, self._path("syncd/index")):
+                os.unlink(lock)
+        for name in ("syncd/index", "syncd/index.lock", "syncd/HEAD", _HOME + ".lock"):
+            with contextlib.suppress(OSError):
+                os.unlink(self._path(name))
+
+    def _move_home(self, home: "str") -> None:
+        """Move the branch `home`, unless someone works on it."""
+        at = self._git.reference("refs/heads/home")
+        linked = glob.glob(os.path.join(glob.escape(self._top), "worktrees", "*", "HEAD"))
+        heads = map(self._head, ["HEAD", *linked])
+        if at != home and "refs/heads/home" not in heads and (not at or self._git.is_ancestor(at, home)):
+            self._git.move("refs/heads/home", home, at)
+
+    def _move_agent(self, home: "str") -> None:
+        """Move the agent's branch and index to the commit, if no one works there. Raises `OSError`.
+
+        Then the branch that this program made is checked out and has no commit of anyone's, the index is that of such a
+        commit, and the work tree is clean.
+        """
+        name, _, left = (self._read("syncd/state") or "").partition("\n")
+        branch, index = "refs/heads/" + name, self._path("syncd/index")
+        at = self._git.reference(branch)
+        if self._head() != branch or not at or not self._git.is_ancestor(at, home):
+            return
+        if self._git.under_way() or os.path.lexists(self._path("sequencer")):
+            return
+        with contextlib.suppress(OSError):
+            shutil.copyfile(self._path("info/exclude"), os.path.join(self._git.private, "info", "exclude"))
+        before = self._copy_index(index)
+        words = ("diff-index", "--cached", "--quiet")
+        commits = {at, home, left if _ID.fullmatch(left) else at}
+        if all(self._git.result(*words, commit, GIT_INDEX_FILE=index)[1] for commit in commits):
+            return
+        _, code, _ = self._git.result("read-tree", "-i", "-m", home, GIT_INDEX_FILE=index)
+        words = ("status", "--porcelain", "--ignore-submodules=all")
+        if not code and self._git.result(*words, GIT_INDEX_FILE=index)[:2] == (b"", 0):
+            self._note(name, at)
+            self._install(index, before, branch, at, home)
+
+    def _install(self, index: "str", before: "tuple[int, ...]", branch: "str", at: "str", home: "str") -> None:
+        """Put the index in its place and move the branch, unless someone changes either. Raises `OSError`."""
+        lock = self._path("index.lock")
+        os.link(index, lock)  # as git's own lock; by its inode a later run knows that it is no one else's
+        try:
+            is_as_before = _stamp(os.lstat(self._path("index"))) == before and self._head() == branch
+            if is_as_before and (at == home or self._git.move(branch, home, at)):
+                os.rename(lock, self._path("index"))
+        finally:
+            for path in (lock, index):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
+    def _copy_index(self, to: "str") -> "tuple[int, ...]":
+        """Copy the agent's index, and return the stamp of what was copied. Raises `OSError`."""
+        with open(os.open(self._path("index"), _FILE), "rb") as source, open(to, "xb") as copy:
+            before = _stamp(os.fstat(source.fileno()))
+            shutil.copyfileobj(source, copy, _BLOCK)
+        return before
+
+    def _head(self, name: "str" = "HEAD") -> "str":
+        """Return the reference that a HEAD names, this one or a linked work tree's; empty if it is detached."""
+        head = self._read(name) or ""
+        return head[5:].strip() if head.startswith("ref: ") else ""
+
+    def _note(self, branch: "str", left: "str") -> None:
+        """Note the agent's branch and the commit that its index holds, should the next move of both be cut short."""
+        path = self._path("syncd/state")
+        _write_text(path + ".new", branch + "\n" + left)
+        os.rename(path + ".new", path)
+
+    def _path(self, name: "str") -> "str":
+        return os.path.join(self._top, name)
+
+    def _read(self, name: "str") -> "str | None":
+        """Return the content of a small file of the repository; None if it cannot be read."""
+        with contextlib.suppress(OSError), open(self._path(name), encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+        return None
+
+
+# -- pack
+
+
+class _Packer:
+    """Packs the commits on the first-parent line of HEAD that the commit `home` does not reach.
+
+    The pack has each commit, the folders by which it differs from its first parent, on both sides, and the contents of
+    what it changed. Whoever has the pack can compare each commit with its parent, and needs no other object. Only HEAD
+    and the references are asked from the agent's repository, by commands that read nothing else.
+    """
+
+    def __init__(self, git: "_PrivateGit", request: "dict[str, Any]", own: "str") -> None:
+        self._git = git
+        self._request = request
+        self._own = own
+        self._report = {"stashes": 0, "branches": []}  # type: dict[str, Any]
+
+    def pack(self) -> "dict[str, Any]":
+        """Pack all that is asked for into `copies/0`, and return the report. Raises `Refused`, `OSError`."""
+        if self._git.result("cat-file", "-t", self._request["home"])[0].strip() != b"commit":
+            is_another = os.path.lexists(self._git.agent)
+            why = "the repository in {} is not the one that syncd made" if is_another else "there is no .git in {}"
+            raise _Refused("lost", why.format("the sandbox's workspace"))
+        head = self._find_head()
+        words = ("rev-list", "--first-parent", "--parents", f"--max-count={_MOST_LISTED}")
+        listed = self._git.run(*words, head, *self._ours(), "--").decode("ascii").splitlines()
+        # Each commit with its first parent, the oldest first.
+        pairs = [" ".join(line.split(" ")[:2]) for line in reversed(listed)]
+        commits, objects = self._find_objects(pairs[: self._request["most_commits"]])
+        self._report.update(commits=commits, unlisted=len(pairs) - len(commits))
+        if commits:
+            self._write_pack(self._within_limit(objects))
+        self._find_others(head)
+        return self._report
+
+    def _ours(self) -> "list[str]":
+        """Return what leaves our own commits out: those that `home` reaches, and a later one that was not answered."""
+        latest = self._git.reference("refs/syncd/home")
+        return ["^" + commit for commit in (self._request["home"], latest) if commit]
+
+    def _find_head(self) -> "str":
+        """Return the id of HEAD's commit; note its branch, and what is going on."""
+        words = ("rev-parse", "HEAD", "--symbolic-full-name", "HEAD")
+        output, code, complaint = self._git.result(*words, GIT_DIR=self._git.agent)
+        lines = output.decode("utf-8", "surrogateescape").split("\n")
+        if code and "ambiguous argument" in complaint:
+            raise _Refused("lost", "HEAD has no commit in the sandbox")
+        _check("rev-parse", code, complaint)
+        if len(lines) < 2 or _ID.fullmatch(lines[0]) is None:
+            raise _Refused("failed", "HEAD names no commit of such a repository")
+        branch = "" if lines[1] == "HEAD" else lines[1]
+        self._report.update(branch=_text_of(_bytes_of(branch)), under_way=sorted(self._git.under_way()))
+        return lines[0]
+
+    def _find_objects(self, pairs: "list[str]") -> "tuple[list[str], list[str]]":
+        """Return the commits of which not too many paths changed, and the objects that they need, by name."""
+        needed = {}  # type: dict[str, None]
+        most, done = self._request["most_paths"], 0
+        words = ["diff-tree", "--stdin", "--root", "--always", "-r", "-t", "--raw", "--no-renames", "--no-abbrev"]
+        given = "".join(pair + "\n" for pair in pairs).encode("ascii")
+        with self._git.started([*words, "--no-ext-diff"], given) as (process, ended):
+            paths, lines, of_commit = 0, 0, {}  # type: int, int, dict[str, None]
+            for line in process.stdout:
+                lines += 1
+                if not line.startswith(b":"):  # the id of the next commit: the one before is complete
+                    needed.update(of_commit)
+                    of_commit, done = {}, done + 1
+                    continue
+                before, mode, old, new = line[1:].decode("ascii", "replace").split(" ")[:4]
+                if before == "040000":
+                    of_commit[old] = None
+                if mode == "040000" or mode[:2] in ("10", "12"):
+                    of_commit[new] = None
+                paths += before not in ("000000", "040000") or mode not in ("000000", "040000")
+                if paths > most or lines > 4 * most:
+                    done -= 1
+                    break
+            else:
+                needed.update(of_commit)
+                _check("diff-tree", *ended())
+        commits = {name: None for pair in pairs[:done] for name in pair.split(" ")}
+        return pairs[:done], [*commits, *(name + "^{tree}" for name in commits), *needed]
+
+    def _within_limit(self, objects: "list[str]") -> "list[str]":
+        """Return the ids of commits and folders, and of the smallest contents, as long as there is room for them."""
+        disk = os.statvfs(self._own)
+        left = min(self._request["most_bytes"], disk.f_bavail * disk.f_frsize - _SPARE_BYTES)
+        listed = self._git.run("cat-file", "--batch-check", text="\n".join([*objects, ""]).encode("ascii"))
+        kept, contents = {}, {}  # type: dict[str, None], dict[str, int]
+        for line in listed.decode("ascii", "replace").splitlines():
+            words = line.split(" ")
+            if words[1] == "blob":
+                contents[words[0]] = int(words[2])
+            elif words[1] in ("commit", "tree"):
+                kept[words[0]] = None
+                left -= int(words[2])
+            elif line.endswith("^{tree} missing"):
+                raise _Refused("failed", f"a folder of the commit {words[0][:10]} is missing")
+        if left < 0:
+            raise _Refused("failed", "the disk there has no room for a pack of them, or they are too large")
+        for name, size in sorted(contents.items(), key=lambda item: item[1]):
+            left -= size
+            if left < 0:
+                break
+            kept[name] = None
+        return list(kept)
+
+    def _write_pack(self, ids: "list[str]") -> None:
+        words = ["pack-objects", "--stdout", "--quiet", "--no-reuse-delta", "--threads=1", "--window-memory=64m"]
+        sha256, length = hashlib.sha256(), 0
+        os.mkdir(os.path.join(self._own, "copies"), 0o700)
+        given, path = "\n".join([*ids, ""]).encode("ascii"), os.path.join(self._own, "copies", "0")
+        with open(path, "xb") as to, self._git.started(words, given) as (process, ended):
+            for block in iter(lambda: process.stdout.read(_BLOCK), b""):
+                sha256.update(block)
+                length += len(block)
+                to.write(block)
+            _check("pack-objects", *ended())
+        self._report["pack"] = [length, sha256.hexdigest()]
+
+    def _find_others(self, head: "str") -> None:
+        """Count the stashes, and the commits of other branches that neither HEAD nor `home` reaches."""
+        words = ("for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/stash")
+        listed = self._git.result(*words, GIT_DIR=self._git.agent)[0].decode("utf-8", "surrogateescape")
+        references = {reference: name for name, _, reference in (line.partition(" ") for line in listed.split("\n"))}
+        if references.pop("refs/stash", ""):
+            self._report["stashes"] = self._count_stashes()
+        for mine in (self._report["branch"], "refs/heads/home", ""):
+            references.pop(mine, "")
+        self._report["more_branches"] = max(0, len(references) - _MOST_BRANCHES)
+        count_but_ours = ("rev-list", "--count", "^" + head, *self._ours())
+        for reference, name in list(references.items())[:_MOST_BRANCHES]:
+            count, code, _ = self._git.result(*count_but_ours, name, "--")
+            if code == 0 and int(count):  # of a branch that cannot be read there is nothing to tell
+                self._report["branches"].append([_text_of(_bytes_of(reference[len("refs/heads/") :])), int(count)])
+
+    def _count_stashes(self) -> "int":
+        """Return the number of lines in the log of stashes; with references in tables there is none: one at least."""
+        path = os.path.join(self._git.agent, "logs", "refs", "stash")
+        with contextlib.suppress(OSError), open(os.open(path, _FILE), "rb") as file:
+            return max(1, (file.read(_BLOCK) or b"").count(b"\n"))
+        return 1
+
+
+def _by_git(act: "Any", own: "str", within_s: "float") -> "dict[str, Any]":
+    """Return the report of what `act` does with git, and what it returns; it is ended when its time is over."""
+    try:
+        git = _PrivateGit(os.path.join(own, "git"), os.environ["AGENT_WORKSPACE"])
+        found = _within(within_s, lambda: act(git))
+        return {"state": "failed", "why": "it takes too long"} if found is None else dict(found, state="done")
+    except _Refused as refused:
+        return {"state": refused.args[0], "why": refused.args[1]}
+    except OSError as failure:
+        return {"state": "failed", "why": os.strerror(failure.errno or 0)}
+    finally:
+        shutil.rmtree(os.path.join(own, "git"), ignore_errors=True)
+
+
+def answer(request: "dict[str, Any]", own: "str") -> "dict[str, Any]":
+    """Do what is asked, and return the report; `own` is the program's folder. Raises `OSError` without a workspace."""
+    report = {}  # type: dict[str, Any]
+    look, commit, pack = (request.get(verb) for verb in ("look", "commit", "pack"))
+    if look is not None:
+        top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        report["look"] = _Look(look, top, own).run()
+    if commit is not None:
+        report["commit"] = _by_git(lambda git: _Repository(git, commit).follow(), own, commit["within_s"])
+    if pack is not None:
+        report["pack"] = _by_git(lambda git: _Packer(git, pack, own).pack(), own, pack["within_s"])
+    report["ended_s"] = int(time.time())  # noqa: TID251
+    return report
+
+
+def printed(word: "str", report: "dict[str, Any]", own: "str") -> "str":
+    """Return the line to print: length and digest of the report, and the report; a long one is in a file instead."""
+    text = json.dumps(report, separators=(",", ":"))
+    content = text.encode("ascii")
+    digest = hashlib.sha256(content).hexdigest()
+    if len(content) > _LONGEST_LINE:
+        with contextlib.suppress(OSError):  # else the log may take it
+            with open(os.path.join(own, "report.json"), "xb") as file:
+                file.write(content)
+            text = ""
+    return f"{word}={len(content)} {digest} {text}\n"
+
+
+def run() -> None:
+    """Read the request beside the program, and print the report.
+
+    Both and the program are deleted first, so that the export of the folder holds the copies alone.
+    """
+    own = os.path.dirname(os.path.abspath(__file__))
+    with open(os.path.join(own, "request.json"), encoding="ascii") as file:
+        request = json.load(file)
+    for name in ("request.json", os.path.basename(__file__)):
+        with contextlib.suppress(OSError):  # then the export holds it too, which does no harm
+            os.unlink(os.path.join(own, name))
+    sys.stdout.write(printed(request["word"], answer(request, own), own))
+
+
+if __name__ == "__main__":
+    run()

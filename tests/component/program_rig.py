@@ -1,0 +1,63 @@
+"""Runs the program for the sandbox in a process of its own, in a real folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from syncd.archive.exported_files import ExtractedFiles
+from syncd.core.clock import Moment
+from syncd.model.entry import Entry
+from syncd.remote.failure import ApiStep
+from syncd.sandbox.executions import Purpose, Running, _new_files, report_in
+from syncd.sandbox.protocol import Bounds, Report, decoded
+
+Read = TypeVar("Read")
+PURPOSE = Purpose(ApiStep.EXECUTION, "the program")
+
+
+def running(name: str, bounds: Bounds) -> Running:
+    """Return an execution of that name."""
+    return Running(name, PURPOSE, bounds, Moment(0.0, 0.0, 0.0), 0.0)
+
+
+def prepared(values: dict[str, Any], folder: Path) -> str:
+    """Put the program and its request into a folder, and return the name of its execution."""
+    name, files = _new_files(values)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, content in files.items():
+        (folder / path).write_bytes(content)
+    return name
+
+
+def output_of(
+    folder: Path, environment: Mapping[str, str], prefix: Iterable[str] = (), options: Iterable[str] = ()
+) -> str:
+    """Run the program in that folder, and return its output."""
+    ran = subprocess.run(
+        [*prefix, sys.executable, "-E", "-S", *options, folder / "main.py"],
+        env={"LC_ALL": "C", "PATH": os.defpath, **environment},
+        cwd="/",
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=100,
+    )
+    return ran.stdout.decode("ascii")
+
+
+def told(name: str, output: str, bounds: Bounds, folder: Path, read: Callable[[Report], Read]) -> Read:
+    """Return what is read in the report; a long one is a file in that folder."""
+
+    def extract(expected: Mapping[str, Entry]) -> ExtractedFiles:
+        (entry,) = expected.values()
+        content = (folder / "report.json").read_bytes()
+        assert (len(content), hashlib.sha256(content).digest()) == (entry.size_bytes, entry.digest)
+        (folder.parent / "long").write_bytes(content)
+        return ExtractedFiles({"report.json": str(folder.parent / "long")})
+
+    return read(decoded(report_in(running(name, bounds), output, extract), bounds))
