@@ -24,9 +24,10 @@ from syncd.cli.progress import ProgressDisplay
 from syncd.core.clock import utc
 from syncd.core.directories import Directories, Lock
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
+from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import MOST_NAMED, ago, counted, one_line, shown_path
-from syncd.core.waiter import Interrupt, Waiter, interrupting
+from syncd.core.waiter import Waiter
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of, workspace_of
 from syncd.daemon.control import writing
 from syncd.merge.branch import SandboxCommit, UnreadablePack, read_pack

@@ -10,8 +10,9 @@ from syncd.cli.progress import ProgressDisplay
 from syncd.cli.status.reader import StatusReader
 from syncd.core.directories import directories_for, holder
 from syncd.core.errors import ExitCode, Locked, Stop, TryLater, failure_with
+from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
-from syncd.core.waiter import Interrupt, Waiter, interrupting
+from syncd.core.waiter import Waiter
 from syncd.daemon.control import Message, ask
 from syncd.sync.status_document import State
 

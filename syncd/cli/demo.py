@@ -24,8 +24,9 @@ from syncd.cli.options import CLOCK
 from syncd.cli.output import stdout_failure
 from syncd.core.config_file import load_config
 from syncd.core.errors import Stop, TryLater, WorkspaceError, failure_with
+from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.text import shown_path
-from syncd.core.waiter import Interrupt, Waiter, interrupting
+from syncd.core.waiter import Waiter
 from syncd.emulator import Emulator
 
 _LOOK_S = 0.2

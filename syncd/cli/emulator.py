@@ -13,8 +13,9 @@ import click
 from syncd.cli.options import CLOCK
 from syncd.core.api_key import key_in_file
 from syncd.core.errors import NeedsPerson, Stop, TryLater
+from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.text import shown_path
-from syncd.core.waiter import Interrupt, Waiter, interrupting
+from syncd.core.waiter import Waiter
 from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.bucket import MAX_LIFETIME_S
 from syncd.emulator.emulator import KEY_FILE

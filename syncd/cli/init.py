@@ -232,7 +232,8 @@ def _refusal(config: Config, key: ApiKey | None) -> SyncdError | None:
     if key is None and not os.environ.get(KEY_VARIABLE) and not os.path.lexists(sandbox.api_key_file):
         return None
     # `init --help` needs none of these.
-    from syncd.core.waiter import Interrupt, Waiter  # noqa: PLC0415
+    from syncd.core.interrupt import Interrupt  # noqa: PLC0415
+    from syncd.core.waiter import Waiter  # noqa: PLC0415
     from syncd.remote.api import Account, Api  # noqa: PLC0415
     from syncd.remote.failure import FailureAction, StepFailed  # noqa: PLC0415
     from syncd.remote.http_client import HttpClient  # noqa: PLC0415

@@ -272,7 +272,8 @@ def typed(question: str, waiter: Waiter, *, err: bool = False) -> str:
 @contextmanager
 def asking() -> Iterator[Waiter]:
     """A wait for a person, which a signal ends with `Stop`."""
-    from syncd.core.waiter import Interrupt, Waiter, interrupting  # noqa: PLC0415 - `init --help` needs none of it
+    from syncd.core.interrupt import Interrupt, interrupting  # noqa: PLC0415 - `init --help` needs none of it
+    from syncd.core.waiter import Waiter  # noqa: PLC0415 - `init --help` needs none of it
 
     with interrupting(interrupt := Interrupt()):
         yield Waiter(interrupt, CLOCK)

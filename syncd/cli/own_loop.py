@@ -19,9 +19,10 @@ from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.durable_file import pause_marker
 from syncd.core.errors import ExitCode, Stop, SyncWarning
+from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import one_line
-from syncd.core.waiter import Interrupt, Waiter, interrupting
+from syncd.core.waiter import Waiter
 from syncd.daemon.build import Role, daemon_of, keys_of, places_of
 from syncd.daemon.control import Message
 from syncd.daemon.shared_sandbox import refuse_taken

@@ -24,9 +24,10 @@ from syncd.cli.options import (
 from syncd.cli.output import log_level, verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.choices import GitThere
+from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config, table_of
 from syncd.core.text import counted, shown_path
-from syncd.core.waiter import Interrupt, Waiter, interrupting
+from syncd.core.waiter import Waiter
 from syncd.report.logs import LogFormat, set_up_logs
 
 Made = TypeVar("Made")

@@ -17,8 +17,9 @@ from syncd.core.config_file import load_config
 from syncd.core.directories import Lock
 from syncd.core.durable_file import file_stamp
 from syncd.core.errors import ExitCode, KeyRefused, Locked, Stop, SyncdError, TryLater
+from syncd.core.interrupt import Interrupt
 from syncd.core.settings import MAIN, Config
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.waiter import Waiter
 from syncd.daemon.control import listens
 from syncd.daemon.shared_sandbox import refuse_named, refuse_taken
 from syncd.daemon.signals import Signals

@@ -37,9 +37,10 @@ from syncd.core.choices import AgentChanges
 from syncd.core.clock import seconds_of
 from syncd.core.directories import Directories, Lock, holder
 from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, Stop, SyncdError, TryLater
+from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, table_of
 from syncd.core.text import ago, duration, one_line
-from syncd.core.waiter import Interrupt, Waiter, interrupting
+from syncd.core.waiter import Waiter
 from syncd.daemon.build import folders_of, key_of
 from syncd.daemon.shared_sandbox import conflict, others_naming
 from syncd.remote.api import Account, Api, SandboxInfo, urls_by_name

@@ -27,9 +27,10 @@ from syncd.cli.options import (
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson, Stop, TryLater
+from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import MAIN
 from syncd.core.text import counted, few, shown_path, size
-from syncd.core.waiter import Interrupt, Waiter, interrupting
+from syncd.core.waiter import Waiter
 from syncd.model.entry import Entry, Kind
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, unknown_version

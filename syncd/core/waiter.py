@@ -2,35 +2,32 @@
 
 If a wait ended only for its own reason, a daemon could not react: a command, a change and the service manager's
 watchdog would have to wait for a server that hangs. So each wait handles the process's events at once, and handling
-only records events and answers requests. Work that events may end says so beforehand, with `superseded_by`.
+only records events and answers requests. Work that newer events may end says of which kind it is, with `doing`.
 
 Several pieces of work run in one thread: where one waits, the others go on. Each task is ordinary code with a stack of
 its own (a greenlet). A wait says what it waits for, and returns when that has come; whichever task waits last polls for
 all of them. Between two of its waits a task is alone, so no other sees what it has half done; within `alone` it stays
 so while it waits.
-
-A signal handler stores what is asked for, and no more, so that a signal interrupts no update of a file. Python calls it
-in the main thread between two bytecodes: a signal that comes in the instant before a wait would not end that wait. But
-Python also writes a byte into a pipe, at once and in whichever thread the signal comes (`signal.set_wakeup_fd`), and
-each wait polls this pipe. Work that never waits calls `check` between its steps.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
+from functools import partial
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from greenlet import getcurrent, greenlet
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.core.clock import Clock, SystemClock
 from syncd.core.errors import Stop
+from syncd.core.interrupt import Interrupt
 
 # Work that never waits handles events this often, and the progress of an upload is reported this often.
 POLL_EVERY_S = 0.2
@@ -41,59 +38,14 @@ _ROUNDING_S = 1e-6
 REAL = SystemClock()
 
 
-class Interrupt:
-    """The request to end. Within `handling`, `descriptor` becomes readable when a signal has come."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.descriptor: int | None = None
-
-    def request(self, *_: object) -> None:
-        """Request the end; a signal handler, too."""
-        self.requested = True
-
-    def check(self) -> None:
-        """Raise `Stop` if the end was requested; called between the steps of long work."""
-        if self.requested:
-            raise Stop
-
-    @contextmanager
-    def handling(self, handlers: Mapping[signal.Signals, Callable[..., None]]) -> Iterator[None]:
-        """Have these signals handled within the context, which only the main thread may enter."""
-        self.descriptor, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        writer_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(writer_before)
-            os.close(writer)
-            os.close(self.descriptor)
-            self.descriptor = None
-
-
-@contextmanager
-def interrupting(interrupt: Interrupt) -> Iterator[None]:
-    """Let signals end the waits of a command within the context. One that was ignored at the start stays ignored.
-
-    SIGHUP says that the terminal was closed; SIGALRM is the command's own timeout.
-    """
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
-    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    with interrupt.handling(dict.fromkeys(handled, interrupt.request)):
-        yield
-
-
-class Listener(Protocol):
-    """Handles the events of the process during waits. Times are seconds of the monotonic clock."""
+class ProcessEvents(Protocol):
+    """The events that a process hears while its tasks wait. Times are seconds of the monotonic clock."""
 
     def wake_fds(self) -> list[tuple[int, int]]:
         """Return the descriptors to poll, each with its events of poll(2)."""
 
-    def deadline_s(self) -> float | None:
-        """Return the time at which `handle` is called even without an event; None: no such time."""
+    def deadline_s(self) -> float:
+        """Return the time at which `handle` is called even without an event; infinity: no such time."""
 
     def handle(self, ready: set[int]) -> bool:
         """Record events and answer requests; `ready` are the descriptors that have events. Begins no work.
@@ -103,47 +55,43 @@ class Listener(Protocol):
 
 
 class _Wait(Struct):
-    """A task's wait for a time of its clock (None: no time), or for a descriptor's events of poll(2)."""
+    """A task's wait for a second of its clock (infinity: for none), or for a descriptor's events of poll(2)."""
 
     clock: Clock
-    due_s: float | None
-    watched: tuple[int, int] | None
+    due_s: float
+    watched: tuple[int, int] | None = None
+    is_over: bool = False
+    is_ready: bool = False  # the descriptor is
 
     @property
-    def left_s(self) -> float | None:
-        return None if self.due_s is None else max(0.0, self.due_s - self.clock.monotonic_s())
-
-    def is_over(self, ready: set[int]) -> bool:
-        left_s = self.left_s
-        return (left_s is not None and left_s <= _ROUNDING_S) or (self.watched is not None and self.watched[0] in ready)
+    def left_s(self) -> float:
+        return self.due_s - self.clock.monotonic_s()
 
 
 class Tasks:
     """The tasks of one thread. Code that is no task may wait too, as a command's does."""
 
     def __init__(self, interrupt: Interrupt, clock: Clock) -> None:
-        self.listener: Listener | None = None
         self._interrupt = interrupt
         self._clock = clock
+        self.events: ProcessEvents | None = None
         self._waits: dict[greenlet, _Wait] = {}
-        self._due: dict[greenlet, set[int]] = {}  # those whose wait is over, with the descriptor that is ready
         self._main = getcurrent()
         self._alone: greenlet | None = None
         self._tasks: set[greenlet] = set()
-        self._works: dict[greenlet, Callable[[], None]] = {}  # of the tasks that have not begun
         self._failure: BaseException | None = None
 
-    def run(self, works: Iterable[Callable[[], None]]) -> None:
+    def run(self, works: Iterable[Callable[[], None]], events: ProcessEvents | None = None) -> None:
         """Carry out these pieces of work, and those that are added meanwhile, to their ends.
 
         What one raises is raised here, and ends the others: each gets it in its wait, or `Stop` in its place.
         """
-        self._main = getcurrent()
+        self._main, self.events = getcurrent(), events
         for work in works:
             self.add(work)
         try:
             while self._tasks:
-                self.wait(self._clock, None)
+                self.wait(self._clock, inf)
                 if self._failure is not None:
                     raise self._failure
         finally:
@@ -151,25 +99,23 @@ class Tasks:
 
     def add(self, work: Callable[[], None]) -> None:
         """Add a task, which begins at a wait of another one."""
-        task = greenlet(self._carry_out, parent=self._main)
+        task = greenlet(partial(self._carry_out, work), parent=self._main)
         self._tasks.add(task)
-        self._works[task] = work
-        self._due[task] = set()
+        self._waits[task] = _Wait(self._clock, inf, is_over=True)
 
     def wake(self) -> None:
         """End the waits of all tasks, which look at what has changed."""
-        for task in [*self._waits]:
-            del self._waits[task]
-            self._due[task] = set()
+        for wait in self._waits.values():
+            wait.is_over = True
 
-    def wait(self, clock: Clock, seconds: float | None, watched: tuple[int, int] | None = None) -> set[int]:
-        """Wait for one event, at most so long by that clock (None: no limit), or for `watched`, and handle it.
+    def wait(self, clock: Clock, seconds: float, watched: tuple[int, int] | None = None) -> bool:
+        """Wait for one event, at most so long by that clock (infinity: no limit), or for `watched`, and handle it.
 
-        Return the descriptor of `watched` if it has these events of poll(2). Raises `Stop`.
+        True if the descriptor of `watched` has these events of poll(2). Raises `Stop`.
         """
         task = getcurrent()
         self._interrupt.check()
-        self._waits[task] = _Wait(clock, None if seconds is None else clock.monotonic_s() + seconds, watched)
+        wait = self._waits[task] = _Wait(clock, clock.monotonic_s() + seconds, watched)
         try:
             while (next_task := self._next(task)) is not task:
                 if next_task is None:
@@ -178,9 +124,8 @@ class Tasks:
                     next_task.switch()
         finally:
             self._waits.pop(task, None)
-            ready = self._due.pop(task, set())
         self._interrupt.check()
-        return ready
+        return wait.is_ready
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -192,51 +137,45 @@ class Tasks:
             self._alone = outer
 
     def _next(self, task: greenlet) -> greenlet | None:
-        """Return the task that goes on, of those whose wait is over; None if none is."""
-        if self._alone is not None:
-            return task if task in self._due else None
-        return next(iter(self._due), None)
+        """Return the task that goes on, of those whose wait is over, the one that began it first; None if none is."""
+        candidates = self._waits if self._alone is None else [task]
+        return next((each for each in candidates if self._waits[each].is_over), None)
 
     def _poll(self, task: greenlet) -> None:
         """Poll for all that wait, for that one alone where it is to be alone, and handle the process's events."""
-        waits = [self._waits[task]] if self._alone is not None else [*self._waits.values()]
-        poll, listener = select.poll(), self.listener
-        times = [left_s for wait in waits if (left_s := wait.left_s) is not None]
+        waits = [*self._waits.values()] if self._alone is None else [self._waits[task]]
+        poll, events, signals = select.poll(), self.events, self._interrupt.descriptor
+        left_s = min(wait.left_s for wait in waits)
         for wait in waits:
             if wait.watched is not None:
                 poll.register(*wait.watched)
-        if listener is not None:
-            for descriptor, events in listener.wake_fds():
-                poll.register(descriptor, events)
-            deadline_s = listener.deadline_s()
-            if deadline_s is not None:
-                times.append(deadline_s - self._clock.monotonic_s())
-        signals = self._interrupt.descriptor
+        if events is not None:
+            left_s = min(left_s, events.deadline_s() - self._clock.monotonic_s())
+            for descriptor, awaited in events.wake_fds():
+                poll.register(descriptor, awaited)
         if signals is not None:
             poll.register(signals, select.POLLIN)
         clock = REAL if any(wait.clock is REAL for wait in waits) else self._clock
-        ready = {descriptor for descriptor, _ in clock.poll(poll, max(0.0, min(times)) if times else None)}
+        ready = {descriptor for descriptor, _ in clock.poll(poll, None if left_s == inf else max(0.0, left_s))}
         if signals in ready:
             os.read(signals, _PIPE_BYTES)
-        for each, wait in [*self._waits.items()]:
-            if wait.is_over(ready):
-                del self._waits[each]
-                self._due[each] = ready & {wait.watched[0]} if wait.watched is not None else set()
-        has_news = listener is not None and listener.handle(ready)
+        for wait in self._waits.values():
+            if not wait.is_over:
+                wait.is_ready = wait.watched is not None and wait.watched[0] in ready
+                wait.is_over = wait.is_ready or wait.left_s <= _ROUNDING_S
+        has_news = events is not None and events.handle(ready)
         if signals in ready or has_news:
             self.wake()
 
-    def _carry_out(self) -> None:
+    def _carry_out(self, work: Callable[[], None]) -> None:
         task = getcurrent()
-        del self._due[task]
+        del self._waits[task]
         try:
-            self._works.pop(task)()
+            work()
         except BaseException as failure:  # noqa: BLE001 - `run` raises it
             self._failure = self._failure or failure
         finally:
             self._tasks.discard(task)
-            self._waits.pop(self._main, None)
-            self._due[self._main] = set()
             self.wake()  # its end may be what others wait for
 
     def _end(self) -> None:
@@ -244,38 +183,12 @@ class Tasks:
         failure = self._failure
         ending = Stop() if failure is None or isinstance(failure, Exception) else failure
         for task in [*self._tasks]:
-            self._due.pop(task, None)
             if not task:  # it has not begun
                 self._tasks.discard(task)
             while task in self._tasks:
                 task.throw(ending)
         self._waits.clear()
-        self._due.clear()
-        self._failure = None
-
-
-class TaskLock:
-    """A lock between tasks: one holds it, the others wait. `is_kept`: nobody may take it, whoever keeps it so."""
-
-    def __init__(self, tasks: Tasks | None = None) -> None:
-        self.is_held = False
-        self.is_kept: Callable[[], bool] = lambda: False
-        self.on_free: Callable[[], None] = lambda: None
-        self._tasks = tasks
-
-    @contextmanager
-    def held(self, wait: Callable[[], None]) -> Iterator[None]:
-        """Hold it; `wait` waits for one event. Raises what that raises."""
-        while self.is_held or self.is_kept():
-            wait()
-        self.is_held = True
-        try:
-            yield
-        finally:
-            self.is_held = False
-            self.on_free()
-            if self._tasks is not None:
-                self._tasks.wake()
+        self._failure = self.events = None
 
 
 class Superseded(Exception):
@@ -286,28 +199,43 @@ class TimeIsUp(Exception):
     """The time that some work had is over; see `Waiter.within`."""
 
 
-class SupersededBy(Enum):
-    """The events that end the work that waits."""
+class Event(Enum):
+    """An event that may come while the work for a sandbox waits."""
 
-    NOTHING = "work that must be completed: an initialize, a removal"
-    FRESH_START = (
-        "a suspend of the machine, another configuration, or the save of the agent's work before its sandbox ends: "
-        "these end an upload, and a look of a sync"
-    )
-    ANY_CHANGE = "a change that is due, a request, a pause or a reload: these end work that only reads"
+    SUSPEND = "the machine slept: its connections are dead, workspace and sandbox may be others"
+    RELOAD = "another configuration is to count, or the sandbox is configured no more"
+    SAVE = "the agent's work is to be saved, before its sandbox ends"
+    CHANGE = "a change in the workspace is due"
+    REQUEST = "someone asks for a sync"
+    PAUSE = "a person paused"
+    WRITER = "a command is to write to the workspace"
 
 
-class Worker(Protocol):
-    """Says what ends the work that waits. All times are seconds of the waiter's monotonic clock."""
+# What a sandbox's work may have to give way to: the second, past or future, of each event that has come or will.
+NewerEvents = Mapping[Event, float]
 
-    def deadline_s(self) -> float | None:
-        """Return the time at which `note_time` is called even without an event; None: no such time."""
 
-    def note_time(self) -> None:
-        """Note what is due by now. Begins no work."""
+class Work(Enum):
+    """The kinds of work that wait, each with the events that it gives way to."""
 
-    def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
-        """Return the time, past or future, at which newer events end such work; None: no such event is known."""
+    EFFECT = frozenset[Event]()  # an initialize, a removal: it must be completed
+    UPLOAD = frozenset({Event.SUSPEND, Event.RELOAD, Event.SAVE})  # the look beside it, too
+    READ = frozenset({Event.RELOAD, Event.SAVE, Event.CHANGE, Event.REQUEST, Event.PAUSE})  # and nothing else
+    RETRY = frozenset({Event.RELOAD, Event.SAVE, Event.REQUEST, Event.PAUSE, Event.WRITER})  # the wait before one
+
+    def gives_way_s(self, newer: NewerEvents) -> float:
+        """Return the second, past or future, at which such work gives way to these events; infinity: to none."""
+        return min((at_s for event, at_s in newer.items() if event in self.value), default=inf)
+
+
+class _Terms(Struct, frozen=True):
+    """The terms of the waits within a context; the ends are seconds of the clock, and of the machine's."""
+
+    work: Work = Work.EFFECT
+    newer: Callable[[], NewerEvents] = dict
+    report: Callable[[], None] | None = None
+    ends_s: float = inf
+    real_ends_s: float = inf
 
 
 class Waiter:
@@ -317,69 +245,55 @@ class Waiter:
         self.interrupt = interrupt
         self.clock = clock
         self.tasks = tasks or Tasks(interrupt, clock)
-        self.worker: Worker | None = None
-        self._superseded_by = SupersededBy.NOTHING
-        self._report: Callable[[], None] | None = None
+        self._terms = _Terms()
         self._polled_at_s = -inf
-        self._ends = (inf, inf)  # by the clock, and by the machine's
 
     @contextmanager
-    def superseded_by(self, superseded_by: SupersededBy) -> Iterator[None]:
-        """Let waits within the context raise `Superseded` once such an event has come."""
-        outer, self._superseded_by = self._superseded_by, superseded_by
+    def _under(self, **terms: Any) -> Iterator[None]:
+        outer, self._terms = self._terms, replace(self._terms, **terms)
         try:
             yield
         finally:
-            self._superseded_by = outer
+            self._terms = outer
 
-    @contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
+    def superseded_by(self, newer: Callable[[], NewerEvents]) -> AbstractContextManager[None]:
+        """Have the work within the context give way to the events that this returns, whenever it is asked."""
+        return self._under(newer=newer)
+
+    def doing(self, work: Work, report: Callable[[], None] | None = None) -> AbstractContextManager[None]:
+        """Let waits within the context raise `Superseded` once an event has come that such work gives way to.
+
+        They call `report` every `POLL_EVERY_S` seconds.
+        """
+        return self._under(work=work, report=report)
+
+    def within(self, seconds: float) -> AbstractContextManager[None]:
         """Let waits within the context, and `poll_events`, raise `TimeIsUp` after so many seconds in all.
 
         It ends what no time-out of a single wait does: an answer that comes byte by byte, one request after the other.
         """
-        outer = self._ends
-        self._ends = (
-            min(outer[0], self.clock.monotonic_s() + seconds),
-            min(outer[1], REAL.monotonic_s() + seconds),
-        )
-        try:
-            yield
-        finally:
-            self._ends = outer
+        ends_s = min(self._terms.ends_s, self.clock.monotonic_s() + seconds)
+        return self._under(ends_s=ends_s, real_ends_s=min(self._terms.real_ends_s, REAL.monotonic_s() + seconds))
 
-    @contextmanager
-    def reporting(self, report: Callable[[], None]) -> Iterator[None]:
-        """Call `report` every `POLL_EVERY_S` seconds within the context, whatever the wait is for."""
-        outer, self._report = self._report, report
-        try:
-            yield
-        finally:
-            self._report = outer
-
-    def wait(self, until_s: float | None) -> None:
-        """Wait for one event, at most until that time (None: no limit), and handle it. Raises `Stop`."""
-        self._wait(self.clock, [] if until_s is None else [until_s - self.clock.monotonic_s()])
+    def wait(self, until_s: float) -> None:
+        """Wait for one event, at most until that second (infinity: no limit), and handle it. Raises `Stop`."""
+        self._wait(self.clock, until_s - self.clock.monotonic_s())
 
     def sleep(self, seconds: float) -> None:
         """Wait so long, and handle events meanwhile. Raises `Stop`, `Superseded`, `TimeIsUp`."""
         ends_s = self.clock.monotonic_s() + seconds
-        ended_in_s = self._ended_in_s()
         while (left_s := ends_s - self.clock.monotonic_s()) > _ROUNDING_S:
-            self._wait(self.clock, [left_s, *ended_in_s])
-            ended_in_s = self._ended_in_s()
+            self._wait(self.clock, min(left_s, self._ended_in_s()))
 
     def wait_ready(self, descriptor: int, events: int, ends_s: float) -> bool:
         """True if the descriptor has these events of poll(2) before that second of the machine's monotonic clock.
 
         Other events are handled meanwhile. Raises `Stop`, `Superseded`, `TimeIsUp`.
         """
-        ended_in_s = self._ended_in_s()
         while True:
             left_s = ends_s - REAL.monotonic_s()
-            if self._wait(REAL, [left_s, *ended_in_s], (descriptor, events)):
+            if self._wait(REAL, min(left_s, self._ended_in_s()), (descriptor, events)):
                 return True
-            ended_in_s = self._ended_in_s()
             if left_s <= 0:
                 return False
 
@@ -389,43 +303,33 @@ class Waiter:
         Raises `Stop`, `Superseded`, `TimeIsUp`.
         """
         self.interrupt.check()
-        if self.worker is not None and REAL.monotonic_s() - self._polled_at_s >= POLL_EVERY_S:
-            self._wait(REAL, [0.0])
+        if self.tasks.events is not None and REAL.monotonic_s() - self._polled_at_s >= POLL_EVERY_S:
+            self._wait(REAL, 0.0)
             self._ended_in_s()
 
-    def _wait(self, clock: Clock, within_s: Sequence[float], watched: tuple[int, int] | None = None) -> bool:
-        """Wait for the shortest of these times at most; true if the watched descriptor is ready."""
-        ends = [*within_s]
-        if self.worker is not None:
-            deadline_s = self.worker.deadline_s()
-            if deadline_s is not None:
-                ends.append(deadline_s - self.clock.monotonic_s())
-        if self._report is not None:
-            ends.append(self._polled_at_s + POLL_EVERY_S - REAL.monotonic_s())
-        ready = self.tasks.wait(clock, max(0.0, min(ends)) if ends else None, watched)
+    def _wait(self, clock: Clock, seconds: float, watched: tuple[int, int] | None = None) -> bool:
+        """Wait for one event, so long at most; true if the watched descriptor is ready."""
+        report = self._terms.report
+        if report is not None:
+            seconds = min(seconds, self._polled_at_s + POLL_EVERY_S - REAL.monotonic_s())
+        is_ready = self.tasks.wait(clock, seconds, watched)
         self._polled_at_s = REAL.monotonic_s()
-        if self.worker is not None:
-            self.worker.note_time()
-        self.interrupt.check()
-        if self._report is not None:
-            self._report()
-        return bool(ready)
+        if report is not None:
+            report()
+        return is_ready
 
-    def _ended_in_s(self) -> list[float]:
-        """Return the seconds until newer events end the work, if known, and until its time is over.
+    def _ended_in_s(self) -> float:
+        """Return the seconds until newer events end the work, as far as known, or its time is over.
 
         Raises `Superseded` or `TimeIsUp` if they have passed.
         """
-        left_s = min(self._ends[0] - self.clock.monotonic_s(), self._ends[1] - REAL.monotonic_s())
+        terms = self._terms
+        left_s = min(terms.ends_s - self.clock.monotonic_s(), terms.real_ends_s - REAL.monotonic_s())
         if left_s <= 0:
             raise TimeIsUp
-        ended_in_s = [left_s] if left_s < inf else []
-        if self.worker is None or self._superseded_by is SupersededBy.NOTHING:
-            return ended_in_s
-        at_s = self.worker.superseded_at_s(self._superseded_by)
-        if at_s is None:
-            return ended_in_s
-        superseded_in_s = at_s - self.clock.monotonic_s()  # a time of now is over: it is told once
+        if terms.work is Work.EFFECT:
+            return left_s
+        superseded_in_s = terms.work.gives_way_s(terms.newer()) - self.clock.monotonic_s()
         if superseded_in_s <= 0:
             raise Superseded
-        return [*ended_in_s, superseded_in_s]
+        return min(left_s, superseded_in_s)

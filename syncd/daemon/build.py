@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from enum import Enum
 from functools import partial
 
@@ -25,7 +25,7 @@ from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson, SyncdError
 from syncd.core.hardening import make_undumpable
 from syncd.core.settings import MAIN, AcquireKeys, Config
-from syncd.core.waiter import TaskLock, Waiter
+from syncd.core.waiter import Waiter
 from syncd.daemon.control import ControlServer
 from syncd.daemon.follower import FollowedSandbox, Follower, FollowerParts
 from syncd.daemon.left_sandbox import LeftSandbox
@@ -35,6 +35,7 @@ from syncd.daemon.shared_state import SharedState
 from syncd.daemon.signals import Signals
 from syncd.merge.followed_commits import FollowedCommits
 from syncd.merge.git import personal_excludes
+from syncd.model.manifest import Manifest
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target, should_be_replaced
@@ -190,6 +191,10 @@ def workspace_of(
     return Workspace(config, environ, folders, key, client, db, throttle, excludes)
 
 
+# Holds the turn to take a snapshot within the context.
+Turn = Callable[[Waiter], AbstractContextManager[None]]
+
+
 class SnapshotParts(Struct):
     """The parts that take the snapshots of one workspace, for one of its sandboxes after the other.
 
@@ -204,13 +209,13 @@ class SnapshotParts(Struct):
     base_store: BaseStore
     search: Search
     leave_out: Callable[[], LeaveOut]
-    lock: TaskLock
+    turn: Turn
     on_progress: Callable[[], None] = lambda: None
 
     @contextmanager
     def turn_of(self, waiter: Waiter, on_progress: Callable[[], None]) -> Iterator[None]:
         """Take the snapshots of a sandbox within the context; it is waited for while others do. Raises `Stop`."""
-        with self.lock.held(lambda: waiter.wait(None)):
+        with self.turn(waiter):
             outer, self.on_progress = self.on_progress, on_progress
             try:
                 yield
@@ -222,7 +227,7 @@ def snapshot_parts_of(
     workspace: Workspace,
     scan_listener: ScanListener | None = None,
     *own_keys: str,
-    lock: TaskLock | None = None,
+    turn: Turn = lambda _: nullcontext(),
 ) -> SnapshotParts:
     """The parts that take the workspace's snapshots; the keys are those of all its sandboxes. Raises `ConfigError`."""
     config, folders, clock = workspace.config, workspace.folders, workspace.clock
@@ -259,13 +264,16 @@ def snapshot_parts_of(
         base_store,
         search,
         lambda: PathRules(path, selection, excludes).leave_out,
-        lock or TaskLock(),
+        turn,
     )
     return parts
 
 
 def sync_cycle_of(
-    workspace: Workspace, parts: SnapshotParts, on_progress: Callable[[], None] | None = None
+    workspace: Workspace,
+    parts: SnapshotParts,
+    on_progress: Callable[[], None] | None = None,
+    other_bases: Callable[[], list[Manifest]] = list,
 ) -> SyncCycle:
     """The sync of one workspace to one sandbox; `on_progress` is called often while it runs, or else the waiter is."""
     on_progress = on_progress or workspace.waiter.poll_events
@@ -298,6 +306,7 @@ def sync_cycle_of(
         WorkSaver(parts.leave_out, clock, parts.base_store, workspace.db, name),
         clock,
         partial(parts.turn_of, workspace.waiter, on_progress),
+        other_bases,
     )
 
 
@@ -381,7 +390,8 @@ class _Assembly(Struct):
         """Return the loop of the sandbox whose workspace was opened."""
         assert self.parts is not None  # noqa: S101 - it is made with the first workspace
         config = workspace.config
-        cycle = sync_cycle_of(workspace, self.parts)
+        other_bases = partial(self.shared.other_bases, config.sandbox_name)
+        cycle = sync_cycle_of(workspace, self.parts, other_bases=other_bases)
         if isinstance(key, KeyRefused):
             cycle.provider = ConfiguredSandbox(cycle.provider.known, key)
         cycle.recall()
@@ -472,6 +482,7 @@ class _Assembly(Struct):
             client.waiter,
             lambda: self.shared.reload or name in self.workspace.config.sandboxes,
             forget,
+            self.shared.recall,
         )
 
     def change_sandboxes(self) -> SandboxChanges | None:
@@ -543,8 +554,8 @@ def daemon_of(
             systemd,
             clock,
             waiter.tasks,
-            turn=TaskLock(waiter.tasks),
             rescan_at_s=clock.monotonic_s(),
+            is_state_lost=lambda: is_daemon and lock.is_lost and _can_be_made(folders),
             was_there=os.path.isdir(path),
         )
         throttle, first_archives = Throttle(config.sync.upload_limit_bytes_per_s), FirstArchives()
@@ -560,11 +571,11 @@ def daemon_of(
             publisher.enter(State.STARTING)
         stack.callback(shared.status.ended)
         if is_daemon:
-            shared.is_state_lost = lambda: lock.is_lost and _can_be_made(folders)
             for resource in (shared.watch, shared.suspend_detector, shared.control):
                 resource.open()
                 stack.callback(resource.close)
-        assembly.parts = snapshot_parts_of(main, shared.watch if is_daemon else None, *searched, lock=shared.turn)
+        listener = shared.watch if is_daemon else None
+        assembly.parts = snapshot_parts_of(main, listener, *searched, turn=shared.snapshot_turn)
         synced_hook.configure(config, folders.state)
         loops = [assembly.loop_of(each, keys[each.config.sandbox_name]) for each in workspaces]
         shared.left = assembly.left()

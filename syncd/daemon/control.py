@@ -49,23 +49,26 @@ class Client:
 
     def request(self) -> Message | None:
         """The request, once its line is complete. Close the connection of a client that ends or sends no request."""
+        has_ended = False
         try:
-            piece = self._connection.recv(_LONGEST_REQUEST)
+            while not has_ended and len(self._received) < _LONGEST_REQUEST:
+                piece = self._connection.recv(_LONGEST_REQUEST)
+                self._received += piece
+                has_ended = not piece
         except BlockingIOError:
-            return None
+            pass
         except OSError:
-            piece = b""
-        self._received += piece
+            has_ended = True
         line, end, _ = self._received.partition(b"\n")
+        message = None
         if end:
             self._received = b""
             with contextlib.suppress(ValueError, RecursionError):
                 message = json.loads(line)
-                if isinstance(message, dict):
-                    return message
-        if end or not piece or len(self._received) >= _LONGEST_REQUEST:
+        is_valid = isinstance(message, dict)
+        if has_ended or (end and not is_valid) or len(self._received) >= _LONGEST_REQUEST:
             self.close()
-        return None
+        return message if is_valid else None
 
     def send(self, message: Message) -> None:
         """Send a line. The connection of a client that does not read is closed: it must not block the daemon."""
@@ -78,14 +81,7 @@ class Client:
 
     @property
     def waits(self) -> bool:
-        """True if it still waits for an answer, as far as is known by now."""
-        if not self.closed:
-            with contextlib.suppress(BlockingIOError):
-                try:
-                    if not self._connection.recv(1, socket.MSG_PEEK):
-                        self.close()
-                except ConnectionError:
-                    self.close()
+        """True if it still waits for an answer, as far as its events have told by now."""
         return not self.closed
 
     def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from syncd.archive.base_store import BaseStore
 from syncd.core.clock import stamp
 from syncd.core.errors import SyncdError, SyncWarning
-from syncd.core.waiter import Superseded, SupersededBy
+from syncd.core.waiter import Event, NewerEvents, Superseded
 from syncd.merge.followed_commits import FollowedCommits
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed, backoff_limit_s
@@ -88,16 +88,16 @@ class Follower:
         self._failures = 0
         self._followed_at: str | None = None
         self._changed_wall_s: float | None = None
-        self._waiter.worker = self
 
     def run(self) -> None:
         """Look again and again, until the loop of the sandbox ends. Raises `Stop`."""
-        while not self._sandbox.ends():
-            due_s = self._due_s()
-            if due_s > self._clock.monotonic_s():
-                self._waiter.wait(None if due_s == inf else due_s)
-            else:
-                self._look()
+        with self._waiter.superseded_by(self._newer_events):
+            while not self._sandbox.ends():
+                due_s = self._due_s()
+                if due_s > self._clock.monotonic_s():
+                    self._waiter.wait(due_s)
+                else:
+                    self._look()
 
     def _due_s(self) -> float:
         services = self._sandbox.services()
@@ -137,19 +137,11 @@ class Follower:
             agent, followed_at=self._followed_at, changed_at=changed_at, follow_requests=self._client.requests
         )
 
-    # -- the worker, in each wait
-
-    def deadline_s(self) -> float | None:
-        """Nothing is due."""
-        return None
-
-    def note_time(self) -> None:
-        """Nothing is due."""
-
-    def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
-        """The monotonic second at which a look ends for nobody wants it any more."""
-        is_over = superseded_by is SupersededBy.ANY_CHANGE and (self._sandbox.ends() or self._sandbox.is_barred())
-        return self._clock.monotonic_s() if is_over else None
+    def _newer_events(self) -> NewerEvents:
+        """Return the events after which nobody wants the look any more."""
+        came = {Event.RELOAD: self._sandbox.ends(), Event.PAUSE: self._sandbox.is_barred()}
+        now_s = self._clock.monotonic_s()
+        return {event: now_s for event, has_come in came.items() if has_come}
 
     # -- one look
 

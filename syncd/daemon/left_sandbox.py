@@ -29,7 +29,7 @@ class LeftSandbox(Struct):
     waiter: Waiter
     is_over: Callable[[], bool]
     forget: Callable[[], None]
-    told: Callable[[], None] = lambda: None
+    told: Callable[[], None]
     warnings: list[SyncWarning] = []
 
     def run(self) -> None:

@@ -11,6 +11,7 @@ import select
 from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from functools import partial
+from math import inf
 
 import msgspec
 from msgspec import Struct
@@ -26,7 +27,6 @@ from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import SharedState, Writer
 from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of
-from syncd.model.manifest import Manifest
 
 _log = logging.getLogger("syncd")
 
@@ -58,22 +58,12 @@ class Daemon:
         change_sandboxes: Callable[[], SandboxChanges | None],
     ) -> None:
         self._shared = shared
-        self._loops = {loop.name: loop for loop in loops}
+        self._loops = shared.loops
+        self._loops.update({loop.name: loop for loop in loops})
         self._change_sandboxes = change_sandboxes
         self._pause_marker = pause_marker(shared.status.folder)
         shared.paused = self._pause_marker.exists
-        shared.names = frozenset(self._loops)
-        shared.on_scanned_all = self._scanned_all
-        shared.on_written = self._written
-        shared.on_sync_ended = self._sync_ended
-        shared.turn.is_kept = lambda: any(each.is_ready for each in shared.open_writers())
-        shared.turn.on_free = self._let_write
         self.changes: SandboxChanges | None = None  # the last ones
-        shared.tasks.listener = self
-        for loop in loops:
-            self._introduce(loop)
-        for left in shared.left:
-            left.told = self._recall
 
     def run(self) -> LoopEnd:
         """Run until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
@@ -82,7 +72,7 @@ class Daemon:
         _log.info("watching %s%s", self._shared.status.workspace, ", paused" if self._shared.paused else "")
         try:
             works = [work for loop in self._loops.values() for work in loop.works]
-            self._shared.tasks.run([*works, *(left.run for left in self._shared.left)])
+            self._shared.tasks.run([*works, *(left.run for left in self._shared.left)], self)
         except Stop:
             _log.info("stopping")
             systemd.stopping()
@@ -104,7 +94,7 @@ class Daemon:
     def _served(self, requests: Mapping[str, SyncRequest]) -> list[SyncWarning]:
         try:
             works = [partial(self._loops[name].serve, each) for name, each in requests.items()]
-            self._shared.tasks.run([*works, *(left.try_once for left in self._shared.left)])
+            self._shared.tasks.run([*works, *(left.try_once for left in self._shared.left)], self)
         except Stop:
             if any(each.is_open for each in requests.values()):
                 raise
@@ -114,7 +104,7 @@ class Daemon:
         failed = any(each.totals.last_error is not None for each in served)
         return [] if failed else self._shared.status.warnings()
 
-    # -- the listener, in each wait
+    # -- the events of the process, in each wait
 
     def wake_fds(self) -> list[tuple[int, int]]:
         """The descriptors that become ready when something comes, each with the event of poll(2)."""
@@ -122,11 +112,12 @@ class Daemon:
         sources = (shared.watch, shared.suspend_detector, shared.control, shared.synced_hook)
         return [(fileno, select.POLLIN) for source in sources for fileno in source.filenos()]
 
-    def deadline_s(self) -> float | None:
+    def deadline_s(self) -> float:
         """The monotonic second at which something is due, even if nothing comes."""
         shared = self._shared
         times = [shared.systemd.next_ping_s(), shared.watch.paused_until_s, self._shared.synced_hook.due_s]
-        return min((time_s for time_s in times if time_s is not None), default=None)
+        own = min((time_s for time_s in times if time_s is not None), default=inf)
+        return min([own, *(loop.deadline_s() for loop in self._loops.values())])
 
     def handle(self, ready: Collection[int]) -> bool:
         """Note what has come, and answer commands. True if the loops have to know."""
@@ -162,11 +153,14 @@ class Daemon:
             self._reload()
             came = True
         if shared.synced_hook.poll():
-            self._recall()
+            self._shared.recall()
             came = True
-        self._let_write()
+        came = shared.note_ended_writers() or came
+        shared.let_write()
+        for loop in self._loops.values():
+            loop.note_time()
         shared.systemd.ping()
-        return came
+        return came or shared.reload
 
     def _reload(self) -> None:
         """Begin or end the loops of sandboxes, where nothing else has changed; no other sandbox notices."""
@@ -175,7 +169,7 @@ class Daemon:
             self._shared.is_reload_asked = True
             for loop in self._loops.values():
                 loop.delays_reload = loop.is_syncing
-            self._sync_ended()
+            self._shared.sync_ended()
             return
         self.changes = changes
         self._shared.status.refused = ""
@@ -184,44 +178,12 @@ class Daemon:
             self._loops.pop(name).leave()
         for loop in changes.added:
             self._loops[loop.name] = loop
-            self._introduce(loop)
             for work in loop.works:
                 self._shared.tasks.add(work)
         self._shared.left = [*(each for each in self._shared.left if not each.is_over()), *changes.left]
         for left in changes.left:
-            left.told = self._recall
             self._shared.tasks.add(left.run)
-        self._shared.names = frozenset(self._loops)
         self._shared.systemd.ready()
-
-    def _recall(self) -> None:
-        """Have the status tell what is known now of what no loop does."""
-        for loop in self._loops.values():
-            loop.recall()
-
-    def _introduce(self, loop: SandboxLoop) -> None:
-        """Have a loop know what the other sandboxes hold: what was sent to them is kept for their merges."""
-
-        def other_bases() -> list[Manifest]:
-            others = [each.cycle.baseline for each in self._loops.values() if each is not loop]
-            return [base for base in others if base is not None]
-
-        loop.cycle.other_bases = other_bases
-        if loop.cycle.sandbox is not None:
-            loop.cycle.sandbox.other_bases = other_bases
-
-    def _scanned_all(self, name: str) -> None:
-        """Have the other sandboxes get what a scan for this one may have found without an event."""
-        for loop in self._loops.values():
-            if loop.name != name:
-                loop.look_soon()
-
-    def _written(self) -> None:
-        """Have each sandbox synced as a command that wrote has ended, whose changes may be known by no event yet."""
-        self._shared.dirty.mark_all()
-        for loop in self._loops.values():
-            loop.sync_soon()
-        self._shared.tasks.wake()
 
     # -- commands
 
@@ -269,23 +231,6 @@ class Daemon:
     def _add(self, request: SyncRequest, loops: list[SandboxLoop]) -> None:
         for loop, each in zip(loops, each_of(request, [loop.name for loop in loops]), strict=True):
             loop.add(each)
-
-    def _let_write(self) -> None:
-        """Tell commands that they may write to the workspace, where no sync is in their way."""
-        if self._shared.turn.is_held:
-            return
-        for writer in self._shared.open_writers():
-            in_way = [loop for loop in self._loops.values() if writer.sandbox in ("", loop.name) and loop.is_syncing]
-            if not writer.is_ready and not in_way:
-                writer.is_ready = True
-                writer.send({"event": "ready"})
-
-    def _sync_ended(self) -> None:
-        """Go on with what waited for the end of a sync. A reload waits for none that began after it was asked for."""
-        self._let_write()
-        if self._shared.is_reload_asked and not any(loop.delays_reload for loop in self._loops.values()):
-            self._shared.reload = True
-            self._shared.tasks.wake()
 
     def _pause_or_resume(self, client: Client, command: str) -> None:
         is_pause = command == "pause"

@@ -1,8 +1,8 @@
 """The loop of one sandbox: waits for the next event, and syncs when it is time.
 
 `daemon.scheduler` decides what to do next; the loop keeps the values that the decision rests on. The loop is also the
-`SyncObserver` of its own syncs, whose stages become the status, and the `Worker` of all waits in them. It is a task of
-its own (`core.waiter`), so a sandbox that is slow or dead delays no other.
+`SyncObserver` of its own syncs, whose stages become the status, and says what these give way to. It is a task of its
+own (`core.waiter`), so a sandbox that is slow or dead delays no other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from syncd.archive.snapshotter import ScanPlan
 from syncd.core.durable_file import file_stamp
 from syncd.core.errors import NeedsPerson, Stop, Unavailable
 from syncd.core.memory import release_freed_memory
-from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
+from syncd.core.waiter import POLL_EVERY_S, Event, NewerEvents, Superseded, Work
 from syncd.daemon.follower import FollowedSandbox, Follower
 from syncd.daemon.scheduler import (
     FailureBackoff,
@@ -92,14 +92,12 @@ class SandboxLoop:
         self._written = WrittenFiles()
         self._is_unprompted = False  # the sync under way: nobody asked, and nothing is known to have changed
         self._stage: State | None = None  # of the sync under way
-        self._paused_in_sync = False  # a person paused since it began: that is what the status says, while it ends
         self._progress_sent_s = 0.0
         self._is_offline = False  # as `retrying` announced last
         self._slept_s = 0.0
         self._wakes = self._wakes_before = 0  # of the machine, and how many there were when the stage began
         self._key_stamp = file_stamp(self._key_file)
         self._is_left = False
-        self._waiter.worker = self
         self.follower = self._followed_by(parts.follower) if parts.follower is not None else None
 
     @property
@@ -147,7 +145,8 @@ class SandboxLoop:
         self._learn()
         publisher.enter(State.STARTING)
         try:
-            yield
+            with self._waiter.superseded_by(self._newer_events):
+                yield
         finally:
             # However it ended: the status says that changes are pending, and no plan outlives the process.
             publisher.pending = publisher.pending or self._burst is not None
@@ -167,7 +166,7 @@ class SandboxLoop:
         return make(
             FollowedSandbox(
                 services=lambda: self.cycle.services,
-                is_barred=lambda: self._shared.paused or self._backoff.waits_for_person,
+                is_barred=lambda: self._is_paused or self._backoff.waits_for_person,
                 ends=lambda: self._ends,
                 looked=looked,
                 quiet=self.publisher.notifier.agent_is_quiet,
@@ -177,7 +176,7 @@ class SandboxLoop:
 
     def _step(self) -> None:
         """Do what is due next, or wait for it."""
-        sandbox_in_logs.set(self.name if len(self._shared.names) > 1 else "")
+        sandbox_in_logs.set(self.name if len(self._shared.loops) > 1 else "")
         action = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
         if isinstance(action, Sync):
             self._sync(action.reason)
@@ -241,11 +240,9 @@ class SandboxLoop:
     def note_pause(self) -> None:
         """Pause, as a person asked: what is under way goes on, or gives way."""
         self._request_queue.pause()
-        self._paused_in_sync = True
         self._enter(self._stage or State.PAUSED)
 
     def note_resume(self) -> None:
-        self._paused_in_sync = False
         self.sync_soon()
         if self._stage is not None:
             self._enter(self._stage)
@@ -264,7 +261,7 @@ class SandboxLoop:
 
     def _sync(self, reason: SyncReason) -> None:
         self._is_unprompted = reason is SyncReason.RESCAN and not self._starting
-        self._starting = self._paused_in_sync = False
+        self._starting = False
         burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
         sync_mode = self._request_queue.begin()
         if reason is not SyncReason.RESCAN and self._backoff.hold is None:
@@ -286,7 +283,7 @@ class SandboxLoop:
             self._succeeded(outcome)
         finally:
             self.is_syncing = self.delays_reload = False
-            self._shared.on_sync_ended()  # a command may wait for this end, which no event tells of
+            self._shared.sync_ended()  # a command may wait for this end, which no event tells of
         self._stage = None
         now_s = self._clock.monotonic_s()
         if self._scanned is None:
@@ -407,7 +404,12 @@ class SandboxLoop:
 
     def _enter(self, state: State) -> None:
         """Publish a state of the sync under way, unless a person has paused it."""
-        self.publisher.enter(State.PAUSED if self._paused_in_sync else state)
+        self.publisher.enter(State.PAUSED if self._is_paused else state)
+
+    @property
+    def _is_paused(self) -> bool:
+        """True if a person paused, and nobody waits for a sync: given up, that would be begun again without end."""
+        return self._shared.paused and not self._request_queue.is_awaited
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
         """Publish it. A rescan that packs has found something."""
@@ -438,14 +440,14 @@ class SandboxLoop:
         self._retry_in(wait_s)
 
     def _retry_in(self, wait_s: float) -> None:
-        if self._paused_in_sync:
+        if self._is_paused:
             self._enter(State.RETRYING)
         else:
             self.publisher.retry_in(wait_s)
 
     def _send_failure(self, failure: Exception, wait_s: float, gives_up_in_s: float | None) -> None:
         attempt = self.publisher.failures_in_row + 1
-        failed = f"{self.name}: {failure}" if len(self._shared.names) > 1 else str(failure)
+        failed = f"{self.name}: {failure}" if len(self._shared.loops) > 1 else str(failure)
         self._request_queue.send_progress(
             state=State.RETRYING, failed=failed, attempt=attempt, wait_s=wait_s, gives_up_in_s=gives_up_in_s
         )
@@ -459,7 +461,7 @@ class SandboxLoop:
         # Where no server answered, a change need not wait for as long.
         least_s = started_s + (min(wait_s, self._retry_settings.first_s) if self._is_offline else wait_s)
         while True:
-            if self._is_superseded or self._shared.is_awaited_by_writer(self.name):
+            if Work.RETRY.gives_way_s(self._newer_events()) <= self._clock.monotonic_s():
                 raise Superseded
             now_s, slept_s = self._clock.monotonic_s(), self._slept_s - slept_before_s
             changes_due_s = due_s(self._burst, *self._times()) if self._burst is not None else None
@@ -486,17 +488,15 @@ class SandboxLoop:
 
     def _wait(self, until_s: float | None) -> None:
         """Wait until then, or for a change, a signal, a command or the end of a sleep."""
-        self._waiter.wait(until_s)
+        self._waiter.wait(inf if until_s is None else until_s)
 
-    # -- the worker, in each wait: between two syncs, and in them
+    # -- in each wait: between two syncs, and in them
 
-    def deadline_s(self) -> float | None:
+    def deadline_s(self) -> float:
         """The monotonic second at which something is due, even if nothing comes."""
-        times = [
-            self.publisher.notification_due_s,
-            self._clock.monotonic_s() + KEY_POLL_S if self._awaits_key else None,
-        ]
-        return min((time_s for time_s in times if time_s is not None), default=None)
+        due_s = self.publisher.notification_due_s
+        key_due_s = self._clock.monotonic_s() + KEY_POLL_S if self._awaits_key else inf
+        return key_due_s if due_s is None else min(due_s, key_due_s)
 
     def note_time(self) -> None:
         """Note what is due by now. In the middle of a sync no more than that is done."""
@@ -508,27 +508,21 @@ class SandboxLoop:
     def _awaits_key(self) -> bool:
         return self._backoff.waits_for_person or bool(self._shared.status.refused)
 
-    def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
-        """The monotonic second at which the sync under way gives way to another one."""
-        # The agent's work in a sandbox that ends is saved beside no upload and no look, and later would be too late.
-        save_at_s = self._clock.monotonic_s() + self.cycle.save_in_s
-        if superseded_by is SupersededBy.FRESH_START:
-            # After a sleep its connection is dead, and workspace and sandbox may be others.
-            ends = self._wakes > self._wakes_before or self.delays_reload or self._ends
-            at_s = self._clock.monotonic_s() if ends else save_at_s
-        elif self._is_superseded:
-            at_s = self._clock.monotonic_s()
-        else:
-            at_s = save_at_s if self._burst is None else min(save_at_s, due_s(self._burst, *self._times()))
-        return None if at_s == inf else at_s
-
-    @property
-    def _is_superseded(self) -> bool:
-        """True if a request, a pause, a reload or work of the agent's that is to be saved ends the sync under way."""
-        # One that serves a request goes on: given up, it would be begun again at once, without end.
-        is_paused = self._shared.paused and not self._request_queue.serving
-        is_asked = bool(self._request_queue.fresh) or is_paused or self.delays_reload or self._ends
-        return is_asked or self.cycle.save_in_s <= 0
+    def _newer_events(self) -> NewerEvents:
+        """Return the monotonic second of each event that has come or will."""
+        now_s = self._clock.monotonic_s()
+        came = {
+            Event.SUSPEND: self._wakes > self._wakes_before,
+            Event.RELOAD: self.delays_reload or self._ends,
+            Event.REQUEST: bool(self._request_queue.fresh),
+            Event.PAUSE: self._is_paused,
+            Event.WRITER: self._shared.is_awaited_by_writer(self.name),
+        }
+        newer = {event: now_s for event, has_come in came.items() if has_come}
+        newer[Event.SAVE] = now_s + self.cycle.save_in_s
+        if self._burst is not None:
+            newer[Event.CHANGE] = due_s(self._burst, *self._times())
+        return newer
 
     def _scheduler_input(self) -> SchedulerInput:
         replace_in_s = self.cycle.provider.replace_in_s
@@ -538,7 +532,7 @@ class SandboxLoop:
             written_to=self._shared.keeps_from_syncing(self.name),  # first, as the end of a write begins a burst
             burst=self._burst,
             requested=bool(self._request_queue.fresh),
-            paused=self._shared.paused and not self._request_queue.lasting,
+            paused=self._is_paused,
             hold=self._backoff.hold,
             not_before_s=self._backoff.not_before_s,
             rescan_at_s=min(self._shared.rescan_at_s, self._sync_at_s, moves_at_s),

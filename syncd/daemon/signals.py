@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from syncd.core.waiter import Interrupt
+from syncd.core.interrupt import Interrupt
 
 # At most five seconds may pass from the signal to the exit.
 _EXIT_AFTER_S = 4.0

@@ -122,13 +122,12 @@ class RequestQueue:
     @property
     def fresh(self) -> list[SyncRequest]:
         """Those that call for a sync at once."""
-        self._fresh = [request for request in self._fresh if request.is_open]
-        return self._fresh
+        return [request for request in self._fresh if request.is_open]
 
     @property
-    def lasting(self) -> bool:
-        """True if someone waits for the next sync, whatever its reason."""
-        return any(request.is_open for request in self._lasting)
+    def is_awaited(self) -> bool:
+        """True if someone waits for the sync under way, or for the next one, whatever its reason."""
+        return any(request.is_open for request in [*self.serving, *self._lasting])
 
     def add(self, request: SyncRequest) -> None:
         """A sync whose scan begins from now on will serve it."""

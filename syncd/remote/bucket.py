@@ -26,7 +26,7 @@ from syncd.archive.extraction import BadArchive
 from syncd.core.checksum import crc32c
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line
-from syncd.core.waiter import POLL_EVERY_S, SupersededBy, Waiter
+from syncd.core.waiter import POLL_EVERY_S, Waiter, Work
 from syncd.remote.api import Api
 from syncd.remote.failure import (
     SIGN_IN,
@@ -168,7 +168,7 @@ class Bucket:
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
         self._throttle.uploads += 1
         try:
-            with self._waiter.superseded_by(SupersededBy.FRESH_START), self._waiter.reporting(body.report):
+            with self._waiter.doing(Work.UPLOAD, body.report):
                 answer = self._client.exchange("PUT", upload_url.url, headers=headers, read_s=_READ_S, content=body)
         except NoResponse as failure:
             # A bucket that refuses early closes the connection, and its answer is lost while the body is still sent.
@@ -310,11 +310,9 @@ class Dump:
             lambda: self.read_once(make), self._retry_settings, self._clock, on_retry=on_retry, pause=self._pause
         )
 
-    def read_once(
-        self, make: Callable[[Iterator[bytes]], Result], superseded_by: SupersededBy = SupersededBy.ANY_CHANGE
-    ) -> Result:
+    def read_once(self, make: Callable[[Iterator[bytes]], Result], work: Work = Work.READ) -> Result:
         """Do as `read`, in one attempt. Raises `StepFailed`, `Superseded`, `Stop`."""
-        with self._waiter.superseded_by(superseded_by):
+        with self._waiter.doing(work):
             try:
                 return download(self._client, ApiStep.DUMP, self._api.dump(), make)
             except BadArchive as failure:
@@ -322,7 +320,7 @@ class Dump:
                 raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, message) from None
 
     def _pause(self, wait_s: float) -> None:
-        with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
+        with self._waiter.doing(Work.READ):
             self._waiter.sleep(wait_s)
 
 

@@ -29,7 +29,7 @@ from syncd.core.settings import is_loopback
 from syncd.core.text import one_line, redacted
 from syncd.core.waiter import Waiter
 from syncd.remote.failure import http_date_s, retry_after_s
-from syncd.remote.network import Exchange, ExchangeState, Network, Step
+from syncd.remote.network import Exchange, Network, Phase, Step
 
 CONNECT_S = 10.0
 # The write time-out is for each send of a block, which takes a slow uplink its time.
@@ -225,12 +225,12 @@ class HttpClient:
                     if isinstance(body, _RequestBody) and body.failure is not None:
                         raise body.failure from None
                     is_late = isinstance(failure, httpcore.TimeoutException)
-                    if is_again or is_late or exchange.state is not ExchangeState.UNREAD:
-                        raise NoResponse(_reason(failure), reached=exchange.state is not ExchangeState.IDLE) from None
-            state = exchange.step(Step.ANSWER)
-            if state is ExchangeState.STALE:
+                    if is_again or is_late or exchange.phase is not Phase.UNREAD:
+                        raise NoResponse(_reason(failure), reached=exchange.phase is not Phase.IDLE) from None
+            phase = exchange.step(Step.ANSWER)
+            if phase is Phase.STALE:
                 raise NoResponse("the answer came before its request")
-            if state is ExchangeState.REFUSED and response.is_success:
+            if phase is Phase.REFUSED and response.is_success:
                 raise NoResponse("the answer came before the whole request was sent")
             yield response
 

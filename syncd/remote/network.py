@@ -49,9 +49,6 @@ _READ_BYTES = 64 << 10
 # Of `struct tcp_info` (linux/tcp.h): tcpi_bytes_acked, a number of 64 bits.
 _ACKED = struct.Struct("Q")
 _ACKED_AT = 120
-# Of each connection (tcp(7)). TCP keepalive, which wakes up no process, shows a dead one before it is used, and has the
-# routers between keep its state: half a minute, in seconds, is within the shortest time after which they drop it.
-_OPTIONS = {socket.TCP_NODELAY: 1, socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 # These waits are for the kernel, which no test's clock can hurry.
 _CLOCK = SystemClock()
 
@@ -94,8 +91,8 @@ class AckTracker:
         return max(0, min(written_bytes, acked - self._before))
 
 
-class ExchangeState(Enum):
-    """The progress of an exchange."""
+class Phase(Enum):
+    """The phase that an exchange is in."""
 
     IDLE = "nothing was sent yet"
     HEAD = "the head of a request is being sent, also of one to a proxy"
@@ -110,7 +107,7 @@ class ExchangeState(Enum):
 
 
 class Step(Enum):
-    """An event of an exchange."""
+    """The next thing that happens in an exchange."""
 
     WRITE = "a part of a request is about to be written"
     FAIL = "it could not be written to its end"
@@ -120,27 +117,21 @@ class Step(Enum):
     END_UNREAD = "the same, of a kept one over which nothing of the request was acknowledged"
 
 
-_STEPS: dict[tuple[ExchangeState, Step], ExchangeState] = {
-    (ExchangeState.IDLE, Step.WRITE): ExchangeState.HEAD,
-    (ExchangeState.HEAD, Step.WRITE): ExchangeState.BODY,  # httpcore sends the head by one call
-    (ExchangeState.WAITING, Step.WRITE): ExchangeState.HEAD,  # a proxy let it through
-    (ExchangeState.HEAD, Step.FAIL): ExchangeState.CUT,
-    (ExchangeState.BODY, Step.FAIL): ExchangeState.CUT,
-    (ExchangeState.HEAD, Step.READ): ExchangeState.WAITING,
-    (ExchangeState.BODY, Step.READ): ExchangeState.WAITING,
-    (ExchangeState.HEAD, Step.ANSWER): ExchangeState.STALE,
-    (ExchangeState.BODY, Step.ANSWER): ExchangeState.STALE,
-    (ExchangeState.CUT, Step.ANSWER): ExchangeState.REFUSED,
-    (ExchangeState.WAITING, Step.ANSWER): ExchangeState.ANSWERED,
-    **{(state, Step.END): ExchangeState.OVER for state in ExchangeState if state is not ExchangeState.UNREAD},
-    **{
-        (state, Step.END_UNREAD): ExchangeState.UNREAD
-        for state in (ExchangeState.HEAD, ExchangeState.BODY, ExchangeState.CUT, ExchangeState.WAITING)
-    },
-    **{
-        (state, Step.END_UNREAD): ExchangeState.OVER
-        for state in (ExchangeState.STALE, ExchangeState.REFUSED, ExchangeState.ANSWERED)
-    },
+_STEPS: dict[tuple[Phase, Step], Phase] = {
+    (Phase.IDLE, Step.WRITE): Phase.HEAD,
+    (Phase.HEAD, Step.WRITE): Phase.BODY,  # httpcore sends the head by one call
+    (Phase.WAITING, Step.WRITE): Phase.HEAD,  # a proxy let it through
+    (Phase.HEAD, Step.FAIL): Phase.CUT,
+    (Phase.BODY, Step.FAIL): Phase.CUT,
+    (Phase.HEAD, Step.READ): Phase.WAITING,
+    (Phase.BODY, Step.READ): Phase.WAITING,
+    (Phase.HEAD, Step.ANSWER): Phase.STALE,
+    (Phase.BODY, Step.ANSWER): Phase.STALE,
+    (Phase.CUT, Step.ANSWER): Phase.REFUSED,
+    (Phase.WAITING, Step.ANSWER): Phase.ANSWERED,
+    **{(phase, Step.END): Phase.OVER for phase in Phase if phase is not Phase.UNREAD},
+    **{(phase, Step.END_UNREAD): Phase.UNREAD for phase in (Phase.HEAD, Phase.BODY, Phase.CUT, Phase.WAITING)},
+    **{(phase, Step.END_UNREAD): Phase.OVER for phase in (Phase.STALE, Phase.REFUSED, Phase.ANSWERED)},
 }
 
 
@@ -153,28 +144,28 @@ class Exchange:
     """
 
     def __init__(self, answer_s: float) -> None:
-        self.state = ExchangeState.IDLE
+        self.phase = Phase.IDLE
         self.connection: socket.socket | None = None
         self.overdue_s = inf
         self._answer_s = answer_s
         self._acked_before: int | None = None  # by a kept connection
         self._queued_bytes = 0
 
-    def step(self, step: Step) -> ExchangeState:
-        """Take a step, which some states take no notice of, and return the state that it leads to."""
-        self.state = _STEPS.get((self.state, step), self.state)
-        return self.state
+    def step(self, step: Step) -> Phase:
+        """Take a step, of which some phases take no notice, and return the phase that it leads to."""
+        self.phase = _STEPS.get((self.phase, step), self.phase)
+        return self.phase
 
     def begin_write(self, connection: socket.socket, earlier: Exchange | None) -> None:
         """Note that a part of a request is about to be written; `earlier` is the connection's exchange before."""
-        if self.step(Step.WRITE) is ExchangeState.HEAD:
+        if self.step(Step.WRITE) is Phase.HEAD:
             self.connection = connection
             self._acked_before = None if earlier in (None, self) else acked_bytes(connection)
             self.overdue_s = inf  # a proxy's answer came before the server's
 
     def begin_read(self) -> None:
         """Note that nothing more of the request is written: the time for the answer begins."""
-        if self.step(Step.READ) in (ExchangeState.WAITING, ExchangeState.CUT) and self.overdue_s == inf:
+        if self.step(Step.READ) in (Phase.WAITING, Phase.CUT) and self.overdue_s == inf:
             self.overdue_s, self._queued_bytes = _CLOCK.monotonic_s() + self._answer_s, 0
 
     def raise_if_late(self, ends_s: float = inf) -> None:
@@ -193,7 +184,7 @@ class Exchange:
         """Note that the connection is about to be closed; what the kernel still holds of the request is not sent."""
         if self.connection is None:
             return
-        if self.state is not ExchangeState.ANSWERED:
+        if self.phase is not Phase.ANSWERED:
             with contextlib.suppress(OSError):
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         is_unread = self._acked_before is not None and acked_bytes(self.connection) == self._acked_before
@@ -211,8 +202,11 @@ class Network(httpcore.NetworkBackend):
         ends_s = _ends_s(timeout)
         with _translated(httpcore.ConnectTimeout, httpcore.ConnectError):
             connection = self._connect(_interleaved(self._addresses(host, port, ends_s)), ends_s)
+            # TCP keepalive (tcp(7)), which wakes up no process, shows a dead connection before it is used, and has the
+            # routers between keep its state: half a minute is within the shortest time after which they drop it.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _OPTIONS.items():
+            options = {socket.TCP_NODELAY: 1, socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
+            for option, value in options.items():
                 connection.setsockopt(socket.IPPROTO_TCP, option, value)
         return _Stream(connection, self)
 
@@ -299,7 +293,7 @@ class _Stream(httpcore.NetworkStream):
         exchange, left = self._network.exchange, memoryview(buffer)
         exchange.begin_write(self._connection, self._exchange)
         self._exchange = exchange
-        events = select.POLLOUT | (select.POLLIN if exchange.state is ExchangeState.BODY else 0)
+        events = select.POLLOUT | (select.POLLIN if exchange.phase is Phase.BODY else 0)
         with _translated(httpcore.WriteTimeout, httpcore.WriteError):
             try:
                 while left:  # each piece has its own time-out
@@ -311,7 +305,7 @@ class _Stream(httpcore.NetworkStream):
 
     def _send(self, left: memoryview) -> int:
         """Send what the kernel takes of it. Raises `OSError`, upon which httpcore reads, if the server has answered."""
-        if self._network.exchange.state is ExchangeState.BODY:
+        if self._network.exchange.phase is Phase.BODY:
             with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 self._early_answer = self._connection.recv(_READ_BYTES)
                 raise OSError("the server wants no more of the request")

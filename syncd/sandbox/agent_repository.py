@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from syncd.core.errors import SyncWarning
 from syncd.core.text import one_line
-from syncd.core.waiter import SupersededBy, Waiter
+from syncd.core.waiter import Waiter, Work
 from syncd.model.entry import EXECUTABLE, Entry, Kind, arrived_digest
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.remote.failure import ApiStep, StepFailed, backoff_limit_s
@@ -150,7 +150,7 @@ class AgentRepository:
             self._warn(f"the workspace has more than {MOST_FILES:,} files, so no git repository is made in the sandbox")
             return
         try:
-            with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
+            with self._waiter.doing(Work.READ):
                 report = self._asked(branch, base)
         except StepFailed as failure:
             self._failed(f"the git repository in the sandbox could not follow ({failure.message})")

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from syncd.archive.exported_files import new_file, unwritable
 from syncd.archive.extraction import Member, MemberKind, inner_path, members
-from syncd.core.waiter import SupersededBy
+from syncd.core.waiter import Work
 from syncd.model.entry import ABSENT, Kind, SeenEntry, same
 from syncd.model.git_names import is_in_repository
 from syncd.remote.bucket import Dump
@@ -69,7 +69,7 @@ class DumpLooker:
         with ExitStack() as failed:
             failed.callback(looking.copies.remove_others, ())
             # What is about to be lost is saved whatever changes here meanwhile.
-            self._dump.read_once(read, SupersededBy.NOTHING if request.find_new else SupersededBy.ANY_CHANGE)
+            self._dump.read_once(read, Work.EFFECT if request.find_new else Work.READ)
             failed.pop_all()
         return looking
 

@@ -23,7 +23,7 @@ from syncd.core.choices import AgentChanges
 from syncd.core.clock import Moment, stamp, utc
 from syncd.core.errors import KeyRefused, SandboxNotFound, SyncWarning
 from syncd.core.text import counted, shown_path, size
-from syncd.core.waiter import SupersededBy, Waiter
+from syncd.core.waiter import Waiter, Work
 from syncd.model.entry import Kind, SeenEntry, is_savable
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s
 from syncd.remote.target import Target
@@ -137,7 +137,7 @@ class RemoteChanges:
             return
         began_s = self._clock.monotonic_s()
         try:
-            with self._waiter.superseded_by(SupersededBy.FRESH_START):
+            with self._waiter.doing(Work.UPLOAD):
                 self._running = self._begin(request, fetches=self._fetches)
         except StepFailed as failure:
             _log.debug("the look was not started: %s", failure)
@@ -149,7 +149,7 @@ class RemoteChanges:
 
         Raises `Superseded`, too.
         """
-        with self._waiter.superseded_by(SupersededBy.FRESH_START):
+        with self._waiter.doing(Work.UPLOAD):
             return self._finished(request)
 
     def _finished(self, request: LookRequest) -> LookResult | None:
@@ -255,7 +255,7 @@ class RemoteChanges:
 
         Raises `StepFailed` if nobody can, `NotKeptHere`, `Superseded`, `Stop`.
         """
-        with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
+        with self._waiter.doing(Work.READ):
             return self.look_aside(request)
 
     def _was_quick(self, began_s: float) -> bool:

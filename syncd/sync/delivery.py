@@ -19,7 +19,7 @@ from syncd.archive.chunk_store import Archive
 from syncd.core.clock import stamp
 from syncd.core.errors import SandboxRefused, TryLater
 from syncd.core.text import shown_path, size
-from syncd.core.waiter import POLL_EVERY_S, SupersededBy, Waiter
+from syncd.core.waiter import POLL_EVERY_S, Waiter, Work
 from syncd.model.manifest import Manifest
 from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket
@@ -243,7 +243,7 @@ class Delivery:
             return
         first = self._first_archives
         while first.holder is not None and self._clock.monotonic_s() < first.sent_s + _PASSED_S:
-            with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
+            with self._waiter.doing(Work.READ):
                 self._waiter.sleep(POLL_EVERY_S)
         first.holder, first.sent_bytes, first.sent_s = self, 0, self._clock.monotonic_s()
         try:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.daemon.control import Client, ControlServer, Message, ask
 
 DEADLINE_S = 60.0

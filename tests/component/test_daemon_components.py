@@ -19,7 +19,8 @@ import pytest
 
 from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.daemon.signals import Signals
 from syncd.report.logs import LogFormat, keep_out_of_logs, sandbox_in_logs, set_up_logs
 

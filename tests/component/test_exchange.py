@@ -1,4 +1,4 @@
-"""The cases of an exchange, against small servers: what comes of it, how often it is sent, and its state in the end."""
+"""The cases of an exchange, against small servers: what comes of it, how often it is sent, and its phase in the end."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import pytest
 from msgspec import Struct, field
 
 from syncd.core.clock import SystemClock
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.remote import http_client, network
 from syncd.remote.http_client import HttpClient, NoResponse, Response
-from syncd.remote.network import Exchange, ExchangeState
+from syncd.remote.network import Exchange, Phase
 from tests.loopback import answering
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -174,12 +175,12 @@ def in_the_instant(ask: Callable[[Scene], Response]) -> Callable[[Scene], Respon
 
 
 class Case(Struct):
-    """A server for each connection, what the client asks, what it gets, how often it is sent, and the last state."""
+    """A server for each connection, what the client asks, what it gets, how often it is sent, and the last phase."""
 
     talks: list[Callable[[socket.socket, Scene], None]]
     ask: Callable[[Scene], Response]
     gets: str
-    state: ExchangeState
+    phase: Phase
     requests: int = 1
     read_s: float = 60.0
     left_bytes: int = 0  # what the server reads afterwards is less
@@ -188,27 +189,27 @@ class Case(Struct):
 CUT_OFF = "Server disconnected without sending a response."
 EARLY = {"closes": just_closes, "resets": resets, "stays": stays}
 CASES = {
-    "nobody listens": Case([], get, "Connection refused", ExchangeState.IDLE),
-    "it answers": Case([answers], get, "200 ok", ExchangeState.ANSWERED),
-    "it answers again": Case([answers], after_one(put(1 << 16)), "200 ok", ExchangeState.ANSWERED, 2),
-    "it is silent": Case([is_silent], get, "no answer in time", ExchangeState.OVER, read_s=0.3),
-    "its answer comes byte by byte": Case([trickles], get, "no answer in time", ExchangeState.OVER, read_s=0.3),
-    "it closes a new connection": Case([closes], get, CUT_OFF, ExchangeState.OVER),
+    "nobody listens": Case([], get, "Connection refused", Phase.IDLE),
+    "it answers": Case([answers], get, "200 ok", Phase.ANSWERED),
+    "it answers again": Case([answers], after_one(put(1 << 16)), "200 ok", Phase.ANSWERED, 2),
+    "it is silent": Case([is_silent], get, "no answer in time", Phase.OVER, read_s=0.3),
+    "its answer comes byte by byte": Case([trickles], get, "no answer in time", Phase.OVER, read_s=0.3),
+    "it closes a new connection": Case([closes], get, CUT_OFF, Phase.OVER),
     "it closes a kept one in the instant of a request": Case(
-        [answers_and_closes_now, answers], in_the_instant(get), "200 ok", ExchangeState.ANSWERED, 3
+        [answers_and_closes_now, answers], in_the_instant(get), "200 ok", Phase.ANSWERED, 3
     ),
     "it closes a kept one in the instant of an upload": Case(
-        [answers_and_closes_now, answers], in_the_instant(put(1 << 20)), "200 ok", ExchangeState.ANSWERED, 3
+        [answers_and_closes_now, answers], in_the_instant(put(1 << 20)), "200 ok", Phase.ANSWERED, 3
     ),
     "it takes a request over a kept one and closes": Case(
-        [answers_and_closes_the_next], after_one(get), CUT_OFF, ExchangeState.OVER, 2
+        [answers_and_closes_the_next], after_one(get), CUT_OFF, Phase.OVER, 2
     ),
     "it answers twice at once": Case(
-        [answers_twice], after_one(get), "the answer came before its request", ExchangeState.OVER, 2
+        [answers_twice], after_one(get), "the answer came before its request", Phase.OVER, 2
     ),
     **{
         f"it refuses in the middle of a body and {end}": Case(
-            [answering_early(413, EARLY[end])], put(LARGE_BYTES), "413 no!", ExchangeState.OVER
+            [answering_early(413, EARLY[end])], put(LARGE_BYTES), "413 no!", Phase.OVER
         )
         for end in EARLY
     },
@@ -216,13 +217,13 @@ CASES = {
         [answering_early(200, stays)],
         put(LARGE_BYTES),
         "the answer came before the whole request was sent",
-        ExchangeState.OVER,
+        Phase.OVER,
     ),
     "it stops reading": Case(
-        [reads_later], put(LARGE_BYTES), "the other side stopped reading", ExchangeState.OVER, left_bytes=LARGE_BYTES
+        [reads_later], put(LARGE_BYTES), "the other side stopped reading", Phase.OVER, left_bytes=LARGE_BYTES
     ),
     "it reads nothing of what the kernel took": Case(
-        [reads_later], put(1 << 20), "no answer in time", ExchangeState.OVER, read_s=0.3, left_bytes=1 << 20
+        [reads_later], put(1 << 20), "no answer in time", Phase.OVER, read_s=0.3, left_bytes=1 << 20
     ),
 }
 
@@ -256,11 +257,11 @@ def test_a_case(
             got = f"{answer.status} {answer.body.decode()}"
         except NoResponse as failure:
             got, reached = str(failure), failure.reached
-        state = scene.client._network.exchange.state
+        phase = scene.client._network.exchange.phase
         scene.over.set()
         scene.client.drop()
     assert case.gets in got
-    assert (state, reached) == (case.state, case.state is not ExchangeState.IDLE)
+    assert (phase, reached) == (case.phase, case.phase is not Phase.IDLE)
     assert scene.client.requests == case.requests
     assert scene.left_bytes < case.left_bytes
 

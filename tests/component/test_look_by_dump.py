@@ -67,7 +67,7 @@ def look(archive: Archive, folder: Path, items: Mapping[str, LookItem], **more: 
 
 def look_in(packed: list[bytes], request: LookRequest, folder: Path) -> LookResult:
     """Look at an archive that a sandbox answers with."""
-    dump = cast(Dump, SimpleNamespace(read_once=lambda consume, _superseded_by: consume(packed)))
+    dump = cast(Dump, SimpleNamespace(read_once=lambda consume, _work: consume(packed)))
     return DumpLooker(dump).look(request, str(folder))
 
 
@@ -216,7 +216,7 @@ class OneArchive:
         self.packed = packed
         self.reads = 0
 
-    def read_once(self, make: object, _superseded_by: object) -> object:
+    def read_once(self, make: object, _work: object) -> object:
         self.reads += 1
         return make(iter([self.packed]))  # type: ignore[operator]
 

@@ -9,12 +9,14 @@ import ssl
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from math import inf
 from urllib.parse import unquote
 
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.core.waiter import Interrupt, Superseded, SupersededBy, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Event, NewerEvents, Superseded, Waiter, Work
 from syncd.remote import http_client, network
 from syncd.remote.http_client import HttpClient, NoResponse
 from tests.component.test_http_client import answering
@@ -34,19 +36,16 @@ class FakeListener:
     def wake_fds(self) -> list[tuple[int, int]]:
         return [(self.alarm.fileno(), select.POLLIN)]
 
-    def deadline_s(self) -> float | None:
-        return None
+    def deadline_s(self) -> float:
+        return inf
 
     def handle(self, ready: Collection[int]) -> bool:
         with suppress(BlockingIOError):
             self.received.append(self.alarm.recv(100))
         return True
 
-    def note_time(self) -> None:
-        """Nothing is due."""
-
-    def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
-        return 0.0 if self.newer else None
+    def newer_events(self) -> NewerEvents:
+        return {Event.CHANGE: 0.0} if self.newer else {}
 
     def close(self) -> None:
         self.alarm.close()
@@ -64,8 +63,9 @@ def listener() -> Iterator[FakeListener]:
 def client(listener: FakeListener) -> Iterator[HttpClient]:
     """A client with a listener."""
     client = HttpClient(Waiter(Interrupt(), SystemClock()))
-    client.waiter.worker = client.waiter.tasks.listener = listener
-    yield client
+    client.waiter.tasks.events = listener
+    with client.waiter.superseded_by(listener.newer_events):
+        yield client
     client.drop()
 
 
@@ -176,7 +176,7 @@ def test_the_listener_is_called_while_a_server_is_silent(
             client.exchange("GET", url, headers={}, read_s=0.3)
         assert b"news" in b"".join(listener.received)
         listener.newer = True
-        with client.waiter.superseded_by(SupersededBy.ANY_CHANGE), pytest.raises(Superseded):
+        with client.waiter.doing(Work.READ), pytest.raises(Superseded):
             client.exchange("GET", url, headers={}, read_s=30)
         client.drop()
 

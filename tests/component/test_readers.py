@@ -22,8 +22,9 @@ import pytest
 from syncd.archive.chunk_store import Archive
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
+from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.waiter import Waiter
 from syncd.daemon.build import snapshot_parts_of, sync_cycle_of, workspace_of
 from syncd.remote.http_client import HttpClient
 from tests.clock import ScriptedClock

@@ -196,8 +196,7 @@ class SimulatedLoop(SandboxLoop):
     @property
     def waits(self) -> bool:
         """True within a wait: what is called there waits for nothing."""
-        tasks = self._waiter.tasks
-        return getcurrent() in tasks._waits.keys() | tasks._due.keys()
+        return getcurrent() in self._waiter.tasks._waits
 
     def let_write_later(self, client: Any) -> None:
         """Note a command that waits until no sync is under way."""
@@ -220,7 +219,6 @@ class SimulatedLoop(SandboxLoop):
 
     def _receive(self) -> None:
         self.daemon.handle(set())
-        self.note_time()
 
     @override
     def _sync(self, reason: Any) -> None:

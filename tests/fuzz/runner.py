@@ -253,7 +253,8 @@ def _patched(simulation: Simulation) -> Iterator[None]:
         patch.setattr(network, "acked_bytes", lambda connection: None)
         # Events are read, and progress is told, at steps of the work and not after so many seconds of the machine.
         patch.setattr(waiter, "POLL_EVERY_S", 0.0)
-        patch.setattr(waiter.Waiter, "reporting", lambda self, report: contextlib.nullcontext())
+        doing = waiter.Waiter.doing
+        patch.setattr(waiter.Waiter, "doing", lambda self, work, report=None: doing(self, work))
         patch.setattr(os, "fsync", lambda descriptor: None)  # slow, and no power is cut here
         # Files of a few KB are cut into chunks and read in pieces, as those of a few MB are.
         patch.setattr(chunk_store, "TARGET_BYTES", 1024)

@@ -21,7 +21,8 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.daemon import build
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest

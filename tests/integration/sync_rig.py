@@ -10,8 +10,9 @@ from typing import Any
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
+from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.waiter import Waiter
 from syncd.daemon.build import snapshot_parts_of, sync_cycle_of, workspace_of
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.waiter import Superseded, SupersededBy
+from syncd.core.waiter import Event, Superseded
 from syncd.sandbox import agent_repository
 from syncd.sandbox.sandbox_state import SandboxState, TakenPath
 from syncd.store.state_db import StateDb
@@ -246,23 +246,12 @@ def test_newer_changes_end_the_wait(rig: Rig) -> None:
     rig.write("new.txt", "2\n")
     rig.sync()
 
-    class Newer:
-        """A change is due from the beginning."""
+    def newer() -> dict[Event, float]:
+        """A change is due once the program runs."""
+        return {Event.CHANGE: rig.clock.monotonic_s()} if rig.asked()[-1] == "execution-logs" else {}
 
-        def deadline_s(self) -> None:
-            return None
-
-        def note_time(self) -> None:
-            """Do nothing."""
-
-        def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
-            started = rig.asked()[-1] == "execution-logs" and superseded_by is SupersededBy.ANY_CHANGE
-            return rig.clock.monotonic_s() if started else None
-
-    rig.client.waiter.worker = Newer()
-    with pytest.raises(Superseded):
+    with rig.client.waiter.superseded_by(newer), pytest.raises(Superseded):
         rig.cycle.follow_in_repository()
-    rig.client.waiter.worker = None
     assert rig.asked()[-1] == "execution-logs"
     rig.sandbox.wait()
     assert there(rig, "show", "home:a.txt") == "2\n"

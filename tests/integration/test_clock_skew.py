@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.emulator.bucket import Key
 from syncd.remote import http_client
 from tests.clock import ScriptedClock

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from syncd.daemon.build import Role, daemon_of
-from syncd.daemon.sandbox_loop import SandboxLoop
+from syncd.daemon.loop import Daemon
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.outcome import SyncReason
 from syncd.sync.synced_hook import SyncedHook
@@ -44,7 +43,7 @@ def connections(rig: Rig) -> set[tuple[str, int]]:
 
 
 @contextmanager
-def running(rig: Rig) -> Iterator[tuple[SandboxLoop, DaemonRig]]:
+def running(rig: Rig) -> Iterator[tuple[Daemon, DaemonRig]]:
     """Give a daemon after its first sync, in scripted time."""
     loop = DaemonRig(rig)
     loop.use(rig.clock)
@@ -59,17 +58,15 @@ def running(rig: Rig) -> Iterator[tuple[SandboxLoop, DaemonRig]]:
             totals=RunTotals(),
             synced_hook=SyncedHook(loop.environ, loop.waiter.clock),
         ) as daemon:
-            sandbox_loop = daemon._loops["main"]
-            sandbox_loop._sync(SyncReason.RESCAN)
+            daemon._loops["main"]._sync(SyncReason.RESCAN)
             assert len(connections(rig)) == 2
-            yield sandbox_loop, loop
+            yield daemon, loop
         assert connections(rig) == set()
 
 
 def test_a_daemon_closes_them_after_a_suspend(rig: Rig) -> None:
     """They look open and are dead."""
-    with running(rig) as (daemon, loop):
+    with running(rig) as (daemon, _):
         rig.clock.suspend(3600)
-        loop.send(signal.SIGUSR1)
-        daemon._wait(None)
+        daemon.handle(set())
         assert connections(rig) == set()

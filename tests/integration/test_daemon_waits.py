@@ -13,8 +13,9 @@ import pytest
 
 from syncd.core.clock import Clock, SystemClock
 from syncd.core.durable_file import pause_marker
+from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.waiter import Waiter
 from syncd.daemon.build import Role, daemon_of, folders_of
 from syncd.daemon.loop import LoopEnd
 from syncd.daemon.signals import Signals

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from syncd.core.errors import Stop, TryLater
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.model.entry import Entry as Uploaded
 from syncd.model.entry import Kind
 from syncd.remote.api import Api

@@ -15,7 +15,8 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump

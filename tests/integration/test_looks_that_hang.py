@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.remote.failure import FailureAction
 from syncd.remote.http_client import HttpClient
 from syncd.sandbox import remote_changes

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from syncd.core.errors import Stop
-from syncd.core.waiter import SupersededBy
 from syncd.remote.api import Api
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import Target
@@ -41,22 +40,6 @@ def test_one_refusal_is_enough(rig: Rig) -> None:
     assert _refused(rig) == 1
 
 
-class _EndingListener:
-    """Asks for the end, or for a fresh start, as soon as something waits."""
-
-    def __init__(self, rig: Rig) -> None:
-        self._interrupt = rig.client.waiter.interrupt
-
-    def deadline_s(self) -> float | None:
-        return None
-
-    def note_time(self) -> None:
-        self._interrupt.requested = True
-
-    def superseded_at_s(self, _: SupersededBy) -> float | None:
-        return None
-
-
 def test_a_stop_ends_the_wait(rig: Rig) -> None:
     """A request that waits for its turn is not sent after a stop."""
     rig.emulator.rate_limit = 1
@@ -64,8 +47,13 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
     api.sandbox()
     with pytest.raises(StepFailed):
         api.sandbox()
-    rig.client.waiter.worker = _EndingListener(rig)
-    asked = len(rig.asked())
+    asked, sleep = len(rig.asked()), rig.clock.sleep
+
+    def stop(seconds: float) -> None:
+        rig.client.waiter.interrupt.request()
+        sleep(seconds)
+
+    rig.clock.sleep = stop  # type: ignore[method-assign]
     with pytest.raises(Stop):
         api.sandbox()
     assert len(rig.asked()) == asked

@@ -10,7 +10,8 @@ from contextlib import suppress
 import click
 import pytest
 
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.daemon.control import ask
 from tests.system.command import CLOCK, SYNCD
 from tests.system.rig import DEFAULTS, Rig, emptied

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.daemon.control import ask
 from tests.emulator import When
 from tests.system.command import CLOCK

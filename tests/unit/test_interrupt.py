@@ -13,7 +13,8 @@ import pytest
 from syncd.core.clock import SystemClock
 from syncd.core.directories import directories_for
 from syncd.core.errors import Stop
-from syncd.core.waiter import Interrupt, Waiter, interrupting
+from syncd.core.interrupt import Interrupt, interrupting
+from syncd.core.waiter import Waiter
 from tests.clock import ScriptedClock
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Iterator
+from math import inf
 
 import pytest
 
 from syncd.core.errors import Stop
-from syncd.core.waiter import REAL, Interrupt, Tasks, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import REAL, Tasks, Waiter
 from tests.clock import ScriptedClock
 
 
@@ -55,7 +57,7 @@ def test_an_answer_is_given_to_the_one_that_waits_for_it(
     woken: list[str] = []
 
     def reads() -> None:
-        assert tasks.wait(REAL, 60, (pipe[0], select.POLLIN)) == {pipe[0]}
+        assert tasks.wait(REAL, 60, (pipe[0], select.POLLIN))
         woken.append("reader")
 
     def writes() -> None:
@@ -92,7 +94,7 @@ def test_what_one_raises_ends_all(tasks: Tasks, clock: ScriptedClock, failure: B
 
     def waits() -> None:
         try:
-            waiter_of(tasks, clock).wait(None)
+            waiter_of(tasks, clock).wait(inf)
         except BaseException as error:
             ended.append(type(error))
             raise

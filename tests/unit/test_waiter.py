@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import os
 import select
+from math import inf
 
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.core.waiter import Interrupt, Superseded, SupersededBy, TimeIsUp, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Event, Superseded, TimeIsUp, Waiter, Work
 from tests.clock import ScriptedClock
 
 
-class RecordingWorker:
-    """A worker that counts how often it noted the time."""
+class RecordingEvents:
+    """What a process hears; it records what was ready."""
 
-    def __init__(self) -> None:
-        self.deadline: float | None = None
-        self.superseded_at: float | None = None
-        self.handled = 0
+    def __init__(self, *descriptors: int) -> None:
+        self.descriptors = descriptors
+        self.deadline = inf
+        self.handled: list[set[int]] = []
 
-    def deadline_s(self) -> float | None:
+    def wake_fds(self) -> list[tuple[int, int]]:
+        return [(each, select.POLLIN) for each in self.descriptors]
+
+    def deadline_s(self) -> float:
         return self.deadline
 
-    def note_time(self) -> None:
-        self.handled += 1
-        self.deadline = None
-
-    def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
-        return self.superseded_at
+    def handle(self, ready: set[int]) -> bool:
+        self.handled.append(ready)
+        self.deadline = inf
+        return True
 
 
 @pytest.fixture
@@ -37,65 +40,55 @@ def clock() -> ScriptedClock:
 
 
 @pytest.fixture
-def worker() -> RecordingWorker:
-    return RecordingWorker()
+def waiter(clock: ScriptedClock) -> Waiter:
+    return Waiter(Interrupt(), clock)
 
 
-@pytest.fixture
-def waiter(clock: ScriptedClock, worker: RecordingWorker) -> Waiter:
-    waiter = Waiter(Interrupt(), clock)
-    waiter.worker = worker
-    return waiter
-
-
-def test_a_sleep_lasts_its_full_time(waiter: Waiter, clock: ScriptedClock, worker: RecordingWorker) -> None:
+def test_a_sleep_lasts_its_full_time(waiter: Waiter, clock: ScriptedClock) -> None:
     """A deadline within the sleep is handled in time."""
+    waiter.tasks.events = events = RecordingEvents()
     before = clock.monotonic
-    worker.deadline = before + 2
+    events.deadline = before + 2
     waiter.sleep(5)
     assert clock.monotonic == before + 5
     assert clock.slept == [2, 3]
-    assert worker.handled == 2
+    assert len(events.handled) == 2
 
 
-@pytest.mark.parametrize("superseded_by", [SupersededBy.FRESH_START, SupersededBy.ANY_CHANGE])
-def test_work_is_superseded_when_the_change_is_due(
-    waiter: Waiter, clock: ScriptedClock, worker: RecordingWorker, superseded_by: SupersededBy
-) -> None:
-    """The wait ends when the change is due; outside of the context nothing ends a wait."""
-    before = clock.monotonic
-    worker.superseded_at = before + 3
-    with pytest.raises(Superseded), waiter.superseded_by(superseded_by):
+ENDS = {
+    Work.EFFECT: "",
+    Work.UPLOAD: "suspend reload save",
+    Work.READ: "reload save change request pause",
+    Work.RETRY: "reload save request pause writer",
+}
+
+
+@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("work", Work)
+def test_what_ends_which_work(waiter: Waiter, clock: ScriptedClock, work: Work, event: Event) -> None:
+    """Such work ends when such an event comes, and no other does; outside of the context nothing ends a wait."""
+    before, ends = clock.monotonic, event.name.lower() in ENDS[work].split()
+    with waiter.superseded_by(lambda: {event: before + 3}):
+        if ends:
+            with pytest.raises(Superseded), waiter.doing(work):
+                waiter.sleep(5)
+        else:
+            with waiter.doing(work):
+                waiter.sleep(5)
+        assert clock.monotonic == before + (3 if ends else 5)
         waiter.sleep(5)
-    assert clock.monotonic == before + 3
-    waiter.sleep(5)
 
 
 def test_an_event_that_comes_with_an_answer_is_handled(waiter: Waiter) -> None:
     """Each event is handled, also one that is reported once only, together with what is waited for."""
     ours, answer = os.pipe()
     theirs, event = os.pipe()
-    received: list[set[int]] = []
-
-    class Reported:
-        def wake_fds(self) -> list[tuple[int, int]]:
-            return [(theirs, select.POLLIN)]
-
-        def deadline_s(self) -> None:
-            return None
-
-        def handle(self, ready: set[int]) -> bool:
-            received.append(ready - {ours})
-            return True
-
-    waiter.tasks.listener = Reported()
+    waiter.tasks.events = events = RecordingEvents(theirs)
     try:
-        waiter.poll_events()  # so that the next one of its own is not due yet
         os.write(answer, b"x")
         os.write(event, b"x")
-        received.clear()
         assert waiter.wait_ready(ours, select.POLLIN, SystemClock().monotonic_s() + 60)
-        assert received == [{theirs}]
+        assert events.handled == [{ours, theirs}]
     finally:
         for descriptor in (ours, answer, theirs, event):
             os.close(descriptor)

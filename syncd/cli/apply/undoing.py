@@ -15,9 +15,10 @@ from syncd.cli.agent_side import no_sync_begins, path_rules, scratch_folder, wit
 from syncd.cli.apply.execution import print_lists
 from syncd.cli.options import CLOCK, note_done
 from syncd.core.errors import ExitCode, NeedsPerson, TryLater
+from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import MAIN, AcquireKeys, Config, SandboxKeys
 from syncd.core.text import counted, shown_path
-from syncd.core.waiter import Interrupt, Waiter, interrupting
+from syncd.core.waiter import Waiter
 from syncd.daemon.build import folders_of, target_of
 from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written, next_undone
 from syncd.model.entry import Kind, SeenEntry, arrived_digest

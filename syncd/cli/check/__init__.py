@@ -29,9 +29,10 @@ from syncd.cli.options import CLOCK, config_option, config_path, configured, jso
 from syncd.cli.status.reader import StatusReader
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, NeedsPerson, SandboxNotFound, SyncdError, SyncWarning
+from syncd.core.interrupt import Interrupt
 from syncd.core.settings import MAIN, Config, is_loopback, table_of
 from syncd.core.text import counted, duration, one_line, redacted, shown_path, size
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.waiter import Waiter
 from syncd.daemon.build import key_of, places_of, selection_of
 from syncd.daemon.shared_sandbox import refuse_named
 from syncd.model.entry import Kind, count_files

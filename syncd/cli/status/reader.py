@@ -18,9 +18,10 @@ from syncd.core.config_file import config_files, config_folder, config_name
 from syncd.core.directories import default_config_path, directories_for, holder, refuse_unreadable
 from syncd.core.durable_file import pause_marker
 from syncd.core.errors import ConfigError
+from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
-from syncd.core.waiter import Interrupt, Waiter
+from syncd.core.waiter import Waiter
 from syncd.report.status_store import read_document, read_status
 from syncd.sync.status_document import SandboxName, SandboxStatus, State, Status, not_read
 
