@@ -31,7 +31,6 @@ from syncd.core.interrupt import Interrupt
 
 # Work that never waits handles events this often, and the progress of an upload is reported this often.
 POLL_EVERY_S = 0.2
-_PIPE_BYTES = 1 << 16
 # Shorter times are rounding errors of floating point.
 _ROUNDING_S = 1e-6
 # A connection depends on another machine, which a test's clock cannot speed up.
@@ -48,10 +47,7 @@ class ProcessEvents(Protocol):
         """Return the time at which `handle` is called even without an event; infinity: no such time."""
 
     def handle(self, ready: set[int]) -> bool:
-        """Record events and answer requests; `ready` are the descriptors that have events. Begins no work.
-
-        True if the tasks have to look at what came.
-        """
+        """Record events of these descriptors, answer requests, begin no work; true if the tasks have to look."""
 
 
 class _Wait(Struct):
@@ -62,10 +58,6 @@ class _Wait(Struct):
     watched: tuple[int, int] | None = None
     is_over: bool = False
     is_ready: bool = False  # the descriptor is
-
-    @property
-    def left_s(self) -> float:
-        return self.due_s - self.clock.monotonic_s()
 
 
 class Tasks:
@@ -145,7 +137,7 @@ class Tasks:
         """Poll for all that wait, for that one alone where it is to be alone, and handle the process's events."""
         waits = [*self._waits.values()] if self._alone is None else [self._waits[task]]
         poll, events, signals = select.poll(), self.events, self._interrupt.descriptor
-        left_s = min(wait.left_s for wait in waits)
+        left_s = min(wait.due_s - wait.clock.monotonic_s() for wait in waits)
         for wait in waits:
             if wait.watched is not None:
                 poll.register(*wait.watched)
@@ -158,11 +150,11 @@ class Tasks:
         clock = REAL if any(wait.clock is REAL for wait in waits) else self._clock
         ready = {descriptor for descriptor, _ in clock.poll(poll, None if left_s == inf else max(0.0, left_s))}
         if signals in ready:
-            os.read(signals, _PIPE_BYTES)
+            os.read(signals, select.PIPE_BUF)
         for wait in self._waits.values():
             if not wait.is_over:
                 wait.is_ready = wait.watched is not None and wait.watched[0] in ready
-                wait.is_over = wait.is_ready or wait.left_s <= _ROUNDING_S
+                wait.is_over = wait.is_ready or wait.due_s - wait.clock.monotonic_s() <= _ROUNDING_S
         has_news = events is not None and events.handle(ready)
         if signals in ready or has_news:
             self.wake()
@@ -229,13 +221,12 @@ class Work(Enum):
 
 
 class _Terms(Struct, frozen=True):
-    """The terms of the waits within a context; the ends are seconds of the clock, and of the machine's."""
+    """The terms of the waits within a context, which end at that second of the clock."""
 
     work: Work = Work.EFFECT
     newer: Callable[[], NewerEvents] = dict
     report: Callable[[], None] | None = None
     ends_s: float = inf
-    real_ends_s: float = inf
 
 
 class Waiter:
@@ -272,8 +263,7 @@ class Waiter:
 
         It ends what no time-out of a single wait does: an answer that comes byte by byte, one request after the other.
         """
-        ends_s = min(self._terms.ends_s, self.clock.monotonic_s() + seconds)
-        return self._under(ends_s=ends_s, real_ends_s=min(self._terms.real_ends_s, REAL.monotonic_s() + seconds))
+        return self._under(ends_s=min(self._terms.ends_s, self.clock.monotonic_s() + seconds))
 
     def wait(self, until_s: float) -> None:
         """Wait for one event, at most until that second (infinity: no limit), and handle it. Raises `Stop`."""
@@ -319,17 +309,11 @@ class Waiter:
         return is_ready
 
     def _ended_in_s(self) -> float:
-        """Return the seconds until newer events end the work, as far as known, or its time is over.
-
-        Raises `Superseded` or `TimeIsUp` if they have passed.
-        """
-        terms = self._terms
-        left_s = min(terms.ends_s - self.clock.monotonic_s(), terms.real_ends_s - REAL.monotonic_s())
-        if left_s <= 0:
+        """Return the seconds until newer events end the work, or its time is over. Raises `Superseded`, `TimeIsUp`."""
+        now_s, terms = self.clock.monotonic_s(), self._terms
+        if terms.ends_s <= now_s:
             raise TimeIsUp
-        if terms.work is Work.EFFECT:
-            return left_s
-        superseded_in_s = terms.work.gives_way_s(terms.newer()) - self.clock.monotonic_s()
-        if superseded_in_s <= 0:
+        superseded_s = inf if terms.work is Work.EFFECT else terms.work.gives_way_s(terms.newer())
+        if superseded_s <= now_s:
             raise Superseded
-        return min(left_s, superseded_in_s)
+        return min(terms.ends_s, superseded_s) - now_s

@@ -362,14 +362,13 @@ def _compare(answer: Response, checksums: _Checksums) -> int:
     """
     equal = 0
     ours = {"crc32c": checksums.crc32c.to_bytes(4, "big"), "md5": checksums.md5.digest()}
-    for line in answer.header_lines("x-goog-hash"):
-        for part in line.split(","):
-            name, _, value = part.strip().partition("=")
-            if name in ours and value != base64.b64encode(ours[name]).decode():
-                raise StepFailed(
-                    ApiStep.UPLOAD,
-                    FailureAction.UPLOAD_AGAIN,
-                    f"the bucket's {name} of the archive is not that of what was sent",
-                )
-            equal += name in ours
+    for part in (answer.header("x-goog-hash") or "").split(","):
+        name, _, value = part.strip().partition("=")
+        if name in ours and value != base64.b64encode(ours[name]).decode():
+            raise StepFailed(
+                ApiStep.UPLOAD,
+                FailureAction.UPLOAD_AGAIN,
+                f"the bucket's {name} of the archive is not that of what was sent",
+            )
+        equal += name in ours
     return equal

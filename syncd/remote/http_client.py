@@ -80,11 +80,7 @@ class Response(Struct, frozen=True):
 
     def header(self, name: str) -> str | None:
         """Return a header, joined by commas if it came more than once; None if it did not come."""
-        return ", ".join(self.header_lines(name)) or None
-
-    def header_lines(self, name: str) -> list[str]:
-        """Return every line of a header that may come more than once."""
-        return [value for each, value in self.headers if each == name.lower()]
+        return ", ".join(value for each, value in self.headers if each == name.lower()) or None
 
 
 Result = TypeVar("Result")
@@ -98,7 +94,6 @@ _FAILURES = (
     httpcore.UnsupportedProtocol,
     httpx.InvalidURL,
     httpx.RequestError,
-    httpx.StreamError,
     OSError,
     ValueError,
     ImportError,  # a SOCKS proxy in the environment, without the library for it
@@ -215,18 +210,20 @@ class HttpClient:
             for is_again in (False, True):
                 self.requests += 1
                 exchange = self._network.exchange = Exchange(read_s)
-                body = content if isinstance(content, bytes | None) else _RequestBody(content)
+                body = content if isinstance(content, bytes | None) else _sent(content)
                 try:
                     self.waiter.interrupt.check()
                     request = self._client.stream(method, url, headers=dict(headers), content=body, timeout=timeout)
                     response = opened.enter_context(request)
                     break
+                except _BodyFailed as failure:
+                    raise failure.args[0] from None
                 except _FAILURES as failure:
-                    if isinstance(body, _RequestBody) and body.failure is not None:
-                        raise body.failure from None
-                    is_late = isinstance(failure, httpcore.TimeoutException)
+                    reached, is_late = exchange.phase is not Phase.IDLE, isinstance(failure, httpcore.TimeoutException)
+                    if not reached:
+                        self.drop()  # the next ones go by the certificates that are trusted then
                     if is_again or is_late or exchange.phase is not Phase.UNREAD:
-                        raise NoResponse(_reason(failure), reached=exchange.phase is not Phase.IDLE) from None
+                        raise NoResponse(_reason(failure), reached=reached) from None
             phase = exchange.step(Step.ANSWER)
             if phase is Phase.STALE:
                 raise NoResponse("the answer came before its request")
@@ -264,19 +261,15 @@ class HttpClient:
             self._dropped.pop().close()
 
 
-class _RequestBody:
-    """A request's body. An exception from iterating it is no failure of the network, whatever its type."""
+class _BodyFailed(Exception):
+    """An exception from iterating a request's body, which is no failure of the network, whatever its type."""
 
-    def __init__(self, blocks: Iterable[bytes]) -> None:
-        self.failure: Exception | None = None
-        self._blocks = blocks
 
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._blocks
-        except Exception as failure:
-            self.failure = failure
-            raise
+def _sent(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    try:
+        yield from blocks
+    except Exception as failure:  # noqa: BLE001 - it is raised as it was
+        raise _BodyFailed(failure) from None
 
 
 def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:

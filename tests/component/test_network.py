@@ -136,6 +136,26 @@ def test_tls_through_a_proxy(
     assert sum(got) == SIZE_BYTES
 
 
+def test_a_certificate_that_is_trusted_later(
+    client: HttpClient, server_tls: tuple[ssl.SSLContext, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that was not trusted is, once its certificate is among those that this machine trusts."""
+    context, certificate = server_tls
+
+    def serve(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as wrapped:
+            head_of(wrapped)
+            wrapped.sendall(OK)
+
+    with answering(serve) as port:
+        url = f"https://127.0.0.1:{port}/"
+        with pytest.raises(NoResponse, match="is not trusted here"):
+            client.exchange("GET", url, headers={}, read_s=60)
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        assert client.exchange("GET", url, headers={}, read_s=60).body == b"ok"
+        client.drop()
+
+
 def test_a_proxy_that_is_reached_by_tls(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused, with what to do."""
     monkeypatch.setenv("HTTPS_PROXY", "https://me:p%40ss@localhost:1")
