@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -160,7 +161,13 @@ def _run_in_sandbox() -> None:
     sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
     main = sys.modules["__main__"] = ModuleType("__main__")
     main.__file__ = "main.py"
-    exec(code, main.__dict__)
+    try:
+        exec(code, main.__dict__)
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)
+    sys.stdout.flush()
+    os._exit(0)  # an interpreter that ends would first touch, and so copy, all that it shares with its parent
 
 
 @cache
