@@ -79,6 +79,12 @@ class Emulator(emulator.Emulator):
         """The open ports, each with `api` or `bucket`."""
         return {server.port: "api" if server.service is self.api else "bucket" for server in self._servers}
 
+    def server_at(self, port: int | None) -> FaultyServer:
+        """The server of that port."""
+        (server,) = (each for each in self._servers if each.port == port)
+        assert isinstance(server, FaultyServer)
+        return server
+
     def new_sandbox(self, folder: Path, record: SandboxRecord) -> Sandbox:
         return Sandbox(folder, record, self.profile, self.clock, self._execution_timeout_s)
 

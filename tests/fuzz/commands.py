@@ -32,13 +32,14 @@ from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, SyncdError
 from syncd.daemon import build
 from syncd.remote.failure import StepFailed
-from syncd.remote.http_client import HttpClient, Response
+from syncd.remote.http_client import Response
 from syncd.report import logs
 from syncd.store.state_db import StateDb
 from tests.fuzz.checker import SELECTION
 from tests.fuzz.operations import Tree, tree
 from tests.fuzz.scenario import Step
 from tests.fuzz.steps import READING
+from tests.fuzz.wire import SimulatedClient
 
 if TYPE_CHECKING:
     from tests.fuzz.simulation import Simulation
@@ -334,12 +335,12 @@ class _Writer:
             self._commands.go_on()
 
 
-class SimulatedCommandClient(HttpClient):
-    """The real client of a command, whose requests are effects at which it may die."""
+class SimulatedCommandClient(SimulatedClient):
+    """A command's client, whose requests are effects at which it may die."""
 
-    def __init__(self, commands: Commands, *args: Any) -> None:
-        super().__init__(*args)
-        self._commands = commands
+    def __init__(self, simulation: Simulation, *args: Any) -> None:
+        super().__init__(simulation, *args)
+        self._commands = simulation.commands
 
     @override
     def exchange(self, method: str, url: str, *, content: Any = None, **more: Any) -> Response:
@@ -396,7 +397,7 @@ def patch_commands(patch: pytest.MonkeyPatch, simulation: Simulation, key: str) 
         "key_of": lambda *_: ApiKey(key, "the scenario"),
         "selection_of": lambda *_: SELECTION,
         "excludes_for": lambda *_: "",
-        "HttpClient": lambda *args: SimulatedCommandClient(commands, *args),
+        "HttpClient": lambda *args: SimulatedCommandClient(simulation, *args),
         "ProgressDisplay": _NoDisplay,
         "order_daemon": lambda _, message: simulation.order_daemon(message),
     }

@@ -19,7 +19,7 @@ from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import Writer
 from syncd.daemon.sync_requests import SyncRequest
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.http_client import HttpClient, Response
+from syncd.remote.http_client import Response
 from syncd.report.status_publisher import SyncFailure
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.executions import Executions, Purpose
@@ -28,16 +28,13 @@ from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from tests.fuzz.simulation import Simulation
+from tests.fuzz.wire import SimulatedClient
 
 _PIECES = 4
 
 
-class SimulatedHttpClient(HttpClient):
-    """The real client, with an injection point before and after each request."""
-
-    def __init__(self, simulation: Simulation, *args: Any) -> None:
-        super().__init__(*args)
-        self._simulation = simulation
+class SimulatedHttpClient(SimulatedClient):
+    """A client with an injection point before and after each request."""
 
     @override
     def exchange(self, method: str, url: str, *, content: Any = None, **more: Any) -> Response:
@@ -47,11 +44,9 @@ class SimulatedHttpClient(HttpClient):
         simulation.injection_point()
         simulation.at_request(op, "before")
         if isinstance(content, Iterable) and not isinstance(content, bytes):
-            # What is to happen between its blocks happens before the first leaves: nothing depends on how fast the
-            # server takes them, or resets the connection.
-            content = [b"".join(self._with_points(content))]
-        with simulation.requesting():
-            response = super().exchange(method, url, content=content, **more)
+            content = self._with_points(content)
+            content = [*content] if simulation.uses_sockets else content  # it is sent again where need be
+        response = super().exchange(method, url, content=content, **more)
         simulation.at_request(op, "after")
         if response.status == 404 and path.endswith(("/upload-url", "/initialize")):
             simulation.checker.note_not_found()
@@ -67,25 +62,17 @@ class SimulatedHttpClient(HttpClient):
             return consume(self._with_points(blocks))
 
         simulation.injection_point()
-        with simulation.requesting():
-            result = super().download(url, consume=taken, **more)
+        result = super().download(url, consume=taken, **more)
         simulation.at_request("download", "after")
         simulation.injection_point()
         return result
 
     def _with_points(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the body in as many pieces as any other, however large it is and wherever the network cut it."""
-        received, failure = b"", None
-        try:
-            for block in blocks:
-                received += block
-        except Exception as error:  # raised below, after what came before it
-            failure = error
+        """Yield the body in as many pieces as any other, however large it is."""
+        body = b"".join(blocks)
         for number in range(_PIECES):
             self._simulation.injection_point()
-            yield received[len(received) * number // _PIECES : len(received) * (number + 1) // _PIECES]
-        if failure is not None:
-            raise failure
+            yield body[len(body) * number // _PIECES : len(body) * (number + 1) // _PIECES]
 
 
 class SimulatedExecutions(Executions):
@@ -109,10 +96,7 @@ class SimulatedExecutions(Executions):
 
 
 class SimulatedNotifier(SystemdNotifier):
-    """The real notifier, whose ping between any two steps of a scan or of packing is an injection point.
-
-    Not so during a request: how often it pings then depends on how fast the answer comes.
-    """
+    """The real notifier, whose ping between any two steps of a scan or of packing is an injection point."""
 
     def __init__(self, simulation: Simulation, *args: Any) -> None:
         super().__init__(*args)
@@ -120,8 +104,7 @@ class SimulatedNotifier(SystemdNotifier):
 
     @override
     def ping(self) -> None:
-        if not self._simulation.is_requesting:
-            self._simulation.injection_point()
+        self._simulation.injection_point()
 
 
 class SimulatedCycle(SyncCycle, kw_only=True):

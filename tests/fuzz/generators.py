@@ -8,7 +8,7 @@ from tests.fuzz.configured_generator import ConfiguredGenerator
 from tests.fuzz.generator import Generator
 from tests.fuzz.lasting import with_lasting_fault
 from tests.fuzz.repository_generator import RepositoryGenerator
-from tests.fuzz.scenario import Scenario
+from tests.fuzz.scenario import Scenario, Step
 from tests.fuzz.way_home_generator import WayHomeGenerator
 
 # Of so many seeds one after the other, the second half has commands of the agent's side.
@@ -19,12 +19,15 @@ _WITH_REPOSITORY = 2
 _DEFAULT_OF = 4
 # Of so many, one has a fault that never heals.
 _LASTING_OF = 16
+# Of so many, one is told over sockets, by the real client: what it does is up to the machine, too.
+_SOCKETS_OF = 16
 
 
 def generate(seed: int) -> Scenario:
     """Generate a scenario of some 15 to 60 steps."""
     scenario, random = _generate(seed), Random(f"lasting {seed}")
-    return with_lasting_fault(scenario, random) if random.randrange(_LASTING_OF) == 0 else scenario
+    scenario = with_lasting_fault(scenario, random) if random.randrange(_LASTING_OF) == 0 else scenario
+    return [Step("sockets"), *scenario] if random.randrange(_SOCKETS_OF) == 0 else scenario
 
 
 def _generate(seed: int) -> Scenario:

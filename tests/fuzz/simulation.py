@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import msgspec
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
@@ -42,6 +42,7 @@ from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, tree
 from tests.fuzz.scenario import Scenario, Step
 from tests.fuzz.steps import DAEMON_STEPS, UNUSUAL, WAY_HOME_STEPS
 from tests.fuzz.way_home import FOLLOW_S, WayHome
+from tests.fuzz.wire import SimulatedClient
 
 if TYPE_CHECKING:
     from tests.fuzz.daemon import SimulatedDaemon, SimulatedLoop
@@ -105,7 +106,9 @@ class Simulation:
             self.settings.retry_by_default()
         self.log: list[str] = []
         self.course: list[str] = []  # all that happened, once it has run
-        self.coarse_times = self.is_requesting = False
+        self.coarse_times = False
+        self.uses_sockets = any(step.name == "sockets" for step in self.scenario)
+        self.is_serving = False  # the emulator is at work, in the thread of its client
         self.nearly_empty = False  # the last failure was the disaster guard's
         self.workspace_replaced = False  # and no forced sync has confirmed it
         self.unanswered_jobs: list[str] = []
@@ -399,15 +402,6 @@ class Simulation:
         finally:
             self._injects = before
 
-    @contextlib.contextmanager
-    def requesting(self) -> Iterator[None]:
-        """Note a request that is under way within."""
-        self.is_requesting = True
-        try:
-            yield
-        finally:
-            self.is_requesting = False
-
     def injection_point(self) -> None:
         """Run the pending steps that are due, before the daemon's next effect. Raises `Killed`."""
         if not self._injects or self._saved:  # a killed process only cleans up
@@ -449,6 +443,8 @@ class Simulation:
     def _do(self, step: Step) -> None:
         """Run a step. Raises `Killed`."""
         match step.name:
+            case "sockets":
+                pass
             case "file_times":
                 self.coarse_times = step.args[0] == "coarse"
             case "fault":
@@ -576,16 +572,14 @@ class Simulation:
             url = f"{self.emulator.base_url}/local-sandbox/{live.sandbox.id}/execute?region=us"
             self.checker.is_late = True
             with self._without_faults():
-                response = httpx.post(
-                    url,
-                    headers={"Authorization": f"Bearer {KEY}"},
-                    json={"execution_name": name},
-                    trust_env=False,
-                    timeout=60,
-                )
-            self.figures["late executions"] += response.status_code == 200
+                client = SimulatedClient(self, Waiter(Interrupt(), self.clock))
+                content = msgspec.json.encode({"execution_name": name})
+                headers = {"Authorization": f"Bearer {KEY}"}
+                response = client.exchange("POST", url, headers=headers, read_s=60, content=content)
+                client.drop()
+            self.figures["late executions"] += response.status == 200
             self.checker.is_late = False
-            self._log(f"{name} arrives late: {response.status_code}")
+            self._log(f"{name} arrives late: {response.status}")
             self.checker.wait_for_executions()
 
     @contextlib.contextmanager

@@ -26,6 +26,7 @@ from syncd.sandbox.seen_paths import SeenPaths
 from syncd.sync import preparation
 from syncd.sync.preparation import Preparation
 from syncd.watch.changes import Changes, DirtyDirectories
+from tests.clock import ScriptedClock
 from tests.fuzz.generators import generate
 from tests.fuzz.runner import digest, report, run
 from tests.fuzz.scenario import parse
@@ -63,6 +64,26 @@ def test_random_scenarios_lose_nothing(tmp_path: Path, first: int) -> None:
     assert figures["partial archives"] > BATCH / 8
     assert figures["acquired"] > BATCH / 8
     assert figures["sandbox changes"] > BATCH / 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "told", "least_s"),
+    [
+        ("upload: reset mid-body", "the connection was closed", 1.0),
+        ("initialize: lost", "the connection was closed", 1.0),
+        ("upload: hang 9000", "no answer in time", 60.0),
+        ("upload: delay 9000 after", "no answer in time", 60.0),
+        ("initialize: delay 5", "synced", 6.0),
+        ("upload: slow 25", "synced", 6.0),
+    ],
+)
+def test_the_network_fails_in_scripted_time(tmp_path: Path, fault: str, told: str, least_s: float) -> None:
+    """A connection is cut, an answer never comes or comes late, or a link is slow; then the change arrives."""
+    begins = f"write('f', 3000, 1)\n wait_idle()\n fault('{fault}')\n write('f', 3000, 2)\n wait_idle()"
+    simulation = run_text(tmp_path, begins)
+    assert simulation.lost == []
+    assert any(told in line for line in simulation.log)
+    assert simulation.clock.monotonic_s() > ScriptedClock().monotonic_s() + least_s
 
 
 # Written through the link, the other file would change.
