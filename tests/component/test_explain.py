@@ -98,28 +98,3 @@ def test_what_is_below_a_link(work: Path) -> None:
         link = path.split("/")[0]
         answer = Explanation(included=False, at=path, note=f"as {link} above it is a link")
         assert explain(str(work), SELECTION, path) == answer
-
-
-def test_own_files_are_found_anew(tmp_path: Path) -> None:
-    """By each step of a chain of links, and by any other name; a folder that is named by mistake is no key."""
-    work, outside = tmp_path / "work", tmp_path / "outside"
-    for folder in (work / "in", outside):
-        folder.mkdir(parents=True)
-    (outside / "key").symlink_to(work / "in/link")
-    (work / "in/link").symlink_to("../real")
-    for name in ("real", "in/x", "y"):
-        (work / name).write_text(name)
-    (work / "linked").symlink_to("in")
-    files = (str(outside / "key"), str(work / "linked/later"), str(work / "in"), "/dev/null/x", f"/{'x' * 300}")
-    selection = Selection(own_files=lambda: files, own_folders=(str(work / "none"), str(work / "in/below")))
-    scanner = Scanner(str(work), selection)
-    (work / "in/below").mkdir()
-    assert set(scanner.scan().manifest) == {"in", "in/x", "linked", "y"}
-    os.link(work / "real", work / "in/second")
-    assert set(scanner.scan(["in"]).manifest) == {"in", "in/x", "linked", "y"}
-    assert "second name" in str(explain(str(work), selection, "in/second").rule)
-    (work / "in/link").unlink()
-    (work / "in/link").symlink_to("../y")
-    (work / "in/later").write_text("a new key")
-    assert set(scanner.scan([]).manifest) == {"in", "in/second", "in/x", "linked", "real"}
-    assert str(explain(str(work), selection, "y").rule) == "syncd's own files: /y"

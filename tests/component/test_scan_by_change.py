@@ -16,7 +16,7 @@ from syncd.core.clock import SystemClock
 from syncd.model.entry import Entry, Kind
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection
-from syncd.watch.changes import Changes, DirtyDirectories
+from syncd.watch.changes import DirtyDirectories
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.fuzz.generators import generate_syncs
 from tests.fuzz.operations import Operations
@@ -128,15 +128,3 @@ def test_rules_of_a_missing_workspace_count_as_changed(watched: WatchedWorkspace
     assert watched.scanner.rules_unchanged([""])
     watched.folder.rename(watched.folder.with_name("aside"))
     assert not watched.scanner.rules_unchanged([""])
-
-
-def test_reasons_for_a_full_scan() -> None:
-    """At the start, after a rescan reason, and when too many directories are listed."""
-    dirty = DirtyDirectories()
-    assert dirty.take() is None
-    assert dirty.take() == frozenset()
-    dirty.add(Changes(frozenset({"a"})))
-    dirty.add(Changes(frozenset({"b"})))
-    assert dirty.take() == {"a", "b"}
-    dirty.add(Changes(frozenset(map(str, range(5000)))))
-    assert dirty.take() is None

@@ -69,18 +69,6 @@ def known(rig: Rig, path: str = "f") -> Entry:
     return rig.cycle.baseline[path]
 
 
-def test_a_closed_file_is_read(rig: Rig) -> None:
-    """The close event names the file, and its stamp is no longer trusted."""
-    with written_in_secret(rig):
-        pass
-    assert sync(rig) == "unchanged"
-    rig.cycle.forget_stamps({"f"})
-    assert sync(rig) == "initialized"
-    assert equal(rig)
-    rig.cycle.forget_stamps({"f", "other", "not there"})
-    assert sync(rig) == "unchanged"
-
-
 def test_a_failed_sync_does_not_restore_the_stamp(rig: Rig) -> None:
     """Neither a failed delivery nor an interrupted scan makes the old stamp trusted again."""
     with written_in_secret(rig):

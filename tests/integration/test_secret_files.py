@@ -51,16 +51,6 @@ def warnings(rig: Rig) -> dict[str, str]:
     return {warning.key.partition(":")[2]: str(warning) for warning in warnings if warning.key.startswith("secret:")}
 
 
-def test_alone_it_uploads_nothing(rig: Rig) -> None:
-    """An excluded file is no change."""
-    before = rig.uploads
-    rig.write("only.txt", SECRET)
-    outcome, _ = rig.sync()
-    assert outcome.sync is None
-    assert rig.uploads == before
-    assert "only.txt" in warnings(rig)
-
-
 def test_a_forced_push_excludes_it_too(rig: Rig) -> None:
     """`--force` changes what is sent again, not what may be uploaded."""
     rig.write("only.txt", SECRET)
@@ -233,16 +223,6 @@ def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(SecretSearch, "in_file", lambda *_: pytest.fail("searched again"))
     assert rig.sync()[0].sync is None
     assert rig.uploads == before
-
-
-def test_an_excluded_file_is_not_deleted(rig: Rig) -> None:
-    """The uploaded version stays."""
-    rig.sync()
-    for number in range(2):
-        rig.write("a.txt", SECRET + str(number))
-        rig.write("b.txt", str(number))
-        rig.sync()
-        assert rig.arrived() == {"a.txt": "hello", "b.txt": str(number)}
 
 
 def test_partial_archives(rig: Rig) -> None:
