@@ -77,9 +77,22 @@ def test_what_the_next_attempt_begins_with(
     assert asks_first(step, action, initializes) is expected
 
 
+def test_a_failure_as_text() -> None:
+    """With what to do, if that is known."""
+    assert str(StepFailed(ApiStep.UPLOAD, RETRY, "it broke")) == "it broke"
+    assert str(StepFailed(ApiStep.UPLOAD, RETRY, "it broke", "wait")) == "it broke: wait"
+
+
+def test_what_is_known_of_a_failure() -> None:
+    """Unless someone knows better, the server may have done what it was asked."""
+    failed = StepFailed(ApiStep.UPLOAD, RETRY, "it broke", "wait")
+    assert (failed.step, failed.action, failed.args) == (ApiStep.UPLOAD, RETRY, ("it broke",))
+    assert (failed.possibly_applied, failed.retry_after_s, failed.gives_up_in_s) == (True, None, None)
+
+
 @pytest.mark.parametrize(
-    ("wait_s", "now_s", "expected"), [(0.0, 900.0, False), (0.5, 299.5, False), (0.5, 299.6, True), (9.0, 0.0, False)]
+    ("wait_s", "now_s", "expected"), [(0.0, 999.0, False), (0.5, 399.5, False), (0.5, 399.6, True), (9.0, 100.0, False)]
 )
 def test_when_it_gives_up(wait_s: float, now_s: float, *, expected: bool) -> None:
     """If the wait would end too late; an attempt at once is always made."""
-    assert gives_up(wait_s, 0.0, now_s, 300.0) is expected
+    assert gives_up(wait_s, 100.0, now_s, 300.0) is expected
