@@ -13,7 +13,7 @@ from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import FileIdentity
-from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES, LossGuard
+from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES, LossGuard, is_replaced
 from syncd.scan.scanner import Scan
 
 OURS = FileIdentity(1, 2, 3)
@@ -152,3 +152,10 @@ def test_a_damaged_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     assert (name, level) == ("syncd.state", logging.WARNING)
     assert "'workspace'" in text
     assert text.endswith("another directory put in the workspace's place goes unnoticed once")
+
+
+@pytest.mark.parametrize(("before", "left", "expected"), [(20, 1, True), (20, 2, False), (19, 0, False)])
+def test_how_many_files_make_a_workspace(before: int, left: int, *, expected: bool) -> None:
+    """Of 20 and more, a tenth must be left; whatever else is there by now."""
+    now = files("after", 100) | files("before", left)
+    assert is_replaced(files("before", before), now) is expected

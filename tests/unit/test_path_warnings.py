@@ -3,34 +3,73 @@
 from __future__ import annotations
 
 import errno
-import os
+from collections.abc import Callable
 
 import pytest
 
-from syncd.core.errors import SnapshotTooLarge
+from syncd.core.errors import SnapshotTooLarge, SyncWarning
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import (
+    LONGEST_PATH_BYTES,
     SPECIAL,
     check_size,
     count_by_source,
+    leads_outside,
+    too_deep,
+    too_long,
+    unmounted,
     unreadable,
 )
 from syncd.selection.selection import Rule
 
+NOT_OPENED = "which are excluded as few programs can open them"
+
 
 @pytest.mark.parametrize(
-    ("number", "reason", "remedy"),
+    ("warn", "what", "remedy"),
     [
-        (errno.EACCES, "Permission denied", "let your user read it"),
-        (errno.EIO, "Input/output error", "repair it"),
-        (errno.ESTALE, "Stale file handle", "mount it again"),
+        (
+            lambda: unreadable("a", PermissionError(errno.EACCES, "Permission denied")),
+            "'a' cannot be read (Permission denied) and is not sent",
+            "let your user read it, or exclude it",
+        ),
+        (
+            lambda: unreadable("a", OSError(errno.EIO, "Input/output error")),
+            "'a' cannot be read (Input/output error) and is not sent",
+            "repair it, or exclude it",
+        ),
+        (
+            lambda: unreadable("a", OSError(errno.ESTALE, "Stale file handle")),
+            "'a' cannot be read (Stale file handle) and is not sent",
+            "mount it again, or exclude it",
+        ),
+        (
+            lambda: unmounted("a"),
+            "what was mounted at 'a' is missing; what was sent of it stays in the sandbox",
+            "mount it again, or run `syncd push --force` if it is to be removed there",
+        ),
+        (
+            lambda: leads_outside("a"),
+            "the link 'a' leads outside the workspace and is excluded",
+            "let it point inside the workspace, or exclude it",
+        ),
+        (
+            lambda: too_deep("a" * 90 + "/" + "b" * 90),
+            f"in '{'a' * 60}' … '{'b' * 60}' are paths of more than 3,840 bytes, {NOT_OPENED}",
+            "give its folders shorter names, or exclude it",
+        ),
     ],
 )
-def test_what_is_unreadable(number: int, reason: str, remedy: str) -> None:
-    """The reason decides what to do."""
-    warning = unreadable("a", OSError(number, os.strerror(number)))
-    assert warning == ("unreadable:a", f"'a' cannot be read ({reason}) and is not sent", f"{remedy}, or exclude it")
+def test_what_is_said(warn: Callable[[], SyncWarning], what: str, remedy: str) -> None:
+    """What happened, to what, and what to do."""
+    assert str(warn()) == f"{what}: {remedy}"
+
+
+def test_what_is_too_long() -> None:
+    """By its bytes, not its characters."""
+    for letters in ("d" * LONGEST_PATH_BYTES, "é" * (LONGEST_PATH_BYTES // 2)):
+        assert (too_long(letters), too_long(letters + "d")) == (False, True)
 
 
 def test_what_is_too_large() -> None:
@@ -41,9 +80,10 @@ def test_what_is_too_large() -> None:
     check_size(Manifest({"c": manifest["c"]}), 2)
     with pytest.raises(SnapshotTooLarge) as refused:
         check_size(manifest, 4)
-    assert refused.value.message == (
+    assert str(refused.value) == (
         "the snapshot holds 4.5 MiB, more than sync.max_snapshot_mib = 4; "
-        "the largest: 'c' (2.0 MiB), 'b' (1.5 MiB), 'a' (1.0 MiB)"
+        "the largest: 'c' (2.0 MiB), 'b' (1.5 MiB), 'a' (1.0 MiB): "
+        "ignore what is large in .syncdignore, or raise sync.max_snapshot_mib"
     )
 
 

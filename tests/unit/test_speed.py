@@ -60,3 +60,18 @@ def test_nothing_is_left_at_the_end() -> None:
     """All bytes are done, whatever the speed; with one byte left it has to be known."""
     speed = Speed().observed(5, MIB)
     assert (speed.seconds_left(MIB, 5), speed.seconds_left(MIB + 1, 5)) == (0.0, None)
+
+
+def test_the_samples_that_are_kept() -> None:
+    """Those that come close replace each other; of those before the window the newest is kept, which it begins with."""
+    speed = Speed()
+    for now_s, kept in (
+        (1000.0, [1000.0]),
+        (1000.125, [1000.0, 1000.125]),
+        (1000.1875, [1000.0, 1000.1875]),
+        (1000.25, [1000.0, 1000.1875, 1000.25]),
+        (1008.1875, [1000.1875, 1000.25, 1008.1875]),
+        (1020.0, [1008.1875, 1020.0]),
+    ):
+        speed = speed.observed(now_s, int(now_s - 1000))
+        assert [at_s for at_s, _ in speed.samples] == kept

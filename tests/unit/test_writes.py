@@ -9,6 +9,8 @@ from syncd.merge.writes import (
     JournalPhase,
     PathChange,
     WriteDecision,
+    ancestors,
+    by_depth,
     check_plan,
     decide_undo,
     decide_write,
@@ -142,3 +144,9 @@ def test_a_plan_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(ValueError, match="digest"):
         check_plan([PathChange("a", Entry(Kind.FILE), ABSENT)])
     check_plan([PathChange("a", FILE, DIRECTORY), PathChange("a/b", ABSENT, new), PathChange("a/c", FILE, ABSENT)])
+
+
+def test_the_order_of_depth() -> None:
+    """The top one comes first, and what is in a directory next to it."""
+    assert [*ancestors("a/b/c/dd")] == ["a", "a/b", "a/b/c"]
+    assert sorted(["a b", "a/b", "a-b/c", "a", "a/b/c"], key=by_depth) == ["a", "a/b", "a/b/c", "a b", "a-b/c"]
