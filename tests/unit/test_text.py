@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from syncd.core.errors import SyncWarning
 from syncd.core.text import for_sandbox, one_line, printable_json, redacted, shown_path, size
 
 SECRET = "5ECRET"
@@ -141,3 +142,8 @@ def test_what_stands_in_the_place_of_a_secret() -> None:
     assert redacted("Authorization: Bearer abc.def") == "Authorization: Bearer [key]"
     assert redacted("https://h/o?X-Goog-Date=1&X-Goog-Signature=ab is over") == "https://h/o is over"
     assert redacted("X" * 4) == "X" * 4
+
+
+def test_a_warning_without_a_remedy() -> None:
+    """Some can only be known."""
+    assert str(SyncWarning("key", "it is so", "")) == "it is so"
