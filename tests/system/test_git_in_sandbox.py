@@ -111,6 +111,32 @@ def test_requests_of_edits(rig: Rig, keys: dict[str, object], of_an_edit: int, o
     assert len(operations) - more_logs == 3 * of_an_edit + of_a_commit
 
 
+def test_an_agent_commits_before_it_follows(rig: Rig) -> None:
+    """Its commit holds what was sent meanwhile, and stays; it comes home alone, and `home` follows all the same."""
+    rig.configure(DEFAULTS)
+    here, there = rig.workspace, rig.sandbox.workspace
+    git(here, "init", "-q", "-b", "topic")
+    rig.write("a.txt", "one\n")
+    rig.up()
+    rig.once("initialize", When.AFTER, lambda: (there / "agents.txt").write_text("the agent's\n"))
+    initialized = rig.count("initialize", 200)
+    rig.write("a.txt", "two\n")
+    rig.until(lambda: rig.count("initialize", 200) > initialized, "the edit")
+    git(there, "add", "-A")
+    git(there, "commit", "-qm", "the agent's")
+    commit = git(there, "rev-parse", "HEAD")
+    rig.ok("apply", "--branch", "early")
+    rig.until(lambda: git(there, "show", "home:a.txt") == "two\n", "the repository to follow")
+    rig.ok("apply", "--branch", "late")
+    for branch in ("early", "late"):
+        assert git(here, "log", "--format=%an %s", branch) == "agent the agent's\nsyncd As sent to the sandbox\n"
+        assert git(here, "show", f"{branch}:a.txt") == "two\n"
+    assert git(there, "rev-parse", "topic") == commit
+    assert git(there, "status", "--porcelain") == ""
+    assert git(there, "diff", "--stat", "home").split()[0] == "agents.txt"
+    assert rig.ok("apply", "--yes", "--json").out.startswith('{"taken": ["agents.txt"]')
+
+
 OUTSIDE = "the-merger"
 
 
