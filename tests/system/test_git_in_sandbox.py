@@ -112,7 +112,7 @@ def test_requests_of_edits(rig: Rig, keys: dict[str, object], of_an_edit: int, o
 
 
 def test_an_agent_commits_before_it_follows(rig: Rig) -> None:
-    """Its commit holds what was sent meanwhile, and stays; it comes home alone, and `home` follows all the same."""
+    """Its commit holds what was sent meanwhile, and stays; it comes home alone, and the next process has it follow."""
     rig.configure(DEFAULTS)
     here, there = rig.workspace, rig.sandbox.workspace
     git(here, "init", "-q", "-b", "topic")
@@ -126,6 +126,7 @@ def test_an_agent_commits_before_it_follows(rig: Rig) -> None:
     git(there, "commit", "-qm", "the agent's")
     commit = git(there, "rev-parse", "HEAD")
     rig.ok("apply", "--branch", "early")
+    rig.restart()
     rig.until(lambda: git(there, "show", "home:a.txt") == "two\n", "the repository to follow")
     rig.ok("apply", "--branch", "late")
     for branch in ("early", "late"):
