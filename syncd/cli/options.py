@@ -189,8 +189,8 @@ def config_of_daemon(path: str) -> Config | None:
     status = running_with(os.path.abspath(path), folder)
     if status is None:
         return None
-    sandbox: dict[str, object] = {"id": status.sandbox.id} if status.sandbox.id else {"acquire": {}}
-    where = {"base_url": status.sandbox.base_url, "region": status.sandbox.region}
+    sandbox: dict[str, object] = {"id": status.main.id} if status.main.id else {"acquire": {}}
+    where = {"base_url": status.main.base_url, "region": status.main.region}
     return check_config({"workspace": {"path": status.workspace}, "sandbox": {**sandbox, **where}}, path)
 
 

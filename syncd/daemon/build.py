@@ -39,10 +39,10 @@ from syncd.model.manifest import Manifest
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target, should_be_replaced
-from syncd.report.desktop_notifier import DesktopNotifier
+from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
 from syncd.report.history import History, HistoryRecorder
 from syncd.report.logs import keep_out_of_logs
-from syncd.report.status_publisher import RunTotals, SandboxTotals, StatusPublisher, WorkspaceStatus
+from syncd.report.status_publisher import TOTALS, RunTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers
 from syncd.sandbox.provider import AcquiredSandboxStore, ConfiguredSandbox
@@ -60,7 +60,7 @@ from syncd.sync.agent_work import LeaveOut
 from syncd.sync.delivery import FirstArchives
 from syncd.sync.following import save_left
 from syncd.sync.sandbox_services import SandboxFactory, SandboxServices, Workspace
-from syncd.sync.status_document import State
+from syncd.sync.status_document import SandboxStatus, State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook
 from syncd.sync.work_saver import WorkSaver
@@ -311,32 +311,34 @@ def sync_cycle_of(
 
 
 def status_publisher_of(
-    workspace: Workspace, totals: SandboxTotals, role: Role, publish: Callable[[], None]
+    workspace: Workspace, totals: RunTotals, role: Role, publish: Callable[[], None]
 ) -> StatusPublisher:
     """The status of the syncs to one sandbox, which has no id before one is acquired.
 
     The caller must hold the workspace's lock.
     """
-    config, clock = workspace.config, workspace.clock
+    config, clock, sandbox = workspace.config, workspace.clock, workspace.config.sandbox
     is_shown = role is Role.DAEMON and config.notifications.desktop
-    totals.is_for(config.workspace.path, config.sandbox.base_url, config.sandbox.id)
+    where = config.workspace.path, config.sandbox_name, sandbox.base_url, sandbox.id
+    now = SandboxStatus(name=config.sandbox_name, id="", base_url=sandbox.base_url, region=sandbox.region)
+    if before := totals.statuses.get(where):
+        now = replace(now, id=before.id, **{name: getattr(before, name) for name in TOTALS})
+    if target := _known_target(workspace):
+        now = now.at(target)
     notifier = DesktopNotifier(
         config.workspace.path,
         workspace.environ if is_shown else None,
-        totals.last_notice,
+        totals.notices.setdefault(where, LastNotice()),
         clock,
         sandbox=config.sandbox_name if len(config.sandboxes) > 1 else "",
     )
     publisher = StatusPublisher(
-        name=config.sandbox_name,
-        target=_known_target(workspace) or Target(config.sandbox.base_url, "", config.sandbox.region),
+        now=now,
+        where=where,
         publish=publish,
-        recorder=HistoryRecorder(
-            clock, History(workspace.db), config.sandbox_name, lambda: publisher.target.sandbox_id
-        ),
+        recorder=HistoryRecorder(clock, History(workspace.db), config.sandbox_name, lambda: publisher.now.id),
         notifier=notifier,
         clock=clock,
-        totals=totals,
     )
     return publisher
 
@@ -383,7 +385,7 @@ class _Assembly(Struct):
         client = main.client if name == MAIN else self.client()
         usable = main.key if isinstance(key, KeyRefused) else key
         workspace = replace(main, config=main.config.for_sandbox(name), key=usable, client=client)
-        status.publishers.append(status_publisher_of(workspace, status.totals.of(name), self.role, status.write))
+        status.publishers.append(status_publisher_of(workspace, status.totals, self.role, status.write))
         return workspace
 
     def loop_of(self, workspace: Workspace, key: ApiKey | KeyRefused) -> SandboxLoop:
@@ -395,7 +397,7 @@ class _Assembly(Struct):
         if isinstance(key, KeyRefused):
             cycle.provider = ConfiguredSandbox(cycle.provider.known, key)
         cycle.recall()
-        publisher = next(each for each in self.shared.status.publishers if each.name == config.sandbox_name)
+        publisher = next(each for each in self.shared.status.publishers if each.now.name == config.sandbox_name)
         servers = McpServers(config, workspace.api)
         follows = self.role is Role.DAEMON and config.sandbox.follow_seconds > 0
         follower = partial(self._follower_of, workspace) if follows else None
@@ -501,7 +503,7 @@ class _Assembly(Struct):
         removed = tuple(main.config.sandboxes.keys() - new.sandboxes.keys())
         self.workspace = replace(main, config=new)
         self.keys = {name: keys.get(name) or self.keys[name] for name in new.sandboxes}
-        shared.status.publishers = [each for each in shared.status.publishers if each.name not in removed]
+        shared.status.publishers = [each for each in shared.status.publishers if each.now.name not in removed]
         shared.synced_hook.configure(new, main.folders.state)
         loops = [self.loop_of(self.open_workspace(name, key), key) for name, key in keys.items()]
         _log.info("configuration read anew: the sandboxes are %s", ", ".join(new.sandboxes))
@@ -567,8 +569,7 @@ def daemon_of(
         # Before all else, which may take a while (watches, git, large state): until then `syncd status` would show a
         # process without a status.
         for publisher in shared.status.publishers:
-            publisher.pending = True
-            publisher.enter(State.STARTING)
+            publisher.enter(State.STARTING, pending=True)
         stack.callback(shared.status.ended)
         if is_daemon:
             for resource in (shared.watch, shared.suspend_detector, shared.control):

@@ -13,7 +13,6 @@ from enum import Enum
 from functools import partial
 from math import inf
 
-import msgspec
 from msgspec import Struct
 
 from syncd import __version__
@@ -101,7 +100,7 @@ class Daemon:
         for name in self._loops.keys() - requests:
             self._loops[name].stood_by([self._loops[each].cycle.baseline for each in requests])
         served = [self._loops[name].publisher for name in requests]
-        failed = any(each.totals.last_error is not None for each in served)
+        failed = any(each.now.last_error is not None for each in served)
         return [] if failed else self._shared.status.warnings()
 
     # -- the events of the process, in each wait
@@ -201,7 +200,8 @@ class Daemon:
             case "flush":
                 self._add(SyncRequest(client, lasting=True), loops)
             case "hello":
-                status = msgspec.to_builtins(self._shared.status.unwritten())
+                unwritten = self._shared.status.unwritten()
+                status = unwritten.document() if unwritten else None
                 client.done(ExitCode.DONE, result={"version": __version__, "status": status})
             case "look":
                 for loop in loops:
@@ -214,7 +214,7 @@ class Daemon:
             case "write":
                 writer = Writer(str(message.get("sandbox") or ""), lambda: client.waits, client.send)
                 self._shared.writers.append(writer)
-                client.send({"event": "progress", "state": self._shared.status.most_urgent.state})
+                client.send({"event": "progress", "state": self._shared.status.status().state})
             case "reload":
                 self._shared.signals.reload_now()
                 client.done(ExitCode.DONE)

@@ -68,7 +68,7 @@ class SandboxLoop:
     """The loop of one sandbox of a workspace."""
 
     def __init__(self, parts: LoopParts, shared: SharedState) -> None:
-        self.name = parts.publisher.name
+        self.name = parts.publisher.now.name
         self.cycle = parts.cycle
         self.publisher = parts.publisher
         self.is_syncing = False
@@ -137,7 +137,7 @@ class SandboxLoop:
         """Show what is pending here after a command for others, which hold these: what differs is."""
         held = self.cycle.baseline
         is_same = held is not None and any(not difference(held, base).certain for base in bases if base is not None)
-        self.publisher.pending = not (self.cycle.is_settled and is_same)
+        self.publisher.note(pending=not (self.cycle.is_settled and is_same))
 
     @contextmanager
     def _started(self) -> Iterator[None]:
@@ -149,7 +149,7 @@ class SandboxLoop:
                 yield
         finally:
             # However it ended: the status says that changes are pending, and no plan outlives the process.
-            publisher.pending = publisher.pending or self._burst is not None
+            publisher.note(pending=publisher.now.pending or self._burst is not None)
             publisher.recorder.end(SyncEnding.STOPPED)
             publisher.enter(State.STOPPED)
 
@@ -230,7 +230,7 @@ class SandboxLoop:
         self._asked_s = self._clock.monotonic_s()
         self.follow_soon()
         if request.client is not None and self._stage is not None:
-            request.client.send({"event": "progress", "state": self.publisher.state})
+            request.client.send({"event": "progress", "state": self.publisher.now.state})
 
     def follow_soon(self) -> None:
         """Look for what the agent made, as a person asks."""
@@ -265,7 +265,7 @@ class SandboxLoop:
         burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
         sync_mode = self._request_queue.begin()
         if reason is not SyncReason.RESCAN and self._backoff.hold is None:
-            self.publisher.pending = True
+            self.publisher.note(pending=True)
         self._started_s = self._clock.monotonic_s()
         scan_plan = self._plan_scan(reason, burst)
         self.publisher.recorder.begin(reason.value)
@@ -331,7 +331,7 @@ class SandboxLoop:
     def _learn(self) -> None:
         self.publisher.learn(self.cycle)
         if self.follower is not None:
-            self.publisher.agent = self.follower.shown(self.publisher.agent)
+            self.publisher.note(agent=self.follower.shown(self.publisher.now.agent))
 
     def _warn(self) -> None:
         watch = self._shared.watch.warnings()
@@ -342,6 +342,7 @@ class SandboxLoop:
         self.publisher.warn([*self.cycle.warnings, *watch, *agent, *left])
 
     def _succeeded(self, outcome: Outcome) -> None:
+        self._shared.status.totals.synced_once = True
         self.publisher.succeeded(outcome)
         now_s = self._clock.monotonic_s()
         self._backoff.clear()
@@ -355,7 +356,7 @@ class SandboxLoop:
         if outcome.follow_up:
             self.sync_soon()
             self._asked_s = now_s  # what changed while it was read is found without an event too
-        self.publisher.pending = self._burst is not None
+        self.publisher.note(pending=self._burst is not None)
         # Last, as it may take a moment.
         servers = self._parts.mcp_servers
         servers.arrived(self.cycle.target, self.cycle.provider.acquired_sandbox)
@@ -369,15 +370,15 @@ class SandboxLoop:
     def _failed(self, failed: SyncFailure) -> None:
         publisher, failure = self.publisher, failed.error
         self._learn()  # of which sandbox it is: a move may have failed before it
-        last = publisher.totals.last_error
+        last = publisher.now.last_error
         has_vanished = self._shared.was_there and not os.path.isdir(self._shared.status.workspace)
-        is_refused = ends_a_new_daemon(failure) and not publisher.totals.synced_once and not has_vanished
+        is_refused = ends_a_new_daemon(failure) and not self._shared.status.totals.synced_once and not has_vanished
         ends = is_refused and self._shared.note_refusal(self.name)
         if not ends and (last is None or last.message != str(failure)):  # `syncd run` logs what ends it
             _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
         publisher.failed(failed.step, failure)
         self._request_queue.failed(failure, for_good=isinstance(failure, NeedsPerson))
-        publisher.pending = True
+        publisher.note(pending=True)
         now_s = self._clock.monotonic_s()
         if ends:
             raise failure
@@ -394,7 +395,7 @@ class SandboxLoop:
         self._shared.systemd.ping()
         self._wakes_before = self._wakes
         if state is not State.SNAPSHOTTING:
-            self.publisher.pending = True
+            self.publisher.note(pending=True)
             self._learn()
         elif self._backoff.hold is not None or self._is_unprompted:
             return
@@ -446,7 +447,7 @@ class SandboxLoop:
             self.publisher.retry_in(wait_s)
 
     def _send_failure(self, failure: Exception, wait_s: float, gives_up_in_s: float | None) -> None:
-        attempt = self.publisher.failures_in_row + 1
+        attempt = self.publisher.now.failures_in_row + 1
         failed = f"{self.name}: {failure}" if len(self._shared.loops) > 1 else str(failure)
         self._request_queue.send_progress(
             state=State.RETRYING, failed=failed, attempt=attempt, wait_s=wait_s, gives_up_in_s=gives_up_in_s
@@ -479,7 +480,7 @@ class SandboxLoop:
         """Publish what the daemon waits for, and wait."""
         publisher, scheduler_input = self.publisher, self._scheduler_input()
         state = idle_state(scheduler_input)
-        publisher.pending = publisher.pending or self._burst is not None
+        publisher.note(pending=publisher.now.pending or self._burst is not None)
         if state is State.RETRYING and until_s is not None:
             publisher.retry_in(until_s - self._clock.monotonic_s())
         else:

@@ -44,7 +44,7 @@ def refuse_taken(config: Config, environ: Mapping[str, str]) -> None:
         synced = []
         for other in others:
             status = read_document(directories_for(other.path, environ).state)
-            if status is not None and status.last_sync is not None and _is_of(status, each):
+            if status is not None and status.main.last_sync is not None and _is_of(status, each):
                 synced.append(other)
         if synced:
             raise conflict(each, synced)
@@ -104,4 +104,4 @@ def sandbox_of(config: Config) -> tuple[object, ...] | None:
 
 
 def _is_of(status: Status, config: Config) -> bool:
-    return sandbox_key(status.sandbox.base_url, status.sandbox.id) == sandbox_of(config)
+    return sandbox_key(status.main.base_url, status.main.id) == sandbox_of(config)

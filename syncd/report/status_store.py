@@ -18,13 +18,12 @@ from msgspec.structs import replace
 from syncd.core.clock import seconds_of
 from syncd.core.directories import STATUS, holder
 from syncd.core.durable_file import read_file, write_whole
-from syncd.core.settings import MAIN
 from syncd.core.text import shown_path
 from syncd.remote.target import Target
 from syncd.store.state_db import Record, StateDb
-from syncd.sync.status_document import VERSION, AgentStatus, SandboxStatus, State, Status
+from syncd.sync.status_document import VERSION, AgentStatus, SandboxStatus, Status
 
-_encode = msgspec.json.Encoder().encode
+_FORGOTTEN = {"id": "", "last_sync": None, "last_error": None, "lingering": 0, "sandbox_expires_at": None}
 
 
 class _Seen(Struct, frozen=True):
@@ -41,50 +40,33 @@ def write_status(folder: str, content: bytes) -> None:
 
 def encoded(status: Status) -> bytes:
     """The document as it is written, and as `status --json` prints it."""
-    return _encode(status)
+    return msgspec.json.encode(status.document())
 
 
 def read_status(folder: str, otherwise: Status) -> Status:
     """The status of this state folder's daemon; `otherwise` if there is none.
 
-    Of a process that has ended only its last results count, and only if they are of the sandbox that `otherwise`
-    names, or that it acquired: its state, its pid and its plans ended with it.
+    Of a process that has ended only its last results count, and only those of the sandboxes that `otherwise` names, or
+    that it acquired: its state, its pid and its plans ended with it.
     """
     status = read_document(folder) or otherwise
     owner = holder(folder)
     runs = owner is not None and status.running and owner in (0, status.pid)
-    named = otherwise.sandbox
-    if not runs and (named.base_url != status.sandbox.base_url or named.id not in ("", status.sandbox.id)):
-        status = otherwise
+    sandboxes = status.sandboxes
     if not runs:
         recorded = {each.name: each for each in status.sandboxes}
-        sandboxes = tuple(_same_or(each, recorded.get(each.name)) for each in otherwise.sandboxes)
-        status = replace(status, sandboxes=sandboxes)
+        sandboxes = tuple(_same_or(each, recorded.get(each.name)).stopped() for each in otherwise.sandboxes)
+        is_known = sandboxes[0].is_of(status.main)
+        status = replace(status if is_known else otherwise, running=False, pid=None)
     # Commands drop and add saved versions too, and look.
     try:
         with contextlib.closing(StateDb(folder)) as db:
             db.require_readable()
-            sandboxes = tuple(replace(each, agent=_agent_now(db, each)) for each in status.sandboxes)
-        agent = sandboxes[0].agent if sandboxes else status.agent
-        status = replace(status, sandboxes=sandboxes, agent=agent)
+            sandboxes = tuple(replace(each, agent=_agent_now(db, each)) for each in sandboxes)
     except OSError as failure:
         unread = f"the state in {shown_path(folder)} cannot be read ({failure.strerror}): see `syncd check`"
         status = replace(status, warnings=(*status.warnings, unread))
-    if runs:
-        return status
-    since = status.state_since if status.state is State.STOPPED else None  # unknown if it was killed
-    return replace(
-        status,
-        running=False,
-        pid=None,
-        state=State.STOPPED,
-        state_since=since,
-        sandboxes=tuple(replace(each, state=State.STOPPED, retry_at=None) for each in status.sandboxes),
-        retry_at=None,
-        gives_up_at=None,
-        failures_in_row=0,
-        progress=None,
-    )
+    return replace(status, sandboxes=sandboxes)
 
 
 def _same_or(named: SandboxStatus, recorded: SandboxStatus | None) -> SandboxStatus:
@@ -116,14 +98,10 @@ def followed_at_s(folder: str, target: Target) -> float:
 def forget_released(folder: str, name: str) -> None:
     """Forget what the document of a process that has ended tells of this sandbox, and of no other. Raises `OSError`."""
     status = read_document(folder)
-    if status is None:
-        return
-    status = replace(status, sandboxes=tuple(each for each in status.sandboxes if each.name != name))
-    if name == MAIN:
-        gone = replace(status.sandbox, id="")
-        status = replace(status, sandbox=gone, last_sync=None, last_error=None, lingering=0)
-        status = replace(status, upload_url_expires_at=None, sandbox_expires_at=None)
-    write_status(folder, encoded(status))
+    if status is not None:
+        known = status.sandboxes
+        sandboxes = tuple(replace(each, **_FORGOTTEN) if each.name == name else each for each in known)
+        write_status(folder, encoded(replace(status, sandboxes=sandboxes)))
 
 
 def running_workspace(link: str, folder: str) -> str | None:

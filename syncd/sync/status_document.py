@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs, to_builtins
+from msgspec.structs import replace
 
 from syncd.core.text import one_line
+from syncd.remote.target import Target
 
 VERSION = 1
 
@@ -24,14 +27,6 @@ class State(StrEnum):
     PAUSED = "paused"
     HELD = "held"
     STOPPED = "stopped"
-
-
-class SandboxName(Struct, frozen=True):
-    """The sandbox that the workspace is synced to."""
-
-    id: str
-    base_url: str
-    region: str
 
 
 class LastSync(Struct, frozen=True):
@@ -89,65 +84,139 @@ class AgentStatus(Struct, frozen=True):
     follow_requests: int = 0
 
 
-class SandboxStatus(Struct, frozen=True):
-    """One sandbox of the workspace; `name` is that of the configuration."""
+class SandboxStatus(Struct, frozen=True, kw_only=True):
+    """One sandbox of the workspace; `name` is that of the configuration.
+
+    `left_out` counts excluded paths by the source of the rule, and `lingering` deleted files that are still there.
+    `failures_in_row` counts failed attempts since the last success, and `gives_up_at` is when this sync's retries end:
+    then the daemon begins another one.
+    """
 
     name: str
     id: str
     base_url: str
-    state: State
+    region: str = ""
+    state: State = State.STARTING
+    state_since: str | None = None
+    pending: bool = False
+    syncs: int = 0
+    failures: int = 0
+    failures_in_row: int = 0
+    uploaded_bytes: int = 0
     last_sync: LastSync | None = None
     last_error: LastError | None = None
     retry_at: str | None = None
+    gives_up_at: str | None = None
+    progress: Progress | None = None
+    upload_url_expires_at: str | None = None
+    sandbox_expires_at: str | None = None
+    left_out: dict[str, int] = {}
+    lingering: int = 0
     agent: AgentStatus = AgentStatus()
+
+    def at(self, target: Target) -> SandboxStatus:
+        """Return it as that of this sandbox: the last sync and the last error of another one are not its own."""
+        status = replace(self, id=target.sandbox_id, base_url=target.base_url, region=target.region)
+        if self.id and not status.is_of(self):
+            status = replace(status, last_sync=None, last_error=None)
+        return status
+
+    def is_of(self, other: SandboxStatus) -> bool:
+        """True if both are of one sandbox."""
+        return (self.id, self.base_url) == (other.id, other.base_url)
+
+    def stopped(self) -> SandboxStatus:
+        """Return it as of after its process: its state and its plans ended with that, at an unknown time if killed."""
+        return replace(
+            self,
+            state=State.STOPPED,
+            state_since=self.state_since if self.state is State.STOPPED else None,
+            retry_at=None,
+            gives_up_at=None,
+            failures_in_row=0,
+            progress=None,
+        )
+
+
+# The state of all is the first of these that a sandbox is in.
+_URGENCY = (
+    State.HELD,
+    State.RETRYING,
+    State.PAUSED,
+    State.INITIALIZING,
+    State.UPLOADING,
+    State.SNAPSHOTTING,
+    State.DEBOUNCING,
+    State.STARTING,
+    State.WATCHING,
+    State.STOPPED,
+)
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """The whole document. Times are UTC, `2026-11-24T13:20:11Z`.
+    """The status of a workspace, with its sandboxes, main first. Times are UTC, `2026-11-24T13:20:11Z`.
 
     `responding` is set by the reader: false for a daemon that did not answer in time, null if none runs. The daemon
-    sets the other fields. `sandbox`, and `last_sync` to `agent`, are those of the first of `sandboxes`; `state` is the
-    most urgent one, and `pending`, `syncs` and `failures` are of all. `left_out` counts excluded paths by the source of
-    the rule, and `lingering` counts deleted files that are still in the sandbox. `workspace_link` is empty where no
-    link leads to the workspace. `config` is the configuration file. Of the most urgent sandbox, `failures_in_row`
-    counts failed attempts since the last success, and `gives_up_at` is when this sync's retries end: then the daemon
-    begins another one.
+    sets the other fields. `workspace_link` is empty where no link leads to the workspace. `config` is the configuration
+    file.
     """
 
     version: int = VERSION
     running: bool
     pid: int | None
-    state: State
     workspace: str
-    sandbox: SandboxName
-    sandboxes: tuple[SandboxStatus, ...] = ()
-    pending: bool = False
-    syncs: int = 0
-    failures: int = 0
-    last_sync: LastSync | None = None
-    last_error: LastError | None = None
-    retry_at: str | None = None
-    upload_url_expires_at: str | None = None
+    sandboxes: tuple[SandboxStatus, ...]
     warnings: tuple[str, ...] = ()
-    progress: Progress | None = None
-    state_since: str | None = None
     started_at: str | None = None
     daemon_version: str | None = None
     responding: bool | None = None
-    uploaded_bytes: int = 0
-    left_out: dict[str, int] = {}
-    sandbox_expires_at: str | None = None
-    lingering: int = 0
-    agent: AgentStatus = AgentStatus()
     workspace_link: str = ""
     config: str = ""
-    failures_in_row: int = 0
-    gives_up_at: str | None = None
+
+    @property
+    def main(self) -> SandboxStatus:
+        return self.sandboxes[0]
+
+    @property
+    def urgent(self) -> SandboxStatus:
+        """The sandbox whose state is that of all."""
+        return min(self.sandboxes, key=lambda each: _URGENCY.index(each.state))
+
+    @property
+    def state(self) -> State:
+        return self.urgent.state
+
+    @property
+    def pending(self) -> bool:
+        return any(each.pending for each in self.sandboxes)
 
     @property
     def in_sync(self) -> bool:
         """True if a daemon runs and the sandboxes have all changes, but for what the warnings name."""
         return self.running and self.responding is not False and self.state is State.WATCHING and not self.pending
+
+    def total(self, name: str) -> int:
+        """The sum of this field of the sandboxes."""
+        return sum(getattr(each, name) for each in self.sandboxes)
+
+    def document(self) -> dict[str, Any]:
+        """The whole document: at its top is what goes for all sandboxes, for the most urgent one, and for main."""
+
+        def of(sandbox: SandboxStatus, *names: str) -> dict[str, Any]:
+            return {name: getattr(sandbox, name) for name in names}
+
+        main, urgent = self.main, self.urgent
+        top = {
+            **{name: getattr(self, name) for name in ("version", "running", "pid", "state", "workspace")},
+            "sandbox": of(main, "id", "base_url", "region"),
+            "pending": self.pending,
+            **{name: self.total(name) for name in ("syncs", "failures", "uploaded_bytes")},
+            **of(main, "last_sync", "last_error"),
+            **of(urgent, "retry_at", "gives_up_at", "failures_in_row", "state_since", "progress"),
+            **of(main, "upload_url_expires_at", "sandbox_expires_at", "left_out", "lingering", "agent"),
+        }
+        document: dict[str, Any] = to_builtins({**top, **structs.asdict(self)})
+        return document
 
 
 def not_read(reason: object) -> str:

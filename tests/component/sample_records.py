@@ -5,7 +5,7 @@ from __future__ import annotations
 from syncd.model.entry import Entry, Kind, Stamp
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.sync.status_document import SandboxName, State, Status
+from syncd.sync.status_document import SandboxStatus, State, Status
 
 TARGET = Target("https://api.example.com", "box", "us")
 MANIFEST = Manifest(
@@ -24,4 +24,5 @@ MANIFEST = Manifest(
 )
 
 
-NOTHING = Status(running=False, pid=None, state=State.STOPPED, workspace="/w", sandbox=SandboxName("box", "u", "us"))
+_BOX = SandboxStatus(name="main", id="box", base_url="u", region="us", state=State.STOPPED)
+NOTHING = Status(running=False, pid=None, workspace="/w", sandboxes=(_BOX,))

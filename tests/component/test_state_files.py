@@ -21,7 +21,7 @@ from syncd.report.status_store import encoded, read_document, write_status
 from syncd.sync.synced_hook import ToldRecord, told_state
 from tests.component.sample_records import NOTHING
 
-SOMETHING = msgspec.structs.replace(NOTHING, syncs=3)
+SOMETHING = msgspec.structs.replace(NOTHING, started_at="2026-11-24T13:20:11Z")
 KNOWN = ToldRecord(sandboxes={"main": "one"})
 
 

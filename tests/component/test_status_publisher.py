@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
 from syncd.report.history import History, HistoryRecorder
 from syncd.report.status_publisher import RunTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.status_store import read_document
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.store.state_db import StateDb
-from syncd.sync.status_document import LastSync, State, Status
+from syncd.sync.status_document import LastSync, SandboxStatus, State, Status
 from tests.clock import ScriptedClock
 
 AFTER_S = 900.0
@@ -34,13 +33,12 @@ def status(tmp_path: Path, clock: ScriptedClock) -> WorkspaceStatus:
 def publisher(tmp_path: Path, clock: ScriptedClock, status: WorkspaceStatus) -> StatusPublisher:
     notifier = DesktopNotifier("/work", {}, LastNotice(), clock)
     publisher = StatusPublisher(
-        name="main",
-        target=Target("https://api.example", "box", "us"),
+        now=SandboxStatus(name="main", id="box", base_url="https://api.example"),
+        where=("/work", "main", "https://api.example", "box"),
         publish=status.write,
         recorder=HistoryRecorder(clock, History(StateDb(str(tmp_path))), "main", lambda: "box"),
         notifier=notifier,
         clock=clock,
-        totals=status.totals.of("main"),
     )
     status.publishers.append(publisher)
     return publisher
@@ -68,8 +66,7 @@ def test_an_unchanged_status_is_not_written(publisher: StatusPublisher, tmp_path
 def test_the_last_sync_of_another_process_is_taken_over(publisher: StatusPublisher, status: WorkspaceStatus) -> None:
     """Such as that of a command which synced while the daemon read its configuration anew."""
     own, commands = (LastSync(f"2026-11-24T13:20:0{second}Z", 1, 1, "ab", 0.1) for second in (1, 2))
-    publisher.totals.last_sync = commands
-    publisher.enter(State.STOPPED)
-    publisher.totals.last_sync = own
+    publisher.enter(State.STOPPED, last_sync=commands)
+    publisher.note(last_sync=own)
     status.recall()
-    assert publisher.totals.last_sync == commands
+    assert publisher.now.last_sync == commands

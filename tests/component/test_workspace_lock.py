@@ -15,7 +15,6 @@ import pytest
 from syncd.core.directories import Lock, holder
 from syncd.core.errors import NeedsPerson
 from syncd.report.status_store import encoded, read_status, write_status
-from syncd.sync.status_document import State
 from tests.component.sample_records import NOTHING
 
 
@@ -37,7 +36,7 @@ def test_the_status_of_another_holder_is_not_used(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        dead = msgspec.structs.replace(NOTHING, running=True, pid=1, state=State.WATCHING)
+        dead = msgspec.structs.replace(NOTHING, running=True, pid=1)
         write_status(str(tmp_path), encoded(dead))
         assert (holder(str(tmp_path)), read_status(str(tmp_path), NOTHING).running) == (other.pid, False)
         other.kill()

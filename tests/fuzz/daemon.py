@@ -284,7 +284,7 @@ class SimulatedLoop(SandboxLoop):
 
     @property
     def last_error(self) -> object:
-        return self.publisher.totals.last_error
+        return self.publisher.now.last_error
 
     def request(self, request: SyncRequest) -> None:
         self.add(request)

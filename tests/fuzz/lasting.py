@@ -179,16 +179,16 @@ class Lasting:
 
     def _check_named(self, daemon: SimulatedLoop) -> None:
         checker, publisher = self._simulation.checker, daemon.publisher
-        told = f"{publisher.totals.last_error} {' '.join(map(str, publisher.warnings))}"
+        told = f"{publisher.now.last_error} {' '.join(map(str, publisher.warnings))}"
         name, self.name = self.name, ""
         current = checker.current
         assert current is not None
         wanted, remote = checker.wanted(), tree(current.sandbox.workspace)
         self.name = name
         short = checker.missing(checker._unblocked(wanted))
-        if publisher.state is State.WATCHING and checker.settings.current.sandbox.deletions == "mirror":
+        if publisher.now.state is State.WATCHING and checker.settings.current.sandbox.deletions == "mirror":
             short += current.model.left_over(wanted, checker._without_held(remote))
-        if (short or publisher.state is not State.WATCHING) and not re.search(
+        if (short or publisher.now.state is not State.WATCHING) and not re.search(
             f"{FAULTS[self.name].words}|{_ALWAYS_NAMED}", told
         ):
             checker.lose(f"beside {self.name!r}, {short} is short, and what is told is {told}")

@@ -26,7 +26,7 @@ from syncd.core.waiter import Waiter
 from syncd.daemon import build
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
-from syncd.report.status_publisher import RunTotals, SandboxTotals
+from syncd.report.status_publisher import RunTotals
 from syncd.sync.synced_hook import SyncedHook
 from tests.copies import copy_as_it_is
 from tests.emulator import Emulator
@@ -232,7 +232,7 @@ class Simulation:
             waiter=Waiter(self._interrupt, self.clock),
             signals=self._signals,
             # A daemon that has synced once does not end with an error that only a person can fix, but waits.
-            totals=RunTotals(sandboxes={"main": SandboxTotals(synced_once=True)}),
+            totals=RunTotals(synced_once=True),
             synced_hook=SyncedHook(self.environ, self.clock),
             reread=lambda: self.settings.current,
         ) as daemon:

@@ -89,9 +89,9 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
 
             return scan(cycle, mode, observer, ScanPlan(recorded, scan_plan.before))
 
-        def recorded_state(publisher: StatusPublisher, state: State) -> None:
+        def recorded_state(publisher: StatusPublisher, state: State, **changes: Any) -> None:
             shared.states.append(state)
-            enter(publisher, state)
+            enter(publisher, state, **changes)
 
         monkeypatch.setattr(SyncCycle, "run", recorded_scan)
         monkeypatch.setattr(StatusPublisher, "enter", recorded_state)

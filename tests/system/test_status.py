@@ -205,7 +205,8 @@ def test_another_version(rig: Rig) -> None:
     text = rig.ok("status").out
     assert text.startswith("● in sync\n")
     assert "the daemon is syncd 0.0.1, this is" in text
-    for odd in ({"version": 2}, {"state": "dreaming"}, {"syncs": "many"}):
+    (box,) = document["sandboxes"]
+    for odd in ({"version": 2}, {"sandboxes": [{**box, "state": "dreaming"}]}, {"pid": "many"}):
         file.write_text(json.dumps({**document, **odd}))
         text = rig.ok("status").out
         assert text.startswith(f"● another syncd is working here (process {daemon.pid}), which shows no status\n")

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import re
 from textwrap import dedent
+from typing import Any
 
 import click
 import pytest
-from msgspec.structs import replace
+from msgspec import structs
 
 from syncd import __version__
 from syncd.cli.layout import Tone, columns, styled
 from syncd.cli.status.reader import ServiceState, WorkspaceRow
 from syncd.cli.status.screen import StatusContext, screen, table
 from syncd.core.text import ago, countdown, duration, split_remedy
-from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxName, State, Status
+from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxStatus, State, Status
 from tests.clock import NOON_S
 
 NOTHING = Status(
     running=False,
     pid=None,
-    state=State.STOPPED,
     workspace="/home/dev/code",
-    sandbox=SandboxName("box", "https://api.klavis.ai", "us"),
+    sandboxes=(
+        SandboxStatus(name="main", id="box", base_url="https://api.klavis.ai", region="us", state=State.STOPPED),
+    ),
 )
+
+
+def replace(value: Any, **changes: Any) -> Any:
+    """The value with these changes; those of a status may be changes of its sandbox."""
+    if isinstance(value, Status):
+        own = {name: changes.pop(name) for name in SandboxStatus.__struct_fields__ if name in changes}
+        changes["sandboxes"] = (structs.replace(value.main, **own),)
+    return structs.replace(value, **changes)
+
+
 WATCHING = replace(
     NOTHING,
     running=True,
@@ -183,9 +195,9 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
                 "  `syncd service status`",
             ],
         ),
-        (replace(NOTHING, last_sync=WATCHING.last_sync), BESIDE, ["● not running", "  start it: `syncd run`"]),
+        (replace(NOTHING, last_sync=WATCHING.main.last_sync), BESIDE, ["● not running", "  start it: `syncd run`"]),
         (
-            replace(NOTHING, last_sync=WATCHING.last_sync),
+            replace(NOTHING, last_sync=WATCHING.main.last_sync),
             replace(BESIDE, is_paused=True),
             ["● not running", "  start it: `syncd run`; it is paused: `syncd resume`"],
         ),
@@ -247,7 +259,7 @@ def test_another_version_and_a_sandbox_that_ends() -> None:
         "              `systemctl --user restart syncd`"
     )
     assert "; ended 5 min ago\n" in shown(replace(WATCHING, sandbox_expires_at="2026-11-24T13:15:11Z"))
-    none = replace(WATCHING, sandbox=SandboxName("", "https://api.klavis.ai", "us"), sandbox_expires_at=None)
+    none = replace(WATCHING, id="", sandbox_expires_at=None)
     assert "  sandbox     none yet, at https://api.klavis.ai, region us\n" in shown(none)
 
 

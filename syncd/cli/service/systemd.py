@@ -47,6 +47,12 @@ class Unit(Struct, frozen=True):
     def path(self) -> str:
         return os.path.join(self.folder, self.name)
 
+    @property
+    def is_installed(self) -> bool:
+        """True if it has a file, or is an instance of a template that was switched on by hand."""
+        link = os.path.join(self.folder, "default.target.wants", self.name)
+        return os.path.lexists(self.path) or os.path.lexists(link)
+
 
 def unit_of(config_file: str, config_folder: str) -> Unit:
     """The unit for this configuration. Raises `ConfigError` for a file that no unit can name."""

@@ -41,17 +41,17 @@ def command(config_file: str | None, as_json: bool, *, watch: bool, all_: bool, 
     if all_:
         rows = _show(read_all, _all_json if as_json else _all_text, watch=watch, as_json=as_json)
         return _code(checks, [row.status for row in rows])
-    reader = reader_for(config_path(config_file), lambda _path: configured(config_file))
+    path = config_path(config_file)
 
-    def read() -> Status:
-        nonlocal reader
-        reader = reader.renewed() if watch else reader
-        return reader.status()
+    def read() -> tuple[StatusReader, Status]:
+        reader = reader_for(path, lambda _path: configured(config_file))
+        return reader, reader.status()
 
-    def text(status: Status) -> str:
+    def text(found: tuple[StatusReader, Status]) -> str:
+        reader, status = found
         return printable_json(encoded(status).decode()) if as_json else _text(reader, status)
 
-    status = _show(read, text, watch=watch, as_json=as_json)
+    reader, status = _show(read, text, watch=watch, as_json=as_json)
     return _code(checks, [status], None if watch else reader.problem)
 
 
@@ -109,7 +109,7 @@ def _all_json(rows: tuple[WorkspaceRow, ...]) -> str:
         of_row = {"config": row.config, "name": row.name, "service": row.service}
         if row.status is None:
             return {**of_row, "error": row.problem}
-        status: dict[str, Any] = msgspec.to_builtins(row.status)
+        status = row.status.document()
         return {**of_row, **status, "warnings": [*status["warnings"], *filter(None, [row.problem])]}
 
     overview = {"version": _OVERVIEW_VERSION, "workspaces": list(map(document, rows))}

@@ -23,18 +23,16 @@ from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
 from syncd.core.waiter import Waiter
 from syncd.report.status_store import read_document, read_status
-from syncd.sync.status_document import SandboxName, SandboxStatus, State, Status, not_read
+from syncd.sync.status_document import SandboxStatus, State, Status, not_read
 
 if TYPE_CHECKING:
     from syncd.cli.status.screen import StatusContext
 
 # It answers at once, whatever it waits for.
 _TIMEOUT_S = 1.0
-# While held it also scans the workspace now and then, which is no state of its own.
-_HELD_TIMEOUT_S = 5.0
-_RESTING = frozenset({State.WATCHING, State.DEBOUNCING, State.RETRYING, State.PAUSED, State.HELD})
-# In another state it may be kept from answering, as by a slow disk. It writes its progress more often than this (the
-# longest wait is 3 minutes, for the API's answer to an initialize).
+_RESTING = frozenset({State.WATCHING, State.DEBOUNCING, State.RETRYING, State.PAUSED})
+# In another state it may be kept from answering, as by a scan of a slow disk. It writes its progress more often than
+# this (the longest wait is 3 minutes, for the API's answer to an initialize).
 _SILENCE_S = 300.0
 
 
@@ -53,28 +51,22 @@ class StatusReader:
         refuse_unreadable(self._folder)
         self._nothing = _nothing(config)
 
-    def renewed(self) -> StatusReader:
-        """The reader for what the file holds now; an invalid one changes nothing, as in the daemon."""
-        try:
-            return StatusReader(self._path, load_for_command(self._path), self._waiter)
-        except ConfigError as failure:
-            return StatusReader(self._path, self.config, self._waiter, failure)
-
     def status(self) -> Status:
-        """The document, the daemon's own where it cannot write it, with `responding` set; a problem is a warning."""
-        status = read_status(self._folder, self._nothing)
-        is_held = status.running or holder(self._folder) is not None  # perhaps by one that never wrote its document
-        answer, unwritten = self._answer(status) if is_held else (None, None)
-        status = unwritten or status
+        """The status, the daemon's own where it cannot write it, with `responding` set; a problem is a warning."""
+        # The lock is perhaps held by a process that never wrote its status. What a silent one did is read afterwards.
+        answers, unwritten = self._asked() if holder(self._folder) is not None else (None, None)
+        status = unwritten or read_status(self._folder, self._nothing)
         if not status.running:
             return replace(status, responding=None)
+        if answers is False and status.state not in _RESTING and not self._is_old():
+            answers = None
         refused = not_read("" if self.problem else self._path)  # by the daemon, at a SIGHUP
         others = [warning for warning in status.warnings if not warning.startswith(refused)]
         if self.problem is not None:
             others.append(not_read(self.problem))
         elif len(others) < len(status.warnings):
             others.append(not_read(f"{self._path} is valid by now: run `syncd reload`"))
-        return replace(status, responding=answer, warnings=tuple(others))
+        return replace(status, responding=answers, warnings=tuple(others))
 
     def context(self, status: Status) -> StatusContext:
         """The facts that the screen needs beside this document."""
@@ -102,29 +94,24 @@ class StatusReader:
 
         with suppress(ConfigError):
             unit = unit_of(self._path, folder)
-            return unit.stem if os.path.lexists(unit.path) else None
+            return unit.stem if unit.is_installed else None
         return None
 
-    def _answer(self, status: Status) -> tuple[bool | None, Status | None]:
-        """True if it answers, and a status that it could not write; None: it is busy, starting or ending."""
-        timeout_s = _HELD_TIMEOUT_S if status.state is State.HELD else _TIMEOUT_S
+    def _asked(self) -> tuple[bool | None, Status | None]:
+        """True if it answers, and a status that it could not write; false if it is silent; None: it starts or ends."""
         from syncd.daemon.control import ask  # noqa: PLC0415 - where nothing runs, sockets are not needed
 
-        unwritten: Status | None = None
         try:
-            for answer in ask(self._folder, {"do": "hello"}, self._waiter, timeout_s):
-                unwritten = msgspec.convert(answer.get("result", {}).get("status"), Status | None)
+            (answer,) = ask(self._folder, {"do": "hello"}, self._waiter, _TIMEOUT_S)
+            return True, msgspec.convert(answer.get("result", {}).get("status"), Status | None)
         except TimeoutError:
-            written_at_s = self._written_at_s()
-            is_silent = written_at_s is not None and CLOCK.wall_s() - written_at_s >= _SILENCE_S
-            if status.state not in _RESTING and not is_silent:
-                return None, None
-            now = read_status(self._folder, self._nothing)
-            began_to_work = (now.pid, now.state, now.state_since) != (status.pid, status.state, status.state_since)
-            return None if began_to_work else False, None
+            return False, None
         except (OSError, ValueError, msgspec.MsgspecError):
             return None, None
-        return True, unwritten
+
+    def _is_old(self) -> bool:
+        written_at_s = self._written_at_s()
+        return written_at_s is not None and CLOCK.wall_s() - written_at_s >= _SILENCE_S
 
     def _written_at_s(self) -> float | None:
         """The time of its last write: each file in the state folder is renamed into place there."""
@@ -135,38 +122,33 @@ class StatusReader:
 
 
 def _nothing(config: Config) -> Status:
-    """The document of a workspace that has none."""
-    return Status(
-        running=False,
-        pid=None,
-        state=State.STOPPED,
-        workspace=shown_path(config.workspace.path),
-        sandbox=SandboxName(config.sandbox.id or "", config.sandbox.base_url, config.sandbox.region),
-        sandboxes=tuple(
-            SandboxStatus(name, each.id or "", each.base_url, State.STOPPED) for name, each in config.sandboxes.items()
-        ),
-    )
+    """The status of a workspace that has none."""
+    sandboxes = [
+        SandboxStatus(name=name, id=each.id or "", base_url=each.base_url, region=each.region, state=State.STOPPED)
+        for name, each in config.sandboxes.items()
+    ]
+    return Status(running=False, pid=None, workspace=shown_path(config.workspace.path), sandboxes=tuple(sandboxes))
 
 
-def reader_for(path: str, load: Callable[[str], Config]) -> StatusReader:
+def reader_for(path: str, load: Callable[[str], Config], waiter: Waiter | None = None) -> StatusReader:
     """The reader for this configuration; where it is not valid, for the daemon that runs with it.
 
     Raises `ConfigError` where none does.
     """
     try:
-        return StatusReader(path, load(path))
+        return StatusReader(path, load(path), waiter)
     except ConfigError as failure:
         config = config_of_daemon(path)
         if config is None:
             raise
-        return StatusReader(path, config, problem=failure)
+        return StatusReader(path, config, waiter, failure)
 
 
 # -- all workspaces
 
 
 class ServiceState(StrEnum):
-    """The state of a configuration's systemd user unit, and if it is what runs the daemon."""
+    """The state of the daemon of a configuration with a systemd user unit; `none`: it has no unit."""
 
     RUNNING = "running"
     STOPPED = "stopped"
@@ -205,16 +187,5 @@ def _row(file: str) -> WorkspaceRow:
     others = others_naming(reader.config, os.environ)
     shared = one_line(str(conflict(reader.config, others)), 600) if others else ""
     status = reader.status()
-    return WorkspaceRow(file, name, _service(reader.installed_unit(), status.pid), status, shared)
-
-
-def _service(unit: str | None, pid: int | None) -> ServiceState:
-    """The state of the installed unit: systemd puts each service's processes into a control group of its name."""
-    if unit is None:
-        return ServiceState.NONE
-    try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
-            groups = file.read().replace("\n", "/").split("/")
-    except OSError:
-        groups = []
-    return ServiceState.RUNNING if f"{unit}.service" in groups else ServiceState.STOPPED
+    runs = ServiceState.RUNNING if status.running else ServiceState.STOPPED
+    return WorkspaceRow(file, name, runs if reader.installed_unit() else ServiceState.NONE, status, shared)

@@ -85,8 +85,9 @@ def screen(status: Status, context: StatusContext, now_s: float, width: int) -> 
     """The screen's lines, none wider than `width` columns; `now_s` is in seconds since 1970."""
     tone, text, remedy = _headline(status, context, now_s)
     lines = wrapped(text, width, styled(f"{MARK} ", tone), _INDENT, Tone.STRONG)
-    if status.progress and status.progress.total_bytes and status.running and status.responding is not False:
-        lines.append(" " * _INDENT + bar(status.progress, width - _INDENT))
+    progress = status.urgent.progress if status.running and status.responding is not False else None
+    if progress is not None and progress.total_bytes:
+        lines.append(" " * _INDENT + bar(progress, width - _INDENT))
     lines += _indented(remedy, width, _INDENT)
     lines.append("")
     for row in _rows(status, context, now_s):
@@ -114,9 +115,9 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
             f"hung: process {status.pid} does not answer{last}",
             f"restart it: {context.replace_hung(status.pid)}",
         )
-    since_s = seconds_of(status.state_since)
+    urgent, since_s = status.urgent, seconds_of(status.urgent.state_since)
     lasting = "" if since_s is None or now_s - since_s < 2 else f" for {duration(now_s - since_s)}"
-    match status.state:
+    match urgent.state:
         case State.WATCHING if status.in_sync:
             warnings = f", with {counted(len(status.warnings), 'warning')}" if status.warnings else ""
             return Tone.ATTENTION if warnings else Tone.GOOD, f"in sync{warnings}", ""
@@ -125,17 +126,16 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
         case State.INITIALIZING:
             return Tone.BUSY, f"initializing: the sandbox unpacks it{lasting and f',{lasting}'}", ""
         case State.RETRYING:
-            return Tone.ATTENTION, f"retrying: {_next_try(status, now_s)}", ""
+            return Tone.ATTENTION, f"retrying: {_next_try(urgent, now_s)}", ""
         case State.PAUSED:
             return Tone.ATTENTION, f"paused{lasting}", f"go on: `syncd resume{context.option}`"
         case State.HELD:
-            held = next((each for each in status.sandboxes if each.state is State.HELD), None)
-            error = held.last_error if held is not None else status.last_error
+            error = urgent.last_error
             what, remedy = split_remedy(error.message) if error else ("see the log", "")
-            name = f"{held.name} is " if held is not None and len(status.sandboxes) > 1 else ""
+            name = f"{urgent.name} is " if len(status.sandboxes) > 1 else ""
             return Tone.BAD, f"{name}held{lasting}: {what}", remedy
         case _:
-            return Tone.BUSY, _DOING.get(status.state, str(status.state)), ""
+            return Tone.BUSY, _DOING.get(urgent.state, str(urgent.state)), ""
 
 
 def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[Tone, str, str]:
@@ -150,7 +150,7 @@ def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[
     if context.written_at_s is None:
         remedy = f"check that it can work: `syncd check{context.option}`; then start it: `{context.start}`{resume}"
         return Tone.ATTENTION, "not running: no daemon has worked on this workspace yet", remedy
-    since_s = seconds_of(status.state_since)
+    since_s = seconds_of(status.urgent.state_since)
     if context.was_killed:
         text = f"not running: it ended unexpectedly, last seen {ago(now_s - context.written_at_s)}"
     elif since_s is None:  # only commands synced
@@ -161,24 +161,25 @@ def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[
     return Tone.BAD, text, f"start it: `{context.start}`{resume}{why}"
 
 
-def _finished_s(status: Status) -> float | None:
-    return seconds_of(status.last_sync.finished_at) if status.last_sync else None
+def _finished_s(sandbox: SandboxStatus) -> float | None:
+    return seconds_of(sandbox.last_sync.finished_at) if sandbox.last_sync else None
 
 
-def _next_try(status: Status, now_s: float) -> str:
-    at_s, gives_up_s = seconds_of(status.retry_at), seconds_of(status.gives_up_at)
+def _next_try(sandbox: SandboxStatus, now_s: float) -> str:
+    at_s, gives_up_s = seconds_of(sandbox.retry_at), seconds_of(sandbox.gives_up_at)
     wait_s = 0.0 if at_s is None else at_s - now_s
     if gives_up_s is None:
-        return next_attempt(status.failures_in_row + 1, wait_s, None)
-    return f"{next_attempt(status.failures_in_row + 1, wait_s, gives_up_s - now_s)} and begins afresh"
+        return next_attempt(sandbox.failures_in_row + 1, wait_s, None)
+    return f"{next_attempt(sandbox.failures_in_row + 1, wait_s, gives_up_s - now_s)} and begins afresh"
 
 
 # -- the rows
 
 
 def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row]:
+    main = status.main
     yield _Row("workspace", status.workspace)
-    yield _sandbox(status, now_s)
+    yield _sandbox(main, now_s)
     if len(status.sandboxes) > 1:
         for each in status.sandboxes:
             yield _Row(
@@ -186,8 +187,8 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
                 f"{each.name}: {_one_of_several(each, context, now_s)}",
                 Tone.ATTENTION if _is_late(each) else Tone.PLAIN,
             )
-    if status.last_sync is not None:
-        last, at_s = status.last_sync, _finished_s(status)
+    if main.last_sync is not None:
+        last, at_s = main.last_sync, _finished_s(main)
         when = last.finished_at if at_s is None else ago(now_s - at_s)
         what = f"{size(last.archive_bytes)} sent, {counted(last.files, 'file')} in all, took {last.seconds:.2f} s"
         yield _Row("last sync", f"{when}: {what}")
@@ -195,23 +196,23 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
         yield _Row("last sync", "none yet")
     if status.pending and status.state in _IDLE:
         yield _Row("changes", "not all in the sandbox yet", Tone.ATTENTION)
-    if status.left_out:
-        most_first = sorted(status.left_out.items(), key=lambda item: (-item[1], item[0]))
+    if main.left_out:
+        most_first = sorted(main.left_out.items(), key=lambda item: (-item[1], item[0]))
         by = ", ".join(f"{who} {count:,}" for who, count in most_first)
-        paths = counted(sum(status.left_out.values()), "path")
+        paths = counted(sum(main.left_out.values()), "path")
         yield _Row("excluded", f"{paths}: {by}; `syncd ls --ignored{context.option}` names them")
-    if status.lingering:
-        files, are = ("file", "is") if status.lingering == 1 else ("files", "are")
-        what = f"{status.lingering:,} {files} gone or excluded here {are} there (sandbox.deletions)"
+    if main.lingering:
+        files, are = ("file", "is") if main.lingering == 1 else ("files", "are")
+        what = f"{main.lingering:,} {files} gone or excluded here {are} there (sandbox.deletions)"
         yield _Row("still there", what)
-    if len(status.sandboxes) < 2 and (agent := _agent(status.agent, MAIN, context, now_s)):
-        yield _Row("agent", agent, Tone.ATTENTION if status.agent.held_count else Tone.PLAIN)
-    if status.running or status.syncs or status.failures:
+    if len(status.sandboxes) < 2 and (agent := _agent(main.agent, MAIN, context, now_s)):
+        yield _Row("agent", agent, Tone.ATTENTION if main.agent.held_count else Tone.PLAIN)
+    if status.running or status.total("syncs") or status.total("failures"):
         yield _Row("this run" if status.running else "last run", _run(status, now_s))
     if status.running and status.daemon_version not in (None, __version__):
         versions = f"the daemon is syncd {status.daemon_version}, this is {__version__}"
         yield _Row("version", f"{versions}; restart it: {context.restart}", Tone.ATTENTION)
-    error = status.last_error
+    error = main.last_error
     if error and not (status.running and status.state is State.HELD and status.responding is not False):
         what, remedy = split_remedy(error.message)
         at_s = seconds_of(error.at)
@@ -225,10 +226,9 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
         yield _Row("", f"and {more:,} more: `syncd status --json{context.option}` has all")
 
 
-def _sandbox(status: Status, now_s: float) -> _Row:
-    sandbox = status.sandbox
+def _sandbox(sandbox: SandboxStatus, now_s: float) -> _Row:
     text = f"{sandbox.id or 'none yet,'} at {sandbox.base_url}, region {sandbox.region}"
-    ends_s = seconds_of(status.sandbox_expires_at)
+    ends_s = seconds_of(sandbox.sandbox_expires_at)
     if ends_s is None:
         return _Row("sandbox", text)
     if ends_s <= now_s:
@@ -243,7 +243,7 @@ def _is_late(sandbox: SandboxStatus) -> bool:
 
 def _one_of_several(sandbox: SandboxStatus, context: StatusContext, now_s: float) -> str:
     """One of several sandboxes in a line: what is done for it, when it was synced last, and its agent."""
-    at_s = None if sandbox.last_sync is None else seconds_of(sandbox.last_sync.finished_at)
+    at_s = _finished_s(sandbox)
     done = "never synced" if at_s is None else f"last sync {ago(now_s - at_s)}"
     state = "in sync" if sandbox.state is State.WATCHING and at_s is not None else str(sandbox.state)
     if _is_late(sandbox) and sandbox.last_error is not None:
@@ -281,8 +281,9 @@ def _quiet(agent: AgentStatus, now_s: float) -> str:
 
 
 def _run(status: Status, now_s: float) -> str:
-    counts = f"{counted(status.syncs, 'sync')}, {counted(status.failures, 'failure')}"
-    sent = f", {size(status.uploaded_bytes)} sent" if status.uploaded_bytes else ""
+    counts = f"{counted(status.total('syncs'), 'sync')}, {counted(status.total('failures'), 'failure')}"
+    sent_bytes = status.total("uploaded_bytes")
+    sent = f", {size(sent_bytes)} sent" if sent_bytes else ""
     if not status.running:
         return counts + sent
     started_s = seconds_of(status.started_at)
@@ -310,7 +311,7 @@ def _cells(row: WorkspaceRow, now_s: float) -> tuple[str, ...]:
     status = row.status
     if status is None:
         return row.name, "broken", "", "", "", row.config
-    finished_s = _finished_s(status)
+    finished_s = _finished_s(status.main)
     last = "never" if finished_s is None else ago(now_s - finished_s)
     return row.name, _state(status), last, _waiting(status), _SERVICE[row.service], home_relative(status.workspace)
 
@@ -326,11 +327,11 @@ def _state(status: Status) -> str:
 
 def _waiting(status: Status) -> str:
     """The work that is left: changes to be sent, and paths of the agent's that a person decides on."""
-    waiting = ["changes"] if status.pending else []
-    if status.agent.held_count:
-        waiting.append(f"{status.agent.held_count:,} held")
-    if status.agent.changed:
-        waiting.append(f"{status.agent.changed} changed there")
+    waiting, agent = ["changes"] if status.pending else [], status.main.agent
+    if agent.held_count:
+        waiting.append(f"{agent.held_count:,} held")
+    if agent.changed:
+        waiting.append(f"{agent.changed} changed there")
     return ", ".join(waiting) or "-"
 
 
