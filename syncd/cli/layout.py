@@ -11,9 +11,10 @@ import re
 import select
 import sys
 import termios
+import textwrap
 import tty
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import TextIO, TypeVar
@@ -65,36 +66,23 @@ def styled(text: str, tone: Tone) -> str:
 
 
 def wrapped(text: str, width: int, first: str, indent: int, tone: Tone = Tone.PLAIN) -> list[str]:
-    """The text after `first`, wrapped to lines of at most `width` columns, the later ones indented.
+    """The text after `first`, wrapped to lines of at most `width` letters, the later ones indented.
 
     A `command` in it stays on one line, to be copied.
     """
-    used, room = columns(click.unstyle(first)), max(_LEAST_COLUMNS, width - indent)
-    text = _COMMAND.sub(
-        lambda found: found[0].replace(" ", _NO_BREAK) if columns(found[0]) <= room else found[0], shown_path(text)
+    before = click.unstyle(first)
+    rows = textwrap.wrap(
+        _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), shown_path(text)),
+        max(width, indent + _LEAST_COLUMNS),
+        initial_indent=before,
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
     )
-    words = [word.replace(_NO_BREAK, " ") for word in text.split(" ")]
-    head, *rest = _rows(words, max(_LEAST_COLUMNS, width - used), room)
-    return [f"{first}{styled(head, tone)}".rstrip(), *(" " * indent + styled(row, tone).rstrip() for row in rest)]
-
-
-def _rows(words: Iterable[str], first_columns: int, columns_each: int) -> Iterator[str]:
-    row, room, is_begun = "", first_columns, False
-    for word in words:
-        longer = f"{row} {word}" if is_begun else word
-        is_begun = True
-        if columns(longer) <= room:
-            row = longer
-            continue
-        if row:
-            yield row
-            room = columns_each
-        row = word
-        while columns(row) > room:  # a path or URL continues on the next line
-            head = cut(row, room)
-            yield head
-            row, room = row[len(head) :], columns_each
-    yield row
+    head, *rest = (row.replace(_NO_BREAK, " ") for row in rows or [before])
+    return [
+        f"{first}{styled(head[len(before) :], tone)}".rstrip(),
+        *(f"{row[:indent]}{styled(row[indent:], tone)}" for row in rest),
+    ]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -148,23 +136,9 @@ def next_attempt(attempt: int, wait_s: float, gives_up_in_s: float | None) -> st
     return f"attempt {attempt} {when}" + ("" if gives_up_in_s is None else f", gives up in {countdown(gives_up_in_s)}")
 
 
-def cut(text: str, room: int) -> str:
-    """As much of the text as fits in so many columns, but at least a letter."""
-    end = min(len(text), room)
-    while end > 1 and columns(text[:end]) > room:
-        end -= 1
-    return text[:end]
-
-
 def columns(text: str) -> int:
     """The text's width in columns of a terminal: letters of East Asia take two."""
-    return len(text) if text.isascii() else sum(map(_columns, text))
-
-
-def _columns(letter: str) -> int:
-    if unicodedata.category(letter) in ("Mn", "Me", "Cf"):  # it is drawn on the letter before it
-        return 0
-    return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
+    return len(text) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
 
 
 def written(line: str, stream: TextIO) -> str:
@@ -204,8 +178,8 @@ def _print_changes(read: Callable[[], Shown], text: Callable[[Shown], str]) -> N
 def _redraw(text: Callable[[], str]) -> None:
     """Draw on the whole terminal again and again, as watch(1) does, until `q` is typed or a signal comes.
 
-    What was there scrolls up; the last screen stays. It is right again after a resize, a Ctrl-Z and typed keys. On a
-    very narrow terminal a line is cut, as one more would scroll the first away.
+    What was there scrolls up; the last screen stays. It is right again after a resize and a Ctrl-Z. On a very narrow
+    terminal a line is cut, as one more would scroll the first away.
     """
     print("\n" * terminal_size()[1], end="")
     with _typed_keys() as typed:
@@ -226,38 +200,14 @@ def _fitting(lines: list[str], room: int) -> list[str]:
 
 @contextmanager
 def _typed_keys() -> Iterator[Callable[[float], bytes]]:
-    """Give what waits so many seconds for keys on the terminal, and returns them: each at once, and unseen.
-
-    The terminal's settings are made anew for each wait, as a shell has its own after a Ctrl-Z; at the end they are as
-    before.
-    """
-    descriptor, poll = sys.stdin.fileno(), select.poll()
-    before = termios.tcgetattr(descriptor) if os.isatty(descriptor) else None
-    poll.register(descriptor, select.POLLIN)
-
-    def takes_keys() -> bool:
-        if before is None or not _is_foreground(descriptor):  # where it is not, each use of the terminal would stop it
-            return False
-        tty.setcbreak(descriptor, termios.TCSANOW)
-        return True
-
-    def typed(seconds: float) -> bytes:
-        if not takes_keys():
-            CLOCK.sleep(seconds)
-            return b""
-        return os.read(descriptor, 64) if CLOCK.poll(poll, seconds) else b""
-
-    takes_keys()  # before anything is shown: what is typed at once is no part of the screen
+    """Give what waits so many seconds for keys on the terminal, and returns them: each at once, and unseen."""
+    poll = select.poll()
+    before = termios.tcgetattr(0) if os.isatty(0) else None
+    if before is not None:
+        tty.setcbreak(0, termios.TCSANOW)
+        poll.register(0, select.POLLIN)
     try:
-        yield typed
+        yield lambda seconds: os.read(0, 64) if CLOCK.poll(poll, seconds) else b""
     finally:
-        if before is not None and _is_foreground(descriptor):
-            termios.tcsetattr(descriptor, termios.TCSANOW, before)
-
-
-def _is_foreground(terminal: int) -> bool:
-    """False for a job in the background of the terminal's shell."""
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:  # it is no shell's, or not any more
-        return True
+        if before is not None:
+            termios.tcsetattr(0, termios.TCSANOW, before)

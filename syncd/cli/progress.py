@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli.interruption import stderr_is_writable
-from syncd.cli.layout import TURNING, Tone, bar, cut, figures, next_attempt, styled, wrapped, written
+from syncd.cli.layout import TURNING, Tone, bar, figures, next_attempt, styled, wrapped, written
 from syncd.cli.options import CLOCK
 from syncd.cli.output import is_screen, verbosity
 from syncd.core.text import countdown, one_line
@@ -29,10 +29,6 @@ _WORDS = {
     State.STOPPED: "waiting for sync.on_synced to end",
 }
 _DRAW_EVERY_S = 0.1
-# Where nothing can be drawn over, long work gets a line this often.
-_PLAIN_EVERY_S = 30.0
-_CHECK_PLAIN_EVERY_S = 1.0
-_PLAIN_AFTER_S = 1.0  # what is to be silent at first
 _ERASE = "\r\x1b[K"
 
 
@@ -44,34 +40,24 @@ class _Work(Struct, frozen=True):
     done: Progress = Progress(0, 0)
     speed: Speed = Speed()
 
-    def progress(self, now_s: float) -> Progress:
-        left_s = self.speed.seconds_left(self.done.total_bytes, now_s) if self.done.total_bytes else None
-        return replace(self.done, bytes_per_second=self.speed.bytes_per_s(now_s), seconds_left=left_s)
-
-    def figures(self, now_s: float) -> str:
-        return figures(self.progress(now_s)) if self.done.done_bytes else countdown(now_s - self.since_s)
-
 
 class ProgressDisplay:
-    """Shows stages, files and bytes from `with` to its end, but not in the first `silent_s`."""
+    """Shows stages, files and bytes from `with` to its end; with `silent_s` on a terminal alone, and not at first."""
 
     def __init__(self, *, silent_s: float = 0.0) -> None:
-        now_s = CLOCK.monotonic_s()
-        self._is_terminal = is_screen(sys.stderr)
         self._is_quiet = verbosity() < 0
-        if silent_s and not self._is_terminal:
-            silent_s = max(silent_s, _PLAIN_AFTER_S)
-        self._silent_s, self._silent_until_s = silent_s, now_s + silent_s
-        self._work = _Work("starting", now_s)  # replaced as a whole: the thread that draws reads it at any time
+        self._is_drawn = is_screen(sys.stderr) and not self._is_quiet
+        self._is_told = not self._is_drawn and not self._is_quiet and not silent_s
+        self._silent_s = silent_s
+        self._work = _Work("starting", CLOCK.monotonic_s())  # replaced as a whole: the thread that draws reads it
         self._plan: Callable[[float], str] | None = None  # of the next attempt, as of a time
         self._failure = ""
-        self._lock = threading.Lock()  # of stderr, and of `_printed`
-        self._printed = (self._work.word, now_s)
+        self._lock = threading.Lock()  # of stderr
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        self._thread = threading.Thread(target=self._draw, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
-        if not self._is_quiet:
+        if self._is_drawn:
             self._thread.start()
         return self
 
@@ -79,9 +65,9 @@ class ProgressDisplay:
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        if not self._is_quiet:
+        if self._is_drawn:
             self._thread.join()
-            self._erase()
+            _write(_ERASE)
 
     @property
     def doing_now(self) -> str:
@@ -95,7 +81,8 @@ class ProgressDisplay:
         self._plan = None
         if word != self._work.word:
             self._work = _Work(word, CLOCK.monotonic_s())
-            self._print_due()
+            if self._is_told:
+                _write(f"{word} …\n")
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
         """Show how much of the workspace is in the archive."""
@@ -107,6 +94,10 @@ class ProgressDisplay:
     def received(self, received_bytes: int) -> None:
         self._update(Progress(received_bytes, 0))
 
+    def _update(self, done: Progress) -> None:
+        speed = self._work.speed.observed(CLOCK.monotonic_s(), done.done_bytes)
+        self._work = replace(self._work, done=done, speed=speed)
+
     def retrying(self, failure: str, attempt: int, wait_s: float, gives_up_in_s: float | None) -> None:
         """Show what failed and when it is tried again; on a terminal a failure that repeats itself stays one line."""
         begun_s = CLOCK.monotonic_s()
@@ -115,71 +106,43 @@ class ProgressDisplay:
             passed_s = now_s - begun_s
             return next_attempt(attempt, wait_s - passed_s, None if gives_up_in_s is None else gives_up_in_s - passed_s)
 
-        if self._is_quiet:
-            return
-        if not self._is_terminal:
+        if not self._is_quiet and not self._is_drawn:
             self.note(f"{failure}; {plan(begun_s)}")
-        elif failure != self._failure:
+        elif not self._is_quiet and failure != self._failure:
             self.note(failure)
         self._failure, self._plan = failure, plan
 
     def note(self, text: str) -> None:
         """Print a line that stays, such as an attempt that failed."""
         text = one_line(text, 1000)
-        lines = wrapped(text, _columns(), "", 0) if self._is_terminal else [text]
+        lines = wrapped(text, _columns(), "", 0) if self._is_drawn else [text]
         with self._lock:
-            self._erase()
-            _write("".join(f"{line}\n" for line in lines))
+            _write(_ERASE * self._is_drawn + "".join(f"{line}\n" for line in lines))
 
-    def _update(self, done: Progress) -> None:
-        speed = self._work.speed.observed(CLOCK.monotonic_s(), done.done_bytes)
-        self._work = replace(self._work, done=done, speed=speed)
-        self._print_due()
-
-    def _run(self) -> None:
+    def _draw(self) -> None:
         wait_s = self._silent_s
         while not self._over.wait(wait_s):
-            wait_s = _DRAW_EVERY_S if self._is_terminal else _CHECK_PLAIN_EVERY_S
-            if not stderr_is_writable():  # where the reader does not read, a write would delay the command's end
-                continue
-            if self._is_terminal:
+            wait_s = _DRAW_EVERY_S
+            if stderr_is_writable():  # where the reader does not read, a write would delay the command's end
                 # The last column stays free: some terminals begin a new line as soon as it is written.
                 line = _line(self._work, self._plan, _columns() - 1)
                 with self._lock:
                     _write(_ERASE + written(line, sys.stderr))
-            else:
-                self._print_due()
-
-    def _erase(self) -> None:
-        if self._is_terminal:
-            _write(_ERASE)
-
-    def _print_due(self) -> None:
-        """Print a plain line where other work began, or the same goes on for long."""
-        now_s = CLOCK.monotonic_s()
-        if self._is_terminal or self._is_quiet or now_s < self._silent_until_s:
-            return
-        with self._lock:
-            work, (word, printed_s) = self._work, self._printed
-            if work.word != word:
-                _write(f"{work.word} …\n")
-            elif now_s - printed_s >= _PLAIN_EVERY_S:
-                _write(f"{work.word}: {work.figures(now_s)}\n")
-            else:
-                return
-            self._printed = (work.word, now_s)
 
 
 def _line(work: _Work, plan: Callable[[float], str] | None, width: int) -> str:
-    now_s = CLOCK.monotonic_s()
+    now_s, total_bytes, word = CLOCK.monotonic_s(), work.done.total_bytes, f"{work.word}  "
     if plan is not None:
-        return styled(cut(plan(now_s), width), Tone.STRONG)
-    word = f"{work.word}  "
-    if work.done.total_bytes and width > len(word):
-        return styled(word, Tone.STRONG) + bar(work.progress(now_s), width - len(word))
+        return styled(plan(now_s)[:width], Tone.STRONG)
+    left_s = work.speed.seconds_left(total_bytes, now_s) if total_bytes else None
+    progress = replace(work.done, bytes_per_second=work.speed.bytes_per_s(now_s), seconds_left=left_s)
+    if total_bytes and width > len(word):
+        return styled(word, Tone.STRONG) + bar(progress, width - len(word))
+    figure = figures(progress)
     if not work.done.done_bytes:
         word = f"{TURNING[int(now_s / _DRAW_EVERY_S) % len(TURNING)]} {word}"
-    return styled(cut(word, width), Tone.STRONG) + work.figures(now_s)[: max(0, width - len(word))]
+        figure = countdown(now_s - work.since_s)
+    return styled(word[:width], Tone.STRONG) + figure[: max(0, width - len(word))]
 
 
 def _write(text: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from syncd import __version__
-from syncd.cli.layout import MARK, Tone, aligned, bar, columns, cut, next_attempt, styled, wrapped
+from syncd.cli.layout import MARK, Tone, aligned, bar, next_attempt, styled, wrapped
 from syncd.cli.output import home_relative
 from syncd.cli.status.reader import ServiceState, WorkspaceRow
 from syncd.core.clock import seconds_of
@@ -29,6 +29,7 @@ _ENDS_SOON_S = 600.0
 # In the other states it is clear that more is to be sent.
 _IDLE = (State.PAUSED, State.HELD, State.STOPPED)
 _BUSY = (State.STARTING, State.DEBOUNCING, State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING)
+_LATE = (State.HELD, State.RETRYING)
 _DOING = {
     State.DEBOUNCING: "changes seen: waiting until the workspace is quiet",
     State.SNAPSHOTTING: "packaging",
@@ -60,18 +61,12 @@ class StatusContext(Struct, frozen=True):
         """The command that starts the daemon."""
         return f"systemctl --user start {self.unit}" if self.unit else f"syncd run{self.option}"
 
-    @property
-    def restart(self) -> str:
-        """The way to restart a process that may be healthy: it is not killed."""
+    def restart(self, pid: int | None) -> str:
+        """The way to restart the daemon; if it is this process, it may not react to a signal."""
         if self.unit:
-            return f"`systemctl --user restart {self.unit}`"
-        return f"stop it (Ctrl-C where it was started), then `{self.start}`"
-
-    def replace_hung(self, pid: int | None) -> str:
-        """The same for a process that does not answer, and may not react to a signal."""
-        if self.unit or not pid:
-            return self.restart
-        return f"`kill {pid}`, if it is still there after 5 s `kill -9 {pid}`, then `{self.start}`"
+            return f"restart it: `systemctl --user restart {self.unit}`"
+        end = f"`kill {pid}`, if it is still there after 5 s `kill -9 {pid}`" if pid else "end it"
+        return f"restart it: {end}, then `{self.start}`"
 
 
 class _Row(Struct, frozen=True):
@@ -97,6 +92,18 @@ def screen(status: Status, context: StatusContext, now_s: float, width: int) -> 
     return lines
 
 
+def _ago(at: str, now_s: float) -> str:
+    """The time since then in words, or what stands there, if it is no time."""
+    at_s = seconds_of(at)
+    return at if at_s is None else ago(now_s - at_s)
+
+
+def _lasting(since: str | None, now_s: float, least_s: float = 0.0) -> str:
+    """` for 3 min`; empty if it is not known since when, or if that is no longer ago."""
+    since_s = seconds_of(since)
+    return "" if since_s is None or now_s - since_s < least_s else f" for {duration(now_s - since_s)}"
+
+
 def _indented(text: str, width: int, indent: int) -> list[str]:
     return wrapped(text, width, " " * indent, indent) if text else []
 
@@ -110,13 +117,9 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
         return _not_running(status, context, now_s)
     if status.responding is False:
         last = "" if context.written_at_s is None else f", last seen {ago(now_s - context.written_at_s)}"
-        return (
-            Tone.BAD,
-            f"hung: process {status.pid} does not answer{last}",
-            f"restart it: {context.replace_hung(status.pid)}",
-        )
-    urgent, since_s = status.urgent, seconds_of(status.urgent.state_since)
-    lasting = "" if since_s is None or now_s - since_s < 2 else f" for {duration(now_s - since_s)}"
+        return Tone.BAD, f"hung: process {status.pid} does not answer{last}", context.restart(status.pid)
+    urgent = status.urgent
+    lasting = _lasting(urgent.state_since, now_s, 2.0)
     match urgent.state:
         case State.WATCHING if status.in_sync:
             warnings = f", with {counted(len(status.warnings), 'warning')}" if status.warnings else ""
@@ -141,28 +144,20 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
 def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[Tone, str, str]:
     if context.busy_pid is not None:
         process = f" (process {context.busy_pid})" if context.busy_pid else ""
-        remedy = (
-            "a push or flush shows none, and a daemon that starts none for a moment; if it stays so, it is a "
-            f"daemon of another version than {__version__}: restart it: {context.restart}"
-        )
-        return Tone.ATTENTION, f"another syncd is working here{process}, which shows no status", remedy
+        remedy = f"a push shows none; if it stays so, it is of another version than {__version__}: "
+        text = f"another syncd is working here{process}, which shows no status"
+        return Tone.ATTENTION, text, remedy + context.restart(context.busy_pid)
     resume = f"; it is paused: `syncd resume{context.option}`" if context.is_paused else ""
     if context.written_at_s is None:
         remedy = f"check that it can work: `syncd check{context.option}`; then start it: `{context.start}`{resume}"
         return Tone.ATTENTION, "not running: no daemon has worked on this workspace yet", remedy
-    since_s = seconds_of(status.urgent.state_since)
+    text, ended_at = "not running", status.urgent.state_since  # None: only commands synced
     if context.was_killed:
-        text = f"not running: it ended unexpectedly, last seen {ago(now_s - context.written_at_s)}"
-    elif since_s is None:  # only commands synced
-        text = "not running"
-    else:
-        text = f"not running: it ended {ago(now_s - since_s)}"
+        text += f": it ended unexpectedly, last seen {ago(now_s - context.written_at_s)}"
+    elif ended_at is not None:
+        text += f": it ended {_ago(ended_at, now_s)}"
     why = f"; why it ended: `syncd service status{context.option}`" if context.unit else ""
     return Tone.BAD, text, f"start it: `{context.start}`{resume}{why}"
-
-
-def _finished_s(sandbox: SandboxStatus) -> float | None:
-    return seconds_of(sandbox.last_sync.finished_at) if sandbox.last_sync else None
 
 
 def _next_try(sandbox: SandboxStatus, now_s: float) -> str:
@@ -182,16 +177,11 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
     yield _sandbox(main, now_s)
     if len(status.sandboxes) > 1:
         for each in status.sandboxes:
-            yield _Row(
-                "",
-                f"{each.name}: {_one_of_several(each, context, now_s)}",
-                Tone.ATTENTION if _is_late(each) else Tone.PLAIN,
-            )
-    if main.last_sync is not None:
-        last, at_s = main.last_sync, _finished_s(main)
-        when = last.finished_at if at_s is None else ago(now_s - at_s)
+            tone = Tone.ATTENTION if each.state in _LATE else Tone.PLAIN
+            yield _Row("", f"{each.name}: {_one_of_several(each, context, now_s)}", tone)
+    if (last := main.last_sync) is not None:
         what = f"{size(last.archive_bytes)} sent, {counted(last.files, 'file')} in all, took {last.seconds:.2f} s"
-        yield _Row("last sync", f"{when}: {what}")
+        yield _Row("last sync", f"{_ago(last.finished_at, now_s)}: {what}")
     elif status.running or context.written_at_s is not None:
         yield _Row("last sync", "none yet")
     if status.pending and status.state in _IDLE:
@@ -211,13 +201,11 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
         yield _Row("this run" if status.running else "last run", _run(status, now_s))
     if status.running and status.daemon_version not in (None, __version__):
         versions = f"the daemon is syncd {status.daemon_version}, this is {__version__}"
-        yield _Row("version", f"{versions}; restart it: {context.restart}", Tone.ATTENTION)
+        yield _Row("version", f"{versions}; {context.restart(status.pid)}", Tone.ATTENTION)
     error = main.last_error
     if error and not (status.running and status.state is State.HELD and status.responding is not False):
         what, remedy = split_remedy(error.message)
-        at_s = seconds_of(error.at)
-        when = error.at if at_s is None else ago(now_s - at_s)
-        yield _Row("last error", f"{when}, {error.step}: {what}", Tone.ATTENTION, remedy)
+        yield _Row("last error", f"{_ago(error.at, now_s)}, {error.step}: {what}", Tone.ATTENTION, remedy)
     for warning in status.warnings[:_MOST_WARNINGS]:
         what, remedy = split_remedy(warning)
         yield _Row("warning", what, Tone.ATTENTION, remedy)
@@ -237,58 +225,40 @@ def _sandbox(sandbox: SandboxStatus, now_s: float) -> _Row:
     return _Row("sandbox", f"{text}; ends in {duration(ends_s - now_s)}", Tone.ATTENTION if is_soon else Tone.PLAIN)
 
 
-def _is_late(sandbox: SandboxStatus) -> bool:
-    return sandbox.state in (State.HELD, State.RETRYING)
-
-
 def _one_of_several(sandbox: SandboxStatus, context: StatusContext, now_s: float) -> str:
     """One of several sandboxes in a line: what is done for it, when it was synced last, and its agent."""
-    at_s = _finished_s(sandbox)
-    done = "never synced" if at_s is None else f"last sync {ago(now_s - at_s)}"
-    state = "in sync" if sandbox.state is State.WATCHING and at_s is not None else str(sandbox.state)
-    if _is_late(sandbox) and sandbox.last_error is not None:
+    last = sandbox.last_sync
+    done = "never synced" if last is None else f"last sync {_ago(last.finished_at, now_s)}"
+    state = "in sync" if sandbox.state is State.WATCHING and last is not None else str(sandbox.state)
+    if sandbox.state in _LATE and sandbox.last_error is not None:
         state += f" ({split_remedy(sandbox.last_error.message)[0]})"
     agent = for_sandbox(_agent(sandbox.agent, sandbox.name, context, now_s), sandbox.name)
     return f"{state}, {done}{f'; {agent}' if agent else ''}"
 
 
-def agent_text(agent: AgentStatus, now_s: float) -> str:
-    """The agent's side in one line, empty if there is nothing to say."""
+def _agent(agent: AgentStatus, name: str, context: StatusContext, now_s: float) -> str:
+    """The agent's side in one line, with the age of what is known of this sandbox; empty: there is nothing to say."""
     parts = []
     if agent.changed:
-        parts.append(f"the agent changed {counted(agent.changed, 'file')}{_quiet(agent, now_s)}: `syncd diff`")
+        lasting = _lasting(agent.changed_at, now_s, QUIET_S)
+        quiet = f", quiet{lasting}" if lasting else ", at work" if agent.changed_at else ""
+        parts.append(f"the agent changed {counted(agent.changed, 'file')}{quiet}: `syncd diff`")
     if agent.held_count:
         parts.append(f"{counted(agent.held_count, 'path')} held: `syncd apply`")
     if agent.saved:
         parts.append(f"{counted(agent.saved, 'version')} saved: `syncd saved`")
+    if agent.looked_at is not None and (agent.changed or name in context.unfollowed):
+        since = "not looked since" if name in context.unfollowed else "last look"
+        parts.append(f"{since} {_ago(agent.looked_at, now_s)}")
     return "; ".join(parts)
-
-
-def _agent(agent: AgentStatus, name: str, context: StatusContext, now_s: float) -> str:
-    """The same, with the age of what is known of this sandbox."""
-    text, looked_s = agent_text(agent, now_s), seconds_of(agent.looked_at)
-    if looked_s is None or not (agent.changed or name in context.unfollowed):
-        return text
-    since = "not looked since" if name in context.unfollowed else "last look"
-    return f"{text}{'; ' if text else ''}{since} {ago(now_s - looked_s)}"
-
-
-def _quiet(agent: AgentStatus, now_s: float) -> str:
-    changed_s = seconds_of(agent.changed_at)
-    if changed_s is None:
-        return ""
-    return f", quiet for {duration(now_s - changed_s)}" if now_s - changed_s >= QUIET_S else ", at work"
 
 
 def _run(status: Status, now_s: float) -> str:
     counts = f"{counted(status.total('syncs'), 'sync')}, {counted(status.total('failures'), 'failure')}"
     sent_bytes = status.total("uploaded_bytes")
     sent = f", {size(sent_bytes)} sent" if sent_bytes else ""
-    if not status.running:
-        return counts + sent
-    started_s = seconds_of(status.started_at)
-    lasting = "" if started_s is None else f" for {duration(now_s - started_s)}"
-    return f"process {status.pid}{lasting}: {counts}{sent}"
+    process = f"process {status.pid}{_lasting(status.started_at, now_s)}: " if status.running else ""
+    return f"{process}{counts}{sent}"
 
 
 # -- many workspaces
@@ -299,7 +269,7 @@ def table(rows: Sequence[WorkspaceRow], now_s: float, width: int = 10_000) -> li
     texts = aligned([_HEAD, *(_cells(row, now_s) for row in rows)])
     marks = ["  ", *(styled(f"{MARK} ", _tone(row)) for row in rows)]
     lines = [
-        mark + (text if columns(text) <= width - _INDENT else f"{cut(text, width - _INDENT - 1)}…")
+        mark + (text if len(text) <= width - _INDENT else f"{text[: width - _INDENT - 1]}…")
         for mark, text in zip(marks, texts, strict=True)
     ]
     for problem in dict.fromkeys(row.problem for row in rows if row.problem):
@@ -311,8 +281,8 @@ def _cells(row: WorkspaceRow, now_s: float) -> tuple[str, ...]:
     status = row.status
     if status is None:
         return row.name, "broken", "", "", "", row.config
-    finished_s = _finished_s(status.main)
-    last = "never" if finished_s is None else ago(now_s - finished_s)
+    synced = status.main.last_sync
+    last = "never" if synced is None else _ago(synced.finished_at, now_s)
     return row.name, _state(status), last, _waiting(status), _SERVICE[row.service], home_relative(status.workspace)
 
 
