@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from syncd.core.directories import default_config_path, directories_for, expand_home
 from syncd.core.errors import ConfigError
-from syncd.core.settings import Config, SandboxKeys, check_config, checked_workspace, sandbox_key, sandbox_tables
+from syncd.core.settings import Config, check_config, checked_workspace
 
 _EXTENSION = ".toml"
 # Of a file that is no valid configuration at this moment; a line that is commented out names a key file as well.
@@ -44,20 +44,6 @@ def read_workspace_path(path: str) -> str:
         if not isinstance(workspace, str) or not workspace:
             raise ConfigError("workspace.path is missing", "add path = … under [workspace]")
         return checked_workspace(workspace, os.path.dirname(os.path.abspath(path)))
-
-
-def read_sandboxes(path: str) -> set[tuple[object, ...]]:
-    """Return the keys of the sandboxes that the file names, as `sandbox_key`; one that is acquired has none.
-
-    Nothing else is checked. Raises `ConfigError`.
-    """
-    found = set()
-    for _, _, table in sandbox_tables(_read_toml(path)):
-        values = table if isinstance(table, dict) else {}
-        sandbox_id, base_url = values.get("id"), values.get("base_url", SandboxKeys().base_url)
-        if isinstance(sandbox_id, str) and isinstance(base_url, str):
-            found.add(sandbox_key(base_url, sandbox_id))
-    return found
 
 
 def _read_toml(path: str) -> dict[str, Any]:

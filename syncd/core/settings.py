@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 from syncd.core.choices import AgentChanges, ArchiveContent, Deletions, GitThere, Region
 from syncd.core.directories import default_key_file, expand_home
 from syncd.core.errors import ConfigError
+from syncd.core.text import shown_path
 
 _DAY_S = 86_400.0
 # A look takes some requests and seconds, and an account may have two requests a second.
@@ -50,6 +51,10 @@ Program = Annotated[
 Lifetime = Annotated[int, _allowed("a whole number of seconds from 60 to 86400", ge=60, le=86_400)]
 
 
+# It is part of a URL's path.
+SandboxId = Annotated[str, _allowed("the id of a sandbox", pattern=r"[^\s.]")]
+
+
 class WorkspaceKeys(Struct, frozen=True, kw_only=True):
     """`[workspace]`: the directory, and which of its paths are left out."""
 
@@ -75,7 +80,7 @@ class AcquireKeys(Struct, frozen=True, kw_only=True):
 class SandboxKeys(Struct, frozen=True, kw_only=True):
     """`[sandbox]`: the sandbox that is kept equal to the workspace."""
 
-    id: Text | None = None
+    id: SandboxId | None = None
     base_url: Annotated[str, _allowed("an https address, or http on this machine's loopback")] = "https://api.klavis.ai"
     region: Annotated[Region, _allowed(_listed(Region, "or"))] = Region.US
     api_key_file: Text = "~/.config/syncd/api-key"
@@ -157,7 +162,7 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
             sections = (*SECTIONS, "sandboxes")
             meant = similar(name, sections)
             raise ConfigError(
-                f"{_printable(name)}: unknown section",
+                f"{shown_path(name)}: unknown section",
                 f"{f'did you mean {meant}? ' if meant else ''}allowed are {', '.join(sections)}",
             )
     read = {name: checked_table(name, keys, raw.get(name, {})) for name, keys in SECTIONS.items()}
@@ -220,18 +225,13 @@ def _checked_sandbox(table: str, raw: Any, folder: str) -> SandboxKeys:
         raise ConfigError(
             f"{table}.id = {shown_value(sandbox.id)}: not together with [{table}.acquire]", "keep one of them"
         )
-    if sandbox.id is not None and sandbox.id.strip() in ("", ".", ".."):  # it is part of a URL's path
-        raise ConfigError(f"{table}.id = {shown_value(sandbox.id)}", "must be the id of a sandbox")
     if 0 < sandbox.follow_seconds < _LEAST_FOLLOW_S:
         what = f"{table}.follow_seconds = {shown_value(raw['follow_seconds'])}"
         raise ConfigError(what, f"must be {description(FollowSeconds)}")
     check_base_url(f"{table}.base_url", sandbox.base_url)
     is_named = "api_key_file" in raw
     key_file = expand_home(sandbox.api_key_file) if is_named else default_key_file(os.environ)
-    return msgspec.structs.replace(
-        sandbox,
-        api_key_file=os.path.join(folder, key_file),
-    )
+    return msgspec.structs.replace(sandbox, api_key_file=os.path.join(folder, key_file))
 
 
 def _refuse_shared_ids(sandboxes: Mapping[str, SandboxKeys]) -> None:
@@ -256,17 +256,6 @@ def sandbox_key(base_url: str, sandbox_id: str) -> tuple[object, ...]:
     return url.scheme, url.hostname, port, url.path.rstrip("/"), sandbox_id
 
 
-# Keys and values of earlier versions, with what took their place.
-_REPLACED = {
-    "sandbox.warn_on_remote_changes": 'replaced by sandbox.agent_changes = "save", the default, "hold" or "overwrite"',
-    'sync.archive = "changes"': 'is replaced by sync.archive = "auto", the default',
-    "sandbox.on_sandbox_change": "is gone: sync.on_synced is told of another sandbox by `sandbox_changed`",
-    "workspace.include_git": 'is replaced by workspace.git = "raw"',
-    "sandbox.mcp_file": "is gone: the file of sync.on_synced has `mcp_servers`",
-    "sync.on_metered": "is gone: run `syncd pause` on a metered connection, and `syncd resume` on another one",
-}
-
-
 def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
     """Check one table of a TOML file. Raises `ConfigError`."""
     if not isinstance(raw, dict):
@@ -274,14 +263,10 @@ def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
     types = typing.get_type_hints(keys, include_extras=True)
     values = {}
     for key, value in raw.items():
-        place = "sandbox" if keys is SandboxKeys else name
-        replaced = _REPLACED.get(f"{place}.{key}") or _REPLACED.get(f"{place}.{key} = {shown_value(value)}")
-        if replaced is not None:
-            raise ConfigError(f"{name}.{key} = {shown_value(value)}", replaced)
         if key not in types:
             meant = similar(key, types)
             raise ConfigError(
-                f"{name}.{_printable(key)}: unknown key",
+                f"{name}.{shown_path(key)}: unknown key",
                 f"{f'did you mean {meant}? ' if meant else ''}allowed in [{name}] are {', '.join(types)}",
             )
         if key == "acquire":
@@ -318,13 +303,8 @@ def description(annotation: Any) -> str:
 def shown_value(value: Any) -> str:
     """Return a value on one line, nearly as it is written in the file."""
     text = str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
-    text = _printable(text)
+    text = shown_path(text)
     return text if len(text) <= 80 else text[:77] + "…"
-
-
-def _printable(text: str) -> str:
-    """Escape what is not printable; letters of any language are left as they are."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def is_loopback(host: str) -> bool:
@@ -337,31 +317,20 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+_BASE_URL = re.compile(r"(?ia)(https?)://(\[[0-9a-f:.]+\]|[\w.-]+)(?::(\d{1,5}))?(?:/[^?#@\s]*)?")
 # A user with a password, a query, a fragment.
 _CREDENTIALS = re.compile(r"(?<=//)[^/]*(?=@)|(?<=[?#]).*", re.DOTALL)
 
 
 def check_base_url(key: str, url: str) -> None:
     """Check the API's address that this key names. Raises `ConfigError`."""
-    try:
-        components = urlsplit(url)
-        host = components.hostname or ""
-        _ = components.port
-    except ValueError:
-        components, host = urlsplit(""), ""
+    found = _BASE_URL.fullmatch(url) if url.isascii() and url.isprintable() else None
+    what = f"{key} = {shown_value(_CREDENTIALS.sub('…', url))}"
     allowed = "must be an https address such as https://api.klavis.ai, or http on this machine's loopback"
-    plain = (
-        not components.query
-        and not components.fragment
-        and "@" not in components.netloc
-        and url.isascii()
-        and url.isprintable()
-    )
-    url = _CREDENTIALS.sub("…", url)
-    if not host or not plain or " " in url or components.scheme not in ("https", "http"):
-        raise ConfigError(f"{key} = {shown_value(url)}", allowed)
-    if components.scheme == "http" and not is_loopback(host):
-        raise ConfigError(f"{key} = {shown_value(url)}: plain http would show the API key on the way", allowed)
+    if found is None or int(found[3] or 0) > 65_535:
+        raise ConfigError(what, allowed)
+    if found[1].lower() == "http" and not is_loopback(found[2].strip("[]")):
+        raise ConfigError(f"{what}: plain http would show the API key on the way", allowed)
 
 
 def _check_program(key: str, command: tuple[str, ...]) -> None:

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
-from syncd.core.config_file import (
-    ConfiguredWorkspace,
-    config_files,
-    load_config,
-    read_sandboxes,
-)
+from syncd.core.config_file import ConfiguredWorkspace, config_files, load_config
 from syncd.core.directories import directories_for, holder
 from syncd.core.errors import ConfigError
 from syncd.core.settings import Config, sandbox_key
@@ -58,12 +54,11 @@ def others_naming(config: Config, environ: Mapping[str, str]) -> list[Configured
     if key is None:
         return found
     for file in config_files(environ):
-        try:
-            # Only of those that name it is the workspace looked up: its disk may not answer.
-            if key in read_sandboxes(file) and (path := load_config(file).workspace.path) != config.workspace.path:
-                found.append(ConfiguredWorkspace(file, path))
-        except ConfigError:
-            continue
+        with suppress(ConfigError):
+            other = load_config(file)
+            keys = [sandbox_of(other.for_sandbox(name)) for name in other.sandboxes]
+            if key in keys and other.workspace.path != config.workspace.path:
+                found.append(ConfiguredWorkspace(file, other.workspace.path))
     return found
 
 

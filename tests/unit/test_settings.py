@@ -41,10 +41,9 @@ def refusal(raw: dict[str, Any]) -> ConfigError:
         ("workspace", "use_gitignore", "yes", '"yes"', "true or false"),
         ("workspace", "git", True, "true", '"baseline", "none" or "raw"'),
         ("workspace", "git", "all", '"all"', '"baseline", "none" or "raw"'),
-        ("workspace", "include_git", True, "true", 'is replaced by workspace.git = "raw"'),
         ("workspace", "upload_secrets", None, "None", "true or false"),
-        ("sandbox", "id", "", '""', "not empty"),
-        ("sandbox", "id", 12, "12", "text"),
+        ("sandbox", "id", "", '""', "the id of a sandbox"),
+        ("sandbox", "id", 12, "12", "the id of a sandbox"),
         ("sandbox", "id", " ", '" "', "the id of a sandbox"),
         ("sandbox", "base_url", "api.klavis.ai", '"api.klavis.ai"', "https address"),
         ("sandbox", "base_url", "ftp://api.klavis.ai", '"ftp://api.klavis.ai"', "https address"),
@@ -55,6 +54,7 @@ def refusal(raw: dict[str, Any]) -> ConfigError:
         ("sandbox", "base_url", "https://user:pw@example.com", '"https://…@example.com"', "https address"),
         ("sandbox", "base_url", "https://example.com/?a=b", '"https://example.com/?…"', "https address"),
         ("sandbox", "base_url", "https://example.com:port", ":port", "https address"),
+        ("sandbox", "base_url", "https://example.com:65536", ":65536", "https address"),
         ("sandbox", "base_url", "https://[bad", "[bad", "https address"),
         ("sandbox", "base_url", "https://exa mple.com", "exa mple.com", "https address"),
         ("sandbox", "base_url", "", '""', "https address"),
@@ -77,8 +77,6 @@ def refusal(raw: dict[str, Any]) -> ConfigError:
         ("sync", "max_snapshot_mib", 0, "0", "from 1"),
         ("sync", "max_snapshot_mib", 1.5, "1.5", "whole number"),
         ("sync", "upload_limit_kib_per_second", -1, "-1", "0 for no limit"),
-        ("sandbox", "mcp_file", "/srv/a", '"/srv/a"', "sync.on_synced has `mcp_servers`"),
-        ("sync", "on_metered", "pause", '"pause"', "syncd pause"),
         ("retry", "first_delay_seconds", 0, "0", "more than 0"),
         ("retry", "max_delay_seconds", 86_401, "86401", "at most 86400"),
         ("retry", "give_up_after_seconds", "ever", '"ever"', "from 0 to 86400"),
@@ -122,7 +120,7 @@ def test_the_error_shows_the_value_as_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8080", "http://[::1]:1/", "http://localhost", "https://example.com/api"]
+    "url", ["http://127.0.0.1:8080", "HTTP://[::1]:1/", "http://localhost", "https://example.com/api"]
 )
 def test_accepted_addresses(url: str) -> None:
     """Https is accepted for any address, plain http only for this machine."""
