@@ -39,19 +39,17 @@ Shown = TypeVar("Shown")
 
 
 class Tone(Enum):
-    """The role of a piece of text, which sets its colour."""
+    """The role of a piece of text, with its colour, of the eight that every terminal has.
 
-    PLAIN = "plain"
-    STRONG = "strong"
-    GOOD = "good"
-    BUSY = "busy"
-    ATTENTION = "attention"
-    BAD = "bad"
+    Its text colour, white, black and dim are not used, as the background is unknown.
+    """
 
-
-# Of the eight colours that every terminal has; its text colour, white, black and dim are not used, as the background
-# is unknown.
-_COLOURS = {Tone.GOOD: "green", Tone.BUSY: "cyan", Tone.ATTENTION: "yellow", Tone.BAD: "red"}
+    PLAIN = ""
+    STRONG = "bold"
+    GOOD = "green"
+    BUSY = "cyan"
+    ATTENTION = "yellow"
+    BAD = "red"
 
 
 MARK, TURNING = "●", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -62,7 +60,8 @@ _PLAIN = str.maketrans(f"{MARK}{_FULL}{_EMPTY}{TURNING}", "*#-" + "|/-\\|/-\\|/"
 
 def styled(text: str, tone: Tone) -> str:
     """The text with the colour of its role, for a terminal of 16 colours."""
-    return text if tone is Tone.PLAIN else click.style(text, fg=_COLOURS.get(tone), bold=True)
+    colour = None if tone is Tone.STRONG else tone.value
+    return text if tone is Tone.PLAIN else click.style(text, fg=colour, bold=True)
 
 
 def wrapped(text: str, width: int, first: str, indent: int, tone: Tone = Tone.PLAIN) -> list[str]:
@@ -181,10 +180,10 @@ def _redraw(text: Callable[[], str]) -> None:
     What was there scrolls up; the last screen stays. It is right again after a resize and a Ctrl-Z. On a very narrow
     terminal a line is cut, as one more would scroll the first away.
     """
-    print("\n" * terminal_size()[1], end="")
+    print("\n" * terminal_size(sys.stdout).lines, end="")
     with _typed_keys() as typed:
         while True:
-            lines = _fitting(text().split("\n"), terminal_size()[1] - 1)
+            lines = _fitting(text().split("\n"), terminal_size(sys.stdout).lines - 1)
             screen = "".join(f"{line}\x1b[K\n" for line in lines)
             print(f"\x1b[H\x1b[?7l{screen}\x1b[J\x1b[?7h", end="", flush=True)
             if b"q" in typed(_REDRAW_S):

@@ -17,7 +17,6 @@ import click
 
 _DUMB = ("", "dumb", "unknown")
 _VERBOSITY = f"{__name__}.verbosity"  # in the context of click
-_PAGER = "less -FRX"
 
 
 def print_path(path: str, rest: str = "") -> None:
@@ -46,10 +45,12 @@ def is_screen(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "") not in _DUMB
 
 
-def terminal_size() -> os.terminal_size:
-    """The terminal's columns and rows; 80 and 24 if unknown."""
-    columns, rows = os.get_terminal_size(sys.stdout.fileno())
-    return os.terminal_size((columns or 80, rows or 24))
+def terminal_size(stream: TextIO) -> os.terminal_size:
+    """The columns and rows of a stream's terminal; 80 and 24 if unknown."""
+    with contextlib.suppress(OSError, ValueError):
+        columns, rows = os.get_terminal_size(stream.fileno())
+        return os.terminal_size((columns or 80, rows or 24))
+    return os.terminal_size((80, 24))
 
 
 def may_colour() -> bool:
@@ -149,28 +150,23 @@ def stdout_failure() -> OSError | None:
 
 def paged(blocks: Iterable[bytes]) -> None:
     """Print these blocks: on a terminal by the person's pager, if there is one."""
-    import shlex  # noqa: PLC0415 - `--version` needs none of it
-    import shutil  # noqa: PLC0415
+    import shutil  # noqa: PLC0415 - `--version` needs none of it
     import subprocess  # noqa: PLC0415
 
     sys.stdout.flush()
-    words: list[str] = []
-    with contextlib.suppress(ValueError):  # quotes that are not closed
-        words = shlex.split(os.environ.get("PAGER", _PAGER)) if is_screen(sys.stdout) else []
-    if not words or shutil.which(words[0]) is None:
-        for block in blocks:
-            sys.stdout.buffer.write(block)
-            if stdout_failure() is not None:  # nobody can read on
-                break
+    words = os.environ.get("PAGER", "less -FRX").split() if is_screen(sys.stdout) else []
+    if words and shutil.which(words[0]):
+        with (
+            contextlib.suppress(BrokenPipeError),  # the person has seen enough
+            subprocess.Popen(words, stdin=subprocess.PIPE) as process,
+        ):
+            assert process.stdin is not None  # noqa: S101 - opened with a pipe
+            process.stdin.writelines(blocks)
         return
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
-        assert process.stdin is not None  # noqa: S101 - opened with a pipe
-        try:
-            for block in blocks:
-                process.stdin.write(block)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # the person has seen enough
+    for block in blocks:
+        sys.stdout.buffer.write(block)
+        if stdout_failure() is not None:  # nobody can read on
+            break
 
 
 def print_error(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from msgspec.structs import replace
 from syncd.cli.interruption import stderr_is_writable
 from syncd.cli.layout import TURNING, Tone, bar, figures, next_attempt, styled, wrapped, written
 from syncd.cli.options import CLOCK
-from syncd.cli.output import is_screen, verbosity
+from syncd.cli.output import is_screen, terminal_size, verbosity
 from syncd.core.text import countdown, one_line
 from syncd.report.speed import Speed
 from syncd.sync.status_document import Progress, State
@@ -115,7 +114,7 @@ class ProgressDisplay:
     def note(self, text: str) -> None:
         """Print a line that stays, such as an attempt that failed."""
         text = one_line(text, 1000)
-        lines = wrapped(text, _columns(), "", 0) if self._is_drawn else [text]
+        lines = wrapped(text, terminal_size(sys.stderr).columns, "", 0) if self._is_drawn else [text]
         with self._lock:
             _write(_ERASE * self._is_drawn + "".join(f"{line}\n" for line in lines))
 
@@ -125,7 +124,7 @@ class ProgressDisplay:
             wait_s = _DRAW_EVERY_S
             if stderr_is_writable():  # where the reader does not read, a write would delay the command's end
                 # The last column stays free: some terminals begin a new line as soon as it is written.
-                line = _line(self._work, self._plan, _columns() - 1)
+                line = _line(self._work, self._plan, terminal_size(sys.stderr).columns - 1)
                 with self._lock:
                     _write(_ERASE + written(line, sys.stderr))
 
@@ -148,10 +147,3 @@ def _line(work: _Work, plan: Callable[[float], str] | None, width: int) -> str:
 def _write(text: str) -> None:
     with contextlib.suppress(OSError):  # a reader that has enough costs the display, not the work
         print(text, end="", file=sys.stderr, flush=True)
-
-
-def _columns() -> int:
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80

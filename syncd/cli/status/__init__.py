@@ -77,7 +77,7 @@ def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: boo
 
 def _width(most: int) -> int:
     """The columns that a line may take."""
-    return min(most, max(_NARROWEST, terminal_size().columns - 1)) if is_screen(sys.stdout) else most
+    return min(most, max(_NARROWEST, terminal_size(sys.stdout).columns - 1)) if is_screen(sys.stdout) else most
 
 
 def _text(reader: StatusReader, status: Status) -> str:

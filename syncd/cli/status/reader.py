@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -25,15 +24,43 @@ from syncd.core.waiter import Waiter
 from syncd.report.status_store import read_document, read_status
 from syncd.sync.status_document import SandboxStatus, State, Status, not_read
 
-if TYPE_CHECKING:
-    from syncd.cli.status.screen import StatusContext
-
 # It answers at once, whatever it waits for.
 _TIMEOUT_S = 1.0
 _RESTING = frozenset({State.WATCHING, State.DEBOUNCING, State.RETRYING, State.PAUSED})
 # In another state it may be kept from answering, as by a scan of a slow disk. It writes its progress more often than
 # this (the longest wait is 3 minutes, for the API's answer to an initialize).
 _SILENCE_S = 300.0
+
+
+class StatusContext(Struct, frozen=True):
+    """The facts that are not in the document.
+
+    `written_at_s` is when it was last written, in seconds since 1970, None if never; `was_killed`: the process that
+    wrote it did not write that it stopped; `busy_pid` a process that holds the workspace and is not the document's (0:
+    in another PID namespace), `unit` the daemon's systemd user unit, if installed; `is_paused`: a person paused, which
+    the next daemon keeps to. `option` is the option that commands need for this configuration (` --config FILE`, or
+    nothing), and `unfollowed` are the sandboxes whose agent is not followed.
+    """
+
+    written_at_s: float | None
+    was_killed: bool = False
+    busy_pid: int | None = None
+    unit: str | None = None
+    option: str = ""
+    is_paused: bool = False
+    unfollowed: frozenset[str] = frozenset()
+
+    @property
+    def start(self) -> str:
+        """The command that starts the daemon."""
+        return f"systemctl --user start {self.unit}" if self.unit else f"syncd run{self.option}"
+
+    def restart(self, pid: int | None) -> str:
+        """The way to restart the daemon; if it is this process, it may not react to a signal."""
+        if self.unit:
+            return f"restart it: `systemctl --user restart {self.unit}`"
+        end = f"`kill {pid}`, if it is still there after 5 s `kill -9 {pid}`" if pid else "end it"
+        return f"restart it: {end}, then `{self.start}`"
 
 
 class StatusReader:
@@ -70,8 +97,6 @@ class StatusReader:
 
     def context(self, status: Status) -> StatusContext:
         """The facts that the screen needs beside this document."""
-        from syncd.cli.status.screen import StatusContext  # noqa: PLC0415 - for people alone
-
         needs_start = (
             not status.running or status.responding is False or status.daemon_version not in (None, __version__)
         )

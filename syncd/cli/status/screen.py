@@ -13,7 +13,7 @@ from msgspec import Struct
 from syncd import __version__
 from syncd.cli.layout import MARK, Tone, aligned, bar, next_attempt, styled, wrapped
 from syncd.cli.output import home_relative
-from syncd.cli.status.reader import ServiceState, WorkspaceRow
+from syncd.cli.status.reader import ServiceState, StatusContext, WorkspaceRow
 from syncd.core.clock import seconds_of
 from syncd.core.settings import MAIN
 from syncd.core.text import ago, counted, duration, for_sandbox, size, split_remedy
@@ -36,37 +36,6 @@ _DOING = {
 }
 _HEAD = ("NAME", "STATE", "LAST SYNC", "WAITING", "SERVICE", "WORKSPACE")
 _SERVICE = {ServiceState.RUNNING: "yes", ServiceState.STOPPED: "stopped", ServiceState.NONE: "no"}
-
-
-class StatusContext(Struct, frozen=True):
-    """The facts that are not in the document.
-
-    `written_at_s` is when it was last written, in seconds since 1970, None if never; `was_killed`: the process that
-    wrote it did not write that it stopped; `busy_pid` a process that holds the workspace and is not the document's (0:
-    in another PID namespace), `unit` the daemon's systemd user unit, if installed; `is_paused`: a person paused, which
-    the next daemon keeps to. `option` is the option that commands need for this configuration (` --config FILE`, or
-    nothing), and `unfollowed` are the sandboxes whose agent is not followed.
-    """
-
-    written_at_s: float | None
-    was_killed: bool = False
-    busy_pid: int | None = None
-    unit: str | None = None
-    option: str = ""
-    is_paused: bool = False
-    unfollowed: frozenset[str] = frozenset()
-
-    @property
-    def start(self) -> str:
-        """The command that starts the daemon."""
-        return f"systemctl --user start {self.unit}" if self.unit else f"syncd run{self.option}"
-
-    def restart(self, pid: int | None) -> str:
-        """The way to restart the daemon; if it is this process, it may not react to a signal."""
-        if self.unit:
-            return f"restart it: `systemctl --user restart {self.unit}`"
-        end = f"`kill {pid}`, if it is still there after 5 s `kill -9 {pid}`" if pid else "end it"
-        return f"restart it: {end}, then `{self.start}`"
 
 
 class _Row(Struct, frozen=True):
