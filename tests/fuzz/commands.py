@@ -19,7 +19,7 @@ import os
 import sqlite3
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import click
@@ -32,13 +32,11 @@ from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, SyncdError
 from syncd.daemon import build
 from syncd.remote.failure import StepFailed
-from syncd.remote.http_client import Response
 from syncd.report import logs
 from syncd.store.state_db import StateDb
 from tests.fuzz.checker import SELECTION
 from tests.fuzz.operations import Tree, tree
-from tests.fuzz.scenario import Step
-from tests.fuzz.steps import READING
+from tests.fuzz.scenario import READING, Step
 from tests.fuzz.wire import SimulatedClient
 
 if TYPE_CHECKING:
@@ -338,26 +336,9 @@ class _Writer:
 class SimulatedCommandClient(SimulatedClient):
     """A command's client, whose requests are effects at which it may die."""
 
-    def __init__(self, simulation: Simulation, *args: Any) -> None:
-        super().__init__(simulation, *args)
-        self._commands = simulation.commands
-
     @override
-    def exchange(self, method: str, url: str, *, content: Any = None, **more: Any) -> Response:
-        op = url.partition("?")[0].rpartition("/")[2]
-        self._commands.at_request(op, "before")
-        if isinstance(content, Iterable) and not isinstance(content, bytes):
-            content = [b"".join(content)]
-        response = super().exchange(method, url, content=content, **more)
-        self._commands.at_request(op, "after")
-        return response
-
-    @override
-    def download(self, url: str, *, consume: Callable[[Iterator[bytes]], Any], **more: Any) -> Any:
-        self._commands.at_request("download", "before")
-        result = super().download(url, consume=lambda blocks: consume(iter([b"".join(blocks)])), **more)
-        self._commands.at_request("download", "after")
-        return result
+    def at(self, op: str, when: str, status: int = 0) -> None:
+        self.simulation.commands.at_request(op, when)
 
 
 class _NoDisplay:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from math import inf
 from typing import Any
@@ -17,11 +17,8 @@ from syncd.core.waiter import Superseded
 from syncd.daemon.loop import Daemon
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import Writer
-from syncd.daemon.sync_requests import SyncRequest
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.http_client import Response
 from syncd.report.status_publisher import SyncFailure
-from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.executions import Executions, Purpose
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.outcome import Outcome
@@ -34,44 +31,24 @@ _PIECES = 4
 
 
 class SimulatedHttpClient(SimulatedClient):
-    """A client with an injection point before and after each request."""
+    """A client with an injection point before and after each request, and in its body."""
 
     @override
-    def exchange(self, method: str, url: str, *, content: Any = None, **more: Any) -> Response:
-        simulation = self._simulation
-        path = url.partition("?")[0]
-        op = path.rpartition("/")[2]
-        simulation.injection_point()
-        simulation.at_request(op, "before")
-        if isinstance(content, Iterable) and not isinstance(content, bytes):
-            content = self._with_points(content)
-            content = [*content] if simulation.uses_sockets else content  # it is sent again where need be
-        response = super().exchange(method, url, content=content, **more)
-        simulation.at_request(op, "after")
-        if response.status == 404 and path.endswith(("/upload-url", "/initialize")):
+    def at(self, op: str, when: str, status: int = 0) -> None:
+        simulation = self.simulation
+        if when == "before":
+            simulation.injection_point()
+        simulation.at_request(op, when)
+        if status == 404 and op in ("upload-url", "initialize"):
             simulation.checker.note_not_found()
-        simulation.injection_point()
-        return response
+        if when == "after":
+            simulation.injection_point()
 
     @override
-    def download(self, url: str, *, consume: Callable[[Iterator[bytes]], Any], **more: Any) -> Any:
-        simulation = self._simulation
-
-        def taken(blocks: Iterator[bytes]) -> Any:
-            simulation.at_request("download", "before")
-            return consume(self._with_points(blocks))
-
-        simulation.injection_point()
-        result = super().download(url, consume=taken, **more)
-        simulation.at_request("download", "after")
-        simulation.injection_point()
-        return result
-
-    def _with_points(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the body in as many pieces as any other, however large it is."""
-        body = b"".join(blocks)
+    def pieces(self, body: bytes) -> Iterator[bytes]:
+        """Yield as many pieces of any body, however large it is."""
         for number in range(_PIECES):
-            self._simulation.injection_point()
+            self.simulation.injection_point()
             yield body[len(body) * number // _PIECES : len(body) * (number + 1) // _PIECES]
 
 
@@ -93,18 +70,6 @@ class SimulatedExecutions(Executions):
             if failure.action is not FailureAction.REFUSED and not arrived:
                 self._simulation.unanswered_jobs.append(name)
             raise
-
-
-class SimulatedNotifier(SystemdNotifier):
-    """The real notifier, whose ping between any two steps of a scan or of packing is an injection point."""
-
-    def __init__(self, simulation: Simulation, *args: Any) -> None:
-        super().__init__(*args)
-        self._simulation = simulation
-
-    @override
-    def ping(self) -> None:
-        self._simulation.injection_point()
 
 
 class SimulatedCycle(SyncCycle, kw_only=True):
@@ -281,16 +246,6 @@ class SimulatedLoop(SandboxLoop):
     def polls(self) -> bool:
         """True if it must poll, as the watch does not cover everything."""
         return self._shared.watch.needs_polling
-
-    @property
-    def last_error(self) -> object:
-        return self.publisher.now.last_error
-
-    def request(self, request: SyncRequest) -> None:
-        self.add(request)
-
-    def pause_or_resume(self, command: str) -> None:
-        self.daemon.pause_or_resume(command)
 
 
 class _NullClient:

@@ -34,6 +34,7 @@ from syncd.core import waiter
 from syncd.daemon import build
 from syncd.emulator.sandbox import Profile
 from syncd.model.entry import Stamp
+from syncd.report.systemd_notify import SystemdNotifier
 from syncd.scan import file_reader
 from syncd.store.state_db import StateDb
 from syncd.sync import sandbox_services
@@ -48,7 +49,6 @@ from tests.fuzz.daemon import (
     SimulatedExecutions,
     SimulatedHttpClient,
     SimulatedLoop,
-    SimulatedNotifier,
 )
 from tests.fuzz.generators import generate
 from tests.fuzz.inotify import ManualInotify
@@ -246,9 +246,10 @@ def _patched(simulation: Simulation) -> Iterator[None]:
             ("Daemon", SimulatedDaemon),
             ("SandboxLoop", SimulatedLoop),
             ("HttpClient", SimulatedHttpClient),
-            ("SystemdNotifier", SimulatedNotifier),
         ):
             patch.setattr(build, name, partial(simulated, simulation))
+        # Between any two steps of a scan or of packing.
+        patch.setattr(SystemdNotifier, "ping", lambda notifier: simulation.injection_point())
         patch.setattr(StateDb, "_commit", partialmethod(_committed, simulation, StateDb._commit))
         patch.setattr(build, "SyncCycle", partial(SimulatedCycle, simulation=simulation))
         patch.setattr(sandbox_services, "Executions", partial(SimulatedExecutions, simulation))

@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.directories import directories_for
@@ -26,6 +24,7 @@ from syncd.core.waiter import Waiter
 from syncd.daemon import build
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
+from syncd.emulator.api import ApiError
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.synced_hook import SyncedHook
 from tests.copies import copy_as_it_is
@@ -34,15 +33,12 @@ from tests.fuzz.agent_side import SavedEntries
 from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.commands import Commands
-from tests.fuzz.damage import damage
 from tests.fuzz.git import tips
 from tests.fuzz.inotify import ManualInotify
 from tests.fuzz.lasting import Lasting
-from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, tree
-from tests.fuzz.scenario import Scenario, Step
-from tests.fuzz.steps import DAEMON_STEPS, UNUSUAL, WAY_HOME_STEPS
+from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, damage, tree
+from tests.fuzz.scenario import DAEMON_STEPS, UNUSUAL, WAY_HOME_STEPS, Scenario, Step
 from tests.fuzz.way_home import FOLLOW_S, WayHome
-from tests.fuzz.wire import SimulatedClient
 
 if TYPE_CHECKING:
     from tests.fuzz.daemon import SimulatedDaemon, SimulatedLoop
@@ -252,7 +248,7 @@ class Simulation:
         self.checker.sandbox_id = daemon.sandbox_id or self.checker.sandbox_id
         self._delayed_waits = max(0, self._delayed_waits - 1)
         if self._waits > MAX_WAITS:
-            self.checker.lose(f"the daemon does not become idle: {daemon.last_error}")
+            self.checker.lose(f"the daemon does not become idle: {daemon.publisher.now.last_error}")
             self._end()
         elif not self.scenario:
             self._finish(daemon, until_s)
@@ -292,16 +288,16 @@ class Simulation:
                 self.checker.note_jump(step.args[0])
                 self.clock.go_on(step.args[0])
             case "request_sync":
-                daemon.request(SyncRequest())
+                daemon.add(SyncRequest())
             case "push_force":
                 self.workspace_replaced = False  # a person confirms it
                 if self.workspace.is_dir() and not daemon.is_paused:
-                    daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
+                    daemon.add(SyncRequest(sync_mode=SyncMode.FORCED))
             case "flush":
                 if self.workspace.is_dir() and not daemon.is_paused:
-                    daemon.request(SyncRequest(FlushCheck(self.checker), lasting=True))
+                    daemon.add(SyncRequest(FlushCheck(self.checker), lasting=True))
             case "pause" | "resume" as command:
-                daemon.pause_or_resume(command)
+                daemon.daemon.pause_or_resume(command)
             case "limit_watches":
                 self._watches_left = step.args[0]
             case _:
@@ -318,20 +314,20 @@ class Simulation:
         self._delayed_waits, self._watches_left = 0, None
         self.operations.unmap_all()
         if daemon.is_paused:
-            daemon.pause_or_resume("resume")
+            daemon.daemon.pause_or_resume("resume")
         if not self.workspace.is_dir():
             self._do(Step("move_workspace_back"))
         is_idle = self._is_idle(daemon)
         unreported = self.operations.unreported
         if daemon.is_held and self.nearly_empty:
             self.figures["guard confirmations"] += 1
-            daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
+            daemon.add(SyncRequest(sync_mode=SyncMode.FORCED))
         elif self.lasting.name:
             self.lasting.pass_time(daemon, until_s)
         elif is_idle and self._needs_force(daemon):
             self._was_forced = True
             self.figures["forced pushes"] += 1
-            daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
+            daemon.add(SyncRequest(sync_mode=SyncMode.FORCED))
         elif is_idle and not daemon.polls and daemon.is_followed:
             needs_full_scan = self._was_linked or self.checker.has_other_links() or bool(unreported)
             if self._full_scans is None:
@@ -436,10 +432,6 @@ class Simulation:
         if self._signals is not None:
             self._signals.reload = True
 
-    def note(self, message: str) -> None:
-        """Add a line to the log."""
-        self._log(message)
-
     def _do(self, step: Step) -> None:
         """Run a step. Raises `Killed`."""
         match step.name:
@@ -519,7 +511,7 @@ class Simulation:
     def _operate(self, step: Step) -> None:
         """Do an operation on the workspace."""
         self.checker.operations += 1
-        self._log(f"{step.name}{step.args}")
+        self.note(f"{step.name}{step.args}")
         if not self.workspace.is_dir():
             return
         self.workspace_replaced |= step.name == "replace_workspace"
@@ -535,7 +527,7 @@ class Simulation:
 
     def _change_sandbox(self, tracked: TrackedSandbox, step: Step) -> None:
         """Change the sandbox, as its agent or its end would."""
-        self._log(f"{step.name}{step.args}")
+        self.note(f"{step.name}{step.args}")
         self.checker.wait_for_executions()
         sandbox = tracked.sandbox
         if step.name == "sandbox_expires":
@@ -569,27 +561,15 @@ class Simulation:
             live = self.checker.live
             if live is None or live.sandbox.execution(name) is not None:
                 continue
-            url = f"{self.emulator.base_url}/local-sandbox/{live.sandbox.id}/execute?region=us"
             self.checker.is_late = True
-            with self._without_faults():
-                client = SimulatedClient(self, Waiter(Interrupt(), self.clock))
-                content = msgspec.json.encode({"execution_name": name})
-                headers = {"Authorization": f"Bearer {KEY}"}
-                response = client.exchange("POST", url, headers=headers, read_s=60, content=content)
-                client.drop()
-            self.figures["late executions"] += response.status == 200
+            try:
+                status, _ = self.emulator.api.execute(live.sandbox, "us", name)
+            except ApiError as error:
+                status = error.status
+            self.figures["late executions"] += status == 200
             self.checker.is_late = False
-            self._log(f"{name} arrives late: {response.status}")
+            self.note(f"{name} arrives late: {status}")
             self.checker.wait_for_executions()
-
-    @contextlib.contextmanager
-    def _without_faults(self) -> Iterator[None]:
-        faults = self.emulator.faults
-        take, faults.take = faults.take, lambda _op, _sandbox: None  # type: ignore[method-assign, assignment]
-        try:
-            yield
-        finally:
-            faults.take = take  # type: ignore[method-assign]
 
     def at_commit(self, moment: str) -> None:
         """End the process, if it is the time for it, before or after a commit of the daemon's."""
@@ -623,7 +603,8 @@ class Simulation:
         with contextlib.suppress(OSError):
             damage(self.folder / ("cache" if where == "spool" else "state"), where, how, number)
 
-    def _log(self, message: str) -> None:
+    def note(self, message: str) -> None:
+        """Add a line to the log."""
         self.log.append(f"{self.clock.monotonic_s():9.2f}    {message}")
 
 

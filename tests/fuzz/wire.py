@@ -21,11 +21,18 @@ if TYPE_CHECKING:
 
 
 class SimulatedClient(HttpClient):
-    """A client without a network, but in the stories that are to use sockets."""
+    """A client that tells of its requests; without a network, but in the stories that are to use sockets."""
 
     def __init__(self, simulation: Simulation, *args: Any) -> None:
         super().__init__(*args)
-        self._simulation = simulation
+        self.simulation = simulation
+
+    def at(self, op: str, when: str, status: int = 0) -> None:
+        """Do what is to happen before or after this request; `status` is that of its answer."""
+
+    def pieces(self, body: bytes) -> Iterator[bytes]:
+        """Yield a body as it is sent or received."""
+        yield body
 
     @override
     def exchange(
@@ -37,22 +44,41 @@ class SimulatedClient(HttpClient):
         read_s: float,
         content: bytes | Iterable[bytes] | None = None,
     ) -> Response:
-        if self._simulation.uses_sockets:
+        op = _op(method, url)
+        self.at(op, "before")
+        if content is not None and not isinstance(content, bytes):
+            content = self.pieces(b"".join(content))
+        if self.simulation.uses_sockets:
+            again = content if isinstance(content, bytes | None) else [*content]
             # None is left to its server alone: it would go on beside what comes next.
             with self.waiter.doing(Work.EFFECT):
-                return super().exchange(method, url, headers=headers, read_s=read_s, content=content)
-        self.requests += 1
-        if self.requests % 2:  # a new connection is waited for, a kept one is not
-            self.waiter.poll_events()
-        return _Exchange(self._simulation, self, method, url, headers, read_s, content).answer()
+                response = super().exchange(method, url, headers=headers, read_s=read_s, content=again)
+        else:
+            response = _Exchange(self, method, url, headers, read_s, content).answer()
+        self.at(op, "after", response.status)
+        return response
 
     @override
     def download(self, url: str, *, read_s: float, consume: Callable[[Iterator[bytes]], Any]) -> Any:
-        if self._simulation.uses_sockets:
+        self.at("download", "before")
+        if self.simulation.uses_sockets:
             with self.waiter.doing(Work.EFFECT):
-                return super().download(url, read_s=read_s, consume=consume)
-        answer = SimulatedClient.exchange(self, "GET", url, headers={}, read_s=read_s)
-        return consume(iter([answer.body])) if answer.status == 200 else answer
+                taken = super().download(
+                    url, read_s=read_s, consume=lambda blocks: consume(self.pieces(b"".join(blocks)))
+                )
+        else:
+            answer = _Exchange(self, "GET", url, {}, read_s, None).answer()
+            taken = consume(self.pieces(answer.body)) if answer.status == 200 else answer
+        self.at("download", "after")
+        return taken
+
+
+def _op(method: str, url: str) -> str:
+    """Return the last word of a path of the API's, and what is done in the bucket."""
+    path = url.partition("?")[0]
+    if not path.endswith(".tar.gz"):
+        return path.rpartition("/")[2]
+    return "download" if method == "GET" else "execution-upload" if "/executions/" in path else "upload"
 
 
 class _Exchange(FaultyHandler):
@@ -60,8 +86,7 @@ class _Exchange(FaultyHandler):
 
     def __init__(
         self,
-        simulation: Simulation,
-        client: HttpClient,
+        client: SimulatedClient,
         method: str,
         url: str,
         headers: Mapping[str, str],
@@ -70,14 +95,14 @@ class _Exchange(FaultyHandler):
     ) -> None:
         """Take the place of the library's, which reads all this from a socket."""
         place = urlsplit(url)
-        self.server = simulation.emulator.server_at(place.port)
+        self.server = client.simulation.emulator.server_at(place.port)
         self.command, self.path, self.headers = method, f"{place.path}?{place.query}", Message()
         length = {"Content-Length": str(len(content))} if isinstance(content, bytes) else {}
         for name, value in {"Host": place.netloc, **length, **headers}.items():
             self.headers[name] = value
         self.close_connection = False
         self.rfile = self  # type: ignore[assignment]
-        self._simulation, self._waiter = simulation, client.waiter
+        self._client, self._simulation, self._waiter = client, client.simulation, client.waiter
         self._read_s = self._left_s = read_s
         self._blocks = iter([content] if isinstance(content, bytes) else content or ())
         self._unread = b""
@@ -87,6 +112,9 @@ class _Exchange(FaultyHandler):
     def answer(self) -> Response:
         """Return the answer. Raises what its client raises, and what ends the process."""
         simulation = self._simulation
+        self._client.requests += 1
+        if self._client.requests % 2:  # a new connection is waited for, a kept one is not
+            self._waiter.poll_events()
         was_serving, simulation.is_serving = simulation.is_serving, True
         try:
             self.serve()

@@ -86,6 +86,18 @@ def test_the_network_fails_in_scripted_time(tmp_path: Path, fault: str, told: st
     assert simulation.clock.monotonic_s() > ScriptedClock().monotonic_s() + least_s
 
 
+def test_steps_happen_at_each_request(tmp_path: Path) -> None:
+    """Those of the API by the last word of their path, those of the bucket by what they do there."""
+    ops = ("execution-upload-url", "execution-upload", "execute", "execution-logs", "upload", "initialize")
+    steps = [
+        f"at_request({op!r}, {when!r}, 'agent_writes', 'of {op}', 3)" for op in ops for when in ("before", "after")
+    ]
+    simulation = run_text(
+        tmp_path, "\n".join(["write('f', 8, 1)", "wait_idle()", *steps, "write('f', 8, 2)", "wait_idle()"])
+    )
+    assert [sum(f"agent_writes('of {op}'" in line for line in simulation.log) for op in ops] == [2] * len(ops)
+
+
 # Written through the link, the other file would change.
 LINK_GIVES_WAY = """
     settings('keep', 'full', 0, 0, 1.0, 'save')
