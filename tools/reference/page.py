@@ -29,8 +29,8 @@ _HEAD = """\
 
 `syncd --version` tells the version. Results go to stdout, logs and messages to stderr.
 `push`, `flush`, `pause` and `resume` work through the running daemon where there is one, and by themselves where there
-is none. In JSON, fields may be added and none is renamed, times are UTC, and a byte of a path that is not UTF-8 is a
-lone surrogate, as in Python. Many commands have these options:
+is none. What is printed for people may change. In JSON, fields may be added, and none is renamed or removed; times are
+UTC, and a byte of a path that is not UTF-8 is a lone surrogate, as in Python. Many commands have these options:
 """
 # How a command's help begins to say what the document holds.
 _JSON = "--json: "
