@@ -41,6 +41,45 @@ def git(folder: Path, *arguments: str, codes: Iterable[int] = (0,), **environmen
     return os.fsdecode(done.stdout)
 
 
+def poisoned(top: Path, folder: Path, **more: str) -> Path:
+    """Have whatever git can run in a repository leave a mark; return the mark, which is not there yet."""
+    mark, program = folder / "mark", folder / "program"
+    program.write_text(f'#!/bin/sh\necho "$0 $*" >> {mark}\ncat\n')
+    program.chmod(0o755)
+    for hooks in (top / ".git/hooks", folder / "hooks"):
+        hooks.mkdir(exist_ok=True)
+        for hook in HOOKS:
+            shutil.copy(program, hooks / hook)
+    names = "core.fsmonitor core.editor sequence.editor core.pager pager.log core.sshCommand core.askPass core.gitProxy"
+    names += " pager.rev-parse pager.rev-list filter.evil.clean filter.evil.smudge filter.evil.process diff.external"
+    names += " diff.evil.command diff.evil.textconv gpg.program gpg.ssh.program gpg.x509.program credential.helper"
+    names += " core.alternateRefsCommand uploadpack.packObjectsHook hook.evil.command"
+    settings = dict.fromkeys(names.split(), str(program)) | {
+        "core.hooksPath": str(folder / "hooks"),
+        "merge.evil.driver": f"{program} %A",
+        "merge.default": "evil",
+        "filter.evil.required": "true",
+        "commit.gpgSign": "true",
+        "tag.gpgSign": "true",
+        "core.autocrlf": "true",
+        "core.safecrlf": "true",
+        "hook.evil.event": "reference-transaction",
+        "hook.evil=x y.event": "reference-transaction",
+        "user.name": "Dev <dev>",
+        "user.email": "dev@example.org",
+    }
+    aliases = "update-ref fast-import ls-tree rev-parse config init show-ref symbolic-ref check-ref-format worktree"
+    aliases += " status read-tree rev-list diff-tree"
+    settings |= {f"alias.{word}": f"!{program}" for word in aliases.split()} | more
+    for key, value in settings.items():
+        git(folder, "config", "-f", str(top / ".git/config"), key, value)
+    (top / ".git/info").mkdir(exist_ok=True)
+    (top / ".git/info/attributes").write_text(
+        "* filter=evil diff=evil merge=evil text eol=crlf working-tree-encoding=utf-16\n"
+    )
+    return mark
+
+
 def tree_of(folder: Path, commit: str) -> dict[str, tuple[str, bytes]]:
     """Return the mode and content of each path of a commit; of a submodule its commit."""
     rows = [row.partition("\t") for row in git(folder, "ls-tree", "-r", "-z", "--full-tree", commit).split("\0")[:-1]]

@@ -20,7 +20,7 @@ from syncd.merge.branch import CHANGES_MESSAGE, SENT_MESSAGE, NewBranch, make_br
 from syncd.merge.git import Git
 from syncd.model.entry import ABSENT, SeenEntry
 from tests.component.git_folder import file_of, link_to
-from tests.component.repository_rig import HOOKS, tree_of
+from tests.component.repository_rig import poisoned, tree_of
 
 NOW = datetime(2026, 11, 24, 13, 20, 11, tzinfo=timezone(timedelta(hours=-3, minutes=-30)))
 ODD = [os.fsdecode(n) for n in (b"new\nline", b"caf\xe9", b"-rf", b'quo"te', b"back\\slash", b"tab\there", b" sp ")]
@@ -174,59 +174,6 @@ def test_rules_keep_what_was_not_sent(git: Git, top: Path) -> None:
         "dir/b.txt": ("100644", b"agent\n"),
         "run.sh": ("100644", b"#!/bin/sh\n"),
     }
-
-
-def poisoned(top: Path, tmp_path: Path) -> Path:
-    """Make everything that git can run a program that leaves a mark; return the mark."""
-    mark, program = tmp_path / "mark", tmp_path / "program"
-    program.write_text(f'#!/bin/sh\necho "$0 $*" >> {mark}\ncat\n')
-    program.chmod(0o755)
-    for folder in (top / ".git/hooks", tmp_path / "hooks"):
-        folder.mkdir(exist_ok=True)
-        for hook in HOOKS:
-            shutil.copy(program, folder / hook)
-    names = "core.fsmonitor core.editor sequence.editor core.pager pager.log core.sshCommand core.askPass core.gitProxy"
-    names += " filter.evil.clean filter.evil.smudge filter.evil.process diff.external diff.evil.command"
-    names += " diff.evil.textconv gpg.program gpg.ssh.program gpg.x509.program credential.helper"
-    names += " core.alternateRefsCommand uploadpack.packObjectsHook hook.evil.command"
-    settings = dict.fromkeys(names.split(), str(program)) | {
-        "core.hooksPath": str(tmp_path / "hooks"),
-        "merge.evil.driver": f"{program} %A",
-        "merge.default": "evil",
-        "filter.evil.required": "true",
-        "commit.gpgSign": "true",
-        "core.autocrlf": "true",
-        "core.safecrlf": "true",
-        "hook.evil.event": "reference-transaction",
-        "hook.evil=x y.event": "reference-transaction",
-        "user.name": "Dev <dev>",
-        "user.email": "dev@example.org",
-    }
-    aliases = "update-ref fast-import ls-tree rev-parse config init show-ref symbolic-ref check-ref-format worktree"
-    settings |= {f"alias.{word}": f"!{program}" for word in aliases.split()}
-    for key, value in settings.items():
-        plain_git(top, "config", key, value)
-    write(top, {".gitattributes": b"* filter=evil diff=evil merge=evil text eol=crlf working-tree-encoding=utf-16\n"})
-    shutil.copy(top / ".gitattributes", top / ".git/info/attributes")
-    return mark
-
-
-def test_a_poisoned_repository_runs_nothing(git: Git, top: Path, tmp_path: Path) -> None:
-    """No hook, filter, driver, monitor, signature, editor, pager or alias of the repository is run."""
-    mark = poisoned(top, tmp_path)
-    write(top, {"a.txt": b"edited\r\nhere\n"})
-    before = still(top)
-    branch = made(git, top, changed({"dir/b.txt": b"agent\r\n\n"}))
-    assert not mark.exists(), mark.read_text()
-    assert added_to(before, top) == [".git/logs/refs/heads/agent/work", ".git/refs/heads/agent/work"]
-    tree = tree_of(top, branch.commits[1])
-    assert (tree["a.txt"][1], tree["dir/b.txt"][1]) == (b"edited\r\nhere\n", b"agent\r\n\n")
-    who = plain_git(top, "log", "-1", "--format=%an|%ae|%cn|%ce|%aI|%cI|%G?", "--no-show-signature", "agent/work")
-    assert who.decode() == "Dev dev|dev@example.org|Dev dev|dev@example.org|" + "2026-11-24T13:20:11-03:30|" * 2 + "N\n"
-    assert (
-        b"Dev dev <dev@example.org> 1795539011 -0330\tbranch: "
-        in (top / ".git/logs/refs/heads/agent/work").read_bytes()
-    )
 
 
 def test_hooks_that_are_settings_are_disabled(tmp_path: Path, top: Path, git: Git) -> None:

@@ -19,7 +19,7 @@ from syncd.sandbox.agent_repository import commits_of
 from syncd.sandbox.protocol import REPOSITORY_BOUNDS, RepositoryState, SandboxCommits
 from tests.agent_commits import RepositoryThere
 from tests.component.program_rig import output_of, prepared, told
-from tests.component.repository_rig import HOOKS
+from tests.component.repository_rig import poisoned
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -177,23 +177,12 @@ def test_nothing_of_the_agents_is_run(there: There) -> None:
     repository.git("update-index", "--cacheinfo", f"100644,{repository.blob(b'one$Id$' + bytes((13, 10)))},a")
     repository.git("commit", "-q", "-m", "one")
     repository.git("replace", "HEAD", "home")
-    mark, program = there.folder / "mark", there.folder / "program"
-    program.write_text(f'#!/bin/sh\necho "$0 $*" >> {mark}\ncat\n')
-    program.chmod(0o755)
-    for hook in HOOKS:
-        shutil.copy(program, there.workspace / ".git/hooks" / hook)
     home = there.folder / "agents-home"
     home.mkdir()
-    keys = "core.fsmonitor core.pager pager.rev-parse pager.rev-list core.sshCommand core.alternateRefsCommand"
-    keys += " filter.evil.clean filter.evil.smudge filter.evil.process diff.external diff.evil.command"
-    keys += " diff.evil.textconv gpg.program credential.helper alias.rev-list alias.diff-tree core.gitProxy"
-    for key in keys.split():
-        repository.git("config", key, f"!{program}" if key.startswith("alias") else str(program))
-    for key, value in {
-        "core.hooksPath": str(there.workspace / ".git/hooks"),
-        "remote.origin.url": f"ext::{program}",
+    more = {
+        "remote.origin.url": f"ext::{there.folder}/program",
         "remote.origin.promisor": "true",
-        "remote.origin.uploadpack": str(program),
+        "remote.origin.uploadpack": f"{there.folder}/program",
         "protocol.allow": "always",
         "extensions.partialClone": "origin",
         "core.repositoryFormatVersion": "1",
@@ -202,13 +191,10 @@ def test_nothing_of_the_agents_is_run(there: There) -> None:
         "core.quotePath": "false",
         "core.abbrev": "4",
         "log.showSignature": "true",
-    }.items():
-        repository.git("config", key, value)
+    }
+    mark = poisoned(there.workspace, there.folder, **more)
     shutil.copy(there.workspace / ".git/config", home / ".gitconfig")
-    (there.workspace / ".git/info").mkdir(exist_ok=True)
     (there.workspace / ".git/info/grafts").write_text(f"{repository.id_of('work')}\n")
-    (there.workspace / ".git/info/attributes").write_text("* filter=evil diff=evil\n")
-    mark.unlink(missing_ok=True)
     ran = there.run()
     assert [commit.message for commit in ran.commits] == [b"one\n"]
     assert ran.contents(0)[b"a"] == b"one$Id$\r\n"

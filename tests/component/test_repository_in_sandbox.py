@@ -12,7 +12,7 @@ import pytest
 
 from syncd.sandbox.agent_repository import recorded_home
 from syncd.store.state_db import StateDb
-from tests.component.repository_rig import HOOKS, TARGET, RepositoryRig, Sent, git, link, sent
+from tests.component.repository_rig import TARGET, RepositoryRig, Sent, git, link, poisoned, sent
 
 
 @pytest.fixture(scope="module")
@@ -360,52 +360,21 @@ def test_a_broken_configuration_is_not_someone_elses(there: RepositoryRig) -> No
 
 def test_nothing_that_is_configured_runs(there: RepositoryRig) -> None:
     """Neither by the agent's repository, nor by files that were sent, nor by the agent's own settings."""
-    witness = there.folder / "witness"
-    program = there.folder / "program"
-    program.write_text(f'#!/bin/sh\necho "$0 $*" >> {witness}\ncat\n')
-    program.chmod(0o755)
-    hooks = there.workspace / ".git/hooks"
-    hooks.mkdir()
-    for name in HOOKS:
-        shutil.copy(program, hooks / name)
-    run = str(program)
-    settings = {
-        **dict.fromkeys(("core.fsmonitor", "core.editor", "core.pager", "core.sshCommand", "core.askPass"), run),
-        **{f"filter.x.{what}": run for what in ("clean", "smudge", "process")},
-        "diff.x.command": run,
-        "diff.x.textconv": run,
-        "diff.external": run,
-        "merge.x.driver": run,
-        "gpg.program": run,
-        "commit.gpgSign": "true",
-        "tag.gpgSign": "true",
-        "filter.x.required": "true",
-        **{f"alias.{name}": f"!{run}" for name in ("status", "rev-parse", "read-tree", "update-ref", "fast-import")},
-        "core.hooksPath": str(hooks),
-        "core.worktree": "/nonexistent",
-        "index.threads": "4",
-        "gc.auto": "1",
-        "core.splitIndex": "true",
-        "index.version": "4",
-        "index.sparse": "true",
-        "core.untrackedCache": "true",
-        "core.alternateRefsCommand": run,
-        "credential.helper": f"!{run}",
-        "uploadpack.packObjectsHook": run,
-    }
-    there.arrive({".gitattributes": "* filter=x diff=x merge=x text\n", "cr.txt": "a\r\nb\r\n"})
-    for key, value in settings.items():
-        git(there.folder, "config", "-f", str(there.workspace / ".git/config"), key, value)
-    more = there.folder / "more"
-    shutil.copy(there.workspace / ".git/config", more)
-    git(there.folder, "config", "-f", str(there.workspace / ".git/config"), "include.path", str(more))
+    there.arrive({".gitattributes": "* filter=evil diff=evil merge=evil text\n", "cr.txt": "a\r\nb\r\n"})
+    config = there.workspace / ".git/config"
+    sparse = {"core.worktree": "/nonexistent", "core.splitIndex": "true", "core.untrackedCache": "true"}
+    numbers = {"index.threads": "4", "index.version": "4", "index.sparse": "true", "gc.auto": "1"}
+    mark = poisoned(there.workspace, there.folder, **sparse, **numbers)
+    shutil.copy(config, there.folder / "more")
+    git(there.folder, "config", "-f", str(config), "include.path", str(there.folder / "more"))
     there.follow()
     for content in ("2\r\n", "3\r\n", None):
         there.send({"cr.txt": content, "d/b.txt": f"{content}"})
-    assert not witness.exists()
+    assert not mark.exists()
     assert there.client.warnings == []
-    shutil.rmtree(hooks)
-    (there.workspace / ".git/config").write_text("[core]\n\trepositoryformatversion = 0\n")
+    shutil.rmtree(there.workspace / ".git/hooks")
+    (there.workspace / ".git/info/attributes").unlink()
+    config.write_text("[core]\n\trepositoryformatversion = 0\n")
     assert there.at("main") == there.at("home")
     there.check()
-    assert not witness.exists()
+    assert not mark.exists()

@@ -43,7 +43,7 @@ from typing import Any
 import pytest
 
 from tests.agent import Agent
-from tests.component.test_agent_branch import poisoned
+from tests.component.repository_rig import poisoned
 from tests.recorded import records
 from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, SANDBOX, TIMEOUT_S, Rig
@@ -716,9 +716,7 @@ def test_a_branch(rig: Rig, agent: Agent, tmp_path: Path) -> None:
         _git(rig, *words)
     rig.ok("push")
     mark = poisoned(rig.workspace, tmp_path)
-    mark.unlink(missing_ok=True)
-    (rig.workspace / ".gitattributes").unlink()
-    agent.write("a", "theirs\n")
+    agent.write("a", "theirs\r\n")
     rig.write("clash", "ours, not sent\n")
     before = tree(rig.workspace)
     rig.ok("apply", "--branch", "theirs")
@@ -733,8 +731,11 @@ def test_a_branch(rig: Rig, agent: Agent, tmp_path: Path) -> None:
     shutil.copytree(rig.workspace / ".git/objects", bare / "objects")
     shutil.copytree(rig.workspace / ".git/refs", bare / "refs")
     (bare / "HEAD").write_text("ref: refs/heads/theirs\n")
-    shown = subprocess.run(["git", f"--git-dir={bare}", "show", "theirs:a"], capture_output=True, check=True)
-    assert shown.stdout == b"theirs\n"
+    for words, wanted in (
+        (("show", "theirs:a"), b"theirs\r\n"),
+        (("log", "-1", "--format=%an", "theirs"), b"Dev dev\n"),
+    ):
+        assert subprocess.check_output(["git", f"--git-dir={bare}", *words]) == wanted
 
 
 def test_a_branch_of_nothing(rig: Rig, agent: Agent) -> None:
