@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from syncd.core.clock import SystemClock
+from tests.clock import ScriptedClock
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -109,3 +110,8 @@ def far_from_utc() -> Iterator[None]:
 def repo() -> Path:
     """The checkout's top folder."""
     return REPO
+
+
+@pytest.fixture
+def clock() -> ScriptedClock:
+    return ScriptedClock()

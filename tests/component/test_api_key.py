@@ -59,8 +59,25 @@ def test_rights_of_others_are_refused(tmp_path: Path, mode: int) -> None:
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
 def test_own_rights_are_enough(tmp_path: Path, mode: int) -> None:
-    """The user's own rights do not matter."""
-    assert find_key({}, str(key_file(tmp_path, mode=mode))) == ApiKey(KEY, "elsewhere")
+    """The user's own rights do not matter; of a link the target's count."""
+    path = key_file(tmp_path, mode=mode)
+    (tmp_path / "link").symlink_to(path)
+    for name in (path, tmp_path / "link"):
+        assert find_key({}, str(name)) == ApiKey(KEY, "elsewhere")
+    path.chmod(0o644)
+    assert "can be read by others" in refusal({}, tmp_path / "link")
+
+
+def test_the_rights_of_a_credential(tmp_path: Path) -> None:
+    """The service manager's file too is refused if everybody may read or write it; its group may."""
+    path = key_file(tmp_path).rename(tmp_path / CREDENTIAL)
+    service = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    for mode in (0o400, 0o440, 0o600):
+        path.chmod(mode)
+        assert find_key(service, "none").reveal() == KEY
+    for mode in (0o444, 0o404, 0o602):
+        path.chmod(mode)
+        assert f"mode {mode:04o}" in refusal(service, "none")
 
 
 @pytest.mark.parametrize(
@@ -71,6 +88,7 @@ def test_own_rights_are_enough(tmp_path: Path, mode: int) -> None:
         (b"sk-5ecret and more", "blanks"),
         (b"sk-5ecret\nsecond line", "blanks"),
         (b"sk-5ecret\x1b[2J", "characters that no key has"),
+        (b"k" * 5000, "longer than any key"),
         (b"\xffsk-5ecret", "characters that no key has"),
         (b"\xef\xbb\xbfsk-5ecret", "characters that no key has"),
     ],

@@ -19,11 +19,6 @@ from tests.desktop import Desktop
 
 
 @pytest.fixture
-def clock() -> ScriptedClock:
-    return ScriptedClock()
-
-
-@pytest.fixture
 def desktop(tmp_path: Path) -> Desktop:
     return Desktop(tmp_path)
 

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.api_key import ApiKey, find_key
-from syncd.core.errors import KeyRefused
+from syncd.core.api_key import ApiKey
 from syncd.merge.git import personal_excludes
 
 KEY = "klv-0123456789-nobody-may-see"
@@ -177,31 +176,3 @@ def test_git_does_not_get_the_key(tmp_path: Path) -> None:
     environment = (tmp_path / "environ").read_text()
     assert "HOME=/nowhere" in environment
     assert KEY not in environment
-
-
-def test_a_credential_that_others_can_read(tmp_path: Path) -> None:
-    """The service manager's file too is refused if everybody may read or write it; its group may."""
-    path = tmp_path / "klavis-api-key"
-    path.write_text(KEY)
-    for mode in (0o400, 0o440, 0o600):
-        path.chmod(mode)
-        assert find_key({"CREDENTIALS_DIRECTORY": str(tmp_path)}, "none").reveal() == KEY
-    for mode in (0o444, 0o404, 0o602):
-        path.chmod(mode)
-        with pytest.raises(KeyRefused, match=f"mode {mode:04o}.*chmod 600"):
-            find_key({"CREDENTIALS_DIRECTORY": str(tmp_path)}, "none")
-
-
-def test_files_that_are_too_long(tmp_path: Path) -> None:
-    """A file that is longer than any key is refused; of a link the target counts."""
-    path = tmp_path / "key"
-    path.write_text("k" * 5000)
-    path.chmod(0o600)
-    with pytest.raises(KeyRefused, match="longer than any key"):
-        find_key({}, str(path))
-    path.write_text(KEY)
-    (tmp_path / "link").symlink_to(path)
-    assert find_key({}, str(tmp_path / "link")).reveal() == KEY
-    path.chmod(0o644)
-    with pytest.raises(KeyRefused, match="can be read by others"):
-        find_key({}, str(tmp_path / "link"))

@@ -23,11 +23,6 @@ SYNC = LastSync("2026-11-24T13:20:11Z", 3, 1_000, "0" * 64, 1.0)
 
 
 @pytest.fixture
-def clock() -> ScriptedClock:
-    return ScriptedClock()
-
-
-@pytest.fixture
 def db(tmp_path: Path) -> Iterator[StateDb]:
     with closing(StateDb(str(tmp_path))) as db:
         yield db

@@ -20,11 +20,6 @@ AFTER_S = 900.0
 
 
 @pytest.fixture
-def clock() -> ScriptedClock:
-    return ScriptedClock()
-
-
-@pytest.fixture
 def status(tmp_path: Path, clock: ScriptedClock) -> WorkspaceStatus:
     return WorkspaceStatus("/work", "", str(tmp_path), SystemdNotifier({}, clock, 1), RunTotals(), 1)
 

@@ -712,8 +712,7 @@ def test_a_forced_push_deletes_nothing_of_a_person(rig: Rig, agent: Agent) -> No
 
 def test_a_branch(rig: Rig, agent: Agent, tmp_path: Path) -> None:
     """Of a poisoned repository: nothing of it runs; work tree, index and HEAD stay; the branch has the changes."""
-    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
-        _git(rig, *words)
+    _committed(rig)
     rig.ok("push")
     mark = poisoned(rig.workspace, tmp_path)
     agent.write("a", "theirs\r\n")
@@ -740,8 +739,7 @@ def test_a_branch(rig: Rig, agent: Agent, tmp_path: Path) -> None:
 
 def test_a_branch_of_nothing(rig: Rig, agent: Agent) -> None:
     """Where the agent did nothing no branch is made, whatever was sent beyond HEAD, and the command says so."""
-    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
-        _git(rig, *words)
+    _committed(rig)
     rig.write("a", "not committed\n")
     rig.ok("push")
     assert rig.ok("apply", "--branch", "theirs").out == "no branch is made, as there is nothing new in the sandbox\n"
@@ -752,8 +750,7 @@ def test_a_branch_of_nothing(rig: Rig, agent: Agent) -> None:
 
 def test_the_paths_of_a_branch(rig: Rig, agent: Agent) -> None:
     """What was changed there is taken, and what was deleted there is deleted, on the branch alone."""
-    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
-        _git(rig, *words)
+    _committed(rig)
     rig.ok("push")
     agent.write("a", "theirs\n")
     agent.delete("clash")
@@ -764,8 +761,7 @@ def test_the_paths_of_a_branch(rig: Rig, agent: Agent) -> None:
 
 def test_what_runs_by_itself_on_a_branch(rig: Rig, agent: Agent) -> None:
     """It is named, also what only a commit of the agent's has."""
-    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
-        _git(rig, *words)
+    _committed(rig)
     rig.ok("push")
     agent.write("conftest.py", "theirs\n")
     agent.write("CLAUDE.md", "theirs\n")
@@ -801,8 +797,7 @@ REFUSED_SUBMODULES = {
 @pytest.mark.parametrize("content", REFUSED_SUBMODULES.values(), ids=REFUSED_SUBMODULES)
 def test_submodules_that_git_refuses(rig: Rig, agent: Agent, content: str) -> None:
     """They are told, and come neither into the workspace nor onto a branch."""
-    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
-        _git(rig, *words)
+    _committed(rig)
     rig.ok("push")
     agent.write(".gitmodules", content)
     agent.write("sub/.GITMODULES", content)
@@ -830,9 +825,11 @@ def test_submodules_that_git_accepts(rig: Rig, agent: Agent) -> None:
     assert not (rig.workspace / "sub/.gitmodules").is_symlink()
 
 
-def _git(rig: Rig, *words: str) -> None:
+def _committed(rig: Rig) -> None:
+    """Commit the workspace to a repository of its own."""
     identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-    subprocess.run(["git", *identity, *words], cwd=rig.workspace, check=True)
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run(["git", *identity, *words], cwd=rig.workspace, check=True)
 
 
 def test_a_saved_version_is_merged(rig: Rig, agent: Agent) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -52,12 +51,6 @@ def site(rig: Rig) -> Path:
     _add(rig, "site", site, "site-box")
     (site / "page").write_text("text")
     return site
-
-
-@pytest.fixture
-def terminal() -> Iterator[Terminal]:
-    with closing(Terminal(100, 60)) as terminal:
-        yield terminal
 
 
 def test_a_command_takes_the_workspace_that_it_is_in(rig: Rig, site: Path) -> None:

@@ -23,7 +23,7 @@ from syncd.daemon.scheduler import (
 )
 from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import State
-from syncd.watch.changes import Burst, due_s, extend
+from syncd.watch.changes import Burst
 
 QUIET_S, LONGEST_S = 1.0, 15.0
 NOW_S = 100.0
@@ -98,15 +98,6 @@ def test_next_action(scheduler_input: SchedulerInput, move: Sync | SaveAgentWork
 def test_the_state_while_it_waits(scheduler_input: SchedulerInput, state: State) -> None:
     """The state shows what a person requested first, then what a person must fix, then what passes by itself."""
     assert idle_state(scheduler_input) is state
-
-
-def test_the_max_wait() -> None:
-    """However often something changes, the sync is due after the max wait."""
-    burst = None
-    for tenth in range(1000):
-        burst = extend(burst, 10.0 + tenth / 10)
-    assert burst is not None
-    assert due_s(burst, QUIET_S, LONGEST_S) == 25.0
 
 
 @pytest.mark.parametrize(

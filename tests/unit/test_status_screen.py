@@ -281,13 +281,6 @@ def test_it_fits(state: State, width: int) -> None:
         assert set(re.findall(r"\d+", "".join(re.findall(r"\x1b\[[\d;]+m", line)))) <= SHADES
 
 
-def test_control_characters_are_escaped() -> None:
-    """Control characters in a path or response are shown and not sent to the terminal."""
-    text = shown(replace(WATCHING, workspace="/a\x1b[2Jb", warnings=("\x07\n: \x1b]0;x",)))
-    assert "\x1b" not in text
-    assert "/a\\x1b[2Jb" in text
-
-
 @pytest.mark.parametrize(
     ("seconds", "long", "since", "clock"),
     [

@@ -16,11 +16,6 @@ from tests.clock import ScriptedClock
 
 
 @pytest.fixture
-def clock() -> ScriptedClock:
-    return ScriptedClock()
-
-
-@pytest.fixture
 def tasks(clock: ScriptedClock) -> Tasks:
     return Tasks(Interrupt(), clock)
 

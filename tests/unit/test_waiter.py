@@ -35,11 +35,6 @@ class RecordingEvents:
 
 
 @pytest.fixture
-def clock() -> ScriptedClock:
-    return ScriptedClock()
-
-
-@pytest.fixture
 def waiter(clock: ScriptedClock) -> Waiter:
     return Waiter(Interrupt(), clock)
 
