@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
@@ -26,33 +25,28 @@ from syncd.core.directories import Directories, Lock
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
-from syncd.core.text import MOST_NAMED, ago, counted, one_line, shown_path
+from syncd.core.text import MOST_NAMED, ago, counted, shown_path
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of, workspace_of
 from syncd.daemon.control import writing
-from syncd.merge.branch import SandboxCommit, UnreadablePack, read_pack
-from syncd.merge.git import ANY_CODE, find_git, find_work_tree, need_git
-from syncd.merge.workspace_writer import WorkspaceWriter
+from syncd.merge.home import AgentSide, HomeFolder
+from syncd.merge.sent_files import SentFiles
+from syncd.merge.workspace_writer import JournalEntry, WorkspaceWriter, journal_records, load_journal
 from syncd.model.entry import (
-    Entry,
-    Kind,
     SeenEntry,
-    arrived_digest,
     same,
 )
-from syncd.model.manifest import Manifest, directories_above
+from syncd.model.manifest import Manifest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import followed_at_s
-from syncd.sandbox.agent_repository import recorded_home
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
-from syncd.sandbox.protocol import RepositoryState, SandboxCommits
-from syncd.sandbox.sandbox_state import SandboxContent, TakenPath
-from syncd.sandbox.saved_versions import SentEntry, Why
-from syncd.scan.path_rules import PathRules
+from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.saved_versions import Why
 from syncd.selection.selection import PathPatterns
+from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import (
     AgentWork,
@@ -81,96 +75,6 @@ class OpenSandbox(Struct, frozen=True):
     services: SandboxServices
     waiter: Waiter
     scratch: str
-
-
-class AgentSide(Struct, frozen=True):
-    """The three sides: what was sent, what is here, and, in `work`, what differs in the sandbox.
-
-    `leave_out` says which paths stay home by the rules, but for those that the person included. `is_unanswered`: a sync
-    may have changed the sandbox in a way that is not recorded.
-    """
-
-    opened: OpenSandbox
-    base: Manifest
-    work: AgentWork
-    rules: PathRules
-    base_store: BaseStore
-    writer: WorkspaceWriter
-    leave_out: LeaveOut
-    base_identity: str
-    is_unanswered: bool
-
-    def place(self, path: str) -> str:
-        """Return where the path is on this machine."""
-        return os.path.join(self.opened.config.workspace.path, path)
-
-    def here(self, path: str, entry: Entry) -> SeenEntry:
-        """Return an entry of home, whose content is here, as one of the sandbox."""
-        return with_copy(entry, self.place(path))
-
-    def local(self) -> dict[str, Entry]:
-        """Return what is here at each path that differs, and above it. Raises `TryLater`."""
-        return self.writer.look({*self.work.changed, *directories_above(self.work.changed)})
-
-    def base_version(self, path: str, here: Entry) -> SeenEntry | None:
-        """Return what was sent as this path; None for a directory, and where its bytes are gone."""
-        entry = self.work.base_of(path)
-        if entry is None or entry.kind is Kind.DIRECTORY:
-            return None
-        if entry.kind is Kind.SYMLINK or same(here, entry):
-            return self.here(path, entry)
-        content = self.base_bytes(path, entry, here)
-        if content is None:
-            return None
-        copy = os.path.join(self.opened.scratch, f"sent-{hashlib.sha256(content).hexdigest()}")
-        with open(copy, "wb") as file:
-            file.write(content)
-        return with_copy(entry, copy)
-
-    def sent(self, path: str) -> SentEntry | None:
-        """Return what was sent as this path, with its bytes if they are known."""
-        return self.work.sent(path, self.base_store.get)
-
-    def base_bytes(self, path: str, entry: Entry, here: Entry) -> bytes | None:
-        """Return the bytes that were sent as this path, None if they are gone."""
-        digest = arrived_digest(entry)
-        if here.digest == digest != b"":
-            with contextlib.suppress(OSError), open(self.place(path), "rb") as file:
-                return file.read()
-        if not digest:
-            return None
-        content = self.base_store.get(path, digest)
-        return content if content is not None else self._committed(path, digest)
-
-    @property
-    def left_out(self) -> int:
-        """The number of paths in the sandbox that the rules exclude."""
-        return len(self.work.left_out) + len(self.work.pruned)
-
-    def tell_left_out(self, what_becomes: str) -> None:
-        """Say on stderr how many paths the rules leave out, and what becomes of them."""
-        if count := self.left_out:
-            paths = counted(count, "path")
-            click.echo(f"{paths} in the sandbox that the workspace's rules exclude: {what_becomes}", err=True)
-
-    def _committed(self, path: str, digest: bytes) -> bytes | None:
-        """Return the bytes that the repository's current commit has of the path, if they are those that were sent."""
-        git = find_git(os.environ)
-        if git is None:
-            return None
-        try:
-            work_tree = find_work_tree(git, self.opened.config.workspace.path)
-            name = f"{work_tree.head}:{work_tree.prefix}{path}"
-            found = git.run(["cat-file", "blob", name], {"GIT_DIR": work_tree.folder}, ANY_CODE)
-        except SyncdError:
-            return None
-        return found.output if found.code == 0 and hashlib.sha256(found.output).digest() == digest else None
-
-
-def with_copy(entry: Entry, copy: str) -> SeenEntry:
-    """Return an entry of home as one of the sandbox, with the file that holds its content."""
-    digest = arrived_digest(entry)
-    return SeenEntry(entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, entry.target, digest=digest, copy=copy)
 
 
 def for_each(configs: Sequence[Config], ask: Callable[[Config], None]) -> SyncdError | None:
@@ -242,10 +146,8 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None, find: _Fi
 
 def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPatterns | None = None) -> AgentSide:
     """Find the agent's work, with that base. Raises `StepFailed`, `SyncdError`, `Stop`."""
-    config, folders, services = opened.config, opened.folders, opened.services
-    state = services.state
-    content = replace(state.content, base=base)
-    rules = path_rules(config)
+    state, home = opened.services.state, home_folder(opened.config, opened.services.state.db, opened.scratch)
+    content, rules = replace(state.content, base=base), home.rules()
 
     def is_included(path: str, is_dir: bool) -> bool:
         # A pattern such as `build/*` matches what is in a folder, which must be entered then.
@@ -255,18 +157,8 @@ def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPat
         return not is_included(path, is_dir) and rules.leave_out(path, is_dir)
 
     work = find(opened, content, leave_out)
-    work = work.leaving_out([path for path in secret_paths(config, work.changed) if not is_included(path, False)])
-    return AgentSide(
-        opened,
-        base,
-        work,
-        rules,
-        BaseStore(folders.spool, ChunkStore(folders.spool)),
-        writer_of(config, state.db),
-        leave_out,
-        state.identity,
-        state.uncertain,
-    )
+    work = work.leaving_out([path for path in home.search(work.changed) if not is_included(path, False)])
+    return AgentSide(home, opened.services, base, work, rules, leave_out, state.identity, state.uncertain)
 
 
 def _find_kept(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
@@ -331,83 +223,65 @@ def _kept_work(
     for number, (path, entry) in enumerate(there.items()):
         if entry.copy:
             copy = os.path.join(opened.scratch, f"kept-{number}")
-            there[path] = replace(entry, copy=copy if _linked(entry.copy, copy) else "")
+            with contextlib.suppress(OSError):  # one that is gone has no content
+                _link_or_copy(entry.copy, copy)
+            there[path] = replace(entry, copy=copy if os.path.exists(copy) else "")
     at, age_s = utc(at_s).astimezone(), max(0.0, CLOCK.wall_s() - at_s)
     click.echo(f"as of {at:%Y-%m-%d %H:%M:%S}, {ago(age_s)}", err=True)
     result = replace(kept, there=there).result(content)
     return agent_work(result, content, leave_out, pruned_names(leave_out))
 
 
-def _linked(source: str, target: str) -> bool:
-    """Link a file, or copy it to another file system; false if it is gone."""
+def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:
-        try:
-            shutil.copyfile(source, target)
-        except OSError:
-            return False
-    return True
+    except OSError:  # to another file system
+        shutil.copyfile(source, target)
 
 
-def commits_there(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:
-    """Return the sandbox's report, and the commits, the oldest first; none without a repository, or where it failed.
+def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:
+    """Return the workspace that work comes home to, with the writer of what this sandbox has. Raises `ConfigError`."""
 
-    The copies of contents go when the sandbox is closed. Raises `SyncdError`, `StepFailed`, `Stop`.
-    """
-    home = recorded_home(opened.services.state.db, opened.target)
-    if not home:
-        return SandboxCommits(RepositoryState.LOST, "syncd made no repository in this sandbox"), ()
-    git, folder = need_git(os.environ), os.path.join(opened.scratch, "commits")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    with ProgressDisplay(silent_s=0.5) as progress:
-        progress.doing("reading the commits in the sandbox")
-        check = opened.waiter.interrupt.check
-        found, pack = opened.services.agent_repository.fetch_commits(home, folder, check)
-        if not pack:
-            return found, ()
-        try:
-            return found, read_pack(git, found, pack, folder)
-        except UnreadablePack as reason:
-            return replace(found, state=RepositoryState.FAILED, why=str(reason), unlisted=0), ()
+    def target(name: str) -> Target | None:
+        with contextlib.suppress(NeedsPerson):
+            return target_of(config.for_sandbox(name), os.environ) if name in config.sandboxes else None
+        return None
 
-
-def tell_rest(found: SandboxCommits, commits: Collection[SandboxCommit]) -> None:
-    """Say on stderr what else the agent's repository has, which stays there."""
-    tell = partial(click.echo, err=True)
-    for what in found.under_way:
-        tell(f"a {one_line(what, 20)} is under way in the sandbox")
-    if not found.branch and (commits or found.under_way):
-        tell("no branch is checked out in the sandbox: these are the commits of its HEAD")
-    if found.unlisted:
-        tell(f"{counted(found.unlisted, 'newer commit')} in the sandbox are too many to be read")
-    if found.stashes:
-        tell("1 stash stays there" if found.stashes == 1 else f"{found.stashes:,} stashes stay there")
-    for name, number in found.branches:
-        tell(f"the branch {one_line(name, 80)!r} with {counted(number, 'more commit')} stays there")
-    if found.more_branches:
-        tell("more branches in the sandbox were not looked at")
+    spool = folders_of(config, os.environ).spool
+    base_store = BaseStore(spool, ChunkStore(spool))
+    return HomeFolder(
+        config.workspace.path,
+        scratch,
+        selection_of(config, os.environ),
+        excludes_for(config, os.environ),
+        reader_of(config, CLOCK, os.environ).secrets,
+        config.sync.max_snapshot_mib << 20,
+        SentFiles(config.workspace.path, scratch, base_store, Blobs(db)),
+        WorkspaceWriter(config.workspace.path, db, CLOCK, target, config.sandbox_name),
+    )
 
 
-def writer_of(config: Config, db: StateDb) -> WorkspaceWriter:
-    """Return the writer to the workspace, which records what counts as sent whenever it takes something back."""
-    from syncd.cli.apply.undoing import record_back, sandbox_id, written_config  # noqa: PLC0415 - it needs what is above
-
-    def taking_back(taken: Sequence[TakenPath]) -> None:
-        record_back(written_config(config, db), db, taken)
-
-    source = {"sandbox": config.sandbox_name, "sandbox_id": sandbox_id(config)}
-    return WorkspaceWriter(config.workspace.path, db, CLOCK, taking_back, **source)
-
-
-def path_rules(config: Config) -> PathRules:
-    """Return the workspace's rules as they are now. Raises `WorkspaceError`."""
-    return PathRules(config.workspace.path, selection_of(config, os.environ), excludes_for(config, os.environ))
+def take_back_killed(config: Config) -> None:
+    """Take back what an `apply` that was killed has written, and say so. Raises `TryLater`, `Locked`."""
+    with contextlib.ExitStack() as stack:
+        db = stack.enter_context(contextlib.closing(StateDb(folders_of(config, os.environ).state)))
+        # What is looked at is not half of a sync either.
+        stack.enter_context(no_sync_begins(written_config(config, load_journal(journal_records(db)[1]))))
+        taken_back = home_folder(config, db, "").writer.finish_interrupted()
+    if taken_back.done:
+        click.echo(f"took back an apply that was killed: {len(taken_back.done):,} paths", err=True)
 
 
-def secret_paths(config: Config, paths: Iterable[str]) -> Collection[str]:
-    """Return those of the paths that stay home since they hold a secret here. Raises `WorkspaceError`."""
-    return reader_of(config, CLOCK, os.environ).secrets(paths)
+def written_config(config: Config, entry: JournalEntry | None) -> Config:
+    """The configuration of the sandbox that a write came from."""
+    return config.for_sandbox(entry.sandbox) if entry is not None and entry.sandbox in config.sandboxes else config
+
+
+def tell_left_out(side: AgentSide, what_becomes: str) -> None:
+    """Say on stderr how many paths the rules leave out, and what becomes of them."""
+    if count := side.left_out:
+        paths = counted(count, "path")
+        click.echo(f"{paths} in the sandbox that the workspace's rules exclude: {what_becomes}", err=True)
 
 
 def save_before_release(config: Config) -> str:

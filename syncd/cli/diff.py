@@ -28,11 +28,11 @@ from syncd.core.settings import Config
 from syncd.core.text import shown_path, size
 from syncd.merge.git import is_binary, is_version, need_git, object_format_around, size_of
 from syncd.merge.patch import COLOURED, LARGEST_BYTES, PLAIN, for_terminal, write_patch, write_table
-from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same, with_copy
 from syncd.model.git_names import is_in_repository
 
 if TYPE_CHECKING:
-    from syncd.cli.agent_side import AgentSide
+    from syncd.merge.home import AgentSide
 
 # Before a path that several agents changed.
 _SEVERAL = "!"
@@ -72,6 +72,8 @@ def command(  # noqa: PLR0917 - click passes each option
 
 def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> None:
     """Print what differs of these paths. Raises `SyncdError`."""
+    from syncd.cli.agent_side import tell_left_out  # noqa: PLC0415 - as in `_show_each`
+
     paths = _paths(side, named)
     before, after = both_sides(side, paths, side.local())
     if form == "names":
@@ -80,7 +82,7 @@ def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> None:
                 print_path(path)
     elif before or after:
         print_patch(side, before, after, form)
-    side.tell_left_out("not shown")
+    tell_left_out(side, "not shown")
 
 
 def both_sides(
@@ -94,13 +96,13 @@ def both_sides(
         if not is_version(remote) and remote.kind in (Kind.FILE, Kind.OTHER, Kind.UNREAD):
             tell_unshown(path, remote)
             continue
-        before = side.base_version(path, here)
+        before = side.base_version(path)
         if before is None and entry is not None and entry.kind is not Kind.DIRECTORY:
             if here.kind is Kind.UNREAD:
                 click.echo(f"not shown: {shown_path(path)} cannot be read here, and what was sent is gone", err=True)
                 continue
             click.echo(f"{shown_path(path)}: what was sent is gone; shown from what is here", err=True)
-            before = side.here(path, here)
+            before = with_copy(here, side.home.place(path))
         if is_version(remote):
             there[path] = remote
         if before is not None and is_version(before):
@@ -136,7 +138,7 @@ def change_of(side: AgentSide, path: str) -> str:
     return "mode" if after.digest and after.digest == before.digest else "modified"
 
 
-def row_of(side: AgentSide, path: str, here: Entry) -> dict[str, Any]:
+def row_of(side: AgentSide, path: str, here: Entry, sandbox: str) -> dict[str, Any]:
     """The change of a path as `diff --json` prints it."""
     entry, remote = side.work.base_of(path), side.work.changed[path]
     if here.kind is Kind.ABSENT and entry is not None:
@@ -151,7 +153,7 @@ def row_of(side: AgentSide, path: str, here: Entry) -> dict[str, Any]:
         "bytes": 0 if remote.is_directory else remote.size_bytes,
         "binary": bool(remote.copy) and _is_binary(remote.copy),
         "here": state,
-        "sandbox": side.opened.config.sandbox_name,
+        "sandbox": sandbox,
     }
 
 
@@ -161,7 +163,7 @@ def _is_binary(copy: str) -> bool:
 
 
 def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, SeenEntry], form: str | None) -> None:
-    git, scratch = need_git(os.environ), side.opened.scratch
+    git, scratch = need_git(os.environ), side.home.scratch
     if form == "stat":
         blocks = write_table(git, before, after, scratch)
     else:
@@ -169,10 +171,10 @@ def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, 
         for path in sorted(large):
             click.echo(f"not shown: {shown_path(path)} is too large for a patch; `syncd apply` takes it", err=True)
         before, after = ({path: side[path] for path in side if path not in large} for side in (before, after))
-        ids = object_format_around(git, side.opened.config.workspace.path)
+        ids = object_format_around(git, side.home.path)
         blocks = write_patch(git, before, after, scratch=scratch, object_format=ids)
     if sys.stdout.isatty():
-        colours = COLOURED if may_colour() else PLAIN
+        colours = COLOURED if may_colour() and form is None else PLAIN
         encoding = sys.stdout.encoding
         blocks = (f"{line}\n".encode(encoding, "backslashreplace") for line in for_terminal(blocks, colours))
     paged(blocks)
@@ -186,7 +188,7 @@ def _show_each(configs: Sequence[Config], named: tuple[str, ...], form: str | No
 
     A sandbox that cannot be asked is named, and keeps no other from being shown. Raises its failure at the end.
     """
-    from syncd.cli.agent_side import for_each, look_at, open_sandbox  # noqa: PLC0415 - after the configuration is known
+    from syncd.cli.agent_side import for_each, look_at, open_sandbox, tell_left_out  # noqa: PLC0415 - after the configuration is known
 
     table: dict[str, dict[str, str]] = {}  # by path, what each sandbox did
     names: list[str] = []
@@ -203,12 +205,12 @@ def _show_each(configs: Sequence[Config], named: tuple[str, ...], form: str | No
             codes.add(ExitCode.DIFFERENT if paths else ExitCode.DONE)
             if form == "json":
                 local = side.local()
-                rows.extend(row_of(side, path, local[path]) for path in paths)
+                rows.extend(row_of(side, path, local[path], name) for path in paths)
                 left_out += side.left_out
             elif form == "stat" and heading:
                 for path in filter(partial(is_shown, side), paths):
                     table.setdefault(path, {})[name] = change_of(side, path)
-                side.tell_left_out(f"not shown of {name}")
+                tell_left_out(side, f"not shown of {name}")
             else:
                 if heading:
                     click.echo(f"# {name}")

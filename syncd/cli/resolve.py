@@ -7,15 +7,15 @@ since, is planned for with the saved version.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import click
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.cli.agent_side import AgentSide, OpenSandbox, look_at, no_sync_begins, open_sandbox, with_copy
-from syncd.cli.apply.decisions import decide, possible
-from syncd.cli.apply.execution import carry_out, make_plan, prepare, take_back_killed, tell_end
+from syncd.cli.agent_side import OpenSandbox, look_at, no_sync_begins, open_sandbox, take_back_killed
+from syncd.cli.apply.execution import bring_home_and_save, tell_end
 from syncd.cli.options import (
     CLOCK,
     config_option,
@@ -30,9 +30,10 @@ from syncd.cli.options import (
 )
 from syncd.core.errors import ExitCode
 from syncd.core.text import ago, counted, shown_path, size
-from syncd.merge.workspace_writer import OpenConflicts
+from syncd.merge.home import AgentSide, Decisions, make_plan, marked, prepare, refusal
+from syncd.merge.open_conflicts import OpenConflicts
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
-from syncd.model.reconcile import Choice, PathOutcome, Plan, waits
+from syncd.model.reconcile import Choice, PathOutcome, Plan, PlannedPath, waits
 from syncd.sandbox.saved_versions import Why
 
 _HELP = {
@@ -83,7 +84,7 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
         with open_sandbox(config) as opened:
             side, saved = _with_saved(look_at(opened))
             here = side.local()
-            plan = prepare(side, make_plan(side, here)).plan
+            plan = prepare(side.home, make_plan(side, here)).plan
             found = [each for each in _waiting(side, plan, saved) if is_named(each.path, named)]
             if not chosen:
                 code = _list(found, as_json=as_json)
@@ -92,18 +93,33 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
             if not found:
                 click.echo(hinted("nothing waits for a decision there: `syncd resolve` lists what does"), err=True)
             choices = {each.path: chosen[0] for each in found if each.choices}
-            decisions = replace(decide(side, plan, choices), saved=saved)
+            texts = _texts(side, (each for each in plan.paths if each.path in choices), chosen[0])
             stuck = [each for each in found if not each.choices]
             for each in stuck:
                 click.echo(f"{shown_path(each.path)} waits for something else: {each.reason}", err=True)
             plan = make_plan(side, here, choices=choices)
-            prepared = prepare(side, Plan(tuple(each for each in plan.paths if each.path in choices)), decisions)
+            of_these = Plan(tuple(each for each in plan.paths if each.path in choices))
+            prepared = prepare(side.home, of_these, Decisions(choices, texts, saved))
             done = prepared.plan
             if choices:
                 with no_sync_begins(config, opened.waiter):
-                    done = carry_out(side, prepared)
+                    done = bring_home_and_save(side, prepared)
             code = tell_end(done, prepared, as_json=as_json)
             return ExitCode.DIFFERENT if stuck else code
+
+
+def _texts(side: AgentSide, chosen: Iterable[PlannedPath], choice: Choice) -> dict[str, bytes]:
+    """Return the texts with markers, if these are chosen. Raises `click.UsageError` for a choice that is impossible."""
+    texts: dict[str, bytes] = {}
+    for planned in chosen:
+        reason = refusal(planned, choice)
+        text = marked(side.home, planned) if choice is Choice.MARKERS and not reason else reason
+        if isinstance(text, bytes):
+            texts[planned.path] = text
+        elif text:
+            name = f"--{choice.name.lower()}"
+            raise click.UsageError(f"{shown_path(planned.path)} cannot be decided by {name} ({text}).")
+    return texts
 
 
 def _list(rows: list[Waiting], *, as_json: bool) -> int:
@@ -174,7 +190,7 @@ class Waiting(Struct, frozen=True):
 
 def _waiting(side: AgentSide, plan: Plan, saved: frozenset[str]) -> list[Waiting]:
     """Return what waits by this plan; of `saved` paths theirs is a saved version."""
-    seen = side.opened.services.state.seen
+    seen = side.services.state.seen
     both = {*seen.both_changed, *saved}
     rows = {
         each.path: Waiting(
@@ -183,7 +199,7 @@ def _waiting(side: AgentSide, plan: Plan, saved: frozenset[str]) -> list[Waiting
             each.path in seen.held,
             each.here,
             each.there,
-            tuple(possible(each)),
+            tuple(choice for choice in Choice if not refusal(each, choice)),
         )
         for each in plan.paths
         if waits(each) or (each.outcome is PathOutcome.MERGE and each.path in both)
@@ -201,7 +217,7 @@ def _waiting(side: AgentSide, plan: Plan, saved: frozenset[str]) -> list[Waiting
 
 def _with_saved(side: AgentSide) -> tuple[AgentSide, frozenset[str]]:
     """Return the sides with what only saved versions have of conflicts, and the paths of those."""
-    services = side.opened.services
+    services = side.services
     store = services.remote_changes.saved_versions
     changed: dict[str, SeenEntry] = {}
     base: dict[str, list[Entry]] = {}
@@ -215,13 +231,9 @@ def _with_saved(side: AgentSide) -> tuple[AgentSide, frozenset[str]]:
             or path in store.damaged(version)
         ):
             continue
-        changed[path] = with_copy(there, store.content_path(there.digest) if there.kind is Kind.FILE else "")
-        base[path] = []
-        if path in version.bases:
-            base[path] = [version.bases[path]]
-            if (content := store.content(version.bases[path].digest)) is not None:
-                side.base_store.add([content], side.base.content_bytes)
-    here = side.writer.look(changed)
+        changed[path] = store.seen(version, path)
+        base[path] = [version.bases[path]] if path in version.bases else []
+    here = side.home.writer.look(changed)
     changed = {path: there for path, there in changed.items() if not same(here[path], there)}
     work = replace(side.work, changed={**side.work.changed, **changed}, base={**side.work.base, **base})
     return replace(side, work=work), frozenset(changed)

@@ -1,4 +1,4 @@
 """Brings the agent's work home: the patch of it, the writes that can be undone, git.
 
-Begins at `workspace_writer`.
+Begins at `home`.
 """

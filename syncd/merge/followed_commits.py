@@ -40,12 +40,14 @@ from syncd.merge.git import (
     is_version,
     why_submodules_are_refused,
 )
-from syncd.model.entry import ABSENT, EXECUTABLE, Entry, Kind, SeenEntry, Stamp, arrived_digest
+from syncd.merge.sent_files import SentFiles
+from syncd.model.entry import ABSENT, EXECUTABLE, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.model.reconcile import Home, Sides, never_taken
 from syncd.selection.builtin_rules import SECRETS
 from syncd.selection.ignore_files import repository_around
 from syncd.selection.selection import PathPatterns
+from syncd.store.blobs import Blobs
 from syncd.store.state_db import Record, StateDb
 from syncd.sync.agent_work import AgentWork, LeaveOut
 
@@ -161,8 +163,9 @@ class FollowedCommits:
         last = found.output.decode().strip() if found.code == 0 else ""
         os.makedirs(scratch, mode=0o700, exist_ok=True)
         tree, submodules = tree_of_head(git, work_tree)
-        self._sent = self._differing_from_head(git, work_tree, base, leave_out, scratch)
-        paths = {path: self._sent_version(path, base.get(path), scratch) for path in self._sent.differing}
+        sent_files = SentFiles(self._workspace, scratch, self._base_store, Blobs(self._db))
+        self._sent = self._differing_from_head(git, work_tree, base, leave_out, sent_files)
+        paths = {path: self._sent_version(path, base.get(path), sent_files) for path in self._sent.differing}
         changed, _ = as_changed(submodules, changes)
         paths |= {
             path: each
@@ -206,7 +209,7 @@ class FollowedCommits:
     # -- what was sent
 
     def _differing_from_head(
-        self, git: Git, work_tree: GitWorkTree, base: Manifest, leave_out: LeaveOut, scratch: str
+        self, git: Git, work_tree: GitWorkTree, base: Manifest, leave_out: LeaveOut, sent_files: SentFiles
     ) -> _Sent:
         """Return the paths at which HEAD may hold something else than what was sent."""
         known = self._sent
@@ -219,54 +222,21 @@ class FollowedCommits:
         for path, entry in base.items():
             self._waiter.poll_events()
             if entry.kind is not Kind.DIRECTORY:
-                sent[path] = self._sent_version(path, entry, scratch)
+                sent[path] = self._sent_version(path, entry, sent_files)
         unsent = [path for path in tree if path not in sent and path not in hidden]
         # What rules exclude stays as in HEAD, but a file that a person tracks although it is a secret.
         gone = [path for path in unsent if path in _SECRETS or not leave_out(path, False)]
         differing = commit_as_sent(tree, submodules, sent, gone, work_tree.object_format).paths
         return _Sent(work_tree.head, base, frozenset(differing))
 
-    def _sent_version(self, path: str, entry: Entry | None, scratch: str) -> SeenEntry:
+    def _sent_version(self, path: str, entry: Entry | None, sent_files: SentFiles) -> SeenEntry:
         """Return what was sent as a path, with its content; ABSENT for none. Raises `TryLater` if that is gone."""
         if entry is None or entry.kind is Kind.DIRECTORY:
             return ABSENT
-        mode = 0o755 if entry.mode & EXECUTABLE else 0o644
-        if entry.kind is Kind.SYMLINK:
-            return SeenEntry(Kind.SYMLINK, target=entry.target)
-        place, digest = os.path.join(self._workspace, path), arrived_digest(entry)
-        size_bytes = entry.size_bytes
-        if not _is_as_read(place, entry.stamp) and _digest_of(place) != digest:
-            content = self._base_store.get(path, digest)
-            if content is None:
-                raise TryLater(f"what was sent as '{shown_path(path)}' was changed here since", "")
-            place, size_bytes = os.path.join(scratch, digest.hex()), len(content)
-            with open(place, "wb") as file:
-                file.write(content)
-        return SeenEntry(Kind.FILE, mode, size_bytes=size_bytes, digest=digest, copy=place)
-
-
-def _is_as_read(place: str, stamp: Stamp | None) -> bool:
-    """True if the file is as it was when its content was read."""
-    if stamp is None:
-        return False
-    try:
-        status = os.lstat(place)
-    except OSError:
-        return False
-    return (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev) == (
-        stamp.mtime_ns,
-        stamp.ctime_ns,
-        stamp.inode,
-        stamp.device,
-    )
-
-
-def _digest_of(place: str) -> bytes:
-    try:
-        with open(place, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
-        return b""
+        version = sent_files.version(path, entry)
+        if version is None:
+            raise TryLater(f"what was sent as '{shown_path(path)}' was changed here since", "")
+        return version
 
 
 def _digest(changes: Mapping[str, SeenEntry]) -> bytes:

@@ -3,15 +3,15 @@
 Every step goes from its directory's descriptor and follows no link. All that takes space is done in `prepare`, before
 the first visible change. `make` then
 
-1. lets the owner write in the directories that are changed or removed,
-2. removes what gives way, the deepest first: deletions, and entries that a rename cannot replace,
-3. creates directories, the top ones first,
-4. renames the temporary files to their names, after a last look at what is there,
-5. sets the modes of directories, the deepest first, as one may become read-only.
+1. removes what gives way, the deepest first: deletions, and entries that a rename cannot replace,
+2. creates directories, the top ones first,
+3. renames the temporary files to their names, after a last look at what is there,
+4. sets the modes of directories, the deepest first, as one may become read-only.
 
-A path that is not as it was seen is left as it is. Owners, extended attributes and the times of directories are not
-kept, nor are the holes of a sparse file. The gap between the last look and the rename is a few microseconds; where
-nothing is to be replaced there is none.
+A path that is not as it was seen is left as it is, and so is the second of two names of one file. A directory that this
+person may not write to is an error. Owners, extended attributes and the times of directories are not kept, nor are the
+holes of a sparse file. The gap between the last look and the rename is a few microseconds; where nothing is to be
+replaced there is none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from msgspec.structs import replace
 
 from syncd.core import safe_open
 from syncd.core.hardening import original_umask
-from syncd.merge.writes import OTHER, PathChange, WriteDecision, ancestors, by_depth, is_closed, opened
+from syncd.merge.writes import OTHER, PathChange, WriteDecision, ancestors, by_depth, opened
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, mode_at_home
 from syncd.scan.file_reader import stamp_of
 
@@ -77,17 +77,22 @@ def look_on_the_way(cursor: safe_open.DirCursor, path: str) -> Entry:
     except OSError as failure:
         if failure.errno in _NO_WAY:
             return ABSENT
-        raise
     return look_with_digest(cursor, path)
 
 
 def look_with_digest(cursor: safe_open.DirCursor, path: str) -> Entry:
-    """Return what `look` does, with a file's digest; one that changes while it is read is OTHER. Raises `OSError`."""
-    entry = look(cursor, path)
-    if entry.kind is not Kind.FILE:
-        return entry
-    parent, name = cursor.parent_of(path)
-    descriptor, status = safe_open.open_file(name, parent)
+    """Return what `look` does, with a file's digest; UNREAD for what this person may not read. Raises `OSError`.
+
+    A file that changes while it is read is OTHER.
+    """
+    try:
+        entry = look(cursor, path)
+        if entry.kind is not Kind.FILE:
+            return entry
+        parent, name = cursor.parent_of(path)
+        descriptor, status = safe_open.open_file(name, parent)
+    except PermissionError:
+        return Entry(Kind.UNREAD)
     try:
         digest = _digest_of(descriptor)
         after = os.fstat(descriptor)
@@ -107,26 +112,6 @@ def _local_entry(status: os.stat_result, target: str, digest: bytes = b"") -> En
     if stat.S_ISLNK(status.st_mode):
         return Entry(Kind.SYMLINK, target=target, stamp=stamp)
     return OTHER
-
-
-def set_directory_mode(cursor: safe_open.DirCursor, path: str, mode: int) -> None:
-    """Set the mode of a directory, also of one that cannot be opened for reading. Raises `OSError`."""
-    parent, name = cursor.parent_of(path)
-    try:
-        descriptor = safe_open.open_directory(name, parent)
-    except PermissionError:
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, dir_fd=parent)
-        try:
-            os.chmod(f"/proc/self/fd/{descriptor}", mode)  # fchmod(2) does not take such a descriptor
-        finally:
-            os.close(descriptor)
-        return
-    try:
-        os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def needed_changes(
@@ -193,36 +178,29 @@ class PathChanges:
         self._at = at
         self._drafts: dict[str, str] = {}
         self._touched: set[str] = set()
-        self._relinked: set[tuple[int, int]] = set()
 
-    def prepare(self) -> tuple[PathChange, ...]:
-        """Write and flush the temporary files; return the changes with their digests. Raises `OSError`."""
+    def prepare(self) -> None:
+        """Write and flush the temporary files. Raises `OSError`."""
         unflushed: list[int] = []
-        # In a directory that is yet to be made, is removed, or may not be written to, no temporary file can be.
-        closed = {
-            each.path
-            for each in self._changes
-            if each.before.is_directory != each.after.is_directory or is_closed(each.before)
-        }
+        # In a directory that is yet to be made, or is removed, no temporary file can be.
+        closed = {each.path for each in self._changes if each.before.is_directory != each.after.is_directory}
         try:
             with self._cursor() as cursor:
-                for number, change in enumerate(self._changes):
+                for change in self._changes:
                     if change.places:
                         self._at.path = change.path
-                        self._changes[number] = self._write_draft(cursor, change, closed, unflushed)
+                        self._write_draft(cursor, change, closed, unflushed)
                         if len(unflushed) >= _MOST_OPEN:
                             _flush(unflushed)
             _flush(unflushed)
         finally:
             for descriptor in unflushed:
                 os.close(descriptor)
-        return tuple(self._changes)
 
     def make(self) -> None:
         """Change the workspace; `left` are then the paths that changed since they were seen. Raises `OSError`."""
         with self._cursor() as cursor, self._cursor() as drafts:
             top_first, deepest_first = self._changes, self._changes[::-1]
-            self._each(cursor, (c for c in top_first if is_closed(c.before)), self._open)
             self._each(cursor, (c for c in deepest_first if c.clears), self._clear)
             created = (c for c in top_first if c.after.is_directory and not c.before.is_directory)
             self._each(cursor, created, self._create_directory)
@@ -232,8 +210,7 @@ class PathChanges:
                 _remove(drafts, self._drafts.pop(path))
             self._each(cursor, (c for c in deepest_first if c.implied), self._remove_if_empty)
             self._flush_folders(cursor)
-            for change in deepest_first:
-                self._attempt(cursor, change, self._set_mode)
+            self._each(cursor, (c for c in deepest_first if c.after.is_directory), self._set_mode)
 
     def _cursor(self) -> safe_open.DirCursor:
         return safe_open.DirCursor(safe_open.open_workspace(self._workspace))
@@ -256,8 +233,8 @@ class PathChanges:
 
     def _write_draft(
         self, cursor: safe_open.DirCursor, change: PathChange, closed: Container[str], unflushed: list[int]
-    ) -> PathChange:
-        """Write the temporary file, and return the change with its digest.
+    ) -> None:
+        """Write the temporary file.
 
         It is in the path's directory, or in the nearest above that can hold it: it will be on the same file system, so
         that the rename crosses none.
@@ -274,29 +251,24 @@ class PathChanges:
             if failure.errno not in _NO_WAY:
                 raise
             self.left.add(change.path)
-            return change
+            return
         self._drafts[change.path] = place
         times = None if entry.stamp is None else (entry.stamp.mtime_ns,) * 2
         if entry.kind is Kind.SYMLINK:
             os.symlink(entry.target, name, dir_fd=parent)
             if times is not None:
                 os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
-            return change
+            return
         descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
         unflushed.append(descriptor)
-        digest = _copy(change.content, descriptor)
-        if entry.digest not in (b"", digest):
-            self.left.add(change.path)  # the kept bytes are damaged: what is there now is better
-            return change
+        if _copy(change.content, descriptor) != entry.digest:
+            self.left.add(change.path)  # the new bytes are damaged: what is there now is better
+            return
         if times is not None:
             os.utime(descriptor, ns=times)
         os.fchmod(descriptor, entry.mode)  # after the last write, which drops set-id bits
-        return replace(change, after=replace(entry, digest=digest))
 
     # -- visible changes
-
-    def _open(self, cursor: safe_open.DirCursor, change: PathChange) -> None:
-        set_directory_mode(cursor, change.path, opened(change.before.mode))
 
     def _clear(self, cursor: safe_open.DirCursor, change: PathChange) -> bool:
         parent, name = cursor.parent_of(change.path)
@@ -340,19 +312,19 @@ class PathChanges:
             return True
         return False
 
-    def _set_mode(self, cursor: safe_open.DirCursor, change: PathChange) -> None:
-        if change.path in self.left:
-            if is_closed(change.before):
-                set_directory_mode(cursor, change.path, change.before.mode)
-        elif change.after.is_directory:
-            mode = change.after.mode
-            now = look(cursor, change.path)
+    def _set_mode(self, cursor: safe_open.DirCursor, change: PathChange) -> bool:
+        parent, name = cursor.parent_of(change.path)
+        descriptor = safe_open.open_directory(name, parent)
+        try:
+            now, mode = stat.S_IMODE(os.fstat(descriptor).st_mode), change.after.mode
             if change.after.stamp is None:
-                mode = (now.mode & ~ALL_BITS) | (mode & ALL_BITS)  # a new one inherits the set-group-id bit
-            if not now.is_directory:
-                self.left.add(change.path)
-            elif now.mode != mode:
-                set_directory_mode(cursor, change.path, mode)
+                mode = (now & ~ALL_BITS) | (mode & ALL_BITS)  # a new one inherits the set-group-id bit
+            if now != mode:
+                os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return True
 
     def _is_as_seen(self, seen: Entry, parent: int, name: str) -> bool:
         """True if something is still as it was seen; the last look before it is replaced."""
@@ -361,15 +333,7 @@ class PathChanges:
             return stat.S_ISDIR(status.st_mode)
         target = os.readlink(name, dir_fd=parent) if stat.S_ISLNK(status.st_mode) else ""
         now = _local_entry(status, target, seen.digest)
-        inode = (status.st_dev, status.st_ino)
-        if inode in self._relinked and now.stamp is not None and seen.stamp is not None:
-            # The removal of another name of the same file changed its ctime.
-            now = replace(now, stamp=replace(now.stamp, ctime_ns=seen.stamp.ctime_ns))
-        if now != seen:
-            return False
-        if status.st_nlink > 1:
-            self._relinked.add(inode)
-        return True
+        return now == seen
 
     def _touch(self, path: str) -> None:
         self._touched.add(path.rpartition("/")[0])
@@ -450,6 +414,15 @@ def _copy(place: str, target: int) -> bytes:
     finally:
         os.close(source)
     return digest.digest()
+
+
+def digest_at(place: str) -> bytes:
+    """Return the SHA-256 of a file; empty if it cannot be read."""
+    try:
+        with open(place, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""
 
 
 def _digest_of(descriptor: int) -> bytes:

@@ -2,18 +2,17 @@
 
 The order of a write, each line flushed before the next one begins:
 
-1. the journal (a record in the state's database) says that a write is prepared, with the names of its temporary files;
+1. the journal (a record in the state's database) says what is to be changed, from what to what, and the names of the
+   temporary files;
 2. the bytes that will be replaced are kept as blobs, which the journal holds, the new ones are written to temporary
    files;
-3. the journal says that the workspace is being changed, from what to what;
-4. the workspace is changed (`path_changes`);
-5. the journal says that the write is done, and replaces that of the write before; the caller records in the same
+3. the workspace is changed (`path_changes`);
+4. the journal says that the write is done, and replaces that of the write before; the caller records in the same
    transaction what it means.
 
-After a death in 1 or 2 there are only temporary files to remove; after one in 3 or 4, each path that is as the write
-left it is restored. An undo begins like a write that was killed in 4, in one transaction with what the caller records
-of it, and goes the same way. So both may be killed and run again. Of files, the journal knows digests: a path that
-someone changed since is recognized, and left as it is.
+After a death in between, each path that is as the write left it is restored. An undo begins like a write that was
+killed in 3, in one transaction with what counts as sent no more, and goes the same way. So both may be killed and run
+again. Of files, the journal knows digests: a path that someone changed since is recognized, and left as it is.
 
 In the state's database, `pending` is the record of a write or an undo that has not ended, `journal` that of the last
 write that did. The token of a write is also in the names of its temporary files.
@@ -24,7 +23,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -46,8 +45,8 @@ from syncd.merge.path_changes import (
     look_with_digest,
     needed_changes,
     remove_draft,
-    set_directory_mode,
 )
+from syncd.merge.undo import Undo
 from syncd.merge.writes import (
     JournalPhase,
     PathChange,
@@ -56,13 +55,14 @@ from syncd.merge.writes import (
     check_plan,
     decide_undo,
     decide_write,
-    is_closed,
-    opened,
 )
-from syncd.model.entry import Entry, Kind
+from syncd.model.entry import Entry, Kind, SeenEntry
+from syncd.remote.target import Target
 from syncd.sandbox.sandbox_state import TakenPath
+from syncd.selection.selection import RULE_FILES
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import Record, StateDb
+from syncd.sync.agent_work import LeaveOut
 
 _log = logging.getLogger("syncd.state")
 _COST = "what it wrote to the workspace cannot be taken back by `syncd apply --undo`"
@@ -86,6 +86,7 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
 
     Of `decided` paths nothing changed here, but an undo takes back what counts as sent of them, too. `sandbox` is the
     name of the sandbox that it came from, and `sandbox_id` the id that this had then, empty if it is not known.
+    `theirs` are the digests of the agent's files that were merged, or not taken, as a person decided.
     """
 
     token: str
@@ -96,11 +97,12 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     decided: tuple[str, ...] = ()
     sandbox: str = MAIN
     sandbox_id: str = ""
+    theirs: tuple[bytes, ...] = ()
 
-    @property
-    def kept(self) -> set[bytes]:
-        """The contents that an undo needs, by their digests."""
-        return {each.before.digest for each in self.changes if each.before.kind is Kind.FILE}
+
+def replaced(changes: Iterable[PathChange]) -> set[bytes]:
+    """Return the digests of the files that are replaced."""
+    return {each.before.digest for each in changes if each.before.kind is Kind.FILE}
 
 
 def next_undone(db: StateDb) -> JournalEntry | None:
@@ -132,9 +134,8 @@ def _save(record: Record[str], entry: JournalEntry) -> None:
 class WorkspaceWriter:
     """Writes to one workspace, one process at a time.
 
-    Whenever something is taken back, also what was killed, `before_taking_back` gets those `taken` by that write whose
-    paths are about to be restored; if it raises, nothing is. What it records of an undo is in one transaction with the
-    begin of that. What is written comes from the `sandbox` of this name and id.
+    What is written comes from the `sandbox` of this name. `target_of` returns the sandbox of a name, None where none is
+    known now. Whenever something is taken back, also what was killed, what counts as sent by it is, too.
     """
 
     def __init__(
@@ -142,17 +143,15 @@ class WorkspaceWriter:
         workspace: str,
         db: StateDb,
         clock: Clock,
-        before_taking_back: Callable[[Sequence[TakenPath]], None] = lambda _: None,
-        *,
+        target_of: Callable[[str], Target | None] = lambda _: None,
         sandbox: str = MAIN,
-        sandbox_id: str = "",
     ) -> None:
         self._workspace = workspace
         self._db = db
         self._clock = clock
         self._blobs = Blobs(db)
-        self._before_taking_back = before_taking_back
-        self._sandbox, self._sandbox_id = sandbox, sandbox_id
+        self._target_of = target_of
+        self._sandbox = sandbox
         self._done, self._pending = journal_records(db)
         self._folder = os.path.join(db.folder, "apply")
 
@@ -166,10 +165,7 @@ class WorkspaceWriter:
         with _reported("cannot be read", "let syncd read it") as at, self._cursor() as cursor:
             for path in sorted(paths, key=by_depth):
                 at.path = path
-                try:
-                    found[path] = look_on_the_way(cursor, path)
-                except PermissionError:
-                    found[path] = Entry(Kind.UNREAD)
+                found[path] = look_on_the_way(cursor, path)
         return found
 
     def write(
@@ -178,8 +174,11 @@ class WorkspaceWriter:
         taken: Iterable[TakenPath] = (),
         record: Callable[[Written], None] = lambda _: None,
         decided: Collection[str] = (),
+        theirs: Sequence[SeenEntry] = (),
     ) -> Written:
         """Change the workspace as planned. `taken` is what may count as sent then, also of `decided` paths, which stay.
+
+        Of `theirs`, which the workspace does not get as they are, the contents are kept until the next write.
 
         `record` gets the result once all is in place, and what it changes in the database is in one transaction with
         the end of the write; if it raises, all is taken back.
@@ -198,16 +197,27 @@ class WorkspaceWriter:
                 sees = partial(look_with_digest, cursor)
                 changes = needed_changes(cursor, plan, sees, decide_write, left=left, at=at)
             if changes or decided:
-                return self._write(changes, left, tuple(taken), record, tuple(decided))
+                target = self._target_of(self._sandbox)
+                entry = JournalEntry(
+                    token=os.urandom(6).hex(),
+                    phase=JournalPhase.CHANGING,
+                    taken=tuple(taken),
+                    changes=tuple(changes),
+                    decided=tuple(decided),
+                    sandbox=self._sandbox,
+                    sandbox_id="" if target is None else target.sandbox_id,
+                    theirs=tuple(each.digest for each in theirs),
+                )
+                return self._write(entry, left, record, theirs)
             written = Written(left=tuple(sorted(left)))
             record(written)
             return written
 
-    def undo(
-        self, leave_out: Callable[[Sequence[TakenPath], Collection[str]], Collection[str]] = lambda _, __: ()
-    ) -> Written:
-        """Take back a write that was killed, else the last one: of its `taken` and its paths, which `leave_out` gets,
-        what that returns stays as it is. Raises `TryLater`; then it can be run again.
+    def undo(self, leave_out: LeaveOut = lambda _, __: False) -> Written:
+        """Take back a write that was killed, else the last one, which leaves alone what the rules exclude by now.
+
+        Those that it brought itself do not count, nor does one for what was asked for. Raises `TryLater`; then it can
+        be run again.
         """
         with self._locked():
             killed = load_journal(self._pending)
@@ -216,7 +226,10 @@ class WorkspaceWriter:
             last = load_journal(self._done)
             if last is None:
                 return Written()
-            left = leave_out(last.taken, [each.path for each in last.changes if not each.implied])
+            paths = {each.path for each in last.changes if not each.implied}
+            paths -= {each.path for each in last.taken if each.is_left_out}
+            brings_rules = any(os.path.basename(each.path) in RULE_FILES for each in last.changes)
+            left = () if brings_rules else sorted(path for path in paths if leave_out(path, False))
             changes = tuple(each for each in last.changes if each.path not in left)
             return self._take_back(replace(last, changes=changes, left=tuple(left)))
 
@@ -253,7 +266,7 @@ class WorkspaceWriter:
         self._blobs.let_go(_HOLDER)
         for record in (self._done, self._pending):
             if (entry := load_journal(record)) is not None:
-                self._blobs.hold(_HOLDER, entry.kept)
+                self._blobs.hold(_HOLDER, {*replaced(entry.changes), *entry.theirs})
 
     def _clean_up(self) -> None:
         with suppress(OSError):  # the next one does it
@@ -262,39 +275,23 @@ class WorkspaceWriter:
     # -- write
 
     def _write(
-        self,
-        changes: Sequence[PathChange],
-        left: set[str],
-        taken: tuple[TakenPath, ...],
-        record: Callable[[Written], None],
-        decided: tuple[str, ...],
+        self, entry: JournalEntry, left: set[str], record: Callable[[Written], None], theirs: Sequence[SeenEntry]
     ) -> Written:
-        token, phase = os.urandom(6).hex(), JournalPhase.PREPARING
-        entry = JournalEntry(
-            token=token,
-            phase=phase,
-            taken=taken,
-            changes=tuple(changes),
-            decided=decided,
-            sandbox=self._sandbox,
-            sandbox_id=self._sandbox_id,
-        )
         try:
             with self._db.transaction():
                 _save(self._pending, entry)
                 self._hold()
-            kept = self._keep(changes, left)
+            kept = self._keep(entry, left, theirs)
             with _reported("cannot be written", "nothing was changed; free the way, then run it again") as at:
-                steps = PathChanges(self._workspace, token, kept, at)
-                entry = replace(entry, phase=JournalPhase.CHANGING, changes=steps.prepare())
-                _save(self._pending, entry)
+                steps = PathChanges(self._workspace, entry.token, kept, at)
+                steps.prepare()
                 steps.make()
-            done = tuple(each for each in entry.changes if each.path not in steps.left)
             left |= steps.left
+            done = tuple(each for each in entry.changes if each.path not in left)
             written = _written(done, left, entry.changes)
             with self._db.transaction():
                 record(written)
-                if done or decided:  # the write before cannot be undone any more
+                if done or entry.decided:  # the write before cannot be undone any more
                     _save(self._done, replace(entry, phase=JournalPhase.DONE, changes=done))
                 self._pending.remove()
                 self._hold()
@@ -305,21 +302,23 @@ class WorkspaceWriter:
         self._clean_up()
         return written
 
-    def _keep(self, changes: Sequence[PathChange], left: set[str]) -> list[PathChange]:
-        """Copy the bytes that will be replaced, and return the changes; a file that has changed is left."""
+    def _keep(self, entry: JournalEntry, left: set[str], theirs: Sequence[SeenEntry]) -> list[PathChange]:
+        """Copy the contents that an undo may need, and return the changes; a file that has changed is left."""
         found: list[PathChange] = []
         with (
             _reported("cannot be kept for an undo", "nothing was changed; see that it can be read and kept") as at,
             self._cursor() as cursor,
         ):
-            for change in changes:
+            for change in entry.changes:
                 at.path = change.path
                 if change.before.kind is Kind.FILE and not self._is_kept(cursor, change):
                     left.add(change.path)
                 else:
                     found.append(change)
             at.path = ""
-            self._blobs.flush({each.before.digest for each in found if each.before.kind is Kind.FILE})
+            for each in theirs:
+                self._blobs.add(each.copy, each.digest)
+            self._blobs.flush({*replaced(found), *entry.theirs})
         return found
 
     def _is_kept(self, cursor: safe_open.DirCursor, change: PathChange) -> bool:
@@ -351,8 +350,12 @@ class WorkspaceWriter:
             if entry.phase is not JournalPhase.DONE:
                 # What counts as gone there by now, a sync found or made so: it has no version to be given back.
                 taken = [each for each in taken if each.after is not None]
+            target = self._target_of(entry.sandbox)
+            sandbox_id = entry.sandbox_id or ("" if target is None else target.sandbox_id)
+            undo = Undo(self._db, self._clock, self._workspace, entry.sandbox, sandbox_id, target, taken)
+            undo.save()
             with self._db.transaction():
-                self._before_taking_back(taken)
+                undo.record()
                 if entry.phase is JournalPhase.DONE:
                     # What is left now stays left, also if this is killed and run again.
                     rest = tuple(each for each in entry.changes if each.path not in left)
@@ -377,22 +380,18 @@ class WorkspaceWriter:
     ) -> list[PathChange]:
         """Return the changes that restore what was there, the journal's rows turned round.
 
-        Paths that were changed since go to `left`. Temporary files are removed, and of directories to restore, the
-        owner may see and change what is in them.
+        Paths that were changed since go to `left`. Temporary files are removed.
         """
-        sees = look if entry.phase is JournalPhase.PREPARING else look_on_the_way
 
         def look_at(path: str) -> Entry:
             # Before the look: it may be a second name of the file that is in place, whose ctime changes with it.
             remove_draft(cursor, entry.token, path)
-            return sees(cursor, path)
+            return look_on_the_way(cursor, path)
 
         def decide(change: PathChange, now: Entry) -> WriteDecision:
             decision = decide_undo(change, now, entry.phase)
             if decision is WriteDecision.CHANGE and change.content and not self._blobs.has(change.after.digest):
                 return WriteDecision.LEAVE  # what is there now is better than nothing
-            if decision is WriteDecision.CHANGE and is_closed(now):
-                set_directory_mode(cursor, change.path, opened(now.mode))
             return decision
 
         def turned(change: PathChange) -> PathChange:
@@ -417,41 +416,3 @@ def _reported(what: str, remedy: str) -> Iterator[Place]:
     except OSError as failure:
         place = f"'{shown_path(at.path)}'" if at.path else "the workspace"
         raise TryLater(f"{place} {what} ({failure.strerror or failure})", remedy) from failure
-
-
-class _OpenConflict(Struct, frozen=True, array_like=True):
-    path: bytes
-    version: str
-    is_decided: bool = False
-
-
-class OpenConflicts:
-    """The record of one sandbox. Whoever changes it has the workspace's lock. Its changes raise `OSError`."""
-
-    def __init__(self, db: StateDb, owner: str) -> None:
-        cost = "`syncd resolve` does not list conflicts whose version in the sandbox was overwritten"
-        self._record = Record(db, "conflicts", list[_OpenConflict], cost, owner)
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """The id of the saved version that has theirs, of each path that waits."""
-        return {os.fsdecode(each.path): each.version for each in self._load() if not each.is_decided}
-
-    def note(self, found: Mapping[str, str], is_covered: Callable[[str], bool]) -> None:
-        """Note what an `apply` found, with the versions' ids; of other paths that it covered none is left."""
-        before = self._load()
-        others = [each for each in before if not is_covered(os.fsdecode(each.path))]
-        self._save(before, others + [_OpenConflict(os.fsencode(path), id_) for path, id_ in sorted(found.items())])
-
-    def decide(self, paths: Collection[str], *, undone: bool = False) -> None:
-        """Note that these paths wait no more, or again, as that was taken back."""
-        before = self._load()
-        names = set(map(os.fsencode, paths))
-        self._save(before, [replace(each, is_decided=not undone) if each.path in names else each for each in before])
-
-    def _save(self, before: list[_OpenConflict], after: list[_OpenConflict]) -> None:
-        if after != before:
-            self._record.save(after)
-
-    def _load(self) -> list[_OpenConflict]:
-        return self._record.load() or []

@@ -21,9 +21,8 @@ _LINK_MODE = 0o777  # as a scan has it
 
 
 class JournalPhase(StrEnum):
-    """The progress of a write: only in the second phase may the workspace be partly changed."""
+    """The progress of a write: until it is done, the workspace may be partly changed."""
 
-    PREPARING = "preparing"
     CHANGING = "changing"
     DONE = "done"
 
@@ -31,7 +30,7 @@ class JournalPhase(StrEnum):
 class PathChange(Struct, frozen=True, array_like=True):
     """One path that a write or an undo changes: what was seen there, and what it becomes; ABSENT: nothing.
 
-    A file in `before` has a digest: one with another stamp and the same content has not changed. A directory is deleted
+    A file has a digest: one with another stamp and the same content has not changed. A directory is deleted
     only by a row of its own, and only if it is empty by then.
 
     `after` has a kind, and a target or permission bits: set-id and sticky bits stay as they are here. But what has a
@@ -69,18 +68,11 @@ class WriteDecision(Enum):
 
 def check_plan(plan: Sequence[PathChange]) -> None:
     """Raise `ValueError` if the plan cannot be meant: a caller's error, not a user's."""
-    by_path = {change.path: change for change in plan}
-    if len(by_path) != len(plan):
-        raise ValueError("a path is in the plan twice")
-    for path, change in by_path.items():
-        if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
-            raise ValueError(f"{path!r} is no path inside of the workspace")
-        if change.before.kind is Kind.FILE and not change.before.digest:
-            raise ValueError(f"{path!r} has no digest")
-        if change.after.kind is not Kind.ABSENT:
-            for folder in ancestors(path):
-                if folder in by_path and not by_path[folder].after.is_directory:
-                    raise ValueError(f"{path!r} is to be written below {folder!r}, which is to be no directory")
+    for change in plan:
+        if "\0" in change.path or any(part in ("", ".", "..") for part in change.path.split("/")):
+            raise ValueError(f"{change.path!r} is no path inside of the workspace")
+        if any(entry.kind is Kind.FILE and not entry.digest for entry in (change.before, change.after)):
+            raise ValueError(f"{change.path!r} has no digest")
 
 
 def ancestors(path: str) -> Iterator[str]:
@@ -97,13 +89,8 @@ def by_depth(path: str) -> list[str]:
 
 
 def opened(mode: int) -> int:
-    """Return the mode of a directory while it is changed."""
+    """Return the mode with which a directory is made: its owner can take that back."""
     return mode | stat.S_IRWXU
-
-
-def is_closed(entry: Entry) -> bool:
-    """True for a directory whose owner may not see or change what is in it."""
-    return entry.is_directory and entry.mode != opened(entry.mode)
 
 
 def decide_write(change: PathChange, now: Entry) -> WriteDecision:
@@ -130,8 +117,6 @@ def decide_undo(change: PathChange, now: Entry, phase: JournalPhase) -> WriteDec
     A phase of CHANGING means that the process was killed in a write or an undo, so that the path may be half-way.
     """
     written, was = change.before, change.after
-    if phase is JournalPhase.PREPARING:
-        return WriteDecision.NOTHING
     if _is_as(now, was) and not (now.is_directory and (now.mode ^ was.mode) & ALL_BITS):
         return WriteDecision.NOTHING
     if _is_as(now, written):
@@ -151,8 +136,7 @@ def _is_as(now: Entry, entry: Entry) -> bool:
         return now.target == entry.target
     mode, bits = now.mode & ALL_BITS, entry.mode & ALL_BITS
     if now.is_directory:
-        # It is made with the first, filled with the second.
-        return mode in (stat.S_IRWXU, opened(bits), bits)
+        return mode in (stat.S_IRWXU, bits)  # it is made with the first
     return now.digest == entry.digest and mode == bits
 
 
@@ -166,7 +150,8 @@ def taken_mode(base: Entry, here: Entry, there: Entry, umask: int) -> int:
     then whoever may read may execute, or nobody may.
     """
     if here.kind is not there.kind:
-        return mode_at_home(there.mode, umask)
+        mode = mode_at_home(there.mode, umask)
+        return opened(mode) if there.is_directory else mode
     before = here.mode if base.kind is Kind.ABSENT else base.mode
     if here.is_directory or not (before ^ there.mode) & EXECUTABLE:
         return here.mode & ALL_BITS

@@ -72,6 +72,13 @@ class SeenEntry(Entry, frozen=True, array_like=True, gc=False):
 
 ABSENT = SeenEntry(Kind.ABSENT)
 
+
+def with_copy(entry: Entry, copy: str) -> SeenEntry:
+    """Return an entry of home as one of the sandbox, with the file that holds its content."""
+    digest = arrived_digest(entry)
+    return SeenEntry(entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, entry.target, digest=digest, copy=copy)
+
+
 ALL_BITS = 0o777
 EXECUTABLE = 0o100  # the only bit of a mode that every extractor keeps, and a person at home need not
 

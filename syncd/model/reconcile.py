@@ -75,6 +75,10 @@ class PathOutcome(Enum):
     NEVER = "never taken"
 
 
+CHANGES = (PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE)
+"""The outcomes at home that change something here."""
+
+
 class Choice(Enum):
     """A person's decision about a path that waits for one."""
 

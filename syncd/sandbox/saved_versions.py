@@ -27,7 +27,7 @@ from syncd.core.clock import Clock, utc
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import MAIN
 from syncd.core.text import shown_path
-from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, is_savable, same
+from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, is_savable, same, with_copy
 from syncd.store.blobs import Blobs
 from syncd.store.manifests import StateRow, entry_of, row_of
 from syncd.store.state_db import StateDb
@@ -233,16 +233,10 @@ class SavedVersions:
         whole = {digest: self._blobs.is_whole(digest) for digest in version.contents()}
         return [path for path, saved in version.paths.items() if not whole.get(saved.digest, True)]
 
-    def content(self, digest: bytes) -> bytes | None:
-        """Return a content that a version names, also what had been sent; None if it is gone or damaged."""
-        try:
-            return b"".join(self._blobs.blocks(digest))
-        except OSError:
-            return None
-
-    def content_path(self, digest: bytes) -> str:
-        """Return the file of a content that a version names."""
-        return self._blobs.path(digest)
+    def seen(self, version: SavedVersion, path: str) -> SeenEntry:
+        """Return what a version has at a path as a look would, with the file of its content."""
+        saved = version.paths[path]
+        return with_copy(saved, self._blobs.path(saved.digest) if saved.kind is Kind.FILE else "")
 
     def drop(self, unwanted: str) -> bool:
         """Remove a version for good, also a damaged one. False if there was none. Raises `OSError`."""

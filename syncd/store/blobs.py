@@ -64,6 +64,13 @@ class Blobs:
         if hashed.digest() != digest:
             raise OSError(errno.EBADMSG, "its saved content was damaged on this disk", path)
 
+    def content(self, digest: bytes) -> bytes | None:
+        """Return a content; None if it is gone or damaged."""
+        try:
+            return b"".join(self.blocks(digest))
+        except OSError:
+            return None
+
     # -- writing
 
     def add(self, source: str, digest: bytes = b"", parent: int | None = None) -> tuple[bytes, int]:

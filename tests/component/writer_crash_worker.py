@@ -13,6 +13,8 @@ from typing import Any
 
 from syncd.core.clock import SystemClock
 from syncd.core.errors import SyncdError
+from syncd.merge.path_changes import digest_at
+from syncd.merge.undo import Undo
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.merge.writes import PathChange
 from syncd.model.entry import ABSENT, Entry, Kind
@@ -63,7 +65,7 @@ def plan_of(writer: WorkspaceWriter, changes: list[tuple[str, list[Any] | None]]
     return [
         PathChange(path, seen[path], ABSENT)
         if new is None
-        else PathChange(path, seen[path], Entry(Kind(new[0]), new[1], target=new[2]), new[3])
+        else PathChange(path, seen[path], Entry(Kind(new[0]), new[1], target=new[2], digest=digest_at(new[3])), new[3])
         for path, new in changes
     ]
 
@@ -76,7 +78,8 @@ def _run(order: Order) -> None:
     os.umask(order["umask"])
     db = StateDb(order["state"])
     sent = Record(db, "sent", int, "")  # what counts as sent; it is to change with the journal, or not at all
-    writer = WorkspaceWriter(order["workspace"], db, SystemClock(), lambda _: sent.remove())
+    writer = WorkspaceWriter(order["workspace"], db, SystemClock())
+    Undo.record = lambda _: sent.remove()  # type: ignore[method-assign]
     plan = plan_of(writer, order["changes"])
     trip = (
         StepBreaker(order["at"], order["errno"])

@@ -13,6 +13,7 @@ from typing import Any
 from syncd.core.clock import SystemClock
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.merge.writes import PathChange
+from syncd.sandbox.saved_versions import SavedVersions
 from syncd.store.state_db import StateDb
 from tests.component.crash_machine import ProcessResult
 from tests.component.forks import Forks
@@ -75,6 +76,11 @@ class WriterMachine:
     def writer(self) -> WorkspaceWriter:
         """A writer in this process."""
         return WorkspaceWriter(str(self.workspace), self._db, SystemClock())
+
+    @property
+    def saved(self) -> SavedVersions:
+        """The saved versions in the state folder."""
+        return SavedVersions(self._db, SystemClock())
 
     def fresh(self) -> None:
         """Make workspace and state folder anew, empty."""
@@ -174,7 +180,6 @@ class WriterMachine:
             ("closed", None),
             ("emptied", None),
             ("twin", self.new(b"one")),
-            ("twin2", self.new(b"two")),
             ("new", self.new(b"")),
             ("new-link", ["l", 0, "nowhere", ""]),
             ("new-directory", ["d", 0o777, "", ""]),

@@ -27,7 +27,7 @@ import pytest
 from typing_extensions import override
 
 from syncd.cli import agent_side, apply, diff, local_scan, options, resolve, sandbox, saved
-from syncd.cli.apply import branch, execution, undoing
+from syncd.cli.apply import branch, execution
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, SyncdError
 from syncd.daemon import build
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 # Beyond the largest that Linux gives: no process has one of these numbers.
 _FIRST_PID = 5_000_000
 _MODULES = (
-    *(agent_side, diff, local_scan, saved, apply, resolve, branch, undoing, sandbox, execution),
+    *(agent_side, diff, local_scan, saved, apply, resolve, branch, sandbox, execution),
     options,
 )
 _MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate", "commit"})

@@ -53,7 +53,7 @@ class AgentRig:
         found: dict[str, list[str]] = {}
         for version in reversed(versions.all()):
             for path, saved in version.paths.items():
-                content = Path(versions.content_path(saved.digest))
+                content = Path(versions.seen(version, path).copy)
                 text = content.read_text() if saved.kind is Kind.FILE else saved.target
                 found.setdefault(path, []).append(text)
         return found

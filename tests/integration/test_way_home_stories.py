@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 import syncd.cli.agent_side
-from syncd.cli.apply import branch, undoing
+from syncd.cli.apply import branch
 from syncd.merge import branch as made_branch
+from syncd.merge.undo import Undo
 from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.model import reconcile
 from syncd.sandbox import executions
@@ -195,7 +196,7 @@ def _take_over_changes(patch: pytest.MonkeyPatch) -> None:
 
 
 def _undo_without_saving(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(undoing, "_save", lambda *_: None)
+    patch.setattr(Undo, "save", lambda *_: None)
 
 
 def _leave_what_was_killed(patch: pytest.MonkeyPatch) -> None:

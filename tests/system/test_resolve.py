@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import partial
 from typing import Any
 
@@ -283,16 +282,3 @@ def test_the_diff_before_the_answer(rig: Rig, agent: Agent, terminal: Terminal) 
         == 0
     )
     assert _content(rig, "a") == THEIRS.encode()
-
-
-def test_many_paths_by_folder(rig: Rig, agent: Agent, terminal: Terminal) -> None:
-    """From 30 paths on a person sees folders, and each conflict; a script still gets a line a path."""
-    for number in range(29):
-        agent.write(f"new/n{number:02}", "theirs\n")
-    agent.write("clash", THEIRS)
-    rig.write("clash", OURS)
-    assert _apply(rig, terminal, ("Apply 30? [y/d/N]:", "n")) == 1
-    assert "take      new/: 29 paths: n00, n01, n02, n03, n04, and 24 more\n" in terminal.text
-    assert "conflict  clash: both sides changed the same lines\n" in terminal.text
-    assert len(rig.run("apply", "--dry-run").out.splitlines()) == 31
-    assert os.path.exists(rig.workspace / "new") is False

@@ -7,7 +7,6 @@ import pytest
 from syncd.cli.apply.plan_text import (
     decides_what_is_sent,
     new_conflicts,
-    plan_is_long,
     plan_lines,
     question,
     runs_automatically,
@@ -99,24 +98,6 @@ def test_what_would_be_sent_from_now_on(paths: list[str], what: str, names: str)
     assert [*plan_lines(PLAN, paths)] == [*plan_lines(PLAN), f"look at   {what}: {names}"]
     assert question(PLAN, paths) == f"{summary_line(PLAN)}; {what}. Apply 13? [y/d/N]:"
     assert question(Plan(PLAN.paths[1:2]), []) == "1 taken. Apply 1? [y/d/N]:"
-
-
-def test_a_line_a_folder() -> None:
-    """Of thirty paths and more, with the first names of each; but a conflict is never in a group."""
-    many = [planned(f"d/{number:02}", TAKE) for number in range(7)]
-    at_top = [planned("x", DELETE, there=ABSENT), planned("y", DELETE, there=ABSENT)]
-    at_odds = [planned("d/a", CONFLICT), planned("d/b", CONFLICT)]
-    plan = Plan((*many, *at_odds, planned("e/f", MERGE), *at_top))
-    assert [*plan_lines(plan, by_folder=True)] == [
-        "take      d/: 7 paths: 00, 01, 02, 03, 04, and 2 more",
-        "merge     e/f",
-        "delete    ./: 2 paths: x, y",
-        "conflict  d/a",
-        "conflict  d/b",
-    ]
-    folders = [planned("d", TAKE, ABSENT, FOLDER)]  # no line of its own
-    short = Plan((*folders, *(planned(f"d/{number:02}", TAKE) for number in range(29))))
-    assert [plan_is_long(each) for each in (short, Plan((*short.paths, planned("e", NEVER))))] == [False, True]
 
 
 def test_a_conflict_since_the_plan() -> None:

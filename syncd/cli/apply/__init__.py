@@ -72,7 +72,7 @@ def command(
     # Each of these loads what asks the sandbox, which `--help` and a TAB need not wait for.
     with stoppable():
         if undo:
-            from syncd.cli.apply.undoing import undo_and_tell  # noqa: PLC0415
+            from syncd.cli.apply.execution import undo_and_tell  # noqa: PLC0415
 
             return undo_and_tell(config, sandbox, as_json=as_json)
         if branch is not None:

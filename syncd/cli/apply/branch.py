@@ -6,30 +6,30 @@ The same paths come in a commit as may come from the sandbox at all.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 import click
 from msgspec.structs import replace
 
 from syncd.cli.agent_side import (
-    AgentSide,
     OpenSandbox,
-    commits_there,
     find_newest,
     for_each,
     look_at,
     open_sandbox,
-    tell_rest,
 )
-from syncd.cli.apply.execution import home_of, make_plan, print_lists
+from syncd.cli.apply.execution import print_lists
 from syncd.cli.apply.plan_text import reasons_to_look
 from syncd.cli.options import CLOCK, is_named
+from syncd.cli.progress import ProgressDisplay
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path
-from syncd.merge.branch import SandboxCommit, make_branch
+from syncd.merge.branch import SandboxCommit, UnreadablePack, make_branch, read_pack
 from syncd.merge.git import is_version, need_git
+from syncd.merge.home import AgentSide, make_plan
 from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository, names_submodules
 from syncd.model.reconcile import Home, PathOutcome, PlannedPath, Sides, never_taken
@@ -72,7 +72,7 @@ def _apply_to_branch(
         # Before the look, a new one: what is committed in between counts as not committed, and nothing is taken back.
         found, commits = _fetched(opened)
         side = look_at(opened, PathPatterns(included) if included else None, find_newest)
-        plan = make_plan(side, side.local(), named)
+        plan = make_plan(side, side.local(), partial(is_named, named=named))
         left = {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
         unfetched = {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(p.there)}
         changes = {
@@ -84,7 +84,7 @@ def _apply_to_branch(
         new = {
             path: there for each in (*(commit.changes for commit in to_make), changes) for path, there in each.items()
         }
-        here = side.writer.look(new)
+        here = side.home.writer.look(new)
         sent = _sent(side)
         branch = make_branch(
             git,
@@ -95,13 +95,13 @@ def _apply_to_branch(
             left_out=lambda path: side.rules.leave_out(path, False),
             now=datetime.fromtimestamp(CLOCK.wall_s()).astimezone(),
             commits=to_make,
-            scratch=side.opened.scratch,
+            scratch=side.home.scratch,
         )
     skipped = {**never, **left, **{path: _why_skipped(path) for path in branch.skipped}}
     for path, commit in sorted(unread.items()):
         shown = shown_path(path)
         click.echo(f"{shown}: its content in the agent's commit {commit[:10]} could not be fetched", err=True)
-    tell_rest(found, commits)
+    _tell_rest(found, commits)
     on_branch = sorted(changes.keys() - skipped.keys())
     to_look = reasons_to_look(
         PlannedPath(path, PathOutcome.TAKE, ABSENT, here[path], there)
@@ -134,17 +134,49 @@ def _apply_to_branch(
 
 
 def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:
-    """Return the agent's commits. Where they cannot be read, their changes still come, as one commit."""
-    try:
-        found, commits = commits_there(opened)
-    except StepFailed as failure:
-        found, commits = SandboxCommits(RepositoryState.FAILED, failure.message), ()
-    if found.state is RepositoryState.FAILED:
+    """Return the sandbox's report, and the agent's commits, the oldest first. Raises `SyncdError`, `Stop`.
+
+    Where they cannot be read, their changes still come, as one commit; where no repository was made, that is no news.
+    """
+    home = recorded_home(opened.services.state.db, opened.target)
+    if not home:
+        return SandboxCommits(RepositoryState.LOST), ()
+    git, folder = need_git(os.environ), os.path.join(opened.scratch, "commits")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with ProgressDisplay(silent_s=0.5) as progress:
+        progress.doing("reading the commits in the sandbox")
+        try:
+            check = opened.waiter.interrupt.check
+            found, pack = opened.services.agent_repository.fetch_commits(home, folder, check)
+            if pack:
+                return found, read_pack(git, found, pack, folder)
+        except StepFailed as failure:
+            found = SandboxCommits(RepositoryState.FAILED, failure.message)
+        except UnreadablePack as failure:
+            found = replace(found, state=RepositoryState.FAILED, why=str(failure), unlisted=0)
+    if found.why:
         reason = one_line(found.why, 160)
-        click.echo(f"the agent's commits cannot be read ({reason}): their changes are one commit", err=True)
-    elif found.why and recorded_home(opened.services.state.db, opened.target):
-        click.echo(f"{one_line(found.why, 160)}: the agent's changes are one commit", err=True)
-    return found, commits
+        failed = f"the agent's commits cannot be read ({reason})"
+        what = failed if found.state is RepositoryState.FAILED else reason
+        click.echo(f"{what}: the agent's changes are one commit", err=True)
+    return found, ()
+
+
+def _tell_rest(found: SandboxCommits, commits: Collection[SandboxCommit]) -> None:
+    """Say on stderr what else the agent's repository has, which stays there."""
+    tell = partial(click.echo, err=True)
+    for what in found.under_way:
+        tell(f"a {one_line(what, 20)} is under way in the sandbox")
+    if not found.branch and (commits or found.under_way):
+        tell("no branch is checked out in the sandbox: these are the commits of its HEAD")
+    if found.unlisted:
+        tell(f"{counted(found.unlisted, 'newer commit')} in the sandbox are too many to be read")
+    if found.stashes:
+        tell("1 stash stays there" if found.stashes == 1 else f"{found.stashes:,} stashes stay there")
+    for name, number in found.branches:
+        tell(f"the branch {one_line(name, 80)!r} with {counted(number, 'more commit')} stays there")
+    if found.more_branches:
+        tell("more branches in the sandbox were not looked at")
 
 
 def _why_skipped(path: str) -> str:
@@ -161,12 +193,11 @@ def _is_whole(remote: SeenEntry) -> bool:
 
 def _sent(side: AgentSide) -> dict[str, SeenEntry]:
     """All files and links that were sent. Raises `NeedsPerson` if the bytes of one are gone."""
-    local = side.writer.look(side.base)
     sent: dict[str, SeenEntry] = {}
     for path, entry in side.base.items():
         if entry.kind is Kind.DIRECTORY:
             continue
-        version = side.base_version(path, local[path])
+        version = side.home.sent_files.version(path, entry)
         if version is None:
             raise NeedsPerson(
                 f"what was sent as '{shown_path(path)}' is not known any more, as it was changed here since",
@@ -188,7 +219,7 @@ def _commits_to_make(
     never: dict[str, str] = {}
     unread: dict[str, str] = {}
     paths = {path for commit in commits for path in commit.changes if is_named(path, named)}
-    here, home = side.writer.look(paths), home_of(side.opened.config)
+    here, home = side.home.writer.look(paths), side.home.facts()
     state: dict[str, SeenEntry] = {}
     sides = Sides({}, here, state)
     never_links = _links_that_lead_out(sides, home, commits, state)

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from syncd.core.text import counted, few, shown_path
 from syncd.model.entry import EXECUTABLE, Kind
 from syncd.model.manifest import directories_above
-from syncd.model.reconcile import PathOutcome, Plan, PlannedPath
+from syncd.model.reconcile import CHANGES, PathOutcome, Plan, PlannedPath
 from syncd.selection.selection import RULE_FILES, WORKTREEINCLUDE
 
 _WORDS = {
@@ -25,9 +25,6 @@ _WORDS = {
     PathOutcome.DELETED_THERE: "stays",
     PathOutcome.NEVER: "never",
 }
-# From so many paths on, a terminal shows folders.
-_GROUPED_FROM = 30
-CHANGES = (PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE)
 # By agents, editors, shells, interpreters, build tools and services that act on a checkout without being asked for that
 # file, or obey it; each pattern is in lower case, of a path's end.
 _AUTOMATIC = """
@@ -54,38 +51,22 @@ _AUTOMATIC = """
 """
 
 
-def plan_lines(plan: Plan, newly_sent: Sequence[str] = (), *, by_folder: bool = False) -> Iterator[str]:
-    """Return the lines, a path each, or a folder, but conflicts one by one.
+def plan_lines(plan: Plan, newly_sent: Sequence[str] = ()) -> Iterator[str]:
+    """Return the lines, a path each.
 
     None is for what is the same on both sides, nor for directories that come with a file. `newly_sent` are paths that
     stay home now, and that the ignore files of the plan would have sent.
     """
+    above = directories_above(planned.path for planned in plan.paths)
     for outcome, word in _WORDS.items():
-        groups: dict[str, list[PlannedPath]] = {}
-        for planned in _worth_a_line(plan, outcome):
-            is_grouped = by_folder and outcome is not PathOutcome.CONFLICT
-            groups.setdefault(planned.path.rpartition("/")[0] if is_grouped else planned.path, []).append(planned)
-        for folder, paths in groups.items():
-            if len(paths) == 1:
-                yield f"{word:8}  {shown_path(paths[0].path)}{_note(paths[0])}"
-                continue
-            names = few([shown_path(planned.path.rpartition("/")[2]) for planned in paths], len(paths))
-            yield f"{word:8}  {shown_path(folder) or '.'}/: {counted(len(paths), 'path')}: {', '.join(names)}"
+        for planned in plan.of(outcome):
+            if not (_is_new_folder(planned) and planned.path in above):
+                yield f"{word:8}  {shown_path(planned.path)}{_note(planned)}"
     for path, why in to_look_at(plan).items():
         yield f"look at   {shown_path(path)}: {why}"
     if newly_sent:
         names = few([*map(shown_path, newly_sent)], len(newly_sent))
         yield f"look at   {_newly_sent_text(newly_sent)}: {', '.join(names)}"
-
-
-def plan_is_long(plan: Plan) -> bool:
-    """True if a person is shown folders."""
-    return sum(len(_worth_a_line(plan, outcome)) for outcome in _WORDS) >= _GROUPED_FROM
-
-
-def _worth_a_line(plan: Plan, outcome: PathOutcome) -> list[PlannedPath]:
-    above = directories_above(planned.path for planned in plan.paths)
-    return [planned for planned in plan.of(outcome) if not (_is_new_folder(planned) and planned.path in above)]
 
 
 def new_conflicts(planned: Plan, done: Plan) -> Plan:

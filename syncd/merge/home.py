@@ -1,0 +1,447 @@
+"""Brings the agent's work home: planned by three sides, merged, written, and recorded as sent.
+
+`apply`, `resolve` and `saved restore --here` make a plan each, and all write it here. What is asked and told is theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from types import MappingProxyType
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from syncd.archive.base_store import LARGEST_BYTES
+from syncd.core.errors import TryLater
+from syncd.core.hardening import original_umask
+from syncd.core.text import shown_path
+from syncd.merge.git import (
+    find_git,
+    is_binary,
+    merge,
+    need_git,
+    why_submodules_are_refused,
+)
+from syncd.merge.open_conflicts import OpenConflicts
+from syncd.merge.sent_files import SentFiles
+from syncd.merge.workspace_writer import WorkspaceWriter, Written
+from syncd.merge.writes import PathChange, merged_mode, next_base, taken_mode
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, arrived_digest, same
+from syncd.model.manifest import Manifest, directories_above
+from syncd.model.reconcile import CHANGES, Choice, Home, PathOutcome, Plan, PlannedPath, Sides, plan_home
+from syncd.remote.failure import StepFailed
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
+from syncd.sandbox.sandbox_state import TakenPath
+from syncd.sandbox.saved_versions import SentEntry, Why
+from syncd.scan.path_rules import PathRules
+from syncd.scan.scanner import Scanner
+from syncd.selection import ignore_files
+from syncd.selection.selection import RULE_FILES, WORKTREEINCLUDE, Selection
+from syncd.sync.agent_work import AgentWork, LeaveOut
+from syncd.sync.sandbox_services import SandboxServices
+
+NO_CHOICES: Mapping[str, Choice] = MappingProxyType({})
+_NO_DIGEST = bytes(32)
+
+
+class HomeFolder(Struct, frozen=True):
+    """The workspace that work comes home to. `scratch` is a private folder that somebody else removes.
+
+    `search` returns those of some paths that hold a secret here; a file of more than `largest_bytes` is never sent.
+    """
+
+    path: str
+    scratch: str
+    selection: Selection
+    excludes: str
+    search: Callable[[Iterable[str]], Collection[str]]
+    largest_bytes: int
+    sent_files: SentFiles
+    writer: WorkspaceWriter
+
+    def rules(self) -> PathRules:
+        """Return the workspace's rules as they are now. Raises `WorkspaceError`."""
+        return PathRules(self.path, self.selection, self.excludes)
+
+    def place(self, path: str) -> str:
+        """Return where the path is on this machine."""
+        return os.path.join(self.path, path)
+
+    def base_bytes(self, planned: PlannedPath) -> bytes | None:
+        """Return the bytes that were sent as this path, None if they are gone."""
+        sent = self.sent_files.version(planned.path, planned.base) if planned.base.kind is Kind.FILE else None
+        return None if sent is None else _content_of(sent.copy)
+
+    def facts(self, *, deletions: bool = False, choices: Mapping[str, Choice] = NO_CHOICES) -> Home:
+        """Return what a plan needs to know of the workspace."""
+
+        def names_in(path: str) -> Collection[str]:
+            try:
+                return os.listdir(self.place(path))
+            except OSError:
+                return ()  # it is written to by its own rules
+
+        def link_at(path: str) -> str | None:
+            try:
+                return os.readlink(self.place(path))
+            except OSError:
+                return None
+
+        refused = partial(why_submodules_are_refused, find_git(os.environ))
+        return Home(deletions, link_at, names_in, choices, refused)
+
+
+class AgentSide(Struct, frozen=True):
+    """The three sides: what was sent, what is here, and, in `work`, what differs in the sandbox.
+
+    `leave_out` says which paths stay home by the rules, but for those that the person included. `is_unanswered`: a sync
+    may have changed the sandbox in a way that is not recorded.
+    """
+
+    home: HomeFolder
+    services: SandboxServices
+    base: Manifest
+    work: AgentWork
+    rules: PathRules
+    leave_out: LeaveOut
+    base_identity: str
+    is_unanswered: bool
+
+    def local(self) -> dict[str, Entry]:
+        """Return what is here at each path that differs, and above it. Raises `TryLater`."""
+        return self.home.writer.look({*self.work.changed, *directories_above(self.work.changed)})
+
+    def base_version(self, path: str) -> SeenEntry | None:
+        """Return what was sent as this path; None for a directory, and where its bytes are gone."""
+        entry = self.work.base_of(path)
+        is_shown = entry is not None and entry.kind in (Kind.FILE, Kind.SYMLINK)
+        return self.home.sent_files.version(path, entry) if entry is not None and is_shown else None
+
+    def sent(self, path: str) -> SentEntry | None:
+        """Return what was sent as this path, with its bytes if they are known."""
+        return self.work.sent(path, self.home.sent_files.base_store.get)
+
+    @property
+    def left_out(self) -> int:
+        """The number of paths in the sandbox that the rules exclude."""
+        return len(self.work.left_out) + len(self.work.pruned)
+
+
+class Decisions(Struct, frozen=True):
+    """A person's choices by path; of some, the text that becomes of it.
+
+    Of `saved` paths theirs is a saved version, and the sandbox has something else.
+    """
+
+    choices: Mapping[str, Choice] = NO_CHOICES
+    texts: Mapping[str, bytes] = MappingProxyType({})
+    saved: frozenset[str] = frozenset()
+
+
+NO_DECISIONS = Decisions()
+
+
+class Prepared(Struct, frozen=True):
+    """A plan whose texts are merged, and the changes of the workspace that it needs, by path.
+
+    `newly_sent` are files and links that stay home now, and that a sync would send by the ignore files of the plan.
+    """
+
+    plan: Plan
+    changes: Mapping[str, PathChange]
+    newly_sent: list[str]
+    decisions: Decisions = NO_DECISIONS
+
+    @property
+    def decided(self) -> list[str]:
+        """The paths of which nothing changes here since a person decided so; they count as sent all the same."""
+        chosen = self.plan.of(PathOutcome.WRITE, PathOutcome.MERGE)
+        return [each.path for each in chosen if each.path in self.decisions.choices and each.path not in self.changes]
+
+
+# -- the plan
+
+
+def make_plan(
+    side: AgentSide,
+    here: Mapping[str, Entry],
+    is_wanted: Callable[[str], bool] = lambda _: True,
+    *,
+    deletions: bool = False,
+    choices: Mapping[str, Choice] = NO_CHOICES,
+) -> Plan:
+    """Return the plan for the paths that are wanted, with what was `here`, by a person's choices."""
+    there = {path: entry for path, entry in side.work.changed.items() if is_wanted(path)}
+    base = {path: entry for path in there if (entry := side.work.base_of(path)) is not None}
+    for path in [path for path in base if not side.work.content.has_arrived(path)]:
+        if Kind.ABSENT not in (here[path].kind, there[path].kind):
+            del base[path]  # the agent's may be older than what was sent
+    plan = plan_home(Sides(base, here, there), side.home.facts(deletions=deletions, choices=choices))
+    never = [
+        PlannedPath(path, PathOutcome.NEVER, ABSENT, ABSENT, ABSENT, "it may be a .git, of which nothing is taken")
+        for path in side.work.repositories
+        if is_wanted(path)
+    ]
+    plan = Plan(tuple(sorted((*plan.paths, *never), key=lambda each: each.path)))
+    if not side.is_unanswered:
+        return plan
+    # A reset or a removal of ours may be why it is gone.
+    gone = [each.path for each in plan.of(PathOutcome.DELETE)]
+    return plan.with_outcome(gone, PathOutcome.STAYS, "the last sync was not answered: run `syncd push` first")
+
+
+def plan_of_version(home: HomeFolder, bases: Mapping[str, Entry], there: Mapping[str, SeenEntry]) -> Plan:
+    """Return the plan for a saved version. What the rules exclude stays, and what a secret in it does."""
+    here = home.writer.look({*there, *directories_above(there)})
+    # What is not here any more is what was asked for.
+    base = {path: entry for path, entry in bases.items() if path in there and here[path].kind is not Kind.ABSENT}
+    plan, rules = plan_home(Sides(base, here, there), home.facts()), home.rules()
+    written = {each.path: each.there.is_directory for each in plan.of(PathOutcome.TAKE, PathOutcome.MERGE)}
+    left_out = {path for path, is_dir in written.items() if rules.leave_out(path, is_dir)}.union(home.search(written))
+    return plan.with_outcome(left_out, PathOutcome.STAYS, "the workspace's rules exclude it")
+
+
+def refusal(planned: PlannedPath, choice: Choice) -> str:
+    """Return the reason for which a path cannot be decided so; empty if it can."""
+    here, there = planned.here, planned.there
+    if choice is not Choice.MARKERS:
+        return ""
+    if {here.kind, there.kind} != {Kind.FILE}:
+        return "it is no file on both sides"
+    if max(here.size_bytes, there.size_bytes) > LARGEST_BYTES:
+        return "it is too large to be merged"
+    return "it is no text" if is_binary(_content_of(there.copy)) else ""
+
+
+def marked(home: HomeFolder, planned: PlannedPath) -> bytes | str:
+    """Return the text that git, with its markers, makes of both sides, or the reason why there is none."""
+    base = home.base_bytes(planned) or b""
+    ours, theirs = _content_of(home.place(planned.path)), _content_of(planned.there.copy)
+    merged = merge(need_git(os.environ), base, ours, theirs, home.scratch)
+    return merged if isinstance(merged, str) else merged.content
+
+
+def prepare(home: HomeFolder, plan: Plan, decisions: Decisions = NO_DECISIONS) -> Prepared:
+    """Merge the texts, or take those that were decided. What cannot be merged is a conflict. Raises `SyncdError`."""
+    changes: dict[str, PathChange] = {}
+    paths: list[PlannedPath] = []
+    for planned in plan.paths:
+        path, here, there, content = planned.path, planned.here, planned.there, planned.there.copy
+        digest = there.digest
+        is_changed = planned.outcome in (PathOutcome.TAKE, PathOutcome.DELETE)
+        if planned.outcome is PathOutcome.MERGE:
+            decided = decisions.texts.get(path)
+            merged = _merged(home, planned) if decided is None else decided
+            if isinstance(merged, str):
+                planned = replace(planned, outcome=PathOutcome.CONFLICT, reason=merged)  # noqa: PLW2901
+            # To write what is here would cost the file its time, and the last write its undo.
+            elif here.digest != (digest := hashlib.sha256(merged).digest()) or here.mode & ALL_BITS != _mode(planned):
+                is_changed = True
+                descriptor, content = tempfile.mkstemp(prefix="merged-", dir=home.scratch)
+                with open(descriptor, "wb") as file:
+                    file.write(merged)
+        if is_changed:
+            becomes = Entry(there.kind, _mode(planned), target=there.target, digest=digest)
+            changes[path] = PathChange(path, here, ABSENT if there.kind is Kind.ABSENT else becomes, content)
+        paths.append(planned)
+    return Prepared(Plan(tuple(paths)), changes, _newly_sent(home, changes.values()), decisions)
+
+
+def _merged(home: HomeFolder, planned: PlannedPath) -> bytes | str:
+    """Return the content that both sides' changes make, or the reason why there is none."""
+    place = home.place(planned.path)
+    sent, here, there = arrived_digest(planned.base), planned.here, planned.there
+    if here.digest == there.digest:
+        return _content_of(place)
+    if here.digest == sent != b"":
+        return _content_of(there.copy)
+    if there.digest == sent != b"":
+        return _content_of(place)
+    if max(here.size_bytes, there.size_bytes) > LARGEST_BYTES:
+        return "too large to be merged"
+    before = home.base_bytes(planned)
+    if before is None:
+        return "what was sent is not known any more"
+    merged = merge(find_git(os.environ), before, _content_of(place), _content_of(there.copy), home.scratch)
+    if isinstance(merged, str):
+        return merged
+    return "both sides changed the same lines" if merged.has_conflicts else merged.content
+
+
+def _content_of(place: str) -> bytes:
+    try:
+        with open(place, "rb") as file:
+            return file.read()
+    except OSError as failure:
+        raise TryLater(f"{place} cannot be read ({failure.strerror})", "nothing was changed; try again") from None
+
+
+def _newly_sent(home: HomeFolder, changes: Iterable[PathChange]) -> list[str]:
+    """Return the files and links that stay home now, and that a sync would send by the rules as the plan leaves them.
+
+    The workspace is scanned for it, if the plan changes an ignore file at all. Raises `SyncdError`.
+    """
+    planned_rules = _planned_rules(changes)
+    if not planned_rules:
+        return []
+    scan = Scanner(home.path, home.selection, personal_excludes=home.excludes, planned_rules=planned_rules).scan()
+    rules = home.rules()
+    found = {
+        path: entry
+        for path, entry in scan.manifest.items()
+        if entry.kind is not Kind.DIRECTORY and rules.leave_out(path, is_dir=False)
+    }
+    files = [path for path, each in found.items() if each.kind is Kind.FILE and each.size_bytes <= home.largest_bytes]
+    secrets = home.search(files)
+    return [path for path in found if path not in secrets]
+
+
+def _planned_rules(changes: Iterable[PathChange]) -> dict[str, dict[str, bytes | None]]:
+    """Return the ignore files that the plan changes, by folder and name; None: none is there then."""
+    found: dict[str, dict[str, bytes | None]] = {}
+    for change in changes:
+        folder, _, name = change.path.rpartition("/")
+        if name not in RULE_FILES or (name == WORKTREEINCLUDE and folder):
+            continue
+        content = None  # a link or a directory in its place has no rules
+        if change.content:
+            with open(change.content, "rb") as file:
+                content = file.read(ignore_files.LARGEST_BYTES + 1)
+        if content is None or len(content) <= ignore_files.LARGEST_BYTES:  # beside a larger one, nothing is sent
+            found.setdefault(folder, {})[name] = content
+    return found
+
+
+# -- the write, and what counts as sent
+
+
+def bring_home(side: AgentSide, prepared: Prepared) -> Plan:
+    """Write, and record what counts as sent with that. Returns the plan as it turned out, whose conflicts are unsaved.
+
+    Raises `TryLater`, and `Stop` before anything was changed.
+
+    No sync may begin meanwhile; one that was made since the look is known by its record.
+    """
+    state, choices = side.services.state, prepared.decisions.choices
+    state.read()
+    base = state.base
+    is_as_planned = base is not None and not state.uncertain and state.identity == side.base_identity
+    plan = prepared.plan
+    if base is not None and not is_as_planned:
+        sent = [each.path for each in plan.paths if _was_sent(base, side.base, each)]
+        plan = plan.with_outcome(sent, PathOutcome.SAME, "")
+    rows = {planned.path: row for planned in plan.paths if (row := _row(side, planned)) is not None}
+    differing, ours = (set(), set()) if is_as_planned else _differing_there(side, rows.values())
+    for path in rows.keys() & prepared.decisions.saved:  # the sandbox has something else
+        rows[path] = TakenPath(path, base_now := side.base.get(path), base_now)
+    arrived = (
+        _content_of(planned.there.copy)
+        for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.WRITE)
+        if planned.there.copy and planned.there.size_bytes <= LARGEST_BYTES
+    )
+    side.home.sent_files.base_store.add(arrived, side.base.content_bytes)
+
+    def record(written: Written) -> None:
+        # By the rules as they are now: a rule file may have come along, and what it leaves out would be removed there.
+        rules = side.home.rules()
+        left = set(written.left)
+        done = [_left_out_by(rules, row) for path, row in rows.items() if path not in left]
+        taken = [row for row in done if row.is_left_out or (row.before != row.after and row.path not in ours)]
+        if taken:
+            state.record_taken(taken, differing.intersection(row.path for row in taken))
+        OpenConflicts(state.db, state.target.owner).decide([path for path in choices if path in rows.keys() - left])
+
+    # From the record on a sync may overwrite these.
+    save_theirs(side, [each for each in plan.of(PathOutcome.WRITE, PathOutcome.MERGE) if each.path in choices])
+    return write(side.home, prepared, plan, rows.values(), record)
+
+
+def write(
+    home: HomeFolder,
+    prepared: Prepared,
+    plan: Plan,
+    taken: Iterable[TakenPath] = (),
+    record: Callable[[Written], None] = lambda _: None,
+) -> Plan:
+    """Write what the plan's outcomes need. Returns it with what changed here meanwhile as conflicts."""
+    changes = [prepared.changes[each.path] for each in plan.of(*CHANGES) if each.path in prepared.changes]
+    beside = [each.there for each in plan.of(PathOutcome.MERGE, PathOutcome.WRITE) if each.there.kind is Kind.FILE]
+    written = home.writer.write(changes, taken, record, prepared.decided, beside)
+    return plan.with_outcome(written.left, PathOutcome.CONFLICT, "it changed here meanwhile")
+
+
+def save_theirs(side: AgentSide, paths: Iterable[PlannedPath]) -> None:
+    """Save the sandbox's versions of these paths. Raises `TryLater`."""
+    remote_changes, versions = side.services.remote_changes, {planned.path: planned.there for planned in paths}
+    unsaved = remote_changes.save(Why.CONFLICT, versions, side.sent)
+    if unsaved:
+        first = min(unsaved)
+        raise TryLater(
+            f"the agent's version of '{shown_path(first)}' cannot be saved "
+            f"({remote_changes.why_unsaved(versions[first])}); it is in the sandbox alone",
+            "see to that, and run `syncd apply` again",
+        )
+
+
+def note_conflicts(side: AgentSide, done: Plan, is_wanted: Callable[[str], bool]) -> None:
+    """Note what waits for a person from now on, whatever becomes of the sandbox's version."""
+    store = side.services.remote_changes.saved_versions
+    held_by = {each.path: store.holder_of(each.path, each.there) for each in done.of(PathOutcome.CONFLICT)}
+    found = {path: id_ for path, id_ in held_by.items() if id_ is not None}
+    with contextlib.suppress(OSError):  # it costs what `resolve` lists, and all is written
+        OpenConflicts(side.services.state.db, side.services.target.owner).note(found, is_wanted)
+
+
+def _was_sent(base: Mapping[str, Entry], base_before: Mapping[str, Entry], planned: PlannedPath) -> bool:
+    """True if what is there by the plan was sent from here, by a sync that had not been recorded."""
+    now, before = base.get(planned.path, ABSENT), base_before.get(planned.path, ABSENT)
+    return same(now, planned.there) and not same(before, planned.there)
+
+
+def _differing_there(side: AgentSide, rows: Iterable[TakenPath]) -> tuple[set[str], set[str]]:
+    """Return the paths that the sandbox does not hold as they are taken, and those of these that a sync may have sent.
+
+    Whatever else is there, someone has made of what is taken.
+    """
+    content = side.services.state.content
+    rows = [row for row in rows if not row.is_left_out and row.before != row.after]
+    sent = {row.path: content.versions_of(row.path) if content.may_hold(row.path) else [ABSENT] for row in rows}
+    items: dict[str, LookItem] = {}
+    for row in rows:
+        # The report has a file's digest if its size is known: of ours, the size alone is named.
+        sizes = [replace(each, digest=_NO_DIGEST) for each in sent[row.path] if each.kind is Kind.FILE]
+        items[row.path] = LookItem((*sizes, *(() if row.after is None else (row.after,))), LookAction.COMPARE)
+    request = LookRequest(items, most_copied_bytes=0)  # what was fetched is still to be written
+    try:
+        found = side.services.remote_changes.look(request).differing if items else {}
+    except StepFailed:
+        return set(), set(items)  # the next sync compares them once more
+    return set(found), {path for path, there in found.items() if any(same(there, each) for each in sent[path])}
+
+
+def _mode(planned: PlannedPath) -> int:
+    if planned.outcome is PathOutcome.MERGE:
+        return merged_mode(planned.base, planned.here, planned.there, original_umask())
+    if planned.outcome is PathOutcome.SAME:
+        return planned.here.mode & ALL_BITS
+    return taken_mode(planned.base, planned.here, planned.there, original_umask())
+
+
+def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
+    if planned.outcome not in (*CHANGES, PathOutcome.SAME, PathOutcome.WRITE):
+        return None
+    mode = _mode(planned)
+    if planned.outcome in (PathOutcome.MERGE, PathOutcome.WRITE):
+        # As executable as there: a change of that bit here alone is still to be sent.
+        mode = taken_mode(planned.here, planned.here, planned.there, original_umask())
+    return _left_out_by(side.rules, TakenPath(planned.path, side.base.get(planned.path), next_base(planned, mode)))
+
+
+def _left_out_by(rules: PathRules, row: TakenPath) -> TakenPath:
+    is_directory = row.after is not None and row.after.kind is Kind.DIRECTORY
+    return replace(row, is_left_out=row.is_left_out or rules.leave_out(row.path, is_directory))
