@@ -7,7 +7,6 @@ could not be told from those in a file.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
@@ -30,14 +29,10 @@ _COMPARE = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv",
 # The private repository lives for one comparison.
 _UNCOMPRESSED = {"core.compression": "0", "pack.compression": "0"}
 _UNQUOTED = {"core.quotePath": "false"}
-_HUNK = re.compile(r"(@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@)(.*)")
-_HEAD = re.compile(r"(?:diff --git|index|---|\+\+\+|(?:new|deleted) file mode|(?:old|new) mode) ")
-_STAT = re.compile(r"(.* \| +\d+ )(\+*)(-*)")
-
-
 # The form of a coloured text on a terminal; the number is one of the colours below.
 PLAIN, COLOURED = "{text}", "\033[{colour}m{text}\033[m"
-_BOLD, _RED, _GREEN, _CYAN = 1, 31, 32, 36
+# Bold, cyan, green and red, by what a line begins with. No line of a file begins with a "d".
+_COLOURS = {"d": 1, "@": 36, "+": 32, "-": 31}
 
 
 def write_patch(
@@ -86,29 +81,14 @@ def _repository(
 
 
 def for_terminal(blocks: Iterable[bytes], form: str) -> Iterator[str]:
-    """Return a patch or a table in lines. Nothing in them but the colours of `form` is anything that a terminal obeys.
+    """Return a patch in lines. Nothing in them but the colours of `form` is anything that a terminal obeys.
 
     `form` is PLAIN or COLOURED.
     """
-
-    def paint(text: str, colour: int) -> str:
-        return form.format(text=text, colour=colour) if text else ""
-
-    removed = added = 0  # lines that are still to come of a hunk: what they hold is no head, whatever it looks like
     for line in _lines_of(blocks):
         text = "\t".join(map(shown_path, line.decode("utf-8", "surrogateescape").split("\t")))
-        if removed or added:
-            sign = text[:1]
-            removed -= sign in (" ", "-")
-            added -= sign in (" ", "+")
-            yield paint(text, _GREEN if sign == "+" else _RED) if sign in ("+", "-") else text
-        elif hunk := _HUNK.fullmatch(text):
-            removed, added = (1 if count is None else int(count) for count in (hunk[2], hunk[3]))
-            yield paint(hunk[1], _CYAN) + hunk[4]
-        elif row := _STAT.fullmatch(text):
-            yield row[1] + paint(row[2], _GREEN) + paint(row[3], _RED)
-        else:
-            yield paint(text, _BOLD) if _HEAD.match(text) else text
+        colour = _COLOURS.get(text[:1])
+        yield text if colour is None else form.format(text=text, colour=colour)
 
 
 def _lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:

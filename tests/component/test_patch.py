@@ -13,7 +13,7 @@ import pytest
 
 from syncd.core.errors import TryLater
 from syncd.merge.git import Git, find_git
-from syncd.merge.patch import COLOURED, for_terminal, write_patch, write_table
+from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_table
 from syncd.model.entry import Kind, SeenEntry
 from tests.component.git_folder import file_of, link_to
 
@@ -151,7 +151,7 @@ def test_attributes_and_settings_change_nothing(git: Git, tmp_path: Path, monkey
 
 
 def test_a_terminal_gets_nothing_that_it_obeys(git: Git) -> None:
-    """What a file holds is shown escaped, and coloured as what it is, also where it looks like a part of a patch."""
+    """What a file holds is shown escaped, and coloured by what its line begins with."""
     evil = b"\x1b[32mgreen\x1b[2J\t\x9b\xc2\x9b\xe2\x80\xae\x7f\r\n"
     before: dict[str, SeenEntry] = {"a\x1b[2J": file_of(b"-- x\n@@ -1 +1 @@\n" + evil), "z": file_of(b"z\n")}
     after: dict[str, SeenEntry] = {"a\x1b[2J": file_of(b"-- x\n++ y\n" + evil + b"no end"), "\xe9": file_of(b"z\n")}
@@ -160,20 +160,20 @@ def test_a_terminal_gets_nothing_that_it_obeys(git: Git) -> None:
     escaped = "\\x1b[32mgreen\\x1b[2J\t\\x9b\\x9b\\u202e\\x7f\\r"
     assert [line for line in shown if "\\x1b" in line or "--" in line or "++" in line][:8] == [
         '\033[1mdiff --git "a/a\\033[2J" "b/a\\033[2J"\033[m',
-        '\033[1m--- "a/a\\033[2J"\033[m',
-        '\033[1m+++ "b/a\\033[2J"\033[m',
+        '\033[31m--- "a/a\\033[2J"\033[m',
+        '\033[32m+++ "b/a\\033[2J"\033[m',
         " -- x",
         "\033[32m+++ y\033[m",
         f" {escaped}",
         "\033[1mdiff --git a/z b/z\033[m",
-        "\033[1m--- a/z\033[m",
+        "\033[31m--- a/z\033[m",
     ]
     assert "\033[31m-@@ -1 +1 @@\033[m" in shown
     table = b"".join(write_table(git, before, after))
-    assert [" ".join(line.split()) for line in for_terminal([table], COLOURED)][:3] == [
-        '"a\\033[2J" | 3 \033[32m++\033[m\033[31m-\033[m',
-        "z | 1 \033[31m-\033[m",
-        "\xe9 | 1 \033[32m+\033[m",
+    assert [" ".join(line.split()) for line in for_terminal([table], PLAIN)][:3] == [
+        '"a\\033[2J" | 3 ++-',
+        "z | 1 -",
+        "\xe9 | 1 +",
     ]
 
 
