@@ -225,43 +225,32 @@ def _drop_empty_parents(path: str, content: SandboxContent, changed: dict[str, S
 
 
 def save_work(
-    remote_changes: RemoteChanges, work: AgentWork, why: Why, base_bytes: Callable[[str, bytes], bytes | None]
-) -> Unsaved:
-    """Save all that was found to differ, and return what could not be saved.
-
-    `base_bytes` returns the bytes of that digest that were sent as a path, if they are known. What the rules leave out
-    is not saved, unless it was put there before.
-    """
-    there = work.to_save
-    failed = {path: remote for path, remote in there.items() if not is_savable(remote)}
-    savable = {path: remote for path, remote in there.items() if path not in failed}
-    bytes_of = base_bytes if len(savable) <= _MOST_BASES else lambda _path, _digest: None
-    for path in remote_changes.save(why, savable, lambda path: work.sent(path, bytes_of)):
-        failed[path] = there[path]
-    reasons = dict.fromkeys(work.unsearched, "its files cannot be listed there, or not in time")
-    reasons |= {path: remote_changes.why_unsaved(remote) for path, remote in sorted(failed.items())}
-    return Unsaved(reasons, work.unlisted)
-
-
-def save_new(
     remote_changes: RemoteChanges,
     find: Find,
     why: Why,
     base_bytes: Callable[[str, bytes], bytes | None],
     known: dict[str, SeenEntry],
 ) -> Unsaved:
-    """Save as `save_work` does what `find` finds, but what is `known`, and have it be known.
+    """Save all that `find` finds to differ, but what is `known`, have it be known, and return what could not be saved.
 
-    Raises what `find` raises.
+    `base_bytes` returns the bytes of that digest that were sent as a path, if they are known. What the rules leave out
+    is not saved, unless it was put there before. Raises what `find` raises.
     """
     try:
         work = find(known)
-        unsaved = save_work(remote_changes, work, why, base_bytes)
+        there = work.to_save
+        failed = {path: remote for path, remote in there.items() if not is_savable(remote)}
+        savable = {path: remote for path, remote in there.items() if path not in failed}
+        bytes_of = base_bytes if len(savable) <= _MOST_BASES else lambda _path, _digest: None
+        for path in remote_changes.save(why, savable, lambda path: work.sent(path, bytes_of)):
+            failed[path] = there[path]
     finally:
         remote_changes.drop_copies()
+    reasons = dict.fromkeys(work.unsearched, "its files cannot be listed there, or not in time")
+    reasons |= {path: remote_changes.why_unsaved(remote) for path, remote in sorted(failed.items())}
     found = {**work.left_out, **work.changed}
-    known |= {path: there for path, there in found.items() if is_savable(there) and path not in unsaved.paths}
-    return unsaved
+    known |= {path: remote for path, remote in found.items() if is_savable(remote) and path not in reasons}
+    return Unsaved(reasons, work.unlisted)
 
 
 def save_before_all_goes(
@@ -271,12 +260,12 @@ def save_before_all_goes(
     base_bytes: Callable[[str, bytes], bytes | None],
     known: dict[str, SeenEntry],
 ) -> Unsaved:
-    """Save as `save_new` does, again and again, until that took so short a time that hardly anything has come since.
+    """Save as `save_work` does, again and again, until that took so short a time that hardly anything has come since.
 
     What has no end is "." of the outcome. Raises what `find` raises.
     """
     for _ in range(_MOST_LOOKS):
-        unsaved = save_new(remote_changes, find, why, base_bytes, known)
+        unsaved = save_work(remote_changes, find, why, base_bytes, known)
         if not is_outdated(remote_changes.look_age_s, 0):
             return unsaved
     return Unsaved({".": "what is in it changes faster than it can be saved", **unsaved.paths}, unsaved.unlisted)

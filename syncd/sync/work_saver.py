@@ -28,7 +28,7 @@ from syncd.sync.agent_work import (
     Unsaved,
     find_agent_work,
     save_before_all_goes,
-    save_new,
+    save_work,
 )
 from syncd.sync.following import save_followed
 from syncd.sync.sandbox_services import SandboxServices
@@ -210,7 +210,7 @@ class WorkSaver(Struct):
         for _ in range(_TRIES):
             try:
                 why, base_bytes = Why.SANDBOX_ENDED, self.base_store.get
-                return _logged(save_new(remote_changes, find, why, base_bytes, ending.known))
+                return _logged(save_work(remote_changes, find, why, base_bytes, ending.known))
             except Superseded:
                 continue
         raise TryLater("the workspace changed all the time", "")

@@ -33,6 +33,9 @@ class ScriptedLook:
         self.saved = [path for path in versions if path != "full"]
         return frozenset(versions) & {"full"}
 
+    def drop_copies(self) -> None:
+        """Do nothing: it fetched nothing."""
+
     def why_unsaved(self, there: SeenEntry) -> str:
         """Return its kind."""
         return there.kind.name
@@ -98,7 +101,7 @@ def test_what_could_not_be_saved() -> None:
     def leave_out(path: str, _is_dir: bool) -> bool:
         return path.endswith((".log", "node_modules"))
 
-    unsaved = save_work(look, find_agent_work(look, content, leave_out), Why.RELEASED, _no_bytes)
+    unsaved = save_work(look, lambda _: find_agent_work(look, content, leave_out), Why.RELEASED, _no_bytes, {})
 
     assert unsaved.paths == {
         "secret": "its files cannot be listed there, or not in time",
@@ -112,4 +115,4 @@ def test_what_could_not_be_saved() -> None:
         "'mine' (UNREAD), and 7 more"
     )
     assert cast(ScriptedLook, look).saved == ["ok", "secret"]
-    assert not save_work(look, AgentWork({}, {}, {}, ()), Why.RELEASED, _no_bytes)
+    assert not save_work(look, lambda _: AgentWork({}, {}, {}, ()), Why.RELEASED, _no_bytes, {})
