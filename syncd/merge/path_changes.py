@@ -128,8 +128,8 @@ def needed_changes(
     What stays as it is since it changed goes to `left`. Raises `OSError`.
     """
     found: list[PathChange] = []
-    created: set[str] = set()
-    modes = {"": os.fstat(cursor.parent_of(".")[0]).st_mode & ALL_BITS}  # of the directories above the paths
+    created, known = set[str](), set[str]()
+    made = Entry(Kind.DIRECTORY, opened(mode_at_home(ALL_BITS, original_umask())))
     for change in sorted(plan, key=lambda change: by_depth(change.path)):
         path = at.path = change.path
         above = list(ancestors(path))
@@ -143,17 +143,14 @@ def needed_changes(
         elif decision is WriteDecision.CHANGE:
             if change.after.kind is not Kind.ABSENT:
                 for folder in above:
-                    if folder not in modes:
-                        seen = look(cursor, folder)
-                        modes[folder] = seen.mode & ALL_BITS
-                        if seen.kind is Kind.ABSENT:
-                            # As no row describes it, it gets the mode of the one above: nobody sees more than there.
-                            modes[folder] = opened(mode_at_home(modes[folder.rpartition("/")[0]], original_umask()))
-                            created.add(folder)
-                            found.append(PathChange(folder, ABSENT, Entry(Kind.DIRECTORY, modes[folder]), implied=True))
+                    is_new = folder not in known and look(cursor, folder).kind is Kind.ABSENT
+                    known.add(folder)
+                    if is_new:
+                        created.add(folder)
+                        found.append(PathChange(folder, ABSENT, made, implied=True))
                 if change.after.is_directory and not now.is_directory:
                     created.add(path)
-                    modes[path] = change.after.mode & ALL_BITS
+                    known.add(path)
             found.append(replace(change, before=now))
     return found
 
