@@ -70,29 +70,23 @@ def look(cursor: safe_open.DirCursor, path: str) -> Entry:
     return _local_entry(status, target)
 
 
-def look_on_the_way(cursor: safe_open.DirCursor, path: str) -> Entry:
-    """Return what `look_with_digest` does, but ABSENT for what is behind a link or a file. Raises `OSError`."""
-    try:
-        cursor.parent_of(path)
-    except OSError as failure:
-        if failure.errno in _NO_WAY:
-            return ABSENT
-    return look_with_digest(cursor, path)
-
-
 def look_with_digest(cursor: safe_open.DirCursor, path: str) -> Entry:
-    """Return what `look` does, with a file's digest; UNREAD for what this person may not read. Raises `OSError`.
+    """Return what `look` does, with a file's digest, but ABSENT for what is behind a link or a file. Raises `OSError`.
 
-    A file that changes while it is read is OTHER.
+    A file that changes while it is read is OTHER, and what this person may not read is UNREAD.
     """
     try:
+        parent, name = cursor.parent_of(path)
         entry = look(cursor, path)
         if entry.kind is not Kind.FILE:
             return entry
-        parent, name = cursor.parent_of(path)
         descriptor, status = safe_open.open_file(name, parent)
     except PermissionError:
         return Entry(Kind.UNREAD)
+    except OSError as failure:
+        if failure.errno in _NO_WAY:
+            return ABSENT
+        raise
     try:
         digest = _digest_of(descriptor)
         after = os.fstat(descriptor)
@@ -205,7 +199,6 @@ class PathChanges:
             for path in sorted(self._drafts):
                 self._at.path = path
                 _remove(drafts, self._drafts.pop(path))
-            self._each(cursor, (c for c in deepest_first if c.implied), self._remove_if_empty)
             self._flush_folders(cursor)
             self._each(cursor, (c for c in deepest_first if c.after.is_directory), self._set_mode)
 
@@ -297,17 +290,6 @@ class PathChanges:
             return False
         del self._drafts[change.path]
         return True
-
-    def _remove_if_empty(self, cursor: safe_open.DirCursor, change: PathChange) -> bool:
-        """Remove a directory that was made for files which were left; True if it is not empty."""
-        parent, name = cursor.parent_of(change.path)
-        try:
-            os.rmdir(name, dir_fd=parent)
-        except OSError as failure:
-            if failure.errno not in _TAKEN:
-                raise
-            return True
-        return False
 
     def _set_mode(self, cursor: safe_open.DirCursor, change: PathChange) -> bool:
         parent, name = cursor.parent_of(change.path)

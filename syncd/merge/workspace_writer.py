@@ -41,7 +41,6 @@ from syncd.merge.path_changes import (
     PathChanges,
     Place,
     look,
-    look_on_the_way,
     look_with_digest,
     needed_changes,
     remove_draft,
@@ -165,7 +164,7 @@ class WorkspaceWriter:
         with _reported("cannot be read", "let syncd read it") as at, self._cursor() as cursor:
             for path in sorted(paths, key=by_depth):
                 at.path = path
-                found[path] = look_on_the_way(cursor, path)
+                found[path] = look_with_digest(cursor, path)
         return found
 
     def write(
@@ -386,7 +385,7 @@ class WorkspaceWriter:
         def look_at(path: str) -> Entry:
             # Before the look: it may be a second name of the file that is in place, whose ctime changes with it.
             remove_draft(cursor, entry.token, path)
-            return look_on_the_way(cursor, path)
+            return look_with_digest(cursor, path)
 
         def decide(change: PathChange, now: Entry) -> WriteDecision:
             decision = decide_undo(change, now, entry.phase)

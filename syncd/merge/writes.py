@@ -96,7 +96,7 @@ def opened(mode: int) -> int:
 def decide_write(change: PathChange, now: Entry) -> WriteDecision:
     """Return what a write does to a path. `now` has the digest of a file, which may have another stamp than before."""
     before, after = change.before, change.after
-    if now.kind is Kind.OTHER or now.kind is not before.kind:
+    if now.kind in (Kind.OTHER, Kind.UNREAD) or now.kind is not before.kind:
         return WriteDecision.LEAVE
     if now.kind is Kind.SYMLINK and now.target != before.target:
         return WriteDecision.LEAVE

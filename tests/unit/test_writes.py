@@ -49,6 +49,7 @@ def _file(digest: bytes = b"", stamp: Stamp | None = None, mode: int = 0o644) ->
         (DIRECTORY, CLOSED, False),
         (DIRECTORY, LINK, False),
         (OTHER, OTHER, False),
+        (Entry(Kind.UNREAD), Entry(Kind.UNREAD), False),
         (OTHER, ABSENT, False),
     ],
 )
