@@ -28,7 +28,6 @@ from syncd.sync.status_document import (
     SandboxStatus,
     State,
     Status,
-    not_read,
 )
 from syncd.sync.sync_cycle import SyncCycle
 
@@ -280,8 +279,10 @@ class WorkspaceStatus(Struct):
                 remedy = for_sandbox(warning.remedy, each.now.name)
                 named = warning._replace(what=f"{each.now.name}: {warning.what}", remedy=remedy) if is_own else warning
                 found[str(named)] = named
-        refused = [SyncWarning("configuration", not_read(self.refused), "")] if self.refused else []
-        return [*refused, *found.values()]
+        if not self.refused:
+            return list(found.values())
+        what = one_line(f"the daemon goes on with what it read before; {self.refused}", 600)
+        return [SyncWarning("configuration", what, ""), *found.values()]
 
     def status(self) -> Status:
         found = self.warnings()

@@ -8,7 +8,6 @@ from typing import Any
 from msgspec import Struct, structs, to_builtins
 from msgspec.structs import replace
 
-from syncd.core.text import one_line
 from syncd.remote.target import Target
 
 VERSION = 1
@@ -217,8 +216,3 @@ class Status(Struct, frozen=True, kw_only=True):
         }
         document: dict[str, Any] = to_builtins({**top, **structs.asdict(self)})
         return document
-
-
-def not_read(reason: object) -> str:
-    """Return the warning of a configuration that is refused for this reason."""
-    return one_line(f"the daemon goes on with what it read before; {reason}", 600)

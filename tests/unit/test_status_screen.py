@@ -82,12 +82,12 @@ def top(status: Status, beside: StatusContext = BESIDE) -> list[str]:
 def test_an_agent_that_is_not_followed() -> None:
     """It says since when nobody looked, also if nothing is known to be changed; else only how old that is."""
     looked = AgentStatus(looked_at="2026-11-24T13:15:11Z")
-    alone = replace(BESIDE, unfollowed=frozenset({"main"}))
-    assert "  agent       not looked since 5 min ago" in shown(replace(WATCHING, agent=looked), alone)
+    assert "  agent       not looked since 5 min ago" in shown(replace(WATCHING, agent=looked))
     changed = replace(looked, changed=2)
-    assert "`syncd diff`; not looked since" in " ".join(shown(replace(WATCHING, agent=changed), alone).split())
-    assert "not looked" not in shown(replace(WATCHING, agent=looked))
-    assert "; last look 5 min ago" in " ".join(shown(replace(WATCHING, agent=changed)).split())
+    assert "`syncd diff`; not looked since" in " ".join(shown(replace(WATCHING, agent=changed)).split())
+    followed = replace(changed, followed_at="2026-11-24T13:15:11Z")
+    assert "; last look 5 min ago" in " ".join(shown(replace(WATCHING, agent=followed)).split())
+    assert "look" not in shown(replace(WATCHING, agent=replace(followed, changed=0)))
 
 
 def test_in_sync() -> None:

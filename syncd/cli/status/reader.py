@@ -22,7 +22,7 @@ from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
 from syncd.core.waiter import Waiter
 from syncd.report.status_store import read_document, read_status
-from syncd.sync.status_document import SandboxStatus, State, Status, not_read
+from syncd.sync.status_document import SandboxStatus, State, Status
 
 # It answers at once, whatever it waits for.
 _TIMEOUT_S = 1.0
@@ -39,7 +39,7 @@ class StatusContext(Struct, frozen=True):
     wrote it did not write that it stopped; `busy_pid` a process that holds the workspace and is not the document's (0:
     in another PID namespace), `unit` the daemon's systemd user unit, if installed; `is_paused`: a person paused, which
     the next daemon keeps to. `option` is the option that commands need for this configuration (` --config FILE`, or
-    nothing), and `unfollowed` are the sandboxes whose agent is not followed.
+    nothing).
     """
 
     written_at_s: float | None
@@ -48,7 +48,6 @@ class StatusContext(Struct, frozen=True):
     unit: str | None = None
     option: str = ""
     is_paused: bool = False
-    unfollowed: frozenset[str] = frozenset()
 
     @property
     def start(self) -> str:
@@ -79,7 +78,7 @@ class StatusReader:
         self._nothing = _nothing(config)
 
     def status(self) -> Status:
-        """The status, the daemon's own where it cannot write it, with `responding` set; a problem is a warning."""
+        """The status, the daemon's own where it cannot write it, with `responding` set."""
         # The lock is perhaps held by a process that never wrote its status. What a silent one did is read afterwards.
         answers, unwritten = self._asked() if holder(self._folder) is not None else (None, None)
         status = unwritten or read_status(self._folder, self._nothing)
@@ -87,13 +86,7 @@ class StatusReader:
             return replace(status, responding=None)
         if answers is False and status.state not in _RESTING and not self._is_old():
             answers = None
-        refused = not_read("" if self.problem else self._path)  # by the daemon, at a SIGHUP
-        others = [warning for warning in status.warnings if not warning.startswith(refused)]
-        if self.problem is not None:
-            others.append(not_read(self.problem))
-        elif len(others) < len(status.warnings):
-            others.append(not_read(f"{self._path} is valid by now: run `syncd reload`"))
-        return replace(status, responding=answers, warnings=tuple(others))
+        return replace(status, responding=answers)
 
     def context(self, status: Status) -> StatusContext:
         """The facts that the screen needs beside this document."""
@@ -107,7 +100,6 @@ class StatusReader:
             unit=self.installed_unit() if needs_start else None,
             option=option_for(self._path),
             is_paused=pause_marker(self._folder).exists,
-            unfollowed=frozenset(name for name, each in self.config.sandboxes.items() if not each.follow_seconds),
         )
 
     def installed_unit(self) -> str | None:
@@ -210,7 +202,9 @@ def _row(file: str) -> WorkspaceRow:
     from syncd.daemon.shared_sandbox import conflict, others_naming  # noqa: PLC0415 - for many alone
 
     others = others_naming(reader.config, os.environ)
-    shared = one_line(str(conflict(reader.config, others)), 600) if others else ""
+    problem = reader.problem or (conflict(reader.config, others) if others else "")
     status = reader.status()
     runs = ServiceState.RUNNING if status.running else ServiceState.STOPPED
-    return WorkspaceRow(file, name, runs if reader.installed_unit() else ServiceState.NONE, status, shared)
+    return WorkspaceRow(
+        file, name, runs if reader.installed_unit() else ServiceState.NONE, status, one_line(str(problem), 600)
+    )

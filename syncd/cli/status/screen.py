@@ -15,7 +15,6 @@ from syncd.cli.layout import MARK, Tone, aligned, bar, next_attempt, styled, wra
 from syncd.cli.output import home_relative
 from syncd.cli.status.reader import ServiceState, StatusContext, WorkspaceRow
 from syncd.core.clock import seconds_of
-from syncd.core.settings import MAIN
 from syncd.core.text import ago, counted, duration, for_sandbox, size, split_remedy
 from syncd.sync.status_document import QUIET_S, AgentStatus, SandboxStatus, State, Status
 
@@ -147,7 +146,7 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
     if len(status.sandboxes) > 1:
         for each in status.sandboxes:
             tone = Tone.ATTENTION if each.state in _LATE else Tone.PLAIN
-            yield _Row("", f"{each.name}: {_one_of_several(each, context, now_s)}", tone)
+            yield _Row("", f"{each.name}: {_one_of_several(each, now_s)}", tone)
     if (last := main.last_sync) is not None:
         what = f"{size(last.archive_bytes)} sent, {counted(last.files, 'file')} in all, took {last.seconds:.2f} s"
         yield _Row("last sync", f"{_ago(last.finished_at, now_s)}: {what}")
@@ -164,7 +163,7 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
         files, are = ("file", "is") if main.lingering == 1 else ("files", "are")
         what = f"{main.lingering:,} {files} gone or excluded here {are} there (sandbox.deletions)"
         yield _Row("still there", what)
-    if len(status.sandboxes) < 2 and (agent := _agent(main.agent, MAIN, context, now_s)):
+    if len(status.sandboxes) < 2 and (agent := _agent(main.agent, now_s)):
         yield _Row("agent", agent, Tone.ATTENTION if main.agent.held_count else Tone.PLAIN)
     if status.running or status.total("syncs") or status.total("failures"):
         yield _Row("this run" if status.running else "last run", _run(status, now_s))
@@ -194,19 +193,19 @@ def _sandbox(sandbox: SandboxStatus, now_s: float) -> _Row:
     return _Row("sandbox", f"{text}; ends in {duration(ends_s - now_s)}", Tone.ATTENTION if is_soon else Tone.PLAIN)
 
 
-def _one_of_several(sandbox: SandboxStatus, context: StatusContext, now_s: float) -> str:
+def _one_of_several(sandbox: SandboxStatus, now_s: float) -> str:
     """One of several sandboxes in a line: what is done for it, when it was synced last, and its agent."""
     last = sandbox.last_sync
     done = "never synced" if last is None else f"last sync {_ago(last.finished_at, now_s)}"
     state = "in sync" if sandbox.state is State.WATCHING and last is not None else str(sandbox.state)
     if sandbox.state in _LATE and sandbox.last_error is not None:
         state += f" ({split_remedy(sandbox.last_error.message)[0]})"
-    agent = for_sandbox(_agent(sandbox.agent, sandbox.name, context, now_s), sandbox.name)
+    agent = for_sandbox(_agent(sandbox.agent, now_s), sandbox.name)
     return f"{state}, {done}{f'; {agent}' if agent else ''}"
 
 
-def _agent(agent: AgentStatus, name: str, context: StatusContext, now_s: float) -> str:
-    """The agent's side in one line, with the age of what is known of this sandbox; empty: there is nothing to say."""
+def _agent(agent: AgentStatus, now_s: float) -> str:
+    """The agent's side in one line, with the age of what is known of it; empty: there is nothing to say."""
     parts = []
     if agent.changed:
         lasting = _lasting(agent.changed_at, now_s, QUIET_S)
@@ -216,8 +215,8 @@ def _agent(agent: AgentStatus, name: str, context: StatusContext, now_s: float) 
         parts.append(f"{counted(agent.held_count, 'path')} held: `syncd apply`")
     if agent.saved:
         parts.append(f"{counted(agent.saved, 'version')} saved: `syncd saved`")
-    if agent.looked_at is not None and (agent.changed or name in context.unfollowed):
-        since = "not looked since" if name in context.unfollowed else "last look"
+    if agent.looked_at is not None and (agent.changed or agent.followed_at is None):
+        since = "not looked since" if agent.followed_at is None else "last look"
         parts.append(f"{since} {_ago(agent.looked_at, now_s)}")
     return "; ".join(parts)
 
