@@ -149,7 +149,7 @@ class SyncedHook:
         return [SyncWarning("synced:hook", what, "see its output in the log, then change the command")]
 
     def _run_next(self) -> None:
-        while self._run is None and self._pending:
+        while self._command and self._run is None and self._pending:
             name, news = next(iter(self._pending.items()))
             try:
                 self._write_changes(name, news)

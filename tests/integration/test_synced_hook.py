@@ -190,6 +190,19 @@ def test_changes_that_cannot_be_written(runs: Runs) -> None:
     assert runs.warnings() == ""
 
 
+def test_a_program_that_is_configured_no_more(runs: Runs) -> None:
+    """What waits for its next run is not told: the one under way is the last."""
+    runs.waits()
+    runs.begin()
+    runs.rig.write("new", "1")
+    runs.begin()
+    del runs.rig.keys["sync"]["on_synced"]
+    runs.hook.configure(check_config(runs.rig.keys), str(runs.state))
+    runs.end()
+    assert len(runs.told()) == 1
+    assert not (runs.state / "synced-changes.json").exists()
+
+
 def test_it_is_told_of_each_sandbox_once(runs: Runs) -> None:
     """Until a run has succeeded there, also over restarts; a damaged record tells it once more."""
     runs.does("exit 1")
