@@ -20,7 +20,7 @@ from msgspec import Struct, field
 
 from syncd.core.api_key import KEY_VARIABLE
 from syncd.core.clock import Clock
-from syncd.core.durable_file import StateFile, Versioned
+from syncd.core.durable_file import StateFile, Versioned, write_whole
 from syncd.core.errors import SyncWarning
 from syncd.core.hardening import original_umask
 from syncd.core.settings import Config
@@ -169,7 +169,7 @@ class SyncedHook:
         return os.path.join(self._folder, _NAME)
 
     def _write_changes(self, name: str, news: _News) -> None:
-        """Write the file, which is private, as the names of the workspace's files are. Raises `OSError`."""
+        """Write the file for the next run. Raises `OSError`."""
         document: dict[str, object] = {
             "sandbox": name,
             "sandbox_id": news.target.sandbox_id,
@@ -177,10 +177,7 @@ class SyncedHook:
             "mcp_servers": news.servers,
             **{kind.value: [path for path, change in news.changes.items() if change is kind] for kind in Change},
         }
-        self._remove_changes()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with open(os.open(self._changes_file, flags, 0o600), "w", encoding="ascii") as file:
-            file.write(f"{json.dumps(document)}\n")
+        write_whole(self._changes_file, f"{json.dumps(document)}\n".encode())
 
     def _remove_changes(self) -> None:
         with contextlib.suppress(OSError):

@@ -179,11 +179,11 @@ def test_its_output_is_logged(runs: Runs, caplog: pytest.LogCaptureFixture) -> N
 def test_changes_that_cannot_be_written(runs: Runs) -> None:
     """Nothing is run; the next run is told of them too."""
     runs.sync()
-    blocker = runs.state / "synced-changes.json"
+    blocker = runs.state / "synced-changes.json.new"
     blocker.mkdir()
     runs.rig.write("a", "2")
     assert runs.sync() == []
-    assert "is not run, as its file cannot be written (File exists)" in runs.warnings()
+    assert "is not run, as its file cannot be written (Is a directory)" in runs.warnings()
     blocker.rmdir()
     runs.rig.write("b", "2")
     assert runs.sync() == [{"changed": ["a", "b"]}]
