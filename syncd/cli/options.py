@@ -12,7 +12,6 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec import structs
 from msgspec.structs import replace
 
 import syncd
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from syncd.core.waiter import Waiter
+    from syncd.sync.status_document import Status
 
 CLOCK = SystemClock()
 BOOTED_BY_SYSTEMD = "/run/systemd/system"  # sd_booted(3): it exists if systemd is process 1
@@ -171,11 +171,16 @@ def load_for_command(path: str) -> Config:
     config = load_config(path)
     if not config.workspace_link:
         return config
-    from syncd.report.status_store import running_workspace  # noqa: PLC0415 - for a link alone
+    link = shown_path(config.workspace_link)
+    paths = [status.workspace for status in _running() if status.workspace_link == link]
+    return replace(config, workspace=replace(config.workspace, path=next(iter(paths), config.workspace.path)))
 
-    folder = os.path.dirname(directories_for(config.workspace.path, os.environ).state)
-    workspace = running_workspace(config.workspace_link, folder) or config.workspace.path
-    return replace(config, workspace=structs.replace(config.workspace, path=workspace))
+
+def _running() -> Iterator[Status]:
+    """The status of each running daemon of this user."""
+    from syncd.report.status_store import running_daemons  # noqa: PLC0415 - where the file does not tell
+
+    return running_daemons(os.path.dirname(directories_for("/any", os.environ).state))
 
 
 def config_of_daemon(path: str) -> Config | None:
@@ -183,10 +188,7 @@ def config_of_daemon(path: str) -> Config | None:
 
     For a file that names another workspace since, or that is no configuration any more.
     """
-    from syncd.report.status_store import running_with  # noqa: PLC0415 - where the file does not tell
-
-    folder = os.path.dirname(directories_for("/any", os.environ).state)
-    status = running_with(os.path.abspath(path), folder)
+    status = next((status for status in _running() if status.config == shown_path(os.path.abspath(path))), None)
     if status is None:
         return None
     sandbox: dict[str, object] = {"id": status.main.id} if status.main.id else {"acquire": {}}

@@ -104,21 +104,8 @@ def forget_released(folder: str, name: str) -> None:
         write_status(folder, encoded(replace(status, sandboxes=sandboxes)))
 
 
-def running_workspace(link: str, folder: str) -> str | None:
-    """Return the workspace of the running daemon whose configuration names it by this link; None: no such daemon.
-
-    `folder` is the one with the state folders of all workspaces.
-    """
-    return next((status.workspace for status in _running(folder) if status.workspace_link == shown_path(link)), None)
-
-
-def running_with(config: str, folder: str) -> Status | None:
-    """Return the status of the running daemon that has this configuration file, whatever that says now."""
-    return next((status for status in _running(folder) if status.config == shown_path(config)), None)
-
-
-def _running(folder: str) -> Iterator[Status]:
-    """Yield the documents of all running daemons; `folder` is the one with the state folders of all workspaces."""
+def running_daemons(folder: str) -> Iterator[Status]:
+    """Yield the status of each running daemon; `folder` is the one with the state folders of all workspaces."""
     try:
         state_folders = [entry.path for entry in os.scandir(folder)]
     except OSError:

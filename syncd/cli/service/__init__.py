@@ -97,7 +97,7 @@ def install(config_file: str | None) -> None:
     if not sandboxing:
         what = "this machine refuses user namespaces, so the service runs without its sandbox"
         click.echo(f"note: {what}; once they are allowed, install again")
-    if service.lingers() is False:
+    if service.ends_at_logout():
         click.echo("note: it ends when you log out; to keep it: sudo loginctl enable-linger $USER")
     click.echo(f"look at it: syncd service status{service.option}")
     click.echo(f"undo it: syncd service uninstall{service.option}")
@@ -176,7 +176,7 @@ def _writable(config: Config) -> Iterator[str]:
 
 def _is_edited(unit: Unit) -> bool:
     try:
-        with open(unit.path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(unit.path, encoding="utf-8", errors="replace") as file:
             return not is_unchanged(file.read(), shipped(unit.file))
     except FileNotFoundError:
         return os.path.islink(unit.path)  # as `systemctl mask` of another place leaves

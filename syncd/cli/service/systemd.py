@@ -189,10 +189,10 @@ class UserService:
         result = self._run("systemd-run", "--user", "--wait", "--collect", "--quiet", *sandboxing, "true")
         return result.returncode not in _NO_SANDBOXING  # the start of the service shows other failures
 
-    def lingers(self) -> bool | None:
-        """True if services run on after the last logout; None: unknown."""
-        result = self._run("loginctl", "show-user", str(os.getuid()), "-p", "Linger", "--value")
-        return {"yes": True, "no": False}.get(result.stdout.strip())
+    def ends_at_logout(self) -> bool:
+        """True if services end with the user's last session."""
+        linger = self._run("loginctl", "show-user", str(os.getuid()), "-p", "Linger", "--value")
+        return linger.stdout.strip() == "no"
 
     def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
         try:
