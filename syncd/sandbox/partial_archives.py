@@ -117,7 +117,7 @@ class PartialArchives:
         replaced = was_emptied(missing, len(items))
         if replaced and len(items) == 1:
             return Kept.NO
-        self._proof = _Proof([os.fsencode(path) for path in list(items)[:1]] if replaced else [])
+        self._proof = _Proof([os.fsencode(min(items))] if replaced else [])
         with contextlib.suppress(OSError):  # then the next process proves it again
             self._record.save(self._proof)
         if replaced:

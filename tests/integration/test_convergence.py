@@ -41,6 +41,7 @@ PROFILES = [
     Path(__file__).parents[2] / f"tools/conformance/profiles/{name}.json" for name in ("lenient", "replaces", "strict")
 ]
 RETRYING, COMMANDS = 17, 13  # a seed with kills, and waits of random length; one with commands
+REPLACING = 12081  # one in which what a sandbox lacks is told by one path of several
 
 
 def run_text(folder: Path, text: str) -> Simulation:
@@ -428,7 +429,7 @@ def test_a_planted_fault_loses_something(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", [RETRYING, COMMANDS])
+@pytest.mark.parametrize("seed", [RETRYING, COMMANDS, REPLACING])
 def test_a_seed_takes_the_same_course_again(tmp_path: Path, seed: int) -> None:
     """Whatever ran before it, and in another process: requests, times, operations, messages and states are the same."""
     course = run(tmp_path / "first", generate(seed), Counter()).course
