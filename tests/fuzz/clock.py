@@ -78,6 +78,10 @@ class ServerClock(SystemClock):
         return self.simulated.boottime_s()
 
     @override
+    def boottime_s(self) -> float:
+        return self.simulated.boottime_s()
+
+    @override
     def wall_s(self) -> float:
         return NOON_S + self.simulated.boottime_s()
 
