@@ -28,6 +28,7 @@ from typing_extensions import override
 
 from syncd.cli import agent_side, apply, diff, local_scan, options, resolve, sandbox, saved
 from syncd.cli.apply import branch, execution
+from syncd.cli.options import is_named
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, SyncdError
 from syncd.daemon import build
@@ -172,7 +173,10 @@ class Commands:
             checker.lost += checker.account.command_changed(there, self._sent(), told.get("merged", ()))
             live = checker.live
             if live is not None:
-                live.model.came_home(checker.account.brought(home, there))
+                # Of what was merged the agent's version counts as sent, and so does what both sides made alike.
+                alike = live.model.agent.items() & checker.account.home.items() if step.name == "apply" and told else ()
+                arrived = {path for path, _ in alike if is_named(path, step.args[1])}
+                live.model.came_home(arrived.union(checker.account.brought(home, there), told.get("merged", ())))
             # Any command that writes here takes back one that was killed, first.
             takes_back = step.name == "undo" or any(line.startswith("took back") for line in self._printed)
             wrote, sandbox_id = self._wrote
