@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import stat
@@ -250,6 +251,8 @@ def test_newer_changes_end_the_wait(rig: Rig) -> None:
         """A change is due once the program runs."""
         return {Event.CHANGE: rig.clock.monotonic_s()} if rig.asked()[-1] == "execution-logs" else {}
 
+    running = json.dumps({"status": "running", "logs": "", "cursor": 0})
+    rig.emulator.faults.script(f"execution-logs: json {running} x1")
     with rig.client.waiter.superseded_by(newer), pytest.raises(Superseded):
         rig.cycle.follow_in_repository()
     assert rig.asked()[-1] == "execution-logs"
