@@ -38,7 +38,7 @@ PURE = {
     "daemon": "scheduler",
     "merge": "writes",
     "model": "directory entry git_names manifest reconcile",
-    "remote": "failure target",
+    "remote": "failure request_pacing target",
     "report": "speed",
     "sandbox": "leftovers look_request protocol",
     "scan": "exclusions",
