@@ -272,8 +272,11 @@ class Waiter:
     def sleep(self, seconds: float) -> None:
         """Wait so long, and handle events meanwhile. Raises `Stop`, `Superseded`, `TimeIsUp`."""
         ends_s = self.clock.monotonic_s() + seconds
-        while (left_s := ends_s - self.clock.monotonic_s()) > _ROUNDING_S:
-            self._wait(self.clock, min(left_s, self._ended_in_s()))
+        while True:
+            ended_in_s, left_s = self._ended_in_s(), ends_s - self.clock.monotonic_s()
+            if left_s <= _ROUNDING_S:
+                return
+            self._wait(self.clock, min(left_s, ended_in_s))
 
     def wait_ready(self, descriptor: int, events: int, ends_s: float) -> bool:
         """True if the descriptor has these events of poll(2) before that second of the machine's monotonic clock.
@@ -288,10 +291,7 @@ class Waiter:
                 return False
 
     def poll_events(self) -> None:
-        """Handle events, and let other tasks go on, at most every `POLL_EVERY_S`: for work that never waits.
-
-        Raises `Stop`, `Superseded`, `TimeIsUp`.
-        """
+        """Handle events, every `POLL_EVERY_S`, in work that never waits. Raises `Stop`, `Superseded`, `TimeIsUp`."""
         self.interrupt.check()
         if self.tasks.events is not None and REAL.monotonic_s() - self._polled_at_s >= POLL_EVERY_S:
             self._wait(REAL, 0.0)

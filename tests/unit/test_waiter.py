@@ -103,3 +103,9 @@ def test_work_that_has_so_much_time(waiter: Waiter, clock: ScriptedClock) -> Non
     assert clock.monotonic == before + 5
     work()
     assert clock.monotonic == before + 11
+
+
+def test_a_time_that_is_over_at_the_end_of_a_sleep(waiter: Waiter, clock: ScriptedClock) -> None:
+    """What follows a sleep to the end of the time is not begun."""
+    with pytest.raises(TimeIsUp), waiter.within(5):
+        waiter.sleep(5)
