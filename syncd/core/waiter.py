@@ -310,10 +310,11 @@ class Waiter:
 
     def _ended_in_s(self) -> float:
         """Return the seconds until newer events end the work, or its time is over. Raises `Superseded`, `TimeIsUp`."""
-        now_s, terms = self.clock.monotonic_s(), self._terms
+        terms = self._terms
+        superseded_s = inf if terms.work is Work.EFFECT else terms.work.gives_way_s(terms.newer())
+        now_s = self.clock.monotonic_s()  # read last, so that an event of now has come
         if terms.ends_s <= now_s:
             raise TimeIsUp
-        superseded_s = inf if terms.work is Work.EFFECT else terms.work.gives_way_s(terms.newer())
         if superseded_s <= now_s:
             raise Superseded
         return min(terms.ends_s, superseded_s) - now_s

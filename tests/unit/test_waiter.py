@@ -109,3 +109,21 @@ def test_a_time_that_is_over_at_the_end_of_a_sleep(waiter: Waiter, clock: Script
     """What follows a sleep to the end of the time is not begun."""
     with pytest.raises(TimeIsUp), waiter.within(5):
         waiter.sleep(5)
+
+
+def test_an_event_of_now_has_come() -> None:
+    """However long it takes to tell of it."""
+
+    class RunningClock(ScriptedClock):
+        def monotonic_s(self) -> float:
+            self.go_on(1e-3)
+            return self.monotonic
+
+    clock = RunningClock()
+    waiter = Waiter(Interrupt(), clock)
+    with (
+        pytest.raises(Superseded),
+        waiter.superseded_by(lambda: {Event.SUSPEND: clock.monotonic_s()}),
+        waiter.doing(Work.UPLOAD),
+    ):
+        waiter.sleep(5)
