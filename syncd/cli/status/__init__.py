@@ -42,16 +42,19 @@ def command(config_file: str | None, as_json: bool, *, watch: bool, all_: bool, 
         rows = _show(read_all, _all_json if as_json else _all_text, watch=watch, as_json=as_json)
         return _code(checks, [row.status for row in rows])
     path = config_path(config_file)
+    reader = reader_for(path, lambda _path: configured(config_file))
 
-    def read() -> tuple[StatusReader, Status]:
-        reader = reader_for(path, lambda _path: configured(config_file))
-        return reader, reader.status()
+    def read() -> tuple[Status, int | None]:
+        nonlocal reader
+        if watch:
+            reader = reader_for(path, lambda _path: configured(config_file))
+        status = reader.status()
+        return status, None if as_json else reader.busy_pid(status)
 
-    def text(found: tuple[StatusReader, Status]) -> str:
-        reader, status = found
-        return printable_json(encoded(status).decode()) if as_json else _text(reader, status)
+    def text(found: tuple[Status, int | None]) -> str:
+        return printable_json(encoded(found[0]).decode()) if as_json else _text(reader, found[0])
 
-    reader, status = _show(read, text, watch=watch, as_json=as_json)
+    status, _ = _show(read, text, watch=watch, as_json=as_json)
     return _code(checks, [status], None if watch else reader.problem)
 
 

@@ -96,11 +96,15 @@ class StatusReader:
         return StatusContext(
             written_at_s=self._written_at_s(),
             was_killed=(read_document(self._folder) or self._nothing).running,
-            busy_pid=None if status.running else holder(self._folder),
+            busy_pid=self.busy_pid(status),
             unit=self.installed_unit() if needs_start else None,
             option=option_for(self._path),
             is_paused=pause_marker(self._folder).exists,
         )
+
+    def busy_pid(self, status: Status) -> int | None:
+        """The process that holds the workspace and is not the status', as a daemon that is ending."""
+        return None if status.running else holder(self._folder)
 
     def installed_unit(self) -> str | None:
         """The name of the unit that `syncd service install` wrote for this configuration."""
