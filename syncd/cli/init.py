@@ -144,9 +144,9 @@ def _filled_in(values: Mapping[str, Any], file: str) -> tuple[str, Config]:
     """
     text = filled(shipped("config.example.toml"), values)
     config = checked(parse_toml(text), file)
-    for other in read_workspaces(config_files(os.environ))[0]:
-        if other.path == config.workspace.path:
-            what = f"{shown_path(other.file)} syncs {shown_path(other.path)} already"
+    for other, workspace in read_workspaces(config_files(os.environ))[0].items():
+        if workspace == config.workspace.path:
+            what = f"{shown_path(other)} syncs {shown_path(workspace)} already"
             raise ConfigError(what, "edit it, or name another directory")
     refuse_named(config, os.environ)
     return text, config

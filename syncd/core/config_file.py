@@ -94,13 +94,6 @@ def _naming(path: str) -> Iterator[None]:
         raise ConfigError(f"{path}: {failure.message}", failure.hint) from None
 
 
-class ConfiguredWorkspace(Struct, frozen=True):
-    """A configuration `file` and the `path` of its workspace, absolute and free of links."""
-
-    file: str
-    path: str
-
-
 class FoundConfig(Struct, frozen=True):
     """The configuration for a directory; `holds_it`: its workspace does, else it is the one for all other places.
 
@@ -140,12 +133,12 @@ def named_config(name: str, environ: Mapping[str, str]) -> str:
     return os.path.join(config_folder(environ), f"{name.removesuffix(_EXTENSION)}{_EXTENSION}")
 
 
-def read_workspaces(files: Iterable[str]) -> tuple[list[ConfiguredWorkspace], dict[str, ConfigError]]:
+def read_workspaces(files: Iterable[str]) -> tuple[dict[str, str], dict[str, ConfigError]]:
     """Return the workspaces of these files, and the failures of those that cannot be read, by file."""
-    workspaces, failures = [], {}
+    workspaces, failures = {}, {}
     for file in files:
         try:
-            workspaces.append(ConfiguredWorkspace(file, read_workspace_path(file)))
+            workspaces[file] = read_workspace_path(file)
         except ConfigError as failure:
             failures[file] = failure
     return workspaces, failures
@@ -160,23 +153,22 @@ def find_config(directory: str, environ: Mapping[str, str]) -> FoundConfig:
     workspaces, unread = read_workspaces(config_files(environ))
     found = holding(directory, workspaces)
     if len(found) > 1:
-        names = " and ".join(each.file for each in found)
-        raise ConfigError(f"{names} have one workspace, {found[0].path}", "keep one of them, or name one with --config")
+        what = f"{' and '.join(found)} have one workspace, {workspaces[found[0]]}"
+        raise ConfigError(what, "keep one of them, or name one with --config")
     if found:
-        return FoundConfig(found[0].file, holds_it=True)
+        return FoundConfig(found[0], holds_it=True)
     return FoundConfig(default, False, tuple(failure for file, failure in unread.items() if file != default))
 
 
-def is_within(path: str, folder: str) -> bool:
-    """True if an absolute path is the folder, or is below it."""
-    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
-
-
-def holding(directory: str, workspaces: Iterable[ConfiguredWorkspace]) -> list[ConfiguredWorkspace]:
-    """Return the configurations of the deepest workspace that holds the directory: none, one, or several."""
-    around = [each for each in workspaces if is_within(directory, each.path)]
-    deepest = max((len(each.path) for each in around), default=0)
-    return [each for each in around if len(each.path) == deepest]
+def holding(directory: str, workspaces: Mapping[str, str]) -> list[str]:
+    """Return the files of the deepest workspace that holds the directory: none, one, or several."""
+    around = {
+        file: len(path)
+        for file, path in workspaces.items()
+        if directory == path or directory.startswith(f"{path.rstrip('/')}/")
+    }
+    deepest = max(around.values(), default=0)
+    return [file for file, length in around.items() if length == deepest]
 
 
 def own_folders(environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from syncd.core.config_file import ConfiguredWorkspace, config_files, load_config
+from syncd.core.config_file import config_files, load_config
 from syncd.core.directories import directories_for, holder
 from syncd.core.errors import ConfigError
 from syncd.core.settings import Config, sandbox_key
@@ -39,7 +39,7 @@ def refuse_taken(config: Config, environ: Mapping[str, str]) -> None:
         others = others_naming(each, environ)
         synced = []
         for other in others:
-            status = read_document(directories_for(other.path, environ).state)
+            status = read_document(directories_for(other.workspace.path, environ).state)
             if status is not None and status.main.last_sync is not None and _is_of(status, each):
                 synced.append(other)
         if synced:
@@ -47,9 +47,9 @@ def refuse_taken(config: Config, environ: Mapping[str, str]) -> None:
         _refuse_running(each, others, environ)
 
 
-def others_naming(config: Config, environ: Mapping[str, str]) -> list[ConfiguredWorkspace]:
+def others_naming(config: Config, environ: Mapping[str, str]) -> list[Config]:
     """Return the configurations of other workspaces that name this sandbox. One that cannot be read names none."""
-    found: list[ConfiguredWorkspace] = []
+    found: list[Config] = []
     key = sandbox_of(config)
     if key is None:
         return found
@@ -58,11 +58,11 @@ def others_naming(config: Config, environ: Mapping[str, str]) -> list[Configured
             other = load_config(file)
             keys = [sandbox_of(other.for_sandbox(name)) for name in other.sandboxes]
             if key in keys and other.workspace.path != config.workspace.path:
-                found.append(ConfiguredWorkspace(file, other.workspace.path))
+                found.append(other)
     return found
 
 
-def _refuse_running(config: Config, others: Sequence[ConfiguredWorkspace], environ: Mapping[str, str]) -> None:
+def _refuse_running(config: Config, others: Sequence[Config], environ: Mapping[str, str]) -> None:
     own = directories_for(config.workspace.path, environ).state
     try:
         folders = sorted(os.listdir(os.path.dirname(own)))
@@ -73,7 +73,7 @@ def _refuse_running(config: Config, others: Sequence[ConfiguredWorkspace], envir
         status = None if folder == own else read_document(folder)
         if status is None or not _is_of(status, config) or status.pid == os.getpid() or holder(folder) is None:
             continue  # `holder` must not be asked about a lock of this process
-        configured = [other for other in others if shown_path(other.path) == status.workspace]
+        configured = [other for other in others if shown_path(other.workspace.path) == status.workspace]
         if configured:
             raise conflict(config, configured)
         raise ConfigError(
@@ -83,7 +83,7 @@ def _refuse_running(config: Config, others: Sequence[ConfiguredWorkspace], envir
         )
 
 
-def conflict(config: Config, others: Sequence[ConfiguredWorkspace]) -> ConfigError:
+def conflict(config: Config, others: Sequence[Config]) -> ConfigError:
     """Return the error that names this configuration and those of other workspaces that name its sandbox."""
     files = " and ".join(shown_path(file) for file in sorted({config.file, *(other.file for other in others)}))
     return ConfigError(
