@@ -151,25 +151,25 @@ def _nothing(config: Config) -> Status:
     return Status(running=False, pid=None, workspace=shown_path(config.workspace.path), sandboxes=tuple(sandboxes))
 
 
-def reader_for(path: str, load: Callable[[str], Config], waiter: Waiter | None = None) -> StatusReader:
+def reader_for(path: str, load: Callable[[str], Config]) -> StatusReader:
     """The reader for this configuration; where it is not valid, for the daemon that runs with it.
 
     Raises `ConfigError` where none does.
     """
     try:
-        return StatusReader(path, load(path), waiter)
+        return StatusReader(path, load(path))
     except ConfigError as failure:
         config = config_of_daemon(path)
         if config is None:
             raise
-        return StatusReader(path, config, waiter, failure)
+        return StatusReader(path, config, problem=failure)
 
 
 # -- all workspaces
 
 
 class ServiceState(StrEnum):
-    """The state of the daemon of a configuration with a systemd user unit; `none`: it has no unit."""
+    """The state of the daemon of a configuration that has a systemd user unit; `none`: it has no unit."""
 
     RUNNING = "running"
     STOPPED = "stopped"
