@@ -21,8 +21,12 @@ from syncd.scan.exclusions import (
     unmounted,
     unreadable,
 )
+from syncd.selection.secret_scanner import Secret, secret_warning, sent_secret_warning
 from syncd.selection.selection import Rule
 
+FOLDER = "a" * 90 + "/" + "b" * 90
+SENT_BEFORE = "what was sent of it before may still be in the sandbox"
+TOKEN = Secret("a token", 7)
 NOT_OPENED = "which are excluded as few programs can open them"
 
 
@@ -55,15 +59,32 @@ NOT_OPENED = "which are excluded as few programs can open them"
             "let it point inside the workspace, or exclude it",
         ),
         (
-            lambda: too_deep("a" * 90 + "/" + "b" * 90),
+            lambda: too_deep(FOLDER),
             f"in '{'a' * 60}' … '{'b' * 60}' are paths of more than 3,840 bytes, {NOT_OPENED}",
             "give its folders shorter names, or exclude it",
+        ),
+        (
+            lambda: secret_warning("a", TOKEN, sent=False),
+            "'a' holds a token in line 7 and is excluded",
+            "take it out, or allow the path in workspace.allow_secrets",
+        ),
+        (
+            lambda: secret_warning("a", TOKEN, sent=True),
+            f"'a' holds a token in line 7 and is excluded, but {SENT_BEFORE}",
+            "take it out, or allow the path in workspace.allow_secrets",
+        ),
+        (
+            lambda: sent_secret_warning("a"),
+            f"in 'a' a secret was found here, and {SENT_BEFORE}",
+            'with sandbox.deletions = "mirror" syncd removes it there; another sandbox does not have it',
         ),
     ],
 )
 def test_what_is_said(warn: Callable[[], SyncWarning], what: str, remedy: str) -> None:
     """What happened, to what, and what to do."""
-    assert str(warn()) == f"{what}: {remedy}"
+    key, *said = warn()
+    assert said == [what, remedy]
+    assert key.endswith((":a", f":{FOLDER}"))
 
 
 def test_what_is_too_long() -> None:
