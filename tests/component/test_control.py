@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import select
@@ -218,28 +217,3 @@ def test_a_daemon_that_dies(tmp_path: Path, last_words: bytes) -> None:
                 list(ask(str(tmp_path), {"do": "push"}, waiter(), DEADLINE_S))
         finally:
             thread.join()
-
-
-def test_the_time_is_over(tmp_path: Path) -> None:
-    """A command with a timeout does not wait longer for a daemon that sends progress."""
-    with served(tmp_path), pytest.raises(TimeoutError):
-        list(ask(str(tmp_path), {"do": "flush"}, waiter(), 0.01))
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "control.sock"))
-        listener.listen()
-        received = ask(str(tmp_path), {"do": "flush"}, waiter(), 0.3)
-        done = threading.Thread(target=lambda: _progress_for_ever(listener))
-        done.start()
-        with pytest.raises(TimeoutError):
-            list(received)
-        listener.shutdown(socket.SHUT_RDWR)
-        done.join()
-
-
-def _progress_for_ever(listener: socket.socket) -> None:
-    connection, _ = listener.accept()
-    with connection:
-        connection.sendall(json.dumps({"event": "progress"}).encode() + b"\n")
-        connection.recv(100)
-        while connection.recv(100):
-            pass

@@ -11,7 +11,6 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import TryLater
-from syncd.sync.status_document import State
 from tests.integration.sync_rig import DamagingObserver, Rig, rigged
 
 # By this clock every file is old enough for its stamp to be trusted.
@@ -27,49 +26,6 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         rig.write("d/b.txt", "world")
         rig.sync()
         yield rig
-
-
-def _touch(rig: Rig) -> None:
-    os.utime(rig.workspace / "a.txt")
-
-
-def _written_again(rig: Rig) -> None:
-    rig.write("a.txt", "hello")
-
-
-def _replaced_by_its_like(rig: Rig) -> None:
-    (rig.workspace / "new").write_text("hello")
-    (rig.workspace / "new").rename(rig.workspace / "a.txt")
-
-
-def _there_and_back(rig: Rig) -> None:
-    rig.write("a.txt", "other")
-    rig.write("a.txt", "hello")
-
-
-def _made_and_removed(rig: Rig) -> None:
-    rig.write("d/c", "c")
-    (rig.workspace / "d/c").unlink()
-
-
-def _ignored(rig: Rig) -> None:
-    rig.write("node_modules/x.js", "x")
-    rig.write(".env", "SECRET=1")
-
-
-@pytest.mark.parametrize(
-    "happens", [_touch, _written_again, _replaced_by_its_like, _there_and_back, _made_and_removed, _ignored]
-)
-def test_no_change(rig: Rig, happens: Callable[[Rig], None]) -> None:
-    """A touch, a revert and an ignored path upload nothing, in this process and in the next."""
-    happens(rig)
-    outcome, observer = rig.sync()
-    assert outcome.word == "unchanged"
-    assert observer.stages == [State.SNAPSHOTTING]
-    happens(rig)
-    rig.restart()
-    assert rig.sync()[0].word == "unchanged"
-    assert rig.uploads == 1
 
 
 def _edit(rig: Rig) -> None:

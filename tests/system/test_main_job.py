@@ -101,16 +101,27 @@ def test_a_burst_without_an_end_is_sent(rig: Rig) -> None:
 
 
 def test_what_changes_nothing_uploads_nothing(rig: Rig) -> None:
-    """A touch, a rewrite of the same bytes and a reverted change cause no upload."""
+    """A touch, the same bytes again, a reverted change and what is excluded: in the same process and in the next."""
     rig.write("a", "one")
     rig.write("b", "two")
-    rig.up()
-    rig.write("a", "one")
-    os.utime(rig.workspace / "b")
-    rig.ok("flush")
-    rig.write("new")
-    (rig.workspace / "new").unlink()
-    rig.ok("flush")
+    rig.write("c", "three")
+    daemon = rig.up()
+    for stops in (True, False):
+        rig.write("a", "one")
+        os.utime(rig.workspace / "b")
+        rig.write("like c", "three")
+        (rig.workspace / "like c").rename(rig.workspace / "c")
+        rig.write(".env", "SECRET=1")
+        rig.ok("flush")
+        rig.write("new")
+        (rig.workspace / "new").unlink()
+        rig.write("b", "other")
+        rig.write("b", "two")
+        rig.ok("flush")
+        if stops:
+            daemon.stop()
+            rig.start()
+            rig.in_state("watching")
     assert rig.count("upload") == rig.count("initialize") == 1
 
 

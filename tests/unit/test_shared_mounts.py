@@ -19,6 +19,11 @@ DOCKER = (
 )
 
 
+def at(place: str, filesystem: str, number: int = 90, parent: int = 22) -> str:
+    """Return the line of a mount."""
+    return f"{number} {parent} 0:50 / {place} rw - {filesystem} server:/ rw,hard\n"
+
+
 def _shared(text: str, workspace: str) -> tuple[dict[str, str], set[str]]:
     found = filesystems(parse_mountinfo(text.encode()), f"{workspace}/".encode())
     shared = {path: kind for path, kind in found.items() if kind not in LOCAL_FILESYSTEMS}
@@ -47,46 +52,26 @@ def _shared(text: str, workspace: str) -> tuple[dict[str, str], set[str]]:
         pytest.param(DOCKER.replace("TYPE", "virtiofs"), "/app", {"": "virtiofs"}, {"node_modules"}, id="virtiofs"),
         pytest.param(DOCKER, "/app/node_modules", {}, {""}, id="a volume in a shared folder"),
         pytest.param(DOCKER, "/srv", {}, {""}, id="a container's own files"),
+        pytest.param(ROOT + at("/mnt/psf", "prl_fs"), "/mnt/psf/code", {"": "prl_fs"}, set(), id="Parallels"),
         pytest.param(
-            ROOT + "90 22 0:50 / /media/psf/code rw - prl_fs code rw\n",
-            "/media/psf/code",
-            {"": "prl_fs"},
-            set(),
-            id="Parallels",
+            ROOT + at("/work/a", "vboxsf"), "/work", {"a": "vboxsf"}, {""}, id="VirtualBox, in a local workspace"
         ),
         pytest.param(
-            ROOT + "90 22 0:50 / /mnt/hgfs rw - fuse.vmhgfs-fuse vmhgfs-fuse rw,allow_other\n",
-            "/mnt/hgfs/code",
-            {"": "fuse.vmhgfs-fuse"},
-            set(),
-            id="VMware",
-        ),
-        pytest.param(
-            ROOT + "90 22 0:50 / /work/shared rw - vboxsf code rw,iocharset=utf8\n",
-            "/work",
-            {"shared": "vboxsf"},
-            {""},
-            id="VirtualBox, in a local workspace",
-        ),
-        pytest.param(
-            ROOT
-            + "90 22 0:50 / /work rw - nfs4 server:/work rw,vers=4.2,hard\n"
-            + "91 90 0:51 / /work/build rw - tmpfs none rw\n"
-            + "92 91 0:52 / /work/build/cache rw - cifs //server/cache rw,username=me\n",
+            ROOT + at("/work", "nfs4") + at("/work/build", "tmpfs", 91, 90) + at("/work/build/cache", "cifs", 92, 91),
             "/work",
             {"": "nfs4", "build/cache": "cifs"},
             {"build"},
             id="NFS, with a local mount, and a share in that",
         ),
         pytest.param(
-            ROOT + "90 22 0:50 / /work/data rw - nfs4 server:/ rw\n91 90 8:1 /x /work/data rw - ext4 /dev/sda1 rw\n",
+            ROOT + at("/work/a", "nfs4") + at("/work/a", "ext4", 91, 90),
             "/work",
             {},
-            {"", "data"},
+            {"", "a"},
             id="a local mount over a share",
         ),
         pytest.param(
-            ROOT + "90 22 0:50 / /work/a/b rw - nfs4 server:/ rw\n91 22 8:1 /x /work/a rw - ext4 /dev/sda1 rw\n",
+            ROOT + at("/work/a/b", "nfs4") + at("/work/a", "ext4", 91),
             "/work",
             {},
             {"", "a"},
@@ -99,61 +84,33 @@ def _shared(text: str, workspace: str) -> tuple[dict[str, str], set[str]]:
             {"", "lib"},
             id="a bind mount of a local directory",
         ),
+        pytest.param(ROOT + at("/work/net", "autofs"), "/work", {}, {"", "net"}, id="an automount that nobody uses"),
         pytest.param(
-            ROOT + "90 22 0:50 / /work/net rw - autofs /etc/auto.net rw,fd=7,direct\n",
-            "/work",
-            {},
-            {"", "net"},
-            id="an automount that nobody uses",
-        ),
-        pytest.param(
-            ROOT
-            + "90 22 0:50 / /work/net rw - autofs /etc/auto.net rw,fd=7,direct\n"
-            + "91 90 0:51 / /work/net rw - nfs4 server:/ rw\n",
+            ROOT + at("/work/net", "autofs") + at("/work/net", "nfs4", 91, 90),
             "/work",
             {"net": "nfs4"},
             {""},
             id="an automount in use",
         ),
         pytest.param(
-            ROOT + "90 22 0:50 / /work/a\\040b\\134c\\012d\\377 rw - cifs //s/x rw\n",
+            ROOT + at("/work/a\\040b\\134c\\012d\\377", "cifs"),
             "/work",
             {"a b\\c\nd\udcff": "cifs"},
             {""},
             id="escaped names",
         ),
+        pytest.param(ROOT + at("/workshop", "nfs4") + at("/work-b", "nfs4", 91), "/work", {}, {""}, id="beside it"),
+        pytest.param(ROOT + at("/work/stick", "fuseblk"), "/work", {}, {"", "stick"}, id="ntfs-3g"),
+        pytest.param(ROOT + at("/work", "fuse"), "/work", {"": "fuse"}, set(), id="bindfs"),
+        pytest.param(ROOT + at("/work", "newfs"), "/work", {"": "newfs"}, set(), id="an unknown one"),
         pytest.param(
-            ROOT + "90 22 0:50 / /workshop rw - nfs4 s:/ rw\n91 22 0:51 / /work-b rw - nfs4 s:/ rw\n",
-            "/work",
-            {},
-            {""},
-            id="beside the workspace",
-        ),
-        pytest.param(
-            ROOT + "90 22 8:9 / /work/stick rw - fuseblk /dev/sdb1 rw,allow_other\n",
-            "/work",
-            {},
-            {"", "stick"},
-            id="ntfs-3g",
-        ),
-        pytest.param(
-            ROOT + "90 22 0:50 / /work rw - fuse /home/me/source rw,user_id=0\n",
-            "/work",
-            {"": "fuse"},
-            set(),
-            id="bindfs",
-        ),
-        pytest.param(ROOT + "90 22 0:50 / /work rw - newfs x rw\n", "/work", {"": "newfs"}, set(), id="an unknown one"),
-        pytest.param(
-            "1 1 0:2 / / rw - rootfs rootfs rw\n90 1 0:50 / / rw - 9p hostshare rw,trans=virtio\n",
+            "1 1 0:2 / / rw - rootfs rootfs rw\n" + at("/", "9p", 90, 1),
             "/work",
             {"": "9p"},
             set(),
             id="a virtual machine whose root is shared",
         ),
-        pytest.param(
-            "90 700 0:50 / /work rw - nfs4 s:/ rw\n", "/work", {"": "nfs4"}, set(), id="a root that is not listed"
-        ),
+        pytest.param(at("/work", "nfs4", 90, 700), "/work", {"": "nfs4"}, set(), id="a root that is not listed"),
     ],
 )
 def test_shared_parts(mounts: str, workspace: str, shared: dict[str, str], local: set[str]) -> None:
