@@ -106,59 +106,22 @@ def test_a_conflict_since_the_plan() -> None:
     assert [each.path for each in new_conflicts(before, after).paths] == ["at odds", "at odds too"]
 
 
-@pytest.mark.parametrize(
-    ("path", "runs", "decides"),
-    [
-        ("Makefile", True, False),
-        ("sub/makefile", True, False),
-        (".github/workflows/x.yml", True, False),
-        ("deep/er/.envrc", True, False),
-        (".ENVRC", True, False),
-        (".gitattributes", True, False),
-        ("sub/.gitmodules", True, False),
-        (".claude/settings.local.json", True, False),
-        ("sub/CLAUDE.md", True, False),
-        ("AGENTS.md", True, False),
-        (".mcp.json", True, False),
-        (".cursor/mcp.json", True, False),
-        (".gemini/settings.json", True, False),
-        (".codex/config.toml", True, False),
-        (".zed/tasks.json", True, False),
-        ("mise.toml", True, False),
-        ("mise.local.toml", True, False),
-        (".exrc", True, False),
-        (".nvim.lua", True, False),
-        (".dir-locals.el", True, False),
-        (".gdbinit", True, False),
-        ("lib/x.pth", True, False),
-        ("usercustomize.py", True, False),
-        ("pyproject.toml", True, False),
-        (".pnpmfile.cjs", True, False),
-        (".yarn/releases/yarn-4.cjs", True, False),
-        (".yarn/plugins/@y/p.cjs", True, False),
-        (".forgejo/workflows/x.yml", True, False),
-        (".gitea/workflows/x.yml", True, False),
-        (".cargo/config", True, False),
-        ("lefthook.yaml", True, False),
-        ("eslint.config.mjs", True, False),
-        ("mise.md", False, False),
-        ("lefthook", False, False),
-        ("src/cursor/mcp.json", False, False),
-        ("docs/pyproject.md", False, False),
-        ("eslint.config", False, False),
-        ("yarn/releases/x", False, False),
-        ("agents.py", False, False),
-        (".gitignore", False, True),
-        ("sub/.syncdignore", False, True),
-        ("sub/.GitIgnore", False, True),
-        (".worktreeinclude", False, True),
-        ("sub/.worktreeinclude", False, False),
-        ("gitignore", False, False),
-        (".gitignore/x", False, False),
-        ("my.envrc.md", False, False),
-        ("src/main.py", False, False),
-    ],
+RUN = (
+    "Makefile sub/makefile .github/workflows/x.yml deep/er/.envrc .ENVRC .gitattributes sub/.gitmodules "
+    ".claude/settings.local.json sub/CLAUDE.md AGENTS.md .mcp.json .cursor/mcp.json .gemini/settings.json "
+    ".codex/config.toml .zed/tasks.json mise.toml mise.local.toml .exrc .nvim.lua .dir-locals.el .gdbinit "
+    "lib/x.pth usercustomize.py pyproject.toml .pnpmfile.cjs .yarn/releases/yarn-4.cjs "
+    ".yarn/plugins/@y/p.cjs .forgejo/workflows/x.yml .gitea/workflows/x.yml .cargo/config lefthook.yaml "
+    "eslint.config.mjs"
 )
-def test_what_to_look_at(path: str, runs: bool, decides: bool) -> None:
+DECIDE = ".gitignore sub/.syncdignore sub/.GitIgnore .worktreeinclude"
+NEITHER = (
+    "mise.md lefthook src/cursor/mcp.json docs/pyproject.md eslint.config yarn/releases/x agents.py "
+    "sub/.worktreeinclude gitignore .gitignore/x my.envrc.md src/main.py"
+)
+
+
+@pytest.mark.parametrize("path", [*RUN.split(), *DECIDE.split(), *NEITHER.split()])
+def test_what_to_look_at(path: str) -> None:
     """At any depth and in any letter case, what runs by itself, and what decides which paths leave."""
-    assert (runs_automatically(path), decides_what_is_sent(path)) == (runs, decides)
+    assert (runs_automatically(path), decides_what_is_sent(path)) == (path in RUN.split(), path in DECIDE.split())

@@ -25,32 +25,18 @@ def url(life_s: object = 1800, date: str = "20261124T120000Z", names: tuple[str,
 @pytest.mark.parametrize(
     ("server_wall_s", "wall_s", "ends_in_s"),
     [
-        (SIGNED_S, SIGNED_S, 1800),
-        (SIGNED_S + 60, SIGNED_S + 60, 1740),
-        (SIGNED_S + 0.5, SIGNED_S, 1799.5),
-        (SIGNED_S, SIGNED_S + 86_400, 1800),
-        (SIGNED_S, SIGNED_S - 86_400, 1800),
-        (None, SIGNED_S + 100, 1700),
-        (None, SIGNED_S - 100, 1800),
-        (SIGNED_S - 9e9, SIGNED_S, 1800),
-        (SIGNED_S + 1700, SIGNED_S, 100),
-        (SIGNED_S + 1800, SIGNED_S, 1800),
-        (SIGNED_S + 2000, SIGNED_S, 1800),
-        (None, SIGNED_S + 7200, 1800),
-    ],
-    ids=[
-        "no skew",
-        "signed a minute ago",
-        "signed just now",
-        "ours ahead",
-        "ours behind",
-        "no Date",
-        "no Date, behind",
-        "mad Date",
-        "nearly over",
-        "over",
-        "a Date hours ahead",
-        "no Date, hours ahead",
+        (SIGNED_S, SIGNED_S, 1800),  # no skew
+        (SIGNED_S + 60, SIGNED_S + 60, 1740),  # signed a minute ago
+        (SIGNED_S + 0.5, SIGNED_S, 1799.5),  # signed just now
+        (SIGNED_S, SIGNED_S + 86_400, 1800),  # ours ahead
+        (SIGNED_S, SIGNED_S - 86_400, 1800),  # ours behind
+        (None, SIGNED_S + 100, 1700),  # no Date
+        (None, SIGNED_S - 100, 1800),  # no Date, behind
+        (SIGNED_S - 9e9, SIGNED_S, 1800),  # mad Date
+        (SIGNED_S + 1700, SIGNED_S, 100),  # nearly over
+        (SIGNED_S + 1800, SIGNED_S, 1800),  # over
+        (SIGNED_S + 2000, SIGNED_S, 1800),  # a Date hours ahead
+        (None, SIGNED_S + 7200, 1800),  # no Date, hours ahead
     ],
 )
 def test_expiry_is_in_the_servers_time(server_wall_s: float | None, wall_s: float, ends_in_s: float) -> None:
