@@ -171,17 +171,6 @@ def test_what_is_saved_already(rig: SavedVersionsRig) -> None:
     assert rig.store.holder_of("f", entries["f"]) is None
 
 
-def test_a_damaged_content(rig: SavedVersionsRig) -> None:
-    """It is left out and named at restore, and the rest is restored; whoever saves it again repairs it for all."""
-    first = rig.save(a=b"same", b=b"whole")
-    rig.content(b"same").write_bytes(b"SAME")
-    extracted = rig.store.restore(first, str(rig.folder / "dest"))
-    assert extracted.left_out == ["a: its saved content was damaged on this disk"]
-    assert os.listdir(rig.folder / "dest") == ["b"]
-    rig.save(a=b"same")
-    assert [rig.store.damaged(version) for version in rig.store.all()] == [[], []]
-
-
 def test_only_what_has_a_content_is_saved(rig: SavedVersionsRig) -> None:
     """Files without a copy, sockets and missing paths are not in the version; with nothing else there is none."""
     nothing = {"gone": ABSENT, "big": SeenEntry(Kind.FILE, size_bytes=9), "s": SeenEntry(Kind.OTHER)}
@@ -338,10 +327,11 @@ def test_a_damaged_database_is_set_aside_without_its_versions(rig: SavedVersions
     assert any(0 < count < 60 for count in kept)
 
 
-def test_a_folder_that_was_removed(rig: SavedVersionsRig) -> None:
-    """Someone clears the contents between two saves, or puts something else in their place."""
+def test_contents_that_were_damaged_or_removed(rig: SavedVersionsRig) -> None:
+    """Whoever saves one again repairs it for all; where something else has their place, nothing can be saved."""
     version = rig.save(a=b"1", b=b"2")
-    shutil.rmtree(rig.blobs)
+    rig.content(b"1").write_bytes(b"!")
+    rig.content(b"2").unlink()
     assert rig.store.damaged(rig.store.all()[0]) == ["a", "b"]
     rig.save(a=b"1")
     assert rig.store.damaged(rig.store.all()[1]) == ["b"]

@@ -15,7 +15,6 @@ import pytest
 
 from syncd.core.directories import Directories, Lock
 from syncd.core.durable_file import StateFile, pause_marker
-from syncd.core.errors import ConfigError
 from syncd.remote.target import Target
 from syncd.report.status_store import encoded, read_document, write_status
 from syncd.sync.synced_hook import ToldRecord, told_state
@@ -163,41 +162,6 @@ def test_another_kind_of_entry_in_a_records_place(tmp_path: Path, kind: Callable
             (tmp_path / name).unlink()
     if (tmp_path / "victim").exists():
         assert (tmp_path / "victim").read_text() == "not ours"
-
-
-def test_a_pause_is_a_file(tmp_path: Path) -> None:
-    """Setting or removing it twice is no error, and another process sees it."""
-    pause = pause_marker(str(tmp_path))
-    assert not pause.exists
-    pause.create()
-    pause.create()
-    assert pause_marker(str(tmp_path)).exists
-    pause.remove()
-    pause.remove()
-    assert not pause.exists
-
-
-def test_folders_are_private(tmp_path: Path) -> None:
-    """Both folders and their parents of syncd are 0700, also if they existed before."""
-    folders = Directories(str(tmp_path / "state/syncd/p"), str(tmp_path / "cache/syncd/p"))
-    Path(folders.state).mkdir(parents=True)
-    for path in (tmp_path / "state/syncd", Path(folders.state)):
-        path.chmod(0o755)
-    before = os.umask(0)
-    try:
-        folders.make()
-    finally:
-        os.umask(before)
-    own = [Path(folders.state), Path(folders.state).parent, Path(folders.spool), Path(folders.spool).parent]
-    assert {mode_of(path) for path in own} == {0o700}
-    folders.make()
-
-
-def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
-    """A file in a folder's place gives one line with a remedy."""
-    (tmp_path / "state").write_text("")
-    with pytest.raises(ConfigError, match="cannot be used"):
-        Directories(str(tmp_path / "state/syncd/p"), str(tmp_path / "cache/syncd/p")).make()
 
 
 def test_many_missing_folders(tmp_path: Path) -> None:

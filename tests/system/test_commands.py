@@ -223,11 +223,13 @@ def test_a_pause_without_a_daemon_holds_the_next_one(rig: Rig) -> None:
     """The marker file is enough; `flush` respects it, alone too."""
     rig.write("a")
     rig.ok("pause")
+    rig.ok("pause")
     flushed = rig.run("flush")
     assert (flushed.code, flushed.err) == (75, "syncd: syncing is paused: run `syncd resume`\n")
     rig.start()
     rig.in_state("paused")
     assert rig.emulator.request_log.ops() == []
+    rig.ok("resume")
     rig.ok("resume")
     rig.converged()
 

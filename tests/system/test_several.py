@@ -234,19 +234,6 @@ def test_while_it_cannot_be_saved_a_warning_names_it(several: Several) -> None:
     rig.until(lambda: _saved_of_red(several) == [["a"]] and not named(), "what was saved")
 
 
-def test_it_stays_while_a_new_configuration_is_refused(rig: Rig) -> None:
-    """A daemon to which it was added goes on with it."""
-    there = rig.emulator.create_sandbox("box-blue")
-    running = _watching(rig)
-    rig.ok("sandbox", "add", "blue", "--id", "box-blue")
-    with rig.config_file.open("a") as file:
-        file.write("nonsense = 1\n")
-    running.send(signal.SIGHUP)
-    rig.until(lambda: "the new configuration is refused, the old one stays" in running.err, "the refusal")
-    rig.write("b")
-    rig.until(lambda: "b" in tree(there.workspace), "a sync to it")
-
-
 def test_one_is_added_while_the_daemon_starts(rig: Rig) -> None:
     """It reads the configuration anew, as the command could not tell it."""
     there = rig.emulator.create_sandbox("box-blue")
@@ -329,18 +316,6 @@ def test_a_sandbox_of_another_workspace(rig: Rig) -> None:
     done = rig.run("sandbox", "add", "blue", "--id", "site-box", "--config", "config")
     assert (done.code, "site.toml" in done.err) == (78, True), done
     assert rig.config_file.read_bytes() == before
-
-
-def test_two_names_with_one_sandbox(rig: Rig) -> None:
-    """A configuration that was written so is refused, and a running daemon keeps the old one."""
-    rig.write("a")
-    running = rig.up()
-    rig.configure({"sandboxes.blue.id": "box"})
-    done = rig.run("push")
-    assert (done.code, "sandboxes.blue" in done.err) == (78, True), done
-    rig.write("b")
-    rig.until(lambda: "b" in rig.there(), "the old configuration at work")
-    assert running.code is None
 
 
 def test_what_is_held_is_named_with_its_sandbox(several: Several) -> None:

@@ -17,17 +17,20 @@ _THERE = {"new": 0o666, "run": 0o777, "known": 0o666, "private": 0o600, "made/de
 
 @pytest.mark.parametrize("umask", ["022", "002", "000"])
 def test_a_hook_runs_with_the_users_umask(rig: Rig, umask: str) -> None:
-    """State and spool stay private."""
+    """State and spool are private, also where their folder was there before, for all to read."""
     script, made = rig.home / "tell", rig.home / "made"
     script.write_text(f'#!/bin/sh\necho text >"{made}"\n')
     script.chmod(0o755)
     rig.write("a")
+    folders = (rig.home / ".local/state/syncd", rig.home / ".cache/syncd")
+    for folder in folders:
+        folder.mkdir(parents=True)
+        folder.chmod(0o755)
     rig.configure({"sync.on_synced": [str(script)]})
     daemon = rig.up(prefix=["sh", "-c", f'umask {umask}; exec "$@"', "sh"])
     rig.until(lambda: made.exists() and made.read_text(), "the hook")
     assert daemon.stop() == 0  # nothing is being written any more
     assert _mode(made) == 0o666 & ~int(umask, 8)
-    folders = (rig.home / ".local/state/syncd", rig.home / ".cache/syncd")
     ours = [path for folder in folders for path in (folder, *folder.rglob("*"))]
     assert {_mode(path) & 0o077 for path in ours} == {0}
 
