@@ -28,6 +28,7 @@ from syncd.model.manifest import (
     entry_changes,
     forget_stamps,
     in_archive_order,
+    sharing,
     without_digest,
     without_stamps,
 )
@@ -129,6 +130,7 @@ def test_paths_in_the_archives_order() -> None:
     )
     assert [*Manifest(dict.fromkeys(NAMES, FILE))] == in_order
     assert [paths[at] for at in (0, 3, -1)] == ["a", "a/l", "é"]
+    assert ("a/l" in paths, "l" in paths) == (True, False)
     with pytest.raises(IndexError):
         paths[7]
     assert directories_above(["a/b/f", "a/b/g", "x/y", "z"]) == {"a", "a/b", "x"}
@@ -207,3 +209,14 @@ def test_digests_that_are_carried_over() -> None:
     }
     assert found["l"] == LINK
     assert list(entry_changes({"f": FILE}, Manifest({"f": FILE, "g": LINK}))) == [("g", None, LINK)]
+
+
+def test_equal_directories_are_shared() -> None:
+    """A manifest that was read from the disk takes no memory of its own where it is as another one."""
+    like = Manifest({"a": FOLDER, "a/b": FOLDER, "a/b/f": FILE, "c": FOLDER, "c/f": FILE})
+    read_again = Manifest(dict(like.items()))
+    read_again["c/f"] = replace(FILE, mode=0o755)
+    found = sharing(read_again, like)
+    assert found == read_again
+    assert found.top.find("a") is like.top.find("a")
+    assert found.top.find("c") is not like.top.find("c")

@@ -12,6 +12,22 @@ from hypothesis import strategies as st
 from syncd.model.entry import has_inner_dotdot, leads_out, stays_inside
 
 
+def test_a_link_by_its_text() -> None:
+    """One that is absolute, or leaves the workspace on its way, even if it comes back, leads outside."""
+    inside = ("a b", "a ./b//c/", "a .", "d/a ..", "d/e/a ../../b", "a d/../b", "a b/c/../..", "a ...")
+    outside = ("a ", "a /etc/passwd", "a ..", "d/a ../../d/a", "a d/../../b", "a d/.././/../b")
+    for link in (*inside, *outside):
+        path, _, target = link.partition(" ")
+        assert stays_inside(path, target) is (link in inside), link
+
+
+def test_an_inner_dotdot() -> None:
+    """A ".." after a name, which may be a link."""
+    inner = ("a/..", "../a/../b", "a/./../b", "a//../b", "..a/..")
+    for target in (*inner, "", ".", "../../a/b", "..//..", "/..", "./../a", "a/..b", "a/.../b", "/a"):
+        assert has_inner_dotdot(target) is (target in inner), target
+
+
 @pytest.mark.parametrize(
     ("links", "outside"),
     [
