@@ -220,3 +220,17 @@ def test_equal_directories_are_shared() -> None:
     assert found == read_again
     assert found.top.find("a") is like.top.find("a")
     assert found.top.find("c") is not like.top.find("c")
+
+
+def test_the_stored_form() -> None:
+    """The names, then the links' targets, which need not be UTF-8; what was stored is read as it was."""
+    entries = Entries({"l": replace(LINK, target="\udcff"), "b": FILE, "d": FOLDER})
+    assert entries.texts == b"b\0d\0l\0\xff"
+    again = Entries.stored(entries.texts, entries.encoded)
+    assert again.equals(entries)
+    assert (again.count, again.files, again.content_bytes) == (3, 2, 5) == (entries.count, entries.files, 5)
+    assert again.decoded() == entries.decoded() == {"b": FILE, "d": FOLDER, "l": replace(LINK, target="\udcff")}
+    assert Entries.stored(b"l", entries.encoded[:1].replace(b"\x93", b"\x90")).decoded() == {}
+    two = Entries({"k": LINK, "l": LINK}).encoded
+    assert Entries.stored(b"k\0l\0t", two).decoded() == {"k": replace(LINK, target="t"), "l": replace(LINK, target="")}
+    assert (again.first_names(2), again.first_names(9)) == (["b", "d"], ["b", "d", "l"])
