@@ -42,9 +42,9 @@ def a_folder(name: str, mode: int = 0o755) -> Make:
     return a_thing(name, tarfile.DIRTYPE, mode=mode)
 
 
-def archive(*makes: Make) -> bytes:
+def archive(*makes: Make, form: int = tarfile.PAX_FORMAT) -> bytes:
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", errors="surrogateescape") as tar:
+    with tarfile.open(fileobj=packed, mode="w:gz", errors="surrogateescape", format=form) as tar:
         for make in makes:
             make(tar)
     return packed.getvalue()
@@ -204,17 +204,6 @@ def test_several_gzip_members_are_one_archive() -> None:
     assert [member.name for member, _ in members(blocks(packed, 7))] == ["f"]
 
 
-def _tar(*members_in: tuple[str, bytes]) -> bytes:
-    """An archive of files, as GNU tar writes it: a long name is a member of its own."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.GNU_FORMAT) as tar:
-        for name, content in members_in:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return packed.getvalue()
-
-
 def test_an_oversized_header_is_not_read() -> None:
     """An extension header may claim any length, and is read into memory as a whole."""
     info = tarfile.TarInfo("././@LongLink")
@@ -226,7 +215,8 @@ def test_an_oversized_header_is_not_read() -> None:
 @pytest.mark.parametrize("length", [5_000, 900_000, 3_000_000])
 def test_a_name_that_is_too_long_stops_nothing(tmp_path: Path, length: int) -> None:
     """It costs its bytes, is named by its beginning, and what comes after it is there."""
-    packed = _tar(("a", b"1"), ("n/" * (length // 2) + "f", b"2" * 2000), ("b", b"3"))
+    makes = a_file("a"), a_file("n/" * (length // 2) + "f", b"2" * 2000), a_file("b")
+    packed = archive(*makes, form=tarfile.GNU_FORMAT)
     assert [(each.name[:4], len(each.name)) for each, _ in members(blocks(packed))][::2] == [("a", 1), ("b", 1)]
     extracted = pulled(packed, tmp_path / "dest")
     assert (extracted.files, len(extracted.left_out)) == (2, 1)
@@ -239,7 +229,8 @@ def test_a_name_that_is_too_long_stops_nothing(tmp_path: Path, length: int) -> N
 
 def test_folders_that_are_too_deep_are_left_out(tmp_path: Path) -> None:
     """Python's own functions could not remove them again; the rest is there."""
-    extracted = pulled(_tar(("d/" * 1500 + "f", b"1"), ("d/" * 400 + "f", b"2")), tmp_path / "dest")
+    packed = archive(a_file("d/" * 1500 + "f"), a_file("d/" * 400 + "f"), form=tarfile.GNU_FORMAT)
+    extracted = pulled(packed, tmp_path / "dest")
     assert extracted.files == 1
     assert extracted.left_out == [f"{('d/' * 1500)[:400]}: it is in more than 500 folders"]
 
@@ -248,18 +239,8 @@ def test_what_is_kept_until_the_end_is_bounded(tmp_path: Path, monkeypatch: pyte
     """Links beyond that are left out, and folders have no time of their own; each that is left out is counted."""
     monkeypatch.setattr(extraction, "_MOST_KEPT_BYTES", 0)
     monkeypatch.setattr(extraction, "_MOST_NAMED", 1)
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        for name, kind in (
-            ("d", tarfile.DIRTYPE),
-            ("d/f", tarfile.REGTYPE),
-            ("l", tarfile.SYMTYPE),
-            ("m", tarfile.SYMTYPE),
-        ):
-            info = tarfile.TarInfo(name)
-            info.type, info.mode, info.linkname = kind, 0o500, "d"
-            tar.addfile(info)
-    extracted = pulled(packed.getvalue(), tmp_path / "dest")
+    packed = archive(a_folder("d", 0o500), a_file("d/f"), a_link("l", "d"), a_link("m", "d"))
+    extracted = pulled(packed, tmp_path / "dest")
     assert (extracted.left_out, extracted.unnamed) == (["l: there are too many links"], 1)
     assert stat.S_IMODE((tmp_path / "dest/d").stat().st_mode) == 0o700
 
