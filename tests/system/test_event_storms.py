@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -257,7 +258,11 @@ def test_a_storm_without_inotify(rig: Rig, limit: str, value: int) -> None:
             rig.write(f"package{number % 100}/file{number}.txt", f"edited {number}\n")
     assert bill.uploads <= 3 + bill.seconds / 2
     (warning,) = rig.status()["warnings"]
-    assert limit in warning
+    assert f"user.{limit} is {value}" in warning
+    assert f": sudo sysctl user.{limit}=" in warning
+    assert "/etc/sysctl.d/" in warning
+    if value:
+        assert re.search(r"\d\d of 101 directories cannot be watched and are polled \(first: package\d+\)", warning)
     _lift(daemon, limit)
     rig.until(lambda: rig.status()["warnings"] == [], "the end of the warning")
     with storm(rig, daemon) as bill:
