@@ -14,6 +14,7 @@ from syncd.selection.selection import (
     Rule,
     Scope,
     Selection,
+    expand_folders,
     pattern_list,
 )
 
@@ -442,3 +443,8 @@ def test_a_huge_ignore_file_is_quick() -> None:
         assert not root.enter(f"dir{i}").decide("x", is_dir=False).included
         assert not root.enter("any").enter(f"deep{i}").decide("y", is_dir=False).included
         assert root.enter("any").enter(f"dir{i}").decide("x", is_dir=False).included
+
+
+def test_patterns_for_paths() -> None:
+    """Each has one for all that is below a folder of its name."""
+    assert expand_folders(["certs/", "/a/b.pem"]) == ("certs/", "**/certs/**", "/a/b.pem", "/a/b.pem/**")
