@@ -13,6 +13,7 @@ import click
 from syncd.archive.extraction import folder_mode
 from syncd.cli.options import (
     CLOCK,
+    asking,
     config_option,
     configured,
     confirmed,
@@ -30,7 +31,6 @@ from syncd.core.errors import NeedsPerson, Stop, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import MAIN
 from syncd.core.text import counted, few, shown_path, size
-from syncd.core.waiter import Waiter
 from syncd.model.entry import Entry, Kind
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, unknown_version
@@ -182,8 +182,7 @@ def drop(version_id: str, yes: bool, config_file: str | None, sandbox: str | Non
     if version is not None and not (yes or as_json) and sys.stdin.isatty() and sys.stdout.isatty():
         for line in _heading(version):
             print(line)
-        waiter = Waiter(Interrupt(), CLOCK)
-        with stoppable(), interrupting(waiter.interrupt):
+        with stoppable(), asking() as waiter:
             if not confirmed("Remove it for good?", waiter):
                 print("nothing was removed")
                 return
@@ -200,10 +199,6 @@ _SUBCOMMANDS = tuple(command.commands)
 
 def _store(config_file: str | None) -> SavedVersions:
     set_up_logs("warning", LogFormat.TEXT, {})  # a damaged version is named there
-    return _versions(config_file)
-
-
-def _versions(config_file: str | None) -> SavedVersions:
     return SavedVersions(StateDb(directories_for(configured(config_file).workspace.path, os.environ).state), CLOCK)
 
 

@@ -155,13 +155,7 @@ _Action = Callable[[safe_open.DirCursor, PathChange], bool | None]
 class PathChanges:
     """The changes of one write or undo. `at` is told which path is being changed, for a message."""
 
-    def __init__(
-        self,
-        workspace: str,
-        token: str,
-        changes: Iterable[PathChange],
-        at: Place,
-    ) -> None:
+    def __init__(self, workspace: str, token: str, changes: Iterable[PathChange], at: Place) -> None:
         self.left: set[str] = set()
         self._workspace = workspace
         self._token = token
@@ -206,20 +200,18 @@ class PathChanges:
         return safe_open.DirCursor(safe_open.open_workspace(self._workspace))
 
     def _each(self, cursor: safe_open.DirCursor, changes: Iterable[PathChange], action: _Action) -> None:
+        """Do a part of each change; if the path or the way to it has changed, it is left."""
         for change in changes:
-            if change.path not in self.left:
-                self._attempt(cursor, change, action)
-
-    def _attempt(self, cursor: safe_open.DirCursor, change: PathChange, action: _Action) -> None:
-        """Do a part of a change; if the path or the way to it has changed, it is left."""
-        self._at.path = change.path
-        try:
-            if action(cursor, change) is False:
+            if change.path in self.left:
+                continue
+            self._at.path = change.path
+            try:
+                if action(cursor, change) is False:
+                    self.left.add(change.path)
+            except OSError as failure:
+                if failure.errno not in _TAKEN and failure.errno not in _NO_WAY:
+                    raise
                 self.left.add(change.path)
-        except OSError as failure:
-            if failure.errno not in _TAKEN and failure.errno not in _NO_WAY:
-                raise
-            self.left.add(change.path)
 
     def _write_draft(
         self, cursor: safe_open.DirCursor, change: PathChange, closed: Container[str], unflushed: list[int]
