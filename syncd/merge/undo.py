@@ -50,7 +50,7 @@ class Undo(Struct, frozen=True):
                 continue
             copy = ""
             if after.kind is Kind.FILE:
-                is_kept = blobs.has(after.digest)
+                is_kept = blobs.is_whole(after.digest)
                 copy = blobs.path(after.digest) if is_kept else os.path.join(self.workspace, path)
                 if not is_kept and digest_at(copy) != after.digest:
                     continue
