@@ -40,7 +40,7 @@ _ANSWER_S = 60.0
 # A daemon does nothing else while it waits for this one, at its start and at a reload.
 _EXCLUDES_S = 4.0
 # Of a command that is fed: after its last input, fast-import writes its index, or each object into a file of its own.
-_END_S = 600.0
+END_S = 600.0
 # Of one process: what an agent wrote may be made to need any amount.
 _MOST_MEMORY = 1 << 30
 ANY_CODE = range(-255, 256)  # exit codes, and signals
@@ -117,46 +117,40 @@ class Git(Struct, frozen=True):
         arguments: Sequence[str],
         variables: Mapping[str, str],
         allowed: Container[int] = (0,),
-        given: bytes = b"",
-    ) -> GitResult:
-        """Run one command. Raises `NeedsPerson` unless its exit code is allowed, `TryLater` if it does not answer.
-
-        `variables` are added to the environment, which holds nothing of this process's but the search path. `given` is
-        the command's input.
-        """
-        return _collected(self._start(arguments, {**NO_CONFIGURATION, **variables}, (given,), allowed=allowed))
-
-    def ask(
-        self,
-        arguments: Sequence[str],
-        variables: Mapping[str, str],
-        folder: str = "/",
+        given: Iterable[bytes] = (),
         *,
-        allowed: Container[int] = ANY_CODE,
+        folder: str = "/",
+        configuration: Mapping[str, str] = NO_CONFIGURATION,
         within_s: float | None = None,
     ) -> GitResult:
-        """Run a command that only reads, in a folder, with the person's configuration. Raises as `run` does."""
-        environment = {**self.person, **variables}
-        return _collected(self._start(arguments, environment, (), within_s=within_s, folder=folder, allowed=allowed))
+        """Run one command, with these blocks as its input.
 
-    def feed(self, arguments: Sequence[str], blocks: Iterable[bytes], variables: Mapping[str, str]) -> None:
-        """Run one command with these blocks as its input; its output is dropped. Raises as `run` does."""
-        for _ in self._start(arguments, {**NO_CONFIGURATION, **variables}, blocks, within_s=_END_S):
-            pass
+        `variables` are added to the environment, which holds nothing of this process's but the search path.
+        `configuration` are those by which it finds that of the person, else it finds none. Raises `NeedsPerson` unless
+        its exit code is allowed, `TryLater` if it neither takes nor gives a byte within so many seconds.
+        """
+        command, blocks = self._start(arguments, {**configuration, **variables}, given, allowed, folder, within_s), []
+        while True:
+            try:
+                blocks.append(next(command))
+            except StopIteration as end:
+                result: GitResult = end.value
+                return replace(result, output=b"".join(blocks))
 
-    def read(self, arguments: Sequence[str], variables: Mapping[str, str], given: bytes = b"") -> Iterator[bytes]:
+    def read(
+        self, arguments: Sequence[str], variables: Mapping[str, str], given: Iterable[bytes] = ()
+    ) -> Iterator[bytes]:
         """Run one command with this input and return its output in blocks. Raises as `run` does, at the end."""
-        return self._start(arguments, {**NO_CONFIGURATION, **variables}, (given,))
+        return self._start(arguments, {**NO_CONFIGURATION, **variables}, given, (0,), "/", None)
 
-    def _start(
+    def _start(  # noqa: PLR0917 - as `run` and `read` give them
         self,
         arguments: Sequence[str],
         variables: Mapping[str, str],
         given: Iterable[bytes],
-        *,
-        allowed: Container[int] = (0,),
-        folder: str = "/",
-        within_s: float | None = None,
+        allowed: Container[int],
+        folder: str,
+        within_s: float | None,
     ) -> Generator[bytes, None, GitResult]:
         """Yield a command's output in blocks, and return its end. One whose reader stops is killed."""
         within_s = within_s or _ANSWER_S
@@ -232,16 +226,6 @@ def _exchange(
     return complaint.decode("utf-8", "replace")
 
 
-def _collected(command: Generator[bytes, None, GitResult]) -> GitResult:
-    blocks: list[bytes] = []
-    while True:
-        try:
-            blocks.append(next(command))
-        except StopIteration as end:
-            result: GitResult = end.value
-            return replace(result, output=b"".join(blocks))
-
-
 def find_git(environ: Mapping[str, str]) -> Git | None:
     """Return the git that `$PATH` leads to, None if there is none.
 
@@ -273,7 +257,8 @@ def personal_excludes(environ: Mapping[str, str]) -> str:
     if git is not None:
         asked = ["config", "--type=path", "--get", "core.excludesFile"]
         try:
-            result = git.ask(asked, {"GIT_DIR": "/dev/null/none"}, within_s=_EXCLUDES_S)
+            variables = {"GIT_DIR": "/dev/null/none"}
+            result = git.run(asked, variables, ANY_CODE, configuration=git.person, within_s=_EXCLUDES_S)
         except SyncdError as failure:
             raise TryLater(
                 f"git was asked for your exclude file ({failure.message})",
@@ -329,8 +314,8 @@ def why_submodules_are_refused(git: Git | None, place: str) -> str:
         return "it is too large to be checked"
     with private_repository(git, None, "sha1") as folder:
         variables = {"GIT_DIR": folder, **with_settings({"fsck.gitmodulesParse": "error"})}
-        blob = git.run(["hash-object", "-w", "--stdin"], variables, given=content).output.strip()
-        git.run(["mktree"], variables, given=b"%s blob %s\t.gitmodules\n" % (FILE_MODE, blob))
+        blob = git.run(["hash-object", "-w", "--stdin"], variables, given=[content]).output.strip()
+        git.run(["mktree"], variables, given=[b"%s blob %s\t.gitmodules\n" % (FILE_MODE, blob)])
         checked = git.run(["fsck", "--strict", "--no-dangling", "--no-progress"], variables, ANY_CODE)
     if not checked.code:
         return ""
@@ -340,7 +325,8 @@ def why_submodules_are_refused(git: Git | None, place: str) -> str:
 
 def fast_import(git: Git, commands: Iterable[bytes], variables: Mapping[str, str]) -> None:
     """Make objects by commands of git-fast-import(1). Raises as `Git.run` does."""
-    git.feed(["fast-import", "--quiet", f"--big-file-threshold={LARGE_BYTES}"], commands, variables)
+    command = ["fast-import", "--quiet", f"--big-file-threshold={LARGE_BYTES}"]
+    git.run(command, variables, given=commands, within_s=END_S)
 
 
 def is_binary(content: bytes) -> bool:
@@ -385,8 +371,9 @@ def merge(git: Git | None, base: bytes, ours: bytes, theirs: bytes, scratch: str
 
 def object_format_around(git: Git, workspace: str) -> str:
     """Return the format of the objects in the repository that holds the workspace; git's old default without one."""
-    found = git.ask(["rev-parse", "--show-object-format"], {}, workspace).output.strip()
-    return "sha256" if found == b"sha256" else "sha1"
+    asked = ["rev-parse", "--show-object-format"]
+    found = git.run(asked, {}, ANY_CODE, folder=workspace, configuration=git.person).output
+    return "sha256" if found.strip() == b"sha256" else "sha1"
 
 
 def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
@@ -397,7 +384,8 @@ def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
     """
 
     def answer(*arguments: str) -> bytes:
-        result = git.ask(["rev-parse", *arguments], {}, workspace)
+        asked = ["rev-parse", *arguments]
+        result = git.run(asked, {}, ANY_CODE, folder=workspace, configuration=git.person)
         if result.code:
             raise _no_work_tree(workspace, result)
         return result.output.removesuffix(b"\n")
@@ -442,7 +430,8 @@ def _head(git: Git, folder: str, workspace: str) -> str:
 
 def _settings(git: Git, folder: str) -> Mapping[str, str]:
     """Return the configuration: the last value of each key, as git takes it."""
-    result = git.ask(["config", "--null", "--list", "--includes"], {"GIT_DIR": folder}, allowed=(0,))
+    asked = ["config", "--null", "--list", "--includes"]
+    result = git.run(asked, {"GIT_DIR": folder}, configuration=git.person)
     pairs = (os.fsdecode(item).partition("\n") for item in result.output.split(b"\0") if item)
     return {key: value for key, _, value in pairs}
 

@@ -126,7 +126,7 @@ def test_what_git_writes_has_the_persons_permissions(tmp_path: Path, monkeypatch
     monkeypatch.setattr(hardening, "_original_umask", 0o027)
     git = scripted(tmp_path, "#!/bin/sh\numask >&2\numask\nexit $FAIL\n")
     assert git.run(["ask"], {"FAIL": "0"}).output == b"0027\n"
-    for action in (lambda: git.feed(["feed"], [], {"FAIL": "3"}), lambda: list(git.read(["read"], {"FAIL": "3"}))):
+    for action in (lambda: git.run(["feed"], {"FAIL": "3"}), lambda: list(git.read(["read"], {"FAIL": "3"}))):
         with pytest.raises(NeedsPerson, match="0027"):
             action()
 
@@ -134,13 +134,11 @@ def test_what_git_writes_has_the_persons_permissions(tmp_path: Path, monkeypatch
 def test_a_git_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that hangs is ended, whether it is asked, fed or read."""
     monkeypatch.setattr(git_module, "_ANSWER_S", 0.05)
-    monkeypatch.setattr(git_module, "_END_S", 0.05)
     os.mkfifo(tmp_path / "never")
     git = scripted(tmp_path, f"#!/bin/sh\nexec cat {tmp_path}/never\n")
     for action in (
         lambda: git.run(["ask"], {}),
-        lambda: git.feed(["feed"], [], {}),
-        lambda: git.feed(["feed"], (b"x" * 100_000 for _ in range(100)), {}),
+        lambda: git.run(["feed"], {}, given=(b"x" * 100_000 for _ in range(100))),
         lambda: list(git.read(["read"], {})),
     ):
         with pytest.raises(TryLater, match="does not answer"):
@@ -151,7 +149,7 @@ def test_the_memory_of_git_is_limited(tmp_path: Path) -> None:
     """What an agent wrote may be made to need any amount: git fails before this machine does."""
     git = scripted(tmp_path, "#!/bin/sh\ncat > /dev/null\nulimit -d >&2\nexit 3\n")
     with pytest.raises(NeedsPerson, match=str(1 << 20)):
-        git.feed(["ask"], [b"x"], {})
+        git.run(["ask"], {}, given=[b"x"])
 
 
 def test_a_reason_of_git_is_one_line(tmp_path: Path) -> None:
@@ -159,7 +157,7 @@ def test_a_reason_of_git_is_one_line(tmp_path: Path) -> None:
     git = scripted(tmp_path, "#!/bin/sh\nprintf 'fatal: a\\033[31m\\nb' >&2\nexit 3\n")
     for action in (
         lambda: git.run(["ask"], {}),
-        lambda: git.feed(["ask"], (b"x" * 100_000 for _ in range(10)), {}),
+        lambda: git.run(["ask"], {}, given=(b"x" * 100_000 for _ in range(10))),
         lambda: list(git.read(["ask"], {})),
     ):
         with pytest.raises(NeedsPerson) as failure:
