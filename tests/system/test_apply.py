@@ -299,6 +299,22 @@ def test_an_undo_of_what_was_removed_there_since(rig: Rig, agent: Agent) -> None
     assert (rig.home / "back/out/model").read_text() == "the trained model\n"
 
 
+def test_an_undo_of_a_merge_that_was_sent(rig: Rig, agent: Agent) -> None:
+    """The agent's side of it is saved first, though the spool has lost what was sent."""
+    theirs = TEXT.replace("line 2\n", "theirs\n")
+    agent.write("both", theirs)
+    rig.write("both", ours := TEXT.replace("line 25\n", "ours\n"))
+    assert _applied(rig)[1]["merged"] == ["both"]
+    rig.ok("push")
+    for base in (rig.home / ".cache/syncd").glob("*/base"):
+        shutil.rmtree(base)
+    assert _applied(rig, "--undo") == (0, {"undone": ["both"]})
+    assert _read(rig, "both") == ours
+    (saved,) = json.loads(rig.ok("saved", "--json").out)["saved"]
+    rig.ok("saved", "restore", saved["id"], str(rig.home / "back"))
+    assert (rig.home / "back/both").read_text() == theirs
+
+
 def test_an_undo_in_another_sandbox(rig: Rig, agent: Agent) -> None:
     """What the next sandbox has got from here becomes as before there too, and the agent's version is saved first."""
     agent.write("a", "theirs\n")
