@@ -71,7 +71,6 @@ class OpenSandbox(Struct, frozen=True):
 
     config: Config
     folders: Directories
-    target: Target
     services: SandboxServices
     waiter: Waiter
     scratch: str
@@ -112,7 +111,7 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
         with scratch_folder(folders.spool, config.sandbox_name) as scratch, interrupting(waiter.interrupt):
             look = os.path.join(scratch, "look")
             factory = SandboxFactory(workspace, "", waiter.interrupt.check, lambda _path, _is_dir: False, look)
-            yield OpenSandbox(config, folders, target, factory.build(target), waiter, scratch)
+            yield OpenSandbox(config, folders, factory.build(target), waiter, scratch)
     finally:
         workspace.db.close()
         client.drop()
@@ -180,8 +179,8 @@ def _kept(opened: OpenSandbox) -> tuple[FollowedWork | None, float]:
     """Return what following keeps, if it is configured, and as of when that is."""
     if not opened.config.sandbox.follow_seconds:
         return None, 0.0
-    kept = FollowedStore(opened.services.state.db, opened.target).load()
-    return kept, 0.0 if kept is None else max(kept.at_s, followed_at_s(opened.folders.state, opened.target))
+    kept = FollowedStore(opened.services.state.db, opened.services.target).load()
+    return kept, 0.0 if kept is None else max(kept.at_s, followed_at_s(opened.folders.state, opened.services.target))
 
 
 def find_newest(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
@@ -200,7 +199,7 @@ def find_newest(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOu
 
 def _checked(opened: OpenSandbox, kept: FollowedWork, content: SandboxContent) -> FollowedWork:
     """Return what still holds of the kept work, without the contents that this disk damaged."""
-    return FollowedStore(opened.services.state.db, opened.target).checked(kept.holding(content))
+    return FollowedStore(opened.services.state.db, opened.services.target).checked(kept.holding(content))
 
 
 def _find_there(

@@ -12,7 +12,7 @@ import hashlib
 import os
 import select
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -40,6 +40,7 @@ from syncd.merge.git import (
     is_version,
     why_submodules_are_refused,
 )
+from syncd.merge.path_changes import link_at
 from syncd.merge.sent_files import SentFiles
 from syncd.model.entry import ABSENT, EXECUTABLE, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
@@ -132,14 +133,8 @@ class FollowedCommits:
 
     def _changes(self, work: AgentWork) -> dict[str, SeenEntry]:
         """Return what may come of the changes: files and links whose content is here, ABSENT for what is gone."""
-
-        def link_at(path: str) -> str | None:
-            try:
-                return os.readlink(os.path.join(self._workspace, path))
-            except OSError:
-                return None
-
-        home = Home(False, link_at, lambda _: (), refused_submodules=self._refused_submodules)
+        links = partial(link_at, self._workspace)
+        home = Home(False, links, lambda _: (), refused_submodules=self._refused_submodules)
         sides = Sides({}, {}, work.changed)
         found = {
             path: there

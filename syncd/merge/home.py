@@ -28,6 +28,7 @@ from syncd.merge.git import (
     why_submodules_are_refused,
 )
 from syncd.merge.open_conflicts import OpenConflicts
+from syncd.merge.path_changes import link_at
 from syncd.merge.sent_files import SentFiles
 from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.merge.writes import PathChange, merged_mode, next_base, taken_mode
@@ -86,14 +87,8 @@ class HomeFolder(Struct, frozen=True):
             except OSError:
                 return ()  # it is written to by its own rules
 
-        def link_at(path: str) -> str | None:
-            try:
-                return os.readlink(self.place(path))
-            except OSError:
-                return None
-
         refused = partial(why_submodules_are_refused, find_git(os.environ))
-        return Home(deletions, link_at, names_in, choices, refused)
+        return Home(deletions, partial(link_at, self.path), names_in, choices, refused)
 
 
 class AgentSide(Struct, frozen=True):

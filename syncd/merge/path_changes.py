@@ -387,6 +387,14 @@ def _copy(place: str, target: int) -> bytes:
     return digest.digest()
 
 
+def link_at(workspace: str, path: str) -> str | None:
+    """Return the target of a link, None for all that is no link."""
+    try:
+        return os.readlink(os.path.join(workspace, path))
+    except OSError:
+        return None
+
+
 def digest_at(place: str) -> bytes:
     """Return the SHA-256 of a file; empty if it cannot be read."""
     try:

@@ -14,7 +14,7 @@ from syncd.cli.apply.plan_text import (
     to_look_at,
 )
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
-from syncd.model.reconcile import PathOutcome, Plan, PlannedPath
+from syncd.model.reconcile import CHANGES, PathOutcome, Plan, PlannedPath
 
 FILE, RUNS = Entry(Kind.FILE, 0o644), Entry(Kind.FILE, 0o744)
 FOLDER, LINK = Entry(Kind.DIRECTORY, 0o755), Entry(Kind.SYMLINK, target="a")
@@ -81,7 +81,7 @@ def test_a_line_a_path() -> None:
     """What changes something first; none for what is the same, nor for a folder that comes with a file."""
     assert [*plan_lines(PLAN)] == LINES.split("\n")[1:-1]
     assert summary_line(PLAN) == "10 taken, 1 merged, 2 deleted, 1 as here, 2 in conflict"
-    assert to_look_at(PLAN).keys() == {".envrc", "sub/.gitignore", "tool", "was a folder"}
+    assert to_look_at(PLAN.of(*CHANGES)).keys() == {".envrc", "sub/.gitignore", "tool", "was a folder"}
     assert [*plan_lines(Plan())] == []
     assert summary_line(Plan()) == "nothing to take"
 

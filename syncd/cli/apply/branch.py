@@ -21,7 +21,7 @@ from syncd.cli.agent_side import (
     open_sandbox,
 )
 from syncd.cli.apply.execution import print_lists
-from syncd.cli.apply.plan_text import reasons_to_look
+from syncd.cli.apply.plan_text import to_look_at
 from syncd.cli.options import CLOCK, is_named
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.errors import NeedsPerson
@@ -103,7 +103,7 @@ def _apply_to_branch(
         click.echo(f"{shown}: its content in the agent's commit {commit[:10]} could not be fetched", err=True)
     _tell_rest(found, commits)
     on_branch = sorted(changes.keys() - skipped.keys())
-    to_look = reasons_to_look(
+    to_look = to_look_at(
         PlannedPath(path, PathOutcome.TAKE, ABSENT, here[path], there)
         for path, there in sorted(new.items())
         if path not in branch.skipped
@@ -138,7 +138,7 @@ def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, 
 
     Where they cannot be read, their changes still come, as one commit; where no repository was made, that is no news.
     """
-    home = recorded_home(opened.services.state.db, opened.target)
+    home = recorded_home(opened.services.state.db, opened.services.target)
     if not home:
         return SandboxCommits(RepositoryState.LOST), ()
     git, folder = need_git(os.environ), os.path.join(opened.scratch, "commits")

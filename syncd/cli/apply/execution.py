@@ -205,7 +205,7 @@ def tell_end(plan: Plan, prepared: Prepared, prefix: str = "", *, as_json: bool)
         paths = {name: [each.path for each in plan.of(*outcomes)] for name, outcomes in _LISTS.items()}
         if prepared.decisions.choices:
             paths["mine"] = [each.path for each in plan.of(PathOutcome.WRITE)]
-        print_lists(**paths, look_at=to_look_at(plan), newly_sent=prepared.newly_sent)
+        print_lists(**paths, look_at=to_look_at(plan.of(*CHANGES)), newly_sent=prepared.newly_sent)
     else:
         if choices := prepared.decisions.choices:
             decided = Plan(tuple(each for each in plan.paths if each.path in choices))

@@ -62,7 +62,7 @@ def plan_lines(plan: Plan, newly_sent: Sequence[str] = ()) -> Iterator[str]:
         for planned in plan.of(outcome):
             if not (_is_new_folder(planned) and planned.path in above):
                 yield f"{word:8}  {shown_path(planned.path)}{_note(planned)}"
-    for path, why in to_look_at(plan).items():
+    for path, why in to_look_at(plan.of(*CHANGES)).items():
         yield f"look at   {shown_path(path)}: {why}"
     if newly_sent:
         names = few([*map(shown_path, newly_sent)], len(newly_sent))
@@ -75,12 +75,7 @@ def new_conflicts(planned: Plan, done: Plan) -> Plan:
     return Plan(tuple(each for each in done.of(PathOutcome.CONFLICT) if each.path not in before))
 
 
-def to_look_at(plan: Plan) -> dict[str, str]:
-    """Return the paths that a person should look at before they are used, each with the reason."""
-    return reasons_to_look(plan.of(*CHANGES))
-
-
-def reasons_to_look(changes: Iterable[PlannedPath]) -> dict[str, str]:
+def to_look_at(changes: Iterable[PlannedPath]) -> dict[str, str]:
     """Return those of the paths that a person should look at before they are used, each with the reason."""
     reasons = {planned.path: _reason_to_look(planned) for planned in changes}
     return {path: reason for path, reason in reasons.items() if reason}
