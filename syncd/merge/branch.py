@@ -180,7 +180,6 @@ SENT_MESSAGE = "As sent to the sandbox\n"
 CHANGES_MESSAGE = "Changes from the sandbox\n"
 UNCOMMITTED_MESSAGE = "agent, not committed\n"
 _NO_TREE = ("hash-object", "-t", "tree", "--stdin")  # the id of the empty one, without writing it
-_Tree = Mapping[str, tuple[bytes, bytes]]
 
 
 class NewBranch(Struct, frozen=True):
@@ -231,14 +230,12 @@ def make_branch(
     """
     work_tree = find_work_tree(git, workspace)
     reference = _free_reference(git, work_tree, name)
-    tree, submodules = tree_of_head(git, work_tree)
-    hidden = not_checked_out(git, work_tree)
-    gone = [path for path in tree if path not in sent and path not in hidden and not left_out(path)]
-    as_sent = commit_as_sent(tree, submodules, sent, gone, work_tree.object_format)
-    changed, skipped = as_changed(submodules, changes)
+    head = head_of(git, work_tree)
+    as_sent = NewCommit(SENT_MESSAGE.encode(), head.as_sent(sent, left_out))
+    changed, skipped = head.as_changed(changes)
     agents = []
     for commit in commits:
-        made, left = as_changed(submodules, commit.changes)
+        made, left = head.as_changed(commit.changes)
         made.message = commit.message.replace(b"\0", b"")
         made.author = foreign_identity(commit.author, commit.email, commit.seconds, commit.zone)
         agents.append(made)
@@ -271,15 +268,55 @@ def _free_reference(git: Git, work_tree: GitWorkTree, name: str) -> str:
     return reference
 
 
-def tree_of_head(git: Git, work_tree: GitWorkTree) -> tuple[_Tree, Collection[str]]:
-    """Return mode and blob of each path that HEAD has in the workspace, and the submodules around and in it.
+class Head(Struct, frozen=True):
+    """Mode and blob of each path that HEAD has in the workspace, and the submodules around and in it.
 
-    Paths are relative to the workspace; a submodule that holds the workspace is the path "".
+    `hidden` are the paths that a sparse checkout does not hold. Paths are relative to the workspace; a submodule that
+    holds the workspace is the path "".
     """
+
+    files: Mapping[str, tuple[bytes, bytes]]
+    submodules: Collection[str]
+    hidden: Collection[str]
+    object_format: str
+
+    def as_sent(self, sent: Mapping[str, SeenEntry], left_out: Callable[[str], bool]) -> dict[str, SeenEntry]:
+        """Return what differs of what was sent, ABSENT for a path that was not, unless the rules leave it out."""
+        unsent = (path for path in self.files if path not in sent and path not in self.hidden)
+        gone: dict[str, SeenEntry] = {path: ABSENT for path in unsent if not left_out(path)}
+
+        def is_same(path: str, version: SeenEntry) -> bool:
+            return self.files.get(path) == (mode_of(version), blob_id(path, version, self.object_format))
+
+        return gone | {path: each for path, each in sent.items() if not (self._stays(path) or is_same(path, each))}
+
+    def as_changed(self, changes: Mapping[str, SeenEntry]) -> tuple[NewCommit, list[str]]:
+        """Return the commit of these changes, and the paths that are left out of it."""
+        commit, skipped = NewCommit(CHANGES_MESSAGE.encode()), []
+        for path, after in changes.items():
+            links_submodules = after.kind is Kind.SYMLINK and names_submodules(path)
+            if self._stays(path) or links_submodules:
+                skipped.append(path)
+            else:
+                commit.paths[path] = after
+        return commit, skipped
+
+    def _stays(self, path: str) -> bool:
+        """True if a path stays as it is: a submodule or a path in one, and anything in a `.git`."""
+        if is_in_repository(path):
+            return True
+        names = path.split("/") if self.submodules else ()
+        return any("/".join(names[:count]) in self.submodules for count in range(len(names) + 1))
+
+
+def head_of(git: Git, work_tree: GitWorkTree) -> Head:
+    """Return what HEAD has in the workspace."""
     tree: dict[str, tuple[bytes, bytes]] = {}
     submodules: set[str] = set()
+    hidden = _not_checked_out(git, work_tree)
+    head = Head(tree, submodules, hidden, work_tree.object_format)
     if not work_tree.head:
-        return tree, submodules
+        return head
     prefix = work_tree.prefix
     command = ["ls-tree", "-z", "--full-tree"]
     variables = {"GIT_DIR": work_tree.folder}
@@ -287,7 +324,8 @@ def tree_of_head(git: Git, work_tree: GitWorkTree) -> tuple[_Tree, Collection[st
     if folders:
         above = git.run([*command, work_tree.head, "--", *folders], variables).output
         if any(mode == SUBMODULE_MODE for _, mode, _ in _entries(above)):
-            return tree, {""}
+            submodules.add("")
+            return head
     inside = [prefix] if prefix else []
     for path, mode, blob in _entries(git.run([*command, "-r", work_tree.head, "--", *inside], variables).output):
         if not path.startswith(prefix):
@@ -296,10 +334,10 @@ def tree_of_head(git: Git, work_tree: GitWorkTree) -> tuple[_Tree, Collection[st
             submodules.add(path[len(prefix) :])
         else:
             tree[path[len(prefix) :]] = (todays_mode(mode), blob)
-    return tree, submodules
+    return head
 
 
-def not_checked_out(git: Git, work_tree: GitWorkTree) -> frozenset[str]:
+def _not_checked_out(git: Git, work_tree: GitWorkTree) -> frozenset[str]:
     """Return the paths that are in no work tree by git-sparse-checkout(1): they were not sent, but nobody removed them.
 
     They are relative to the workspace. Only the index knows them; it is read, but not refreshed.
@@ -319,39 +357,6 @@ def _entries(listing: bytes) -> Iterator[tuple[str, bytes, bytes]]:
             facts, _, path = line.partition(b"\t")
             mode, _, entry_id = facts.split(b" ")
             yield os.fsdecode(path), mode, entry_id
-
-
-def commit_as_sent(
-    tree: _Tree, submodules: Collection[str], sent: Mapping[str, SeenEntry], gone: list[str], object_format: str
-) -> NewCommit:
-    commit = NewCommit(SENT_MESSAGE.encode(), dict.fromkeys(gone, ABSENT))
-    for path, version in sent.items():
-        if not _is_kept(path, submodules) and tree.get(path) != (
-            mode_of(version),
-            blob_id(path, version, object_format),
-        ):
-            commit.paths[path] = version
-    return commit
-
-
-def as_changed(submodules: Collection[str], changes: Mapping[str, SeenEntry]) -> tuple[NewCommit, list[str]]:
-    """Return the commit of these changes, and the paths that are left out of it."""
-    commit, skipped = NewCommit(CHANGES_MESSAGE.encode()), []
-    for path, after in changes.items():
-        links_submodules = after.kind is Kind.SYMLINK and names_submodules(path)
-        if _is_kept(path, submodules) or links_submodules:
-            skipped.append(path)
-        else:
-            commit.paths[path] = after
-    return commit, skipped
-
-
-def _is_kept(path: str, submodules: Collection[str]) -> bool:
-    """Return True if a path stays as HEAD has it: a submodule or a path in one, and anything in a `.git`."""
-    if is_in_repository(path):
-        return True
-    names = path.split("/")
-    return bool(submodules) and any("/".join(names[:count]) in submodules for count in range(len(names) + 1))
 
 
 # -- what is written into the person's repository, in the person's name

@@ -22,17 +22,14 @@ from syncd.core.errors import SyncdError, SyncWarning, TryLater
 from syncd.core.text import shown_path
 from syncd.core.waiter import REAL, Waiter
 from syncd.merge.branch import (
-    as_changed,
-    commit_as_sent,
-    not_checked_out,
+    Head,
+    head_of,
     set_reference,
-    tree_of_head,
     writing_objects,
 )
 from syncd.merge.git import (
     ANY_CODE,
     Git,
-    GitWorkTree,
     commit_commands,
     fast_import,
     find_git,
@@ -157,15 +154,15 @@ class FollowedCommits:
         found = git.run(["rev-parse", "--verify", "--quiet", f"{self._reference}^{{commit}}"], variables, ANY_CODE)
         last = found.output.decode().strip() if found.code == 0 else ""
         os.makedirs(scratch, mode=0o700, exist_ok=True)
-        tree, submodules = tree_of_head(git, work_tree)
+        head = head_of(git, work_tree)
         sent_files = SentFiles(self._workspace, scratch, self._base_store, Blobs(self._db))
-        self._sent = self._differing_from_head(git, work_tree, base, leave_out, sent_files)
+        self._sent = self._differing_from_head(head, work_tree.head, base, leave_out, sent_files)
         paths = {path: self._sent_version(path, base.get(path), sent_files) for path in self._sent.differing}
-        changed, _ = as_changed(submodules, changes)
+        changed, _ = head.as_changed(changes)
         paths |= {
             path: each
             for path, each in changed.paths.items()
-            if each.kind is not Kind.ABSENT or path in tree or path in base
+            if each.kind is not Kind.ABSENT or path in head.files or path in base
         }
         seconds = max(0, int(self._waiter.clock.wall_s()))  # git knows none before 1970
         name = self._reference.rpartition("/")[2]
@@ -204,25 +201,21 @@ class FollowedCommits:
     # -- what was sent
 
     def _differing_from_head(
-        self, git: Git, work_tree: GitWorkTree, base: Manifest, leave_out: LeaveOut, sent_files: SentFiles
+        self, head: Head, commit: str, base: Manifest, leave_out: LeaveOut, sent_files: SentFiles
     ) -> _Sent:
         """Return the paths at which HEAD may hold something else than what was sent."""
         known = self._sent
-        if known is not None and known.head == work_tree.head:
+        if known is not None and known.head == commit:
             changed = {*replaced_entries(known.base, base), *removed_paths(known.base, base)}
-            return _Sent(work_tree.head, base, known.differing | changed)
-        tree, submodules = tree_of_head(git, work_tree)
-        hidden = not_checked_out(git, work_tree)
+            return _Sent(commit, base, known.differing | changed)
         sent: dict[str, SeenEntry] = {}
         for path, entry in base.items():
             self._waiter.poll_events()
             if entry.kind is not Kind.DIRECTORY:
                 sent[path] = self._sent_version(path, entry, sent_files)
-        unsent = [path for path in tree if path not in sent and path not in hidden]
         # What rules exclude stays as in HEAD, but a file that a person tracks although it is a secret.
-        gone = [path for path in unsent if path in _SECRETS or not leave_out(path, False)]
-        differing = commit_as_sent(tree, submodules, sent, gone, work_tree.object_format).paths
-        return _Sent(work_tree.head, base, frozenset(differing))
+        differing = head.as_sent(sent, lambda path: path not in _SECRETS and leave_out(path, False))
+        return _Sent(commit, base, frozenset(differing))
 
     def _sent_version(self, path: str, entry: Entry | None, sent_files: SentFiles) -> SeenEntry:
         """Return what was sent as a path, with its content; ABSENT for none. Raises `TryLater` if that is gone."""
