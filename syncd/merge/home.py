@@ -74,9 +74,9 @@ class HomeFolder(Struct, frozen=True):
         return os.path.join(self.path, path)
 
     def base_bytes(self, planned: PlannedPath) -> bytes | None:
-        """Return the bytes that were sent as this path, None if they are gone."""
+        """Return the bytes that were sent as this path, None if they are gone, or too many to be merged."""
         sent = self.sent_files.version(planned.path, planned.base) if planned.base.kind is Kind.FILE else None
-        return None if sent is None else _content_of(sent.copy)
+        return None if sent is None or os.path.getsize(sent.copy) > LARGEST_BYTES else _content_of(sent.copy)
 
     def facts(self, *, deletions: bool = False, choices: Mapping[str, Choice] = NO_CHOICES) -> Home:
         """Return what a plan needs to know of the workspace."""

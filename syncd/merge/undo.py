@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from syncd.archive.base_store import LARGEST_BYTES
 from syncd.core.clock import Clock
 from syncd.merge.open_conflicts import OpenConflicts
 from syncd.merge.path_changes import digest_at
@@ -56,7 +57,8 @@ class Undo(Struct, frozen=True):
                     continue
             versions[path] = with_copy(after, copy)
             if before is not None:
-                bases[path] = before, blobs.content(arrived_digest(before))
+                is_small = before.size_bytes <= LARGEST_BYTES
+                bases[path] = before, blobs.content(arrived_digest(before)) if is_small else None
         if versions:
             saved.save(Why.CONFLICT, self.sandbox_id, versions, bases)
 
