@@ -162,39 +162,35 @@ def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPat
 
 def _find_kept(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
     """Take what following keeps at home, if that is whole and of just now or if nobody can look; else look."""
-    kept, at_s = _kept(opened)
-    follow_s = opened.config.sandbox.follow_seconds
+    kept, follow_s = _kept(opened), opened.config.sandbox.follow_seconds
     # A clock that was set back makes it of later: how old it is then nobody knows.
-    if kept is not None and 0 <= CLOCK.wall_s() - at_s <= follow_s + _JUST_NOW_S:
+    if kept is not None and 0 <= CLOCK.wall_s() - kept.at_s <= follow_s + _JUST_NOW_S:
         checked = _checked(opened, kept, content)
         if all(entry.copy or not kept.there[path].copy for path, entry in checked.there.items()):
-            return _kept_work(opened, checked, at_s, content, leave_out)
+            return _kept_work(opened, checked, content, leave_out)
     if follow_s:
         with contextlib.suppress(SyncdError):  # where it does not look now, it does after the next sync
             order_daemon(opened.config, {"do": "look", "sandbox": opened.config.sandbox_name})
     return find_newest(opened, content, leave_out)
 
 
-def _kept(opened: OpenSandbox) -> tuple[FollowedWork | None, float]:
-    """Return what following keeps, if it is configured, and as of when that is."""
-    if not opened.config.sandbox.follow_seconds:
-        return None, 0.0
-    kept = FollowedStore(opened.services.state.db, opened.services.target).load()
-    return kept, 0.0 if kept is None else max(kept.at_s, followed_at_s(opened.folders.state, opened.services.target))
+def _kept(opened: OpenSandbox) -> FollowedWork | None:
+    """Return what following keeps, if it is configured, as of when it last found just that."""
+    state, target = opened.services.state, opened.services.target
+    kept = FollowedStore(state.db, target).load() if opened.config.sandbox.follow_seconds else None
+    return kept and replace(kept, at_s=max(kept.at_s, followed_at_s(opened.folders.state, target)))
 
 
 def find_newest(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
     """Look at the sandbox; where nobody can, take what following keeps."""
-    kept, at_s = _kept(opened)
-    if kept is None:
-        return _find_there(opened, content, leave_out)
     try:
         return _find_there(opened, content, leave_out)
     except StepFailed as failure:
-        if failure.refusal is KeyRefused:
+        kept = None if failure.refusal is KeyRefused else _kept(opened)
+        if kept is None:
             raise
         click.echo(f"the sandbox cannot be asked: {failure.message}", err=True)
-        return _kept_work(opened, _checked(opened, kept, content), at_s, content, leave_out)
+        return _kept_work(opened, _checked(opened, kept, content), content, leave_out)
 
 
 def _checked(opened: OpenSandbox, kept: FollowedWork, content: SandboxContent) -> FollowedWork:
@@ -214,9 +210,7 @@ def _find_there(
         return find_agent_work(opened.services.remote_changes, content, leave_out, known=known)
 
 
-def _kept_work(
-    opened: OpenSandbox, kept: FollowedWork, at_s: float, content: SandboxContent, leave_out: LeaveOut
-) -> AgentWork:
+def _kept_work(opened: OpenSandbox, kept: FollowedWork, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
     """Return what is kept at home, and say as of when. Its contents are this command's, whatever becomes of them."""
     there = dict(kept.there)
     for number, (path, entry) in enumerate(there.items()):
@@ -225,7 +219,7 @@ def _kept_work(
             with contextlib.suppress(OSError):  # one that is gone has no content
                 _link_or_copy(entry.copy, copy)
             there[path] = replace(entry, copy=copy if os.path.exists(copy) else "")
-    at, age_s = utc(at_s).astimezone(), max(0.0, CLOCK.wall_s() - at_s)
+    at, age_s = utc(kept.at_s).astimezone(), max(0.0, CLOCK.wall_s() - kept.at_s)
     click.echo(f"as of {at:%Y-%m-%d %H:%M:%S}, {ago(age_s)}", err=True)
     result = replace(kept, there=there).result(content)
     return agent_work(result, content, leave_out, pruned_names(leave_out))
