@@ -282,3 +282,14 @@ def test_the_diff_before_the_answer(rig: Rig, agent: Agent, terminal: Terminal) 
         == 0
     )
     assert _content(rig, "a") == THEIRS.encode()
+
+
+def test_a_long_plan_is_shown_in_a_pager(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+    """Each path has its line there, and the question comes after it."""
+    for number in range(31):
+        agent.write(f"new/n{number:02}", "theirs\n")
+    terminal.start([*SYNCD, "apply"], rig.environment() | {"TERM": "xterm", "PAGER": "sed s/^/paged:/"}, rig.workspace)
+    terminal.until(partial(_is_asked, "Apply 32? [y/d/N]:"), "the question")
+    terminal.type("n\r")
+    assert terminal.finish() == 0
+    assert terminal.text.count("paged:take      new/n") == 31
