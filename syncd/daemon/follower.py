@@ -25,11 +25,25 @@ from syncd.remote.request_pacing import ApiLimit
 from syncd.remote.target import Target
 from syncd.report.status_publisher import sync_failure
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
+from syncd.sandbox.look_request import LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.sandbox_state import SandboxState
+from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.agent_work import LeaveOut, agent_work, pruned_names
-from syncd.sync.following import LONGEST_WAIT_S, Arrivals, Followed, Pace, follow_request, followed, save_followed
+from syncd.sync.following import (
+    LONGEST_WAIT_S,
+    WHOLE_S,
+    Arrivals,
+    Followed,
+    Pace,
+    Since,
+    follow_request,
+    followed,
+    request_since,
+    save_followed,
+    since_look,
+    told_since,
+)
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.status_document import AgentStatus
 
@@ -85,6 +99,8 @@ class Follower:
         self._pace.asked(self._clock.monotonic_s())
         self._looks: RemoteChanges | None = None
         self._target: Target | None = None
+        self._since: Since | None = None  # the last look, if the next one may ask for changes alone
+        self._whole_s = 0.0  # when all was compared last
         self._failures = 0
         self._followed_at: str | None = None
         self._changed_wall_s: float | None = None
@@ -166,22 +182,27 @@ class Follower:
         """Look, and keep what is there; true if something changed there since the last look."""
         state, store = services.state, FollowedStore(services.state.db, services.target)
         if self._looks is None or self._target != services.target:
-            self._looks, self._target = self._parts.looks_at(state), services.target
+            self._looks, self._target, self._since = self._parts.looks_at(state), services.target, None
         at_s, before, leave_out = self._clock.wall_s(), state.content, self._parts.leave_out()
         kept = store.load()
-        known = (kept or _NOTHING).holding(before).still_here()
+        holding = (kept or _NOTHING).holding(before)
+        known = holding.still_here()
+        if len(known.there) < len(holding.there):
+            self._since = None
         looks = self._looks
         overwritten: list[Callable[[str], bool]] = []
         state.overwritten = overwritten
         try:
-            result = looks.follow(follow_request(before, known, leave_out))
+            request, result = self._look_there(looks, before, known, leave_out)
             if self._sandbox.services() is not services:
                 return False  # the workspace goes to another sandbox meanwhile
-            found = followed(known, result, Arrivals(before, state.content, overwritten), leave_out, at_s)
+            arrivals = Arrivals(before, state.content, overwritten)
+            found = followed(known, result, arrivals, leave_out, at_s)
             if found.was_emptied:
                 self._note_emptied(services, looks)
                 return False
             self._keep(store, kept, found, state, leave_out)
+            self._since = since_look(request, result, found.work, arrivals, leave_out)
         finally:
             state.overwritten = None
             looks.drop_copies()
@@ -191,6 +212,20 @@ class Follower:
         elif self._pace.becomes_quiet(self._clock.monotonic_s()) and state.seen.changed:
             self._sandbox.quiet(len(state.seen.changed))
         return found.has_changed
+
+    def _look_there(
+        self, looks: RemoteChanges, content: SandboxContent, known: FollowedWork, leave_out: LeaveOut
+    ) -> tuple[LookRequest, LookResult]:
+        """Look for what has changed since the last look, or compare everything where that cannot tell."""
+        since, self._since = self._since, None
+        whole, now_s = follow_request(content, known, leave_out), self._clock.monotonic_s()
+        if since is not None and now_s - self._whole_s < WHOLE_S:
+            request = request_since(whole, content, known, leave_out, since)
+            told = None if request is None else told_since(looks.follow(request), known, content)
+            if request is not None and told is not None:
+                return request, told
+        self._whole_s = now_s
+        return whole, looks.follow(whole)
 
     def _keep(
         self,
@@ -210,6 +245,7 @@ class Follower:
         commits.follow(state.target.owner, content.base or Manifest(), work, leave_out, self._parts.scratch)
         if commits.warnings:  # a damaged content may be why
             store.checked(known)
+            self._whole_s = -inf  # it is fetched once more
 
     def _note_emptied(self, services: SandboxServices, looks: RemoteChanges) -> None:
         """Save what was kept of a sandbox that was emptied or reset, and have it filled again, unless that is due."""

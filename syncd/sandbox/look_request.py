@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import Enum
 from types import MappingProxyType
+from typing import Annotated
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from syncd.core.choices import SAVED_BYTES
 from syncd.model.entry import Entry, SeenEntry
@@ -103,18 +104,31 @@ class LookItems(Mapping[str, LookItem]):
         yield from self._last.items()
 
 
+class Mark(Struct, frozen=True, array_like=True):
+    """The end of a look for what is new: digests of all folders and of all entries, and the newest time that it saw.
+
+    The digests are over inode numbers and change times, the time is in nanoseconds.
+    """
+
+    folders: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    entries: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    newest_ns: Annotated[int, Meta(ge=0, le=1 << 62)]
+
+
 class LookRequest(Struct, frozen=True):
     """The paths to look at.
 
     `items` are in the order in which they are removed. `find_new`: list and copy what is there beyond `items`, but not
     what is in a directory of a name in `pruned_names`, and never a `.git`. At most `most_copied_bytes` are copied, the
-    smallest files first; what is beyond is reported without a copy.
+    smallest files first; what is beyond is reported without a copy. `since`: of what is there, only what has changed
+    since that mark is new, and of the items only those are read that are fetched.
     """
 
     items: Mapping[str, LookItem] | LookItems
     find_new: bool = False
     pruned_names: Collection[str] = ()
     most_copied_bytes: int = SAVED_BYTES
+    since: Mark | None = None
 
     def each(self) -> Iterator[tuple[str, LookItem]]:
         return self.items.each() if isinstance(self.items, LookItems) else iter(self.items.items())
@@ -137,7 +151,9 @@ class LookResult(Struct, frozen=True):
     new paths beyond the most that a look lists, `unseen` what was not looked at in time: paths of the request,
     which are UNREAD, and directories, which are among the `pruned` ones, as are those with a path that is too
     long for this machine. `not_kept` is the reason why copies of some are lacking that this machine could not fetch
-    or keep, `unfetched` why there are none at all.
+    or keep, `unfetched` why there are none at all. `mark` is that of a look for what is new, if it came to its end, and
+    `names` are those in each folder that has changed since an earlier one. `is_other`: too much has changed since, and
+    only a look at everything can tell.
     """
 
     differing: Mapping[str, SeenEntry] = field(default_factory=dict)
@@ -153,6 +169,9 @@ class LookResult(Struct, frozen=True):
     not_kept: str = ""
     unseen: int = 0
     unfetched: StepFailed | None = None
+    mark: Mark | None = None
+    names: Mapping[str, Collection[str]] = field(default_factory=dict)
+    is_other: bool = False
 
 
 def was_emptied(missing: int, looked_at: int) -> bool:

@@ -7,7 +7,9 @@ annotation here: they are texts. The request has a key for each verb, and so has
 removed and still is as a version, and finds what keeps others from being extracted. It opens paths through directory
 descriptors and follows no link below the workspace. Everything is looked at and copied before anything is removed. Each
 of its parts has a share of its time, and is ended in its middle when that is over: what was not looked at by then is
-reported as such. What changed at home comes first, a large file after all smaller ones.
+reported as such. What changed at home comes first, a large file after all smaller ones. A search for what is new ends
+with a mark. With the mark of an earlier one (`since`) it reads and reports only what has changed by its change time,
+which no program can set, and the names in each folder that has; where other folders are there than then, it says so.
 
 `commit` has the repository in the workspace hold what was sent. Its branch `home` has a commit for each sync that it is
 told of. The agent's branch, its index and HEAD follow only while the branch has no commit of the agent's and the work
@@ -62,6 +64,8 @@ _LARGE_BYTES = 1 << 20  # such a file is compared last
 _LONGEST_PATH = 3840  # home takes no longer one, so a folder of such a path is not entered
 _MOST_TEXT_BYTES = 32 << 20  # of all new paths with their targets, and of those not entered, in the report
 _LARGEST_REFERENCES = 64 << 20
+_MOMENT_NS = 2 * 10**7  # what changes once more so soon may have the same time, as the kernel's clock is coarse
+_MOST_CHANGED = 1000  # of more entries, it costs less to compare all
 # The shares of its time: until when it compares, searches and copies. The rest is for removals and the report.
 _COMPARES, _SEARCHES, _COPIES = 0.5, 0.75, 0.9
 # The outcomes of the request's paths, by their letters in the report.
@@ -267,6 +271,12 @@ class _Look:
         self._pruned = []  # type: list[bytes]
         self._unlisted = self._unsearched = 0
         self._is_late = False
+        # For the mark: digests of all folders, and of all entries with their change times, and the newest of these.
+        self._folders, self._entries, self._newest_ns = hashlib.sha256(), hashlib.sha256(), 0
+        self._since = request["since"]
+        self._after_ns = self._since[2] if self._since else -1
+        self._names_in = {}  # type: dict[bytes, list[bytes]]
+        self._is_complete = True
         # Each with its size, a number that keeps the order, its index if it is none of the new ones, and its versions.
         self._to_copy = []  # type: list[tuple[int, int, int, bytes, _SeenEntry, list[Any]]]
         self._copied = 0
@@ -275,8 +285,12 @@ class _Look:
         """Do all that is asked, and return the report."""
         removals = [item for item in self._items() if item[1] == "r"]
         _within(self._left_s(_COMPARES if self._request["find_new"] else _SEARCHES), self._compare_all)
+        mark, is_other = None, False
         if self._request["find_new"]:
-            self._find_new()
+            mark = self._find_new()
+            is_other = self._since is not None and (mark is None or self._is_other(mark))
+        if is_other:  # all is to be asked for
+            self._new, self._names_in, self._to_copy = {}, {}, []
         _within(self._left_s(_COPIES), self._copy_all)
         for index, _, path, versions in removals:
             self._close_folder()  # a directory that was moved away meanwhile is not the workspace's any more
@@ -293,6 +307,9 @@ class _Look:
             "unlisted": self._unlisted,
             "unsearched": self._unsearched,
             "is_late": self._is_late,
+            "mark": mark,
+            "is_other": is_other,
+            "names": {_text_of(path or b"."): list(map(_text_of, names)) for path, names in self._names_in.items()},
         }
 
     def _left_s(self, share: "float") -> "float":
@@ -310,6 +327,8 @@ class _Look:
             for index, action, path, versions in self._items():
                 if action == "e" and action in letters:
                     self._outcomes[index] = _SAME if self._kind_at(path) else _MISSING
+                elif action in letters and action in "cC" and self._since and not self._may_have_changed(path):
+                    self._outcomes[index] = _SAME
                 elif action in letters and not self._compare(index, path, versions, action, _LARGE_BYTES):
                     large.append((max(version.size for version in versions), index, action, path, versions))
             for _, index, action, path, versions in sorted(large, key=lambda item: item[:2]):
@@ -341,6 +360,13 @@ class _Look:
             return _kind_of(os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False).st_mode)
         except OSError as failure:
             return "" if failure.errno in _NOTHING else "?"
+
+    def _may_have_changed(self, path: "bytes") -> "bool":
+        """Return True unless the change time of an entry tells that it is as at the mark."""
+        folder, _, name = path.rpartition(b"/")
+        with contextlib.suppress(OSError):
+            return os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False).st_ctime_ns > self._after_ns
+        return True
 
     def _seen(
         self, path: "bytes", versions: "list[Any]", most: "int" = sys.maxsize
@@ -395,13 +421,43 @@ class _Look:
         self._outcomes[index] = _DIFFERS if differs else _SAME
         return True
 
-    def _find_new(self) -> None:
-        """List what is beyond the items, a directory before what is in it."""
+    def _find_new(self) -> "list[Any] | None":
+        """List what is beyond the items, a directory before what is in it. Return the mark, if all was searched."""
         folders = deque([b""])
+        began_ns = self._kernel_ns()
         _within(self._left_s(_SEARCHES), lambda: self._search(folders))
         for folder in folders:
             self._unsearched += 1
             self._prune(folder)
+        if self._unsearched or self._unlisted or not self._is_complete:
+            return None
+        # What changed while this search was under way may have come behind its back.
+        after_ns = min(self._newest_ns, began_ns - _MOMENT_NS)
+        return [self._folders.hexdigest(), self._entries.hexdigest(), after_ns]
+
+    def _kernel_ns(self) -> "int":
+        """Return the time by the clock that gives files their change times. Raises `OSError`."""
+        path = os.path.join(self._own, "now")
+        with open(path, "xb") as file:
+            os.unlink(path)
+            return os.fstat(file.fileno()).st_ctime_ns
+
+    def _is_other(self, mark: "list[Any]") -> "bool":
+        """Return True if the times do not tell what has changed since then: folders came, went or moved, or a clock."""
+        if mark[0] != self._since[0] or mark[2] < self._after_ns:
+            return True
+        if len(self._new) > _MOST_CHANGED or sum(map(len, self._names_in.values())) > self._request["most_names"]:
+            return True
+        return mark[1] != self._since[1] and not (self._new or self._names_in or self._differing)
+
+    def _note(self, path: "bytes", status: "os.stat_result") -> "bool":
+        """Note an entry for the mark, and return True if it may have changed since then."""
+        facts = status.st_ino, status.st_ctime_ns, status.st_size, status.st_mode
+        self._entries.update(b"%s\0%d %d %d %d\n" % (path, *facts))
+        if stat.S_ISDIR(status.st_mode):
+            self._folders.update(b"%s\0%d\n" % (path, status.st_ino))
+        self._newest_ns = max(self._newest_ns, status.st_ctime_ns)
+        return status.st_ctime_ns > self._after_ns
 
     def _search(self, folders: "deque[bytes]") -> None:
         """Search these folders and those in them; a folder leaves the queue once it was searched."""
@@ -409,14 +465,18 @@ class _Look:
         pruned = {_bytes_of(name) for name in self._request["pruned"]}
         repository = re.compile(self._request["repository"].encode("ascii"))
         own = os.stat(self._own)
+        changed = {b""} if self._note(b"", os.fstat(self._top)) else set()
         while folders:
             folder = folders[0]
             try:
                 names = self._names(folder)
             except OSError as failure:
                 names = []
+                self._is_complete = False
                 if failure.errno not in _NOTHING:
                     self._prune(folder)
+            if self._since and folder in changed:
+                self._names_in[folder] = []
             for name in names:
                 path = folder + b"/" + name if folder else name
                 if repository.search(name):
@@ -426,13 +486,18 @@ class _Look:
                     found, status = self._seen(path, [])
                 except OSError:
                     found, status = _SeenEntry("?"), None
-                if found.kind == "d" and status is not None:
-                    if (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino):
-                        continue  # executions may have their folders in the workspace
-                    if name in pruned:
-                        self._prune(path)
-                        continue
-                if path not in items and found.kind:
+                    self._is_complete = False
+                if status is not None and (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino):
+                    continue  # executions may have their folders in the workspace
+                if folder in self._names_in:
+                    self._names_in[folder].append(name)
+                if found.kind == "d" and status is not None and name in pruned:
+                    self._prune(path)
+                    continue
+                may_have_changed = status is None or self._note(path, status)  # a path that is gone is in no mark
+                if may_have_changed and found.kind == "d":
+                    changed.add(path)
+                if may_have_changed and path not in items and found.kind:
                     self._add_new(path, found)
                 if found.kind == "d" and len(path) <= _LONGEST_PATH:
                     folders.append(path)

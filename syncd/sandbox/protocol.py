@@ -23,7 +23,7 @@ from msgspec import Meta, Struct
 from syncd.core.text import one_line
 from syncd.model.entry import EXECUTABLE, Entry, Kind, SeenEntry, arrived_digest
 from syncd.model.git_names import REPOSITORY, is_in_repository
-from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, Missing, Obstacle
+from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, Mark, Missing, Obstacle
 
 _DIGEST_BYTES = 16
 _OF_NAMES = sys.getfilesystemencoding()  # of this machine; it stays the same while a process runs
@@ -39,6 +39,7 @@ _LONGEST_REPORT = 256 << 20
 # The most texts of an item: its outcome, and in its row a kind, a digest and a target. A new path has one more, and
 # another folder may not have been entered.
 _ITEM_TEXTS, _NEW_TEXTS, _OTHER_TEXTS = 4, 5, 64
+_MOST_NAMES = 20_000  # in folders that have changed since an earlier look
 MOST_BLOCKED = 5_000  # so that the report fits into a log; the next look finds the others
 
 # Of the agent's commits. More are left to what is not committed.
@@ -112,6 +113,9 @@ class LookReport(Struct, forbid_unknown_fields=True):
     unlisted: Count
     unsearched: Count
     is_late: bool
+    mark: Mark | None
+    is_other: bool
+    names: Annotated[dict[Text, list[Text]], Meta(max_length=MOST_NEW)]
 
 
 class RepositoryState(StrEnum):
@@ -175,6 +179,7 @@ class Bounds(Struct, frozen=True):
         listed = MOST_NEW * _NEW_BYTES + MOST_PATH_BYTES if request.find_new else 0
         most_bytes = min(_LONGEST_REPORT, len(request.items) * _ITEM_BYTES + listed + _TARGET_BYTES)
         texts = _OTHER_TEXTS + len(request.items) * _ITEM_TEXTS + (MOST_NEW * _NEW_TEXTS if request.find_new else 0)
+        texts += _MOST_NAMES if request.since else 0
         return cls(most_bytes, texts, request.most_copied_bytes)
 
 
@@ -212,9 +217,11 @@ def look_values(request: LookRequest, within_s: float, not_after_s: float) -> di
         "repository": REPOSITORY,
         "most_new": MOST_NEW,
         "most_blocked": MOST_BLOCKED,
+        "most_names": _MOST_NAMES,
         "most_copied_bytes": request.most_copied_bytes,
         "within_s": within_s,
         "not_after_s": not_after_s,
+        "since": msgspec.to_builtins(request.since),
     }
 
 
@@ -278,7 +285,8 @@ def look_result(answer: Report, request: LookRequest) -> LookResult:
     counts = len(report.differing), len(report.failed), len(report.blocked)
     if counts != tuple(len(named[outcome]) for outcome in "dfb"):
         raise ValueError("rows are missing")
-    if not request.find_new and (report.new or report.pruned or report.unlisted or report.unsearched):
+    told = report.new or report.pruned or report.unlisted or report.unsearched or report.mark
+    if (told and not request.find_new) or ((report.names or report.is_other) and request.since is None):
         raise ValueError("it lists what was not asked for")
     differing = {path: row.seen() for path, row in zip(named["d"], report.differing, strict=True)}
     new = {_path(text): row.seen() for text, row in report.new.items()}
@@ -304,6 +312,9 @@ def look_result(answer: Report, request: LookRequest) -> LookResult:
         blocked=_blocked(zip(named["b"], report.blocked, strict=True), request),
         unlisted=report.unlisted,
         unseen=len(unseen) + report.unsearched,
+        mark=report.mark,
+        names={_pruned(folder): frozenset(map(from_remote, names)) for folder, names in report.names.items()},
+        is_other=report.is_other,
     )
 
 

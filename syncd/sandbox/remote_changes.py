@@ -239,7 +239,7 @@ class RemoteChanges:
             if result.unfetched is not None:
                 raise result.unfetched
         except StepFailed as failure:
-            if failure.refusal is KeyRefused:
+            if failure.refusal is KeyRefused or request.since is not None:
                 raise
             _log.debug("no program can look: %s", failure)
             try:

@@ -1,12 +1,13 @@
 """Follows what the agent makes: looks for what changed since the last look, and keeps it at home.
 
 A look costs a few requests, so it is made as often as was asked for while the agent works, more rarely the longer
-nothing changes there, and not at all after an hour of silence.
+nothing changes there, and not at all after an hour of silence. One that has the mark of the one before names no paths,
+and reads only what has changed since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 
@@ -15,13 +16,14 @@ from msgspec.structs import replace
 
 from syncd.core.choices import SAVED_BYTES
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, arrived_digest, same
-from syncd.model.manifest import Manifest
+from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.remote.target import Target
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
-from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, was_emptied
+from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, Mark, was_emptied
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
+from syncd.selection.ignore_files import GIT
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import LeaveOut, pruned_names
 from syncd.sync.status_document import QUIET_S
@@ -32,6 +34,8 @@ LONGEST_WAIT_S, SILENCE_S = 60.0, 3600.0
 _QUIET_SHARE = 0.1
 # … and a look takes no more than half of the time.
 _LOOKS_SHARE = 0.5
+# So long no look compares everything, whatever the change times there tell.
+WHOLE_S = 600.0
 # An account that refuses requests for their number has two a second for all; a tenth of them is left to following.
 _PACED_REQUEST_S = 5.0
 
@@ -117,6 +121,71 @@ class Arrivals(Struct, frozen=True):
     before: SandboxContent
     after: SandboxContent
     overwritten: Sequence[Callable[[str], bool]] = ()
+
+
+class Since(Struct, frozen=True):
+    """The look before, that came to its end and found all: its mark, the base then, and the folders not entered."""
+
+    mark: Mark
+    base: Manifest
+    pruned_names: Collection[str]
+
+
+def since_look(
+    request: LookRequest, result: LookResult, work: FollowedWork, arrivals: Arrivals, leave_out: LeaveOut
+) -> Since | None:
+    """Return what the next look needs to ask for changes alone; None if it has to compare everything.
+
+    So it has where something may have been seen half written, was not looked at, or could not be fetched, and where a
+    repository was sent, which no search enters.
+    """
+    base, is_whole = arrivals.before.base, not (result.unseen or result.not_kept)
+    is_settled = not (arrivals.before.unanswered or arrivals.after.unanswered or arrivals.overwritten)
+    lacks_some = any(
+        entry.kind is Kind.FILE and not (entry.copy or leave_out(path, False)) for path, entry in work.there.items()
+    )
+    if result.mark is None or base is None or GIT in base or not (is_whole and is_settled) or lacks_some:
+        return None
+    return Since(result.mark, base, request.pruned_names)
+
+
+def request_since(
+    whole: LookRequest, content: SandboxContent, known: FollowedWork, leave_out: LeaveOut, since: Since
+) -> LookRequest | None:
+    """Return a look for what has changed since another one in place of a `whole` one; None if it cannot tell."""
+    if content.unanswered or list(whole.pruned_names) != list(since.pruned_names):
+        return None
+    base = content.base or Manifest()
+    arrived = {*replaced_entries(since.base, base), *removed_paths(since.base, base), *content.leftovers}
+    listed = {path: LookItem(tuple(content.versions_of(path)), LookAction.FETCH) for path in arrived}
+    for path, there in known.there.items():
+        if path not in arrived and leave_out(path, there.is_directory):
+            listed[path] = LookItem((there,), LookAction.COMPARE)
+    return replace(whole, items=listed, since=since.mark)
+
+
+def told_since(result: LookResult, known: FollowedWork, content: SandboxContent) -> LookResult | None:
+    """Return the result of such a look with what is gone; None: only a look at everything can tell."""
+    unread = (entry.kind is Kind.FILE and not (entry.digest or entry.unstable) for entry in result.new.values())
+    if result.is_other or result.mark is None or any(unread):
+        return None
+    base = content.base or Manifest()
+    gone: dict[str, SeenEntry] = {}
+    expected = {folder: set(base.entries_in("" if folder == "." else folder)) for folder in result.names}
+    for path, entry in known.there.items():
+        folder, _, name = path.rpartition("/")
+        names_there = expected.get(folder or ".", set())
+        if entry.kind is Kind.ABSENT:
+            names_there.discard(name)
+        else:
+            names_there.add(name)
+    for folder, names in result.names.items():
+        prefix = "" if folder == "." else f"{folder}/"
+        gone.update((prefix + name, ABSENT) for name in expected[folder].difference(names))
+        came = {prefix + name for name in names if name not in expected[folder]}
+        if not came <= result.new.keys() | result.differing.keys() | set(result.pruned):
+            return None  # some without a new time
+    return replace(result, differing={**result.differing, **gone})
 
 
 def followed(known: FollowedWork, result: LookResult, arrivals: Arrivals, leave_out: LeaveOut, at_s: float) -> Followed:

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.sandbox import program
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Mark, Obstacle
 from syncd.sandbox.protocol import Bounds, look_result, look_values
 from tests.component.program_rig import output_of, prepared, told
 
@@ -536,7 +536,7 @@ def test_a_fifo_that_takes_a_files_place_does_not_block(sandbox: Sandbox) -> Non
     os.mkfifo(sandbox.workspace / "a")
     top = os.open(sandbox.workspace, os.O_RDONLY)
     try:
-        look = program._Look({"actions": "", "paths": ""}, top, str(sandbox.folder))
+        look = program._Look({"actions": "", "since": None}, top, str(sandbox.folder))
         with pytest.raises(OSError, match=r"Stale"):
             look._read(program._SeenEntry("f"), top, b"a")
     finally:
@@ -625,3 +625,115 @@ def test_a_file_that_changes_while_it_is_compared(sandbox: Sandbox, hooked: Hook
     file = sandbox.place("a", b"OURS")
     ran = hooked.look({"a": item(COMPARE, a_file())}, lambda *_: file.write_bytes(b"OURS+"))
     assert ran.report.differing["a"].unstable
+
+
+def _since(sandbox: Sandbox, mark: Mark | None, items: Mapping[str, LookItem] | None = None) -> LookResult:
+    ran = sandbox.run(LookRequest(items or {}, find_new=True, pruned_names=["pruned"], since=mark))
+    assert {path: content for path, content in ran.copies().items() if content == b"ours"} == {}
+    return ran.report
+
+
+def _old(sandbox: Sandbox) -> Mark:
+    """Return the mark of a look that is so late that nothing of before may change once more in the same moment."""
+    while True:
+        found = sandbox.run(LookRequest({}, find_new=True, pruned_names=["pruned"])).report
+        assert found.mark is not None
+        if found.mark.newest_ns == max(
+            path.lstat().st_ctime_ns for path in [sandbox.workspace, *sandbox.workspace.rglob("*")]
+        ):
+            return found.mark
+
+
+@pytest.fixture
+def marked(sandbox: Sandbox) -> tuple[Sandbox, Mark]:
+    """A workspace that was looked at, and its mark."""
+    for path in ("a", "d/b", "d/c", "d/e/f", "log"):
+        sandbox.place(path)
+    (sandbox.workspace / "ln").symlink_to("a")
+    return sandbox, _old(sandbox)
+
+
+def test_nothing_has_changed_since(marked: tuple[Sandbox, Mark]) -> None:
+    """Then the report is as long as its mark, which is the same, and no file is read."""
+    sandbox, mark = marked
+    assert _since(sandbox, mark, {"log": item(COMPARE, a_file(b"other"))}) == LookResult(mark=mark)
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], set[str], dict[str, set[str]]]] = {
+    "in place": (lambda top: (top / "d/b").write_bytes(b"theirs"), {"d/b"}, {}),
+    "mode": (lambda top: (top / "a").chmod(0o755), {"a"}, {}),
+    "time set back": (lambda top: _set_back(top / "a"), {"a"}, {}),
+    "replaced": (lambda top: _replaced(top / "d/b"), {"d", "d/b"}, {"d": {"b", "c", "e"}}),
+    "new": (lambda top: (top / "n").write_bytes(b"theirs"), {"n"}, {".": {"a", "d", "ln", "log", "n"}}),
+    "deleted": (lambda top: (top / "d/e/f").unlink(), {"d/e"}, {"d/e": set()}),
+    "moved": (
+        lambda top: (top / "a").rename(top / "d/b"),
+        {"d", "d/b"},
+        {".": {"d", "ln", "log"}, "d": {"b", "c", "e"}},
+    ),
+}
+
+
+def _set_back(path: Path) -> None:
+    before = path.stat()
+    path.write_bytes(b"OURS")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _replaced(path: Path) -> None:
+    path.with_suffix(".new").write_bytes(b"theirs")
+    path.with_suffix(".new").replace(path)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_has_changed_since(marked: tuple[Sandbox, Mark], name: str) -> None:
+    """Only that is read and reported, with the names in each folder in which one came or went."""
+    sandbox, mark = marked
+    change, new, names = CHANGES[name]
+    change(sandbox.workspace)
+    found = sandbox.run(LookRequest({}, find_new=True, since=mark)).report
+    assert (set(found.new), found.names, found.is_other) == (new, names, False)
+    assert all(entry.digest for entry in found.new.values() if entry.kind is Kind.FILE)
+    assert found.mark != mark
+    assert _since(sandbox, _old(sandbox)).new == {}
+
+
+@pytest.mark.parametrize("name", ["made", "removed", "swapped", "clock"])
+def test_what_times_do_not_tell(marked: tuple[Sandbox, Mark], name: str) -> None:
+    """Folders that came, went or moved, and a clock that was set back: a look at everything has to tell."""
+    sandbox, mark = marked
+    top = sandbox.workspace
+    if name == "made":
+        (top / "d/new").mkdir()
+    elif name == "removed":
+        shutil.rmtree(top / "d/e")
+    elif name == "swapped":
+        (top / "d").rename(top / "x")
+        (top / "d").mkdir()
+        (top / "x").rename(top / "d/e")
+    else:
+        mark = replace(mark, newest_ns=mark.newest_ns + 10**18)
+    found = sandbox.run(LookRequest({}, find_new=True, since=mark)).report
+    assert (found.is_other, found.new, found.names) == (True, {}, {})
+
+
+def test_a_change_during_a_search_is_found_by_the_next_one(
+    marked: tuple[Sandbox, Mark], hooked: Hooked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one in a folder that it has listed already, while another one is newer."""
+    sandbox, mark = marked
+    names = program._Look._names
+
+    def listed(looking: Any, folder: bytes) -> list[bytes]:
+        found = names(looking, folder)
+        if folder == b"":
+            sandbox.place("late", b"theirs")
+            sandbox.place("d/e/later", b"theirs")
+        return found
+
+    monkeypatch.setattr(program._Look, "_names", listed)
+    first = hooked.look({}, lambda *_: None, find_new=True, since=mark).report
+    monkeypatch.undo()
+    assert "late" not in first.new
+    assert first.mark is not None
+    assert {"late", "d/e/later"} <= set(sandbox.run(LookRequest({}, find_new=True, since=first.mark)).report.new)

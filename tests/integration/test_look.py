@@ -9,7 +9,7 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import httpx
 import pytest
@@ -28,6 +28,7 @@ from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookRe
 from syncd.sandbox.program import printed
 from syncd.store.state_db import StateDb
 from tests.integration.sync_rig import KEY, Rig, rigged
+from tests.unit.test_protocol import LATER
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 ODD = os.fsdecode(b"caf\xe9 \n-rf")
@@ -169,7 +170,7 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
     rig.sandbox.wait()
     large = ["f", 0o644, 1 << 40, 1, "A" * 43 + "=", 0, False]
     lists: dict[str, object] = {"differing": [], "failed": [], "blocked": [], "new": {}, "pruned": []}
-    honest = {"outcomes": [["=", 1]], **lists, "unlisted": 0, "unsearched": 0, "is_late": False}
+    honest = {"outcomes": [["=", 1]], **lists, "unlisted": 0, "unsearched": 0, **LATER}
     name, answer = started.running.name, {"status": "completed", "cursor": 0}
 
     def line(**changed: object) -> str:
@@ -336,6 +337,35 @@ def test_settled_where_the_sandbox_is_gone(rig: Rig, caplog: pytest.LogCaptureFi
     executions(rig).settle(["a"])
     assert "cannot check if the removal" in caplog.text
     assert pending(rig) == []
+
+
+def test_a_look_that_asks_for_the_same_is_run_again(rig: Rig) -> None:
+    """Since a mark after which nothing has changed: by two requests, with no upload; a report of before is none."""
+    place(rig, "a")
+    looking, folder = executions(rig), str(copies(rig))
+    newest_ns = max(path.lstat().st_ctime_ns for path in (rig.sandbox.workspace, rig.sandbox.workspace / "a"))
+    while (mark := looking.look(LookRequest({}, find_new=True), folder).mark) is None or mark.newest_ns < newest_ns:
+        pass  # what is too new may change once more with the same time
+
+    def asked(**fields: Any) -> list[str]:
+        before = len(rig.asked())
+        found = looking.look(LookRequest({}, find_new=True, since=mark, **fields), folder)
+        assert found.new == {}
+        return rig.asked()[before:]
+
+    anew = ["execution-upload-url", "execution-upload", "execute", "execution-logs"]
+    assert asked() == anew
+    rig.sandbox.wait()
+    rig.clock.go_on(5)
+    assert asked() == ["execute", "execution-logs"]
+    rig.clock.go_on(5)
+    assert asked(most_copied_bytes=5) == anew
+    rig.clock.go_on(5)
+    rig.emulator.faults.script("execute: 503")
+    assert asked(most_copied_bytes=5) == ["execute", *anew]
+    with pytest.raises(StepFailed, match="it is of an earlier run"):
+        asked(most_copied_bytes=5)
+    assert asked(most_copied_bytes=5) == anew
 
 
 def test_a_dump_tells_the_same(rig: Rig) -> None:

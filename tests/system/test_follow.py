@@ -318,6 +318,34 @@ def test_what_status_says(rig: Rig, plain: Agent) -> None:
     changed(rig, 0)
 
 
+def test_where_nothing_has_changed_a_look_costs_little(rig: Rig, plain: Agent) -> None:
+    """It names no path, and asks for the same again; what is new, changed or gone is found all the same."""
+
+    def requests() -> int:
+        return int(rig.shown()["agent"]["follow_requests"])
+
+    def another(before: int) -> int:
+        rig.ok("flush")
+        rig.until(lambda: requests() > before, "another look")
+        return requests() - before
+
+    counts = [another(requests()) for _ in range(6)]
+    assert min(counts) <= 3, counts
+    plain.write("a", "in place of it")
+    changed(rig, 1)
+    (rig.sandbox.workspace / "b").write_text("in place\n")
+    changed(rig, 2)
+    plain.write("new", "new")
+    changed(rig, 3)
+    (rig.sandbox.workspace / "made/deep").mkdir(parents=True)
+    plain.write("made/deep/x", "x")
+    changed(rig, 6)
+    (rig.sandbox.workspace / "d/c").unlink()
+    changed(rig, 7)
+    (rig.sandbox.workspace / "new").unlink()
+    changed(rig, 6)
+
+
 def test_a_look_that_fails_is_told(rig: Rig, plain: Agent) -> None:
     """As of when is what is at home; the warning goes with the next look that succeeds."""
     plain.write("a", "the agent's\n")

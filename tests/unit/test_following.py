@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -11,10 +12,21 @@ from syncd.core.choices import SAVED_BYTES
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.sandbox.followed_work import FollowedWork
-from syncd.sandbox.look_request import LookAction, LookItem, LookResult
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Mark
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sync.agent_work import pruned_names
-from syncd.sync.following import SILENCE_S, Arrivals, Followed, Pace, follow_request, followed
+from syncd.sync.following import (
+    SILENCE_S,
+    Arrivals,
+    Followed,
+    Pace,
+    Since,
+    follow_request,
+    followed,
+    request_since,
+    since_look,
+    told_since,
+)
 
 
 def _paced(*looks: tuple[float, float, bool], follow_s: float = 10.0, requests: int = 4) -> Pace:
@@ -192,3 +204,85 @@ def test_what_a_look_asks_for() -> None:
     assert request.most_copied_bytes == SAVED_BYTES - 3 * THEIRS.size_bytes
     full = FollowedWork(0.0, {}, {"a": replace(THEIRS, size_bytes=SAVED_BYTES + 1)})
     assert follow_request(SandboxContent(), full, _leaves_out).most_copied_bytes == 0
+
+
+MARK = Mark("a" * 64, "b" * 64, 5)
+MARKED = Manifest({"d": Entry(Kind.DIRECTORY), "d/a": SENT, "d/b": SENT, "c": SENT})
+LOG = SeenEntry(Kind.FILE)
+BEFORE = FollowedWork(1.0, {}, {"d/new": SeenEntry(Kind.FILE, copy="kept"), "d/b": ABSENT, "x.log": LOG})
+
+
+def _told(new: dict[str, SeenEntry] | None = None, **fields: Any) -> LookResult | None:
+    result = LookResult(new=new or {}, mark=fields.pop("mark", MARK), **fields)
+    return told_since(result, BEFORE, SandboxContent(MARKED))
+
+
+def test_what_is_gone_since() -> None:
+    """What was known to be in a folder that has changed, and is not named any more; the rest is as it was told."""
+    there = {"d/more": SeenEntry(Kind.FILE, digest=b"x")}
+    told = _told(there, names={"d": {"a", "more"}, ".": {"d", "x.log"}})
+    assert told is not None
+    assert (told.differing, told.new) == ({"d/new": ABSENT, "c": ABSENT}, there)
+    assert _told() == LookResult(mark=MARK)
+    assert _told(names={"d": {"a", "new", "pruned"}}, pruned=("d/pruned",)) is not None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"is_other": True},
+        {"mark": None},
+        {"names": {"d": {"a", "new", "strange"}}},
+        {"names": {"d": {"a", "new", "b"}}},
+        {"new": {"d/a": SeenEntry(Kind.FILE)}},
+    ],
+    ids=["other folders", "cut short", "came with an old time", "came back with an old time", "unread"],
+)
+def test_what_only_a_look_at_everything_tells(fields: dict[str, Any]) -> None:
+    """Then what times tell is not believed."""
+    assert _told(**fields) is None
+
+
+def test_a_look_since_another_one() -> None:
+    """It names what arrived since, and what the rules leave out, of which a change is not fetched."""
+    arrived = MARKED | {"c": NEWER, "n": SENT}
+    content = SandboxContent(arrived)
+    since = Since(MARK, MARKED, pruned_names(_leaves_out))
+    whole = follow_request(content, BEFORE, _leaves_out)
+    request = request_since(whole, content, BEFORE, _leaves_out, since)
+    assert request is not None
+    assert {path: (item.action, item.versions) for path, item in request.items.items()} == {
+        "c": (LookAction.FETCH, (NEWER,)),
+        "n": (LookAction.FETCH, (SENT,)),
+        "x.log": (LookAction.COMPARE, (LOG,)),
+    }
+    assert (request.since, request.find_new) == (MARK, True)
+    assert request_since(whole, SandboxContent(MARKED, (arrived,)), BEFORE, _leaves_out, since) is None
+    assert request_since(whole, content, BEFORE, _leaves_out, Since(MARK, MARKED, ["other"])) is None
+
+
+@pytest.mark.parametrize(
+    ("result", "arrivals", "there"),
+    [
+        (LookResult(), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED)), {}),
+        (LookResult(mark=MARK, unseen=1), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED)), {}),
+        (LookResult(mark=MARK, not_kept="no room"), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED)), {}),
+        (LookResult(mark=MARK), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED, (MARKED,))), {}),
+        (LookResult(mark=MARK), Arrivals(SandboxContent(MARKED, (MARKED,)), SandboxContent(MARKED)), {}),
+        (LookResult(mark=MARK), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED), [lambda _: True]), {}),
+        (LookResult(mark=MARK), Arrivals(SandboxContent(None), SandboxContent(MARKED)), {}),
+        (
+            LookResult(mark=MARK),
+            Arrivals(SandboxContent(MARKED), SandboxContent(MARKED)),
+            {"large": LOG},
+        ),
+        (LookResult(mark=MARK), Arrivals(*[SandboxContent(MARKED | {".git": Entry(Kind.DIRECTORY)})] * 2), {}),
+    ],
+)
+def test_a_look_that_leaves_something_open(result: LookResult, arrivals: Arrivals, there: dict[str, SeenEntry]) -> None:
+    """The next one compares everything."""
+    request, work = LookRequest({}, find_new=True), FollowedWork(1.0, {}, there)
+    certain = Arrivals(SandboxContent(MARKED), SandboxContent(MARKED))
+    done = since_look(request, LookResult(mark=MARK), FollowedWork(1.0, {}, {"x.log": ABSENT}), certain, _leaves_out)
+    assert done == Since(MARK, MARKED, ())
+    assert since_look(request, result, work, arrivals, _leaves_out) is None

@@ -29,6 +29,7 @@ ITEMS = {
     ".git": LookItem((), COMMITS),
 }
 REQUEST = LookRequest(ITEMS, find_new=True)
+LATER: dict[str, Any] = {"is_late": False, "mark": None, "is_other": False, "names": {}}
 GONE = "==rr==="
 
 
@@ -40,7 +41,7 @@ def report(outcomes: Any = GONE, **fields: Any) -> dict[str, Any]:
     """Return a report; outcomes of one letter each may be given as a text."""
     runs = [[letter, 1] for letter in outcomes] if isinstance(outcomes, str) else outcomes
     lists: dict[str, Any] = {"differing": [], "failed": [], "blocked": [], "new": {}, "pruned": []}
-    return {"outcomes": runs, **lists, "unlisted": 0, "unsearched": 0, "is_late": False, **fields}
+    return {"outcomes": runs, **lists, "unlisted": 0, "unsearched": 0, **LATER, **fields}
 
 
 def differs(*rows: Any) -> dict[str, Any]:

@@ -302,6 +302,49 @@ def _name_twice(it: Trial) -> str:
     return f"{_taken(again)} with {again.status}, and {later}"
 
 
+@assumes("an execution that is started again", "runs what was uploaded once more, with an output of its own")
+def _again(it: Trial) -> str:
+    name = it.service.start(_NOW)
+    _, first = it.service.output(name)
+    it.service.own("POST", "/execute", json={"execution_name": name}).ok()
+    _, second = it.service.output(name)
+    is_anew = second.count("\n") == 1 and float(second) > float(first)
+    return "runs what was uploaded once more, with an output of its own" if is_anew else f"tells {second[-100:]!r}"
+
+
+@assumes(
+    "a file that is written, moved or made executable", "has a newer change time, and so has its folder if it moved"
+)
+def _change_times(it: Trial) -> str:
+    _, told = it.service.output(it.service.start(_CHANGES))
+    return (
+        "has a newer change time, and so has its folder if it moved" if told == "True True True True\n" else told[-100:]
+    )
+
+
+_CHANGES = """
+import os, time
+top = os.environ["AGENT_WORKSPACE"]
+path, moved = top + "/changes", top + "/changed"
+open(path, "w").close()
+def newer(act, path):
+    before = os.stat(path if os.path.exists(path) else top).st_ctime_ns
+    time.sleep(0.1)
+    act()
+    return os.stat(path).st_ctime_ns > before
+def write():
+    times = os.stat(path)
+    with open(path, "r+") as file:
+        file.write("x")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+def move():
+    os.rename(path, moved)
+    os.rename(moved, path)
+print(newer(write, path), newer(lambda: os.chmod(path, 0o755), path), newer(move, path), newer(move, top))
+os.unlink(path)
+"""
+
+
 @assumes("the clock of a sandbox", "goes on from one program to the next")
 def _clock(it: Trial) -> str:
     clock = SystemClock()
