@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import Enum
+from math import inf
 from types import MappingProxyType
 from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
 from syncd.core.choices import SAVED_BYTES
+from syncd.core.clock import Moment
 from syncd.model.entry import Entry, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed
@@ -140,7 +142,7 @@ class LookRequest(Struct, frozen=True):
 
 
 class LookResult(Struct, frozen=True):
-    """The outcome of a look.
+    """The outcome of a look that was `asked` for at a moment; it takes so many seconds by itself.
 
     `differing` are paths of the request (a missing one with versions is ABSENT), `new` those beyond it. `pruned`
     are directories that were not entered, by their name or because they cannot be listed ("." is the workspace
@@ -172,6 +174,12 @@ class LookResult(Struct, frozen=True):
     mark: Mark | None = None
     names: Mapping[str, Collection[str]] = field(default_factory=dict)
     is_other: bool = False
+    asked: Moment | None = None
+    takes_s: float = 0.0
+
+    def age_s(self, now: Moment) -> float:
+        """Return the seconds since it was asked for, less what it takes by itself; less than none if unknown."""
+        return -inf if self.asked is None else self.asked.age_s(now) - self.takes_s
 
 
 def was_emptied(missing: int, looked_at: int) -> bool:

@@ -99,11 +99,8 @@ class RemoteChanges:
         self._clock = waiter.clock
         self._check = check
         self._ask_for_sandbox = ask_for_sandbox
-        self._asked: Moment | None = None  # for the last look that counts and found something out
-        self._allowed_s = 0.0  # the time that such a look takes by itself
-        self._took_s = 0.0  # the last one by the archive, or at all that is there, that fetched nothing
-        self._running: _Running | None = None
-        self._unstarted: StepFailed | None = None  # why the look that was to run beside the upload was given up
+        self._took_s = 0.0  # the last look by the archive, or at all that is there, that fetched nothing
+        self._running: _Running | StepFailed | None = None  # the look beside the upload, or why it was given up
         self._failures = 0
         self._is_repeated = False
         self._not_before_s = 0.0
@@ -121,10 +118,9 @@ class RemoteChanges:
 
     # -- looking
 
-    @property
-    def look_age_s(self) -> float:
-        """Seconds since the last look was asked for, less what it takes by itself; less than none without one."""
-        return -inf if self._asked is None else self._asked.age_s(Moment.now(self._clock)) - self._allowed_s
+    def age_s(self, look: LookResult | None) -> float:
+        """Return the seconds that a look is old, as `LookResult.age_s` does; less than none without one."""
+        return -inf if look is None else look.age_s(Moment.now(self._clock))
 
     def retry(self) -> None:
         """Look at the next sync, however soon the last look failed."""
@@ -132,7 +128,7 @@ class RemoteChanges:
 
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
-        self._running = self._unstarted = None
+        self._running = None
         if self._waits or self._by_dump or not request.items or request.with_action(LookAction.REMOVE):
             return
         began_s = self._clock.monotonic_s()
@@ -142,7 +138,7 @@ class RemoteChanges:
         except StepFailed as failure:
             _log.debug("the look was not started: %s", failure)
             if not self._was_quick(began_s):
-                self._unstarted = failure  # else `finish` tries again
+                self._running = failure  # else `finish` tries again
 
     def finish(self, request: LookRequest) -> LookResult | None:
         """Return what the look found, as `_finished` does; one from before a suspend is worth nothing.
@@ -159,9 +155,7 @@ class RemoteChanges:
         time, or, with `hold`, if nobody could look; `NotKeptHere` if there is no room here for what a look found.
         """
         running, self._running = self._running, None
-        unstarted, self._unstarted = self._unstarted, None
-        self._asked = None
-        began_s = self._clock.monotonic_s() if unstarted is None else -inf
+        began_s = -inf if isinstance(running, StepFailed) else self._clock.monotonic_s()
         if self._waits:
             self._could_not(self._failure)
             return None
@@ -170,13 +164,12 @@ class RemoteChanges:
             return found if found is None else self._read_archive(found, self._failure)
         result = None
         try:
-            if unstarted is not None:
-                raise unstarted
+            if isinstance(running, StepFailed):
+                raise running
             if running is None or running.request is not request or self._is_stale(running):
                 running = self._begin(request, fetches=self._fetches)
             result = self._finish(running)
             self.programs = Programs.RAN
-            self._asked, self._allowed_s = running.look.asked, _paths_s(request)
             if result.unfetched is not None:
                 raise result.unfetched
         except NotKeptHere as failure:
@@ -218,19 +211,8 @@ class RemoteChanges:
         """
         return self._ended(self.look_aside(request, left_s))
 
-    def look_at_all(self, request: LookRequest, left_s: float = inf) -> LookResult:
-        """Look at all that is there, as `look` does. From now on `look_age_s` is of this look."""
-        self._asked = None
-        result, asked = self._looked(request, left_s)
-        self._note_slow(request, result, asked)
-        return self._ended(result)
-
     def look_aside(self, request: LookRequest, left_s: float = inf) -> LookResult:
         """Look as `look` does for something else than changes: what is known of these stays as it is."""
-        return self._looked(request, left_s)[0]
-
-    def _looked(self, request: LookRequest, left_s: float = inf) -> tuple[LookResult, Moment]:
-        """Return what a look found, and when it was asked for."""
         is_whole, program_s = request.find_new, left_s / 2
         try:
             with _PROGRAM.limited(self._waiter, program_s) if program_s < _WHOLE_LOOK_S else nullcontext():
@@ -248,7 +230,7 @@ class RemoteChanges:
                 if failure.action is not FailureAction.REFUSED:
                     raise failure from None  # a program may well run the next time
                 raise
-        return result, running.look.asked
+        return self._with_time(result) if is_whole else result
 
     def follow(self, request: LookRequest) -> LookResult:
         """Look at everything once more as `look_aside` does, for changes since a look before.
@@ -280,27 +262,29 @@ class RemoteChanges:
         look_s = (_WHOLE_LOOK_S if is_whole else LOOK_S) + _paths_s(running.request)
         timeout_s = max(_AFTER_UPLOAD_S, look_s - passed_s)
         fetch_s = _LONGEST_DOWNLOAD_S if is_whole else 0.0
-        return self._executions.finish_look(
-            running.look, self._folder_for(running.request), self._check, timeout_s, fetch_s
-        )
+        folder = self._folder_for(running.request)
+        result = self._executions.finish_look(running.look, folder, self._check, timeout_s, fetch_s)
+        return replace(result, asked=running.look.asked, takes_s=_paths_s(running.request))
 
-    def _dumped(self, request: LookRequest, timeout_s: float) -> tuple[LookResult, Moment]:
-        """Return what a look by the archive found, and when that was asked for."""
+    def _dumped(self, request: LookRequest, timeout_s: float) -> LookResult:
+        """Return what a look by the archive found."""
         limited, folder = self._within_room(request), self._folder_for(request)
         asked = Moment.now(self._clock)
         with _DUMP.limited(self._waiter, timeout_s):
-            return self._dump_looker.look(limited, folder, self._check), asked
+            result = self._dump_looker.look(limited, folder, self._check)
+        return self._with_time(replace(result, asked=asked, takes_s=_paths_s(request)))
 
-    def _note_slow(self, request: LookRequest, result: LookResult, asked: Moment) -> None:
-        """Note the moment of a look that may take long each time, which the second one shows.
+    def _with_time(self, result: LookResult) -> LookResult:
+        """Return a look that may take long each time, which the second one shows, with the time that it takes.
 
         What a program fetched is not fetched once more by the next look, so such a look shows nothing.
         """
-        self._asked, self._allowed_s = asked, _paths_s(request)
-        if result.kinds_only or not any(entry.copy for entry in (*result.differing.values(), *result.new.values())):
-            took_s = self._clock.monotonic_s() - asked.monotonic_s
-            self._allowed_s = max(self._allowed_s, min(self._took_s, took_s))
-            self._took_s = took_s
+        fetched = any(entry.copy for entry in (*result.differing.values(), *result.new.values()))
+        if result.asked is None or (fetched and not result.kinds_only):
+            return result
+        took_s = self._clock.monotonic_s() - result.asked.monotonic_s
+        known_s, self._took_s = min(self._took_s, took_s), took_s
+        return replace(result, takes_s=max(result.takes_s, known_s))
 
     def _within_room(self, request: LookRequest) -> LookRequest:
         """Limit what is fetched by the free space, of which a part is left to others.
@@ -324,7 +308,7 @@ class RemoteChanges:
     ) -> LookResult | None:
         """Look by the archive, since a program failed to; `seen` is what it saw, if its copies alone are missing."""
         try:
-            found, asked = self._dumped(request, _DUMP_S)
+            found = self._dumped(request, _DUMP_S)
         except StepFailed as other:
             if other.refusal is KeyRefused:
                 raise
@@ -335,7 +319,6 @@ class RemoteChanges:
             if other.action is not FailureAction.REFUSED:
                 self._raise_if_offline(failure)
         else:
-            self._note_slow(request, found, asked)
             return self._ended(found)
         self._is_repeated = self._by_dump = False
         self._failures += 1

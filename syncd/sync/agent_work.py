@@ -57,7 +57,7 @@ class AgentWork(Struct, frozen=True):
     which were put there before the rule. `unlisted` counts new paths beyond the most that a look lists. `unsearched`
     are directories that cannot be listed, or that the look did not come to; "." is the workspace itself. `not_kept` is
     the reason why this machine could not fetch or keep some contents. `repositories` are each `.git` that someone else
-    made there, but the sandbox's own.
+    made there, but the sandbox's own. `look` is the one that found all that.
     """
 
     base: Versions
@@ -69,6 +69,7 @@ class AgentWork(Struct, frozen=True):
     unsearched: tuple[str, ...] = ()
     content: SandboxContent = SandboxContent()
     repositories: tuple[str, ...] = ()
+    look: LookResult = LookResult()
 
     def base_of(self, path: str) -> Entry | None:
         """Return what was put there as this path, None if nothing was."""
@@ -101,10 +102,11 @@ class AgentWork(Struct, frozen=True):
 
 
 class Unsaved(Struct, frozen=True):
-    """The paths of all that differs in a sandbox that could not be saved, each with the reason, and unlisted others."""
+    """The paths that a look found to differ and that could not be saved, each with the reason, and unlisted others."""
 
     paths: Mapping[str, str] = field(default_factory=dict)
     unlisted: int = 0
+    look: LookResult = LookResult()
 
     def __bool__(self) -> bool:
         return bool(self.paths or self.unlisted)
@@ -143,7 +145,7 @@ def find_agent_work(
         ours = items[path].versions if path in items else ()
         items[path] = LookItem((there, *ours), LookAction.FETCH)
     pruned = pruned_names(leave_out)
-    result = remote_changes.look_at_all(LookRequest(items, find_new=True, pruned_names=pruned), left_s)
+    result = remote_changes.look(LookRequest(items, find_new=True, pruned_names=pruned), left_s)
     as_known = known.keys() - result.differing.keys()
     work = agent_work(_without_known(result, known, content), content, leave_out, pruned)
     seen = remote_changes.seen
@@ -191,7 +193,8 @@ def agent_work(
     )
     unsearched = tuple(path for path in others if path not in by_rule)
     nested = tuple(p for p in git if p != GIT[0] and not content.versions_of(p) and not _is_in_left_out(p, leave_out))
-    work = AgentWork(base, changed, left_out, by_rule, result.unlisted, result.not_kept, unsearched, content, nested)
+    told = result.unlisted, result.not_kept
+    work = AgentWork(base, changed, left_out, by_rule, *told, unsearched, content, nested, result)
     return work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
 
 
@@ -250,7 +253,7 @@ def save_work(
     reasons |= {path: remote_changes.why_unsaved(remote) for path, remote in sorted(failed.items())}
     found = {**work.left_out, **work.changed}
     known |= {path: remote for path, remote in found.items() if is_savable(remote) and path not in reasons}
-    return Unsaved(reasons, work.unlisted)
+    return Unsaved(reasons, work.unlisted, work.look)
 
 
 def save_before_all_goes(
@@ -266,6 +269,6 @@ def save_before_all_goes(
     """
     for _ in range(_MOST_LOOKS):
         unsaved = save_work(remote_changes, find, why, base_bytes, known)
-        if not is_outdated(remote_changes.look_age_s, 0):
+        if not is_outdated(remote_changes.age_s(unsaved.look), 0):
             return unsaved
-    return Unsaved({".": "what is in it changes faster than it can be saved", **unsaved.paths}, unsaved.unlisted)
+    return replace(unsaved, paths={".": "what is in it changes faster than it can be saved", **unsaved.paths})

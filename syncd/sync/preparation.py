@@ -67,6 +67,7 @@ class Preparation(Struct):
     repeated: int
     withheld: int
     only_there: frozenset[str] = frozenset()  # what was found that only the sandbox has, if it was looked for
+    looked: LookResult | None = None  # the last look, if somebody could
     is_cleared: bool = False  # nothing of what was there outlives the archive
     _removed: set[str] = field(default_factory=set)
     _saved: dict[str, SeenEntry] = field(default_factory=dict)  # there, where nothing is to be left of what is there
@@ -121,7 +122,7 @@ class Preparation(Struct):
         """True if there was a look, and the agent may have gone on since."""
         if self.policy is AgentChanges.OVERWRITE:
             return False
-        return is_outdated(self.services.remote_changes.look_age_s, self.repeated)
+        return is_outdated(self.services.remote_changes.age_s(self.looked), self.repeated)
 
     def goes_over(self, path: str) -> bool:
         """True if the archive, once it is initialized, has taken the place of what anyone had made there."""
@@ -174,8 +175,9 @@ class Preparation(Struct):
         """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""
         if self.policy is AgentChanges.OVERWRITE:
             return
+        self.looked = None
         try:
-            self.work_saver.before_replacing(self.services, self._saved)
+            self.looked = self.work_saver.before_replacing(self.services, self._saved)
         except StepFailed as failure:
             self.services.remote_changes.could_not_look(failure)
 
@@ -208,7 +210,7 @@ class Preparation(Struct):
         if self.unsent_here:
             remote_changes.retry()  # nothing else finds out that a place is free
         try:
-            result = remote_changes.finish(request)
+            self.looked = result = remote_changes.finish(request)
         except StepFailed:
             self._request = None  # the next attempt looks at what is there then
             raise

@@ -37,7 +37,7 @@ from syncd.model.reconcile import Forced, Policy
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sandbox.followed_work import FollowedStore
 from syncd.sandbox.leftovers import Versions
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
 from syncd.sandbox.partial_archives import Kept
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SentEntry, Why
@@ -92,7 +92,7 @@ class _Delivered(Struct, frozen=True):
     """An archive that was initialized, and the manifest that the sandbox holds since.
 
     `only_there` are paths that were there before it and that it did not hold; `goes_over` says of what paths nothing
-    is left there.
+    is left there, and `looked` is the last look before it.
     """
 
     packed: Packed
@@ -101,6 +101,7 @@ class _Delivered(Struct, frozen=True):
     is_partial: bool
     only_there: Collection[str]
     goes_over: Callable[[str], bool]
+    looked: LookResult | None
 
 
 class SandboxSync(Struct):
@@ -405,7 +406,7 @@ class SandboxSync(Struct):
             if only is not None:
                 self.base_store.keep_sent(archive, manifest.content_bytes)
             only_there, goes_over = preparation.only_there, preparation.goes_over
-            return _Delivered(packed, manifest, ended, only is not None, only_there, goes_over)
+            return _Delivered(packed, manifest, ended, only is not None, only_there, goes_over, preparation.looked)
         raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
 
     def _prepare(self, preparation: Preparation, prepare: Callable[[], Verdict]) -> Verdict:
@@ -475,7 +476,8 @@ class SandboxSync(Struct):
         if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
             return True  # it changed meanwhile: the sync that follows finds that
         entries = Manifest({path: packed.manifest[path] for path in only})
-        preparation = structs.replace(self._preparation(this, manifest, entries, (), is_whole=False), repeated=0)
+        preparation = self._preparation(this, manifest, entries, (), is_whole=False)
+        preparation = structs.replace(preparation, repeated=0, looked=delivered.looked)
         self._whole_next = True
         prepare = partial(self._prepare, preparation, preparation.renew)
         ended = delivery.deliver(packed.archive, entries, this.observer, before_initialize=prepare)

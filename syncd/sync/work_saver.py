@@ -19,6 +19,7 @@ from syncd.core.waiter import Superseded
 from syncd.model.entry import SeenEntry
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
+from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import ending_targets
 from syncd.sandbox.saved_versions import Why
 from syncd.store.state_db import StateDb
@@ -163,14 +164,15 @@ class WorkSaver(Struct):
                 )
         self.note_done(services.target)
 
-    def before_replacing(self, services: SandboxServices, known: dict[str, SeenEntry]) -> None:
-        """Save the work that an archive will remove, and note it as known. Raises as `before_move`."""
+    def before_replacing(self, services: SandboxServices, known: dict[str, SeenEntry]) -> LookResult:
+        """Save the work that an archive will remove, note it as known, and return the look. Raises as `before_move`."""
         unsaved = self._save_all(services, Why.OVERWRITTEN, known)
         if unsaved:
             raise TryLater(
                 f"nothing is sent, as the sandbox would lose {unsaved.count} that could not be saved: {unsaved}",
                 "mend that or move it away there; a sync follows by itself",
             )
+        return unsaved.look
 
     def note_done(self, target: Target) -> None:
         """Note that nothing more is to be saved in this sandbox: that was done, or it was released."""

@@ -40,7 +40,7 @@ class ScriptedLook:
         """Return its kind."""
         return there.kind.name
 
-    def look_at_all(self, request: LookRequest, _left_s: float) -> LookResult:
+    def look(self, request: LookRequest, _left_s: float) -> LookResult:
         """Return the result."""
         self.request = request
         return self.result
