@@ -28,10 +28,9 @@ from types import CodeType, ModuleType
 from weakref import finalize
 
 _MOST_BYTES = 1 << 20
-_IN_SANDBOX = "syncd.sandbox.program"
 _LOADED = {
     "syncd": ("syncd.daemon.build", "syncd.cli.commands", "syncd.cli.run", "syncd.cli.push", "syncd.cli.flush"),
-    "main.py": (_IN_SANDBOX,),
+    "main.py": ("syncd.sandbox.executions",),
 }
 # The seconds by which the clock of a program in the sandbox is ahead of this machine's.
 AHEAD = "CLOCK_AHEAD_S"
@@ -172,8 +171,9 @@ def _run_in_sandbox() -> None:
 
 @cache
 def _compiled() -> dict[bytes, CodeType]:
-    source = Path(str(sys.modules[_IN_SANDBOX].__file__)).read_bytes()
-    return {source: compile(source, "main.py", "exec")}
+    executions = sys.modules["syncd.sandbox.executions"]
+    sources = map(executions.program_text, ((), ("commit",)))
+    return {source: compile(source, "main.py", "exec") for source in sources}
 
 
 def _main() -> None:

@@ -59,6 +59,7 @@ _ENDED = ("completed", "failed")
 _SETTLING_POLLS = 6
 _LARGEST_REPORT = 256 << 20
 _FILE = "report.json"
+_ABOUT_GIT = re.compile(rb"(?ms)^# -- git\b.*(?=^# -- the request$)")
 # The sandbox's clock may be told in whole seconds, and a removal takes a moment.
 _MARGIN_S = 2.0
 # To ask for the sandbox's time, before something is put where a removal may still be under way.
@@ -599,17 +600,18 @@ def poll_wait_s(polls: int) -> float:
     return _POLL_WAITS_S[min(polls, len(_POLL_WAITS_S) - 1)]
 
 
-def program_text() -> bytes:
-    """Return the program that is sent."""
+def program_text(verbs: Collection[str]) -> bytes:
+    """Return the program that is sent; half of it is about git, and stays here where that is not asked for."""
     with open(program.__file__, "rb") as file:
-        return file.read()
+        text = file.read()
+    return text if {"commit", "pack"}.intersection(verbs) else _ABOUT_GIT.sub(b"", text)
 
 
 def _new_files(values: dict[str, Any]) -> tuple[str, dict[str, bytes]]:
     """Return a name that no other execution has, which is the mark of its report too, and the files of its archive."""
     name = f"syncd-{secrets.token_hex(8)}"
     request = json.dumps({"word": name, **values}, separators=(",", ":")).encode("ascii")
-    return name, {"main.py": program_text(), "request.json": request}
+    return name, {"main.py": program_text(values), "request.json": request}
 
 
 def _packed(files: Mapping[str, bytes]) -> bytes:

@@ -71,70 +71,6 @@ _COMPARES, _SEARCHES, _COPIES = 0.5, 0.75, 0.9
 # The outcomes of the request's paths, by their letters in the report.
 _SAME, _DIFFERS, _REMOVED, _KEPT, _FAILED, _MISSING, _BLOCKED, _UNSEEN = b"=drkfmbu"
 
-# A larger file is compared as a binary one, has no deltas, and goes through memory in blocks only.
-LARGE_BYTES = 16 << 20
-SETTINGS = (
-    "core.hooksPath=/dev/null",
-    "core.fsmonitor=false",
-    "core.attributesFile=/dev/null",
-    "core.untrackedCache=false",
-    "core.pager=cat",
-    "core.editor=:",
-    "core.sshCommand=false",
-    "core.alternateRefsCommand=false",
-    "core.commitGraph=false",
-    "core.multiPackIndex=false",
-    "commit.gpgSign=false",
-    "credential.helper=",
-    "protocol.allow=never",
-    "gc.auto=0",
-    "maintenance.auto=false",
-    f"core.bigFileThreshold={LARGE_BYTES}",
-)
-ENVIRONMENT = {
-    "LC_ALL": "C",
-    "GIT_ATTR_NOSYSTEM": "1",
-    "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_NO_LAZY_FETCH": "1",
-    # Versions of git that do not know the line above find no way to fetch.
-    "GIT_ALLOW_PROTOCOL": "none",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_LITERAL_PATHSPECS": "1",
-}
-NO_CONFIGURATION = {
-    "HOME": "/dev/null",  # nothing is found below it either
-    "XDG_CONFIG_HOME": "/dev/null",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_SYSTEM": "/dev/null",
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-}
-# What someone has begun in a repository, by the file or folder that git keeps meanwhile.
-_UNDER_WAY = {
-    "rebase-merge": "rebase",
-    "rebase-apply": "rebase",
-    "MERGE_HEAD": "merge",
-    "CHERRY_PICK_HEAD": "cherry-pick",
-    "REVERT_HEAD": "revert",
-    "BISECT_LOG": "bisect",
-}
-_ID = re.compile("[0-9a-f]{40}")  # of an object
-_MOST_OUTPUT = 64 << 20  # of a command whose output is kept; folders within folders can be endless
-_PRIVATE = "[core]\n\trepositoryformatversion = 0\n\tcompression = 1\n[fastimport]\n\tunpackLimit = 200\n"
-_LOCK_TRIES, _LOCK_WAIT_S = 70, 0.1  # a run that was given up ends within that
-_HOME = "refs/syncd/home"  # the last commit; the branch `home` is there for people, who may move it
-_PARTS = {"syncd", "objects", "refs", "info", "config", "index"}  # of a repository, before it has its HEAD
-_REFUSED_PATTERNS = ".[gG][iI][tT]\n.[gG][iI][tT][ .:\\\\]*\n[gG][iI][tT]~1*\n"
-_NEW = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n"
-_AGENT = "[user]\n\tname = agent\n\temail = agent@localhost\n"
-_MARKS = (b"\r", b"\0", b"$Id")  # of a file that git may convert: line ends, an encoding, keywords
-# What git takes for its own folder, or for the list of its submodules, on some system, and refuses (path.c, fsck.c).
-_REFUSED = re.compile(rb"(^|/)(\.git|git~1)[ .]*([:\\][^/]*)?(/|\Z)", re.IGNORECASE)
-_REFUSED_LINK = re.compile(rb"(^|/)(\.gitmodules|gitmod~[1-4])[ .]*([:\\][^/]*)?\Z", re.IGNORECASE)
-_MODES = {"f": b"100644", "x": b"100755", "l": b"120000"}
-_MOST_LISTED = 100000  # commits that are counted
-_MOST_BRANCHES = 100
-
 
 class _TimeIsUp(BaseException):
     """The time of the present part is over."""
@@ -703,7 +639,71 @@ def _content(folder: "bytes", name: "bytes") -> "bytes":
         return file.read(_LARGEST_REFERENCES)
 
 
-# -- git
+# -- git: this part is sent only with a request that needs it
+
+# A larger file is compared as a binary one, has no deltas, and goes through memory in blocks only.
+LARGE_BYTES = 16 << 20
+SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.attributesFile=/dev/null",
+    "core.untrackedCache=false",
+    "core.pager=cat",
+    "core.editor=:",
+    "core.sshCommand=false",
+    "core.alternateRefsCommand=false",
+    "core.commitGraph=false",
+    "core.multiPackIndex=false",
+    "commit.gpgSign=false",
+    "credential.helper=",
+    "protocol.allow=never",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    f"core.bigFileThreshold={LARGE_BYTES}",
+)
+ENVIRONMENT = {
+    "LC_ALL": "C",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_NO_LAZY_FETCH": "1",
+    # Versions of git that do not know the line above find no way to fetch.
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_LITERAL_PATHSPECS": "1",
+}
+NO_CONFIGURATION = {
+    "HOME": "/dev/null",  # nothing is found below it either
+    "XDG_CONFIG_HOME": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_SYSTEM": "/dev/null",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+}
+# What someone has begun in a repository, by the file or folder that git keeps meanwhile.
+_UNDER_WAY = {
+    "rebase-merge": "rebase",
+    "rebase-apply": "rebase",
+    "MERGE_HEAD": "merge",
+    "CHERRY_PICK_HEAD": "cherry-pick",
+    "REVERT_HEAD": "revert",
+    "BISECT_LOG": "bisect",
+}
+_ID = re.compile("[0-9a-f]{40}")  # of an object
+_MOST_OUTPUT = 64 << 20  # of a command whose output is kept; folders within folders can be endless
+_PRIVATE = "[core]\n\trepositoryformatversion = 0\n\tcompression = 1\n[fastimport]\n\tunpackLimit = 200\n"
+_LOCK_TRIES, _LOCK_WAIT_S = 70, 0.1  # a run that was given up ends within that
+_HOME = "refs/syncd/home"  # the last commit; the branch `home` is there for people, who may move it
+_PARTS = {"syncd", "objects", "refs", "info", "config", "index"}  # of a repository, before it has its HEAD
+_REFUSED_PATTERNS = ".[gG][iI][tT]\n.[gG][iI][tT][ .:\\\\]*\n[gG][iI][tT]~1*\n"
+_NEW = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n"
+_AGENT = "[user]\n\tname = agent\n\temail = agent@localhost\n"
+_MARKS = (b"\r", b"\0", b"$Id")  # of a file that git may convert: line ends, an encoding, keywords
+# What git takes for its own folder, or for the list of its submodules, on some system, and refuses (path.c, fsck.c).
+_REFUSED = re.compile(rb"(^|/)(\.git|git~1)[ .]*([:\\][^/]*)?(/|\Z)", re.IGNORECASE)
+_REFUSED_LINK = re.compile(rb"(^|/)(\.gitmodules|gitmod~[1-4])[ .]*([:\\][^/]*)?\Z", re.IGNORECASE)
+_MODES = {"f": b"100644", "x": b"100755", "l": b"120000"}
+_MOST_LISTED = 100000  # commits that are counted
+_MOST_BRANCHES = 100
 
 
 class _Refused(Exception):
@@ -1292,6 +1292,9 @@ def _by_git(act: "Any", own: "str", within_s: "float") -> "dict[str, Any]":
         return {"state": "failed", "why": os.strerror(failure.errno or 0)}
     finally:
         shutil.rmtree(os.path.join(own, "git"), ignore_errors=True)
+
+
+# -- the request
 
 
 def answer(request: "dict[str, Any]", own: "str") -> "dict[str, Any]":

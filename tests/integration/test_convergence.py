@@ -340,10 +340,10 @@ def _ignore_overflows(patch: pytest.MonkeyPatch) -> None:
 
 
 def _remove_changed_agent_files(patch: pytest.MonkeyPatch) -> None:
-    compared, text = b"            if found.same_as_any(versions):\n                parent", executions.program_text()
-    assert compared in text
-    changed = text.replace(compared, b"            if True:\n                parent")
-    patch.setattr(executions, "program_text", lambda: changed)
+    real, compared = executions.program_text, b"            if found.same_as_any(versions):\n                parent"
+    assert compared in real(())
+    changed = b"            if True:\n                parent"
+    patch.setattr(executions, "program_text", lambda verbs: real(verbs).replace(compared, changed))
 
 
 def _delete_nothing(patch: pytest.MonkeyPatch) -> None:

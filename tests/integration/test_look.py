@@ -156,7 +156,7 @@ def test_the_polls_are_few(rig: Rig) -> None:
     times = [sum(rig.clock.slept[:count]) for count in range(1, len(rig.clock.slept) + 1)]
     assert len([time for time in times if time <= 5]) == 5
     assert times[-1] == pytest.approx(TIMEOUT_S)
-    assert rig.asked().count("execution-logs") == len(times) - 1 <= 63
+    assert len(times) - 1 <= rig.asked().count("execution-logs") <= len(times) <= 64  # the last one may come at the end
 
 
 def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:

@@ -220,8 +220,9 @@ def _leave_the_commits_off_the_branch(patch: pytest.MonkeyPatch) -> None:
 
 
 def _move_the_agents_branch(patch: pytest.MonkeyPatch) -> None:
-    changed = executions.program_text().replace(b" or not self._git.is_ancestor(at, home)", b"")
-    patch.setattr(executions, "program_text", lambda: changed)
+    real = executions.program_text
+    changed = b" or not self._git.is_ancestor(at, home)"
+    patch.setattr(executions, "program_text", lambda verbs: real(verbs).replace(changed, b""))
 
 
 def _move_without_saving(patch: pytest.MonkeyPatch) -> None:
