@@ -129,7 +129,12 @@ class RemoteChanges:
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
         self._running = None
-        if self._waits or self._by_dump or not request.items or request.with_action(LookAction.REMOVE):
+        if (
+            self._waits
+            or self._by_dump
+            or not (request.items or request.find_new)
+            or request.with_action(LookAction.REMOVE)
+        ):
             return
         began_s = self._clock.monotonic_s()
         try:

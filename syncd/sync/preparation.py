@@ -72,6 +72,11 @@ class Preparation(Struct):
     _removed: set[str] = field(default_factory=set)
     _saved: dict[str, SeenEntry] = field(default_factory=dict)  # there, where nothing is to be left of what is there
     _request: LookRequest | None = None
+    _may_be_empty: bool = False  # nothing was ever sent there, so what is there is listed first
+
+    def __post_init__(self) -> None:
+        known = self.content.leftovers, self.paths_to_delete, self.held_here, self.unsent_here
+        self._may_be_empty = not any((*self.content.versions, *known, self.services.state.seen.kept))
 
     def begin(self) -> None:
         """Start the look, if it may run beside the upload. Raises `Stop`."""
@@ -211,15 +216,16 @@ class Preparation(Struct):
             remote_changes.retry()  # nothing else finds out that a place is free
         try:
             self.looked = result = remote_changes.finish(request)
-        except StepFailed:
+        finally:
             self._request = None  # the next attempt looks at what is there then
-            raise
-        self._request = None
         if result is None:
             why = "nobody could look there"
             taken = deletion_sync.not_removed(self.paths_to_delete, self._wanted, why)
             self._plan_removals()
             return self._judged(taken | self._obstacles_seen(None))
+        if self._may_be_empty and not request.items and not self._is_empty(result):
+            self._may_be_empty = False
+            return self._look()
         if self._was_emptied(request, result):
             self.work_saver.save_followed(self.services, Why.SANDBOX_ENDED)
             is_believed = not self.services.partial_archives.may_replace
@@ -262,6 +268,11 @@ class Preparation(Struct):
         gone = deletion_sync.gone  # some by a removal after the look
         in_the_way = {path: each for path, each in self._obstacles_seen(result).items() if path not in gone}
         return self._judged(taken | in_the_way)
+
+    def _is_empty(self, result: LookResult) -> bool:
+        """True if a look that only lists found nothing that an archive could meet, or take away."""
+        met = [path for path in result.pruned if path == "." or path in self.manifest]
+        return not (result.new or met or result.unlisted or result.unseen)
 
     def _put_back(self, plan: Plan) -> None:
         """Have what is here again as it was put there, and was changed there meanwhile, be a kept path as any other."""
@@ -388,9 +399,12 @@ class Preparation(Struct):
         return entry is not None and same(entry, there)
 
     def _look_request(self) -> LookRequest:
+        # Until it is known that an initialize leaves the rest alone, the rest is looked at, too.
+        all_may_go = self.services.partial_archives.may_replace and self.policy is not AgentChanges.OVERWRITE
+        if self._request is None and all_may_go and self._may_be_empty:
+            pruned = pruned_names(self.work_saver.leave_out())
+            self._request = LookRequest({}, find_new=True, pruned_names=pruned, most_copied_bytes=0)
         if self._request is None:
-            # Until it is known that an initialize leaves the rest alone, the rest is looked at, too.
-            all_may_go = self.services.partial_archives.may_replace and self.policy is not AgentChanges.OVERWRITE
             self._request = look_request(
                 self.content,
                 self.manifest,

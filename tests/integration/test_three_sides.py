@@ -7,7 +7,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from syncd.core.errors import KeyRefused
 from syncd.emulator.sandbox import Profile
 from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
-from syncd.sandbox.executions import Executions
+from syncd.sandbox.executions import Executions, Purpose
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
@@ -536,6 +536,32 @@ def test_a_deleted_path_that_is_another_kind_now(made: AgentRig) -> None:
 
 
 # -- a base that is not known
+
+
+@pytest.mark.parametrize("there", ["", "n", "mine"])
+def test_a_first_sync_asks_for_nothing_that_cannot_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    """It lists what is there, without a path of ours; only where something is, all of them are compared."""
+    named: list[str] = []
+    upload = Executions.upload
+
+    def uploaded(executions: Executions, purpose: Purpose, name: str, files: Mapping[str, bytes]) -> None:
+        named.append(json.loads(files["request.json"]).get("look", {}).get("paths"))
+        upload(executions, purpose, name, files)
+
+    monkeypatch.setattr(Executions, "upload", uploaded)
+    with rigged(tmp_path) as rig:
+        rig.use_defaults()
+        made = AgentRig(rig)
+        made.edit(mine="ours")
+        if there:
+            made.agent.write(there, "theirs")
+        rig.sync()
+        assert named[0] == ""
+        assert ("mine" in named[1:]) is bool(there)
+        assert made.there("mine") == "ours"
+        assert made.saved == ({there: ["theirs"]} if there else {})
 
 
 @POLICIES
