@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from enum import Enum
 from math import inf
 
 from msgspec import Struct
@@ -54,6 +55,13 @@ _LOOKS_AGAIN = 'the next sync looks again; with sandbox.agent_changes = "overwri
 _PROGRAM = Purpose(ApiStep.EXECUTION, "the look at the files there")
 _DUMP = Purpose(ApiStep.DUMP, "the download of the sandbox's archive")
 _INQUIRY = Purpose(ApiStep.SANDBOX, "the request for the sandbox")
+
+
+class _Hung(Enum):
+    """What was not answered in its time."""
+
+    PROGRAM = "a look by a program: the archive is read instead"
+    FETCH = "the download of copies: what differs stays"
 
 
 class _Running(Struct, frozen=True):
@@ -104,8 +112,7 @@ class RemoteChanges:
         self._failures = 0
         self._is_repeated = False
         self._not_before_s = 0.0
-        self._by_dump = False  # for the rest of a sync, as a look by a program hung
-        self._fetches = True  # not for the rest of a sync in which that hung
+        self._hung: _Hung | None = None  # in this sync, which does without it from then on
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
         self._saved_paths: dict[Why, list[str]] = {}
         self._relied_on: set[str] = set()  # the saved versions without which this sync would lose something
@@ -131,7 +138,7 @@ class RemoteChanges:
         self._running = None
         if (
             self._waits
-            or self._by_dump
+            or self._hung is _Hung.PROGRAM
             or not (request.items or request.find_new)
             or request.with_action(LookAction.REMOVE)
         ):
@@ -139,7 +146,7 @@ class RemoteChanges:
         began_s = self._clock.monotonic_s()
         try:
             with self._waiter.doing(Work.UPLOAD):
-                self._running = self._begin(request, fetches=self._fetches)
+                self._running = self._begin(request, self._hung)
         except StepFailed as failure:
             _log.debug("the look was not started: %s", failure)
             if not self._was_quick(began_s):
@@ -164,7 +171,7 @@ class RemoteChanges:
         if self._waits:
             self._could_not(self._failure)
             return None
-        if self._by_dump:
+        if self._hung is _Hung.PROGRAM:
             found = self._look_by_dump(request, self._failure, None)
             return found if found is None else self._read_archive(found, self._failure)
         result = None
@@ -172,7 +179,7 @@ class RemoteChanges:
             if isinstance(running, StepFailed):
                 raise running
             if running is None or running.request is not request or self._is_stale(running):
-                running = self._begin(request, fetches=self._fetches)
+                running = self._begin(request, self._hung)
             result = self._finish(running)
             self.programs = Programs.RAN
             if result.unfetched is not None:
@@ -196,11 +203,8 @@ class RemoteChanges:
             if found is None or was_quick:
                 return found
             self._failure = failure
-            if found is result:
-                self._fetches = False
-                return found
-            self._by_dump = True
-            return self._read_archive(found, failure)
+            self._hung = _Hung.FETCH if found is result else _Hung.PROGRAM
+            return found if found is result else self._read_archive(found, failure)
         return self._ended(result)
 
     def _read_archive(self, found: LookResult, failure: StepFailed) -> LookResult:
@@ -252,12 +256,12 @@ class RemoteChanges:
     def _is_stale(self, running: _Running) -> bool:
         return running.look.asked.age_s(Moment.now(self._clock)) > _STALE_S
 
-    def _begin(self, request: LookRequest, *, fetches: bool = True, is_whole: bool = False) -> _Running:
+    def _begin(self, request: LookRequest, hung: _Hung | None = None, *, is_whole: bool = False) -> _Running:
         """Start a look. One that `is_whole` is a command's, or the last one, and has more time than a sync's."""
         began_s = self._clock.monotonic_s()
         program_s = (_WHOLE_PROGRAM_S if is_whole else _PROGRAM_S) + _paths_s(request)
         limited = self._within_room(request)
-        if not fetches:
+        if hung is _Hung.FETCH:
             limited, self._not_kept = replace(limited, most_copied_bytes=0), self._failure.message
         look = self._executions.start_look(limited, _START_S, self._check, program_s)
         return _Running(request, look, began_s)
@@ -325,7 +329,7 @@ class RemoteChanges:
                 self._raise_if_offline(failure)
         else:
             return self._ended(found)
-        self._is_repeated = self._by_dump = False
+        self._is_repeated, self._hung = False, None
         self._failures += 1
         self._failure = failure
         wait_s = backoff_limit_s(self._failures, FIRST_WAIT_S, LONGEST_WAIT_S)
@@ -453,7 +457,7 @@ class RemoteChanges:
         """
         with contextlib.suppress(OSError):
             self.saved_versions.expire(utc(self._clock.wall_s()), self._relied_on)
-        self._relied_on, self._by_dump, self._fetches = set(), False, True
+        self._relied_on, self._hung = set(), None
         saved, self._saved_paths = self._saved_paths, {}
         return saved
 
