@@ -275,12 +275,17 @@ class Preparation(Struct):
         return not (result.new or met or result.unlisted or result.unseen)
 
     def _put_back(self, plan: Plan) -> None:
-        """Have what is here again as it was put there, and was changed there meanwhile, be a kept path as any other."""
-        base = self.content.base
+        """Have what is here again as it was put there, and was changed there meanwhile, be a kept path as any other.
+
+        With a directory in whose place something else is there, so is what is in it.
+        """
+        base, content = self.content.base, self.content
         if base is not None:
-            kept = [each for each in plan.of(PathOutcome.KEEP) if each.path in self.written and each.path not in base]
-            if kept:
-                self.services.state.put_back({each.path: each.base for each in kept})
+            kept = self.written.paths_within([each.path for each in plan.of(PathOutcome.KEEP)])
+            again = {path: content.base_of(path) for path in kept if path not in base}
+            returned = {p: entry for p, entry in again.items() if entry is not None and same(entry, self.written[p])}
+            if returned:
+                self.services.state.put_back(returned)
 
     def _was_emptied(self, request: LookRequest, result: LookResult) -> bool:
         """True if next to nothing is there of the sample of what syncd had put there."""

@@ -121,6 +121,18 @@ def test_services_that_differ(tmp_path: Path, profile: Path, first: int) -> None
 
 # Each lost something once, in an earlier version of syncd or in one with a fault planted.
 LOST_ONCE = {
+    "what was in a folder that is a file there stays in each archive": """
+        settings('keep', 'auto', 0, 0, 1.0, 'hold')
+        write('p/c', 8, 1)
+        write('q', 8, 1)
+        wait_idle()
+        agent_removes('p')
+        agent_writes('p', 3)
+        remove('p')
+        wait_idle()
+        write('p/c', 8, 1)
+        wait_idle()
+    """,
     "a change is reverted after an initialize without an answer": """
         write('f', 8, 1)
         wait_idle()
