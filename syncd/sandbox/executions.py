@@ -62,6 +62,8 @@ _FILE = "report.json"
 _ABOUT_GIT = re.compile(rb"(?ms)^# -- git\b.*(?=^# -- the request$)")
 # The sandbox's clock may be told in whole seconds, and a removal takes a moment.
 _MARGIN_S = 2.0
+# Where nobody can ask for the sandbox's clock, it is taken to be no further behind.
+_CLOCKS_DIFFER_S = 60.0
 # To ask for the sandbox's time, before something is put where a removal may still be under way.
 _ASK_S, _MOST_TIME_BYTES = 10.0, 1_000
 # More removals that may still run are not left behind unasked.
@@ -158,11 +160,12 @@ class _Uploaded(Struct, frozen=True):
 
 
 class PendingRemoval(Struct, frozen=True):
-    """An execution that may remove these paths, until that second of the sandbox's clock."""
+    """An execution that may remove these paths, until that second of the sandbox's clock, which is `here_s` of ours."""
 
     name: str
     paths: tuple[bytes, ...]
     not_after_s: float
+    here_s: float
 
     def may_remove(self, wanted: Collection[str]) -> bool:
         """Return True if it could remove one of the wanted paths, or a directory above one."""
@@ -374,7 +377,8 @@ class Executions:
                 self.upload(purpose, name, files)
                 del files  # a long list is not kept in memory until the look ends
                 if to_remove:
-                    self._note(PendingRemoval(name, tuple(map(os.fsencode, to_remove)), not_after_s))
+                    here_s = self._clock.wall_s() + timeout_s + program_s
+                    self._note(PendingRemoval(name, tuple(map(os.fsencode, to_remove)), not_after_s, here_s))
                 running = self._executed(purpose, name, Bounds.of_look(request))
         except StepFailed as failure:
             if failure.action is FailureAction.REFUSED:
@@ -463,8 +467,9 @@ class Executions:
         except StepFailed as failure:
             if failure.refusal is KeyRefused or failure.action is FailureAction.OFFLINE:
                 raise
-            if failure.action is FailureAction.REFUSED:
-                # The sandbox does not exist, or has no executions any more: the wait must not last for ever.
+            # The sandbox does not exist, or runs no program now: the wait must not last for ever.
+            is_late = self._clock.wall_s() > pending.here_s + _CLOCKS_DIFFER_S
+            if failure.action is FailureAction.REFUSED or is_late:
                 _log.warning("cannot check if the removal %s has ended: %s", pending.name, failure)
                 return True
         return self._is_over(pending)
@@ -531,7 +536,7 @@ def _may_still_remove() -> StepFailed:
         ApiStep.DELETE,
         FailureAction.RETRY,
         "a removal that was started in the sandbox before has not ended, and could remove what is sent now",
-        "the sync goes on when that has ended; if it never does, reset the sandbox",
+        "the sync goes on by itself, once that can do nothing any more",
     )
 
 
