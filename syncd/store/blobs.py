@@ -15,12 +15,13 @@ import secrets
 from collections.abc import Collection, Iterable, Iterator
 
 from syncd.core.choices import SAVED_DAYS
-from syncd.core.durable_file import flush_folder
+from syncd.core.durable_file import flush_folder, flush_together
 from syncd.core.safe_open import open_file
 from syncd.store.state_db import StateDb
 
 _BLOCK_BYTES = 1 << 20
 _DAY_S = 86_400
+_MOST_OPEN = 64
 _NAME = re.compile(r"[0-9a-f]{64}(?P<draft>\.[0-9a-f]{16}\.new)?")
 
 
@@ -91,11 +92,15 @@ class Blobs:
     def flush(self, digests: Collection[bytes]) -> None:
         """Have these contents survive a power cut, whoever has written them. Raises `OSError`."""
         # All are written before the first is flushed: a journaling file system writes the others' data with it.
-        for digest in digests:
-            descriptor = os.open(self.path(digest), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
+        opened: list[int] = []
+        try:
+            for digest in digests:
+                opened.append(os.open(self.path(digest), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+                if len(opened) >= _MOST_OPEN:
+                    flush_together(opened)
+            flush_together(opened)
+        finally:
+            for descriptor in opened:
                 os.close(descriptor)
         if digests:
             flush_folder(self._folder)
