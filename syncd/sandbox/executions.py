@@ -189,6 +189,7 @@ class Executions:
         # The sandbox's clock, less this machine's seconds since boot; too little by as much as an answer took.
         self._ahead_s: float | None = None
         self._uploaded: _Uploaded | None = None
+        self._runs_again = True  # what was uploaded for an earlier execution, with an output of its own
         self.pending = self._record.load() or []
 
     # -- any verb
@@ -363,7 +364,7 @@ class Executions:
         not_after_s = self._now_there_s() + timeout_s + program_s if to_remove else 0.0
         values = {"look": look_values(request, program_s, not_after_s)}
         earlier, self._uploaded = self._uploaded, None
-        if earlier is not None and earlier.values == values:
+        if self._runs_again and earlier is not None and earlier.values == values:
             with contextlib.suppress(StepFailed), purpose.limited(self._waiter, timeout_s):  # else it is sent anew
                 running = self._executed(purpose, earlier.name, Bounds.of_look(request))
                 return RunningLook(running, request, program_s, is_guessed, earlier.ended_s)
@@ -396,8 +397,8 @@ class Executions:
     ) -> LookResult:
         """Wait for a look at most so long from now on, and fetch what it copied into that folder, which is private.
 
-        The fetch may take `fetch_s` if that is longer than what is left. Where the first guess of the sandbox's clock
-        was wrong, so that nothing was removed, the look is made once more.
+        The fetch may take `fetch_s` if that is longer than what is left. The look is made once more where the first
+        guess of the sandbox's clock was wrong, so that nothing was removed, and where an earlier run was told of.
 
         Raises `StepFailed` if nobody could look, or if the report is not to be trusted (removals may have been done),
         `NotKeptHere` if there is no room for the report; also `Stop`, and what `check` raises. If only the copies could
@@ -408,13 +409,14 @@ class Executions:
         ends_s, first_wait_s = now_s + timeout_s, running.started_s + FIRST_POLL_S - now_s
 
         def read(report: Report) -> tuple[LookResult, bool]:
+            found, is_late = look_result(report, request), report.look is not None and report.look.is_late
             if report.ended_s <= look.after_s:
-                raise ValueError("it is of an earlier run")
-            found = look_result(report, request)
+                self._runs_again = False
+                return found, True
             if request.since is not None:  # it is short, and the next one asks for the same if nothing has changed
                 values = {"look": look_values(request, look.program_s, 0.0)}
                 self._uploaded = _Uploaded(running.name, values, report.ended_s)
-            return found, report.look is not None and report.look.is_late
+            return found, is_late and look.is_guessed
 
         answer = self.answer(
             running,
@@ -425,8 +427,8 @@ class Executions:
             first_wait_s=first_wait_s,
             check=check,
         )
-        with answer as ((result, is_late), extract):
-            if not (is_late and look.is_guessed):
+        with answer as ((result, is_void), extract):
+            if not is_void:
                 return self._with_copies(running, result, extract, max(fetch_s, ends_s - self._clock.monotonic_s()))
         left_s = ends_s - self._clock.monotonic_s()
         again = self.start_look(request, left_s, check, look.program_s)
