@@ -545,23 +545,21 @@ def _may_still_remove() -> StepFailed:
 def report_in(running: Running, output: str, extract: Extract | None) -> bytes:
     """Return the report, as long as its line in the output says and with its digest.
 
-    It is in that line, or in a file if it is too long for a log; without `extract` nobody reads that. Nothing of one
-    that is longer than its bounds is read. Raises `StepFailed` if it is not whole, `NotKeptHere`, and what `extract`
-    raises.
+    It is in that line, or, if it is too long for a log or that was cut, in a file; without `extract` nobody reads that.
+    Nothing of one that is longer than its bounds is read. Raises `StepFailed` if it is not whole, `NotKeptHere`, and
+    what `extract` raises.
     """
-    purpose, line = running.purpose, _line_in(running.name, output)
+    purpose, line = running.purpose, _line_in(running.name, output) or _line_in(running.name, f"{output}\n")
     if line is None:
         last = output.strip().splitlines()[-1:] or ["nothing was printed"]
         raise purpose.failed(f"{purpose.description} did not come to its end ({one_line(last[0], 120)})")
     size_bytes, digest, content = int(line[1]), bytes.fromhex(line[2]), line[3].encode("ascii", "replace")
     if size_bytes > running.bounds.most_bytes:
         raise purpose.invalid("it is too long")
-    if content:
-        if len(content) != size_bytes or hashlib.sha256(content).digest() != digest:
-            raise purpose.failed(f"the log lacks a part of the report of {purpose.description}")
+    if len(content) == size_bytes and hashlib.sha256(content).digest() == digest:
         return content
     if extract is None:
-        raise purpose.invalid("it is too long")
+        raise purpose.failed(f"the log lacks a part of the report of {purpose.description}")
     path = extract({_FILE: Entry(Kind.FILE, size_bytes=size_bytes, digest=digest)}).path(_FILE)
     if not path:
         raise purpose.invalid(f"no {_FILE} is as the program wrote it")

@@ -1313,16 +1313,23 @@ def answer(request: "dict[str, Any]", own: "str") -> "dict[str, Any]":
 
 
 def printed(word: "str", report: "dict[str, Any]", own: "str") -> "str":
-    """Return the line to print: length and digest of the report, and the report; a long one is in a file instead."""
+    """Write the report to a file, and return the lines to print: its length and digest, first with it if it is short.
+
+    Whatever a log is cut to, one of the lines tells what the file has to be.
+    """
     text = json.dumps(report, separators=(",", ":"))
     content = text.encode("ascii")
     digest = hashlib.sha256(content).hexdigest()
-    if len(content) > _LONGEST_LINE:
-        with contextlib.suppress(OSError):  # else the log may take it
-            with open(os.path.join(own, "report.json"), "xb") as file:
-                file.write(content)
-            text = ""
-    return f"{word}={len(content)} {digest} {text}\n"
+    place = os.path.join(own, "report.json")
+    with contextlib.suppress(OSError):  # of an earlier run
+        os.unlink(place)
+    try:
+        with open(place, "xb") as file:
+            file.write(content)
+        lines = [text, ""] if len(content) <= _LONGEST_LINE else [""]
+    except OSError:
+        lines = [text]  # the log may take it
+    return "".join(f"{word}={len(content)} {digest} {line}\n" for line in lines)
 
 
 def run() -> None:

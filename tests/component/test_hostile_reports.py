@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from syncd.archive import exported_files
 from syncd.archive.exported_files import ExtractedFiles, extract_files
 from syncd.archive.extraction import BadArchive
+from syncd.model.entry import Entry
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.agent_repository import commits_of
 from syncd.sandbox.executions import report_in
@@ -285,21 +288,36 @@ def test_a_hostile_report_of_a_repository(values: dict[str, Any]) -> None:
         commits_of(decoded(json.dumps({"ended_s": 1, **values}).encode(), REPOSITORY_BOUNDS))
 
 
-def test_a_line_among_others() -> None:
+def test_a_line_among_others(tmp_path: Path) -> None:
     """Other output may come before and after it, and lines end in another way; it must be whole."""
     bounds = Bounds(5_000, 1_000)
-    line = printed("word", {"a": ["text"] * 500}, "")
+    line = printed("word", {"a": ["text"] * 500}, str(tmp_path)).splitlines(keepends=True)[0]
     assert json.loads(report_in(running("word", bounds), f"warning: \udcff\r\n{line[:-1]}\r\nmore\n", None))["a"]
     for cut in (line.replace("text", "tex", 1), line.replace("text", "TEXT", 1), line.replace("text", "\udcff", 1)):
         with pytest.raises(StepFailed, match="the log lacks a part of the report of the program"):
             report_in(running("word", bounds), cut, None)
-    for cut, why in ((line[:-1], f"{line[:110]}"), ("", "nothing was printed"), (f"another{line}", "another")):
+    for cut, why in ((line[:60], line[:60]), ("", "nothing was printed"), (f"another{line}", "another")):
         with pytest.raises(StepFailed, match="the program did not come to its end") as caught:
             report_in(running("ward" if why == "another" else "word", bounds), cut, None)
         assert why[:100] in caught.value.message
-    for size, bounds_bytes in ((10, 9), (10, 10)):  # what is in a file, nobody asked for
-        with pytest.raises(StepFailed, match="is invalid \\(it is too long\\)"):
-            report_in(running("word", Bounds(bounds_bytes, 1)), f"word={size} {'0' * 64} \n", None)
+    with pytest.raises(StepFailed, match="is invalid \\(it is too long\\)"):
+        report_in(running("word", Bounds(9, 1)), f"word=10 {'0' * 64} \n", None)
+
+
+@pytest.mark.parametrize("kept_bytes", [100, 200, 400])
+def test_a_log_that_is_cut(tmp_path: Path, kept_bytes: int) -> None:
+    """Where its begin or its end is left, that tells what the file has to be."""
+    bounds, folder = Bounds(5_000, 1_000), str(tmp_path)
+    lines = printed("word", {"a": ["text"] * 500}, folder)
+
+    def extract(expected: Mapping[str, Entry]) -> ExtractedFiles:
+        copy = tmp_path / "copy"
+        shutil.copy(tmp_path / "report.json", copy)
+        assert expected["report.json"].digest == hashlib.sha256(copy.read_bytes()).digest()
+        return ExtractedFiles({"report.json": str(copy)})
+
+    for cut in (lines[:kept_bytes], lines[-kept_bytes:]):
+        assert json.loads(report_in(running("word", bounds), cut, extract))["a"]
 
 
 @pytest.mark.parametrize("count", [100, 101])
