@@ -58,7 +58,7 @@ _INQUIRY = Purpose(ApiStep.SANDBOX, "the request for the sandbox")
 
 
 class _Hung(Enum):
-    """What was not answered in its time."""
+    """A way that was not answered in its time."""
 
     PROGRAM = "a look by a program: the archive is read instead"
     FETCH = "the download of copies: what differs stays"
