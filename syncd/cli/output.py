@@ -150,11 +150,15 @@ def stdout_failure() -> OSError | None:
 
 def paged(blocks: Iterable[bytes]) -> None:
     """Print these blocks: on a terminal by the person's pager, if there is one."""
-    import shutil  # noqa: PLC0415 - `--version` needs none of it
+    import shlex  # noqa: PLC0415 - `--version` needs none of it
+    import shutil  # noqa: PLC0415
     import subprocess  # noqa: PLC0415
 
     sys.stdout.flush()
-    words = os.environ.get("PAGER", "less -FRX").split() if is_screen(sys.stdout) else []
+    words: list[str] = []
+    if is_screen(sys.stdout):
+        with contextlib.suppress(ValueError):  # a quotation without an end
+            words = shlex.split(os.environ.get("PAGER", "less -FRX"))
     if words and shutil.which(words[0]):
         with (
             contextlib.suppress(BrokenPipeError),  # the person has seen enough

@@ -171,16 +171,16 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
     large = ["f", 0o644, 1 << 40, 1, "A" * 43 + "=", 0, False]
     lists: dict[str, object] = {"differing": [], "failed": [], "blocked": [], "new": {}, "pruned": []}
     honest = {"outcomes": [["=", 1]], **lists, "unlisted": 0, "unsearched": 0, **LATER}
-    name, answer = started.running.name, {"status": "completed", "cursor": 0}
+    name, answer, folder = started.running.name, {"status": "completed", "cursor": 0}, str(rig.folder)
 
     def line(**changed: object) -> str:
-        return printed(name, {"ended_s": 1, "look": {**honest, **changed}}, "")
+        return printed(name, {"ended_s": 1, "look": {**honest, **changed}}, folder)
 
     for logs, words in (
         (line(outcomes=[["=", 2]]), "it has another number of outcomes"),
         (line(outcomes=[["d", 1]], differing=[large]), "more was copied than was asked"),
         (line(more=1), "Object contains unknown field"),
-        (printed(name, {"ended_s": 1}, ""), "it does not tell of what was asked"),
+        (printed(name, {"ended_s": 1}, folder), "it does not tell of what was asked"),
         (f"{name}=999999999 {'0' * 64} \n", "it is too long"),
         (f"{name}=5 {'0' * 64} \n", "no report.json is as the program wrote it"),
     ):
