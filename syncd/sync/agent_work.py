@@ -19,8 +19,9 @@ from syncd.model.entry import (
     is_savable,
 )
 from syncd.model.git_names import is_in_repository
+from syncd.model.manifest import Manifest
 from syncd.sandbox.leftovers import Versions
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
+from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sandbox.saved_versions import SentEntry, Why
@@ -140,10 +141,11 @@ def find_agent_work(
 
     Raises `StepFailed`, `Stop`.
     """
-    items = {path: LookItem(tuple(entries), LookAction.FETCH) for path, entries in _versions(content).items()}
+    ours = {path for manifest in content.unanswered for path in manifest} | content.leftovers.keys()
+    listed = {path: LookItem(tuple(content.versions_of(path)), LookAction.FETCH) for path in ours}
     for path, there in known.items():
-        ours = items[path].versions if path in items else ()
-        items[path] = LookItem((there, *ours), LookAction.FETCH)
+        listed[path] = LookItem((there, *content.versions_of(path)), LookAction.FETCH)
+    items = LookItems(listed, content.base or Manifest(), lambda _, entry: LookItem((entry,), LookAction.FETCH))
     pruned = pruned_names(leave_out)
     result = remote_changes.look(LookRequest(items, find_new=True, pruned_names=pruned), left_s)
     as_known = known.keys() - result.differing.keys()
@@ -161,14 +163,6 @@ def _without_known(result: LookResult, known: Mapping[str, SeenEntry], content: 
     new = {path: result.differing[path] for path in beside if result.differing[path].kind is not Kind.ABSENT}
     differing = {path: there for path, there in result.differing.items() if path not in beside}
     return replace(result, differing=differing, new={**result.new, **new})
-
-
-def _versions(content: SandboxContent) -> Versions:
-    base: Versions = {path: list(entries) for path, entries in content.leftovers.items()}
-    for manifest in reversed(content.versions):
-        for path, entry in manifest.items():
-            base[path] = [entry, *base.get(path, ())]
-    return base
 
 
 def agent_work(
