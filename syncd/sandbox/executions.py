@@ -189,7 +189,7 @@ class Executions:
         # The sandbox's clock, less this machine's seconds since boot; too little by as much as an answer took.
         self._ahead_s: float | None = None
         self._uploaded: _Uploaded | None = None
-        self._runs_again = True  # what was uploaded for an earlier execution, with an output of its own
+        self._runs_again = True  # what was uploaded for an earlier execution, with a report of its own
         self.pending = self._record.load() or []
 
     # -- any verb
@@ -411,7 +411,6 @@ class Executions:
         def read(report: Report) -> tuple[LookResult, bool]:
             found, is_late = look_result(report, request), report.look is not None and report.look.is_late
             if report.ended_s <= look.after_s:
-                self._runs_again = False
                 return found, True
             if request.since is not None:  # it is short, and the next one asks for the same if nothing has changed
                 values = {"look": look_values(request, look.program_s, 0.0)}
@@ -427,7 +426,9 @@ class Executions:
             first_wait_s=first_wait_s,
             check=check,
         )
+        runs_again, self._runs_again = self._runs_again, self._runs_again and not look.after_s
         with answer as ((result, is_void), extract):
+            self._runs_again = runs_again and not (is_void and look.after_s)
             if not is_void:
                 return self._with_copies(running, result, extract, max(fetch_s, ends_s - self._clock.monotonic_s()))
         left_s = ends_s - self._clock.monotonic_s()

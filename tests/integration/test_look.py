@@ -371,6 +371,24 @@ def test_a_look_that_asks_for_the_same_is_run_again(rig: Rig) -> None:
     assert asked(most_copied_bytes=5) == anew
 
 
+def test_what_does_not_run_again_is_sent_anew(rig: Rig) -> None:
+    """A service may not unpack the program once more: one look fails, and none after it."""
+    looking, request = executions(rig), LookRequest({}, find_new=True)
+    request = replace(request, since=looking.look(request, str(copies(rig))).mark)
+    looking.look(request, str(copies(rig)))
+    rig.sandbox.wait()
+    rig.clock.go_on(5)
+    rig.emulator.faults.script('execution-logs: json {"status": "failed", "logs": "no main.py", "cursor": 0} x2')
+    with pytest.raises(StepFailed, match=r"no main\.py"):
+        looking.look(request, str(copies(rig)))
+    rig.emulator.faults.clear()
+    for _ in range(2):
+        rig.clock.go_on(5)
+        before = len(rig.asked())
+        looking.look(request, str(copies(rig)))
+        assert rig.asked()[before:][0] == "execution-upload-url"
+
+
 def test_a_dump_tells_the_same(rig: Rig) -> None:
     """A sandbox that runs no programs is looked at by its archive, with the same outcome but for removals."""
     top = rig.sandbox.workspace
