@@ -288,7 +288,8 @@ class SandboxLoop:
         now_s = self._clock.monotonic_s()
         if self._scanned is None:
             release_freed_memory()
-            self._shared.plan_poll(self.cycle.snapshotter.scan_took_s)
+            self._shared.full_scan_took_s = self.cycle.snapshotter.scan_took_s
+        self._shared.plan_poll()
         services = self.cycle.services
         again_at_s = (services.state.seen.look_again_at_s, services.deletion_sync.again_at_s) if services else ()
         # Of those that have passed, nobody could look just now.
@@ -355,7 +356,9 @@ class SandboxLoop:
             self.follower.synced()
         if outcome.follow_up:
             self.sync_soon()
-            self._asked_s = now_s  # what changed while it was read is found without an event too
+            # What changed while it was read is found without an event too.
+            folders = frozenset(path.rpartition("/")[0] for path in outcome.follow_up)
+            self._shared.dirty.add(Changes(dirty=folders))
         self.publisher.note(pending=self._burst is not None)
         # Last, as it may take a moment.
         servers = self._parts.mcp_servers

@@ -58,6 +58,7 @@ class SharedState(Struct):
     is_reload_asked: bool = False  # it comes once the syncs that were under way then have ended
     reload: bool = False  # the loops end, for another configuration
     is_snapshotting: bool = False
+    full_scan_took_s: float = 0.0  # the last one
     dirty: DirtyDirectories = field(default_factory=DirtyDirectories)
     writers: list[Writer] = field(default_factory=list)  # that write, or wait to
     refused: set[str] = field(default_factory=set)  # the sandboxes that were, of a run in which none was synced to
@@ -73,10 +74,10 @@ class SharedState(Struct):
             if loop.name != name:
                 loop.look_soon()
 
-    def plan_poll(self, scan_took_s: float) -> None:
-        """Have everything scanned again soon, after a scan that took so long, where not every change has an event."""
+    def plan_poll(self) -> None:
+        """Have everything scanned again soon, where not every change has an event: since this scan, or for longer."""
         if self.watch.needs_polling:
-            self.rescan_at_s = min(self.rescan_at_s, self.clock.monotonic_s() + poll_interval_s(scan_took_s))
+            self.rescan_at_s = min(self.rescan_at_s, self.clock.monotonic_s() + poll_interval_s(self.full_scan_took_s))
 
     @contextmanager
     def snapshot_turn(self, waiter: Waiter) -> Iterator[None]:

@@ -121,6 +121,17 @@ def test_services_that_differ(tmp_path: Path, profile: Path, first: int) -> None
 
 # Each lost something once, in an earlier version of syncd or in one with a fault planted.
 LOST_ONCE = {
+    "what became a folder in a directory that cannot be watched is sent as a file again and again": """
+        settings('mirror', 'full', 0, 4000, 1.0, 'save')
+        write('f', 8, 0)
+        wait_idle()
+        limit_watches(1)
+        write('deep/h', 8, 0)
+        wait_idle()
+        change_kind('deep/h', 'folder')
+        write('f', 8, 2)
+        wait_idle()
+    """,
     "what was in a folder that is a file there stays in each archive": """
         settings('keep', 'auto', 0, 0, 1.0, 'hold')
         write('p/c', 8, 1)
