@@ -176,7 +176,8 @@ class Commands:
                 # Of what was merged the agent's version counts as sent, and so does what both sides made alike.
                 alike = live.model.agent.items() & checker.account.home.items() if step.name == "apply" and told else ()
                 arrived = {path for path, _ in alike if is_named(path, step.args[1])}
-                live.model.came_home(arrived.union(checker.account.brought(home, there), told.get("merged", ())))
+                taken = (*told.get("merged", ()), *told.get("deleted", ()))
+                live.model.came_home(arrived.union(checker.account.brought(home, there), taken))
             # Any command that writes here takes back one that was killed, first.
             takes_back = step.name == "undo" or any(line.startswith("took back") for line in self._printed)
             wrote, sandbox_id = self._wrote

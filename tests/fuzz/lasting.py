@@ -38,6 +38,8 @@ MOST_MORE = 40
 DENIED = "denied"
 _ALWAYS_NAMED = "could not be removed|stays? in the sandbox|where it stays"
 
+_WITHOUT_PROGRAMS = ("nobody looks", "executions 404")
+
 
 class LastingFault(Struct, frozen=True):
     """A fault: lines of `tests.emulator.faults`, or what a `Lasting` of this name does.
@@ -150,8 +152,8 @@ class Lasting:
             return []
         wanted, remote = checker.wanted(), tree(live.sandbox.workspace)
         free = {path: entry for path, entry in wanted.items() if live.model.is_free_for(path, entry, remote)}
-        if self.name == "nobody looks" and (services := daemon.cycle.services) is not None:
-            # Nor does anybody remove a folder, or find out that it has gone: what is to have its place is held.
+        if self.name in _WITHOUT_PROGRAMS and (services := daemon.cycle.services) is not None:
+            # Nobody removes a folder or a file there, or finds out that it has gone: what is to have its place is held.
             free = {path: entry for path, entry in free.items() if not is_within(path, services.state.seen.obstacles)}
         return checker.missing(free)  # what the agent made in a path's place may stay there
 
