@@ -80,7 +80,7 @@ def _show_sample(demo: _Demo) -> None:
         f"and sends it to {shown_path(there)}:",
         "an emulator on this machine stands in for the sandbox. Excluded are:",
     )
-    demo.syncd("ls", "--ignored")
+    demo.syncd("ls", "--excluded")
     demo.start()
     demo.arrives("brew.py")
     demo.syncd("flush")
@@ -110,7 +110,7 @@ def _show_directory(demo: _Demo) -> None:
         f"The sandbox's is {shown_path(demo.there)}.",
         "Change something here, and compare the two. Excluded are:",
     )
-    demo.syncd("ls", "--ignored")
+    demo.syncd("ls", "--excluded")
     code = demo.wait_for(demo.start())
     raise failure_with(code, f"syncd run ended with {code}: see above")
 

@@ -14,9 +14,11 @@ from syncd.model.entry import Kind
 
 @click.command("ls")
 @config_option
-@click.option("--ignored", is_flag=True, help="The excluded paths instead, each with its rule.")
+@click.option(
+    "--excluded", "--ignored", "excluded", is_flag=True, help="The excluded paths instead, each with its rule."
+)
 @json_option
-def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
+def command(config_file: str | None, excluded: bool, as_json: bool) -> None:
     """List the paths that a snapshot would hold, one a line; folders end with a slash."""
     config = configured(config_file)
     from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415 - `ls --help` needs none of it
@@ -25,10 +27,10 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     scan = found.scan
     left_out = [(path, decision.rule) for path, decision in found.left_out]
     left_out += [(path, secret.rule) for path, secret in found.secrets.items()]
-    if ignored and as_json:
+    if excluded and as_json:
         rows = [{"path": path, "rule": str(rule)} for path, rule in left_out]
         click.echo(json.dumps(rows + [{"path": path, "rule": "cannot be read"} for path in sorted(scan.unread)]))
-    elif ignored:
+    elif excluded:
         for path, rule in left_out:
             print_path(path, f"\t{shown_path(str(rule))}")
         for path in sorted(scan.unread):

@@ -191,7 +191,9 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
     if deleted_here:
         click.echo(f"of what is only there, {_deleted(len(deleted_here), config.sandbox.deletions)}")
     if local.left_out_count:
-        click.echo(f"not compared, as they are excluded: {local.left_out_count:,} (see `syncd ls --ignored`)", err=True)
+        click.echo(
+            f"not compared, as they are excluded: {local.left_out_count:,} (see `syncd ls --excluded`)", err=True
+        )
     return result
 
 

@@ -288,7 +288,7 @@ class WorkspaceStatus(Struct):
         found = self.warnings()
         warnings = [one_line(str(warning), 600) for warning in found[:_MOST_WARNINGS]]
         if len(found) > _MOST_WARNINGS:
-            warnings.append(f"and {len(found) - _MOST_WARNINGS} more: see `syncd ls --ignored` and the log")
+            warnings.append(f"and {len(found) - _MOST_WARNINGS} more: see `syncd ls --excluded` and the log")
         status = Status(
             running=self.pid is not None,
             pid=self.pid,

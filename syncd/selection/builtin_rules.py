@@ -3,8 +3,8 @@
 A pattern is a default only if its files are never committed and never missed. So build/, dist/, target/, out/, bin/,
 vendor/, *.log, *.tmp, *.bak, .idea/ and .vscode/ are not here: many people commit them. A pattern is a secret if the
 name alone says that the file holds a key or a password. A wrong pattern costs an upload that does not happen and a line
-in `syncd ls --ignored`; a missing one uploads a secret. Secrets' names are in lower case here, and are compared without
-case: Windows exports `KEY.PEM`.
+in `syncd ls --excluded`; a missing one uploads a secret. Secrets' names are in lower case here, and are compared
+without case: Windows exports `KEY.PEM`.
 
 Folders end with "/" where a file of that name may be wanted (`.venv` can be a file that names another folder).
 """

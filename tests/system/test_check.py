@@ -139,7 +139,7 @@ def test_what_is_a_warning(rig: Rig) -> None:
     os.chmod(rig.key_file.parent, 0o777)
     done = rig.ok("check")
     assert "'out' leads outside" in done.out
-    assert re.search(r"warn  directory +0 files .*: nothing to send\n +to do: +run `syncd ls --ignored`", done.out)
+    assert re.search(r"warn  directory +0 files .*: nothing to send\n +to do: +run `syncd ls --excluded`", done.out)
     assert f"chmod go-w {rig.config_file}\n" in done.out
     assert f"chmod go-w {rig.key_file.parent}\n" in done.out
     rig.environ["KLAVIS_API_KEY"] = f'"{KEY}"'

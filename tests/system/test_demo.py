@@ -30,7 +30,7 @@ def test_the_sample(bare: Rig) -> None:
     """Each step ends as it says, with at most five lines of talk that fit a terminal; nothing is left at the end."""
     done = bare.ok("demo")
     start, edit, agent = re.split(r"^\d\. .*\n", done.out, flags=re.MULTILINE)[1:]
-    assert "\n$ syncd ls --ignored\n.env\tsecrets: .env\nbuild/\t.gitignore:1: build/\n" in start
+    assert "\n$ syncd ls --excluded\n.env\tsecrets: .env\nbuild/\t.gitignore:1: build/\n" in start
     assert " synced 3 files, " in start
     assert " 1 changed path (brew.py)\n" in edit
     assert "\n$ syncd verify\nequal: 3 paths " in edit

@@ -108,8 +108,8 @@ def test_every_command_shows_hostile_names_escaped(hostile: HostileRig) -> None:
     """Names of files, folders, links, rules, the workspace and the configuration are escaped."""
     show = hostile.terminal.run
     assert r"owned" in show("ls")
-    assert r"\x1b" in show("ls", "--ignored")
-    for command in (["ls", "--json"], ["ls", "--ignored", "--json"], ["check"], ["push"], ["push"]):
+    assert r"\x1b" in show("ls", "--excluded")
+    for command in (["ls", "--json"], ["ls", "--excluded", "--json"], ["check"], ["push"], ["push"]):
         show(*command)
     assert "leads outside" in show("status")
     for command in (["status", "--json"], ["verify"], ["verify", "--json"], ["flush"], ["pause"], ["resume"]):

@@ -155,7 +155,7 @@ def test_excluded_files_are_not_sent(rig: Rig) -> None:
 
 
 def test_the_rules_of_the_repository_around_it(rig: Rig) -> None:
-    """Ignore files above the workspace apply, are named by `explain` and `ls --ignored`, and their changes too."""
+    """Ignore files above the workspace apply, are named by `explain` and `ls --excluded`, and their changes too."""
     for name in ("objects", "refs", "info"):
         (rig.home / ".git" / name).mkdir(parents=True)
     (rig.home / ".git/HEAD").write_text("ref: refs/heads/main\n")
@@ -168,7 +168,7 @@ def test_the_rules_of_the_repository_around_it(rig: Rig) -> None:
     rig.up()
     assert rig.archived() == ["src", "src/a.py"]
     assert f"excluded: debug.log, by {exclude}:1: *.log" in rig.run("explain", str(rig.workspace / "debug.log")).out
-    assert f"dist/\t{above}:2: /work/dist/" in rig.run("ls", "--ignored").out
+    assert f"dist/\t{above}:2: /work/dist/" in rig.run("ls", "--excluded").out
     exclude.write_text("")
     rig.until(lambda: "debug.log" in rig.there(), "the log that is no longer ignored")
     above.write_text("*.py\n")

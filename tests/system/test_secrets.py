@@ -48,9 +48,10 @@ def test_all_say_the_same(rig: Rig) -> None:
     assert "warning" in rig.ok("status").out
     for command in ((), ("--json",)):
         assert "settings.py" not in rig.ok("ls", *command).out
-    ignored = rig.ok("ls", "--ignored").out.splitlines()
+    ignored = rig.ok("ls", "--excluded").out.splitlines()
+    assert rig.ok("ls", "--ignored").out.splitlines() == ignored
     assert "conf/settings.py\tsecrets: a Stripe key in line 2" in ignored
-    rows = {row["path"]: row["rule"] for row in json.loads(rig.ok("ls", "--ignored", "--json").out)}
+    rows = {row["path"]: row["rule"] for row in json.loads(rig.ok("ls", "--excluded", "--json").out)}
     assert rows["notes.txt"] == "secrets: syncd's own API key in line 1"
     said = rig.ok("explain", str(rig.workspace / "conf/settings.py")).out
     assert said == "excluded: conf/settings.py, by secrets: a Stripe key in line 2\n"
@@ -153,7 +154,7 @@ def test_own_files_stay_by_place(rig: Rig) -> None:
     assert {path.name for path in rig.sandbox.workspace.rglob("*")} == {".syncdignore", "keys", "x.txt"}
     assert (rig.sandbox.workspace / "x.txt").read_text() == "two\n"
     assert "by syncd's own files: /syncd" in rig.ok("explain", str(rig.config_file)).out
-    assert "keys/other\tsyncd's own files: /keys/other\n" in rig.ok("ls", "--ignored").out
+    assert "keys/other\tsyncd's own files: /keys/other\n" in rig.ok("ls", "--excluded").out
     assert rig.shown()["left_out"]["syncd's own files"] == 5
     nowhere(rig, KEY, "a-key-of")
 
@@ -181,6 +182,6 @@ def test_in_any_letter_case_and_wrapped(rig: Rig) -> None:
     rig.ok("push")
     sent = sorted(str(path.relative_to(rig.sandbox.workspace)) for path in rig.sandbox.workspace.rglob("*"))
     assert sent == [".AWS", "Conf", "a.txt"]
-    ignored = rig.ok("ls", "--ignored").out
+    ignored = rig.ok("ls", "--excluded").out
     assert "k.Pem\tsecrets: *.pem\n" in ignored
     assert "backup.txt\tsecrets: a private key in base64 in line 1\n" in ignored

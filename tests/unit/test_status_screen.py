@@ -65,7 +65,7 @@ REST = """
   sandbox     box at https://api.klavis.ai, region us; ends in 2 h
   last sync   10 s ago: 5,003 KiB sent, 812 files in all, took 0.84 s
   excluded    1,204 paths: built-in 1,100, .gitignore 102, secrets 2;
-              `syncd ls --ignored` names them
+              `syncd ls --excluded` names them
   this run    process 4242 for 1 h 20 min: 12 syncs, 0 failures, 58.2 MiB sent"""
 
 

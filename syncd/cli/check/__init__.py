@@ -383,7 +383,7 @@ Check = tuple[str, Callable[[Checkup], Iterator[Finding]], str]
 CHECKS: tuple[Check, ...] = (
     ("configuration", check_configuration, "correct the file"),
     ("key", check_key, "leave nothing there but the key itself"),
-    ("directory", check_directory, "run `syncd ls --ignored`, or correct workspace.path"),
+    ("directory", check_directory, "run `syncd ls --excluded`, or correct workspace.path"),
     ("inotify", check_inotify, "raise the limit"),
     ("folders", check_folders, "free some disk space, or set XDG_STATE_HOME or XDG_CACHE_HOME to a larger disk"),
     ("api", check_api, "check the network, its proxy and sandbox.base_url, then run `syncd check` again"),

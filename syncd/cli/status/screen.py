@@ -158,7 +158,7 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
         most_first = sorted(main.left_out.items(), key=lambda item: (-item[1], item[0]))
         by = ", ".join(f"{who} {count:,}" for who, count in most_first)
         paths = counted(sum(main.left_out.values()), "path")
-        yield _Row("excluded", f"{paths}: {by}; `syncd ls --ignored{context.option}` names them")
+        yield _Row("excluded", f"{paths}: {by}; `syncd ls --excluded{context.option}` names them")
     if main.lingering:
         files, are = ("file", "is") if main.lingering == 1 else ("files", "are")
         what = f"{main.lingering:,} {files} gone or excluded here {are} there (sandbox.deletions)"
