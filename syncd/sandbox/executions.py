@@ -426,9 +426,11 @@ class Executions:
             first_wait_s=first_wait_s,
             check=check,
         )
-        runs_again, self._runs_again = self._runs_again, self._runs_again and not look.after_s
+        if look.after_s:
+            self._runs_again = False  # until a report of this run has come
         with answer as ((result, is_void), extract):
-            self._runs_again = runs_again and not (is_void and look.after_s)
+            if look.after_s and not is_void:
+                self._runs_again = True
             if not is_void:
                 return self._with_copies(running, result, extract, max(fetch_s, ends_s - self._clock.monotonic_s()))
         left_s = ends_s - self._clock.monotonic_s()
