@@ -472,9 +472,9 @@ class Executions:
         except StepFailed as failure:
             if failure.refusal is KeyRefused or failure.action is FailureAction.OFFLINE:
                 raise
-            # The sandbox does not exist, or runs no program now: the wait must not last for ever.
-            is_late = self._clock.wall_s() > pending.here_s + _CLOCKS_DIFFER_S
-            if failure.action is FailureAction.REFUSED or is_late:
+            # The sandbox does not exist, or runs no program now: the wait must not last for ever. One refusal may be a
+            # mistake, so it lasts until the removal is surely late.
+            if self._clock.wall_s() > pending.here_s + _CLOCKS_DIFFER_S:
                 _log.warning("cannot check if the removal %s has ended: %s", pending.name, failure)
                 return True
         return self._is_over(pending)
