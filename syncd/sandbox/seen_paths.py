@@ -318,19 +318,19 @@ def _fingerprint(here: Manifest, path: str) -> bytes:
 
 
 def place_items(
-    entries: Mapping[str, Entry], here: Mapping[str, Entry], repositories: Collection[str] = ()
+    entries: Mapping[str, Entry], is_ours: Callable[[str], bool], repositories: Collection[str] = ()
 ) -> dict[str, LookItem]:
-    """Return the items of a look that finds what keeps these entries, of all that is `here`, from being extracted.
+    """Return the items of a look that finds what keeps these entries from being extracted.
 
     Those of `repositories` come first, since only so many obstacles are reported: they must take no commits' place. An
-    extractor may also refuse a link that leads through a link of someone's, where nothing of ours is.
+    extractor may also refuse a link that leads through a link of someone's, where what is there is not ours.
     """
     items = {path: LookItem((entries[path],), LookAction.COMMITS) for path in repositories if path in entries}
     items |= {path: _PLACE_OF[entry.kind] for path, entry in entries.items() if path not in items}
     targets = [_target(path, entry) for path, entry in entries.items() if entry.kind is Kind.SYMLINK]
     inside = [path for path in targets if not leads_outside(path)]
     ways = directories_above(inside).union(inside)
-    return items | {path: _PLACE_OF[Kind.DIRECTORY] for path in sorted(ways) if path not in items and path not in here}
+    return items | {path: _PLACE_OF[Kind.DIRECTORY] for path in sorted(ways) if path not in items and not is_ours(path)}
 
 
 def _target(path: str, entry: Entry) -> str:

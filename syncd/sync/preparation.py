@@ -138,7 +138,7 @@ class Preparation(Struct):
         paths = in_archive_order({*self.written, *directories_above(self.written)})
         checked = {path: self.manifest[path] for path in paths[:_MOST_CHECKED] if path in self.manifest}
         try:
-            request = LookRequest(place_items(checked, self._here), most_copied_bytes=0)
+            request = LookRequest(place_items(checked, self._is_ours_there), most_copied_bytes=0)
             result = self.services.remote_changes.look_aside(request)
         except (StepFailed, NotKeptHere) as failure:
             _log.debug("cannot find out what keeps %d paths from being extracted there: %s", len(checked), failure)
@@ -174,7 +174,12 @@ class Preparation(Struct):
         looks = self.policy in (AgentChanges.SAVE, AgentChanges.HOLD)
         if looks and content.base is not None and GIT in self.written and not content.may_hold(GIT):
             entries[GIT] = self.written[GIT]
-        return place_items(entries, self._here, (GIT,))
+        return place_items(entries, self._is_ours_there, (GIT,))
+
+    def _is_ours_there(self, path: str) -> bool:
+        """True if the path is here, and nothing of someone else's stays in its place there."""
+        seen = self.services.state.seen
+        return path in self._here and not (is_within(path, seen.held) or is_within(path, seen.kept))
 
     def _save_all(self) -> None:
         """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""

@@ -121,6 +121,18 @@ def test_services_that_differ(tmp_path: Path, profile: Path, first: int) -> None
 
 # Each lost something once, in an earlier version of syncd or in one with a fault planted.
 LOST_ONCE = {
+    "a link that leads through a link of the agent's in a folder's place makes each initialize fail": """
+        settings('mirror', 'auto', 0, 0, 1.0, 'hold')
+        fill_folder('many', 5)
+        write('a/x', 8, 0)
+        wait_idle()
+        agent_links('a', '../f')
+        wait_idle()
+        write('a/f', 8, 1)
+        wait_idle()
+        symlink('b/l', '../a/f')
+        wait_idle()
+    """,
     "what became a folder in a directory that cannot be watched is sent as a file again and again": """
         settings('mirror', 'full', 0, 4000, 1.0, 'save')
         write('f', 8, 0)
