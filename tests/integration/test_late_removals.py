@@ -230,6 +230,7 @@ def test_what_nobody_wants_may_be_removed_late(rig: Rig) -> None:
     assert len(started(rig)) <= 4
     assert "d/4" in rig.arrived()
     rig.sandbox.start_held()
+    rig.sandbox.wait()
     rig.clock.go_on(1_000)
     (rig.workspace / "d/5").unlink()
     rig.sync()
