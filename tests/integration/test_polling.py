@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from select import poll
 from typing import Any
@@ -30,7 +33,8 @@ class ActingClock(ScriptedClock):
     began: float = 1_000.0
 
     def poll(self, poll: poll, seconds: float | None) -> list[tuple[int, int]]:
-        found = super().poll(poll, seconds)
+        next_s = self.acts[0][0] + self.began - self.monotonic if self.acts else inf
+        found = super().poll(poll, next_s if seconds is None else min(seconds, next_s))
         while self.acts and self.monotonic - self.began >= self.acts[0][0]:
             self.acts.pop(0)[1]()
         return found
@@ -118,3 +122,23 @@ def test_a_local_disk(shared: Shared) -> None:
     shared.mount(shared.loop.rig.workspace / "node_modules")
     shared.run(100)
     assert len(shared.scans) == 1
+
+
+def test_a_directory_beyond_the_limit(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a scan of some directories could not watch is scanned each half minute from then on."""
+    made = shared.loop.rig.workspace / "made/file"
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def make() -> None:
+        monkeypatch.setattr(InotifyWatch, "_add", refuse)
+        monkeypatch.setattr(InotifyWatch, "_changes", lambda _, events: Changes(frozenset([""] if events else [])))
+        made.parent.mkdir()
+        made.write_text("old")
+
+    shared.at(10, make)
+    shared.at(20, lambda: made.write_text("new!"))
+    shared.run(60)
+    assert shared.sent("made/file") == "new!"
+    assert any(scanned for _, scanned in shared.scans), "not all scans were full"
