@@ -455,9 +455,11 @@ class Checker:
     def note_state_damage(self) -> None:
         """Forget what syncd had recorded: what it put there, and what it acquired.
 
-        A process that has the file open goes on with it, and the next one sets it aside.
+        A process that has the file open goes on with it, and the next one sets it aside. What is there counts as an
+        agent's from then on.
         """
         self.state_damaged = self._sets_state_aside = True
+        self.is_plain = False
         self.note_clock_set()
         for tracked in self.sandboxes.values():
             tracked.model.forget()
