@@ -39,7 +39,13 @@ DRAIN_S = 1800.0
 _LARGEST_ANSWER = 1 << 20
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 # Errors that a person can do something about, by the words of OpenSSL, the resolver and httpcore; special ones first.
+_CLOSED = "the other side closed the connection"
 _REASONS = {
+    "Server disconnected": _CLOSED,
+    "Connection reset by peer": _CLOSED,
+    "Broken pipe": _CLOSED,
+    "EOF occurred in violation of protocol": _CLOSED,
+    "unknown error": _CLOSED,  # Python's words for a TLS connection that ended in the middle of a write
     "certificate has expired": "the server's certificate has expired (or is this machine's clock ahead?)",
     "not yet valid": "the server's certificate is not valid yet (is this machine's clock behind?)",
     "certificate is not valid for": "the server's certificate is for another host",

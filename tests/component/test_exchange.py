@@ -125,8 +125,27 @@ def just_closes(_: socket.socket, __: Scene) -> None:
     """The kernel resets the connection, as there is more to read."""
 
 
+def says_goodbye(connection: socket.socket, scene: Scene) -> None:
+    """Over TLS: no more comes from the server, which still reads."""
+    if isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(0.1)
+        with suppress(OSError):
+            connection.unwrap()
+
+
 def stays(_: socket.socket, scene: Scene) -> None:
     assert scene.over.wait(60)
+
+
+def takes_some(end: Callable[[socket.socket, Scene], object]) -> Callable[[socket.socket, Scene], None]:
+    """Return a server that ends the connection in the middle of a body, without an answer."""
+
+    def talk(connection: socket.socket, scene: Scene) -> None:
+        head_of(connection)
+        connection.recv(1000)
+        end(connection, scene)
+
+    return talk
 
 
 # -- the clients
@@ -186,7 +205,7 @@ class Case(Struct):
     left_bytes: int = 0  # what the server reads afterwards is less
 
 
-CUT_OFF = "Server disconnected without sending a response."
+CUT_OFF = "the other side closed the connection"
 EARLY = {"closes": just_closes, "resets": resets, "stays": stays}
 CASES = {
     "nobody listens": Case([], get, "Connection refused", Phase.IDLE),
@@ -213,6 +232,9 @@ CASES = {
         )
         for end in EARLY
     },
+    "it closes in the middle of a body": Case([takes_some(just_closes)], put(LARGE_BYTES), CUT_OFF, Phase.OVER),
+    "it says goodbye in the middle of a body": Case([takes_some(says_goodbye)], put(LARGE_BYTES), CUT_OFF, Phase.OVER),
+    "it resets in the middle of a body": Case([takes_some(resets)], put(LARGE_BYTES), CUT_OFF, Phase.OVER),
     "it accepts what it does not have": Case(
         [answering_early(200, stays)],
         put(LARGE_BYTES),

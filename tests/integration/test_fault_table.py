@@ -35,11 +35,11 @@ API_ROWS = [
     ("reset", OFFLINE, NO_ANSWER),
     ("reset after", OFFLINE, NO_ANSWER),
     ("reset mid-body", OFFLINE, NO_ANSWER),
-    ("close", OFFLINE, "Server disconnected"),
-    ("lost", OFFLINE, "Server disconnected"),
+    ("close", OFFLINE, "closed the connection"),
+    ("lost", OFFLINE, "closed the connection"),
     ("close mid-body", OFFLINE, NO_ANSWER),
     ("cut", RETRY, SENSELESS),
-    ("hang 0.01", OFFLINE, "Server disconnected"),
+    ("hang 0.01", OFFLINE, "closed the connection"),
     # -- not HTTP
     ("raw SSH-2.0-OpenSSH_9\\r\\n", OFFLINE, NO_ANSWER),
     ("raw \\x15\\x03\\x01\\x00\\x02\\x02\\x28", OFFLINE, NO_ANSWER),
@@ -114,7 +114,7 @@ BUCKET_ROWS = [
     ("reset after", OFFLINE, "cut off"),
     ("close", OFFLINE, "cut off"),
     ("close mid-body", OFFLINE, "cut off"),
-    ("lost", OFFLINE, "cut off (Server disconnected"),
+    ("lost", OFFLINE, "cut off (the other side closed"),
     ("hang 0.01", OFFLINE, "cut off"),
     # -- responses before or during the upload
     ("503 before", RETRY, "503 ServiceUnavailable"),
