@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from msgspec import convert
+
 from syncd.cli.options import CLOCK
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.status.reader import StatusReader
@@ -14,7 +16,7 @@ from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import Message, ask
-from syncd.sync.status_document import State
+from syncd.sync.status_document import Progress, State
 
 # A daemon that starts or reloads holds the lock a moment before it listens; a process that holds it longer is none.
 _STARTS_S = 5.0
@@ -124,13 +126,8 @@ def _ask_daemon(
 def show(message: Message, display: ProgressDisplay) -> None:
     if "wait_s" in message:
         display.retrying(message["failed"], message["attempt"], message["wait_s"], message.get("gives_up_in_s"))
-    elif "failed" in message:  # of an older daemon
-        display.note(message["failed"])
-    elif "done_files" in message:
-        figures = (message[name] for name in ("done_files", "total_files", "done_bytes", "total_bytes"))
-        display.packed(*figures)
     elif "done_bytes" in message:
-        display.sent(message["done_bytes"], message["total_bytes"])
+        display.show(convert(message, Progress))
     else:
         display.stage(State(message["state"]))
 

@@ -13,7 +13,6 @@ import sys
 import termios
 import textwrap
 import tty
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -86,11 +85,8 @@ def wrapped(text: str, width: int, first: str, indent: int, tone: Tone = Tone.PL
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """A table's lines: each column is as wide as its widest cell, and the last one is free."""
-    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
-    return [
-        _GAP.join(cell + " " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [_GAP.join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def bar(progress: Progress, width: int) -> str:
@@ -133,11 +129,6 @@ def next_attempt(attempt: int, wait_s: float, gives_up_in_s: float | None) -> st
     """The plan after a failure: `attempt 6 in 9 s, gives up in 4:40`."""
     when = f"in {duration(wait_s + 0.999)}" if wait_s > 0 else "now"
     return f"attempt {attempt} {when}" + ("" if gives_up_in_s is None else f", gives up in {countdown(gives_up_in_s)}")
-
-
-def columns(text: str) -> int:
-    """The text's width in columns of a terminal: letters of East Asia take two."""
-    return len(text) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
 
 
 def written(line: str, stream: TextIO) -> str:

@@ -29,6 +29,7 @@ from syncd.core.settings import Config, table_of
 from syncd.core.text import counted, shown_path
 from syncd.core.waiter import Waiter
 from syncd.report.logs import LogFormat, set_up_logs
+from syncd.sync.status_document import Progress
 
 Made = TypeVar("Made")
 
@@ -105,7 +106,7 @@ def read_dump(
             progress.doing("downloading")
             for block in packed:
                 received += len(block)
-                progress.received(received)
+                progress.show(Progress(received, 0))
                 yield block
 
         progress.doing("asking the sandbox for its files")

@@ -18,7 +18,6 @@ from syncd.remote.target import AcquiredSandbox
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
 from syncd.report.history import HistoryRecorder
 from syncd.report.logs import place_of
-from syncd.report.speed import Speed
 from syncd.report.status_store import encoded, read_document, write_status
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.outcome import Outcome
@@ -61,7 +60,8 @@ class StatusPublisher(Struct):
     clock: Clock
     warnings: list[SyncWarning] = field(default_factory=list)
     own_warnings: set[str] = field(default_factory=set)  # the keys of those that are not about the workspace
-    _speed: Speed = field(default_factory=Speed)
+    _began_s: float = 0.0  # the stage whose progress is shown
+    _done_bytes: int = 0
     _sent_bytes: int = 0
     _shown_s: float = 0.0
     _logged: set[str] = field(default_factory=set)
@@ -74,7 +74,7 @@ class StatusPublisher(Struct):
         """Publish this state, and these changes with it."""
         if state is not self.now.state or self.now.state_since is None:
             self.note(state_since=stamp(self.clock.wall_s()), progress=None)
-            self._speed = Speed()
+            self._began_s = self.clock.monotonic_s()
         if state is State.PAUSED:
             self.notifier.paused()
         if state is not State.RETRYING:
@@ -88,24 +88,24 @@ class StatusPublisher(Struct):
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> bool:
         """Packaging made progress. True if it was published, which happens twice a second at most."""
-        return self._progressed(done_bytes, total_bytes, done_files, total_files)
+        return self._progressed(Progress(done_bytes, total_bytes, done_files, total_files))
 
     def sent(self, sent_bytes: int, total_bytes: int) -> bool:
         """The upload made progress. True if it was published, which happens twice a second at most."""
         self.note(uploaded_bytes=self.now.uploaded_bytes + max(0, sent_bytes - self._sent_bytes))
         self._sent_bytes = sent_bytes
         self.recorder.sent(sent_bytes)
-        return self._progressed(sent_bytes, total_bytes)
+        return self._progressed(Progress(sent_bytes, total_bytes))
 
-    def _progressed(self, done_bytes: int, total_bytes: int, *files: int) -> bool:
+    def _progressed(self, progress: Progress) -> bool:
         now_s = self.clock.monotonic_s()
-        self._speed = self._speed.observed(now_s, done_bytes)
+        if progress.done_bytes < self._done_bytes:  # an upload that is repeated
+            self._began_s = now_s
+        self._done_bytes = progress.done_bytes
         if now_s - self._shown_s < _PROGRESS_EVERY_S:
             return False
         self._shown_s = now_s
-        rate, left_s = self._speed.bytes_per_s(now_s), self._speed.seconds_left(total_bytes, now_s)
-        done_files, total_files = files or (None, None)
-        self.note(progress=Progress(done_bytes, total_bytes, done_files, total_files, rate, left_s))
+        self.note(progress=progress.after(now_s - self._began_s))
         self.publish()
         return True
 

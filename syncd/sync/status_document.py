@@ -46,10 +46,15 @@ class LastError(Struct, frozen=True):
     message: str
 
 
+# A new connection is still finding its speed, and its progress comes in steps.
+_LEAST_S = 1.0
+
+
 class Progress(Struct, frozen=True):
     """The progress of the stage that `state` names: packaging counts files and their bytes, uploading the bytes sent.
 
-    `bytes_per_second` and `seconds_left` are measured over the last seconds, and null before the first measurement.
+    `bytes_per_second` is the average since the stage began, and `seconds_left` what is left at that speed; null at
+    first.
     """
 
     done_bytes: int
@@ -58,6 +63,13 @@ class Progress(Struct, frozen=True):
     total_files: int | None = None
     bytes_per_second: float | None = None
     seconds_left: float | None = None
+
+    def after(self, seconds: float) -> Progress:
+        """Return it with the speed since the stage began, so long ago: none at first, which fills buffers."""
+        if seconds < _LEAST_S:
+            return self
+        left_bytes, rate = max(0, self.total_bytes - self.done_bytes), self.done_bytes / seconds
+        return replace(self, bytes_per_second=rate, seconds_left=left_bytes / rate if rate else None)
 
 
 # An agent that changed nothing for so long has done its work, or waits for somebody.

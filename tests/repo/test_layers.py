@@ -39,7 +39,6 @@ PURE = {
     "merge": "writes",
     "model": "directory entry git_names manifest reconcile",
     "remote": "failure request_pacing target",
-    "report": "speed",
     "sandbox": "leftovers look_request protocol",
     "scan": "exclusions",
     "selection": ("builtin_rules gitignore secret_scanner selection"),

@@ -5,18 +5,12 @@ from __future__ import annotations
 import click
 import pytest
 
-from syncd.cli.layout import bar, columns
+from syncd.cli.layout import bar
 from syncd.sync.status_document import Progress
 
 MIB = 1 << 20
 PACKING = Progress(431 * MIB, 690 * MIB, 31_200, 50_000, 85.3 * MIB, 3.04)
 UPLOADING = Progress(128 * MIB, 206 * MIB, bytes_per_second=14.13 * MIB, seconds_left=18.9)
-
-
-@pytest.mark.parametrize(("text", "width"), [("ab", 2), ("é…█", 3), ("長い", 4), ("🙂", 2)])
-def test_columns(text: str, width: int) -> None:
-    """Letters of East Asia and emoji take two."""
-    assert columns(text) == width
 
 
 @pytest.mark.parametrize(
