@@ -17,20 +17,16 @@ class Desktop:
     def __init__(self, folder: Path, seen_as: str = "") -> None:
         self.folder = folder / "desktop"
         self.folder.mkdir()
-        self.instead(None)
-        self._program.write_text(_RECORDS.format(folder=seen_as or self.folder))
-        self._program.chmod(0o755)
-
-    @property
-    def _program(self) -> Path:
-        return self.folder / "notify-send"
+        self.program = self.folder / "notify-send"
+        self.program.write_text(_RECORDS.format(folder=seen_as or self.folder))
+        self.program.chmod(0o755)
 
     def instead(self, does: str | None) -> None:
         """Have the program do this instead; None: there is none."""
-        self._program.unlink(missing_ok=True)
+        self.program.unlink(missing_ok=True)
         if does is not None:
-            self._program.write_text(f"#!/bin/sh\nexec {does}\n")
-            self._program.chmod(0o755)
+            self.program.write_text(f"#!/bin/sh\nexec {does}\n")
+            self.program.chmod(0o755)
 
     def shown(self) -> list[tuple[str, str]]:
         """The summary and the body of each notice."""

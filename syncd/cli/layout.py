@@ -125,7 +125,7 @@ def _figures(progress: Progress) -> Iterator[str]:
         yield f"{progress.done_files or 0:>{files.index(' ')},} of {files}"
 
 
-def next_attempt(attempt: int, wait_s: float, gives_up_in_s: float | None) -> str:
+def next_attempt(attempt: int, wait_s: float, gives_up_in_s: float | None = None) -> str:
     """The plan after a failure: `attempt 6 in 9 s, gives up in 4:40`."""
     when = f"in {duration(wait_s + 0.999)}" if wait_s > 0 else "now"
     return f"attempt {attempt} {when}" + ("" if gives_up_in_s is None else f", gives up in {countdown(gives_up_in_s)}")

@@ -39,7 +39,7 @@ from syncd.model.manifest import Manifest
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target, should_be_replaced
-from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
+from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import History, HistoryRecorder
 from syncd.report.logs import keep_out_of_logs
 from syncd.report.status_publisher import TOTALS, RunTotals, StatusPublisher, WorkspaceStatus
@@ -325,22 +325,15 @@ def status_publisher_of(
         now = replace(now, id=before.id, **{name: getattr(before, name) for name in TOTALS})
     if target := _known_target(workspace):
         now = now.at(target)
-    notifier = DesktopNotifier(
-        config.workspace.path,
-        workspace.environ if is_shown else None,
-        totals.notices.setdefault(where, LastNotice()),
-        clock,
-        sandbox=config.sandbox_name if len(config.sandboxes) > 1 else "",
-    )
-    publisher = StatusPublisher(
+    several = config.sandbox_name if len(config.sandboxes) > 1 else ""
+    return StatusPublisher(
         now=now,
         where=where,
         publish=publish,
-        recorder=HistoryRecorder(clock, History(workspace.db), config.sandbox_name, lambda: publisher.now.id),
-        notifier=notifier,
+        recorder=HistoryRecorder(clock, History(workspace.db)),
+        notifier=DesktopNotifier(config.workspace.path, workspace.environ if is_shown else None, clock, several),
         clock=clock,
     )
-    return publisher
 
 
 def keys_of(config: Config, environ: Mapping[str, str]) -> dict[str, ApiKey | KeyRefused]:

@@ -150,7 +150,7 @@ class SandboxLoop:
         finally:
             # However it ended: the status says that changes are pending, and no plan outlives the process.
             publisher.note(pending=publisher.now.pending or self._burst is not None)
-            publisher.recorder.end(SyncEnding.STOPPED)
+            publisher.recorder.end(SyncEnding.STOPPED, publisher.now)
             publisher.enter(State.STOPPED)
 
     def _followed_by(self, make: Callable[[FollowedSandbox], Follower]) -> Follower:
@@ -268,12 +268,12 @@ class SandboxLoop:
             self.publisher.note(pending=True)
         self._started_s = self._clock.monotonic_s()
         scan_plan = self._plan_scan(reason, burst)
-        self.publisher.recorder.begin(reason.value)
+        self.publisher.recorder.begin(reason.value, self.publisher.now)
         self.is_syncing = True
         try:
             outcome = self.cycle.run(sync_mode, self, scan_plan)
         except Superseded:
-            self.publisher.recorder.end(SyncEnding.SUPERSEDED)
+            self.publisher.recorder.end(SyncEnding.SUPERSEDED, self.publisher.now)
             self._request_queue.put_back()
             self._burst = self._burst or burst or extend(None, self._started_s)
         except Exception as failure:  # noqa: BLE001 - a daemon's last resort
@@ -439,7 +439,7 @@ class SandboxLoop:
             _log.info("%s; asking for a fresh upload URL", failure)
             return
         _log.warning("%s; trying again in %.1f s", failure, wait_s)
-        self.publisher.retrying(failure.step, str(failure), failure.gives_up_in_s)
+        self.publisher.retrying(failure.step, str(failure))
         self._send_failure(failure, wait_s, failure.gives_up_in_s)
         self._retry_in(wait_s)
 

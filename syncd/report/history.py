@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -16,13 +15,13 @@ from zlib import crc32
 
 import msgspec
 from msgspec import Meta, Struct
-from msgspec.structs import replace
 
 from syncd.core.clock import Clock, utc
 from syncd.core.settings import MAIN
-from syncd.core.text import one_line, redacted
+from syncd.core.text import one_line
 from syncd.store.state_db import StateDb
 from syncd.sync.outcome import Outcome, SyncReason
+from syncd.sync.status_document import SandboxStatus
 
 # The reason of a daemon's first sync; the others are those of `SyncReason`.
 START = "start"
@@ -130,77 +129,55 @@ class History:
         return found
 
 
+class _Begun(Struct, frozen=True):
+    """The sync under way: why and when it began, in monotonic seconds, and the status then."""
+
+    why: str
+    at_s: float
+    status: SandboxStatus
+
+
 class HistoryRecorder:
-    """Records syncs; called in their order: `begin`, then `sent` and `retrying`, then one of the endings.
+    """Records the syncs to one sandbox. A history that cannot be written costs the record, never the sync."""
 
-    Calls outside of a sync are ignored, and a history that cannot be written costs the record, never the sync.
-    `sandbox_id` is called late in each sync, since a sandbox may be acquired in it.
-    """
-
-    def __init__(self, clock: Clock, history: History, sandbox: str, sandbox_id: Callable[[], str]) -> None:
+    def __init__(self, clock: Clock, history: History) -> None:
         self._clock = clock
         self._history = history
-        self._sandbox = sandbox
-        self._sandbox_id = sandbox_id
         self._is_first = True
         self._before: SyncRecord | None = None  # the last that succeeded or failed
-        self._record: SyncRecord | None = None  # of the sync under way
-        self._began_s = 0.0
-        self._sent_bytes = self._sent_now = 0  # by all uploads, and by this one
+        self._begun: _Begun | None = None
 
-    def begin(self, why: str) -> None:
+    def begin(self, why: str, status: SandboxStatus) -> None:
         """A sync begins; `why` is the value of a `SyncReason`."""
         if self._is_first and why == SyncReason.RESCAN.value:
             why = START  # what changed while nothing ran, or by another configuration
         self._is_first = False
-        self._began_s, self._sent_bytes, self._sent_now = self._clock.monotonic_s(), 0, 0
-        before = self._before
-        self._record = SyncRecord(
+        self._begun = _Begun(why, self._clock.monotonic_s(), status)
+
+    def end(self, ending: SyncEnding, status: SandboxStatus, outcome: Outcome | None = None) -> None:
+        """The sync under way, if there is one, ended so; the last error is still in the status."""
+        if self._begun is None:
+            return
+        begun, self._begun, before = self._begun, None, self._before
+        failures, error = status.failures - begun.status.failures, status.last_error
+        found, change = outcome.change if outcome else None, None
+        if found is not None:
+            change = ChangeCounts(len(found.added), len(found.changed), len(found.removed))
+        record = SyncRecord(
             at=utc(self._clock.wall_s()),
-            why=why,
-            outcome=SyncEnding.STOPPED,
+            why=begun.why,
+            outcome=ending,
+            files=outcome.files if outcome else None,
+            change=change,
+            sent_bytes=status.uploaded_bytes - begun.status.uploaded_bytes,
+            attempts=failures if ending is SyncEnding.FAILED else failures + 1,
+            seconds=round(self._clock.monotonic_s() - begun.at_s, 3),
+            sandbox=status.name,
+            sandbox_id=one_line(status.id),
+            error=ErrorRecord(error.step, error.message) if failures and error else None,
             failures_before=before.failures_before + 1 if before and before.is_failure else 0,
         )
-
-    def sent(self, sent_bytes: int) -> None:
-        """The number of bytes of an upload that were sent; each upload begins with 0."""
-        self._sent_bytes += max(0, sent_bytes - self._sent_now)
-        self._sent_now = sent_bytes
-
-    def retrying(self, step: str, message: str) -> None:
-        """An attempt failed, and another one follows after a wait."""
-        if self._record is not None:
-            error = ErrorRecord(step, one_line(redacted(message), 600))
-            self._record = replace(self._record, error=error, attempts=self._record.attempts + 1)
-
-    def succeeded(self, outcome: Outcome) -> None:
-        if self._record is not None:
-            found, change = outcome.change, None
-            if found is not None:
-                change = ChangeCounts(len(found.added), len(found.changed), len(found.removed))
-            self._record = replace(self._record, files=outcome.files, change=change)
-            self.end(SyncEnding.INITIALIZED if outcome.sync else SyncEnding.UNCHANGED)
-
-    def failed(self, step: str, message: str) -> None:
-        if self._record is not None:
-            self._record = replace(self._record, error=ErrorRecord(step, one_line(redacted(message), 600)))
-            self.end(SyncEnding.FAILED)
-
-    def end(self, ending: SyncEnding) -> None:
-        """It ended so."""
-        if self._record is None:
-            return
-        record = replace(
-            self._record,
-            at=utc(self._clock.wall_s()),
-            outcome=ending,
-            sent_bytes=self._sent_bytes,
-            seconds=round(self._clock.monotonic_s() - self._began_s, 3),
-            sandbox=self._sandbox,
-            sandbox_id=one_line(self._sandbox_id()),
-        )
-        self._record = None
-        if should_record(record, self._before):
+        if should_record(record, before):
             with contextlib.suppress(OSError):
                 self._history.append(record)
         if record.is_success or record.is_failure:

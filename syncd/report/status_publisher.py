@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from syncd import __version__
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater, WorkspaceError
-from syncd.core.text import counted, for_sandbox, one_line, shown_path
+from syncd.core.text import counted, for_sandbox, one_line, redacted, shown_path
 from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.target import AcquiredSandbox
-from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
-from syncd.report.history import HistoryRecorder
+from syncd.report.desktop_notifier import DesktopNotifier
+from syncd.report.history import HistoryRecorder, SyncEnding
 from syncd.report.logs import place_of
 from syncd.report.status_store import encoded, read_document, write_status
 from syncd.report.systemd_notify import SystemdNotifier
@@ -46,7 +46,6 @@ class RunTotals(Struct):
     started_at: str | None = None
     synced_once: bool = False
     statuses: dict[Where, SandboxStatus] = field(default_factory=dict)
-    notices: dict[Where, LastNotice] = field(default_factory=dict)
 
 
 class StatusPublisher(Struct):
@@ -78,7 +77,7 @@ class StatusPublisher(Struct):
         if state is State.PAUSED:
             self.notifier.paused()
         if state is not State.RETRYING:
-            self.note(retry_at=None, gives_up_at=None)
+            self.note(retry_at=None)
         self.note(state=state, **changes)
         self.publish()
 
@@ -94,7 +93,6 @@ class StatusPublisher(Struct):
         """The upload made progress. True if it was published, which happens twice a second at most."""
         self.note(uploaded_bytes=self.now.uploaded_bytes + max(0, sent_bytes - self._sent_bytes))
         self._sent_bytes = sent_bytes
-        self.recorder.sent(sent_bytes)
         return self._progressed(Progress(sent_bytes, total_bytes))
 
     def _progressed(self, progress: Progress) -> bool:
@@ -140,28 +138,25 @@ class StatusPublisher(Struct):
             self.note(syncs=self.now.syncs + 1, last_sync=outcome.sync)
             size_bytes, took_s = outcome.sync.archive_bytes, outcome.sync.seconds
             _log.info("synced %s, %d bytes, in %.2f s", counted(outcome.files, "file"), size_bytes, took_s)
+        self.recorder.end(SyncEnding.INITIALIZED if outcome.sync else SyncEnding.UNCHANGED, self.now, outcome)
         self.note(last_error=None, failures_in_row=0)
-        self.recorder.succeeded(outcome)
         self.notifier.succeeded()
         if outcome.overwritten:
             self.notifier.saved(outcome.overwritten)
 
-    def retrying(self, step: str, message: str, gives_up_in_s: float | None = None) -> None:
+    def retrying(self, step: str, message: str) -> None:
         """An attempt failed, and another one follows."""
         self._note_error(step, message)
-        self.note(gives_up_at=None if gives_up_in_s is None else stamp(self.clock.wall_s() + gives_up_in_s))
-        self.recorder.retrying(step, message)
         self.notifier.failed(message, needs_person=False)
 
     def failed(self, step: str, failure: SyncdError) -> None:
         """A sync failed: the message stays until the next success."""
         self._note_error(step, str(failure))
-        self.note(gives_up_at=None)
-        self.recorder.failed(step, str(failure))
+        self.recorder.end(SyncEnding.FAILED, self.now)
         self.notifier.failed(str(failure), needs_person=isinstance(failure, NeedsPerson))
 
     def _note_error(self, step: str, message: str) -> None:
-        error = LastError(stamp(self.clock.wall_s()), step, one_line(message, 600))
+        error = LastError(stamp(self.clock.wall_s()), step, one_line(redacted(message), 600))
         self.note(failures=self.now.failures + 1, failures_in_row=self.now.failures_in_row + 1, last_error=error)
 
     def warn(self, warnings: list[SyncWarning]) -> None:

@@ -99,8 +99,7 @@ class SandboxStatus(Struct, frozen=True, kw_only=True):
     """One sandbox of the workspace; `name` is that of the configuration.
 
     `left_out` counts excluded paths by the source of the rule, and `lingering` deleted files that are still there.
-    `failures_in_row` counts failed attempts since the last success, and `gives_up_at` is when this sync's retries end:
-    then the daemon begins another one.
+    `failures_in_row` counts failed attempts since the last success.
     """
 
     name: str
@@ -117,7 +116,6 @@ class SandboxStatus(Struct, frozen=True, kw_only=True):
     last_sync: LastSync | None = None
     last_error: LastError | None = None
     retry_at: str | None = None
-    gives_up_at: str | None = None
     progress: Progress | None = None
     upload_url_expires_at: str | None = None
     sandbox_expires_at: str | None = None
@@ -143,7 +141,6 @@ class SandboxStatus(Struct, frozen=True, kw_only=True):
             state=State.STOPPED,
             state_since=self.state_since if self.state is State.STOPPED else None,
             retry_at=None,
-            gives_up_at=None,
             failures_in_row=0,
             progress=None,
         )
@@ -223,7 +220,7 @@ class Status(Struct, frozen=True, kw_only=True):
             "pending": self.pending,
             **{name: self.total(name) for name in ("syncs", "failures", "uploaded_bytes")},
             **of(main, "last_sync", "last_error"),
-            **of(urgent, "retry_at", "gives_up_at", "failures_in_row", "state_since", "progress"),
+            **of(urgent, "retry_at", "failures_in_row", "state_since", "progress"),
             **of(main, "upload_url_expires_at", "sandbox_expires_at", "left_out", "lingering", "agent"),
         }
         document: dict[str, Any] = to_builtins({**top, **structs.asdict(self)})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
+from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import History, HistoryRecorder
 from syncd.report.status_publisher import RunTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.status_store import read_document
@@ -15,8 +15,6 @@ from syncd.report.systemd_notify import SystemdNotifier
 from syncd.store.state_db import StateDb
 from syncd.sync.status_document import LastSync, SandboxStatus, State, Status
 from tests.clock import ScriptedClock
-
-AFTER_S = 900.0
 
 
 @pytest.fixture
@@ -26,13 +24,12 @@ def status(tmp_path: Path, clock: ScriptedClock) -> WorkspaceStatus:
 
 @pytest.fixture
 def publisher(tmp_path: Path, clock: ScriptedClock, status: WorkspaceStatus) -> StatusPublisher:
-    notifier = DesktopNotifier("/work", {}, LastNotice(), clock)
     publisher = StatusPublisher(
         now=SandboxStatus(name="main", id="box", base_url="https://api.example"),
         where=("/work", "main", "https://api.example", "box"),
         publish=status.write,
-        recorder=HistoryRecorder(clock, History(StateDb(str(tmp_path))), "main", lambda: "box"),
-        notifier=notifier,
+        recorder=HistoryRecorder(clock, History(StateDb(str(tmp_path)))),
+        notifier=DesktopNotifier("/work", {}, clock),
         clock=clock,
     )
     status.publishers.append(publisher)

@@ -144,9 +144,8 @@ def test_warnings() -> None:
                 last_error=BUSY,
                 failures_in_row=5,
                 retry_at="2026-11-24T13:20:20Z",
-                gives_up_at="2026-11-24T13:24:51Z",
             ),
-            ["● retrying: attempt 6 in 9 s, gives up in 4:40 and begins afresh"],
+            ["● retrying: attempt 6 in 9 s"],
         ),
         (
             replace(WATCHING, state=State.RETRYING, failures_in_row=40, retry_at="2026-11-24T13:20:41Z"),

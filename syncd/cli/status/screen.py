@@ -97,7 +97,8 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
         case State.INITIALIZING:
             return Tone.BUSY, f"initializing: the sandbox unpacks it{lasting and f',{lasting}'}", ""
         case State.RETRYING:
-            return Tone.ATTENTION, f"retrying: {_next_try(urgent, now_s)}", ""
+            wait_s = (seconds_of(urgent.retry_at) or now_s) - now_s
+            return Tone.ATTENTION, f"retrying: {next_attempt(urgent.failures_in_row + 1, wait_s)}", ""
         case State.PAUSED:
             return Tone.ATTENTION, f"paused{lasting}", f"go on: `syncd resume{context.option}`"
         case State.HELD:
@@ -126,14 +127,6 @@ def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[
         text += f": it ended {_ago(ended_at, now_s)}"
     why = f"; why it ended: `syncd service status{context.option}`" if context.unit else ""
     return Tone.BAD, text, f"start it: `{context.start}`{resume}{why}"
-
-
-def _next_try(sandbox: SandboxStatus, now_s: float) -> str:
-    at_s, gives_up_s = seconds_of(sandbox.retry_at), seconds_of(sandbox.gives_up_at)
-    wait_s = 0.0 if at_s is None else at_s - now_s
-    if gives_up_s is None:
-        return next_attempt(sandbox.failures_in_row + 1, wait_s, None)
-    return f"{next_attempt(sandbox.failures_in_row + 1, wait_s, gives_up_s - now_s)} and begins afresh"
 
 
 # -- the rows
