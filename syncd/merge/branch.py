@@ -48,7 +48,6 @@ from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository, names_submodules
 from syncd.sandbox.protocol import MOST_PACKED_BYTES, MOST_PACKED_PATHS, SandboxCommits, leads_outside
 
-_BLOCK = 1 << 18
 _MOST_BYTES = 128 << 20  # of messages and names
 _MOST_OF_MESSAGE = 64 << 10
 _MOST_OF_NAME = 1000
@@ -92,8 +91,7 @@ def read_pack(git: Git, found: SandboxCommits, pack: str, folder: str) -> tuple[
         with private_repository(git, folder, "sha1") as private:
             variables = {"GIT_DIR": private}
             with open(pack, "rb") as file:
-                pack_blocks = iter(lambda: file.read(_BLOCK), b"")
-                git.run(["index-pack", "--stdin", "--threads=1"], variables, given=pack_blocks, within_s=END_S)
+                git.run(["index-pack", "--stdin", "--threads=1"], variables, given=file, within_s=END_S)
             os.unlink(pack)  # git has its own one
             commits = _compared(git, found, variables)
             wanted = {blob for _, rows in commits for _, mode, blob in rows if mode[:2] in (b"10", b"12")}
@@ -106,7 +104,7 @@ def read_pack(git: Git, found: SandboxCommits, pack: str, folder: str) -> tuple[
 def _compared(git: Git, found: SandboxCommits, variables: Mapping[str, str]) -> list[tuple[_Header, _Rows]]:
     """Return each commit's id, author, address, date and message, and path, mode and blob of what it changed."""
     output = bytearray()
-    for block in git.read(_COMPARE, variables, [f"{pair}\n".encode() for pair in found.commits]):
+    for block in git.read(_COMPARE, variables, "".join(f"{pair}\n" for pair in found.commits).encode()):
         output += block
         if len(output) > _MOST_BYTES:
             raise UnreadablePack("they are too large")
@@ -131,14 +129,14 @@ def _compared(git: Git, found: SandboxCommits, variables: Mapping[str, str]) -> 
 
 def _write_blobs(git: Git, wanted: Collection[str], folder: str, variables: Mapping[str, str]) -> Mapping[str, int]:
     """Write the contents that the pack has into files of the folder, named by their ids; return the sizes in bytes."""
-    listed = git.run(["cat-file", "--batch-check"], variables, given=(f"{blob}\n".encode() for blob in wanted))
+    listed = git.run(["cat-file", "--batch-check"], variables, given="".join(f"{blob}\n" for blob in wanted).encode())
     rows = [line.split(" ") for line in listed.output.decode().splitlines()]
     sizes = {row[0]: int(row[2]) for row in rows if row[1] == "blob"}
     if sum(sizes.values()) > MOST_PACKED_BYTES:
         raise UnreadablePack("more was packed than was asked for")
     # Without attributes, git writes each blob as it is: a large one in blocks.
     index = {"GIT_INDEX_FILE": os.path.join(folder, "index"), "GIT_WORK_TREE": folder}
-    entries = (f"100644 {blob}\t{blob}\n".encode() for blob in sizes)
+    entries = "".join(f"100644 {blob}\t{blob}\n" for blob in sizes).encode()
     git.run(["update-index", "--index-info"], {**variables, **index}, given=entries, within_s=END_S)
     git.run(["checkout-index", "--all"], {**variables, **index}, within_s=END_S)
     return sizes

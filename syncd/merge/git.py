@@ -20,7 +20,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import IO
 
 from msgspec import Struct, field
@@ -34,12 +33,11 @@ from syncd.sandbox.program import ENVIRONMENT, LARGE_BYTES, NO_CONFIGURATION, SE
 
 _BLOCK_BYTES = 1 << 16
 _COPIED_BYTES = 1 << 18
-_WRITTEN_TOGETHER = 16  # blocks of an input, many of which are short lines
-# A command that neither takes nor gives a byte for this long does not answer.
+# A command that gives no byte for this long, and does not end, does not answer.
 _ANSWER_S = 60.0
 # A daemon does nothing else while it waits for this one, at its start and at a reload.
 _EXCLUDES_S = 4.0
-# Of a command that is fed: after its last input, fast-import writes its index, or each object into a file of its own.
+# Of a command that writes what it is given.
 END_S = 600.0
 # Of one process: what an agent wrote may be made to need any amount.
 _MOST_MEMORY = 1 << 30
@@ -117,17 +115,17 @@ class Git(Struct, frozen=True):
         arguments: Sequence[str],
         variables: Mapping[str, str],
         allowed: Container[int] = (0,),
-        given: Iterable[bytes] = (),
+        given: bytes | IO[bytes] = b"",
         *,
         folder: str = "/",
         configuration: Mapping[str, str] = NO_CONFIGURATION,
         within_s: float | None = None,
     ) -> GitResult:
-        """Run one command, with these blocks as its input.
+        """Run one command, with this text or file as its input.
 
         `variables` are added to the environment, which holds nothing of this process's but the search path.
         `configuration` are those by which it finds that of the person, else it finds none. Raises `NeedsPerson` unless
-        its exit code is allowed, `TryLater` if it neither takes nor gives a byte within so many seconds.
+        its exit code is allowed, `TryLater` if it gives no byte and does not end within so many seconds.
         """
         command, blocks = self._start(arguments, {**configuration, **variables}, given, allowed, folder, within_s), []
         while True:
@@ -137,9 +135,7 @@ class Git(Struct, frozen=True):
                 result: GitResult = end.value
                 return replace(result, output=b"".join(blocks))
 
-    def read(
-        self, arguments: Sequence[str], variables: Mapping[str, str], given: Iterable[bytes] = ()
-    ) -> Iterator[bytes]:
+    def read(self, arguments: Sequence[str], variables: Mapping[str, str], given: bytes = b"") -> Iterator[bytes]:
         """Run one command with this input and return its output in blocks. Raises as `run` does, at the end."""
         return self._start(arguments, {**NO_CONFIGURATION, **variables}, given, (0,), "/", None)
 
@@ -147,83 +143,61 @@ class Git(Struct, frozen=True):
         self,
         arguments: Sequence[str],
         variables: Mapping[str, str],
-        given: Iterable[bytes],
+        given: bytes | IO[bytes],
         allowed: Container[int],
         folder: str,
         within_s: float | None,
     ) -> Generator[bytes, None, GitResult]:
         """Yield a command's output in blocks, and return its end. One whose reader stops is killed."""
         within_s = within_s or _ANSWER_S
-        try:
-            process = subprocess.Popen(
-                [self.program, *(part for setting in SETTINGS for part in ("-c", setting)), *arguments],
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=folder,
-                env={"PATH": self.path, **ENVIRONMENT, **variables},
-                umask=original_umask(),
-            )
-        except OSError as failure:
-            raise NeedsPerson(f"git cannot be started ({failure.strerror})", "see that `git --version` works") from None
-        assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 - pipes, as requested above
-        try:
-            with process.stdin, process.stdout, process.stderr, select.epoll() as poll:
-                with contextlib.suppress(ProcessLookupError):
-                    resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
-                pipes = process.stdin, process.stdout, process.stderr
-                complaint = yield from _exchange(poll, pipes, given, partial(self.wait_ready, poll.fileno(), within_s))
-            code = process.wait(within_s)
-        except (TimeoutError, subprocess.TimeoutExpired):
-            raise TryLater(f"git {arguments[0]} does not answer", "try again when the machine has less to do") from None
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+        # Of three streams, two are files: no pipe can fill up while another one is waited for.
+        with _in_memory(given if isinstance(given, bytes) else b"") as text, _in_memory() as complaints:
+            try:
+                process = subprocess.Popen(
+                    [self.program, *(part for setting in SETTINGS for part in ("-c", setting)), *arguments],
+                    bufsize=0,
+                    stdin=text if isinstance(given, bytes) else given,
+                    stdout=subprocess.PIPE,
+                    stderr=complaints,
+                    cwd=folder,
+                    env={"PATH": self.path, **ENVIRONMENT, **variables},
+                    umask=original_umask(),
+                )
+            except OSError as failure:
+                reason = f"git cannot be started ({failure.strerror})"
+                raise NeedsPerson(reason, "see that `git --version` works") from None
+            assert process.stdout  # noqa: S101 - a pipe, as requested above
+            code = None
+            try:
+                with process.stdout as output:
+                    with contextlib.suppress(ProcessLookupError):
+                        resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
+                    while answers := self.wait_ready(output.fileno(), within_s):
+                        if not (block := output.read(_BLOCK_BYTES)):
+                            break
+                        yield block
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = process.wait(within_s if answers else 0)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+            if code is None:
+                what = f"git {arguments[0]} does not answer"
+                raise TryLater(what, "try again when the machine has less to do")
+            complaint = os.pread(complaints.fileno(), _BLOCK_BYTES, 0).decode("utf-8", "replace")
         if code not in allowed:
             reason = one_line(complaint, 200) or f"exit code {code}"
             raise NeedsPerson(f"git {arguments[0]} failed ({reason})", "look at the reason that git gives")
         return GitResult(code, complaint=complaint)
 
 
-def _exchange(
-    poll: select.epoll, pipes: tuple[IO[bytes], IO[bytes], IO[bytes]], given: Iterable[bytes], wait: Callable[[], bool]
-) -> Generator[bytes, None, str]:
-    """Write the input while the output is read and yielded; return what was complained of.
-
-    `wait` returns False if the poll is not ready for long. Raises `TimeoutError` then.
-    """
-    stdin, stdout, stderr = pipes
-    os.set_blocking(stdin.fileno(), False)
-    for pipe, event in ((stdin, select.EPOLLOUT), (stdout, select.EPOLLIN), (stderr, select.EPOLLIN)):
-        poll.register(pipe, event)
-    blocks, left, complaint, reads = iter(given), memoryview(b""), b"", {stdout.fileno(), stderr.fileno()}
-    while reads:
-        if not stdin.closed and not left and not (left := memoryview(b"".join(islice(blocks, _WRITTEN_TOGETHER)))):
-            poll.unregister(stdin)
-            stdin.close()
-        ready = dict(poll.poll(0))
-        if not ready and not wait():
-            raise TimeoutError
-        if not stdin.closed and stdin.fileno() in ready:
-            try:
-                left = left[os.write(stdin.fileno(), left) :]
-            except BlockingIOError:
-                pass
-            except BrokenPipeError:  # where it has ended before its input did, its exit code says more
-                poll.unregister(stdin)
-                stdin.close()
-        for descriptor in reads & ready.keys():
-            block = os.read(descriptor, _BLOCK_BYTES)
-            if not block:
-                poll.unregister(descriptor)
-                reads = reads - {descriptor}
-            elif descriptor == stderr.fileno():
-                complaint = (complaint + block)[:_BLOCK_BYTES]
-            else:
-                yield block
-    return complaint.decode("utf-8", "replace")
+def _in_memory(content: bytes = b"") -> IO[bytes]:
+    """Return a file in memory that holds this text, to be read from its beginning."""
+    file = os.fdopen(os.memfd_create("git"), "r+b")
+    file.write(content)
+    file.seek(0)
+    return file
 
 
 def find_git(environ: Mapping[str, str]) -> Git | None:
@@ -314,8 +288,8 @@ def why_submodules_are_refused(git: Git | None, place: str) -> str:
         return "it is too large to be checked"
     with private_repository(git, None, "sha1") as folder:
         variables = {"GIT_DIR": folder, **with_settings({"fsck.gitmodulesParse": "error"})}
-        blob = git.run(["hash-object", "-w", "--stdin"], variables, given=[content]).output.strip()
-        git.run(["mktree"], variables, given=[b"%s blob %s\t.gitmodules\n" % (FILE_MODE, blob)])
+        blob = git.run(["hash-object", "-w", "--stdin"], variables, given=content).output.strip()
+        git.run(["mktree"], variables, given=b"%s blob %s\t.gitmodules\n" % (FILE_MODE, blob))
         checked = git.run(["fsck", "--strict", "--no-dangling", "--no-progress"], variables, ANY_CODE)
     if not checked.code:
         return ""
@@ -324,9 +298,12 @@ def why_submodules_are_refused(git: Git | None, place: str) -> str:
 
 
 def fast_import(git: Git, commands: Iterable[bytes], variables: Mapping[str, str]) -> None:
-    """Make objects by commands of git-fast-import(1). Raises as `Git.run` does."""
+    """Make objects by commands of git-fast-import(1), through a private repository. Raises as `Git.run` does."""
     command = ["fast-import", "--quiet", f"--big-file-threshold={LARGE_BYTES}"]
-    git.run(command, variables, given=commands, within_s=END_S)
+    with tempfile.TemporaryFile(dir=variables["GIT_DIR"]) as file:
+        file.writelines(commands)
+        file.seek(0)
+        git.run(command, variables, given=file, within_s=END_S)
 
 
 def is_binary(content: bytes) -> bool:
