@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 from msgspec import Struct
 
-from syncd.archive.extraction import Member, MemberKind, inner_path, is_within, members
 from syncd.cli.options import (
+    CLOCK,
     all_option,
     config_option,
     configured_for_each,
@@ -23,23 +22,20 @@ from syncd.cli.options import (
 )
 from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
-from syncd.core import safe_open
 from syncd.core.choices import Deletions
 from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
 from syncd.core.text import counted, shown_path
-from syncd.model.entry import Entry, Kind
+from syncd.model.entry import Kind, same
 from syncd.model.manifest import Manifest
-
-_BLOCK = 1 << 18
-_MOST_NAMED_BYTES = 8 << 20  # of what is only there
-_KINDS = {MemberKind.FILE: Kind.FILE, MemberKind.DIRECTORY: Kind.DIRECTORY, MemberKind.SYMLINK: Kind.SYMLINK}
+from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest
+from syncd.scan.file_reader import ContentReader
 
 
 class Comparison(Struct, frozen=True):
     """Paths that differ, in order. Those in `only_there` are expected if `sandbox.deletions` is "keep".
 
-    `unnamed` counts others of these, which are too many to be kept.
+    `unnamed` counts others of these, which are too many to be listed, or have no valid name.
     """
 
     missing: list[str]
@@ -49,78 +45,28 @@ class Comparison(Struct, frozen=True):
 
 
 def verify(
-    workspace: str, manifest: Manifest, packed: Iterable[bytes], check: Callable[[], None], passed_over: str = ""
+    reader: ContentReader, manifest: Manifest, packed: Iterable[bytes], check: Callable[[], None], passed_over: str = ""
 ) -> Comparison:
     """Compare the manifest's paths in the workspace with the archive. Raises `WorkspaceError`, `BadArchive`, `Stop`.
 
-    What is only there within the folder `passed_over` does not count.
+    The folder `passed_over` does not count where it is only there. What is in a repository there is not listed.
 
     A path that changes or vanishes in the workspace meanwhile counts as different.
     """
-    same: dict[str, bool] = {}  # of two members with the same name the later one counts, as when they are extracted
-    only_there: set[str] = set()
-    left_bytes, unnamed = _MOST_NAMED_BYTES, 0
-    with safe_open.DirCursor(safe_open.open_workspace(workspace)) as local:
-        for member, content in members(packed):
-            check()
-            path = inner_path(member.name)
-            if path and path in manifest:
-                entry = manifest[path]
-                try:
-                    if member.kind is MemberKind.HARD_LINK:
-                        # Another name of an earlier member, which was compared already.
-                        target = inner_path(member.target) or ""
-                        same[path] = entry.kind is Kind.FILE and same.get(target, False) and _equal(local, path, target)
-                    else:
-                        same[path] = _is_same(local, path, entry, member, content)
-                except OSError:
-                    same[path] = False
-            elif path != "" and not is_within(path, passed_over):
-                name = path or member.name.replace("\0", "…")
-                if name in only_there:
-                    continue
-                left_bytes -= len(name)
-                if left_bytes > 0:
-                    only_there.add(name)
-                else:
-                    unnamed += 1
+    from syncd.sandbox.look_by_dump import look_in_archive  # noqa: PLC0415 - `verify --help` needs none of it
+
+    items = LookItems({}, manifest, lambda _, entry: LookItem((entry,), LookAction.COMPARE))
+    look = look_in_archive(packed, LookRequest(items, find_new=True, most_copied_bytes=0), "", check)
+    of_equal_size = [path for path, there in look.differing.items() if there.size_bytes == manifest[path].size_bytes]
+    equal = {path for path, entry in reader.digests(of_equal_size) if same(entry, look.differing[path])}
+    differing = {path: there for path, there in look.differing.items() if path not in equal}
+    pruned = [path for path in look.pruned if path != passed_over and path not in manifest]
     return Comparison(
-        missing=[path for path in manifest if path not in same],
-        different=[path for path in manifest if not same.get(path, True)],
-        only_there=sorted(only_there, key=os.fsencode),
-        unnamed=unnamed,
+        missing=[path for path, there in differing.items() if there.kind is Kind.ABSENT],
+        different=[path for path, there in differing.items() if there.kind is not Kind.ABSENT],
+        only_there=sorted([*look.new, *pruned], key=os.fsencode),
+        unnamed=look.unlisted,
     )
-
-
-def _is_same(local: safe_open.DirCursor, path: str, entry: Entry, member: Member, content: Iterable[bytes]) -> bool:
-    """True if the member is as the path in the workspace. Raises `OSError`."""
-    if _KINDS.get(member.kind) is not entry.kind:
-        return False
-    if entry.kind is Kind.SYMLINK:
-        return entry.target == member.target
-    if entry.kind is Kind.DIRECTORY:
-        return True
-    # The one permission bit that every extractor keeps, whatever its umask.
-    if (member.mode ^ entry.mode) & stat.S_IXUSR:
-        return False
-    with _opened(local, path) as file:
-        return _size(file) == member.size_bytes and all(file.read(len(block)) == block for block in content)
-
-
-def _equal(local: safe_open.DirCursor, path: str, other: str) -> bool:
-    """True if two files of the workspace have the same content."""
-    with _opened(local, path) as first, _opened(local, other) as second:
-        blocks = iter(lambda: second.read(_BLOCK), b"")
-        return _size(first) == _size(second) and all(first.read(len(block)) == block for block in blocks)
-
-
-def _opened(local: safe_open.DirCursor, path: str) -> BinaryIO:
-    parent, name = local.parent_of(path)
-    return os.fdopen(safe_open.open_file(name, parent)[0], "rb")
-
-
-def _size(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
 
 
 @click.command("verify")
@@ -133,7 +79,8 @@ def command(config_file: str | None, sandbox: str | None, all_sandboxes: bool, a
     """Compare the workspace with the sandbox's, byte for byte.
 
     Ends with 0 if they are equal, with 1 if a path is missing there, different, or only there. A path that a rule here
-    excludes counts as only there if the sandbox has it. The git repository that syncd keeps there does not.
+    excludes counts as only there if the sandbox has it. The git repository that syncd keeps there does not; one that
+    someone else made there is named, and what is in it is not.
 
     --json: equal, files (the number of paths compared), missing, different, only_there, and deleted_here, those of
     only_there that were sent once and deleted here. With --all: equal, and sandboxes, a list of these objects, each
@@ -156,7 +103,7 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
     """Compare with one sandbox, print that for people, and return it."""
     from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415 - `verify --help` needs none of these
     from syncd.cli.pull import read_dump, repository_there  # noqa: PLC0415
-    from syncd.daemon.build import places_of, target_of  # noqa: PLC0415
+    from syncd.daemon.build import places_of, reader_of, target_of  # noqa: PLC0415
     from syncd.sandbox.sandbox_state import recorded_leftovers  # noqa: PLC0415
     from syncd.store.state_db import StateDb  # noqa: PLC0415
 
@@ -164,11 +111,10 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
         progress.doing("scanning the workspace")
         local = scan_workspace(config)
         manifest, git = local.scan.manifest, repository_there(config)
-        found = read_dump(
-            config, progress, lambda packed, check: verify(config.workspace.path, manifest, packed, check, git)
-        )
+        reader = reader_of(config, CLOCK, os.environ)
+        found = read_dump(config, progress, lambda packed, check: verify(reader, manifest, packed, check, git))
     lists = {"missing": found.missing, "different": found.different, "only_there": found.only_there}
-    equal = not any(lists.values())
+    equal = not any(lists.values()) and not found.unnamed
     with closing(StateDb(places_of(config, os.environ).state)) as db:
         leftovers = recorded_leftovers(db, target_of(config, os.environ)).entries
     deleted_here = [path for path in found.only_there if path in leftovers]

@@ -26,11 +26,12 @@ from syncd.core.errors import KeyRefused, SandboxNotFound, SyncWarning
 from syncd.core.text import counted, shown_path, size
 from syncd.core.waiter import Waiter, Work
 from syncd.model.entry import Kind, SeenEntry, is_savable
+from syncd.remote.bucket import Dump
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s
 from syncd.remote.target import Target
 from syncd.sandbox.deletions import Programs
 from syncd.sandbox.executions import Executions, Purpose, RunningLook
-from syncd.sandbox.look_by_dump import DumpLooker
+from syncd.sandbox.look_by_dump import look_by_dump
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
 from syncd.sandbox.seen_paths import FIRST_WAIT_S, LONGEST_WAIT_S, SeenPaths
@@ -82,7 +83,7 @@ class RemoteChanges:
         agent_changes: AgentChanges,
         target: Target,
         executions: Executions,
-        dump_looker: DumpLooker,
+        dump: Dump,
         saved_versions: SavedVersions,
         seen: SeenPaths,
         state_folder: str,
@@ -100,7 +101,7 @@ class RemoteChanges:
         self.programs = Programs.RAN  # as the last look of a sync found
         self._target = target
         self._executions = executions
-        self._dump_looker = dump_looker
+        self._dump = dump
         self._copies_folder = copies_folder
         self._state_folder = state_folder
         self._waiter = waiter
@@ -280,7 +281,7 @@ class RemoteChanges:
         limited, folder = self._within_room(request), self._folder_for(request)
         asked = Moment.now(self._clock)
         with _DUMP.limited(self._waiter, timeout_s):
-            result = self._dump_looker.look(limited, folder, self._check)
+            result = look_by_dump(self._dump, limited, folder, self._check)
         return self._with_time(replace(result, asked=asked, takes_s=_paths_s(request)))
 
     def _with_time(self, result: LookResult) -> LookResult:

@@ -24,7 +24,6 @@ from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.executions import Executions
-from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
 from syncd.sandbox.remote_changes import RemoteChanges
@@ -158,12 +157,11 @@ class SandboxFactory(Struct, frozen=True):
 
     def _looks(self, state: SandboxState, api: Api, executions: Executions) -> RemoteChanges:
         workspace, config = self.workspace, self.workspace.config
-        dump = Dump(api, workspace.client, retry_settings_of(config), workspace.waiter)
         return RemoteChanges(
             agent_changes=config.sandbox.agent_changes,
             target=state.target,
             executions=executions,
-            dump_looker=DumpLooker(dump),
+            dump=Dump(api, workspace.client, retry_settings_of(config), workspace.waiter),
             saved_versions=SavedVersions(workspace.db, workspace.clock, config.sandbox_name),
             seen=state.seen,
             state_folder=workspace.folders.state,

@@ -15,7 +15,9 @@ import pytest
 from syncd.archive import extraction
 from syncd.archive.extraction import BadArchive, Extracted, MemberKind, extract, inner_path, members
 from syncd.cli.verify import verify
+from syncd.core.clock import SystemClock
 from syncd.core.errors import NeedsPerson, Stop, TryLater
+from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection
 
@@ -320,6 +322,10 @@ def work(tmp_path: Path) -> Path:
     return folder
 
 
+def reader(work: Path) -> ContentReader:
+    return ContentReader(str(work), SystemClock())
+
+
 SAME = {
     "d": a_folder("./d"),
     "d/f": a_file("./d/f"),
@@ -341,9 +347,9 @@ SAME = {
         ({"ln": a_link("ln", "d/g")}, [], ["ln"], []),
         ({"ln": a_file("ln")}, [], ["ln"], []),
         ({"d": None}, ["d"], [], []),
+        ({"git": a_file("d/.git/x")}, [], [], ["d/.git"]),
         ({"d": a_file("d")}, [], ["d"], []),
         ({"more": a_file("more")}, [], [], ["more"]),
-        ({"more": a_file("../more")}, [], [], ["../more"]),
         ({"again": a_file("d/f", b"later")}, [], ["d/f"], []),
         ({"run": a_thing("run", tarfile.LNKTYPE, "d/f")}, [], ["run"], []),
     ],
@@ -354,7 +360,7 @@ def test_verify(
     """Each kind of difference between two trees is reported with its path."""
     makes = [a_folder("."), *(make for make in {**SAME, **changed}.values() if make)]
     manifest = Scanner(str(work), Selection()).scan().manifest
-    found = verify(str(work), manifest, blocks(archive(*makes)), lambda: None)
+    found = verify(reader(work), manifest, blocks(archive(*makes)), lambda: None)
     assert (found.missing, found.different, found.only_there) == (missing, different, only_there)
 
 
@@ -363,7 +369,13 @@ def test_verify_knows_hard_links(work: Path) -> None:
     (work / "z").write_text("content")
     manifest = Scanner(str(work), Selection()).scan().manifest
     packed = archive(*SAME.values(), a_thing("z", tarfile.LNKTYPE, "./d/f"))
-    found = verify(str(work), manifest, blocks(packed), lambda: None)
+    found = verify(reader(work), manifest, blocks(packed), lambda: None)
     assert (found.missing, found.different) == ([], [])
     (work / "z").write_text("CONTENT")
-    assert verify(str(work), manifest, blocks(packed), lambda: None).different == ["z"]
+    assert verify(reader(work), manifest, blocks(packed), lambda: None).different == ["z"]
+
+
+def test_verify_counts_names_that_lead_outside(work: Path) -> None:
+    manifest = Scanner(str(work), Selection()).scan().manifest
+    found = verify(reader(work), manifest, blocks(archive(*SAME.values(), a_file("../more"))), lambda: None)
+    assert (found.missing, found.different, found.only_there, found.unnamed) == ([], [], [], 1)

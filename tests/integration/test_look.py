@@ -23,7 +23,7 @@ from syncd.remote.bucket import Dump
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.executions import TIMEOUT_S, Executions
-from syncd.sandbox.look_by_dump import DumpLooker
+from syncd.sandbox.look_by_dump import look_by_dump
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
 from syncd.sandbox.program import printed
 from syncd.store.state_db import StateDb
@@ -417,7 +417,7 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
     by_program = executions(rig).look(request, str(copies(rig)))
     waiter = Waiter(Interrupt(), rig.clock)
     dump = Dump(Api(target(rig), rig.key, rig.client), rig.client, RetrySettings(1, 8, 60), waiter)
-    by_dump = DumpLooker(dump).look(request, str(copies(rig)))
+    by_dump = look_by_dump(dump, request, str(copies(rig)))
     assert (
         fetched(by_program)
         == fetched(by_dump)

@@ -273,10 +273,14 @@ def _export(it: Trial) -> str:
     return "is what an export holds" if "made" in it.service.exported(name) else "is not exported"
 
 
-@assumes("what a program writes in the workspace", "is what a dump holds")
+@assumes("what a program writes in the workspace", "is what a dump holds, each folder too")
 def _dumped(it: Trial) -> str:
-    it.service.output(it.service.start("import os; open(os.environ['AGENT_WORKSPACE'] + '/by-program', 'w')"))
-    return "is what a dump holds" if "by-program" in it.service.tree() else "is not in it"
+    program = "import os; w = os.environ['AGENT_WORKSPACE']; os.mkdir(w + '/made'); open(w + '/made/by-program', 'w')"
+    it.service.output(it.service.start(program))
+    tree = it.service.tree()
+    if "made/by-program" not in tree:
+        return "is not in it"
+    return f"is what a dump holds, {'each folder too' if 'made' in tree else 'without folders'}"
 
 
 @assumes("output of 2 MiB", "is told in whole")
