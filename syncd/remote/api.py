@@ -7,7 +7,7 @@ public OpenAPI description of the local-sandbox API.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -206,10 +206,10 @@ class UploadUrlAnswer(Struct):
 
 
 class Initialized(Struct):
-    """`POST …/initialize`."""
+    """`POST …/initialize`: `error`, or another word where it succeeded, such as `occupied`."""
 
     sandbox_id: str
-    status: Literal["idle", "occupied", "error"]
+    status: str
     message: str
 
 

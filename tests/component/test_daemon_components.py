@@ -57,7 +57,10 @@ def logged(level: str, form: LogFormat, environ: dict[str, str] | None = None) -
     """Return what is written to stderr, and restore the tests' logging."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, sys.stderr, logging.raiseExceptions
-    levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "hpack", "watchdog")}
+    levels = {
+        name: logging.getLogger(name).level
+        for name in ("httpx", "httpx2", "httpcore", "httpcore2", "hpack", "watchdog")
+    }
     sys.stderr = StringIO()
     try:
         set_up_logs(level, form, environ or {})
@@ -74,7 +77,8 @@ def test_log_lines_hold_no_secret_and_no_line_end() -> None:
     with logged("debug", LogFormat.TEXT) as stderr:
         keep_out_of_logs("sk-5ecret")
         logging.getLogger("syncd").info("key %s\nand https://h/?X-Goog-Signature=%s\x1b[2J", "sk-5ecret", "abc5ecret")
-        logging.getLogger("httpx").info("GET https://h/?X-Goog-Signature=5ecret")
+        for name in ("httpx", "httpx2", "httpcore.http11", "httpcore2.http11"):
+            logging.getLogger(name).info("GET https://h/?X-Goog-Signature=5ecret")
         logging.getLogger("other").warning("Authorization: Bearer 5ecret")
         try:
             raise ValueError("5ecret in an exception")

@@ -92,6 +92,12 @@ def test_a_detail_is_cleaned() -> None:
     assert text.isprintable()
 
 
+def test_a_new_word_for_a_sandbox_that_took_the_archive(rig: Rig) -> None:
+    """A status that syncd does not know is no failure: only `error` is one."""
+    rig.emulator.faults.script('initialize: json {"sandbox_id": "box", "status": "ready", "message": "done"} always')
+    rig.sync()
+
+
 @pytest.mark.parametrize("op", ["upload-url", "upload", "initialize"])
 def test_redirects_are_not_followed(rig: Rig, op: str) -> None:
     """Neither the key nor the archive is sent to a redirect's target."""
