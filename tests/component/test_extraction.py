@@ -376,6 +376,7 @@ def test_verify_knows_hard_links(work: Path) -> None:
 
 
 def test_verify_counts_names_that_lead_outside(work: Path) -> None:
+    """Verify counts what has no valid name in the workspace, and goes on."""
     manifest = Scanner(str(work), Selection()).scan().manifest
     found = verify(reader(work), manifest, blocks(archive(*SAME.values(), a_file("../more"))), lambda: None)
     assert (found.missing, found.different, found.only_there, found.unnamed) == ([], [], [], 1)
