@@ -18,6 +18,7 @@ import yaml
 from tests.repo.sources import REPO
 
 _WORKFLOW = REPO / ".github/workflows/checks.yml"
+_PUBLISH = REPO / ".github/workflows/publish.yml"
 
 
 def test_the_workflow_runs_the_checks_on_each_python() -> None:
@@ -38,6 +39,32 @@ def test_the_workflow_can_do_no_harm() -> None:
     remedy = f"{_WORKFLOW}: take the right, or what a pull request steers, away"
     assert _loaded(_WORKFLOW)["permissions"] == {"contents": "read"}, remedy
     assert re.findall(r"secrets|pull_request_target|github\.event|github\.head_ref|write", text) == [], remedy
+
+
+def test_a_version_is_published_without_a_key() -> None:
+    """What the checks passed and `packaging/release` built is published by a job that can do nothing else."""
+    workflow = _loaded(_PUBLISH)
+    jobs = workflow["jobs"]
+    remedy = f"{_PUBLISH}: check, build by packaging/release, then publish by the index's trust in this workflow"
+    assert jobs["checks"]["uses"] == "./.github/workflows/checks.yml", remedy
+    assert (jobs["build"]["needs"], jobs["publish"]["needs"]) == ("checks", "build"), remedy
+    assert "packaging/release dist" in [step.get("run") for step in jobs["build"]["steps"]], remedy
+    assert workflow["permissions"] == {"contents": "read"}, remedy
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}, remedy
+    assert re.findall(r"secrets|password|contents: write", _PUBLISH.read_text("utf-8")) == [], remedy
+
+
+@pytest.mark.parametrize("file", [_WORKFLOW, _PUBLISH], ids=lambda file: file.name)
+def test_foreign_code_is_pinned(file: Path) -> None:
+    """An action is named by a commit, with its version beside it, and a checkout leaves no credentials behind."""
+    used = re.findall(r"uses: (?!\./)(.+)", file.read_text("utf-8"))
+    assert used, file
+    for each in used:
+        remedy = f"{file}: name the action by its commit, with its version as a comment"
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", each), f"{each}: {remedy}"
+    steps = [step for job in _loaded(file)["jobs"].values() for step in job.get("steps", [])]
+    checkouts = [step for step in steps if step.get("uses", "").startswith("actions/checkout@")]
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts), file
 
 
 def test_pre_commit_runs_what_is_there() -> None:
