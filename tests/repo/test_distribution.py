@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.policy
+import re
 import subprocess
 import sys
 import tarfile
@@ -34,9 +35,11 @@ NEEDED_BY_TESTS = (
     ".ci/requirements",
     ".ci/minimum",
     ".github/workflows/checks.yml",
+    ".github/workflows/publish.yml",
     ".pre-commit-config.yaml",
     "constraints-dev.txt",
     "packaging/build-deb",
+    "packaging/metadata.py",
     "packaging/release",
     "packaging/wheelhouse",
     "pyproject.toml",
@@ -116,6 +119,27 @@ def test_the_metadata_is_the_project_s(repo: Path, built: tuple[Path, Path]) -> 
         "=",
         "syncd.cli:main",
     ], remedy
+
+
+def test_a_published_build_has_addresses(repo: Path, tmp_path: Path) -> None:
+    """Each link of its README leads to the repository that publishes it, and to a file that is there."""
+    place = "https://git.example.com/us/syncd"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("REPOSITORY", place)
+        _build(repo, tmp_path, "wheel")
+    content = _content(next(tmp_path.glob("*.whl")))
+    said = _message(content[f"syncd-{syncd.__version__}.dist-info/METADATA"])
+    assert {line.partition(", ")[0] for line in said.get_all("Project-URL", [])} >= {"Repository", "Issues"}
+    readme = said.get_payload()
+    assert isinstance(readme, str)
+    for link in re.findall(r"\]\(([^)\s]+)\)", readme):
+        if link.startswith(place):
+            path = link.removeprefix(f"{place}/blob/v{syncd.__version__}/").removeprefix(
+                f"{place}/raw/v{syncd.__version__}/"
+            )
+            assert (repo / path.partition("#")[0]).exists(), link
+        else:
+            assert re.match(r"https://|#", link), f"packaging/metadata.py: {link} leads nowhere on an index"
 
 
 def _build(checkout: Path, folder: Path, *targets: str) -> None:
