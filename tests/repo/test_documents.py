@@ -17,7 +17,10 @@ from syncd.cli.commands import cli
 from syncd.core.settings import SECTIONS, AcquireKeys, check_config
 from tests.repo.sources import REPO
 
-_AT_THE_TOP = (REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "SKILL.md"))
+_AT_THE_TOP = (
+    REPO / name
+    for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "SECURITY.md", "SKILL.md")
+)
 PAGES = tuple(sorted((*_AT_THE_TOP, *(REPO / "docs").rglob("*.md"))))
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
