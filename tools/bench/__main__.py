@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.bench import archives, daemons, peers, reading
+from tools.bench import archives, daemons, peers, reading, walk
 from tools.bench.measure import TREES, Bench, head
 
 ROWS: dict[str, Callable[[Bench], None]] = {
@@ -21,6 +21,7 @@ ROWS: dict[str, Callable[[Bench], None]] = {
     "edit": daemons.edit,
     "idle": daemons.idle,
     "startup": daemons.startup,
+    "walk": walk.walk,
     "peers": peers.peers,
 }
 

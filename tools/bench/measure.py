@@ -127,7 +127,7 @@ _UNITS: dict[str, Callable[[float], str]] = {
     "size": _megabytes,
     "memory": _megabytes,
     "wall an entry": lambda value: f"{value * 1e6:.2f} us",
-    **dict.fromkeys(("bytes", "requests", "wake-ups"), _number),
+    **dict.fromkeys(("bytes", "requests", "wake-ups", "modules", "functions"), _number),
 }
 _FORM = "{:<46} {:<26} {:>10} {:>10} {:>8} {:>7} {:>6}"
 
