@@ -391,10 +391,9 @@ class _Assembly(Struct):
             cycle.provider = ConfiguredSandbox(cycle.provider.known, key)
         cycle.recall()
         publisher = next(each for each in self.shared.status.publishers if each.now.name == config.sandbox_name)
-        servers = McpServers(config, workspace.api)
         follows = self.role is Role.DAEMON and config.sandbox.follow_seconds > 0
         follower = partial(self._follower_of, workspace) if follows else None
-        parts = LoopParts(workspace, cycle, publisher, servers, follower)
+        parts = LoopParts(workspace, cycle, publisher, McpServers(workspace.api), follower)
         return SandboxLoop(parts, self.shared)
 
     def _follower_of(self, syncing: Workspace, sandbox: FollowedSandbox) -> Follower:

@@ -336,8 +336,7 @@ class SandboxLoop:
 
     def _warn(self) -> None:
         watch = self._shared.watch.warnings()
-        agent = (*self._parts.mcp_servers.warnings, *self._shared.synced_hook.warnings(self.name))
-        agent += self.follower.warnings if self.follower is not None else ()
+        agent = [*self._shared.synced_hook.warnings(self.name), *(self.follower.warnings if self.follower else ())]
         self.publisher.own_warnings = {each.key for each in (*self.cycle.sandbox_warnings, *agent)}
         left = (warning for each in self._shared.left for warning in each.warnings)
         self.publisher.warn([*self.cycle.warnings, *watch, *agent, *left])
@@ -361,9 +360,10 @@ class SandboxLoop:
             self._shared.dirty.add(Changes(dirty=folders))
         self.publisher.note(pending=self._burst is not None)
         # Last, as it may take a moment.
-        servers = self._parts.mcp_servers
-        servers.arrived(self.cycle.target, self.cycle.provider.acquired_sandbox)
-        self._shared.synced_hook.arrived(self.name, self.cycle.target, outcome.arrived, servers.by_name)
+        hook, target = self._shared.synced_hook, self.cycle.target
+        if hook.is_configured and target is not None and outcome.arrived is not None:
+            servers = self._parts.mcp_servers.of(target, self.cycle.provider.acquired_sandbox)
+            hook.arrived(self.name, target, outcome.arrived, servers)
 
     def _follow_in_repository(self) -> None:
         with suppress(Superseded):

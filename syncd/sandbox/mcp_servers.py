@@ -1,7 +1,4 @@
-"""Knows the MCP servers of the sandbox, for `sync.on_synced`.
-
-Nothing here fails a sync, and the loop waits for nothing but one request, for a sandbox that syncd did not acquire.
-"""
+"""Knows the MCP servers of a sandbox, for `sync.on_synced`. Nothing here fails a sync."""
 
 from __future__ import annotations
 
@@ -9,12 +6,11 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 
-from syncd.core.errors import SyncWarning
-from syncd.core.settings import Config
 from syncd.remote.api import Api, urls_by_name
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import AcquiredSandbox, Target
 
+_log = logging.getLogger("syncd.agent")
 _URL = re.compile(r"https?://[!-~]+")
 
 
@@ -23,45 +19,20 @@ def callable_servers(servers: Mapping[str, str]) -> dict[str, str]:
     return {name: url for name, url in servers.items() if name and _URL.fullmatch(url)}
 
 
-_log = logging.getLogger("syncd.agent")
-# After so many failed requests `sync.on_synced` runs without them.
-_MOST_REQUESTS = 3
-
-
 class McpServers:
     """Those of one sandbox of a workspace; `api_of` returns the API for it."""
 
-    def __init__(self, config: Config, api_of: Callable[[Target], Api]) -> None:
-        self._is_wanted = bool(config.sync.on_synced)
+    def __init__(self, api_of: Callable[[Target], Api]) -> None:
         self._api_of = api_of
-        self._target: Target | None = None
-        self._requests = 0
-        self._known: Mapping[str, str] | None = None
+        self._known: dict[Target, Mapping[str, str]] = {}
 
-    @property
-    def by_name(self) -> Mapping[str, str]:
-        """Their URLs by name, as far as they are known."""
-        return self._known or {}
-
-    @property
-    def warnings(self) -> list[SyncWarning]:
-        """The warnings about what the agent could not be told."""
-        if not self._requests or self._known is not None:
-            return []
-        what = "the API did not name the sandbox's MCP servers"
-        return [SyncWarning("agent:servers", what, "nothing to do; the next sync asks again")]
-
-    def arrived(self, target: Target | None, acquired_sandbox: AcquiredSandbox | None) -> None:
-        """Learn the servers of the sandbox that holds the workspace, if they are wanted."""
-        if target is None or not self._is_wanted:
-            return
-        if target != self._target:
-            self._target, self._requests, self._known = target, 0, None
+    def of(self, target: Target, acquired_sandbox: AcquiredSandbox | None) -> Mapping[str, str]:
+        """Return their URLs by name. One that syncd did not acquire is asked about them, until the API answers."""
         if acquired_sandbox is not None:
-            self._known = acquired_sandbox.servers
-        elif self._known is None and self._requests < _MOST_REQUESTS:
-            self._requests += 1
+            return callable_servers(acquired_sandbox.servers)
+        if target not in self._known:
             try:
-                self._known = urls_by_name(self._api_of(target).sandbox().servers)
+                self._known = {target: callable_servers(urls_by_name(self._api_of(target).sandbox().servers))}
             except StepFailed as failure:
-                _log.info("the sandbox's MCP servers are not known: %s", failure)
+                _log.warning("the sandbox's MCP servers are not known: %s; the next sync asks again", failure)
+        return self._known.get(target, {})

@@ -22,8 +22,7 @@ from syncd.sync.synced_hook import SyncedHook
 from tests.integration.sync_rig import SANDBOX, Rig, rigged
 
 Lists = dict[str, list[str]]
-# Of a server's text, only what a client can call is passed on.
-SERVERS = {"git": "https://host/git", "none": "javascript:alert(1)"}
+SERVERS = {"git": "https://host/git"}
 
 
 class Runs:
@@ -76,7 +75,9 @@ class Runs:
     def begin(self, sync_mode: SyncMode = SyncMode.CHANGED) -> None:
         """Sync, and do not wait for the program."""
         outcome, _ = self.rig.sync(sync_mode)
-        self.hook.arrived("main", self.rig.cycle.target, outcome.arrived, SERVERS)
+        target = self.rig.cycle.target
+        if target is not None and outcome.arrived is not None:
+            self.hook.arrived("main", target, outcome.arrived, SERVERS)
 
     def wait(self) -> None:
         """Wait until no program runs."""
@@ -99,7 +100,7 @@ class Runs:
         assert set(lines[2::3]) <= {"$HOME|a b|/etc/of-the-test.toml|"}
         assert {document.pop("sandbox") for document in documents} <= {"main"}
         assert {document.pop("sandbox_id") for document in documents} <= {SANDBOX}
-        assert all(document.pop("mcp_servers") == {"git": "https://host/git"} for document in documents)
+        assert all(document.pop("mcp_servers") == SERVERS for document in documents)
         self.sandbox_changed = [document.pop("sandbox_changed") for document in documents]
         return [{name: sorted(paths) for name, paths in each.items() if paths} for each in documents]
 
