@@ -19,18 +19,6 @@ from msgspec import Struct
 _LONGEST_POLL_S = 1e6  # poll(2) takes no more
 
 
-def boot_id() -> str:
-    """Return the name of the machine's present boot, within which boottimes of several processes can be compared.
-
-    Empty if it has none: proc(5), `random/boot_id`.
-    """
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
 class Clock(Protocol):
     """A source of time; tests pass one with scripted time."""
 

@@ -45,7 +45,7 @@ from syncd.report.logs import keep_out_of_logs
 from syncd.report.status_publisher import TOTALS, RunTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers
-from syncd.sandbox.provider import AcquiredSandboxStore, ConfiguredSandbox
+from syncd.sandbox.provider import AcquiredSandboxStore, SandboxProvider, acquired_of
 from syncd.sandbox.sandbox_state import forget_name, last_target, recorded_names
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.file_reader import ContentReader
@@ -83,7 +83,7 @@ def target_of(config: Config, environ: Mapping[str, str]) -> Target:
     sandbox = config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
-    acquired_sandbox, _ = AcquiredSandboxStore(config, places_of(config, environ).state).load()
+    acquired_sandbox = acquired_of(config, places_of(config, environ).state)
     if acquired_sandbox is None:
         raise NeedsPerson("no sandbox has been acquired yet", "run `syncd sandbox acquire`, or `syncd push`")
     return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
@@ -94,7 +94,7 @@ def _known_target(workspace: Workspace) -> Target | None:
     sandbox = workspace.config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
-    acquired_sandbox, _ = AcquiredSandboxStore(workspace.config, workspace.folders.state).load()
+    acquired_sandbox = acquired_of(workspace.config, workspace.folders.state)
     if acquired_sandbox is None or should_be_replaced(acquired_sandbox, workspace.clock.wall_s()):
         return None
     return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
@@ -388,7 +388,7 @@ class _Assembly(Struct):
         other_bases = partial(self.shared.other_bases, config.sandbox_name)
         cycle = sync_cycle_of(workspace, self.parts, other_bases=other_bases)
         if isinstance(key, KeyRefused):
-            cycle.provider = ConfiguredSandbox(cycle.provider.known, key)
+            cycle.provider = SandboxProvider(cycle.provider.known, key)
         cycle.recall()
         publisher = next(each for each in self.shared.status.publishers if each.now.name == config.sandbox_name)
         follows = self.role is Role.DAEMON and config.sandbox.follow_seconds > 0
@@ -440,7 +440,7 @@ class _Assembly(Struct):
             for name in recorded_names(db) - main.config.sandboxes.keys() - known - {MAIN}:
                 target = last_target(db, name)
                 own = None if target is None else config_of_left(main.config, name, target)
-                acquired = None if own is None else AcquiredSandboxStore(own, main.folders.state).load()[0]
+                acquired = None if own is None else acquired_of(own, main.folders.state)
                 if target is None or own is None or acquired is None or acquired.sandbox_id != target.sandbox_id:
                     forget_left(db, name, main.clock)
                 else:

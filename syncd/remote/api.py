@@ -15,7 +15,6 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd.core.api_key import ApiKey
-from syncd.core.clock import boot_id
 from syncd.core.errors import KeyRefused, NeedsPerson, SandboxNotFound, SandboxRefused
 from syncd.core.text import one_line, redacted
 from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_api_status
@@ -418,7 +417,7 @@ class Account:
 
     def acquire(self, servers: Sequence[str], ttl_seconds: int) -> AcquiredSandbox:
         """Acquire a sandbox with these MCP servers for so long. Raises `StepFailed`."""
-        asked_wall_s, in_boot = self._clock.wall_s(), (boot_id(), self._clock.boottime_s())
+        asked_wall_s = self._clock.wall_s()
         request = ApiRequest(
             ApiStep.UPLOAD_URL,  # the step that a sandbox is acquired for, since a status knows no other
             "POST",
@@ -434,7 +433,7 @@ class Account:
         if got.local_sandbox_id in ("", ".", "..") or not got.local_sandbox_id.isprintable():
             raise self._api_client.unusable(request, answer)
         ends_wall_s, urls = asked_wall_s + ttl_seconds, urls_by_name(got.servers)
-        return AcquiredSandbox(got.local_sandbox_id, asked_wall_s, ends_wall_s, urls, in_boot)
+        return AcquiredSandbox(got.local_sandbox_id, asked_wall_s, ends_wall_s, urls)
 
     def sandboxes(self) -> list[SandboxInfo]:
         """Return all that the account has now. Raises `StepFailed`."""

@@ -36,31 +36,25 @@ class AcquiredSandbox(Struct, frozen=True):
     """One acquired sandbox.
 
     `ends_wall_s` is its end by the wall clock, which goes on between processes; None if it never ends. `servers` are
-    the MCP servers' URLs by name. It was acquired in that boot of the machine, at that second of it.
+    the MCP servers' URLs by name.
     """
 
     sandbox_id: str
     acquired_wall_s: float
     ends_wall_s: float | None
     servers: dict[str, str]
-    acquired_in_boot: tuple[str, float] = ("", 0.0)
 
 
-def replace_in_s(
-    acquired_sandbox: AcquiredSandbox, wall_s: float, in_boot: tuple[str, float] = ("", 0.0)
-) -> float | None:
+def replace_in_s(acquired_sandbox: AcquiredSandbox, wall_s: float) -> float | None:
     """Return the seconds until the next one should be acquired, 0 if it should be now; None if it never ends.
 
-    `in_boot` is the machine's boot and the second of it now, which no one can set back. In another boot than that of
-    the acquisition it is not known either if the wall clock was set back before that; then the API's 404 shows the end.
+    It is not known either if the wall clock was set back before its acquisition; then the API's 404 shows the end.
     """
-    if acquired_sandbox.ends_wall_s is None:
+    age_s = wall_s - acquired_sandbox.acquired_wall_s
+    if acquired_sandbox.ends_wall_s is None or age_s < 0:
         return None
-    ages_s = [wall_s - acquired_sandbox.acquired_wall_s]
-    if in_boot[0] == acquired_sandbox.acquired_in_boot[0] != "":
-        ages_s.append(in_boot[1] - acquired_sandbox.acquired_in_boot[1])
-    age_s, life_s = max(ages_s), acquired_sandbox.ends_wall_s - acquired_sandbox.acquired_wall_s
-    return None if age_s < 0 else max(0.0, life_s - margin_s(acquired_sandbox) - age_s)
+    life_s = acquired_sandbox.ends_wall_s - acquired_sandbox.acquired_wall_s
+    return max(0.0, life_s - margin_s(acquired_sandbox) - age_s)
 
 
 def margin_s(acquired_sandbox: AcquiredSandbox) -> float:

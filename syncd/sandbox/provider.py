@@ -6,11 +6,8 @@ import contextlib
 import logging
 from collections.abc import Callable
 from math import inf
-from typing import Protocol
 
-from msgspec import Struct
-
-from syncd.core.clock import Clock, boot_id
+from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.settings import MAIN, AcquireKeys, Config, SandboxKeys
@@ -22,44 +19,40 @@ from syncd.remote.target import SPAN_S, AcquiredSandbox, Target, acquire_wait_s,
 _log = logging.getLogger("syncd.sandbox")
 
 
-class SandboxProvider(Protocol):
-    """Provides the sandbox that a workspace is synced to."""
+class SandboxProvider:
+    """Provides the sandbox that a workspace is synced to: the one that the configuration names.
+
+    With a `refusal` it cannot be asked, as there is no key for it.
+    """
+
+    def __init__(self, configured: Target | None, refusal: KeyRefused | None = None) -> None:
+        self._configured = configured
+        self._refusal = refusal
 
     @property
     def known(self) -> Target | None:
         """The sandbox, if it is known without a request."""
+        return self._configured
 
     @property
     def acquired_sandbox(self) -> AcquiredSandbox | None:
         """The sandbox, if syncd acquired it."""
+        return None
 
     @property
     def replace_in_s(self) -> float | None:
         """Seconds until another sandbox is needed, as this one ends soon; None if that is not known."""
+        return None
 
-    def target(self, observer: RetryObserver) -> Target:
-        """Return the sandbox to use now. Raises `StepFailed`, `Superseded`, `Stop`."""
+    def target(self, observer: RetryObserver) -> Target:  # noqa: ARG002 - no request is needed
+        """Return the sandbox to use now. Raises `StepFailed`, `Superseded`, `Stop`, and the refusal."""
+        if self._refusal is not None:
+            raise self._refusal
+        assert self._configured is not None  # noqa: S101 - it is named, unless it is refused
+        return self._configured
 
     def mark_lost(self, target: Target) -> None:
         """Note that the sandbox does not exist any more: an acquired one is replaced by another."""
-
-
-class ConfiguredSandbox(Struct):
-    """The sandbox that the configuration names. With a `refusal` it cannot be asked, as there is no key for it."""
-
-    known: Target | None
-    refusal: KeyRefused | None = None
-    acquired_sandbox: AcquiredSandbox | None = None
-    replace_in_s: float | None = None
-
-    def target(self, observer: RetryObserver) -> Target:  # noqa: ARG002 - no request is needed
-        if self.refusal is not None:
-            raise self.refusal
-        assert self.known is not None  # noqa: S101 - it is named, unless it is refused
-        return self.known
-
-    def mark_lost(self, target: Target) -> None:
-        pass
 
 
 class _ProviderRecord(Versioned, frozen=True, kw_only=True):
@@ -96,7 +89,12 @@ class AcquiredSandboxStore:
             raise
 
 
-class AcquiringProvider:
+def acquired_of(config: Config, state_folder: str) -> AcquiredSandbox | None:
+    """Return the sandbox that was acquired for this configuration; None also where it names one."""
+    return None if config.sandbox.acquire is None else AcquiredSandboxStore(config, state_folder).load()[0]
+
+
+class AcquiringProvider(SandboxProvider):
     """Acquires one sandbox after the other, as `[sandbox.acquire]` says."""
 
     def __init__(
@@ -107,6 +105,7 @@ class AcquiringProvider:
         retry_settings: RetrySettings,
         clock: Clock,
     ) -> None:
+        super().__init__(None)
         self._account = account
         self._file = file
         self._sandbox = sandbox
@@ -115,7 +114,6 @@ class AcquiringProvider:
         self._clock = clock
         self._acquired_sandbox, self._acquired_wall_s = file.load()
         self._failures = 0
-        self._boot_id = boot_id()
         self._replace_at_s = inf
 
     @property
@@ -127,7 +125,7 @@ class AcquiringProvider:
         acquired_sandbox, now_s = self._acquired_sandbox, self._clock.monotonic_s()
         if acquired_sandbox is None:
             return None
-        in_s = replace_in_s(acquired_sandbox, self._clock.wall_s(), (self._boot_id, self._clock.boottime_s()))
+        in_s = replace_in_s(acquired_sandbox, self._clock.wall_s())
         if in_s is not None:  # a clock that is set back puts nothing off
             self._replace_at_s = min(self._replace_at_s, now_s + in_s)
         return None if self._replace_at_s == inf else max(0.0, self._replace_at_s - now_s)

@@ -25,7 +25,7 @@ from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.executions import Executions
 from syncd.sandbox.partial_archives import PartialArchives
-from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
+from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, SandboxProvider
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SavedVersions
@@ -111,7 +111,7 @@ class SandboxFactory(Struct, frozen=True):
         """The provider that names the sandbox: the configured one, or acquired ones."""
         workspace, sandbox = self.workspace, self.workspace.config.sandbox
         if sandbox.acquire is None:
-            return ConfiguredSandbox(Target(sandbox.base_url, sandbox.id or "", sandbox.region))
+            return SandboxProvider(Target(sandbox.base_url, sandbox.id or "", sandbox.region))
         return AcquiringProvider(
             Account(sandbox.base_url, workspace.key, workspace.client, workspace.api_limit),
             AcquiredSandboxStore(workspace.config, workspace.folders.state),

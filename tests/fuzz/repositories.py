@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from syncd.sandbox.provider import AcquiredSandboxStore
+from syncd.sandbox.provider import acquired_of
 from syncd.store.state_db import StateDb
 from tests.fuzz.git import AGENT, Leaf, changed, git, leaves, listed, unreachable
 from tests.fuzz.model import FOLDER, Entry, shown
@@ -87,7 +87,7 @@ class HomeRepository:
     def _asked(self) -> str | None:
         """Return the sandbox that a command asks."""
         config = self._checker.settings.current
-        acquired, _ = AcquiredSandboxStore(config, self._state_folder).load()
+        acquired = acquired_of(config, self._state_folder)
         return acquired.sandbox_id if config.sandbox.id is None and acquired is not None else config.sandbox.id
 
     def check_unchanged(self, made: str = "", *, may_write_objects: bool = False) -> None:

@@ -9,7 +9,6 @@ from syncd.remote.target import (
     AcquiredSandbox,
     acquire_wait_s,
     margin_s,
-    replace_in_s,
     should_be_replaced,
 )
 
@@ -49,28 +48,6 @@ def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, 
 def test_at_most_three_are_acquired_in_ten_minutes(ages_s: list[float], wanted_s: float) -> None:
     """Three are acquired in ten minutes; the fourth waits until the first of them is ten minutes old."""
     assert acquire_wait_s([5000.0 - age_s for age_s in ages_s], 5000.0) == pytest.approx(wanted_s)
-
-
-@pytest.mark.parametrize(
-    ("wall_age_s", "in_boot", "left_s"),
-    [
-        (100.0, ("b", 600.0), 7040.0),
-        (100.0, ("b", 900.0), 6740.0),
-        (-5.0, ("b", 900.0), 6740.0),
-        (-5.0, ("another", 900.0), None),
-        (-5.0, ("", 900.0), None),
-        (0.5, ("b", 500.0), 7139.5),
-        (0.0, ("b", 500.0), 7140.0),
-    ],
-)
-def test_the_time_since_the_boot_counts_too(
-    wall_age_s: float, in_boot: tuple[str, float], left_s: float | None
-) -> None:
-    """The older age counts, as nobody can set the boot's clock back; in another boot it says nothing."""
-    acquired = AcquiredSandbox("box", 1000.0, 8200.0, {}, ("b", 500.0))
-    assert replace_in_s(acquired, 1000.0 + wall_age_s, in_boot) == left_s
-    unknown = AcquiredSandbox("box", 1000.0, 8200.0, {})
-    assert replace_in_s(unknown, 1100.0, ("", 9e9)) == 7040.0
 
 
 def test_one_that_never_ends_needs_no_time_for_the_next() -> None:

@@ -41,7 +41,7 @@ from syncd.remote.api import Account, Api, SandboxInfo
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, Response, proxy_parts
 from syncd.remote.target import AcquiredSandbox, Target
-from syncd.sandbox.provider import AcquiredSandboxStore
+from syncd.sandbox.provider import acquired_of
 from syncd.scan.exclusions import check_size
 from syncd.watch.inotify_watch import InotifyWatch, watch_limit
 
@@ -95,11 +95,10 @@ class Checkup:
     @property
     def acquired(self) -> AcquiredSandbox | None:
         """The sandbox that syncd acquired and that has not ended yet."""
-        if self.config.sandbox.id is None:
-            with suppress(SyncdError):  # reported about the state folder
-                acquired, _ = AcquiredSandboxStore(self.config, places_of(self.config, os.environ).state).load()
-                if acquired and (acquired.ends_wall_s is None or acquired.ends_wall_s > CLOCK.wall_s()):
-                    return acquired
+        with suppress(SyncdError):  # reported about the state folder
+            acquired = acquired_of(self.config, places_of(self.config, os.environ).state)
+            if acquired and (acquired.ends_wall_s is None or acquired.ends_wall_s > CLOCK.wall_s()):
+                return acquired
         return None
 
     @property
