@@ -18,9 +18,8 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import chain
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from syncd.core.errors import NeedsPerson, SyncdError
 from syncd.core.text import one_line, shown_path
@@ -29,23 +28,21 @@ from syncd.merge.git import (
     END_S,
     SUBMODULE_MODE,
     Git,
-    GitResult,
     GitWorkTree,
+    NewCommit,
     blob_id,
-    commit_commands,
-    fast_import,
     find_work_tree,
     foreign_identity,
     identity_text,
+    make_commits,
     mode_of,
-    null_id,
     private_repository,
     subject_of,
-    todays_mode,
     with_settings,
 )
 from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository, names_submodules
+from syncd.model.manifest import is_within
 from syncd.sandbox.protocol import MOST_PACKED_BYTES, MOST_PACKED_PATHS, SandboxCommits, leads_outside
 
 _MOST_BYTES = 128 << 20  # of messages and names
@@ -192,17 +189,6 @@ class NewBranch(Struct, frozen=True):
     skipped: tuple[str, ...]
 
 
-class NewCommit(Struct):
-    """The versions that one commit writes, by their paths in the workspace; ABSENT: the path is deleted.
-
-    `author` is empty for the person's own commits.
-    """
-
-    message: bytes
-    paths: dict[str, SeenEntry] = field(default_factory=dict)
-    author: bytes = b""
-
-
 def make_branch(
     git: Git,
     workspace: str,
@@ -227,50 +213,41 @@ def make_branch(
     changes while it is read.
     """
     work_tree = find_work_tree(git, workspace)
-    reference = _free_reference(git, work_tree, name)
+    _refuse_name(git, work_tree, name)
     head = head_of(git, work_tree)
-    as_sent = NewCommit(SENT_MESSAGE.encode(), head.as_sent(sent, left_out))
     changed, skipped = head.as_changed(changes)
     agents = []
     for commit in commits:
-        made, left = head.as_changed(commit.changes)
-        made.message = commit.message.replace(b"\0", b"")
-        made.author = foreign_identity(commit.author, commit.email, commit.seconds, commit.zone)
-        agents.append(made)
+        paths, left = head.as_changed(commit.changes)
+        author = foreign_identity(commit.author, commit.email, commit.seconds, commit.zone)
+        agents.append(NewCommit(commit.message.replace(b"\0", b""), paths, author))
         skipped += left
-    person = _person(work_tree, now)
-    written = _write_commits(git, work_tree, person, as_sent=as_sent, changed=changed, agents=agents, scratch=scratch)
-    if all(commit is as_sent for _, commit in written):
-        written = []
-    else:
-        _create_reference(git, work_tree, person, reference, written[-1][0])
-    ids, subjects = [each for each, _ in written], [subject_of(commit.message) for _, commit in written]
-    return NewBranch(tuple(ids), tuple(subjects), tuple(dict.fromkeys(skipped)))
+    made: list[tuple[str, bytes]] = []
+    if changed or agents:
+        as_sent = head.as_sent(sent, left_out)
+        person = _person(work_tree, now)
+        made = _write_commits(git, work_tree, person, as_sent, changed, agents, scratch)
+        if made:
+            _create_branch(git, work_tree, person, name, made[-1][0])
+    subjects = tuple(subject_of(message) for _, message in made)
+    return NewBranch(tuple(each for each, _ in made), subjects, tuple(dict.fromkeys(skipped)))
 
 
-def _free_reference(git: Git, work_tree: GitWorkTree, name: str) -> str:
-    """Return the reference of the branch. Raises `NeedsPerson` if git would refuse its name, or if it exists."""
-    reference, shown = f"refs/heads/{name}", shown_path(name)
-    variables = {"GIT_DIR": work_tree.folder}
-    # As in `git branch`: what looks like an option, and the two names of the current commit.
-    refused = name.startswith("-") or name in ("HEAD", "@") or "\0" in name
-    if refused or git.run(["check-ref-format", reference], variables, ANY_CODE).code:
+def _refuse_name(git: Git, work_tree: GitWorkTree, name: str) -> None:
+    """Raise `NeedsPerson` if git allows no branch of this name, or if it is the current one, without a commit yet."""
+    shown, variables = shown_path(name), {"GIT_DIR": work_tree.folder}
+    if name == "@" or git.run(["check-ref-format", "--branch", name], variables, ANY_CODE).code:
         raise NeedsPerson(f"git does not allow a branch named {shown!r}", "choose another name")
-    taken = [["show-ref", "--verify", "--quiet", reference], ["symbolic-ref", "--quiet", reference]]
-    if any(git.run(command, variables, ANY_CODE).code == 0 for command in taken):
-        raise NeedsPerson(f"the branch {shown!r} exists already; it was not moved", "choose another name")
-    # A branch without a commit can be the current one of a work tree.
-    checked_out = git.run(["worktree", "list", "--porcelain"], variables).output.split(b"\n")
-    if b"branch " + os.fsencode(reference) in checked_out:
+    if not work_tree.head and f"branch refs/heads/{name}" in os.fsdecode(
+        git.run(["worktree", "list", "--porcelain"], variables).output
+    ).split("\n"):
         raise NeedsPerson(f"the branch {shown!r} is the current one, without a commit yet", "choose another name")
-    return reference
 
 
 class Head(Struct, frozen=True):
-    """Mode and blob of each path that HEAD has in the workspace, and the submodules around and in it.
+    """Mode and blob of each path that HEAD has in the workspace, and the submodules in it.
 
-    `hidden` are the paths that a sparse checkout does not hold. Paths are relative to the workspace; a submodule that
-    holds the workspace is the path "".
+    `hidden` are the paths that a sparse checkout does not hold. Paths are relative to the workspace.
     """
 
     files: Mapping[str, tuple[bytes, bytes]]
@@ -288,64 +265,43 @@ class Head(Struct, frozen=True):
 
         return gone | {path: each for path, each in sent.items() if not (self._stays(path) or is_same(path, each))}
 
-    def as_changed(self, changes: Mapping[str, SeenEntry]) -> tuple[NewCommit, list[str]]:
-        """Return the commit of these changes, and the paths that are left out of it."""
-        commit, skipped = NewCommit(CHANGES_MESSAGE.encode()), []
+    def as_changed(self, changes: Mapping[str, SeenEntry]) -> tuple[dict[str, SeenEntry], list[str]]:
+        """Return what a commit of these changes has, and the paths that are left out of it."""
+        paths, skipped = dict[str, SeenEntry](), []
         for path, after in changes.items():
             links_submodules = after.kind is Kind.SYMLINK and names_submodules(path)
             if self._stays(path) or links_submodules:
                 skipped.append(path)
             else:
-                commit.paths[path] = after
-        return commit, skipped
+                paths[path] = after
+        return paths, skipped
 
     def _stays(self, path: str) -> bool:
         """True if a path stays as it is: a submodule or a path in one, and anything in a `.git`."""
         if is_in_repository(path):
             return True
-        names = path.split("/") if self.submodules else ()
-        return any("/".join(names[:count]) in self.submodules for count in range(len(names) + 1))
+        return bool(self.submodules) and is_within(path, self.submodules)
 
 
 def head_of(git: Git, work_tree: GitWorkTree) -> Head:
     """Return what HEAD has in the workspace."""
     tree: dict[str, tuple[bytes, bytes]] = {}
     submodules: set[str] = set()
-    hidden = _not_checked_out(git, work_tree)
-    head = Head(tree, submodules, hidden, work_tree.object_format)
-    if not work_tree.head:
-        return head
-    prefix = work_tree.prefix
-    command = ["ls-tree", "-z", "--full-tree"]
-    variables = {"GIT_DIR": work_tree.folder}
-    folders = [prefix[:at] for at, character in enumerate(prefix) if character == "/"]
-    if folders:
-        above = git.run([*command, work_tree.head, "--", *folders], variables).output
-        if any(mode == SUBMODULE_MODE for _, mode, _ in _entries(above)):
-            submodules.add("")
-            return head
-    inside = [prefix] if prefix else []
-    for path, mode, blob in _entries(git.run([*command, "-r", work_tree.head, "--", *inside], variables).output):
-        if not path.startswith(prefix):
-            continue  # the workspace's folder is a file or a link in HEAD
-        if mode == SUBMODULE_MODE:
-            submodules.add(path[len(prefix) :])
-        else:
-            tree[path[len(prefix) :]] = (todays_mode(mode), blob)
-    return head
-
-
-def _not_checked_out(git: Git, work_tree: GitWorkTree) -> frozenset[str]:
-    """Return the paths that are in no work tree by git-sparse-checkout(1): they were not sent, but nobody removed them.
-
-    They are relative to the workspace. Only the index knows them; it is read, but not refreshed.
-    """
-    if work_tree.settings.get("core.sparsecheckout", "false").lower() in ("false", "no", "off", "0"):
-        return frozenset()
-    listing = git.run(["ls-files", "-t", "-z"], {"GIT_DIR": work_tree.folder}).output
-    start = b"S " + os.fsencode(work_tree.prefix)
-    lines = (line for line in listing.split(b"\0") if line.startswith(start))
-    return frozenset(os.fsdecode(line[len(start) :]) for line in lines)
+    variables, prefix = {"GIT_DIR": work_tree.folder}, work_tree.prefix
+    if work_tree.head:
+        inside = [prefix] if prefix else []
+        listing = git.run(["ls-tree", "-z", "--full-tree", "-r", work_tree.head, "--", *inside], variables).output
+        for path, mode, blob in _entries(listing):
+            if not path.startswith(prefix):
+                continue  # the workspace's folder is a file or a link in HEAD
+            if mode == SUBMODULE_MODE:
+                submodules.add(path[len(prefix) :])
+            else:
+                tree[path[len(prefix) :]] = (mode, blob)
+    # A path that git-sparse-checkout(1) leaves out was not sent, but nobody removed it. Only the index knows it.
+    marked = os.fsdecode(git.run(["ls-files", "-t", "-z"], variables).output).split("\0")
+    hidden = frozenset(line[len(f"S {prefix}") :] for line in marked if line.startswith(f"S {prefix}"))
+    return Head(tree, submodules, hidden, work_tree.object_format)
 
 
 def _entries(listing: bytes) -> Iterator[tuple[str, bytes, bytes]]:
@@ -360,91 +316,55 @@ def _entries(listing: bytes) -> Iterator[tuple[str, bytes, bytes]]:
 # -- what is written into the person's repository, in the person's name
 
 
-def _write_commits(
+def _write_commits(  # noqa: PLR0917 - the parts of one branch
     git: Git,
     work_tree: GitWorkTree,
     person: Mapping[str, str],
-    *,
-    as_sent: NewCommit,
-    changed: NewCommit,
+    as_sent: dict[str, SeenEntry],
+    changed: dict[str, SeenEntry],
     agents: Sequence[NewCommit],
     scratch: str | None,
-) -> list[tuple[str, NewCommit]]:
-    """Write blobs, trees and commits into the repository's objects; return the commits with their ids.
-
-    The commit of all changes is made in any case: its tree is the one in which the agent's commits have to end.
-    """
-    if not (changed.paths or agents):
-        return []
-    planned = [*([as_sent] if as_sent.paths else []), changed, *agents]
-    # Of the private repository, which is removed at the end.
-    names = [f"refs/heads/{number}" for number in range(len(planned))]
-    place = planned.index(changed)
-    start = names[0] if place else work_tree.head
-    parents = [*([work_tree.head] if place else []), start, start, *names[place + 1 :]]
+) -> list[tuple[str, bytes]]:
+    """Write the commits into the repository's objects; return their ids and messages, none if nothing is new."""
+    sent = [NewCommit(SENT_MESSAGE.encode(), as_sent)] if as_sent else []
+    planned = [*sent, *agents]
+    for number, commit in enumerate(planned):
+        commit.parents = (f":{number}",) if number else tuple(filter(None, [work_tree.head]))
+    # Its tree is the one in which the agent's commits have to end, whatever they hold.
+    goal = NewCommit(b"", changed, parents=(":1",) if sent else tuple(filter(None, [work_tree.head])))
     with writing_objects(git, work_tree, scratch) as variables:
-        name_and_address = "{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}>".format_map(person)
-        by = os.fsencode(f"{name_and_address} {person['GIT_COMMITTER_DATE'].removeprefix('@')}")
-        commands = (
-            commit_commands(
-                name,
-                by,
-                new.message,
-                new.paths,
-                parents=list(filter(None, [parent])),
-                author=new.author,
-                prefix=work_tree.prefix,
-            )
-            for name, parent, new in zip(names, parents, planned, strict=False)
-        )
-        fast_import(git, chain.from_iterable(commands), variables)
+        by = "{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}> {GIT_COMMITTER_DATE}".format_map(person).replace("> @", "> ")
+        *ids, last = make_commits(git, variables, os.fsencode(by), [*planned, goal], work_tree.prefix)
 
         def answer(*arguments: str) -> str:
             return git.run(arguments, {**variables, **person}).output.decode().strip()
 
-        def tree(commit: str) -> str:
-            return answer("rev-parse", "--verify", f"{commit}^{{tree}}") if commit else answer(*_NO_TREE)
-
-        ids = answer("show-ref", "--verify", "--hash", *names).split()
-        made = list(zip(ids, planned, strict=True))
-        last = made.pop(place)
-        goal = tree(last[0])
-        if not agents:
-            return [*made, last] if goal != tree(start) else made
-        if goal != tree(ids[-1]):
-            rest = answer("commit-tree", goal, "-p", ids[-1], "-m", UNCOMMITTED_MESSAGE)
-            made.append((rest, NewCommit(UNCOMMITTED_MESSAGE.encode())))
-        return made
+        tip = ids[-1] if ids else work_tree.head
+        before = answer("rev-parse", f"{tip}^{{tree}}") if tip else answer(*_NO_TREE)
+        messages = [commit.message for commit in planned]
+        if (tree := answer("rev-parse", f"{last}^{{tree}}")) != before:
+            messages.append((UNCOMMITTED_MESSAGE if agents else CHANGES_MESSAGE).encode())
+            parent = ("-p", tip) if tip else ()
+            ids.append(answer("commit-tree", tree, *parent, "-m", messages[-1].decode()))
+        return list(zip(ids, messages, strict=True)) if len(ids) > len(sent) else []
 
 
-def _create_reference(git: Git, work_tree: GitWorkTree, person: Mapping[str, str], reference: str, tip: str) -> None:
-    """Create the reference, if there is still none of this name. Raises `NeedsPerson`."""
-    message = "branch: Created by syncd apply --branch"
-    made = set_reference(git, work_tree, person, reference, tip, message=message)
+def _create_branch(git: Git, work_tree: GitWorkTree, person: Mapping[str, str], name: str, tip: str) -> None:
+    """Create the branch, if there is still none of this name. Raises `NeedsPerson`."""
+    made = git.run(["branch", "--no-track", name, tip], reference_variables(work_tree, person), ANY_CODE)
     if made.code:
-        shown, reason = shown_path(reference.removeprefix("refs/heads/")), one_line(made.complaint, 160)
-        raise NeedsPerson(f"git cannot make the branch {shown!r} ({reason})", "choose another name")
+        reason = one_line(made.complaint, 160)
+        raise NeedsPerson(f"git cannot make the branch {shown_path(name)!r} ({reason})", "choose another name")
 
 
-def set_reference(
-    git: Git,
-    work_tree: GitWorkTree,
-    person: Mapping[str, str],
-    reference: str,
-    tip: str,
-    *,
-    before: str = "",
-    message: str,
-) -> GitResult:
-    """Have the reference name this commit, if it names `before` now, "" for none, and return how that ended."""
+def reference_variables(work_tree: GitWorkTree, person: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which git changes a reference of the repository as this person, and runs no hook."""
     # Hooks can be settings too (`hook.NAME.command`, since git 2.54).
     hooks = sorted(
         {key.rpartition(".")[0] for key in work_tree.settings if key.startswith("hook.") and key.count(".") > 1}
     )
     without_hooks = with_settings({f"{hook}.enabled": "false" for hook in hooks})
-    expected = before or null_id(work_tree.object_format).decode()
-    command = ["update-ref", "--no-deref", "-m", message, reference, tip, expected]
-    return git.run(command, {"GIT_DIR": work_tree.folder, **person, **without_hooks}, ANY_CODE)
+    return {"GIT_DIR": work_tree.folder, **person, **without_hooks}
 
 
 @contextmanager

@@ -21,20 +21,15 @@ from syncd.archive.base_store import BaseStore
 from syncd.core.errors import SyncdError, SyncWarning, TryLater
 from syncd.core.text import shown_path
 from syncd.core.waiter import REAL, Waiter
-from syncd.merge.branch import (
-    Head,
-    head_of,
-    set_reference,
-    writing_objects,
-)
+from syncd.merge.branch import Head, head_of, reference_variables, writing_objects
 from syncd.merge.git import (
     ANY_CODE,
     Git,
-    commit_commands,
-    fast_import,
+    NewCommit,
     find_git,
     find_work_tree,
     is_version,
+    make_commits,
     why_submodules_are_refused,
 )
 from syncd.merge.path_changes import link_at
@@ -161,33 +156,20 @@ class FollowedCommits:
         changed, _ = head.as_changed(changes)
         paths |= {
             path: each
-            for path, each in changed.paths.items()
+            for path, each in changed.items()
             if each.kind is not Kind.ABSENT or path in head.files or path in base
         }
         seconds = max(0, int(self._waiter.clock.wall_s()))  # git knows none before 1970
-        name = self._reference.rpartition("/")[2]
-        message = f"What the agent changed in {name}\n"
-        by = b"%s %d +0000" % (_AUTHOR, seconds)
-        head_tree = f"{work_tree.head}^{{tree}}"
+        parents = tuple(parent for parent in dict.fromkeys((last, work_tree.head)) if parent)
+        message = f"What the agent changed in {self._reference.rpartition('/')[2]}\n"
+        commit = NewCommit(message.encode(), paths, parents=parents)
         with writing_objects(git, work_tree, scratch) as private:
-            at_head = (
-                git.run(["rev-parse", head_tree], private).output.decode().strip() if last and work_tree.head else ""
-            )
-            commands = commit_commands(
-                "refs/heads/made",
-                by,
-                message.encode(),
-                paths,
-                parents=[parent for parent in dict.fromkeys((last, work_tree.head)) if parent],
-                tree=at_head,
-                prefix=work_tree.prefix,
-            )
-            fast_import(git, commands, private)
-            made = git.run(["rev-parse", "--verify", "refs/heads/made"], private).output.decode().strip()
+            if last and work_tree.head:
+                commit.tree = git.run(["rev-parse", f"{work_tree.head}^{{tree}}"], private).output.decode().strip()
+            (made,) = make_commits(git, private, b"%s %d +0000" % (_AUTHOR, seconds), [commit], work_tree.prefix)
         person = {**_PERSON, "GIT_COMMITTER_DATE": f"@{seconds} +0000"}
-        ended = set_reference(
-            git, work_tree, person, self._reference, made, before=last, message="syncd: what the agent changed"
-        )
+        command = ["update-ref", "--no-deref", "-m", "syncd: what the agent changed", self._reference, made, last]
+        ended = git.run(command, reference_variables(work_tree, person), ANY_CODE)
         if ended.code:
             raise TryLater(f"git cannot set {self._reference} ({ended.complaint.strip()[:160]})", "see `git fsck`")
 

@@ -54,8 +54,6 @@ FILE_MODE = b"100644"
 EXECUTABLE_MODE = b"100755"
 SYMLINK_MODE = b"120000"
 SUBMODULE_MODE = b"160000"
-# Early versions of git wrote it; today's read it as FILE_MODE.
-_GROUP_WRITABLE_MODE = b"100664"
 # Of the year 9999: later ones, git and others cannot show.
 _LAST_SECOND = 253_402_300_799
 _MOST_OF_SUBMODULES = 1 << 20
@@ -297,15 +295,6 @@ def why_submodules_are_refused(git: Git | None, place: str) -> str:
     return f"git refuses it ({found[1] if found else one_line(checked.complaint, 80)})"
 
 
-def fast_import(git: Git, commands: Iterable[bytes], variables: Mapping[str, str]) -> None:
-    """Make objects by commands of git-fast-import(1), through a private repository. Raises as `Git.run` does."""
-    command = ["fast-import", "--quiet", f"--big-file-threshold={LARGE_BYTES}"]
-    with tempfile.TemporaryFile(dir=variables["GIT_DIR"]) as file:
-        file.writelines(commands)
-        file.seek(0)
-        git.run(command, variables, given=file, within_s=END_S)
-
-
 def is_binary(content: bytes) -> bool:
     """Return True if git takes the content for a binary one."""
     return b"\0" in content[:_BINARY_PREFIX_BYTES]
@@ -427,7 +416,7 @@ def _no_work_tree(workspace: str, result: GitResult) -> NeedsPerson:
     )
 
 
-# -- objects, and the commands of git-fast-import(1)
+# -- objects, and commits
 
 
 def is_version(entry: SeenEntry) -> bool:
@@ -440,11 +429,6 @@ def mode_of(version: SeenEntry) -> bytes:
     if version.kind is Kind.SYMLINK:
         return SYMLINK_MODE
     return EXECUTABLE_MODE if version.mode & EXECUTABLE else FILE_MODE
-
-
-def todays_mode(mode: bytes) -> bytes:
-    """Return the mode that git writes today for one that it reads."""
-    return FILE_MODE if mode == _GROUP_WRITABLE_MODE else mode
 
 
 def size_of(version: SeenEntry) -> int:
@@ -485,34 +469,48 @@ def blob_id(path: str, version: SeenEntry, object_format: str) -> bytes:
     return digest.hexdigest().encode()
 
 
-def null_id(object_format: str) -> bytes:
-    return b"0" * (2 * hashlib.new(object_format, usedforsecurity=False).digest_size)
+class NewCommit(Struct):
+    """A commit to be made: its versions by their paths; ABSENT: the path is deleted.
 
-
-def commit_commands(
-    reference: str,
-    person: bytes,
-    message: bytes,
-    paths: Mapping[str, SeenEntry],
-    *,
-    parents: Sequence[str] = (),
-    author: bytes = b"",
-    prefix: str = "",
-    tree: str = "",
-) -> Iterator[bytes]:
-    """Return the commands that make a commit which has these versions at their paths below `prefix`; ABSENT: none.
-
-    `person` is committer, and author if no other one is: `NAME <EMAIL> SECONDS ZONE`. All other paths are those of the
-    first parent, or of `tree`, if one is named.
+    `parents` are ids, or `:NUMBER` for one of those that are made together, from 1 on. All other paths are those of the
+    first parent, or of `tree`, if one is named. `author` is as a commit holds it, empty for the committer.
     """
-    head = (reference.encode(), author or person, person, len(message), message)
-    yield b"commit %s\nauthor %s\ncommitter %s\ndata %d\n%s\n" % head
-    for word, parent in zip((b"from", b"merge"), parents, strict=False):
+
+    message: bytes
+    paths: dict[str, SeenEntry] = field(default_factory=dict)
+    author: bytes = b""
+    parents: tuple[str, ...] = ()
+    tree: str = ""
+
+
+def make_commits(
+    git: Git, variables: Mapping[str, str], committer: bytes, commits: Iterable[NewCommit], prefix: str = ""
+) -> list[str]:
+    """Make these commits through a private repository, and return their ids; their paths are below `prefix`.
+
+    `committer` is as a commit holds it: `NAME <EMAIL> SECONDS ZONE`. Raises as `Git.run` does, and `TryLater` if a
+    file changes while it is read.
+    """
+    command = ["fast-import", "--quiet", "--force", f"--big-file-threshold={LARGE_BYTES}"]
+    with tempfile.TemporaryFile(dir=variables["GIT_DIR"]) as file:
+        for number, commit in enumerate(commits, 1):
+            file.writelines(_commands(commit, number, committer, prefix))
+            file.write(b"get-mark :%d\n" % number)
+        file.seek(0)
+        return git.run(command, variables, given=file, within_s=END_S).output.decode().split()
+
+
+def _commands(commit: NewCommit, number: int, committer: bytes, prefix: str) -> Iterator[bytes]:
+    """Return the commands of git-fast-import(1) that make a commit."""
+    yield b"reset refs/heads/made\ncommit refs/heads/made\nmark :%d\n" % number
+    yield b"author %s\ncommitter %s\n" % (commit.author or committer, committer)
+    yield b"data %d\n%s\n" % (len(commit.message), commit.message)
+    for word, parent in zip((b"from", b"merge"), commit.parents, strict=False):
         yield b"%s %s\n" % (word, parent.encode())
-    if tree:
-        yield b'M 040000 %s ""\n' % tree.encode()
+    if commit.tree:
+        yield b'M 040000 %s ""\n' % commit.tree.encode()
     # A file may take the place of a directory, and the other way round: what is gone makes room first.
-    for path, version in sorted(paths.items(), key=lambda item: item[1].kind is not Kind.ABSENT):
+    for path, version in sorted(commit.paths.items(), key=lambda item: item[1].kind is not Kind.ABSENT):
         name = quoted(prefix + path)
         if version.kind is Kind.ABSENT:
             yield b"D %s\n" % name

@@ -8,23 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 
 from syncd.core.text import shown_path
-from syncd.merge.git import (
-    Git,
-    commit_commands,
-    fast_import,
-    identity,
-    private_repository,
-    with_settings,
-)
+from syncd.merge.git import Git, NewCommit, identity, make_commits, private_repository, with_settings
 from syncd.model.entry import SeenEntry
 
 # Of one side of a path. Git holds both sides in memory, and compressed once more; `git apply` takes no patch of 1 GiB.
 LARGEST_BYTES = 256 << 20
 
-_BEFORE, _AFTER = "refs/heads/before", "refs/heads/after"
 _COMPARE = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--full-index", "--no-color")
 # The private repository lives for one comparison.
 _UNCOMPRESSED = {"core.compression": "0", "pack.compression": "0"}
@@ -50,17 +41,17 @@ def write_patch(
     system's folder for temporary files). `object_format` is that of the repository in which the patch will be applied:
     git checks the ids of binary files. Raises `NeedsPerson`, or `TryLater` if a file changes while it is read.
     """
-    with _repository(git, before, after, scratch, object_format) as variables:
-        yield from git.read([*_COMPARE, "-p", "--binary", _BEFORE, _AFTER], variables)
+    with _repository(git, before, after, scratch, object_format) as (variables, sides):
+        yield from git.read([*_COMPARE, "-p", "--binary", *sides], variables)
 
 
 def write_table(
     git: Git, before: Mapping[str, SeenEntry], after: Mapping[str, SeenEntry], scratch: str | None = None
 ) -> Iterator[bytes]:
     """Return the table of what each change adds and removes. Raises as `write_patch` does."""
-    with _repository(git, before, after, scratch) as variables:
+    with _repository(git, before, after, scratch) as (variables, sides):
         # It is for people: of its names only what a terminal may not get is quoted.
-        yield from git.read([*_COMPARE, "--stat", _BEFORE, _AFTER], {**variables, **with_settings(_UNQUOTED)})
+        yield from git.read([*_COMPARE, "--stat", *sides], {**variables, **with_settings(_UNQUOTED)})
 
 
 @contextlib.contextmanager
@@ -70,14 +61,13 @@ def _repository(
     after: Mapping[str, SeenEntry],
     scratch: str | None,
     object_format: str = "sha1",
-) -> Iterator[dict[str, str]]:
-    """Make a private repository with a commit of each side, and return the variables by which git finds it."""
+) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """Make a private repository with a commit of each side; return the variables by which git finds it, and the ids."""
     with private_repository(git, scratch, object_format) as folder:
         variables = {"GIT_DIR": folder}
         by = identity("syncd", "syncd@localhost", 0, "+0000")
-        sides = (commit_commands(_BEFORE, by, b"", before), commit_commands(_AFTER, by, b"", after))
-        fast_import(git, chain.from_iterable(sides), {**variables, **with_settings(_UNCOMPRESSED)})
-        yield variables
+        commits = [NewCommit(b"", dict(side)) for side in (before, after)]
+        yield variables, make_commits(git, {**variables, **with_settings(_UNCOMPRESSED)}, by, commits)
 
 
 def for_terminal(blocks: Iterable[bytes], form: str) -> Iterator[str]:

@@ -69,7 +69,7 @@ def poisoned(top: Path, folder: Path, **more: str) -> Path:
         "user.email": "dev@example.org",
     }
     aliases = "update-ref fast-import ls-tree rev-parse config init show-ref symbolic-ref check-ref-format worktree"
-    aliases += " status read-tree rev-list diff-tree"
+    aliases += " status read-tree rev-list diff-tree branch commit-tree ls-files"
     settings |= {f"alias.{word}": f"!{program}" for word in aliases.split()} | more
     for key, value in settings.items():
         git(folder, "config", "-f", str(top / ".git/config"), key, value)
