@@ -38,6 +38,7 @@ NEEDED_BY_TESTS = (
     ".github/workflows/publish.yml",
     ".pre-commit-config.yaml",
     "constraints-dev.txt",
+    "packaging/Containerfile",
     "packaging/build-deb",
     "packaging/metadata.py",
     "packaging/release",
@@ -140,6 +141,15 @@ def test_a_published_build_has_addresses(repo: Path, tmp_path: Path) -> None:
             assert (repo / path.partition("#")[0]).exists(), link
         else:
             assert re.match(r"https://|#", link), f"packaging/metadata.py: {link} leads nowhere on an index"
+
+
+def test_the_image_is_built_from_what_is_there(repo: Path) -> None:
+    """Each file that its steps copy is there, and what the wheel is built from is among them."""
+    text = (repo / "packaging/Containerfile").read_text("utf-8")
+    copied = [name for line in re.findall(r"^COPY (?!--)(.+) \S+$", text, re.MULTILINE) for name in line.split()]
+    assert [name for name in copied if not (repo / name).exists()] == []
+    tables = tomllib.loads((repo / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]
+    assert {*tables["build"]["targets"]["wheel"]["force-include"], "packaging", "syncd"} <= set(copied)
 
 
 def _build(checkout: Path, folder: Path, *targets: str) -> None:
