@@ -62,8 +62,6 @@ from syncd.sync.sandbox_services import SandboxFactory, SandboxServices
 _BLOCK = 1 << 18
 _SCRATCH = "command-"
 _TOLD_AFTER_S = 2.0
-# What following kept so much longer ago than it was to look is of just now: a look takes its time.
-_JUST_NOW_S = 5.0
 
 
 class OpenSandbox(Struct, frozen=True):
@@ -120,18 +118,20 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
 _Find = Callable[[OpenSandbox, SandboxContent, LeaveOut], AgentWork]
 
 
-def look_at(opened: OpenSandbox, included: PathPatterns | None = None, find: _Find | None = None) -> AgentSide:
+def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentSide:
     """Look at an open sandbox; `included` paths count although the rules leave them out.
 
-    What following keeps is taken if that is of just now, unless `find` is `find_newest`.
+    Where nobody can look, what following keeps at home is taken; it has no `included` paths.
 
     Raises `SyncdError`, `StepFailed`, `Stop`.
     """
     base = opened.services.state.base
     if base is None:
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
-    # What the rules exclude is not kept at home.
-    side = _look_at(opened, base, find or _find_kept if included is None else _find_there, included)
+    if opened.config.sandbox.follow_seconds:  # its looks go on after a silence
+        with contextlib.suppress(SyncdError):
+            order_daemon(opened.config, {"do": "look", "sandbox": opened.config.sandbox_name})
+    side = _look_at(opened, base, _find_newest if included is None else _find_there, included)
     for path in side.work.unsearched[:MOST_NAMED]:
         click.echo(f"not searched: {shown_path(path)} in the sandbox cannot be read, or not in time", err=True)
     if len(side.work.unsearched) > MOST_NAMED:
@@ -160,42 +160,30 @@ def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPat
     return AgentSide(home, opened.services, base, work, rules, leave_out, state.identity, state.uncertain)
 
 
-def _find_kept(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
-    """Take what following keeps at home, if that is whole and of just now or if nobody can look; else look."""
-    kept, follow_s = _kept(opened), opened.config.sandbox.follow_seconds
-    # A clock that was set back makes it of later: how old it is then nobody knows.
-    if kept is not None and 0 <= CLOCK.wall_s() - kept.at_s <= follow_s + _JUST_NOW_S:
-        checked = _checked(opened, kept, content)
-        if all(entry.copy or not kept.there[path].copy for path, entry in checked.there.items()):
-            return _kept_work(opened, checked, content, leave_out)
-    if follow_s:
-        with contextlib.suppress(SyncdError):  # where it does not look now, it does after the next sync
-            order_daemon(opened.config, {"do": "look", "sandbox": opened.config.sandbox_name})
-    return find_newest(opened, content, leave_out)
-
-
-def _kept(opened: OpenSandbox) -> FollowedWork | None:
-    """Return what following keeps, if it is configured, as of when it last found just that."""
-    state, target = opened.services.state, opened.services.target
-    kept = FollowedStore(state.db, target).load() if opened.config.sandbox.follow_seconds else None
-    return kept and replace(kept, at_s=max(kept.at_s, followed_at_s(opened.folders.state, target)))
-
-
-def find_newest(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
+def _find_newest(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
     """Look at the sandbox; where nobody can, take what following keeps."""
     try:
         return _find_there(opened, content, leave_out)
     except StepFailed as failure:
-        kept = None if failure.refusal is KeyRefused else _kept(opened)
+        kept = None if failure.refusal is KeyRefused else _kept(opened, content)
         if kept is None:
             raise
         click.echo(f"the sandbox cannot be asked: {failure.message}", err=True)
-        return _kept_work(opened, _checked(opened, kept, content), content, leave_out)
+        return _kept_work(opened, kept, content, leave_out)
 
 
-def _checked(opened: OpenSandbox, kept: FollowedWork, content: SandboxContent) -> FollowedWork:
-    """Return what still holds of the kept work, without the contents that this disk damaged."""
-    return FollowedStore(opened.services.state.db, opened.services.target).checked(kept.holding(content))
+def _kept(opened: OpenSandbox, content: SandboxContent) -> FollowedWork | None:
+    """Return what still holds of what following keeps, as of when it last found just that.
+
+    The contents that this disk damaged are left out.
+    """
+    state, target = opened.services.state, opened.services.target
+    store = FollowedStore(state.db, target)
+    kept = store.load() if opened.config.sandbox.follow_seconds else None
+    if kept is None:
+        return None
+    at_s = max(kept.at_s, followed_at_s(opened.folders.state, target))
+    return replace(store.checked(kept.holding(content)), at_s=at_s)
 
 
 def _find_there(

@@ -132,9 +132,9 @@ class Follower:
 
     # -- what the loop tells
 
-    def synced(self) -> None:
-        """A sync arrived."""
-        self._pace.synced(self._clock.monotonic_s())
+    def woken(self) -> None:
+        """A sync arrived, or a command looked: the agent may be at work."""
+        self._pace.woken_s = self._clock.monotonic_s()
 
     def asked(self) -> None:
         """A command asked for something."""

@@ -205,7 +205,8 @@ class Daemon:
                 client.done(ExitCode.DONE, result={"version": __version__, "status": status})
             case "look":
                 for loop in loops:
-                    loop.follow_soon()
+                    if loop.follower is not None:
+                        loop.follower.woken()
                 client.done(ExitCode.DONE)
             case "left":
                 for loop in self._loops.values():

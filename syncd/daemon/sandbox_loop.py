@@ -228,14 +228,10 @@ class SandboxLoop:
         """Take a command's request. It may have to wait for the end of a sync: its client is sent the stage of that."""
         self._request_queue.add(request)
         self._asked_s = self._clock.monotonic_s()
-        self.follow_soon()
-        if request.client is not None and self._stage is not None:
-            request.client.send({"event": "progress", "state": self.publisher.now.state})
-
-    def follow_soon(self) -> None:
-        """Look for what the agent made, as a person asks."""
         if self.follower is not None:
             self.follower.asked()
+        if request.client is not None and self._stage is not None:
+            request.client.send({"event": "progress", "state": self.publisher.now.state})
 
     def note_pause(self) -> None:
         """Pause, as a person asked: what is under way goes on, or gives way."""
@@ -352,7 +348,7 @@ class SandboxLoop:
             self._follow_in_repository()
         self._request_queue.succeeded(outcome)
         if self.follower is not None and outcome.sync is not None:
-            self.follower.synced()
+            self.follower.woken()
         if outcome.follow_up:
             self.sync_soon()
             # What changed while it was read is found without an event too.

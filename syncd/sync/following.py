@@ -51,10 +51,6 @@ class Pace(Struct):
     woken_s: float = -inf  # the last change, sync or command
     untold_s: float = inf  # the last change, until it was told that nothing followed it
 
-    def synced(self, now_s: float) -> None:
-        """A sync arrived: the agent may begin to work."""
-        self.woken_s = now_s
-
     def asked(self, now_s: float) -> None:
         """A command asked for something: look at once, and then as often as was configured."""
         self.began_s, self.changed_s, self.woken_s = -inf, now_s, now_s

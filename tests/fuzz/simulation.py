@@ -157,8 +157,8 @@ class Simulation:
             return False
         if message["do"] == "left":
             self._daemon_now.forget_sandbox(message["id"])
-        else:
-            self._daemon_now.follow_soon()
+        elif self._daemon_now.follower is not None:
+            self._daemon_now.follower.woken()
         return True
 
     def is_own(self, args: tuple[Any, ...]) -> bool:

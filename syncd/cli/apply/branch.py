@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from syncd.cli.agent_side import (
     OpenSandbox,
-    find_newest,
     for_each,
     look_at,
     open_sandbox,
@@ -71,7 +70,7 @@ def _apply_to_branch(
     with open_sandbox(config) as opened:
         # Before the look, a new one: what is committed in between counts as not committed, and nothing is taken back.
         found, commits = _fetched(opened)
-        side = look_at(opened, PathPatterns(included) if included else None, find_newest)
+        side = look_at(opened, PathPatterns(included) if included else None)
         plan = make_plan(side, side.local(), partial(is_named, named=named))
         left = {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
         unfetched = {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(p.there)}
