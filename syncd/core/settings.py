@@ -85,7 +85,7 @@ class SandboxKeys(Struct, frozen=True, kw_only=True):
     region: Annotated[Region, _allowed(_listed(Region, "or"))] = Region.US
     api_key_file: Text = "~/.config/syncd/api-key"
     deletions: Annotated[Deletions, _allowed(_listed(Deletions, "or"))] = Deletions.MIRROR
-    follow_seconds: FollowSeconds = 0.0
+    follow_seconds: FollowSeconds = 30.0
     agent_changes: Annotated[AgentChanges, _allowed(_listed(AgentChanges, "or"))] = AgentChanges.SAVE
     acquire: AcquireKeys | None = None
 

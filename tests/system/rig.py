@@ -30,8 +30,10 @@ FAST: dict[str, object] = {
     "retry.give_up_after_seconds": 30,
 }
 # Most tests are about one step of a sync, count its requests or hold one back: without a look, a proof and removals, a
-# sync is an upload and an initialize. A test of what the sandbox's side does starts from `DEFAULTS`.
+# sync is an upload and an initialize. A test of what the sandbox's side does starts from `DEFAULTS`. In neither
+# the daemon looks by itself: a test asks for that.
 SIMPLE: dict[str, object] = {
+    "sandbox.follow_seconds": 0,
     "sandbox.deletions": "keep",
     "sandbox.agent_changes": "overwrite",
     "sync.archive": "full",

@@ -43,19 +43,19 @@ def test_the_hook_in_the_hardened_unit(rig: ServiceRig) -> None:
 
 
 def test_the_agents_work_is_committed_at_home(rig: ServiceRig) -> None:
-    """The unit may write what `sandbox.follow_seconds` adds to the repository around the workspace, and no more of it.
+    """The unit may write what following adds to the repository around the workspace, and no more of it.
 
-    Where that was set after the installation, a warning says what to do.
+    Where nothing was followed at the installation, a warning says what to do.
     """
-    rig.set_up()
+    rig.set_up({"sandbox.follow_seconds": 0})
     git = ("git", "-C", rig.workspace, "-c", "user.name=me", "-c", "user.email=me@localhost")
     for line in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "one")):
         assert rig.machine.run(*git, *line).code == 0
     assert rig.service("install").code == 0
     rig.until((rig.sandbox.workspace / "first.txt").exists, "the first sync")
-    rig.configure({"sandbox.follow_seconds": 5.0})
-    rig.systemctl("reload", rig.unit)
     (rig.sandbox.workspace / "made.txt").write_text("by the agent\n")
+    rig.configure()
+    rig.systemctl("reload", rig.unit)
     (warning,) = rig.until(lambda: rig.status()["warnings"], "the warning")
     assert "until `syncd service install` is run again" in warning
     assert rig.service("install").code == 0
