@@ -23,7 +23,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO
 
-from syncd.core.settings import MAIN
+from syncd.core.settings import MAIN, SandboxKeys
 from syncd.model.entry import Kind, arrived_digest
 from syncd.remote.target import Target
 from syncd.sandbox.sandbox_state import SandboxState
@@ -51,8 +51,9 @@ Version = tuple[str, bytes]
 
 
 def steps_of(seed: int) -> list[Step]:
-    """Return the steps of that story; the first one names its sandboxes."""
+    """Return the steps of that story; the first one has `sandbox.follow_seconds`, and names its sandboxes."""
     random, numbers = Random(seed), iter(range(0x1000, 0x10000))
+    follow_s = Random(f"follow {seed}").choice((0, 0, 5, SandboxKeys().follow_seconds))
     names = NAMES[: random.choice((1, 2, 2, 3, 3))]
 
     def home(*kinds: str) -> Step:
@@ -95,7 +96,7 @@ def steps_of(seed: int) -> list[Step]:
             )
         )
 
-    steps: list[Step] = [("names", *names), *(home("write") for _ in range(6))]
+    steps: list[Step] = [("names", follow_s, *names), *(home("write") for _ in range(6))]
     steps += [("flush",)] if random.random() < 0.7 else []
     for _ in range(random.choice((6, 10, 16))):
         step = random.choice((home, home, agent, agent, agent, beside, beside, other, other))()
@@ -201,6 +202,7 @@ class Story:
         self._all: list[Box] = []
         self._applied: tuple[Box, Tree, Tree] | None = None
         self._home: Tree = {}
+        self._follow_s = 0.0
         for number in range(8):
             rig.write(f"still/{number}", f"nobody changes {number}")
         self._note_home()
@@ -209,7 +211,8 @@ class Story:
 
     def run(self, steps: list[Step]) -> None:
         """Run all steps, and compare everything at the end."""
-        for name in steps[0][1:]:
+        self._follow_s, *names = steps[0][1:]
+        for name in names:
             self._add(name, "same")
         self._configure()
         for step in [*steps[1:], ("end",)]:
@@ -300,7 +303,7 @@ class Story:
 
     def _configure(self) -> None:
         further = {f"sandboxes.{name}.id": box.sandbox.id for name, box in self._boxes.items() if name != MAIN}
-        self._rig.configure({**_SHORT, **further})
+        self._rig.configure({**_SHORT, "sandbox.follow_seconds": self._follow_s, **further})
         if self._is_ready():
             self._rig.daemons[-1].send(signal.SIGHUP)
 

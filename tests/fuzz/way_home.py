@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from syncd.core.settings import SandboxKeys
 from tests.fuzz.account import drafts_in
 from tests.fuzz.operations import tree
 from tests.fuzz.repositories import HomeRepository
@@ -13,8 +14,8 @@ from tests.fuzz.scenario import Step
 if TYPE_CHECKING:
     from tests.fuzz.simulation import Simulation
 
-# `sandbox.follow_seconds` of a story that follows.
-FOLLOW_S = 60.0
+# `sandbox.follow_seconds` of a story that follows: the default.
+FOLLOW_S = SandboxKeys().follow_seconds
 # What the agent wrote so late before a sandbox's end need not be saved any more.
 LATE_S = 75.0
 
