@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import resource
 import signal
 import sys
@@ -19,6 +20,7 @@ import click
 from syncd import __version__
 from syncd.cli.interruption import end_now, interrupt_at_signals
 from syncd.cli.output import (
+    home_relative,
     may_colour,
     open_standard_streams,
     print_error,
@@ -32,31 +34,63 @@ from syncd.core.hardening import disable_core_dumps, set_private_umask
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-COMMANDS = {
-    "run": "Run the daemon in the foreground.",
-    "push": "Sync once, now.",
-    "status": "Show what the daemon is doing, and did last.",
-    "history": "List past syncs.",
-    "flush": "Wait until all that is on disk now is in the sandbox.",
-    "diff": "Show what was changed in the sandbox, as a patch.",
-    "apply": "Bring home what was changed in the sandbox.",
-    "resolve": "List what waits for your decision, or decide it.",
-    "verify": "Compare the sandbox's workspace with this one.",
-    "pull": "Download the sandbox's workspace into a new folder.",
-    "saved": "List, show, restore and drop the agent's versions that were saved.",
-    "ls": "List the paths that a snapshot would hold, or the excluded ones.",
-    "explain": "Tell if a path is in the snapshot, and by which rule.",
-    "check": "Check configuration, key, directory, limits, clock, API and sandbox.",
-    "init": "Write a commented configuration file.",
-    "config": "Show, set and edit the configuration.",
-    "reload": "Have the daemon read its configuration anew.",
-    "pause": "Pause syncing.",
-    "resume": "Resume syncing, and catch up.",
-    "sandbox": "List, show, acquire and release the account's sandboxes.",
-    "service": "Install, remove and inspect the systemd user unit.",
-    "completion": "Print the script that completes commands, options and files at a TAB.",
-    "emulator": "Run a stand-in for the sandbox API on this machine.",
-    "demo": "Show the whole job with no account.",
+# As `syncd --help` lists them: no group has more than seven, as people take in no more at a glance.
+GROUPS = {
+    "Every day": {
+        "status": "Show what the daemon is doing, and did last.",
+        "push": "Sync once, now.",
+        "flush": "Wait until all that is on disk now is in the sandbox.",
+        "pause": "Pause syncing.",
+        "resume": "Resume syncing, and catch up.",
+    },
+    "The agent's work": {
+        "diff": "Show what was changed in the sandbox, as a patch.",
+        "apply": "Bring home what was changed in the sandbox.",
+        "resolve": "List what waits for your decision, or decide it.",
+        "saved": "List, show, restore and drop its saved versions.",
+    },
+    "Set up": {
+        "init": "Write a commented configuration file.",
+        "service": "Run syncd at every login, by systemd.",
+        "run": "Run the daemon in the foreground.",
+        "config": "Show and edit the configuration.",
+        "reload": "Have the daemon read its configuration anew.",
+        "sandbox": "List, show, acquire, add and release sandboxes.",
+    },
+    "Look closer": {
+        "explain": "Say if a path is sent, and by which rule.",
+        "ls": "List the paths that would be sent, or the excluded ones.",
+        "check": "Test all that a sync needs.",
+        "verify": "Compare the sandbox's workspace with this one.",
+        "history": "List past syncs.",
+        "pull": "Download the sandbox's workspace into a new folder.",
+    },
+    "Try it out": {
+        "demo": "Show the whole job with no account.",
+        "emulator": "Run a stand-in for Klavis on this machine.",
+        "completion": "Print the script that completes commands at a TAB.",
+    },
+}
+COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
+
+# What people type who know other programs, and what they mean.
+_MEANT = {
+    "add": "sandbox add",
+    "daemon": "run",
+    "edit": "config edit",
+    "install": "service install",
+    "log": "service logs",
+    "logs": "service logs",
+    "restart": "service restart",
+    "restore": "saved restore",
+    "start": "service start",
+    "stop": "service stop",
+    "sync": "push",
+    "undo": "apply --undo",
+    "uninstall": "service uninstall",
+    "version": "--version",
+    "wait": "flush",
+    "watch": "status --watch",
 }
 
 # The module of a command that has none of its own.
@@ -83,11 +117,17 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that is called, loaded: from now on a signal interrupts it. `run` handles signals itself."""
         word = args[0] if args else ""
+        if word == "help":  # `syncd help push` is `syncd push --help`
+            args = [*args[1:], "--help"]
+            word = args[0]
+            if word == "--help":
+                click.echo(ctx.get_help())
+                ctx.exit()
         if word and word not in COMMANDS and not word.startswith("-") and not ctx.resilient_parsing:
             from syncd.core.settings import similar  # noqa: PLC0415 - only when something was mistyped
 
-            meant = similar(word, COMMANDS)
-            ctx.fail(f"No such command {word!r}." + (f" Did you mean {meant!r}?" if meant else ""))
+            meant = _MEANT.get(word) or similar(word, COMMANDS) or "--help"
+            ctx.fail(f"There is no command {word!r}: try `syncd {meant}`.")
         resolved = super().resolve_command(ctx, args)
         if sys.platform != "linux" and "--help" not in args:
             raise NeedsPerson(
@@ -105,17 +145,36 @@ class _Commands(click.Group):
         return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        width = max(map(len, COMMANDS))
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, text in group.items()])
+
+
+def _print_version(context: click.Context, option: click.Parameter, value: bool) -> None:  # noqa: ARG001 - click's signature
+    """Print what a report of a defect needs to tell of this program."""
+    if value:
+        machine, place = os.uname(), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        click.echo(f"syncd, version {__version__}")
+        system = f"{machine.sysname} {machine.release} {machine.machine}"
+        click.echo(f"Python {sys.version.split()[0]}, {system}, {home_relative(place)}")
+        context.exit()
 
 
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done or nothing to do; 1 something differs; 2 wrong usage; 75 may work later;"
-    " 78 a person must change something.",
+    epilog="`syncd help COMMAND` shows examples. Exit codes: 0 done or nothing to do; 1 something differs;"
+    " 2 wrong usage; 75 may work later; 78 a person must change something.",
 )
-@click.version_option(__version__, prog_name="syncd")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version, that of Python, the platform and the place, and exit.",
+)
 @verbosity_options
 def cli() -> None:
     """Keep a remote sandbox's workspace in sync with a directory on this machine."""
@@ -131,7 +190,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     bash, in ~/.bashrc:                   eval "$(syncd completion bash)"
     zsh, in ~/.zshrc after compinit:      eval "$(syncd completion zsh)"
     fish, in ~/.config/fish/config.fish:  syncd completion fish | source
-    """  # noqa: D301 - "\b" makes click keep the lines as they are
+    """
     from click.shell_completion import get_completion_class  # noqa: PLC0415 - only here
 
     engine = get_completion_class(shell)

@@ -152,7 +152,12 @@ _HIDDEN = "…"  # where no such file is: some write the key in the place of its
 @config_option
 @click.pass_context
 def command(context: click.Context, config_file: str | None) -> None:
-    """Show the configuration, or edit it."""
+    """Show the configuration, or edit it.
+
+    \b
+    syncd config                     each value that counts, and where it is from
+    syncd config edit
+    """
     # `syncd config --config FILE edit`: given before the subcommand, the option is that one's default.
     context.default_map = {name: {"config_file": config_file} for name in command.commands}
     if context.invoked_subcommand is None:
@@ -162,9 +167,9 @@ def command(context: click.Context, config_file: str | None) -> None:
 @command.command("show")
 @config_option
 def show(config_file: str | None) -> None:
-    """Print each key with the value that counts, as TOML; a comment says where it is from, if not from the file.
+    """Print each key with the value that counts, as TOML.
 
-    What a further sandbox does not set counts as in [sandbox].
+    A comment says where it is from, if not from the file. What a further sandbox does not set counts as in [sandbox].
     """
     path = config_path(config_file)
     tables: dict[str, Any] = msgspec.to_builtins(load_config(path))
@@ -208,9 +213,9 @@ def path_(config_file: str | None) -> None:
 @command.command("edit")
 @config_option
 def edit(config_file: str | None) -> None:
-    """Open the configuration file in $VISUAL or $EDITOR; it is replaced once what was written is valid.
+    """Edit the configuration file, which counts once it is valid.
 
-    A running daemon reads it anew then.
+    $VISUAL counts before $EDITOR. A running daemon reads it anew then.
     """
     path = config_path(config_file)
     before = read_text(path)

@@ -57,8 +57,11 @@ _SAMPLE = {
 def command(directory: str | None) -> None:
     """Show the whole job, with an emulator in the place of the sandbox.
 
-    Without DIR: a sample workspace, in some seconds. With DIR: what you do in that directory, until Ctrl-C. Nothing in
-    DIR is changed, nothing leaves this machine, and nothing is left behind.
+    \b
+    syncd demo                       with a sample workspace, in some seconds
+    syncd demo ~/code/site           with what you do there, until Ctrl-C
+
+    Nothing in DIR is changed, nothing leaves this machine, and nothing is left behind.
     """
     try:
         with _demo(directory) as demo:

@@ -56,12 +56,13 @@ def command(  # noqa: PLR0917 - click passes each option
 ) -> int:
     """Show what was changed in the sandbox since syncd put it there, as a patch that `git apply` takes.
 
-    Of PATHs, if any, with what is below them. What the workspace's rules exclude is counted, not shown. Exits with 0
-    if nothing was changed, with 1 if something was. With --all --stat it is a table: a row a path, a column a sandbox,
-    and a ! before what several agents changed.
+    \b
+    syncd diff
+    syncd diff --stat src      how many lines, in one folder
+    syncd diff --all --stat    a column a sandbox; ! where several changed it
 
-    --json: changes, each with path, change (added, modified, deleted, mode, type), bytes, binary, here (same, changed,
-    missing, left-out) and sandbox (its name); left_out, the number of paths that the rules exclude.
+    Of PATHs, if any, with what is below them. What a rule excludes is counted, not shown. Exits with 0 if nothing was
+    changed, with 1 if something was.
     """
     configs = configured_for_each(config_file, sandbox, all_sandboxes)
     named = named_paths(configs[0], paths)

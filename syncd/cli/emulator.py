@@ -48,7 +48,7 @@ def command(
     key_file: str | None,
     url_lifetime_s: int,
 ) -> None:
-    """Emulate the sandbox API and its bucket, on loopback, until interrupted.
+    """Emulate Klavis' sandboxes and their storage on loopback, until interrupted.
 
     Prints its address, key and sandbox, then one line for each request to stderr. Uploads and extracted files stay in
     the data folder, and the next start finds them there. Its sandboxes confine nothing: who has the key runs programs

@@ -17,10 +17,7 @@ from syncd.scan.path_rules import Explanation, explain
 @config_option
 @json_option
 def command(path: str, config_file: str | None, as_json: bool) -> None:
-    """Say whether PATH is in the snapshot, and which rule decides, with its file and line.
-
-    --json: path, included, at (the path that the rule is about, or a folder above), rule (empty without one), note.
-    """
+    """Say whether PATH is sent, and which rule decides, with its file and line."""
     config = configured(config_file)
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415 - `explain --help` needs none
 

@@ -31,16 +31,15 @@ _SILENT_S = 1.0
 @json_option
 @verbosity_options
 def command(config_file: str | None, timeout_s: float | None, sandbox: str | None, as_json: bool) -> None:
-    """Wait until all that is on disk now is in the sandbox, or in each of several: `syncd flush && start-the-agent`.
+    """Wait until all that is on disk now is in the sandbox.
 
-    Where nothing has to be sent, the sandbox is asked if it still has what was sent, and filled if it was emptied.
+    \b
+    syncd flush && start-the-agent
+    syncd flush --timeout 60         75 if that takes longer
 
-    After a second, stderr says what is waited for. Up to two more syncs follow while a file changes as it is read; if
-    it still does, it is named, with exit code 75, and everything else is in the sandbox. Paths that are held, as both
-    sides changed them, are named on stderr, and so are those whose version there was saved; they are no failure. While
-    syncing is paused it sends nothing, and ends with 75.
-
-    --json: what `push --json` prints, of the last sync that was waited for.
+    After a second it says on stderr what it waits for. Ends with 75 as well where a file changes each time that it is
+    read, which is named, and while syncing is paused. Held paths are named on stderr, and so are saved ones: they are
+    no failure.
     """
     if timeout_s is not None and math.isnan(timeout_s):
         raise click.UsageError("--timeout needs a number of seconds.")

@@ -42,6 +42,10 @@ _WITHOUT_TERMINAL, _MOST_COLUMNS = 88, 120
 def command(config_file: str | None, most: int, only_failed: bool, as_json: bool) -> None:
     """List past syncs, the newest last: when, how it ended, why, bytes, time, what changed.
 
+    \b
+    syncd history
+    syncd history --failed -n 0      all failures that are kept
+
     Listed is what sent something, was asked for, failed, or succeeded after failures. The same failure again and again
     is listed once, and counted in the next line. Some thousands are kept.
     """

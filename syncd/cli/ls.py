@@ -19,7 +19,12 @@ from syncd.model.entry import Kind
 )
 @json_option
 def command(config_file: str | None, excluded: bool, as_json: bool) -> None:
-    """List the paths that a snapshot would hold, one a line; folders end with a slash."""
+    """List the paths that would be sent, one a line; folders end with a slash.
+
+    \b
+    syncd ls
+    syncd ls --excluded              what is not sent, each with its rule
+    """
     config = configured(config_file)
     from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415 - `ls --help` needs none of it
 

@@ -60,8 +60,7 @@ config_option = click.option(
     type=click.Path(),
     callback=named,
     shell_complete=complete_config,
-    help="The configuration: a file, or NAME for ~/.config/syncd/NAME.toml. Default: the one whose workspace holds the"
-    " current directory; else config.toml there, but not for what writes into a workspace.",
+    help="A file, or NAME for ~/.config/syncd/NAME.toml; else that of the workspace here.",
 )
 
 
@@ -76,10 +75,10 @@ sandbox_option = click.option(
     "--sandbox",
     metavar="NAME",
     shell_complete=_complete_sandbox,
-    help="The sandbox of this name in the configuration, where there are several; main is [sandbox].",
+    help="Which one, where there are several; main is [sandbox].",
 )
 all_option = click.option("--all", "all_sandboxes", is_flag=True, help="Each sandbox of the workspace.")
-json_option = click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON document on stdout.")
+json_option = click.option("--json", "as_json", is_flag=True, help="For scripts: JSON on stdout.")
 
 
 def config_path(config_file: str | None, warn: Callable[[str], None] | None = None) -> str:

@@ -44,9 +44,6 @@ def command(config_file: str | None, destination: str, sandbox: str | None, as_j
     """Download the sandbox's workspace into DEST, a new or an empty folder. Nothing is overwritten.
 
     The git repository that syncd keeps there does not come; one that someone else made does.
-
-    --json: files, bytes, left_out (the paths that were not pulled, each with its reason) and unnamed (their number
-    beyond these).
     """
     config = configured_for(config_file, sandbox)
     folder_mode(destination)  # before any request

@@ -38,11 +38,14 @@ from syncd.core.text import counted, few, for_sandbox, shown_path, size
 @json_option
 @verbosity_options
 def command(config_file: str | None, force: bool, sandbox: str | None, as_json: bool) -> None:
-    """Sync once, now, and wait until the sandbox has it; each one, where the workspace has several.
+    """Sync once, now, and wait until the sandbox has it.
 
-    Where nothing has to be sent, the sandbox is asked if it still has what was sent, and filled if it was emptied.
+    \b
+    syncd push
+    syncd push --force        even if nothing changed, or nearly all is gone
 
-    Up to two more syncs follow while files change as they are read; if one still does, it is named, with exit code 75.
+    Where nothing has to be sent, the sandbox is asked if it still has what was sent, and filled if it was emptied. What
+    changes while it is read is sent once more, twice at most; if it still changes, it is named, with exit code 75.
     """
     config = of_sandbox(configured(config_file), sandbox)
     result, is_first = push(config, force, sandbox)

@@ -58,16 +58,13 @@ def _choices(command: Any) -> Any:
 def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None, as_json: bool, **flags: bool) -> int:
     """List what waits for your decision, or decide it.
 
-    Conflicts wait that `syncd apply` left, paths that are held, and what one side deleted and the other changed. A
-    decision about PATHs, with what is below them, is an `apply` of these: all is written, or nothing is, and `syncd
-    apply --undo` takes it back. The sandbox's version is saved (`syncd saved`) where it is not taken. The list ends
-    with the number of those that a sync saved before it overwrote them.
+    \b
+    syncd resolve                        exits with 1 if something waits
+    syncd resolve src --theirs           the sandbox's version of all below src
+    syncd resolve README.md --markers    both, to be edited
 
-    Exits with 1 if something waits, or is left. A path for which a choice makes no sense, such as --markers for what is
-    no text, is wrong usage (2), and then nothing is changed.
-
-    --json: without a choice: waiting, each with path, reason, held, here and there (kind, bytes, mtime; null: deleted)
-    and choices (those that it allows); with one: the lists of `syncd apply --json`, and mine.
+    Conflicts of `syncd apply` wait, held paths, and what one side deleted and the other changed. The sandbox's version
+    is saved where it is not taken. All is written, or nothing is, and `syncd apply --undo` takes it back.
     """
     chosen = [choice for choice in Choice if flags[choice.name.lower()]]
     if len(chosen) > 1:

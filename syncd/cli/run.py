@@ -51,7 +51,12 @@ _RETRY_S = 0.1
 def command(config_file: str | None, log_level: str, log_format: str) -> int:
     """Watch the workspace and keep the sandbox in sync with it, in the foreground.
 
-    SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
+    \b
+    syncd run                        until Ctrl-C; its log goes to stderr
+    syncd run --log-level debug      with a log that says more
+
+    SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once. With systemd, `syncd service
+    install` runs it at every login.
     """
     set_up_logs(log_level, LogFormat(log_format), os.environ)
     interrupt = Interrupt()

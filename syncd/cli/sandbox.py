@@ -203,7 +203,12 @@ _LABEL = 9
 
 @click.group("sandbox")
 def command() -> None:
-    """Look after the account's sandboxes."""
+    """Look after the account's sandboxes.
+
+    \b
+    syncd sandbox list
+    syncd sandbox add blue --acquire         one more agent at this workspace
+    """
 
 
 @contextmanager
@@ -226,11 +231,7 @@ def _admin(
 @config_option
 @json_option
 def list_(config_file: str | None, as_json: bool) -> None:
-    """List what the account has now; * marks those that this workspace goes to, with their names if it has several.
-
-    --json: sandboxes, each with id, state, created_at, servers (names), in_use, name (in the configuration, else null)
-    and expires_at (null where not known).
-    """
+    """List what the account has now; * marks those of this workspace."""
     with _admin(config_file) as admin:
         acquired = admin.all_acquired
         names = {each.id: name for name, each in admin.config.sandboxes.items() if each.id is not None}
@@ -270,11 +271,11 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
 @sandbox_option
 @json_option
 def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
-    """Show a sandbox as the API knows it, with its MCP servers' URLs; without an ID this workspace's.
+    """Show a sandbox and its servers' URLs, which may hold tokens.
 
-    The URLs may hold tokens.
-
-    --json: id, state, created_at, expires_at, servers (URLs by name).
+    \b
+    syncd sandbox show               this workspace's
+    syncd sandbox show ID
     """
     with _admin(config_file, sandbox, sandbox_id) as admin:
         wanted = admin.resolve(sandbox_id)
@@ -308,12 +309,9 @@ def _shown(info: SandboxInfo, end: str | None, *, as_json: bool) -> str:
 @config_option
 @json_option
 def acquire(config_file: str | None, as_json: bool) -> None:
-    """Acquire a sandbox, unless the one that syncd acquired is alive; at most three in ten minutes.
-
+    """Acquire a sandbox, unless the one that syncd acquired is alive.
     With [sandbox.acquire] the next sync goes there. With sandbox.id the new one is only named: nothing goes there
-    before its id is in the configuration.
-
-    --json: id, expires_at, servers (URLs by name), new.
+    before its id is in the configuration. At most three in ten minutes.
     """
     with _admin(config_file) as admin:
         alive = admin.current()
@@ -340,13 +338,15 @@ def acquire(config_file: str | None, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Do not ask, and release it although something there could not be saved.")
 def release(sandbox_id: str | None, config_file: str | None, sandbox: str | None, yes: bool, force: bool) -> None:
-    """Give a sandbox back, with all that is in it; without an ID this workspace's. It ends within moments.
+    """Give a sandbox back, with all that is in it.
 
-    What an agent changed in this workspace's sandbox is saved before (`syncd saved`), but not with
-    sandbox.agent_changes = "overwrite". If something there cannot be saved, that is named, and asked once more; with
-    --yes the sandbox is not released then (75), with --force it is.
+    \b
+    syncd sandbox release            this workspace's
+    syncd sandbox release ID --yes
 
-    Asks on a terminal; elsewhere --yes has to be given.
+    What an agent changed in this workspace's is saved before (`syncd saved`), but not with agent_changes = "overwrite".
+    If something cannot be saved, that is named, and asked once more; with --yes it is not released then (75), with
+    --force it is. Where there is no terminal to ask on, --yes has to be given.
     """
     with _admin(config_file, sandbox, sandbox_id) as admin:
         wanted = admin.resolve(sandbox_id)
@@ -433,6 +433,10 @@ def _ends(end: str | None) -> str:
 @config_option
 def add(name: str, sandbox_id: str | None, acquire: bool, config_file: str | None) -> None:
     """Sync the workspace to one more sandbox, for one more agent.
+
+    \b
+    syncd sandbox add blue --acquire
+    syncd sandbox add green --id ID
 
     The configuration gets a table [sandboxes.NAME], of which all other keys can be set. A running daemon reads it and
     sends the new one everything; no other sandbox notices.

@@ -38,12 +38,13 @@ from syncd.store.state_db import StateDb
 
 _HELP = f"""List the agent's saved versions, the newest first; or show, restore or drop one.
 
+\b
+syncd saved
+syncd saved restore ID --here            merged into the workspace
+
 Before a sync overwrites or removes what was changed on both sides, and before a sandbox ends, the sandbox's version is
 saved here. Versions are kept for {SAVED_DAYS} days and in at most {SAVED_BYTES >> 30} GiB; the oldest go first.
 An id may be shortened to what no other one begins with.
-
---json: saved, each with id, at, why (overwritten, removed, sandbox-ended, released, conflict), sandbox (its
-name), sandbox_id, paths and bytes.
 """
 
 
@@ -83,11 +84,7 @@ def _list(*, config_file: str | None, sandbox: str | None, as_json: bool) -> Non
 @sandbox_option
 @json_option
 def show(version_id: str, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
-    """Show each path of a version, with its kind, mode and size.
-
-    --json: as an element of `syncd saved`, with entries: path, kind (file, directory, symlink), mode (octal), bytes,
-    mtime (seconds since 1970), target for a link, and damaged (true) where the content was damaged on this disk.
-    """
+    """Show each path of a version, with its kind, mode and size."""
     store = _store(config_file)
     version = _found(store, version_id, sandbox)
     damaged = store.damaged(version)
@@ -120,11 +117,13 @@ def restore(  # noqa: PLR0917 - click passes each option
 ) -> int:
     """Put the paths of a version into DEST, a new or an empty folder. Nothing is overwritten.
 
-    The version stays saved. Links that lead out of DEST are named on stderr, and not restored. With --here the version
-    is merged into the workspace; `syncd apply --undo` takes that back. Exits with 1 if conflicts are left, or
-    contents that were damaged on this disk.
+    \b
+    syncd saved restore ID --here          merged into the workspace
+    syncd saved restore ID ../its-version
+    syncd apply --undo                     takes back what was merged
 
-    --json: id, files, bytes, left_out; with --here the lists of `syncd apply --json`.
+    The version stays saved. Links that lead out of DEST are named on stderr, and not restored. Exits with 1 if
+    conflicts are left, or contents that were damaged on this disk.
     """
     if here == (destination is not None):
         raise click.UsageError("Name a folder, or --here.")
@@ -172,10 +171,7 @@ def restore(  # noqa: PLR0917 - click passes each option
 @sandbox_option
 @json_option
 def drop(version_id: str, yes: bool, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
-    """Remove a version for good. On a terminal it asks.
-
-    --json: dropped (the id).
-    """
+    """Remove a version for good. On a terminal it asks."""
     store = _store(config_file)
     version_id = _full_id(store, version_id)
     version = store.find(version_id) if sandbox is None else _found(store, version_id, sandbox)

@@ -78,13 +78,8 @@ def verify(
 def command(config_file: str | None, sandbox: str | None, all_sandboxes: bool, as_json: bool) -> int:
     """Compare the workspace with the sandbox's, byte for byte.
 
-    Ends with 0 if they are equal, with 1 if a path is missing there, different, or only there. A path that a rule here
-    excludes counts as only there if the sandbox has it. The git repository that syncd keeps there does not; one that
-    someone else made there is named, and what is in it is not.
-
-    --json: equal, files (the number of paths compared), missing, different, only_there, and deleted_here, those of
-    only_there that were sent once and deleted here. With --all: equal, and sandboxes, a list of these objects, each
-    with the name of its sandbox.
+    Ends with 0 if they are equal, with 1 if a path is missing there, different, or only there, as an excluded one is
+    that the sandbox has. The repository that syncd keeps there does not count.
     """
     configs = configured_for_each(config_file, sandbox, all_sandboxes)
     from syncd.cli.agent_side import for_each  # noqa: PLC0415 - `verify --help` needs none of it

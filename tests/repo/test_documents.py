@@ -50,7 +50,7 @@ def test_each_link_leads_somewhere(page: Path) -> None:
 def test_each_command_can_be_typed(page: Path) -> None:
     """Every `syncd …` has a verb, options and arguments that the program takes."""
     for line, words in _typed(page.read_text("utf-8")):
-        wrong = _refusal(words)
+        wrong = refusal(words)
         assert not wrong, f"{page.name}: {line}: {wrong}: write a command that the program takes"
 
 
@@ -105,7 +105,7 @@ def _typed(text: str) -> Iterator[tuple[str, list[str]]]:
             previous = word
 
 
-def _refusal(words: list[str]) -> str:
+def refusal(words: list[str]) -> str:
     """The reason why click refuses these words, which are not run; empty if it takes them."""
     command: click.Command = cli
     context = click.Context(cli, info_name="syncd")

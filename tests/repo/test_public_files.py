@@ -8,7 +8,6 @@ from pathlib import Path
 
 import syncd
 from syncd.core.errors import ExitCode
-from tools.reference.facts import verbs
 
 
 def test_the_changelog_has_this_version(repo: Path) -> None:
@@ -81,13 +80,9 @@ def test_the_skill_is_complete(repo: Path) -> None:
     assert re.match(r"---\nname: [a-z-]+\ndescription: \S.{20,1000}\n---\n", text), "SKILL.md: begin as skills do"
     codes = set(re.findall(r"^\| (\d+) \| ", text, re.MULTILINE))
     assert codes == {str(int(code)) for code in ExitCode}, "SKILL.md: give each exit code its row"
-    lists = next(
-        paragraph
-        for verb in verbs()
-        if verb.path == "syncd apply"
-        for paragraph in verb.text
-        if "--json: " in paragraph
+    row = re.search(r"^\| `apply`.*? \| (.*) \|$", (repo / "tools/reference/formats.md").read_text("utf-8"), re.MULTILINE)
+    assert row is not None
+    lists = set(re.findall(r"`([a-z_]+)`", row[1].partition("; of `resolve`")[0]))
+    assert set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)) == lists, (
+        "SKILL.md: give each list of `syncd apply --json` its row"
     )
-    assert set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)) == set(
-        re.findall(r"[a-z_]+", lists.split(";")[0].partition(": ")[2])
-    ), "SKILL.md: give each list of `syncd apply --json` its row"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -143,12 +144,20 @@ def test_results_as_json(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("stats", " Did you mean 'status'?"), ("psuh", " Did you mean 'push'?"), ("xyzzy", "")]
+    ("typed", "meant"),
+    [("psuh", "push"), ("start", "service start"), ("version", "--version"), ("xyzzy", "--help")],
 )
 def test_a_command_that_is_none(rig: Rig, typed: str, meant: str) -> None:
-    """The one that was probably meant is named."""
+    """The one that was probably meant is named, by its letters or by its meaning."""
     said = rig.run(typed)
-    assert (said.code, said.err.splitlines()[-1]) == (2, f"Error: No such command '{typed}'.{meant}")
+    assert (said.code, said.err.splitlines()[-1]) == (2, f"Error: There is no command '{typed}': try `syncd {meant}`.")
+
+
+def test_help_of_a_command(rig: Rig) -> None:
+    """`syncd help COMMAND` is `syncd COMMAND --help`, and the version comes with what it runs on and from."""
+    assert rig.ok("help", "service", "install").out == rig.ok("service", "install", "--help").out
+    assert rig.ok("help").out == rig.ok("--help").out
+    assert re.fullmatch(r"syncd, version \S+\nPython 3\.\S+, Linux \S+ \S+, .*/syncd\n", rig.ok("--version").out)
 
 
 @pytest.mark.parametrize("command", ["push", "run", "init"])

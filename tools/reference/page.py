@@ -32,8 +32,6 @@ _HEAD = """\
 is none. What is printed for people may change. In JSON, fields may be added, and none is renamed or removed; times are
 UTC, and a byte of a path that is not UTF-8 is a lone surrogate, as in Python. Many commands have these options:
 """
-# How a command's help begins to say what the document holds.
-_JSON = "--json: "
 _CONFIGURATION = """\
 ## Configuration
 
@@ -99,17 +97,14 @@ def _without(option: Option) -> str:
 
 def _verb(verb: Verb) -> Iterator[str]:
     yield from (f"### {verb.path}", "")
-    first, *others = verb.text
+    first = verb.text[0]
     takes = verb.usage.removeprefix(verb.path).replace("[OPTIONS]", "").replace("COMMAND [ARGS]...", "").strip()
     yield from (f"`{verb.path} {takes}`: {first}" if takes and takes != "[]" else first, "")
-    document = [text.partition(_JSON)[2] for text in others if _JSON in text]
-    own = [*own_options(verb), *(Option("--json", text) for text in document)]
+    own = own_options(verb)
     yield from (f"- `{option.names}`: {option.text}" for option in own)
-    names = {option.names for option in own}
-    shared = [_code(each.names) for each in common_options()[1:] if each in verb.options and each.names not in names]
+    shared = [_code(each.names) for each in common_options()[1:] if each in verb.options]
     yield from [f"- {', '.join(shared)}"] if shared else []
-    own += shared
-    yield from [""] if own else []
+    yield from [""] if own or shared else []
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -30,9 +30,9 @@ from syncd.cli.options import (
     "patterns",
     metavar="PATTERN",
     multiple=True,
-    help="Take paths too that the workspace's rules exclude.",
+    help="Take excluded paths too that match it.",
 )
-@click.option("--branch", metavar="NAME", help="Put the changes on a new branch of git, and leave the workspace alone.")
+@click.option("--branch", metavar="NAME", help="Put them on a new branch of git; nothing here changes.")
 @click.option("--undo", is_flag=True, help="Take back the last `apply`, of whichever sandbox.")
 @sandbox_option
 @all_option
@@ -43,18 +43,13 @@ def command(
 ) -> int:
     """Bring home what was changed in the sandbox since syncd put it there.
 
-    Of PATHs, if any, with what is below them. What only the sandbox changed is taken. Texts that both sides changed are
-    merged. What cannot be merged is a conflict: it stays as it is here, and the sandbox's version is saved (`syncd
-    saved`). On a terminal the plan is shown first. All is written, or nothing is, and --undo takes it back.
+    \b
+    syncd apply                      shows the plan, and asks
+    syncd apply --branch agent       its commits, and the rest, on a branch of git
+    syncd apply --undo
 
-    With --branch, the agent's own commits are made anew on the branch, and what it did not commit is one
-    more. `{sandbox}` in the name stands for the sandbox's, so that --all makes a branch for each.
-
-    Exits with 0 if all was taken, or if there was nothing to take; with 1 if conflicts are left.
-
-    --json: taken, merged, deleted, conflicts, never, stays, undone, look_at, newly_sent; each a list of paths. A person
-    should look at those of look_at before they are used; those of newly_sent are excluded now, and would be sent by the
-    ignore files that are taken.
+    What only the sandbox changed is taken, texts that both sides changed are merged. Else it is a conflict: yours
+    stays, its version is saved (`syncd saved`), and the exit code is 1. All is written, or nothing is.
     """
     undo, dry_run, deletions, patterns = flags["undo"], flags["dry_run"], flags["deletions"], flags["patterns"]
     if undo and (paths or patterns or branch or dry_run or deletions):

@@ -112,11 +112,10 @@ class Checkup:
 @config_option
 @json_option
 def command(config_file: str | None, as_json: bool) -> int:
-    """Test everything that a sync needs, and say how to fix what fails. Nothing of yours is sent, nothing is changed.
+    """Test everything that a sync needs, and say how to fix what fails.
 
-    Ends with 0 if nothing failed, 75 if only the network or a server did, else 78.
-
-    --json: exit_code and findings, each with subject, grade (pass, note, warn, fail), what and remedy.
+    Nothing of yours is sent, nothing is changed. Ends with 0 if nothing failed, 75 if only the network or a server did,
+    else 78.
     """
     rows, secret = [], ""
     for subject, finding, key in findings(config_file):

@@ -45,6 +45,10 @@ def _service_of(config_file: str | None) -> UserService:
 def command() -> None:
     """Keep syncd running at every login, as a systemd user unit.
 
+    \b
+    syncd service install            again after an upgrade, a move or a new key
+    syncd service logs -f            what it does, as it does it
+
     The default configuration is the unit syncd, ~/.config/syncd/NAME.toml is syncd@NAME.
     """
 
@@ -52,7 +56,7 @@ def command() -> None:
 @command.command("install")
 @config_option
 def install(config_file: str | None) -> None:
-    """Write the unit, switch it on and start it anew; again after an upgrade, a move or a new key.
+    """Write the unit, switch it on, and start it anew.
 
     A unit that a person edited is left as it is. Ends with 0 once the daemon is ready.
     """
@@ -106,7 +110,10 @@ def install(config_file: str | None) -> None:
 @command.command("uninstall")
 @config_option
 def uninstall(config_file: str | None) -> None:
-    """Stop the service, switch it off and remove what `install` wrote. Configuration, key and state stay."""
+    """Stop the service, and remove what `install` wrote.
+
+    Configuration, key and state stay.
+    """
     service = _service_of(config_file)
     unit = service.unit
     found = "stopped and switched off" if os.path.lexists(unit.path) else "not installed"
@@ -123,10 +130,15 @@ def uninstall(config_file: str | None) -> None:
     click.echo(f"{unit.name} is {found}")
 
 
-def _pass_on(verb: str, help_line: str, program: str = "systemctl") -> None:
+def _pass_on(verb: str, does: str, program: str = "systemctl") -> None:
     """Add the command that runs a program of systemd's on the unit, with all its own options and its exit code."""
+    whole = f"{program} --user {'-u' if program == 'journalctl' else verb}"
 
-    @command.command(verb, help=help_line, context_settings={"ignore_unknown_options": True})
+    @command.command(
+        verb,
+        help=f"{does}. It runs `{whole}` on the unit.",
+        context_settings={"ignore_unknown_options": True},
+    )
     @config_option
     @click.argument("options", metavar=f"[{program.upper()}-OPTION]...", nargs=-1, type=click.UNPROCESSED)
     def run(config_file: str | None, options: tuple[str, ...]) -> None:
@@ -135,11 +147,11 @@ def _pass_on(verb: str, help_line: str, program: str = "systemctl") -> None:
         service.become(program, "--user", *words, service.unit.name)
 
 
-_pass_on("start", "Start the service: `systemctl --user start` of its unit.")
-_pass_on("stop", "Stop the service until the next login: `systemctl --user stop` of its unit.")
-_pass_on("restart", "Stop and start the service, with a new key: `systemctl --user restart` of its unit.")
-_pass_on("status", "Show if it runs, and its last log lines: `systemctl --user status` of its unit.")
-_pass_on("logs", "Show its log (-f: follow): `journalctl --user -u` of its unit.", "journalctl")
+_pass_on("start", "Start the service")
+_pass_on("stop", "Stop the service until the next login")
+_pass_on("restart", "Stop and start the service, with a new key")
+_pass_on("status", "Show if the service runs, and its last log lines")
+_pass_on("logs", "Show the service's log", "journalctl")
 
 
 def _check_started(service: UserService) -> None:

@@ -33,7 +33,13 @@ _OVERVIEW_VERSION = 1
 @click.option("--all", "all_", is_flag=True, help="A line for each configuration in ~/.config/syncd.")
 @click.option("--check", "checks", is_flag=True, help="For scripts: exit with 1 unless all is in sync.")
 def command(config_file: str | None, as_json: bool, *, watch: bool, all_: bool, checks: bool) -> int:
-    """Show what the daemon is doing and did last."""
+    """Show what the daemon is doing and did last.
+
+    \b
+    syncd status
+    syncd status --watch             as it changes
+    syncd status --all               every workspace, a line each
+    """
     if checks and watch:
         raise click.UsageError("--check goes without --watch.")
     if all_ and config_file:
