@@ -80,7 +80,9 @@ def test_the_skill_is_complete(repo: Path) -> None:
     assert re.match(r"---\nname: [a-z-]+\ndescription: \S.{20,1000}\n---\n", text), "SKILL.md: begin as skills do"
     codes = set(re.findall(r"^\| (\d+) \| ", text, re.MULTILINE))
     assert codes == {str(int(code)) for code in ExitCode}, "SKILL.md: give each exit code its row"
-    row = re.search(r"^\| `apply`.*? \| (.*) \|$", (repo / "tools/reference/formats.md").read_text("utf-8"), re.MULTILINE)
+    row = re.search(
+        r"^\| `apply`.*? \| (.*) \|$", (repo / "tools/reference/formats.md").read_text("utf-8"), re.MULTILINE
+    )
     assert row is not None
     lists = set(re.findall(r"`([a-z_]+)`", row[1].partition("; of `resolve`")[0]))
     assert set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)) == lists, (
