@@ -40,6 +40,7 @@ GROUPS = {
         "status": "Show what the daemon is doing, and did last.",
         "push": "Sync once, now.",
         "flush": "Wait until all that is on disk now is in the sandbox.",
+        "setup": "Set the sandbox up now, and show what that prints.",
         "pause": "Pause syncing.",
         "resume": "Resume syncing, and catch up.",
     },

@@ -18,6 +18,7 @@ from syncd.core.waiter import Waiter
 from syncd.daemon.control import Message, ask
 from syncd.sync.status_document import Progress, State
 
+SETTING_UP = "setting up"
 # A daemon that starts or reloads holds the lock a moment before it listens; a process that holds it longer is none.
 _STARTS_S = 5.0
 _RETRY_S = 0.1
@@ -58,6 +59,8 @@ def sync_now(
 
 def _stopped(doing: str) -> TryLater:
     """The error of an interrupt. An interrupted upload changes nothing: only initialize changes the sandbox."""
+    if doing.startswith(SETTING_UP):
+        return TryLater(f"stopped while {doing}, which may go on there", "`syncd setup` runs it again")
     if doing.startswith("initializing"):
         return TryLater(f"stopped while {doing}, which may be done all the same", "`syncd push` makes sure")
     return TryLater(f"stopped while {doing}; the sandbox is unchanged", "`syncd push` sends it")
@@ -111,6 +114,8 @@ def _ask_daemon(
                     if "wait_s" in message:
                         display.stage(State.RETRYING)
                     show(message, display)
+                elif message["event"] == "output" and display is not None:
+                    display.output(message["text"])
                 elif message["event"] == "done":
                     return result_of(message)
         except ConnectionError:
@@ -126,6 +131,8 @@ def _ask_daemon(
 def show(message: Message, display: ProgressDisplay) -> None:
     if "wait_s" in message:
         display.retrying(message["failed"], message["attempt"], message["wait_s"], message.get("gives_up_in_s"))
+    elif "doing" in message:
+        display.doing(message["doing"])
     elif "done_bytes" in message:
         display.show(convert(message, Progress))
     else:

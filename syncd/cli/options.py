@@ -77,6 +77,7 @@ sandbox_option = click.option(
     shell_complete=_complete_sandbox,
     help="Which one, where there are several; main is [sandbox].",
 )
+no_setup_option = click.option("--no-setup", is_flag=True, help="Do not wait for `sandbox.setup` to end.")
 all_option = click.option("--all", "all_sandboxes", is_flag=True, help="Each sandbox of the workspace.")
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts: JSON on stdout.")
 

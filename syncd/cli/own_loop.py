@@ -49,7 +49,10 @@ class _Asker:
         return self.answer is None
 
     def send(self, message: Message) -> None:
-        show(message, self._view)
+        if message["event"] == "output":
+            self._view.output(message["text"])
+        else:
+            show(message, self._view)
 
     def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
         self.answer = {"exit": exit_code, "message": message, **more}
@@ -58,7 +61,7 @@ class _Asker:
 def sync_alone(
     config: Config, view: ProgressDisplay, request: Message = _PUSH, timeout_s: float | None = None
 ) -> dict[str, Any]:
-    """Sync once, as a daemon does for this `push` or `flush`, and again while files change as they are read.
+    """Sync once, as a daemon does for this `push` or `flush`, and again while files change as they are read; or set up.
 
     Return what a daemon would answer. Raises `Locked` where one runs, `SyncdError`, `Stop`, `TimeoutError`.
     """
@@ -86,12 +89,16 @@ def sync_alone(
         closing(synced_hook),
     ):
         refuse_taken(config, os.environ)
+        if request["do"] == "setup":
+            daemon.set_up(request["sandbox"], asker)
+            return result_of(asker.answer or {})
         names = [name for name in config.sandboxes if request.get("sandbox") in (None, name)]
-        warnings = daemon.serve(dict(zip(names, each_of(SyncRequest(asker, sync_mode), names), strict=True)))
+        asked = SyncRequest(asker, sync_mode, awaits_setup=not request.get("no_setup"))
+        warnings = daemon.serve(dict(zip(names, each_of(asked, names), strict=True)))
         if synced_hook.is_running:
             view.note("stopped before sync.on_synced was done")
     answer = asker.answer or {}
-    named = ("torn:", "obstacle:") if answer["exit"] != ExitCode.DONE else ()  # the error names these paths
+    named = ("torn:", "obstacle:", "setup") if answer["exit"] != ExitCode.DONE else ()  # the error names these paths
     _show_warnings(view, [warning for warning in warnings if not warning.key.startswith(named)])
     return result_of(answer)
 

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable
-from typing import Self
+from typing import Self, TextIO
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -39,13 +39,17 @@ class _Work(Struct, frozen=True):
 
 
 class ProgressDisplay:
-    """Shows stages, files and bytes from `with` to its end; with `silent_s` on a terminal alone, and not at first."""
+    """Shows stages, files and bytes from `with` to its end; with `silent_s` on a terminal alone, and not at first.
 
-    def __init__(self, *, silent_s: float = 0.0) -> None:
+    What a set-up prints goes to `output`, or to stderr.
+    """
+
+    def __init__(self, *, silent_s: float = 0.0, output: TextIO | None = None) -> None:
         is_quiet = verbosity() < 0
         self._is_drawn = is_screen(sys.stderr) and not is_quiet
         self._is_told = not self._is_drawn and not is_quiet
         self._silent_s = silent_s
+        self._output = output
         self._work = _Work("starting", CLOCK.monotonic_s())  # replaced as a whole: the thread that draws reads it
         self._failure = ""
         self._lock = threading.Lock()  # of stderr
@@ -103,6 +107,12 @@ class ProgressDisplay:
         lines = wrapped(text, terminal_size(sys.stderr).columns, "", 0) if self._is_drawn else [text]
         with self._lock:
             _write(_ERASE * self._is_drawn + "".join(f"{line}\n" for line in lines))
+
+    def output(self, text: str) -> None:
+        """Print what a set-up printed."""
+        with self._lock:
+            _write(_ERASE * self._is_drawn)
+            print(text, file=self._output or sys.stderr, flush=True)
 
     def _draw(self) -> None:
         wait_s = self._silent_s

@@ -18,6 +18,7 @@ from syncd.cli.options import (
     hinted,
     json_option,
     keeper,
+    no_setup_option,
     of_sandbox,
     option_for,
     sandbox_option,
@@ -35,9 +36,10 @@ from syncd.core.text import counted, few, for_sandbox, shown_path, size
     "--force", is_flag=True, help="Read every file; even if nothing changed, and even if the workspace is nearly empty."
 )
 @sandbox_option
+@no_setup_option
 @json_option
 @verbosity_options
-def command(config_file: str | None, force: bool, sandbox: str | None, as_json: bool) -> None:
+def command(config_file: str | None, force: bool, sandbox: str | None, no_setup: bool, as_json: bool) -> None:
     """Sync once, now, and wait until the sandbox has it.
 
     \b
@@ -45,10 +47,11 @@ def command(config_file: str | None, force: bool, sandbox: str | None, as_json: 
     syncd push --force        even if nothing changed, or nearly all is gone
 
     Where nothing has to be sent, the sandbox is asked if it still has what was sent, and filled if it was emptied. What
-    changes while it is read is sent once more, twice at most; if it still changes, it is named, with exit code 75.
+    changes while it is read is sent once more, twice at most; if it still changes, it is named, with exit code 75. With
+    `sandbox.setup` it waits for the set-up too, as `syncd flush` does.
     """
     config = of_sandbox(configured(config_file), sandbox)
-    result, is_first = push(config, force, sandbox)
+    result, is_first = push(config, {"force": force, "sandbox": sandbox, "no_setup": no_setup})
     if as_json or verbosity() >= 0:
         click.echo(json.dumps(result) if as_json else summaries(result))
     sys.stdout.flush()
@@ -78,13 +81,13 @@ def tell_agents_side(result: Mapping[str, Any]) -> None:
             click.echo(f"saved: what the sandbox{there} had of {saved}: {lists} lists it", err=True)
 
 
-def push(config: Config, force: bool, sandbox: str | None = None) -> tuple[dict[str, Any], bool]:
-    """Sync once, to the sandbox of this name or to each, and show the progress.
+def push(config: Config, request: Mapping[str, object]) -> tuple[dict[str, Any], bool]:
+    """Sync once, to the sandbox that the request names or to each, and show the progress.
 
     The result, and if no earlier sync was known, and no daemon runs. Raises `SyncdError`.
     """
     with ProgressDisplay() as progress:
-        result = sync_now(config, {"do": "push", "force": force, "sandbox": sandbox}, progress)
+        result = sync_now(config, {"do": "push", **request}, progress)
     is_first = result["sync"] is not None and result.get("change") is None
     return result, is_first and holder(directories_for(config.workspace.path, os.environ).state) is None
 

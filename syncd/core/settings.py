@@ -48,6 +48,7 @@ FollowSeconds = Annotated[float, _allowed("0, or a number of seconds from 5 to 6
 Program = Annotated[
     tuple[str, ...], _allowed('a list of a program and its arguments, such as ["~/bin/tell-agent", "now"]')
 ]
+SetupSeconds = Annotated[float, _allowed("a number of seconds from 5 to 86400", ge=5, le=_DAY_S)]
 Lifetime = Annotated[int, _allowed("a whole number of seconds from 60 to 86400", ge=60, le=86_400)]
 
 
@@ -86,6 +87,9 @@ class SandboxKeys(Struct, frozen=True, kw_only=True):
     api_key_file: Text = "~/.config/syncd/api-key"
     deletions: Annotated[Deletions, _allowed(_listed(Deletions, "or"))] = Deletions.MIRROR
     follow_seconds: FollowSeconds = 30.0
+    setup: Program = ()
+    setup_files: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["package-lock.json"]')] = ()
+    setup_timeout_seconds: SetupSeconds = 900.0
     agent_changes: Annotated[AgentChanges, _allowed(_listed(AgentChanges, "or"))] = AgentChanges.SAVE
     acquire: AcquireKeys | None = None
 
@@ -229,6 +233,7 @@ def _checked_sandbox(table: str, raw: Any, folder: str) -> SandboxKeys:
         what = f"{table}.follow_seconds = {shown_value(raw['follow_seconds'])}"
         raise ConfigError(what, f"must be {description(FollowSeconds)}")
     check_base_url(f"{table}.base_url", sandbox.base_url)
+    _check_program(f"{table}.setup", sandbox.setup)
     is_named = "api_key_file" in raw
     key_file = expand_home(sandbox.api_key_file) if is_named else default_key_file(os.environ)
     return msgspec.structs.replace(sandbox, api_key_file=os.path.join(folder, key_file))

@@ -21,7 +21,7 @@ _MINUTE_S = 60
 _HOUR_S = 3600
 _DAY_S = 86_400
 # The commands of one sandbox; an undo takes back the last `apply`, of whichever.
-_OF_ONE_SANDBOX = re.compile(r"`syncd (?:diff|apply(?! --undo)|resolve|log|pull|saved|push)\b")
+_OF_ONE_SANDBOX = re.compile(r"`syncd (?:diff|apply(?! --undo)|resolve|log|pull|saved|push|setup)\b")
 # A text names so many paths at most, and a document, or a command that lists, so many.
 _FEW_NAMED = 5
 MOST_NAMED = 50

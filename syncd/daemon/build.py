@@ -24,13 +24,14 @@ from syncd.core.directories import Directories, Lock, directories_for
 from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson, SyncdError
 from syncd.core.hardening import make_undumpable
-from syncd.core.settings import MAIN, AcquireKeys, Config
+from syncd.core.settings import MAIN, AcquireKeys, Config, table_of
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import ControlServer
 from syncd.daemon.follower import FollowedSandbox, Follower, FollowerParts
 from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.daemon.loop import Daemon, SandboxChanges
 from syncd.daemon.sandbox_loop import LoopParts, SandboxLoop
+from syncd.daemon.setup_task import SetupSandbox, SetupTask
 from syncd.daemon.shared_state import SharedState
 from syncd.daemon.signals import Signals
 from syncd.merge.followed_commits import FollowedCommits
@@ -107,6 +108,8 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
         "workspace.ignore": keys.ignore,
         "workspace.allow_secrets": keys.allow_secrets,
     }
+    for name, sandbox in config.sandboxes.items():
+        lists[f"{table_of(name)}.setup_files"] = sandbox.setup_files
     for name, patterns in lists.items():
         for pattern in patterns:
             why = bad_pattern(pattern)
@@ -393,8 +396,14 @@ class _Assembly(Struct):
         publisher = next(each for each in self.shared.status.publishers if each.now.name == config.sandbox_name)
         follows = self.role is Role.DAEMON and config.sandbox.follow_seconds > 0
         follower = partial(self._follower_of, workspace) if follows else None
-        parts = LoopParts(workspace, cycle, publisher, McpServers(workspace.api), follower)
+        setup = partial(self._setup_of, workspace) if config.sandbox.setup else None
+        parts = LoopParts(workspace, cycle, publisher, McpServers(workspace.api), follower, setup)
         return SandboxLoop(parts, self.shared)
+
+    def _setup_of(self, syncing: Workspace, sandbox: SetupSandbox) -> SetupTask:
+        """Return what sets a sandbox up, with connections and waits of its own."""
+        workspace = replace(syncing, client=self.client())
+        return SetupTask(workspace.waiter, workspace.setup_run, sandbox)
 
     def _follower_of(self, syncing: Workspace, sandbox: FollowedSandbox) -> Follower:
         """Return what follows the agent in a sandbox, with connections and waits of its own."""

@@ -256,6 +256,7 @@ class Follower:
             return
         state.mark_uncertain()
         services.partial_archives.withdraw()
+        services.setup.forget()
         _log.warning("nearly everything that was sent is gone in the sandbox: it is sent anew")
         self._sandbox.emptied()
 

@@ -24,8 +24,9 @@ from syncd.core.settings import Config
 from syncd.daemon.control import Client, Message
 from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.daemon.sandbox_loop import SandboxLoop
+from syncd.daemon.setup_task import NO_SETUP
 from syncd.daemon.shared_state import SharedState, Writer
-from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of
+from syncd.daemon.sync_requests import PAUSED, Asker, SyncRequest, each_of
 
 _log = logging.getLogger("syncd")
 
@@ -92,7 +93,10 @@ class Daemon:
 
     def _served(self, requests: Mapping[str, SyncRequest]) -> list[SyncWarning]:
         try:
-            works = [partial(self._loops[name].serve, each) for name, each in requests.items()]
+            works: list[Callable[[], None]] = []
+            works += [partial(self._loops[name].serve, each) for name, each in requests.items()]
+            waiting = [self._loops[name].setup for name, each in requests.items() if each.awaits_setup]
+            works += [setup.run for setup in waiting if setup is not None]
             self._shared.tasks.run([*works, *(left.try_once for left in self._shared.left)], self)
         except Stop:
             if any(each.is_open for each in requests.values()):
@@ -102,6 +106,14 @@ class Daemon:
         served = [self._loops[name].publisher for name in requests]
         failed = any(each.now.last_error is not None for each in served)
         return [] if failed else self._shared.status.warnings()
+
+    def set_up(self, name: str, client: Asker) -> None:
+        """Have this sandbox set up, and answer the client. Raises `Stop` before."""
+        loop = self._loops[name]
+        if loop.setup is None:
+            client.done(ExitCode.NEEDS_PERSON, NO_SETUP)
+        else:
+            self._shared.tasks.run([partial(loop.set_up, client), loop.setup.run], self)
 
     # -- the events of the process, in each wait
 
@@ -194,11 +206,17 @@ class Daemon:
         match message.get("do"):
             case "push":
                 mode = SyncMode.FORCED if message.get("force") else SyncMode.CHANGED
-                self._add(SyncRequest(client, mode), loops)
+                self._add(SyncRequest(client, mode, awaits_setup=not message.get("no_setup")), loops)
             case "flush" if self._shared.paused:
                 client.done(ExitCode.TRY_LATER, str(PAUSED))
             case "flush":
-                self._add(SyncRequest(client, lasting=True), loops)
+                self._add(SyncRequest(client, lasting=True, awaits_setup=not message.get("no_setup")), loops)
+            case "setup":
+                setup = loops[0].setup
+                if setup is None:
+                    client.done(ExitCode.NEEDS_PERSON, NO_SETUP)
+                else:
+                    setup.ask(client)
             case "hello":
                 unwritten = self._shared.status.unwritten()
                 status = unwritten.document() if unwritten else None

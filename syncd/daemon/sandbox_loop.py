@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from math import inf
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.archive.snapshotter import ScanPlan
 from syncd.core.durable_file import file_stamp
@@ -34,8 +35,9 @@ from syncd.daemon.scheduler import (
     next_action,
     retry_at_s,
 )
+from syncd.daemon.setup_task import SetupSandbox, SetupTask
 from syncd.daemon.shared_state import SharedState
-from syncd.daemon.sync_requests import RequestQueue, SyncRequest
+from syncd.daemon.sync_requests import Asker, RequestQueue, SyncRequest
 from syncd.model.manifest import Manifest, difference
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.report.history import SyncEnding
@@ -62,6 +64,7 @@ class LoopParts(Struct, frozen=True):
     publisher: StatusPublisher
     mcp_servers: McpServers
     follower: Callable[[FollowedSandbox], Follower] | None = None
+    setup: Callable[[SetupSandbox], SetupTask] | None = None
 
 
 class SandboxLoop:
@@ -99,11 +102,13 @@ class SandboxLoop:
         self._key_stamp = file_stamp(self._key_file)
         self._is_left = False
         self.follower = self._followed_by(parts.follower) if parts.follower is not None else None
+        own = SetupSandbox(lambda: self.cycle.services, lambda: self._ends, self.recall)
+        self.setup = parts.setup(own) if parts.setup is not None else None
 
     @property
     def works(self) -> list[Callable[[], None]]:
-        """The tasks that go on side by side until the end: the syncs, and the looks that follow the agent."""
-        return [self.run] if self.follower is None else [self.run, self.follower.run]
+        """The tasks that go on side by side until the end: the syncs, the looks that follow the agent, the set-ups."""
+        return [self.run, *(each.run for each in (self.follower, self.setup) if each is not None)]
 
     def run(self) -> None:
         """Run until the end of the process, a reload, or `leave`. Raises `Stop`, `NeedsPerson`."""
@@ -126,6 +131,16 @@ class SandboxLoop:
             with suppress(Stop):
                 while self._shared.synced_hook.is_running:
                     self._wait(None)
+        self.leave()
+
+    def set_up(self, client: Asker) -> None:
+        """Have the sandbox set up, until this client is answered; `setup` is a task beside. Raises `Stop`."""
+        assert self.setup is not None  # noqa: S101 - the caller has checked that
+        with self._started():
+            self.setup.ask(client)
+            while client.waits:
+                self._wait(None)
+        self.leave()
 
     def recall(self) -> None:
         """Have the status tell what is recorded of this sandbox, or shared, and came not by its own syncs."""
@@ -226,6 +241,8 @@ class SandboxLoop:
 
     def add(self, request: SyncRequest) -> None:
         """Take a command's request. It may have to wait for the end of a sync: its client is sent the stage of that."""
+        if self.setup is not None and request.client is not None and request.awaits_setup:
+            request = replace(request, client=self.setup.before_answering(request.client))
         self._request_queue.add(request)
         self._asked_s = self._clock.monotonic_s()
         if self.follower is not None:
@@ -346,6 +363,8 @@ class SandboxLoop:
         # At once before a command is answered and where there is none yet: an agent may be started right after it.
         if self._request_queue.serving or not self.cycle.has_repository or follow_due_s(self._arrived) <= now_s:
             self._follow_in_repository()
+        if self.setup is not None:
+            self.setup.synced()
         self._request_queue.succeeded(outcome)
         if self.follower is not None and outcome.sync is not None:
             self.follower.woken()

@@ -40,6 +40,8 @@ class Asker(Protocol):
 class SyncRequest(Struct, frozen=True):
     """A request for a sync. Without a client it came by a signal; a `lasting` one (flush) outlasts failures that pass.
 
+    `awaits_setup`: its client also waits for the set-up of the sandbox that the sync calls for.
+
     `served` are the outcomes of the syncs that it waited for and that left some of its files `unsettled`.
     """
 
@@ -47,6 +49,7 @@ class SyncRequest(Struct, frozen=True):
     sync_mode: SyncMode = SyncMode.CHANGED
     lasting: bool = False
     served: tuple[Outcome, ...] = ()
+    awaits_setup: bool = True
     unsettled: frozenset[str] | None = None
 
     @property

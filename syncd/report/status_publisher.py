@@ -127,6 +127,7 @@ class StatusPublisher(Struct):
             left_out=cycle.snapshotter.left_out,
             lingering=cycle.leftover_files,
             agent=cycle.agent_status,
+            setup=cycle.setup_status,
         )
         unsaved = cycle.work_saver.take_unsaved()
         if unsaved is not None:

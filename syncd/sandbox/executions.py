@@ -54,7 +54,7 @@ FIRST_POLL_S = 0.1
 _LARGEST_LOG = 8 << 20  # a longer report is in a file, but where the disk there is full
 # A list of a million paths takes its time on a slow uplink.
 _SLOWEST_BYTES_PER_S = 128 << 10  # before compression
-_ENDED = ("completed", "failed")
+ENDED = ("completed", "failed")
 # Three seconds in all; a longer wait is the retry loop's, during which the daemon handles other events.
 _SETTLING_POLLS = 6
 _LARGEST_REPORT = 256 << 20
@@ -279,7 +279,7 @@ class Executions:
             with purpose.explaining():
                 logs = self._api.execution_logs(running.name, cursor)
             output += logs.logs
-            if _line_in(running.name, output) or (logs.status in _ENDED and logs.cursor <= cursor):
+            if _line_in(running.name, output) or (logs.status in ENDED and logs.cursor <= cursor):
                 return output
             cursor = max(cursor, logs.cursor)
             if len(output) > _LARGEST_LOG:
@@ -288,7 +288,7 @@ class Executions:
             if left_s <= 0:
                 raise purpose.failed(f"{purpose.description} takes longer than {timeout_s:.0f} s")
             check()
-            if logs.status not in _ENDED:  # also if it prints all the time, or the API would be polled all the time
+            if logs.status not in ENDED:  # also if it prints all the time, or the API would be polled all the time
                 self._waiter.sleep(min(left_s, poll_wait_s(polls)))
                 polls += 1
 
@@ -321,7 +321,7 @@ class Executions:
             except StepFailed as failure:
                 if failure.action is not FailureAction.RETRY:
                     raise
-                if self._status(running.name) in (*_ENDED, ""):
+                if self._status(running.name) in (*ENDED, ""):
                     if failure.possibly_applied:
                         raise
                     break  # it may have ended just after a request that was refused for it
@@ -465,7 +465,7 @@ class Executions:
         if self._is_over(pending):
             return True
         try:
-            if self._status(pending.name) in _ENDED:
+            if self._status(pending.name) in ENDED:
                 return True
             if self._ahead_s is None:
                 self._ask_time()

@@ -17,6 +17,9 @@ tree is clean: what someone does there is not undone.
 
 `pack` packs the agent's commits into a file beside itself.
 
+`run` runs a command in the workspace, prints what that prints, and reports how it ended. A lock keeps a second one from
+running there at the same time, also where the first one outlives its execution.
+
 Git is run as no one has configured it. It runs programs for hooks, filters, the file system monitor, text conversion,
 diffs, merges, signatures, editors, pagers, aliases, credentials and missing objects (githooks(5), gitattributes(5),
 git-config(1)). Only plumbing commands are run, which need none of them; the settings and the environment, which are
@@ -32,6 +35,7 @@ import hashlib
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import stat
@@ -70,6 +74,10 @@ _MOST_CHANGED = 1000  # of more entries, it costs less to compare all
 _COMPARES, _SEARCHES, _COPIES = 0.5, 0.75, 0.9
 # The outcomes of the request's paths, by their letters in the report.
 _SAME, _DIFFERS, _REMOVED, _KEPT, _FAILED, _MISSING, _BLOCKED, _UNSEEN = b"=drkfmbu"
+
+
+def _now_s() -> "float":
+    return time.monotonic()  # noqa: TID251 - no clock of syncd's is here
 
 
 class _TimeIsUp(BaseException):
@@ -197,7 +205,7 @@ class _Look:
         self._own = own
         self._top = self._open = top
         self._open_path = b""  # of the folder that was used last, and stays open: paths come folder by folder
-        self._began_s = time.monotonic()  # noqa: TID251 - no clock of syncd's is here
+        self._began_s = _now_s()
         self._outcomes = bytearray(_SAME if action == "e" else _UNSEEN for action in request["actions"])
         self._differing = {}  # type: dict[int, _SeenEntry]
         self._failed = {}  # type: dict[int, str]
@@ -250,7 +258,7 @@ class _Look:
 
     def _left_s(self, share: "float") -> "float":
         """Return the seconds until so much of the time is over."""
-        return float(self._began_s + share * self._request["within_s"] - time.monotonic())  # noqa: TID251
+        return float(self._began_s + share * self._request["within_s"] - _now_s())
 
     def _items(self) -> "Any":
         """Yield each item's index, action, path and versions."""
@@ -637,6 +645,92 @@ def _content(folder: "bytes", name: "bytes") -> "bytes":
         return b"unreadable"
     with open(descriptor, "rb") as file:
         return file.read(_LARGEST_REFERENCES)
+
+
+# -- run
+
+_MOST_PRINTED_BYTES, _LAST_BYTES = 1 << 20, 1 << 16  # of the output as it comes; of the rest its end
+_PRINT_EVERY_S, _REST_S = 0.1, 0.5
+_NOT_FOUND = 127  # the exit code of a shell for a command that it cannot start
+
+
+def _run(request: "dict[str, Any]") -> "dict[str, Any]":
+    """Run a command to its end or for its time, and return the report. Raises `OSError`."""
+    top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    ends_s = _now_s() + request["wait_s"]
+    while not _has_locked(top):
+        if _now_s() >= ends_s:
+            return {"state": "busy"}
+        time.sleep(_PRINT_EVERY_S)  # noqa: TID251
+    began_s = _now_s()
+    command = [_bytes_of(word) for word in request["command"]]
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=os.environ["AGENT_WORKSPACE"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(top,),  # what outlives this program keeps the lock
+            start_new_session=True,
+            preexec_fn=_ending_with_parent(),  # noqa: PLW1509 - there are no threads
+        )
+    except OSError as failure:
+        sys.stdout.write("{}: {}\n".format(request["command"][0], os.strerror(failure.errno or 0)))
+        return {"state": "ended", "exit_code": _NOT_FOUND}
+    is_over = _print_output(process, began_s + request["within_s"])
+    if not is_over:
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+    code = process.wait()
+    fcntl.flock(top, fcntl.LOCK_UN)  # also for a server that the command has left running
+    seconds = _now_s() - began_s
+    state = "ended" if is_over else "overdue"
+    return {"state": state, "exit_code": 128 - code if code < 0 else code, "seconds": seconds}
+
+
+def _has_locked(descriptor: "int") -> "bool":
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def _ending_with_parent() -> "Any":
+    """Return what has a child end when this process is killed (prctl(2)); None where that cannot be asked for."""
+    try:
+        import ctypes  # noqa: PLC0415 - some Pythons lack it
+
+        prctl = ctypes.CDLL(None).prctl
+    except (ImportError, OSError, AttributeError):
+        return None
+    return lambda: prctl(1, signal.SIGKILL, 0, 0, 0)
+
+
+def _print_output(process: "Any", ends_s: "float") -> "bool":
+    """Print what the process prints, until it has ended; False if that second came before."""
+    pipe, is_open, is_over = process.stdout.fileno(), True, False
+    left, unprinted, rest, end = _MOST_PRINTED_BYTES, 0, b"", b""
+    while _now_s() < ends_s:
+        if not is_over and process.poll() is not None:
+            is_over, ends_s = True, _now_s() + _REST_S  # what it left running may print on
+        if is_open and select.select([pipe], [], [], 0 if is_over else _PRINT_EVERY_S)[0]:
+            block = os.read(pipe, _BLOCK)
+            is_open = bool(block)
+            sys.stdout.buffer.write(block[:left])
+            sys.stdout.flush()
+            unprinted += len(block[left:])
+            rest, end = (rest + block[left:])[-_LAST_BYTES:], block[-1:] or end
+            left = max(0, left - len(block))
+        elif is_over:
+            break
+        elif not is_open:
+            time.sleep(_PRINT_EVERY_S)  # noqa: TID251
+    if rest:
+        sys.stdout.buffer.write(b"\n[%d bytes are left out]\n" % (unprinted - len(rest)) + rest)
+    if end not in (b"", b"\n"):  # the report has a line of its own
+        sys.stdout.buffer.write(b"\n")
+    return is_over
 
 
 # -- git: this part is sent only with a request that needs it
@@ -1300,10 +1394,12 @@ def _by_git(act: "Any", own: "str", within_s: "float") -> "dict[str, Any]":
 def answer(request: "dict[str, Any]", own: "str") -> "dict[str, Any]":
     """Do what is asked, and return the report; `own` is the program's folder. Raises `OSError` without a workspace."""
     report = {}  # type: dict[str, Any]
-    look, commit, pack = (request.get(verb) for verb in ("look", "commit", "pack"))
+    look, run, commit, pack = (request.get(verb) for verb in ("look", "run", "commit", "pack"))
     if look is not None:
         top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         report["look"] = _Look(look, top, own).run()
+    if run is not None:
+        report["run"] = _run(run)
     if commit is not None:
         report["commit"] = _by_git(lambda git: _Repository(git, commit).follow(), own, commit["within_s"])
     if pack is not None:

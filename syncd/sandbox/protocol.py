@@ -157,11 +157,20 @@ class SandboxCommits(Struct, frozen=True, forbid_unknown_fields=True):
     more_branches: Count = 0
 
 
+class RunReport(Struct, frozen=True, forbid_unknown_fields=True):
+    """The report of a command: it ended by itself, or when its time was over, or another one still runs there."""
+
+    state: Literal["ended", "overdue", "busy"]
+    exit_code: Annotated[int, Meta(ge=0, le=255)] = 0
+    seconds: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+
+
 class Report(Struct, forbid_unknown_fields=True):
     """The report; `ended_s` are the seconds since 1970 by the sandbox's clock."""
 
     ended_s: Count
     look: LookReport | None = None
+    run: RunReport | None = None
     commit: CommitReport | None = None
     pack: SandboxCommits | None = None
 
@@ -183,6 +192,7 @@ class Bounds(Struct, frozen=True):
         return cls(most_bytes, texts, request.most_copied_bytes)
 
 
+RUN_BOUNDS = Bounds(1 << 10, 64)
 # Of a report about the repository: a thousand commits and a hundred branches are some 200 KB.
 REPOSITORY_BOUNDS = Bounds(2 << 20, 10_000, _MOST_PACK_BYTES)
 

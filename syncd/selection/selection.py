@@ -196,18 +196,22 @@ def expand_folders(patterns: Iterable[str]) -> tuple[str, ...]:
     An ignore pattern that matches a folder excludes its files by stopping the walk there. A pattern for paths has to
     match the files themselves.
 
-    >>> expand_folders(["certs/", "/a/b.pem"])
-    ('certs/', '**/certs/**', '/a/b.pem', '/a/b.pem/**')
+    >>> expand_folders(["certs/", "!/a/b.pem"])
+    ('certs/', '**/certs/**', '!/a/b.pem', '!/a/b.pem/**')
     """
     lines = []
     for pattern in patterns:
-        folder = pattern.removesuffix("/")
-        lines += [pattern, f"{folder}/**" if "/" in folder else f"**/{folder}/**"]
+        folder = pattern.removeprefix("!").removesuffix("/")
+        below = f"{folder}/**" if "/" in folder else f"**/{folder}/**"
+        lines += [pattern, f"!{below}" if pattern.startswith("!") else below]
     return tuple(lines)
 
 
 class PathPatterns:
-    """Tells for a file's path if a pattern matches it: `workspace.allow_secrets`, or `apply --include`."""
+    """Tells for a file's path if the last pattern that matches it is not negated.
+
+    The patterns are those of `workspace.allow_secrets`, `sandbox.setup_files`, or `apply --include`.
+    """
 
     def __init__(self, patterns: Iterable[str]) -> None:
         parsed = [parse_line(as_latin1(line), number) for number, line in enumerate(expand_folders(patterns), 1)]
@@ -216,7 +220,8 @@ class PathPatterns:
     def __contains__(self, path: str) -> bool:
         location, slash, name = as_latin1(path).rpartition("/")
         names = self._patterns.names(location + slash, is_dir=False)
-        return names is not None and names.last(name) >= 0
+        last = -1 if names is None else names.last(name)
+        return last >= 0 and not self._patterns.patterns[last].negated
 
 
 _GIT = ".git"

@@ -27,8 +27,9 @@ from syncd.sandbox.executions import Executions
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, SandboxProvider
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.sandbox_state import SandboxState
+from syncd.sandbox.sandbox_state import SandboxState, last_target
 from syncd.sandbox.saved_versions import SavedVersions
+from syncd.sandbox.setup import SandboxSetup, SetupRun
 from syncd.selection.ignore_files import branch_of, repository_around
 from syncd.store.state_db import StateDb
 from syncd.sync.delivery import Delivery, FirstArchives
@@ -43,6 +44,7 @@ class SandboxServices(Struct, frozen=True):
     partial_archives: PartialArchives
     remote_changes: RemoteChanges
     agent_repository: AgentRepository
+    setup: SandboxSetup
 
     @property
     def target(self) -> Target:
@@ -56,7 +58,7 @@ class SandboxServices(Struct, frozen=True):
 
     @property
     def warnings(self) -> list[SyncWarning]:
-        parts = (self.deletion_sync, self.partial_archives, self.remote_changes, self.state.seen)
+        parts = (self.deletion_sync, self.partial_archives, self.remote_changes, self.state.seen, self.setup)
         return [*(each for part in parts for each in part.warnings), *self.agent_repository.warnings]
 
 
@@ -96,6 +98,11 @@ class Workspace(Struct, frozen=True):
 
     def api(self, target: Target) -> Api:
         return Api(target, self.key, self.client, table_of(self.config.sandbox_name), self.api_limit)
+
+    def setup_run(self, target: Target, tell: Callable[[str], None]) -> SetupRun:
+        """Return what runs the set-up in that sandbox, and tells what it prints."""
+        api = self.api(target)
+        return SetupRun(api, Executions(api, self.client, self.waiter, self.db, target), self.waiter, tell)
 
 
 class SandboxFactory(Struct, frozen=True):
@@ -139,6 +146,9 @@ class SandboxFactory(Struct, frozen=True):
         deletions = config.sandbox.deletions
         deletion_sync = DeletionSync(deletions, state, executions, clock, self.check, self.is_excluded)
         partial_archives = PartialArchives(config.sync.archive, target, remote_changes.look, db=db, clock=clock)
+        setup, last = SandboxSetup(config.sandbox, db, target), last_target(db, config.sandbox_name)
+        if last is not None and not last.same_sandbox(target):
+            setup.forget()  # nobody knows what became of it while another one was in use
         return SandboxServices(
             state=state,
             delivery=delivery,
@@ -146,6 +156,7 @@ class SandboxFactory(Struct, frozen=True):
             partial_archives=partial_archives,
             remote_changes=remote_changes,
             agent_repository=AgentRepository(partial(_home_branch, config), executions, target, db, waiter),
+            setup=setup,
         )
 
     def looks_at(self, state: SandboxState) -> RemoteChanges:

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct, structs, to_builtins
 from msgspec.structs import replace
 
+from syncd.core.choices import SetupState
 from syncd.remote.target import Target
 
 VERSION = 1
@@ -95,6 +96,21 @@ class AgentStatus(Struct, frozen=True):
     follow_requests: int = 0
 
 
+class SetupStatus(Struct, frozen=True):
+    """The last set-up of a sandbox: `state` is none, running, done or failed, and `at` is when it began.
+
+    `command` is its command, and `why` says what failed. `exit_code` and `seconds` are null until it has ended, and
+    where they are not known.
+    """
+
+    state: SetupState = SetupState.NONE
+    at: str | None = None
+    exit_code: int | None = None
+    seconds: float | None = None
+    command: str = ""
+    why: str = ""
+
+
 class SandboxStatus(Struct, frozen=True, kw_only=True):
     """One sandbox of the workspace; `name` is that of the configuration.
 
@@ -122,6 +138,7 @@ class SandboxStatus(Struct, frozen=True, kw_only=True):
     left_out: dict[str, int] = {}
     lingering: int = 0
     agent: AgentStatus = AgentStatus()
+    setup: SetupStatus = SetupStatus()
 
     def at(self, target: Target) -> SandboxStatus:
         """Return it as that of this sandbox: the last sync and the last error of another one are not its own."""
@@ -143,6 +160,7 @@ class SandboxStatus(Struct, frozen=True, kw_only=True):
             retry_at=None,
             failures_in_row=0,
             progress=None,
+            setup=SetupStatus() if self.setup.state is SetupState.RUNNING else self.setup,
         )
 
 
@@ -221,7 +239,7 @@ class Status(Struct, frozen=True, kw_only=True):
             **{name: self.total(name) for name in ("syncs", "failures", "uploaded_bytes")},
             **of(main, "last_sync", "last_error"),
             **of(urgent, "retry_at", "failures_in_row", "state_since", "progress"),
-            **of(main, "upload_url_expires_at", "sandbox_expires_at", "left_out", "lingering", "agent"),
+            **of(main, "upload_url_expires_at", "sandbox_expires_at", "left_out", "lingering", "agent", "setup"),
         }
         document: dict[str, Any] = to_builtins({**top, **structs.asdict(self)})
         return document

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.snapshotter import EVERYTHING, ScanPlan, Snapshotter, SyncMode
-from syncd.core.clock import Clock
+from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SandboxNotFound, SyncWarning
 from syncd.core.text import MOST_NAMED, one_line
 from syncd.model.manifest import Manifest
@@ -19,11 +19,12 @@ from syncd.remote.target import Target, margin_s
 from syncd.sandbox.provider import SandboxProvider
 from syncd.sandbox.sandbox_state import last_target
 from syncd.sandbox.saved_versions import Why
+from syncd.sandbox.setup import shown_command
 from syncd.store.state_db import StateDb
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.outcome import Outcome
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.status_document import AgentStatus
+from syncd.sync.status_document import AgentStatus, SetupStatus
 from syncd.sync.sync_once import SandboxSync
 from syncd.sync.work_saver import WorkSaver
 
@@ -87,6 +88,15 @@ class SyncCycle(Struct):
         held = seen.both_changed
         named = tuple(os.fsencode(path).decode("utf-8", "backslashreplace") for path in held[:MOST_NAMED])
         return AgentStatus(saved, named, len(held), seen.looked_at, len(seen.changed))
+
+    @property
+    def setup_status(self) -> SetupStatus:
+        """The last set-up of the sandbox."""
+        last = self.services.setup.last if self.services else None
+        if self.services is None or last is None:
+            return SetupStatus()
+        command, end = shown_command(self.services.setup.command), last.end
+        return SetupStatus(last.state, stamp(last.began_s), end.exit_code, end.seconds, command, end.why)
 
     @property
     def warnings(self) -> list[SyncWarning]:

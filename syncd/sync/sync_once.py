@@ -189,6 +189,7 @@ class SandboxSync(Struct):
                 _log.warning("the sandbox lost what was put there: everything is sent again")
                 self._whole_next, self._told = True, SentContent()
                 self.services.delivery.mark_uncertain()
+                self.services.setup.forget()
                 this = structs.replace(this, scan_plan=EVERYTHING)
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
 
@@ -509,6 +510,8 @@ class SandboxSync(Struct):
             sha256=delivered.sha256,
             seconds=round(self.clock.monotonic_s() - started_s, 3),
         )
+        if self.services.partial_archives.replaces:  # what a set-up made is gone
+            self.services.setup.forget()
         self._record(delivered.manifest, follow_up, delivered.goes_over)
         if follow_up:
             what = counted(len(follow_up), "file")
@@ -527,6 +530,9 @@ class SandboxSync(Struct):
         """
         state, unread = self.state, {*self.snapshotter.unread, *follow_up, *self._unsent_here, *self._held_here}
         self._save_followed(manifest, goes_over)
+        before = state.base
+        if state.is_released:
+            self.services.setup.forget()
         self.services.deletion_sync.note_arrived(manifest, unread, set(self.snapshotter.secret_files))
         state.note_arrived(manifest, follow_up)
         if state.overwritten is not None:
@@ -534,6 +540,7 @@ class SandboxSync(Struct):
         try:
             with state.db.transaction():
                 state.record()
+                self.services.setup.note_arrived(before, manifest)
                 FollowedStore(state.db, state.target).drop(goes_over)
             state.warnings = []
         except OSError as failure:

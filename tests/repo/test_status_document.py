@@ -11,9 +11,10 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import fields
 
+from syncd.core.choices import SetupState
 from syncd.sync.status_document import SandboxStatus, State, Status
 
-WORDS = {int: "integer", float: "number", str: "string", bool: "boolean", State: "string"}
+WORDS = {int: "integer", float: "number", str: "string", bool: "boolean", State: "string", SetupState: "string"}
 LISTS = {tuple: "list of strings", dict: "object of {}s"}
 STATUS = Status(running=False, pid=None, workspace="/w", sandboxes=(SandboxStatus(name="main", id="", base_url=""),))
 

@@ -14,9 +14,10 @@ from syncd import __version__
 from syncd.cli.layout import MARK, Tone, aligned, bar, next_attempt, styled, wrapped
 from syncd.cli.output import home_relative
 from syncd.cli.status.reader import ServiceState, StatusContext, WorkspaceRow
+from syncd.core.choices import SetupState
 from syncd.core.clock import seconds_of
-from syncd.core.text import ago, counted, duration, for_sandbox, size, split_remedy
-from syncd.sync.status_document import QUIET_S, AgentStatus, SandboxStatus, State, Status
+from syncd.core.text import ago, countdown, counted, duration, for_sandbox, size, split_remedy
+from syncd.sync.status_document import QUIET_S, AgentStatus, SandboxStatus, SetupStatus, State, Status
 
 # Columns: a mark, then the label, then the text.
 _INDENT = 2
@@ -145,6 +146,8 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
         yield _Row("last sync", f"{_ago(last.finished_at, now_s)}: {what}")
     elif status.running or context.written_at_s is not None:
         yield _Row("last sync", "none yet")
+    if len(status.sandboxes) < 2 and (setup := _setup(main.setup, now_s)):
+        yield _Row("set-up", setup)
     if status.pending and status.state in _IDLE:
         yield _Row("changes", "not all in the sandbox yet", Tone.ATTENTION)
     if main.left_out:
@@ -193,8 +196,20 @@ def _one_of_several(sandbox: SandboxStatus, now_s: float) -> str:
     state = "in sync" if sandbox.state is State.WATCHING and last is not None else str(sandbox.state)
     if sandbox.state in _LATE and sandbox.last_error is not None:
         state += f" ({split_remedy(sandbox.last_error.message)[0]})"
+    setup = _setup(sandbox.setup, now_s) if sandbox.setup.state is SetupState.RUNNING else ""
     agent = for_sandbox(_agent(sandbox.agent, now_s), sandbox.name)
-    return f"{state}, {done}{f'; {agent}' if agent else ''}"
+    return "; ".join(filter(None, (f"{state}, {done}", setup, agent)))
+
+
+def _setup(setup: SetupStatus, now_s: float) -> str:
+    """The set-up in one line; empty where there is none. One that failed is a warning."""
+    began_s = seconds_of(setup.at)
+    if began_s is None or setup.state not in (SetupState.RUNNING, SetupState.DONE):
+        return ""
+    if setup.state is SetupState.RUNNING:
+        return f"setting up: {setup.command}, {countdown(now_s - began_s)}"
+    seconds = setup.seconds or 0.0
+    return f"{setup.command}, {ago(now_s - began_s - seconds)}, took {duration(seconds)}"
 
 
 def _agent(agent: AgentStatus, now_s: float) -> str:

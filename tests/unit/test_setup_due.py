@@ -1,0 +1,95 @@
+"""When a sandbox is set up, and what is shown of the output."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from syncd.core.choices import SetupState
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
+from syncd.sandbox.setup import (
+    SetupEnd,
+    SetupRecord,
+    _shown,
+    brings_one_of,
+    digest_of,
+    setup_due,
+    shown_command,
+)
+from syncd.selection.selection import PathPatterns
+
+NPM = ("npm", "ci")
+DONE = SetupRecord(digest_of(NPM), SetupState.DONE, 0.0, SetupEnd(exit_code=0, seconds=1.0))
+
+
+@pytest.mark.parametrize(
+    ("command", "last", "is_due"),
+    [
+        ((), None, False),
+        ((), DONE, False),
+        (NPM, None, True),
+        (NPM, DONE, False),
+        (("npm", "install"), DONE, True),
+        (("npm ci",), DONE, True),
+        (NPM, replace(DONE, state=SetupState.FAILED), False),
+        (NPM, replace(DONE, is_due=True), True),
+        (NPM, replace(DONE, state=SetupState.FAILED, is_due=True), True),
+        (NPM, replace(DONE, state=SetupState.RUNNING), False),
+    ],
+)
+def test_when_it_is_due(command: tuple[str, ...], last: SetupRecord | None, is_due: bool) -> None:
+    """Once for each command, and whenever what it depends on has changed; a failure waits for that."""
+    assert setup_due(command, last) is is_due
+
+
+def _file(content: str, mode: int = 0o644) -> Entry:
+    return Entry(Kind.FILE, mode=mode, size_bytes=len(content), digest=content.encode().ljust(32, b"."))
+
+
+BASE = Manifest({"d": Entry(Kind.DIRECTORY), "d/x.lock": _file("1"), "lock": _file("1"), "other": _file("1")})
+
+
+@pytest.mark.parametrize(
+    ("patterns", "changes", "brings"),
+    [
+        (["lock"], {}, False),
+        (["lock"], {"lock": _file("2")}, True),
+        (["lock"], {"lock": None}, True),
+        (["lock"], {"lock": Entry(Kind.SYMLINK, target="other")}, True),
+        (["lock"], {"lock": _file("1", 0o755)}, True),
+        (["lock"], {"lock": replace(_file("1"), mtime_s=9)}, False),
+        (["lock"], {"other": _file("2")}, False),
+        (["*.lock"], {"d/x.lock": None}, True),
+        (["/x.lock"], {"d/x.lock": None}, False),
+        (["d/"], {"d/x.lock": _file("2")}, True),
+        (["d/"], {"d/new": _file("2")}, True),
+        (["*", "!other"], {"other": _file("2")}, False),
+        ([], {"lock": _file("2")}, False),
+    ],
+)
+def test_what_it_depends_on(patterns: list[str], changes: dict[str, Entry | None], brings: bool) -> None:
+    """Another content, kind or mode of a path that matches, or its removal; neither its time nor another path."""
+    now = Manifest({path: entry for path, entry in {**BASE, **changes}.items() if entry is not None})
+    assert brings_one_of(PathPatterns(patterns), BASE, now) is brings
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("plain\ttext", "plain\ttext"),
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("10 %\r50 %\r100 %\r", "100 %"),
+        ("\x1b]0;title\x07x\x1b]8;;http://a\x1b\\y", "xy"),
+        ("bell\x07 \x9b31m", "bell\\x07 \\x9b31m"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_not_shown(line: str, shown: str) -> None:
+    """Colours and movements are dropped, what was drawn over too; any other control character is escaped."""
+    assert _shown(line) == shown
+
+
+def test_a_command_in_one_line() -> None:
+    """It is as a shell takes it, on one line, cut."""
+    assert shown_command(("sh", "-c", "a && b\nc")) == "sh -c 'a && b c'"
+    assert len(shown_command(("x" * 100,))) == 60
