@@ -42,10 +42,12 @@ _SERVICE_VARIABLES = ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTO
 _SYNCD = (sys.executable, "-P", "-m", "syncd")
 # prctl(PR_SET_PDEATHSIG, SIGTERM): a demo that is killed takes its daemon with it.
 _DAEMON = "import ctypes; ctypes.CDLL(None).prctl(1, 15); from syncd.cli import main; main()"
+_SETUP = {"sandbox.setup": ["sh", "setup.sh"], "sandbox.setup_files": ["setup.sh"]}
 _SAMPLE = {
     "README.md": "# Tea timer\n\nSays when the tea is ready.\n",
     ".gitignore": "build/\n",
     "brew.py": 'MINUTES = {"green": 2, "black": 4}\n',
+    "setup.sh": "mkdir -p build\ncp brew.py build/brew && echo build/brew is made\n",
     # The next two are left out.
     ".env": "API_TOKEN=a-secret-of-the-sample\n",
     "build/tea.bin": "\0" * 4096,
@@ -87,12 +89,18 @@ def _show_sample(demo: _Demo) -> None:
     demo.start()
     demo.arrives("brew.py")
     demo.syncd("flush")
-    demo.say("2. You edit", "A line is added to brew.py: it arrives by itself, and `flush` waits for that.")
+    demo.say(
+        "2. The sandbox is set up",
+        'With sandbox.setup = ["sh", "setup.sh"] that ran there, when all files had',
+        "arrived, and `flush` waited for it. Now you have it run once more:",
+    )
+    demo.syncd("setup")
+    demo.say("3. You edit", "A line is added to brew.py: it arrives by itself, and `flush` waits for that.")
     _append(here, "brew.py", 'MINUTES["oolong"] = 3\n')
     demo.syncd("flush")
     demo.syncd("verify")
     demo.say(
-        "3. The agent writes in the sandbox, and you bring it home",
+        "4. The agent writes in the sandbox, and you bring it home",
         "It adds a line to README.md, and a file. No sync overwrites that.",
     )
     _append(there, "README.md", "`python3 brew.py` lists the minutes.\n")
@@ -208,6 +216,7 @@ def _demo(directory: str | None) -> Iterator[_Demo]:
                 "sandbox.base_url": emulator.base_url,
                 "sandbox.api_key_file": os.path.join(folder, "no-key-file"),  # the key is in the environment
                 **_TIMING,
+                **(_SETUP if directory is None else {}),
             }
             config_file = os.path.join(folder, "config.toml")
             with open(config_file, "w", encoding="utf-8") as file:

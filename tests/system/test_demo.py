@@ -29,16 +29,18 @@ def bare(rig: Rig, tmp_path: Path) -> Rig:
 def test_the_sample(bare: Rig) -> None:
     """Each step ends as it says, with at most five lines of talk that fit a terminal; nothing is left at the end."""
     done = bare.ok("demo")
-    start, edit, agent = re.split(r"^\d\. .*\n", done.out, flags=re.MULTILINE)[1:]
+    start, setup, edit, agent = re.split(r"^\d\. .*\n", done.out, flags=re.MULTILINE)[1:]
     assert "\n$ syncd ls --excluded\n.env\tsecrets: .env\nbuild/\t.gitignore:1: build/\n" in start
-    assert " synced 3 files, " in start
+    assert " synced 4 files, " in start
+    assert "\nbuild/brew is made\n" in setup
     assert " 1 changed path (brew.py)\n" in edit
-    assert "\n$ syncd verify\nequal: 3 paths " in edit
+    assert "\n0 missing, 0 different, 2 only there\n" in edit
     assert "\n$ syncd diff --stat\n README.md | 1 +\n sugar.py  | 1 +\n" in agent
-    assert "\n$ syncd apply --yes\ntake      README.md\ntake      sugar.py (new)\n2 taken\n" in agent
-    assert "\n$ syncd verify\nequal: 4 paths " in agent
+    assert "\n$ syncd apply --yes\ntake      README.md\ntake      sugar.py (new)\n" in agent
+    assert "\n2 taken\n" in agent
+    assert "\n0 missing, 0 different, 2 only there\n" in agent
     assert re.search(r"\nDone: .* removed now\n", agent)
-    for step in (start, edit, agent):
+    for step in (start, setup, edit, agent):
         assert 0 < len(re.match(r"(  .*\n)*", step)[0].splitlines()) <= 5  # type: ignore[index]
     # The temporary folder's name may be longer than a terminal is wide.
     talk = [line for line in done.out.splitlines() if line.startswith("  ")]
