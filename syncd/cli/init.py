@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -36,6 +36,19 @@ _ANY = {"workspace.path": "/any/where", "sandbox.id": "any"}
 _ACQUIRED = {f"sandbox.acquire.{name}": getattr(AcquireKeys(), name) for name in ("servers", "ttl_seconds")}
 _TABLE = re.compile(r"(?:# )?\[([\w.]+)\]$")
 _KEY = re.compile(r"(?:# )?(\w+) = ")
+
+# What makes a workspace with such a file able to run, as each tool's own documentation has it for a fresh checkout.
+_SETUPS = {
+    "package-lock.json": "npm ci",
+    "pnpm-lock.yaml": "pnpm install --frozen-lockfile",
+    "yarn.lock": "yarn install --frozen-lockfile",
+    "uv.lock": "uv sync --frozen",
+    "poetry.lock": "poetry install",
+    "requirements.txt": "pip install -r requirements.txt",
+    "Cargo.lock": "cargo fetch --locked",
+    "go.sum": "go mod download",
+    "Gemfile.lock": "bundle install",
+}
 
 
 @click.command("init")
@@ -140,6 +153,26 @@ def filled(example: str, values: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def with_proposal(text: str, locks: Sequence[str]) -> str:
+    """Return the text of a configuration with a set-up for these lock files, commented out."""
+    command = (
+        shlex.split(_SETUPS[locks[0]])
+        if len(locks) == 1
+        else ["sh", "-c", " && ".join(_SETUPS[each] for each in locks)]
+    )
+    why = f"# Proposed for {' and '.join(locks)}: take away the # of both keys. It runs code in the sandbox."
+    lines = {
+        "setup = []": f"{why}\n# setup = {toml(command, 'sandbox.setup')}",
+        "setup_files = []": f"# setup_files = {toml(locks, 'sandbox.setup_files')}",
+    }
+    return "\n".join(lines.get(line, line) for line in text.split("\n"))
+
+
+def _lock_files(config: Config) -> list[str]:
+    """Return the lock files at the top of the workspace."""
+    return [name for name in _SETUPS if os.path.isfile(os.path.join(config.workspace.path, name))]
+
+
 def _filled_in(values: Mapping[str, Any], file: str) -> tuple[str, Config]:
     """The text of the new file, and the configuration that it makes.
 
@@ -147,6 +180,8 @@ def _filled_in(values: Mapping[str, Any], file: str) -> tuple[str, Config]:
     """
     text = filled(shipped("config.example.toml"), values)
     config = checked(parse_toml(text), file)
+    if locks := _lock_files(config):
+        text = with_proposal(text, locks)
     for other, workspace in read_workspaces(config_files(os.environ))[0].items():
         if workspace == config.workspace.path:
             what = f"{shown_path(other)} syncs {shown_path(workspace)} already"
@@ -300,6 +335,9 @@ def _next_steps(config: Config, option: str) -> Iterator[str]:
         yield f"  install -m 600 /dev/null {home_relative(shlex.quote(key_file))}"
     if not os.path.isdir(workspace):
         yield f"\nThe directory {home_relative(workspace)} does not exist yet."
+    if locks := _lock_files(config):
+        yield f"\n{' and '.join(locks)}: the file proposes a set-up of the sandbox, which runs code there only if you"
+        yield "take away the # of sandbox.setup."
     yield "\nNext:"
     for verb, what in (
         ("check", "tries all that a sync needs"),

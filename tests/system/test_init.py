@@ -300,3 +300,40 @@ def test_it_can_be_aborted(bare: Rig, begin: Begin, way: str | signal.Signals) -
     assert dialog.end() == 75, dialog.text
     assert "nothing was written" in dialog.text
     assert not bare.config_file.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("locks", "setup"),
+    [
+        (["package-lock.json"], ["npm", "ci"]),
+        (["pnpm-lock.yaml"], ["pnpm", "install", "--frozen-lockfile"]),
+        (["yarn.lock"], ["yarn", "install", "--frozen-lockfile"]),
+        (["uv.lock"], ["uv", "sync", "--frozen"]),
+        (["poetry.lock"], ["poetry", "install"]),
+        (["requirements.txt"], ["pip", "install", "-r", "requirements.txt"]),
+        (["Cargo.lock"], ["cargo", "fetch", "--locked"]),
+        (["go.sum"], ["go", "mod", "download"]),
+        (["Gemfile.lock"], ["bundle", "install"]),
+        (["package-lock.json", "go.sum"], ["sh", "-c", "npm ci && go mod download"]),
+    ],
+)
+def test_a_proposed_setup(bare: Rig, locks: list[str], setup: list[str]) -> None:
+    """Where there is a lock file, a set-up is proposed as a comment: it is off, and can be had as it stands there."""
+    for name in locks:
+        bare.write(name)
+    told = bare.ok("init", "--path", "work", "--id", "box").out
+    assert "runs code there only if you" in told
+    assert all(name in told for name in locks)
+    text = bare.config_file.read_text()
+    assert "It runs code in the sandbox." in text
+    assert tomllib.loads(text)["sandbox"].keys().isdisjoint({"setup", "setup_files"})
+    sandbox = tomllib.loads(re.sub("^# (setup)", r"\1", text, flags=re.MULTILINE))["sandbox"]
+    assert (sandbox["setup"], sandbox["setup_files"]) == (setup, locks)
+
+
+def test_no_setup_is_proposed_for_nothing(bare: Rig) -> None:
+    """Without a lock file at the top the keys are there with their defaults."""
+    bare.write("deep/package-lock.json")
+    told = bare.ok("init", "--path", "work", "--id", "box").out
+    assert "runs code" not in told
+    assert tomllib.loads(bare.config_file.read_text())["sandbox"]["setup"] == []
