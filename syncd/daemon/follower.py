@@ -241,9 +241,9 @@ class Follower:
         work = agent_work(known.result(content), content, leave_out, pruned_names(leave_out))
         if work.seen_paths != state.seen.changed:
             state.seen.note_all(work.seen_paths)
-        commits = self._parts.commits
+        commits, warned = self._parts.commits, self._parts.commits.warnings
         commits.follow(state.target.owner, content.base or Manifest(), work, leave_out, self._parts.scratch)
-        if commits.warnings:  # a damaged content may be why
+        if commits.warnings and commits.warnings != warned:  # a damaged content may be why
             store.checked(known)
             self._whole_s = -inf  # it is fetched once more
 
