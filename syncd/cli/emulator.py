@@ -16,7 +16,7 @@ from syncd.core.errors import NeedsPerson, Stop, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.text import shown_path
 from syncd.core.waiter import Waiter
-from syncd.emulator import Emulator, RequestRecord, Sandbox
+from syncd.emulator import EmulatedSandbox, Emulator, RequestRecord
 from syncd.emulator.bucket import MAX_LIFETIME_S
 from syncd.emulator.emulator import KEY_FILE
 
@@ -94,7 +94,7 @@ def _refuse_foreign_folder(data_dir: Path) -> None:
         raise NeedsPerson(f"{data_dir} holds other files", "name an empty or new folder with --data")
 
 
-def _introduction(emulator: Emulator, sandbox: Sandbox) -> str:
+def _introduction(emulator: Emulator, sandbox: EmulatedSandbox) -> str:
     return f"""\
 base URL   {emulator.base_url}
 API key    {emulator.api_key}

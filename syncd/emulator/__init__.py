@@ -6,7 +6,7 @@ Begins at `emulator`.
 from __future__ import annotations
 
 from syncd.emulator.emulator import Emulator
-from syncd.emulator.sandbox import Sandbox
+from syncd.emulator.sandbox import EmulatedSandbox
 from syncd.emulator.server import RequestRecord
 
-__all__ = ["Emulator", "RequestRecord", "Sandbox"]
+__all__ = ["EmulatedSandbox", "Emulator", "RequestRecord"]

@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from syncd.core.clock import stamp
 from syncd.emulator.bucket import REGIONS, EmulatedBucket, Key
 from syncd.emulator.extract import ArchiveRefused
-from syncd.emulator.sandbox import KEPT_RUNS, NAME, Busy, Execution, Sandbox, Sandboxes
+from syncd.emulator.sandbox import KEPT_RUNS, NAME, Busy, EmulatedSandbox, Execution, Sandboxes
 from syncd.emulator.server import Reply, Request
 
 BODY_BYTES = 1024**2
@@ -180,21 +180,21 @@ class EmulatedApi:
         del info["created_at"]
         return 201, info | {"message": "Local sandbox acquired"}
 
-    def get(self, sandbox: Sandbox) -> tuple[int, object]:
+    def get(self, sandbox: EmulatedSandbox) -> tuple[int, object]:
         return 200, self._info(sandbox)
 
-    def release(self, sandbox: Sandbox, _is_ttl: object) -> tuple[int, object]:
+    def release(self, sandbox: EmulatedSandbox, _is_ttl: object) -> tuple[int, object]:
         self.delete_sandbox(sandbox.id)
         return 200, {"message": f"Local sandbox {sandbox.id} is being released"}
 
-    def reset(self, sandbox: Sandbox) -> tuple[int, object]:
+    def reset(self, sandbox: EmulatedSandbox) -> tuple[int, object]:
         sandbox.reset()
         return 200, {"local_sandbox_id": sandbox.id, "status": sandbox.record.status, "message": "Local sandbox reset"}
 
-    def upload_url(self, sandbox: Sandbox, region: str) -> tuple[int, object]:
+    def upload_url(self, sandbox: EmulatedSandbox, region: str) -> tuple[int, object]:
         return 200, self._signed_url("upload_url", "PUT", Key(region, sandbox.id, WORKSPACE))
 
-    def initialize(self, sandbox: Sandbox, region: str) -> tuple[int, object]:
+    def initialize(self, sandbox: EmulatedSandbox, region: str) -> tuple[int, object]:
         with self._open_upload(Key(region, sandbox.id, WORKSPACE)) as packed:
             try:
                 sandbox.initialize(packed)
@@ -205,13 +205,13 @@ class EmulatedApi:
         message = "Extracted archive from GCS to workspace"
         return 200, {"sandbox_id": sandbox.id, "status": sandbox.record.status, "message": message}
 
-    def dump(self, sandbox: Sandbox, region: str) -> tuple[int, object]:
+    def dump(self, sandbox: EmulatedSandbox, region: str) -> tuple[int, object]:
         return 200, self._download_url(Key(region, sandbox.id, "dump.tar.gz"), sandbox.dump)
 
-    def execution_upload_url(self, sandbox: Sandbox, region: str, name: str) -> tuple[int, object]:
+    def execution_upload_url(self, sandbox: EmulatedSandbox, region: str, name: str) -> tuple[int, object]:
         return 200, self._signed_url("upload_url", "PUT", _execution_key(region, sandbox, name))
 
-    def execute(self, sandbox: Sandbox, region: str, name: str) -> tuple[int, object]:
+    def execute(self, sandbox: EmulatedSandbox, region: str, name: str) -> tuple[int, object]:
         with self._open_upload(_execution_key(region, sandbox, name)) as packed:
             try:
                 sandbox.execute(name, packed)
@@ -221,17 +221,17 @@ class EmulatedApi:
                 raise ApiError(500, f"Failed to unpack execution {name}: {error}") from error
         return 200, {"message": "Execution started", "execution_name": name}
 
-    def execution_status(self, sandbox: Sandbox, name: str) -> tuple[int, object]:
+    def execution_status(self, sandbox: EmulatedSandbox, name: str) -> tuple[int, object]:
         return 200, {"status": _execution(sandbox, name).status.value}
 
-    def execution_logs(self, sandbox: Sandbox, name: str, cursor: int) -> tuple[int, object]:
+    def execution_logs(self, sandbox: EmulatedSandbox, name: str, cursor: int) -> tuple[int, object]:
         execution = _execution(sandbox, name)
         # The status is read first, so that the next poll finds text that is written after it.
         status = execution.status.value
         logs, after = execution.logs(cursor)
         return 200, {"status": status, "logs": logs, "cursor": after}
 
-    def export_artifacts(self, sandbox: Sandbox, region: str, name: str) -> tuple[int, object]:
+    def export_artifacts(self, sandbox: EmulatedSandbox, region: str, name: str) -> tuple[int, object]:
         execution = _execution(sandbox, name)
         if not execution.ended:
             raise ApiError(409, f"Execution {name} has not ended yet")
@@ -245,7 +245,7 @@ class EmulatedApi:
             self._bucket.keep_newest(key, KEPT_RUNS)
         return 200, answer
 
-    def _sandbox(self, sandbox_id: str) -> Sandbox:
+    def _sandbox(self, sandbox_id: str) -> EmulatedSandbox:
         sandbox = self._sandboxes.find(sandbox_id)
         if sandbox is None:
             raise ApiError(404, "Local sandbox not found")
@@ -268,7 +268,7 @@ class EmulatedApi:
             raise ApiError(500, f"Failed to pack {key.name}: {error}") from error
         return self._signed_url("download_url", "GET", key)
 
-    def _info(self, sandbox: Sandbox) -> dict[str, object]:
+    def _info(self, sandbox: EmulatedSandbox) -> dict[str, object]:
         record = sandbox.record
         servers: list[dict[str, object]] = [
             {
@@ -324,14 +324,14 @@ def _methods(request: Request) -> list[str]:
     return [method for method, template in ROUTES if template == _template(request)[0]]
 
 
-def _execution(sandbox: Sandbox, name: str) -> Execution:
+def _execution(sandbox: EmulatedSandbox, name: str) -> Execution:
     execution = sandbox.execution(name)
     if execution is None:
         raise ApiError(404, f"Execution {name} not found")
     return execution
 
 
-def _execution_key(region: str, sandbox: Sandbox, name: str) -> Key:
+def _execution_key(region: str, sandbox: EmulatedSandbox, name: str) -> Key:
     return Key(region, sandbox.id, f"executions/{name}.tar.gz")
 
 

@@ -22,7 +22,7 @@ from syncd.core.durable_file import write_whole
 from syncd.core.errors import Locked, WorkspaceError
 from syncd.emulator.api import EmulatedApi
 from syncd.emulator.bucket import EmulatedBucket, Signer
-from syncd.emulator.sandbox import Profile, Sandbox, Sandboxes, SandboxRecord, read_record
+from syncd.emulator.sandbox import EmulatedSandbox, Profile, Sandboxes, SandboxRecord, read_record
 from syncd.emulator.server import LoopbackServer, RequestRecord, Service
 
 KEY_FILE = "api-key"
@@ -75,16 +75,16 @@ class Emulator:
         """The API's address, after the start."""
         return self.api.base_url
 
-    def create_sandbox(self, sandbox_id: str | None = None) -> Sandbox:
+    def create_sandbox(self, sandbox_id: str | None = None) -> EmulatedSandbox:
         """A sandbox that never expires; the existing one if there is one with this id."""
         return self._sandboxes.create(sandbox_id)
 
-    def sandboxes(self) -> Sequence[Sandbox]:
+    def sandboxes(self) -> Sequence[EmulatedSandbox]:
         """All sandboxes, oldest first."""
         return self._sandboxes.all()
 
-    def new_sandbox(self, folder: Path, record: SandboxRecord) -> Sandbox:
-        return Sandbox(folder, record, self.profile, self.clock)
+    def new_sandbox(self, folder: Path, record: SandboxRecord) -> EmulatedSandbox:
+        return EmulatedSandbox(folder, record, self.profile, self.clock)
 
     def new_server(self, service: Service, port: int) -> LoopbackServer:
         """A server of this service that is not started yet. Raises OSError."""

@@ -187,7 +187,7 @@ class SandboxRecord(Struct):
     status: str = "occupied"  # or "idle", "error"
 
 
-class Sandbox:
+class EmulatedSandbox:
     """One sandbox. What fills, empties and dumps its workspace excludes each other.
 
     Executions exclude nothing, as in a pod: they start, run and are exported while an archive is extracted.
@@ -381,12 +381,12 @@ def _remove(folder: str) -> None:
 class Sandboxes:
     """All sandboxes under one folder, made by `new`. An expired one is removed when it is next requested."""
 
-    def __init__(self, folder: Path, clock: Clock, new: Callable[[Path, SandboxRecord], Sandbox]) -> None:
+    def __init__(self, folder: Path, clock: Clock, new: Callable[[Path, SandboxRecord], EmulatedSandbox]) -> None:
         self._folder = folder
         self._clock = clock
         self._new = new
         self._lock = threading.Lock()
-        self._by_id: dict[str, Sandbox] = {}
+        self._by_id: dict[str, EmulatedSandbox] = {}
 
     def load(self) -> None:
         self._folder.mkdir(exist_ok=True)
@@ -402,7 +402,7 @@ class Sandboxes:
         servers: Sequence[str] = (),
         ttl_s: float | None = None,
         benchmark: str | None = None,
-    ) -> Sandbox:
+    ) -> EmulatedSandbox:
         """A new sandbox, or the existing one with this id. ValueError for an id that is not a plain name."""
         name = sandbox_id if sandbox_id is not None else uuid.uuid4().hex
         if not NAME.fullmatch(name):
@@ -416,7 +416,7 @@ class Sandboxes:
         sandbox.save()
         return sandbox
 
-    def find(self, sandbox_id: str) -> Sandbox | None:
+    def find(self, sandbox_id: str) -> EmulatedSandbox | None:
         """The sandbox with this id, None if there is none or it has expired."""
         with self._lock:
             sandbox = self._by_id.get(sandbox_id)
@@ -425,7 +425,7 @@ class Sandboxes:
             return None
         return sandbox
 
-    def all(self) -> list[Sandbox]:
+    def all(self) -> list[EmulatedSandbox]:
         """The sandboxes that have not expired, oldest first."""
         with self._lock:
             ids = sorted(self._by_id, key=lambda name: self._by_id[name].record.created_at_s)
@@ -442,10 +442,10 @@ class Sandboxes:
         for sandbox in self._by_id.values():
             sandbox.close()
 
-    def _add(self, record: SandboxRecord) -> Sandbox:
+    def _add(self, record: SandboxRecord) -> EmulatedSandbox:
         sandbox = self._by_id[record.id] = self._new(self._folder / record.id, record)
         return sandbox
 
-    def _expired(self, sandbox: Sandbox) -> bool:
+    def _expired(self, sandbox: EmulatedSandbox) -> bool:
         ends_s = sandbox.record.expires_at_s
         return ends_s is not None and self._clock.wall_s() >= ends_s

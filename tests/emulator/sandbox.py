@@ -31,7 +31,7 @@ class _Current(threading.local):
 CURRENT = _Current()
 
 
-class Sandbox(sandbox.Sandbox):
+class Sandbox(sandbox.EmulatedSandbox):
     """A sandbox as `CURRENT` changes it."""
 
     def __init__(
