@@ -57,7 +57,7 @@ from syncd.sync.agent_work import (
     save_before_all_goes,
 )
 from syncd.sync.following import save_followed
-from syncd.sync.sandbox_services import SandboxFactory, SandboxServices
+from syncd.sync.sandbox import SandboxFactory, SandboxServices
 
 _BLOCK = 1 << 18
 _SCRATCH = "command-"

@@ -88,7 +88,7 @@ def read_dump(
     from syncd.remote.api import Api  # noqa: PLC0415
     from syncd.remote.bucket import Dump  # noqa: PLC0415
     from syncd.remote.http_client import HttpClient  # noqa: PLC0415
-    from syncd.sync.sandbox_services import retry_settings_of  # noqa: PLC0415
+    from syncd.sync.sandbox import retry_settings_of  # noqa: PLC0415
 
     set_up_logs(log_level("warning"), LogFormat.TEXT, {})
     interrupt = Interrupt()

@@ -54,7 +54,7 @@ from syncd.sandbox.mcp_servers import callable_servers
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.state_db import StateDb
-from syncd.sync.sandbox_services import retry_settings_of
+from syncd.sync.sandbox import retry_settings_of
 
 
 class SandboxAdmin(Struct, frozen=True):

@@ -60,7 +60,7 @@ from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import LeaveOut
 from syncd.sync.delivery import FirstArchives
 from syncd.sync.following import save_left
-from syncd.sync.sandbox_services import SandboxFactory, SandboxServices, Workspace
+from syncd.sync.sandbox import SandboxFactory, SandboxServices, Workspace
 from syncd.sync.status_document import SandboxStatus, State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook

@@ -44,7 +44,7 @@ from syncd.sync.following import (
     since_look,
     told_since,
 )
-from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.sandbox import SandboxServices
 from syncd.sync.status_document import AgentStatus
 
 _log = logging.getLogger("syncd.follower")

@@ -11,7 +11,7 @@ from syncd.core.waiter import Waiter
 from syncd.remote.failure import StepFailed, backoff_limit_s
 from syncd.remote.target import Target
 from syncd.sandbox.seen_paths import FIRST_WAIT_S, LONGEST_WAIT_S
-from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.sandbox import SandboxServices
 from syncd.sync.work_saver import WorkSaver
 
 

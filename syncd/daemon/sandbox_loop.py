@@ -45,7 +45,7 @@ from syncd.report.logs import sandbox_in_logs
 from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
 from syncd.sandbox.mcp_servers import McpServers
 from syncd.sync.outcome import Outcome, SyncReason
-from syncd.sync.sandbox_services import Workspace, retry_settings_of
+from syncd.sync.sandbox import Workspace, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.watch.changes import Burst, Changes, WrittenFiles, due_s, extend, joined, unfinished

@@ -22,7 +22,7 @@ from syncd.remote.failure import StepFailed, backoff_limit_s
 from syncd.remote.target import Target
 from syncd.report.status_publisher import sync_failure
 from syncd.sandbox.setup import SandboxSetup, SetupEnd, SetupRun, shown_command
-from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.sandbox import SandboxServices
 
 _log = logging.getLogger("syncd.setup")
 NO_SETUP = 'there is no set-up to run: set sandbox.setup, such as ["npm", "ci"], and run `syncd reload`'

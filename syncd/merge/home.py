@@ -44,7 +44,7 @@ from syncd.scan.scanner import Scanner
 from syncd.selection import ignore_files
 from syncd.selection.selection import RULE_FILES, WORKTREEINCLUDE, Selection
 from syncd.sync.agent_work import AgentWork, LeaveOut
-from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.sandbox import SandboxServices
 
 NO_CHOICES: Mapping[str, Choice] = MappingProxyType({})
 _NO_DIGEST = bytes(32)

@@ -23,7 +23,7 @@ from syncd.sandbox.setup import shown_command
 from syncd.store.state_db import StateDb
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.outcome import Outcome
-from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.sandbox import SandboxServices
 from syncd.sync.status_document import AgentStatus, SetupStatus
 from syncd.sync.sync_once import SandboxSync
 from syncd.sync.work_saver import WorkSaver

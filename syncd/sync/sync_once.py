@@ -45,7 +45,7 @@ from syncd.selection.secret_scanner import secret_warning, sent_secret_warning
 from syncd.sync.delivery import SyncObserver, Verdict
 from syncd.sync.outcome import Outcome, SentContent, arrived_changes, torn_copy
 from syncd.sync.preparation import Preparation
-from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.sandbox import SandboxServices
 from syncd.sync.status_document import LastSync, State
 from syncd.sync.sync_plan import SAMPLE, least_of, partial_paths, without_held
 from syncd.sync.work_saver import WorkSaver

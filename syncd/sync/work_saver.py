@@ -32,7 +32,7 @@ from syncd.sync.agent_work import (
     save_work,
 )
 from syncd.sync.following import save_followed
-from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.sandbox import SandboxServices
 
 _log = logging.getLogger("syncd.work_saver")
 _TRIES = 3
