@@ -23,6 +23,10 @@ _SILENT_S = 1.0
 def command(config_file: str | None, sandbox: str | None) -> ExitCode:
     """Run `sandbox.setup` in the sandbox now, and show its output.
 
+    \b
+    syncd setup && start-the-agent
+    syncd setup --sandbox review     that of one, where there are several
+
     It ends with 0 if the program there did, and with 1 if that failed, took too long, or was ended by the service. It
     is run by the daemon, or by this command where none runs; one that is running already is waited for first.
     """
