@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import ExitCode, SyncdError, TryLater
-from syncd.core.text import MOST_NAMED
+from syncd.core.text import MOST_NAMED, for_sandbox
 from syncd.daemon.control import Message
 from syncd.sync.outcome import FOLLOW_UPS, Outcome, left_out, still_changing, unsettled
 
@@ -86,7 +86,9 @@ class _Together(Struct):
         failed = {name: each for name, each in self.answers.items() if each["exit"] != ExitCode.DONE}
         if failed:
             worst = max(each["exit"] for each in failed.values())
-            self.client.done(worst, "; ".join(f"{name}: {each['message']}" for name, each in failed.items()))
+            self.client.done(
+                worst, "; ".join(f"{name}: {for_sandbox(each['message'], name)}" for name, each in failed.items())
+            )
             return
         answers = [(name, self.answers[name]) for name in self.names]
         results = [{"name": name, **each["result"]} for name, each in answers if "result" in each]

@@ -1,0 +1,567 @@
+"""A sandbox is set up before the agent starts: `sandbox.setup`, `syncd setup`, and who waits for it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agent import Agent
+from tests.system.rig import DEFAULTS, SANDBOX, Rig
+
+ONCE, TWICE = "be", "bebe"
+
+
+class There:
+    """A workspace with a set-up, whose begins and ends are noted beside the workspace there, as b and e.
+
+    It ends only once there is the file `go` beside it, if it is `held`.
+    """
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.beside = rig.sandbox.folder
+        for path in ("app.py", "deps.lock", "notes"):
+            rig.write(path, f"{path}\n")
+
+    def configure(self, script: str = ":", held: bool = False, **keys: object) -> None:
+        wait = "until [ -e ../go ]; do sleep 0.05; done" if held else ":"
+        command = ["sh", "-c", f"echo b >>../ran; {wait}; ({script}); code=$?; echo e >>../ran; exit $code"]
+        own = {f"sandbox.{name}": value for name, value in keys.items()}
+        self.rig.configure({**DEFAULTS, "sandbox.setup": command, "sandbox.setup_files": ["*.lock"], **own})
+
+    @property
+    def ran(self) -> str:
+        return self.text("ran").replace("\n", "")
+
+    def text(self, name: str) -> str:
+        """Return what a set-up wrote beside the workspace there; empty if there is nothing."""
+        path = self.beside / name
+        return path.read_text() if path.exists() else ""
+
+    def until_ran(self, ran: str) -> None:
+        self.rig.until(lambda: self.ran == ran, f"it to have run as {ran}, not {self.ran}")
+
+    def go(self) -> None:
+        (self.beside / "go").touch()
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = self.rig.status()["setup"]
+        return status
+
+    def until_state(self, state: str) -> dict[str, Any]:
+        self.rig.until(lambda: self.rig.shown().get("setup", {}).get("state") == state, f"the set-up to be {state}")
+        return self.status()
+
+
+@pytest.fixture
+def there(rig: Rig) -> There:
+    return There(rig)
+
+
+# -- when it runs
+
+
+def test_it_runs_once_in_the_workspace(rig: Rig, there: There) -> None:
+    """After the first sync, when all files are there; an edit of another file runs it no more."""
+    there.configure("pwd >../where; ls >../names; echo $AGENT_WORKSPACE >../variable")
+    rig.up()
+    rig.ok("flush")
+    assert there.text("where") == there.text("variable") == f"{rig.sandbox.workspace}\n"
+    assert there.text("names") == "app.py\ndeps.lock\nnotes\n"
+    for path in ("notes", "deps.lock.txt"):
+        rig.write(path, "edit\n")
+        rig.ok("flush")
+    assert there.ran == ONCE
+    rig.restart()
+    rig.ok("flush")
+    assert there.ran == ONCE
+
+
+def test_it_has_no_shell(rig: Rig) -> None:
+    """A program gets its arguments as they are."""
+    rig.write("a")
+    rig.configure({"sandbox.setup": ["touch", "$HOME *", "b;c", "é"]})
+    rig.ok("push")
+    assert {"$HOME *", "b;c", "é"} <= {path.name for path in rig.sandbox.workspace.iterdir()}
+
+
+def test_it_runs_again_with_its_files(rig: Rig, there: There) -> None:
+    """After each sync that changed or removed one of setup_files; a touch changes none."""
+    there.configure("cat *.lock >>../locks")
+    rig.up()
+    rig.ok("flush")
+    rig.write("deps.lock", "second\n")
+    rig.ok("flush")
+    assert there.text("locks") == "deps.lock\nsecond\n"
+    rig.write("deps.lock", "second\n")
+    rig.ok("flush")
+    assert there.ran == TWICE
+    (rig.workspace / "deps.lock").unlink()
+    rig.ok("flush", "--no-setup")
+    there.until_ran(TWICE + ONCE)
+
+
+def test_it_delays_no_sync(rig: Rig, there: There) -> None:
+    """Edits arrive while it runs; all changes of its files meanwhile are one more run."""
+    there.configure(held=True)
+    rig.up()
+    there.until_ran("b")
+    for content in ("1\n", "2\n", "3\n"):
+        rig.write("deps.lock", content)
+        rig.ok("flush", "--no-setup")
+        assert (rig.sandbox.workspace / "deps.lock").read_text() == content
+    assert there.ran == "b"
+    there.go()
+    rig.ok("flush")
+    assert there.ran == TWICE
+
+
+@pytest.mark.parametrize("how", ["emptied", "moved", "moved back", "released", "configured later", "another command"])
+def test_it_runs_anew(rig: Rig, there: There, how: str) -> None:
+    """In a sandbox that was emptied or is another one, and where another set-up is configured."""
+    if how == "configured later":
+        rig.configure(DEFAULTS)
+        rig.ok("push")
+    there.configure()
+    if how != "configured later":
+        rig.ok("push")
+        assert there.ran == ONCE
+    (there.beside / "ran").unlink(missing_ok=True)
+    if how == "emptied":
+        rig.sandbox.reset()
+    elif how == "released":
+        rig.ok("sandbox", "release", "--yes", SANDBOX)
+        rig.emulator.create_sandbox(SANDBOX)
+    elif how == "another command":
+        there.configure("true")
+    elif how in ("moved", "moved back"):
+        other = rig.emulator.create_sandbox("other")
+        there.configure(id="other")
+        rig.ok("push")
+        assert (other.folder / "ran").read_text() == "b\ne\n"
+        assert there.ran == ""
+        if how == "moved":
+            return
+        there.configure()
+    rig.ok("push")
+    assert there.ran == ONCE
+
+
+# -- who waits
+
+
+@pytest.mark.parametrize("command", ["push", "flush"])
+@pytest.mark.parametrize("daemon", [True, False])
+def test_commands_wait_for_it(rig: Rig, there: There, command: str, daemon: bool) -> None:
+    """`push` and `flush` end when it has ended, with and without a daemon; with `--no-setup` they do not wait."""
+    there.configure(held=daemon)
+    if daemon:
+        rig.start()
+    rig.ok(command, "--no-setup")
+    if daemon:
+        there.until_ran("b")
+        waiting = rig.background(command)
+        rig.until(lambda: rig.count("execution-logs") > 3, "looks at it")
+        assert waiting.code is None
+        there.go()
+        assert waiting.wait() == 0
+    else:
+        assert there.ran == ""
+        assert there.status()["state"] == "none"
+        rig.ok(command)
+    assert there.ran == ONCE
+    assert there.status()["state"] == "done"
+
+
+def test_a_flush_that_gives_up(rig: Rig, there: There) -> None:
+    """It says what it waited for, and the set-up goes on."""
+    there.configure(held=True)
+    rig.up()
+    gave_up = rig.run("flush", "--timeout", "2")
+    assert gave_up.code == 75
+    assert "(setting up: sh -c" in gave_up.told
+    there.go()
+    rig.ok("flush")
+    assert there.ran == ONCE
+
+
+# -- how it fails
+
+
+def test_it_fails(rig: Rig, there: There) -> None:
+    """The commands end with 75 and its last lines, again and again; syncing goes on; its files run it anew."""
+    there.configure("echo first; echo last-line >&2; grep -q good deps.lock || exit 3")
+    rig.up()
+    for command in ("flush", "flush", "push"):
+        failed = rig.run(command)
+        assert failed.code == 75
+        assert re.search(
+            r"first\nlast-line\n.*set-up of the sandbox \(sh -c .*\) ended with 3: `syncd setup`", failed.err
+        )
+    assert there.ran == ONCE
+    status = there.status()
+    assert (status["state"], status["exit_code"], status["why"]) == ("failed", 3, "ended with 3")
+    assert "ended with 3" in rig.ok("status").out
+    rig.write("notes", "edit\n")
+    assert rig.run("flush").code == 75
+    rig.converged()
+    rig.restart()
+    assert rig.run("flush").code == 75
+    assert there.ran == ONCE
+    rig.write("deps.lock", "good\n")
+    rig.ok("flush")
+    assert there.ran == TWICE
+    assert there.status()["exit_code"] == 0
+    assert rig.status()["warnings"] == []
+
+
+def test_it_takes_too_long(rig: Rig, there: There) -> None:
+    """It is ended there, and told."""
+    there.configure(held=True, setup_timeout_seconds=5)
+    failed = rig.run("push")
+    assert failed.code == 75
+    assert "took longer than 5 s" in failed.told
+    there.go()
+    assert rig.run("push").code == 75
+    assert there.ran == "b"
+
+
+def test_the_service_ends_it(rig: Rig, there: There) -> None:
+    """An execution that ends without a report was ended by the service, which is told with the seconds."""
+    there.configure(held=True)
+    rig.up()
+    there.until_ran("b")
+    for execution in [*rig.sandbox._executions.values()]:
+        execution.kill()
+    status = there.until_state("failed")
+    assert re.fullmatch(r"was ended by the service after \d+ s", status["why"])
+    assert status["exit_code"] is None
+    assert rig.run("flush").code == 75
+
+
+def test_it_cannot_be_run(rig: Rig, there: There) -> None:
+    """Where no program runs, the sync arrives and the commands end with 75; it is run as soon as that is possible."""
+    there.configure(agent_changes="overwrite", deletions="keep")
+    rig.faults("execute: 501 always")
+    rig.up()
+    assert rig.run("flush").code == 75
+    rig.converged()
+    assert "could not be run" in there.until_state("failed")["why"]
+    assert rig.run("setup").code == 75
+    rig.emulator.faults.clear()
+    rig.ok("flush")
+    assert there.ran == ONCE
+
+
+@pytest.mark.parametrize(
+    "fault", ["execution-logs: 503 x3", "execution-logs: cut x3", "execution-logs: 429 retry-after=1 x2"]
+)
+def test_polls_that_fail(rig: Rig, there: There, fault: str) -> None:
+    """A set-up goes on whatever becomes of the requests that ask for it."""
+    there.configure(held=True, agent_changes="overwrite", deletions="keep")
+    rig.up()
+    there.until_ran("b")
+    rig.faults(fault)
+    rig.until(lambda: rig.count("execution-logs", 200) > 2, "an answer")
+    there.go()
+    rig.ok("flush")
+    assert there.ran == ONCE
+
+
+# -- by hand
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_by_hand(rig: Rig, there: There, daemon: bool) -> None:
+    """`syncd setup` runs it now, shows its output as it comes, and ends with 0 or 1; what it did is not done again."""
+    there.configure("echo out; echo err >&2; cat deps.lock; [ -e ../good ]", held=True)
+    there.go()
+    if daemon:
+        rig.up()
+    assert rig.run("push").code == 75
+    (there.beside / "go").unlink()
+    by_hand = rig.background("setup")
+    there.until_ran(ONCE + "b")
+    there.go()
+    assert by_hand.wait() == 1
+    assert by_hand.out == "out\nerr\ndeps.lock\n"
+    assert "ended with 1" in by_hand.err
+    (there.beside / "good").touch()
+    rig.ok("setup")
+    rig.ok("push")
+    assert there.ran == ONCE * 3
+    assert there.status()["state"] == "done"
+
+
+def test_its_output_comes_as_it_is_printed(rig: Rig, there: There) -> None:
+    """The first line is there before the last; nothing that a terminal obeys is."""
+    there.configure("true")
+    rig.up()
+    rig.ok("flush")
+    there.configure(r"printf '\033[31mred\033[0m\a\n'; until [ -e ../more ]; do sleep 0.05; done; echo more")
+    rig.ok("reload")
+    shown = rig.background("setup")
+    rig.until(lambda: shown.out == "red\\x07\n", "the first line")
+    (there.beside / "more").touch()
+    assert shown.wait() == 0
+    assert "more\n" in shown.out
+
+
+def test_by_hand_while_it_runs(rig: Rig, there: There) -> None:
+    """It waits for the one that is running, and runs it once more."""
+    there.configure(held=True)
+    rig.up()
+    there.until_ran("b")
+    by_hand = rig.background("setup")
+    flush = rig.background("flush")
+    rig.until(lambda: flush.code is None and rig.count("execution-logs") > 4, "both to wait")
+    assert there.ran == "b"
+    there.go()
+    assert (by_hand.wait(), flush.wait()) == (0, 0)
+    assert there.ran == TWICE
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_by_hand_where_it_cannot_be(rig: Rig, there: There, daemon: bool) -> None:
+    """Without a set-up it ends with 78, and before anything was sent with 75; each says what to do."""
+    rig.configure(DEFAULTS)
+    if daemon:
+        rig.up()
+        there.configure()
+        told = rig.run("setup")  # the daemon still has the old configuration
+        assert (told.code, "reload" in told.told) == (78, True)
+        rig.configure(DEFAULTS)
+    told = rig.run("setup")
+    assert told.code == 78
+    assert "sandbox.setup" in told.told
+    rig.ok("flush")
+    assert there.status() == {"state": "none", "at": None, "exit_code": None, "seconds": None, "command": "", "why": ""}
+    if not daemon:
+        there.configure(id=rig.emulator.create_sandbox("empty").id)
+        told = rig.run("setup")
+        assert (told.code, "`syncd push`" in told.told) == (75, True)
+
+
+# -- what is told
+
+
+def test_what_status_tells(rig: Rig, there: There) -> None:
+    """What is running, and for how long; then when it ended, and how long it took."""
+    there.configure(held=True)
+    rig.up()
+    running = there.until_state("running")
+    assert re.search(r"set-up +setting up: sh -c .*, \d:\d\d", " ".join(rig.ok("status").out.split("\n")))
+    assert (running["exit_code"], running["seconds"]) == (None, None)
+    assert running["command"].startswith("sh -c")
+    there.go()
+    done = there.until_state("done")
+    assert done["exit_code"] == 0
+    assert done["seconds"] > 0
+    assert done["at"] == running["at"]
+    assert rig.status()["sandboxes"][0]["setup"] == done
+    assert re.search(r"set-up +sh -c", rig.ok("status").out)
+
+
+def test_a_status_without_its_daemon(rig: Rig, there: There) -> None:
+    """No set-up is told as running after the process that ran it has died."""
+    there.configure(held=True)
+    rig.up()
+    there.until_state("running")
+    rig.kill()
+    assert there.status()["state"] == "none"
+
+
+# -- several
+
+
+def test_each_of_several(rig: Rig, there: There) -> None:
+    """Each sandbox has its own, none waits for another, and each is named."""
+    other = rig.emulator.create_sandbox("other")
+    there.configure()
+    fails = ["sh", "-c", "echo b >>../ran; until [ -e ../go ]; do sleep 0.05; done; echo why; exit 9"]
+    config = rig.config_file.read_text()
+    rig.config_file.write_text(f'{config}sandboxes.blue.id = "other"\nsandboxes.blue.setup = {json.dumps(fails)}\n')
+    rig.start()
+    rig.ok("flush", "--sandbox", "main")
+    assert there.ran == ONCE
+    assert rig.run("setup").code == 2
+    rig.ok("setup", "--sandbox", "main")
+    assert there.ran == TWICE
+    (other.folder / "go").touch()
+    failed = rig.run("flush")
+    assert failed.code == 75
+    assert "why\n" in failed.err
+    assert re.search(r"blue: the set-up .* ended with 9: `syncd setup --sandbox blue`", failed.err)
+    assert [each["setup"]["state"] for each in rig.status()["sandboxes"]] == ["done", "failed"]
+    assert rig.run("setup", "--sandbox", "blue").code == 1
+    assert there.ran == TWICE
+
+
+# -- what dies
+
+
+@pytest.mark.parametrize("then", ["run", "push", "setup"])
+def test_what_dies_meanwhile(rig: Rig, there: There, then: str) -> None:
+    """After a kill -9 in its middle it is run anew, once the first one has ended there: never two at a time."""
+    there.configure("cat deps.lock >../last", held=True)
+    rig.up()
+    there.until_ran("b")
+    rig.kill()
+    again = rig.background(then)
+    executed = rig.count("execute", 200)
+    rig.until(lambda: rig.count("execute", 200) > executed, "the next one")
+    assert there.ran == "b"
+    there.go()
+    if then == "run":
+        rig.ok("flush")
+    else:
+        assert again.wait() == 0
+    assert there.ran == TWICE
+    assert there.text("last") == "deps.lock\n"
+    assert there.status()["state"] == "done"
+
+
+def test_what_changes_as_it_dies(rig: Rig, there: There) -> None:
+    """A change of its files that arrived before the death counts after it."""
+    there.configure()
+    rig.ok("push")
+    rig.write("deps.lock", "second\n")
+    rig.ok("push", "--no-setup")
+    assert there.ran == ONCE
+    rig.ok("push")
+    assert there.ran == TWICE
+
+
+def test_a_reload_meanwhile(rig: Rig, there: There) -> None:
+    """A reload in its middle leaves it to the daemon after that."""
+    there.configure(held=True)
+    rig.up()
+    there.until_ran("b")
+    there.configure(held=True, setup_timeout_seconds=100)
+    rig.ok("reload")
+    there.go()
+    rig.ok("flush")
+    assert there.ran == TWICE
+
+
+def test_an_interrupted_push(rig: Rig, there: There) -> None:
+    """It says what may go on there; the next one runs it anew."""
+    there.configure(held=True)
+    push = rig.background("push")
+    there.until_ran("b")
+    assert push.stop() == 75
+    assert "stopped while setting up" in push.err
+    there.go()
+    rig.ok("push")
+    assert there.ran.endswith(ONCE)
+    assert "bb" not in there.ran
+
+
+# -- what it makes
+
+
+def test_what_it_makes_is_the_agents_side(rig: Rig, there: There) -> None:
+    """What the rules exclude stays there; a lock file that it rewrote is a change, which runs nothing once at home."""
+    rig.write(".gitignore", "modules/\n")
+    there.configure("mkdir -p modules; echo x >modules/x; echo rewritten >>deps.lock; echo new >made")
+    rig.up()
+    rig.ok("flush")
+    shown = rig.run("diff", "--name-only")
+    assert (shown.code, shown.out) == (1, "deps.lock\nmade\n")
+    rig.write("notes", "edit\n")
+    rig.ok("flush")
+    agent = Agent(rig.sandbox.workspace)
+    assert agent.read("deps.lock") == b"deps.lock\nrewritten\n"
+    rig.ok("apply", "--yes")
+    rig.ok("flush")
+    rig.restart()
+    rig.ok("flush")
+    assert (rig.workspace / "deps.lock").read_text() == "deps.lock\nrewritten\n"
+    assert not (rig.workspace / "modules").exists()
+    assert agent.read("modules/x") == b"x\n"
+    assert there.ran == ONCE
+
+
+# -- the recipes
+
+
+_RECIPE = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Each recipe's project, and what runs there once it is set up. Nothing is downloaded.
+_PACKAGE = '{"name": "app", "version": "1.0.0", "dependencies": {"tea": "file:tea"}}'
+_LOCK = {
+    "name": "app",
+    "version": "1.0.0",
+    "lockfileVersion": 3,
+    "packages": {
+        "": {"name": "app", "version": "1.0.0", "dependencies": {"tea": "file:tea"}},
+        "node_modules/tea": {"resolved": "tea", "link": True},
+        "tea": {"version": "1.0.0"},
+    },
+}
+_NPM = {
+    "package.json": _PACKAGE,
+    "package-lock.json": json.dumps(_LOCK),
+    "tea/package.json": '{"name": "tea", "version": "1.0.0"}',
+}
+_WHEEL = {
+    "tea.py": "GREEN = 2\n",
+    "tea-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tea\nVersion: 1.0\n",
+    "tea-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    "tea-1.0.dist-info/RECORD": "",
+}
+_PIP = {"requirements.txt": "--no-index\n--find-links wheels\ntea\n"}
+_MAKE = {"Makefile": "deps:\n\tsh tools/deps.sh\n", "tools/deps.sh": "mkdir -p build && cp app.py build/\n"}
+_PROJECTS = [
+    (_NPM, "node -e \"require.resolve('tea/package.json')\""),
+    (_PIP, ".venv/bin/python -c 'import tea'"),
+    (_MAKE, "cat build/app.py"),
+    (_NPM, "node -e \"require.resolve('tea/package.json')\""),
+]
+
+
+@pytest.mark.parametrize("number", range(len(_PROJECTS)))
+def test_the_recipes(rig: Rig, repo: Path, number: int) -> None:
+    """Each of docs/set-up.md makes a workspace there that can run."""
+    recipe = _RECIPE.findall((repo / "docs/set-up.md").read_text("utf-8"))[number]
+    files, runs = _PROJECTS[number]
+    if {"npm": files is _NPM, "make": files is _MAKE}.get(program := recipe.split('"')[1]) and not shutil.which(
+        program
+    ):
+        pytest.skip(f"{program} is not on this machine")
+    for path, content in {"app.py": "import tea\n", **files}.items():
+        rig.write(path, content)
+    if files is _PIP:
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as wheel:
+            for path, content in _WHEEL.items():
+                wheel.writestr(path, content)
+        rig.write("wheels/tea-1.0-py3-none-any.whl", packed.getvalue())
+    rig.configure(DEFAULTS)
+    there = rig.sandbox
+    if "[sandboxes.review]" in recipe:
+        there = rig.emulator.create_sandbox("another-sandbox-id")
+    keys = tomllib.loads(recipe)
+    added = [f"{table}.{key} = {json.dumps(value)}\n" for table, key, value in _flat(keys)]
+    rig.config_file.write_text(rig.config_file.read_text() + "".join(added))
+    rig.ok("push")
+    subprocess.run(runs, shell=True, cwd=there.workspace, check=True, env={"PATH": os.defpath})
+    assert rig.status()["sandboxes"][-1]["setup"]["state"] == "done"
+
+
+def _flat(table: dict[str, Any], above: str = "") -> Iterator[tuple[str, str, object]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}.{key}".lstrip("."))
+        else:
+            yield above, key, value
