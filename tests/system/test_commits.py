@@ -160,12 +160,13 @@ def test_what_may_never_come(rig: Rig, home: Path, repository: RepositoryThere) 
     """Secrets, what the rules leave out, links that lead out, submodules and names that lead out are left and named."""
     rig.write(".syncdignore", "*.log\n")
     rig.ok("push")
+    (repository.workspace / "by dot").symlink_to("dot/../x")  # by a link of a later commit
     repository.commit("only what stays", {".env": b"SECRET=1\n", "x.log": b"log\n"})
     repository.write({"fine": b"f\n"})
-    for name, target in (("out", "../../etc"), ("absolute", "/etc/passwd"), ("in", "d")):
+    for name, target in (("out", "../../etc"), ("absolute", "/etc/passwd"), ("in", "d"), ("dot", ".")):
         (repository.workspace / name).symlink_to(target)
     repository.git("update-index", "--add", "--cacheinfo", f"160000,{repository.home},lib")
-    repository.git("add", "fine", "out", "absolute", "in")
+    repository.git("add", "fine", "out", "absolute", "in", "dot")
     repository.git("commit", "-q", "-m", "links")
     evil = repository.blob(b"evil")
     entries = []
@@ -183,13 +184,13 @@ def test_what_may_never_come(rig: Rig, home: Path, repository: RepositoryThere) 
     said = dict(
         line.removeprefix("never").strip().split(": ", 1) for line in done.out.splitlines() if line.startswith("never")
     )
-    assert said.keys() == {".env", "x.log", "out", "absolute", "lib", "../evil", ".git"}
+    assert said.keys() == {".env", "x.log", "out", "absolute", "by dot", "lib", "../evil", ".git"}
     assert "rules exclude it" in said[".env"]
     assert "submodule" in said["lib"]
     assert "leads out" in said["out"]
     assert ".git" in said[".git"]
     for commit in plain_git(home, "rev-list", "main..theirs").decode().split():
-        assert tree_of(home, commit).keys() <= {*FILES, "fine", "in", ".syncdignore"}
+        assert tree_of(home, commit).keys() <= {*FILES, "fine", "in", "dot", ".syncdignore"}
     included = rig.ok("apply", "--branch", "included", "--include", "*.log")
     assert "x.log" not in included.out
     assert tree_of(home, "included")["x.log"] == ("100644", b"log\n")

@@ -6,7 +6,7 @@ The same paths come in a commit as may come from the sandbox at all.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -27,11 +27,11 @@ from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path
 from syncd.merge.branch import SandboxCommit, UnreadablePack, make_branch, read_pack
-from syncd.merge.git import is_version, need_git
+from syncd.merge.git import Git, is_version, need_git
 from syncd.merge.home import AgentSide, make_plan
 from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository, names_submodules
-from syncd.model.reconcile import Home, PathOutcome, PlannedPath, Sides, never_taken
+from syncd.model.reconcile import PathOutcome, PlannedPath, Sides, never_taken
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.agent_repository import recorded_home
 from syncd.sandbox.protocol import RepositoryState, SandboxCommits
@@ -69,22 +69,20 @@ def _apply_to_branch(
     git = need_git(os.environ)
     with open_sandbox(config) as opened:
         # Before the look, a new one: what is committed in between counts as not committed, and nothing is taken back.
-        found, commits = _fetched(opened)
+        found, commits = _fetched(opened, git)
         side = look_at(opened, PathPatterns(included) if included else None)
         plan = make_plan(side, side.local(), partial(is_named, named=named))
-        left = {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
-        unfetched = {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(p.there)}
-        changes = {
-            path: remote
-            for path, remote in side.work.changed.items()
-            if path not in left and is_named(path, named) and _is_whole(remote)
-        }
-        to_make, never, unread = _commits_to_make(side, commits, named)
-        new = {
-            path: there for each in (*(commit.changes for commit in to_make), changes) for path, there in each.items()
-        }
-        here = side.home.writer.look(new)
+        to_make, never, stays = _commits_to_make(side, commits, named)
+        never |= {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
+        stays |= {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(p.there)}
         sent = _sent(side)
+        changes = {
+            planned.path: planned.there
+            for planned in plan.paths
+            if planned.outcome is not PathOutcome.NEVER and _is_whole(planned.there)
+        }
+        new = {path: each for of in (*(commit.changes for commit in to_make), changes) for path, each in of.items()}
+        here = side.home.writer.look(new)
         branch = make_branch(
             git,
             config.workspace.path,
@@ -96,12 +94,9 @@ def _apply_to_branch(
             commits=to_make,
             scratch=side.home.scratch,
         )
-    skipped = {**never, **left, **{path: _why_skipped(path) for path in branch.skipped}}
-    for path, commit in sorted(unread.items()):
-        shown = shown_path(path)
-        click.echo(f"{shown}: its content in the agent's commit {commit[:10]} could not be fetched", err=True)
+    never |= {path: _why_skipped(path) for path in branch.skipped}
     _tell_rest(found, commits)
-    on_branch = sorted(changes.keys() - skipped.keys())
+    on_branch = sorted(changes.keys() - never.keys())
     to_look = to_look_at(
         PlannedPath(path, PathOutcome.TAKE, ABSENT, here[path], there)
         for path, there in sorted(new.items())
@@ -110,18 +105,15 @@ def _apply_to_branch(
     lists = {
         "taken": [path for path in on_branch if changes[path].kind is not Kind.ABSENT],
         "deleted": [path for path in on_branch if changes[path].kind is Kind.ABSENT],
-        "never": sorted(skipped),
-        "stays": sorted(unfetched),
+        "never": sorted(never),
+        "stays": sorted(stays),
         "look_at": [*to_look],
     }
     if as_json:
         return lists
-    for path, reason in sorted(skipped.items()):
-        click.echo(f"never     {shown_path(path)}: {reason}")
-    for path, reason in sorted(unfetched.items()):
-        click.echo(f"stays     {shown_path(path)}: {reason}")
-    for path, reason in to_look.items():
-        click.echo(f"look at   {shown_path(path)}: {reason}")
+    for word, reasons in (("never", never), ("stays", stays), ("look at", to_look)):
+        for path, reason in sorted(reasons.items()):
+            click.echo(f"{word:8}  {shown_path(path)}: {reason}")
     for commit_id, subject in zip(branch.commits, branch.subjects, strict=True):
         click.echo(f"commit    {commit_id[:10]} {subject}")
     if not branch.commits:
@@ -132,7 +124,7 @@ def _apply_to_branch(
     return lists
 
 
-def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:
+def _fetched(opened: OpenSandbox, git: Git) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:
     """Return the sandbox's report, and the agent's commits, the oldest first. Raises `SyncdError`, `Stop`.
 
     Where they cannot be read, their changes still come, as one commit; where no repository was made, that is no news.
@@ -140,7 +132,7 @@ def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, 
     home = recorded_home(opened.services.state.db, opened.services.target)
     if not home:
         return SandboxCommits(RepositoryState.LOST), ()
-    git, folder = need_git(os.environ), os.path.join(opened.scratch, "commits")
+    folder = os.path.join(opened.scratch, "commits")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("reading the commits in the sandbox")
@@ -211,63 +203,33 @@ def _commits_to_make(
 ) -> tuple[list[SandboxCommit], dict[str, str], dict[str, str]]:
     """Return the commits for the branch, with what may come of them; of named paths, if any, alone.
 
-    The second are paths that are left out of all of them, with the reason. The last are paths whose content in one of
-    them was not fetched: they come with what is not committed. Raises `TryLater`.
+    With the reason, the second are paths that are left out of all of them, the last those whose content in one of them
+    was not fetched: they come with what is not committed. Raises `TryLater`.
     """
     made: list[SandboxCommit] = []
     never: dict[str, str] = {}
-    unread: dict[str, str] = {}
+    stays: dict[str, str] = {}
     paths = {path for commit in commits for path in commit.changes if is_named(path, named)}
-    here, home = side.home.writer.look(paths), side.home.facts()
-    state: dict[str, SeenEntry] = {}
-    sides = Sides({}, here, state)
-    never_links = _links_that_lead_out(sides, home, commits, state)
+    # A link can lead out by another one, of whichever commit.
+    links = {p: each for commit in commits for p, each in commit.changes.items() if each.kind is Kind.SYMLINK}
+    sides, home = Sides({}, side.home.writer.look(paths), links), side.home.facts()
+
+    def why_never(path: str, entry: SeenEntry) -> str:
+        if entry.kind is Kind.OTHER:
+            return "it is a submodule, a repository of its own"
+        never = never_taken(sides, home, path, sides.here[path], entry)
+        rules = "the workspace's rules exclude it; --include takes it"
+        return never or (rules if side.leave_out(path, False) else "")
+
     for commit in commits:
         wanted = {path: entry for path, entry in commit.changes.items() if path in paths}
         refused = [path for path in commit.refused if is_named(path, named)]
         if named and not wanted and not refused:
             continue
         never.update(dict.fromkeys(refused, "its name in a commit leads out of the workspace"))
-        changes = {}
-        for path, entry in wanted.items():
-            reason = never_links.get(path, "") if entry.kind is Kind.SYMLINK else ""
-            reason = reason or _why_never(side, sides, home, path, entry)
-            if reason:
-                never[path] = reason
-            elif _is_whole(entry):
-                changes[path] = entry
-            else:
-                unread[path] = commit.id
-        made.append(replace(commit, changes=changes))
-    return made, never, unread
-
-
-def _why_never(side: AgentSide, sides: Sides, home: Home, path: str, entry: SeenEntry) -> str:
-    if entry.kind is Kind.OTHER:
-        return "it is a submodule, a repository of its own"
-    never = "" if entry.kind is Kind.SYMLINK else never_taken(sides, home, path, sides.here[path], entry)
-    if never:
-        return never
-    if side.leave_out(path, False):
-        return "the workspace's rules exclude it; --include takes it"
-    return ""
-
-
-def _links_that_lead_out(
-    sides: Sides, home: Home, commits: tuple[SandboxCommit, ...], state: dict[str, SeenEntry]
-) -> Mapping[str, str]:
-    """Return the links that may never come, with the reason, of the paths of which `sides` knows what is here.
-
-    A link can lead out by another one that a later commit changes, so all are followed after each commit.
-    """
-    found: dict[str, str] = {}
-    links: set[str] = set()
-    for commit in commits:
-        state.update(commit.changes)
-        for path, entry in commit.changes.items():
-            (links.add if entry.kind is Kind.SYMLINK else links.discard)(path)
-        for path in (links & sides.here.keys()) - found.keys():
-            reason = never_taken(sides, home, path, sides.here[path], state[path])
-            if reason:
-                found[path] = reason
-    return found
+        never |= {path: reason for path, entry in wanted.items() if (reason := why_never(path, entry))}
+        allowed = {path: entry for path, entry in wanted.items() if path not in never}
+        unread = f"its content in the agent's commit {commit.id[:10]} could not be fetched"
+        stays |= {path: unread for path, entry in allowed.items() if not _is_whole(entry)}
+        made.append(replace(commit, changes={path: each for path, each in allowed.items() if _is_whole(each)}))
+    return made, never, stays
