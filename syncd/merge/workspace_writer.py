@@ -52,8 +52,7 @@ from syncd.merge.writes import (
     WriteDecision,
     by_depth,
     check_plan,
-    decide_undo,
-    decide_write,
+    decide,
 )
 from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.remote.target import Target
@@ -193,8 +192,8 @@ class WorkspaceWriter:
             self._take_back_killed()
             left: set[str] = set()
             with _reported("cannot be read", "nothing was changed; let syncd read it") as at, self._cursor() as cursor:
-                sees = partial(look_with_digest, cursor)
-                changes = needed_changes(cursor, plan, sees, decide_write, left=left, at=at)
+                sees, decides = partial(look_with_digest, cursor), partial(decide, phase=JournalPhase.DONE)
+                changes = needed_changes(cursor, plan, sees, decides, left=left, at=at)
             if changes or decided:
                 target = self._target_of(self._sandbox)
                 entry = JournalEntry(
@@ -387,8 +386,8 @@ class WorkspaceWriter:
             remove_draft(cursor, entry.token, path)
             return look_with_digest(cursor, path)
 
-        def decide(change: PathChange, now: Entry) -> WriteDecision:
-            decision = decide_undo(change, now, entry.phase)
+        def decides(change: PathChange, now: Entry) -> WriteDecision:
+            decision = decide(change, now, entry.phase)
             if decision is WriteDecision.CHANGE and change.content and not self._blobs.has(change.after.digest):
                 return WriteDecision.LEAVE  # what is there now is better than nothing
             return decision
@@ -397,7 +396,7 @@ class WorkspaceWriter:
             content = self._blobs.path(change.before.digest) if change.before.kind is Kind.FILE else ""
             return PathChange(change.path, change.after, change.before, content)
 
-        return needed_changes(cursor, map(turned, entry.changes), look_at, decide, left=left, at=at)
+        return needed_changes(cursor, map(turned, entry.changes), look_at, decides, left=left, at=at)
 
 
 def _written(done: Iterable[PathChange], left: set[str], changes: Iterable[PathChange]) -> Written:

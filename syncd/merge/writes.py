@@ -93,40 +93,23 @@ def opened(mode: int) -> int:
     return mode | stat.S_IRWXU
 
 
-def decide_write(change: PathChange, now: Entry) -> WriteDecision:
-    """Return what a write does to a path. `now` has the digest of a file, which may have another stamp than before."""
-    before, after = change.before, change.after
-    if now.kind in (Kind.OTHER, Kind.UNREAD) or now.kind is not before.kind:
-        return WriteDecision.LEAVE
-    if now.kind is Kind.SYMLINK and now.target != before.target:
-        return WriteDecision.LEAVE
-    if now.kind in (Kind.FILE, Kind.DIRECTORY) and (now.mode ^ before.mode) & ALL_BITS:
-        return WriteDecision.LEAVE
-    if now.kind is Kind.FILE and now.digest != before.digest:
-        return WriteDecision.LEAVE
-    if now.kind is after.kind and (
-        now.kind is Kind.ABSENT or (now.is_directory and not (now.mode ^ after.mode) & ALL_BITS)
-    ):
-        return WriteDecision.NOTHING
-    return WriteDecision.CHANGE
-
-
-def decide_undo(change: PathChange, now: Entry, phase: JournalPhase) -> WriteDecision:
-    """Return what an undo does to a path, whose row is turned round. `now` has the digest of a file.
+def decide(change: PathChange, now: Entry, phase: JournalPhase) -> WriteDecision:
+    """Return what a write, or an undo, whose row is turned round, does to a path. `now` has the digest of a file.
 
     A phase of CHANGING means that the process was killed in a write or an undo, so that the path may be half-way.
     """
-    written, was = change.before, change.after
-    if _is_as(now, was) and not (now.is_directory and (now.mode ^ was.mode) & ALL_BITS):
+    before, after = change.before, change.after
+    if now.kind in (Kind.OTHER, Kind.UNREAD):
+        return WriteDecision.LEAVE
+    if _is_as(now, after) and not (now.is_directory and (now.mode ^ after.mode) & ALL_BITS):
         return WriteDecision.NOTHING
-    if _is_as(now, written):
+    if _is_as(now, before):
         return WriteDecision.CHANGE
-    if now.kind is not Kind.ABSENT:
-        # A directory that stays one, or that was put back, and whose mode was not set yet.
-        return WriteDecision.CHANGE if now.is_directory and _is_as(now, was) else WriteDecision.LEAVE
-    # A directory gives way to something else, or the other way round: for a moment nothing is there.
-    crosses = was.is_directory != written.is_directory and Kind.ABSENT not in (was.kind, written.kind)
-    return WriteDecision.CHANGE if crosses and phase is JournalPhase.CHANGING else WriteDecision.LEAVE
+    # For a moment nothing is there, where a directory gives way to something else, or the other way round; and a
+    # directory that was made has not got its mode yet.
+    crosses = after.is_directory != before.is_directory and Kind.ABSENT not in (after.kind, before.kind)
+    is_half_way = crosses if now.kind is Kind.ABSENT else now.is_directory and _is_as(now, after)
+    return WriteDecision.CHANGE if is_half_way and phase is JournalPhase.CHANGING else WriteDecision.LEAVE
 
 
 def _is_as(now: Entry, entry: Entry) -> bool:
