@@ -349,32 +349,28 @@ def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
     configuration is read for this: it may trust another user's repository (`safe.directory`).
     """
 
-    def answer(*arguments: str) -> bytes:
-        asked = ["rev-parse", *arguments]
+    def answer(*arguments: str) -> str:
+        asked = ["rev-parse", "--path-format=absolute", *arguments]
         result = git.run(asked, {}, ANY_CODE, folder=workspace, configuration=git.person)
         if result.code:
             raise _no_work_tree(workspace, result)
-        return result.output.removesuffix(b"\n")
+        return os.fsdecode(result.output.removesuffix(b"\n"))
 
     # A path may hold a newline, so that only the last of the answers can be one.
-    object_format, inside, folder = answer("--show-object-format", "--is-inside-work-tree", "--git-dir").split(b"\n", 2)
-    if object_format not in (b"sha1", b"sha256"):
+    object_format, inside, folder = answer("--show-object-format", "--is-inside-work-tree", "--git-dir").split("\n", 2)
+    if object_format not in ("sha1", "sha256"):
         raise NeedsPerson("git is too old", f"install git {_OLDEST_GIT} or a newer one")
-    if inside != b"true":
+    if inside != "true":
         raise NeedsPerson(
             f"the workspace '{shown_path(workspace)}' is in no work tree of its repository",
             "use `syncd apply` without --branch",
         )
-    absolute = os.path.join(workspace, os.fsdecode(folder))
-    objects = os.path.join(workspace, os.fsdecode(answer("--git-path", "objects")))
-    return GitWorkTree(
-        folder=absolute,
-        objects=objects,
-        prefix=os.fsdecode(answer("--show-prefix")),
-        object_format=object_format.decode(),
-        head=_head(git, absolute, workspace),
-        settings=_settings(git, absolute),
-    )
+    objects, prefix = answer("--git-path", "objects"), answer("--show-prefix")
+    head, asked = _head(git, folder, workspace), ["config", "--null", "--list", "--includes"]
+    listed = os.fsdecode(git.run(asked, {"GIT_DIR": folder}, configuration=git.person).output)
+    # The last value of each key counts.
+    settings = {key: value for key, _, value in (each.partition("\n") for each in listed.split("\0") if each)}
+    return GitWorkTree(folder, objects, prefix, object_format, head, settings)
 
 
 def _head(git: Git, folder: str, workspace: str) -> str:
@@ -392,14 +388,6 @@ def _head(git: Git, folder: str, workspace: str) -> str:
             f"git cannot read HEAD of the repository of '{shown_path(workspace)}' ({why})", "see `git fsck`"
         )
     return ""
-
-
-def _settings(git: Git, folder: str) -> Mapping[str, str]:
-    """Return the configuration: the last value of each key, as git takes it."""
-    asked = ["config", "--null", "--list", "--includes"]
-    result = git.run(asked, {"GIT_DIR": folder}, configuration=git.person)
-    pairs = (os.fsdecode(item).partition("\n") for item in result.output.split(b"\0") if item)
-    return {key: value for key, _, value in pairs}
 
 
 def _no_work_tree(workspace: str, result: GitResult) -> NeedsPerson:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from syncd.archive.base_store import BaseStore
 from syncd.merge.path_changes import digest_at
 from syncd.model.entry import Entry, Kind, SeenEntry, Stamp, arrived_digest, with_copy
+from syncd.scan.file_reader import stamp_of
 from syncd.store.blobs import Blobs
 
 
@@ -40,15 +41,7 @@ class SentFiles(Struct, frozen=True):
 
 def _is_as_read(place: str, stamp: Stamp | None) -> bool:
     """True if the file is as it was when its content was read."""
-    if stamp is None:
-        return False
     try:
-        status = os.lstat(place)
+        return stamp is not None and stamp_of(os.lstat(place)) == stamp
     except OSError:
         return False
-    return (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev) == (
-        stamp.mtime_ns,
-        stamp.ctime_ns,
-        stamp.inode,
-        stamp.device,
-    )

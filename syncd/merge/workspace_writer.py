@@ -194,22 +194,18 @@ class WorkspaceWriter:
             with _reported("cannot be read", "nothing was changed; let syncd read it") as at, self._cursor() as cursor:
                 sees, decides = partial(look_with_digest, cursor), partial(decide, phase=JournalPhase.DONE)
                 changes = needed_changes(cursor, plan, sees, decides, left=left, at=at)
-            if changes or decided:
-                target = self._target_of(self._sandbox)
-                entry = JournalEntry(
-                    token=os.urandom(6).hex(),
-                    phase=JournalPhase.CHANGING,
-                    taken=tuple(taken),
-                    changes=tuple(changes),
-                    decided=tuple(decided),
-                    sandbox=self._sandbox,
-                    sandbox_id="" if target is None else target.sandbox_id,
-                    theirs=tuple(each.digest for each in theirs),
-                )
-                return self._write(entry, left, record, theirs)
-            written = Written(left=tuple(sorted(left)))
-            record(written)
-            return written
+            target = self._target_of(self._sandbox)
+            entry = JournalEntry(
+                token=os.urandom(6).hex(),
+                phase=JournalPhase.CHANGING,
+                taken=tuple(taken),
+                changes=tuple(changes),
+                decided=tuple(decided),
+                sandbox=self._sandbox,
+                sandbox_id="" if target is None else target.sandbox_id,
+                theirs=tuple(each.digest for each in theirs),
+            )
+            return self._write(entry, left, record, theirs)
 
     def undo(self, leave_out: LeaveOut = lambda _, __: False) -> Written:
         """Take back a write that was killed, else the last one, which leaves alone what the rules exclude by now.
