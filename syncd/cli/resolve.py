@@ -189,22 +189,17 @@ def _waiting(side: AgentSide, plan: Plan, saved: frozenset[str]) -> list[Waiting
     """Return what waits by this plan; of `saved` paths theirs is a saved version."""
     seen = side.services.state.seen
     both = {*seen.both_changed, *saved}
-    rows = {
-        each.path: Waiting(
-            each.path,
-            each.reason or hinted("both sides changed it; `syncd apply` can merge it"),
-            each.path in seen.held,
-            each.here,
-            each.there,
-            tuple(choice for choice in Choice if not refusal(each, choice)),
-        )
-        for each in plan.paths
-        if waits(each) or (each.outcome is PathOutcome.MERGE and each.path in both)
-    }
-    for each in plan.paths:  # held, but no decision of these is possible
-        if each.path in seen.both_changed and each.path not in rows and each.outcome is not PathOutcome.SAME:
-            reason = each.reason or hinted("only the agent changed it; `syncd apply` takes it")
-            rows[each.path] = Waiting(each.path, reason, True, each.here, each.there)
+    rows: dict[str, Waiting] = {}
+    for each in plan.paths:
+        if waits(each) or (each.outcome is PathOutcome.MERGE and each.path in both):
+            choices = tuple(choice for choice in Choice if not refusal(each, choice))
+            advice = "both sides changed it; `syncd apply` can merge it"
+        elif each.path in seen.both_changed and each.outcome is not PathOutcome.SAME:
+            choices, advice = (), "only the agent changed it; `syncd apply` takes it"
+        else:
+            continue
+        is_held = each.path in seen.held
+        rows[each.path] = Waiting(each.path, each.reason or hinted(advice), is_held, each.here, each.there, choices)
     for warning in seen.warnings:
         kind, _, path = warning.key.partition(":")
         if kind == "obstacle" and path not in rows:
