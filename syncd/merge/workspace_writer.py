@@ -14,6 +14,10 @@ After a death in between, each path that is as the write left it is restored. An
 killed in 3, in one transaction with what counts as sent no more, and goes the same way. So both may be killed and run
 again. Of files, the journal knows digests: a path that someone changed since is recognized, and left as it is.
 
+What counts as sent no more is recorded, and what only the workspace has of the agent's is saved, before an undo changes
+anything: a process that dies in between leaves what the agent changed for the next sync to find. Recorded afterwards
+it would be overwritten as ours.
+
 In the state's database, `pending` is the record of a write or an undo that has not ended, `journal` that of the last
 write that did. The token of a write is also in the names of its temporary files.
 """
@@ -31,21 +35,23 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.archive.base_store import LARGEST_BYTES
 from syncd.core import safe_open
 from syncd.core.clock import Clock
 from syncd.core.directories import Lock
 from syncd.core.errors import Locked, TryLater
 from syncd.core.settings import MAIN
 from syncd.core.text import shown_path
+from syncd.merge.open_conflicts import OpenConflicts
 from syncd.merge.path_changes import (
     PathChanges,
     Place,
+    digest_at,
     look,
     look_with_digest,
     needed_changes,
     remove_draft,
 )
-from syncd.merge.undo import Undo
 from syncd.merge.writes import (
     JournalPhase,
     PathChange,
@@ -54,9 +60,11 @@ from syncd.merge.writes import (
     check_plan,
     decide,
 )
-from syncd.model.entry import Entry, Kind, SeenEntry
+from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, with_copy
+from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.sandbox.sandbox_state import TakenPath
+from syncd.sandbox.sandbox_state import SandboxState, TakenPath, is_as
+from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
 from syncd.selection.selection import RULE_FILES
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import Record, StateDb
@@ -346,10 +354,12 @@ class WorkspaceWriter:
                 taken = [each for each in taken if each.after is not None]
             target = self._target_of(entry.sandbox)
             sandbox_id = entry.sandbox_id or ("" if target is None else target.sandbox_id)
-            undo = Undo(self._db, self._clock, self._workspace, entry.sandbox, sandbox_id, target, taken)
-            undo.save()
+            # Another sandbox of that name got from here what it has.
+            is_it = target is not None and target.sandbox_id == sandbox_id and taken
+            state = SandboxState(self._db, target) if target is not None and is_it else None
+            self._save_theirs(taken if state is None else _only_here(state, taken), entry.sandbox, sandbox_id)
             with self._db.transaction():
-                undo.record()
+                record_undone(state, taken)
                 if entry.phase is JournalPhase.DONE:
                     # What is left now stays left, also if this is killed and run again.
                     rest = tuple(each for each in entry.changes if each.path not in left)
@@ -368,6 +378,30 @@ class WorkspaceWriter:
         self._clean_up()
         written = _written([each for each in changes if each.path not in left], left, (*entry.changes, *changes))
         return replace(written, done=tuple(sorted({*written.done, *entry.decided})))
+
+    def _save_theirs(self, rows: Iterable[TakenPath], sandbox: str, sandbox_id: str) -> None:
+        """Save the agent's versions that only the workspace has, before that changes. Raises `OSError`.
+
+        Their bytes are those that the journal keeps, or still here.
+        """
+        saved = SavedVersions(self._db, self._clock, sandbox)
+        versions: dict[str, SeenEntry] = {}
+        bases: dict[str, SentEntry] = {}
+        for path, before, after in ((each.path, each.before, each.after) for each in rows):
+            if after is None or after.is_directory or saved.holder_of(path, after):
+                continue
+            copy = ""
+            if after.kind is Kind.FILE:
+                is_kept = self._blobs.is_whole(after.digest)
+                copy = self._blobs.path(after.digest) if is_kept else os.path.join(self._workspace, path)
+                if not is_kept and digest_at(copy) != after.digest:
+                    continue
+            versions[path] = with_copy(after, copy)
+            if before is not None:
+                is_small = before.size_bytes <= LARGEST_BYTES
+                bases[path] = before, self._blobs.content(arrived_digest(before)) if is_small else None
+        if versions:
+            saved.save(Why.CONFLICT, sandbox_id, versions, bases)
 
     def _to_restore(
         self, cursor: safe_open.DirCursor, entry: JournalEntry, left: set[str], at: Place
@@ -393,6 +427,44 @@ class WorkspaceWriter:
             return PathChange(change.path, change.after, change.before, content)
 
         return needed_changes(cursor, map(turned, entry.changes), look_at, decides, left=left, at=at)
+
+
+def _only_here(state: SandboxState, taken: Sequence[TakenPath]) -> Sequence[TakenPath]:
+    """Return the rows of which the sandbox may have the agent's version no more."""
+    base, unanswered = state.base, state.unanswered
+    if base is None:
+        return taken
+
+    def is_there(each: TakenPath) -> bool:
+        # It counts as arrived, or it was not sent and is the agent's still.
+        return is_as(base, each.path, each.after) or is_as(base, each.path, each.before)
+
+    return [
+        each
+        for each in taken
+        # A sync may have removed what was asked for against the rules.
+        if each.is_left_out or not is_there(each) or any(each.path in sent for sent in unanswered)
+    ]
+
+
+def record_undone(state: SandboxState | None, taken: Sequence[TakenPath]) -> None:
+    """Record that the rows count as sent no more, in the transaction that is open. Raises `OSError`.
+
+    Of a write that was killed a sync may have recorded that both sides have the same.
+    """
+    if state is None:
+        return
+    known = state.base or Manifest()
+    # What was asked for against the rules is the agent's own, also if it was sent since.
+    back = [
+        TakenPath(each.path, each.after, None if each.is_left_out else each.before)
+        for each in taken
+        if each.is_left_out or each.before != each.after
+    ]
+    again = [each for each in back if is_as(known, each.path, each.before)]
+    if again:
+        state.record_taken(again, differing=[each.path for each in again])
+    OpenConflicts(state.db, state.target.owner).decide([each.path for each in taken], undone=True)
 
 
 def _written(done: Iterable[PathChange], left: set[str], changes: Iterable[PathChange]) -> Written:

@@ -13,8 +13,8 @@ from typing import Any
 
 from syncd.core.clock import SystemClock
 from syncd.core.errors import SyncdError
+from syncd.merge import workspace_writer
 from syncd.merge.path_changes import digest_at
-from syncd.merge.undo import Undo
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.merge.writes import PathChange
 from syncd.model.entry import ABSENT, Entry, Kind
@@ -79,7 +79,7 @@ def _run(order: Order) -> None:
     db = StateDb(order["state"])
     sent = Record(db, "sent", int, "")  # what counts as sent; it is to change with the journal, or not at all
     writer = WorkspaceWriter(order["workspace"], db, SystemClock())
-    Undo.record = lambda _: sent.remove()  # type: ignore[method-assign]
+    workspace_writer.record_undone = lambda *_: sent.remove()
     plan = plan_of(writer, order["changes"])
     trip = (
         StepBreaker(order["at"], order["errno"])

@@ -18,7 +18,6 @@ import pytest
 import syncd.cli.agent_side
 from syncd.cli.apply import branch
 from syncd.merge import branch as made_branch
-from syncd.merge.undo import Undo
 from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.model import reconcile
 from syncd.sandbox import executions
@@ -196,7 +195,7 @@ def _take_over_changes(patch: pytest.MonkeyPatch) -> None:
 
 
 def _undo_without_saving(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Undo, "save", lambda *_: None)
+    patch.setattr(WorkspaceWriter, "_save_theirs", lambda *_: None)
 
 
 def _leave_what_was_killed(patch: pytest.MonkeyPatch) -> None:
