@@ -31,7 +31,7 @@ from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, sele
 from syncd.daemon.control import writing
 from syncd.merge.home import AgentSide, HomeFolder
 from syncd.merge.sent_files import SentFiles
-from syncd.merge.workspace_writer import JournalEntry, WorkspaceWriter, journal_records, load_journal
+from syncd.merge.workspace_writer import JournalEntry, WorkspaceWriter
 from syncd.model.entry import (
     SeenEntry,
     same,
@@ -242,13 +242,18 @@ def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:
     )
 
 
+@contextlib.contextmanager
+def open_home(config: Config, scratch: str = "") -> Iterator[HomeFolder]:
+    """Open the workspace that work comes home to, without a sandbox. Raises `ConfigError`."""
+    with contextlib.closing(StateDb(folders_of(config, os.environ).state)) as db:
+        yield home_folder(config, db, scratch)
+
+
 def take_back_killed(config: Config) -> None:
     """Take back what an `apply` that was killed has written, and say so. Raises `TryLater`, `Locked`."""
-    with contextlib.ExitStack() as stack:
-        db = stack.enter_context(contextlib.closing(StateDb(folders_of(config, os.environ).state)))
-        # What is looked at is not half of a sync either.
-        stack.enter_context(no_sync_begins(written_config(config, load_journal(journal_records(db)[1]))))
-        taken_back = home_folder(config, db, "").writer.finish_interrupted()
+    # What is looked at is not half of a sync either.
+    with open_home(config) as home, no_sync_begins(written_config(config, home.writer.killed)):
+        taken_back = home.writer.finish_interrupted()
     if taken_back.done:
         click.echo(f"took back an apply that was killed: {len(taken_back.done):,} paths", err=True)
 

@@ -7,9 +7,10 @@ Each step opens one name from its directory's descriptor and follows no link. A 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO in a file's place must not block.
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 LINKED_FILE = FILE & ~os.O_NOFOLLOW
+_BLOCK_BYTES = 1 << 20
 # The machine or this process has used up a resource: the path itself is not the cause.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -68,6 +70,26 @@ def open_file(name: str, parent: int | None, flags: int = FILE) -> tuple[int, os
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is no regular file", name)
     return descriptor, status
+
+
+def blocks_of(name: str, parent: int | None = None) -> Iterator[bytes]:
+    """Yield the content of the regular file `name` in `parent` (None: `name` is a path). Raises `OSError`."""
+    descriptor, _ = open_file(name, parent)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+def write_blocks(blocks: Iterable[bytes], target: int) -> tuple[bytes, int]:
+    """Write a content to an open file, and return its SHA-256 and size. Raises `OSError`."""
+    hashed, size_bytes = hashlib.sha256(), 0
+    for block in blocks:
+        hashed.update(block)
+        size_bytes += len(block)
+        view = memoryview(block)
+        while view:
+            view = view[os.write(target, view) :]
+    return hashed.digest(), size_bytes
 
 
 class DirCursor:

@@ -243,7 +243,8 @@ class PathChanges:
             return
         descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
         unflushed.append(descriptor)
-        if _copy(change.content, descriptor) != entry.digest:
+        written, _ = safe_open.write_blocks(safe_open.blocks_of(change.content), descriptor)
+        if written != entry.digest:
             self.left.add(change.path)  # the new bytes are damaged: what is there now is better
             return
         if times is not None:
@@ -360,21 +361,6 @@ def _rename_to_new(draft_folder: int, draft: str, parent: int, name: str) -> boo
 
 
 # -- contents
-
-
-def _copy(place: str, target: int) -> bytes:
-    """Copy a file to an empty one, and return its SHA-256. Raises `OSError`."""
-    source, _ = safe_open.open_file(place, None)
-    digest = hashlib.sha256()
-    try:
-        while block := os.read(source, _BLOCK_BYTES):
-            digest.update(block)
-            view = memoryview(block)
-            while view:
-                view = view[os.write(target, view) :]
-    finally:
-        os.close(source)
-    return digest.digest()
 
 
 def link_at(workspace: str, path: str) -> str | None:

@@ -111,19 +111,7 @@ def replaced(changes: Iterable[PathChange]) -> set[bytes]:
     return {each.before.digest for each in changes if each.before.kind is Kind.FILE}
 
 
-def next_undone(db: StateDb) -> JournalEntry | None:
-    """Return the write that would be taken back next; None where there is none. Raises `OSError`."""
-    done, pending = journal_records(db)
-    return load_journal(pending) or load_journal(done)
-
-
-def journal_records(db: StateDb) -> tuple[Record[str], Record[str]]:
-    """Return the records of the last write that ended, and of a write or undo that has not ended."""
-    # In JSON of Python's own, which has an escape for what is no UTF-8 in a path.
-    return Record(db, "journal", str, _COST), Record(db, "pending", str, _COST)
-
-
-def load_journal(record: Record[str]) -> JournalEntry | None:
+def _load(record: Record[str]) -> JournalEntry | None:
     """Return the write of the record; None where there is none. Raises `OSError` if the state cannot be read."""
     text = record.read()
     try:
@@ -158,8 +146,19 @@ class WorkspaceWriter:
         self._blobs = Blobs(db)
         self._target_of = target_of
         self._sandbox = sandbox
-        self._done, self._pending = journal_records(db)
+        # In JSON of Python's own, which has an escape for what is no UTF-8 in a path.
+        self._done, self._pending = Record(db, "journal", str, _COST), Record(db, "pending", str, _COST)
         self._folder = os.path.join(db.folder, "apply")
+
+    @property
+    def killed(self) -> JournalEntry | None:
+        """The write or undo that was killed; None if none was. Raises `OSError`."""
+        return _load(self._pending)
+
+    @property
+    def last(self) -> JournalEntry | None:
+        """The last write that ended; None where there is none. Raises `OSError`."""
+        return _load(self._done)
 
     def look(self, paths: Iterable[str]) -> dict[str, Entry]:
         """Return what is at each path now, with digests, as `PathChange.before` takes it. Raises `TryLater`.
@@ -222,12 +221,9 @@ class WorkspaceWriter:
         be run again.
         """
         with self._locked():
-            killed = load_journal(self._pending)
-            if killed is not None:
-                return self._take_back(killed)
-            last = load_journal(self._done)
-            if last is None:
-                return Written()
+            last = self.last
+            if last is None or self.killed is not None:
+                return self._take_back_killed()
             paths = {each.path for each in last.changes if not each.implied}
             paths -= {each.path for each in last.taken if each.is_left_out}
             brings_rules = any(os.path.basename(each.path) in RULE_FILES for each in last.changes)
@@ -267,7 +263,7 @@ class WorkspaceWriter:
         """Keep the contents that the journals need, in the transaction that is open. Raises `OSError`."""
         self._blobs.let_go(_HOLDER)
         for record in (self._done, self._pending):
-            if (entry := load_journal(record)) is not None:
+            if (entry := _load(record)) is not None:
                 self._blobs.hold(_HOLDER, {*replaced(entry.changes), *entry.theirs})
 
     def _clean_up(self) -> None:
@@ -337,7 +333,7 @@ class WorkspaceWriter:
     # -- undo
 
     def _take_back_killed(self) -> Written:
-        killed = load_journal(self._pending)
+        killed = self.killed
         return Written() if killed is None else self._take_back(killed)
 
     def _take_back(self, entry: JournalEntry) -> Written:

@@ -16,10 +16,9 @@ from collections.abc import Collection, Iterable, Iterator
 
 from syncd.core.choices import SAVED_DAYS
 from syncd.core.durable_file import flush_folder, flush_together
-from syncd.core.safe_open import open_file
+from syncd.core.safe_open import blocks_of, write_blocks
 from syncd.store.state_db import StateDb
 
-_BLOCK_BYTES = 1 << 20
 _DAY_S = 86_400
 _MOST_OPEN = 64
 _NAME = re.compile(r"[0-9a-f]{64}(?P<draft>\.[0-9a-f]{16}\.new)?")
@@ -59,7 +58,7 @@ class Blobs:
     def blocks(self, digest: bytes) -> Iterator[bytes]:
         """Yield a content. Raises `OSError`, at the end also if it was damaged."""
         path, hashed = self.path(digest), hashlib.sha256()
-        for block in _blocks_of(path):
+        for block in blocks_of(path):
             hashed.update(block)
             yield block
         if hashed.digest() != digest:
@@ -82,7 +81,7 @@ class Blobs:
         """
         if digest and self.is_whole(digest):
             return digest, os.path.getsize(self.path(digest))
-        return self._write(_blocks_of(source, parent), digest, source)
+        return self._write(blocks_of(source, parent), digest, source)
 
     def add_bytes(self, content: bytes, digest: bytes) -> None:
         """Write a content, unless there is a file of that name. Raises `OSError`."""
@@ -164,24 +163,11 @@ class Blobs:
 
 def _fill(draft: str, blocks: Iterable[bytes], digest: bytes, source: str) -> tuple[bytes, int]:
     """Write a new file, and return its digest and size. Raises `OSError`, also if `digest` is another one."""
-    hashed, size_bytes = hashlib.sha256(), 0
     target = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        for block in blocks:
-            hashed.update(block)
-            size_bytes += len(block)
-            view = memoryview(block)
-            while view:
-                view = view[os.write(target, view) :]
+        found, size_bytes = write_blocks(blocks, target)
     finally:
         os.close(target)
-    if digest not in (b"", hashed.digest()):
+    if digest not in (b"", found):
         raise OSError(errno.EIO, "the copy differs from what was found in the sandbox", source)
-    return hashed.digest(), size_bytes
-
-
-def _blocks_of(path: str, parent: int | None = None) -> Iterator[bytes]:
-    descriptor, _ = open_file(path, parent)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        while block := file.read(_BLOCK_BYTES):
-            yield block
+    return found, size_bytes

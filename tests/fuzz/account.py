@@ -14,7 +14,8 @@ from contextlib import closing
 from pathlib import Path
 
 from syncd.cli.options import is_named
-from syncd.merge.workspace_writer import journal_records, load_journal
+from syncd.core.clock import SystemClock
+from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.model.entry import Kind
 from syncd.store.state_db import StateDb
 from tests.fuzz.agent_side import SavedEntries, by_digest
@@ -190,12 +191,13 @@ class Account:
     def has_unended_write(self) -> bool:
         """True if an `apply` or an undo was killed, or failed, and is still to be taken back or ended."""
         with closing(StateDb(self._state_folder)) as db:
-            return journal_records(db)[1].exists
+            return WorkspaceWriter("", db, SystemClock()).killed is not None
 
     def _kept(self) -> Iterator[Version]:
         """Yield what the last `apply` replaced, as long as it can be undone."""
         with closing(StateDb(self._state_folder)) as db:
-            found = [load_journal(record) for record in journal_records(db)]
+            writer = WorkspaceWriter("", db, SystemClock())
+            found = [writer.killed, writer.last]
         for record in found:
             for change in record.changes if record is not None else ():
                 before = change.before

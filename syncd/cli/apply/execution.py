@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 
 import click
 
 from syncd.cli.agent_side import (
-    home_folder,
     look_at,
     no_sync_begins,
+    open_home,
     open_sandbox,
     scratch_folder,
     take_back_killed,
@@ -48,11 +48,9 @@ from syncd.merge.home import (
     write,
 )
 from syncd.merge.open_conflicts import OpenConflicts
-from syncd.merge.workspace_writer import next_undone
 from syncd.model.reconcile import CHANGES, PathOutcome, Plan, waits
 from syncd.sandbox.saved_versions import SavedVersion, SavedVersions
 from syncd.selection.selection import PathPatterns
-from syncd.store.state_db import StateDb
 
 # The lists of `--json` by the outcomes that they hold.
 _LISTS = {
@@ -150,18 +148,17 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
     for path in damaged:
         click.echo(f"not restored: {shown_path(path)}: its saved content was damaged on this disk", err=True)
     there = {path: store.seen(version, path) for path in version.paths if path not in damaged}
-    folders = folders_of(config, os.environ)
+    spool = folders_of(config, os.environ).spool
     with (
         no_sync_begins(config),
-        scratch_folder(folders.spool, config.sandbox_name) as scratch,
-        closing(StateDb(folders.state)) as db,
+        scratch_folder(spool, config.sandbox_name) as scratch,
+        open_home(config, scratch) as home,
     ):
-        home = home_folder(config, db, scratch)
         prepared = prepare(home, plan_of_version(home, version.bases, there))
         plan = write(home, prepared, prepared.plan)
         with suppress(NeedsPerson, OSError):  # no sandbox is known, or the state has no room: all is written
             found = {each.path: version.id for each in plan.of(PathOutcome.CONFLICT)}
-            OpenConflicts(db, target_of(config, os.environ).owner).note(found, there.__contains__)
+            OpenConflicts(store.db, target_of(config, os.environ).owner).note(found, there.__contains__)
     if not as_json:
         print_lines(plan_lines(plan, prepared.newly_sent))
     code = tell_end(plan, prepared, as_json=as_json)
@@ -174,11 +171,10 @@ def undo_and_tell(config: Config, sandbox: str | None, *, as_json: bool) -> int:
     Raises `click.UsageError` if a `sandbox` is named and the last one was of another.
     """
     waiter = Waiter(Interrupt(), CLOCK)
-    with closing(StateDb(folders_of(config, os.environ).state)) as db:
-        last = next_undone(db)
+    with open_home(config) as home:
+        last = home.writer.killed or home.writer.last
         if sandbox is not None and last is not None and sandbox != last.sandbox:
             raise click.UsageError(f"The last `apply` was of {last.sandbox}; `syncd apply --undo` takes that one back.")
-        home = home_folder(config, db, "")
         # A stop leaves nothing half undone.
         with interrupting(waiter.interrupt), no_sync_begins(written_config(config, last), waiter):
             undone = home.writer.undo(home.rules().leave_out)
