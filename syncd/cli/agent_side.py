@@ -239,6 +239,7 @@ def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:
         config.sync.max_snapshot_mib << 20,
         SentFiles(config.workspace.path, scratch, base_store, Blobs(db)),
         WorkspaceWriter(config.workspace.path, db, CLOCK, target, config.sandbox_name),
+        db,
     )
 
 

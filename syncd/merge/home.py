@@ -42,6 +42,7 @@ from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection import ignore_files
 from syncd.selection.selection import RULE_FILES, WORKTREEINCLUDE, Selection
+from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import AgentWork, LeaveOut
 from syncd.sync.sandbox import SandboxServices
 
@@ -63,6 +64,7 @@ class HomeFolder(Struct, frozen=True):
     largest_bytes: int
     sent_files: SentFiles
     writer: WorkspaceWriter
+    db: StateDb
 
     def rules(self) -> PathRules:
         """Return the workspace's rules as they are now. Raises `WorkspaceError`."""

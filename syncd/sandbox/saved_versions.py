@@ -152,7 +152,7 @@ class SavedVersions:
     """
 
     def __init__(self, db: StateDb, clock: Clock, sandbox_name: str = MAIN) -> None:
-        self.db = db
+        self._db = db
         self._name = sandbox_name
         self._blobs = Blobs(db)
         self._clock = clock
@@ -163,7 +163,7 @@ class SavedVersions:
     def count(self) -> int:
         """The number of this sandbox's versions, without reading them; the last one known if that fails."""
         with contextlib.suppress(OSError):
-            self._count = self.db.saved_of().count(self._name)
+            self._count = self._db.saved_of().count(self._name)
         return self._count
 
     def save(
@@ -191,7 +191,7 @@ class SavedVersions:
             known = {path: base for path, base in bases.items() if path in paths and _is_known(base[0])}
             sent = {path: self._write_base(*base, written) for path, base in known.items()}
             self._blobs.flush(written)
-            with self.db.transaction():
+            with self._db.transaction():
                 gone = {entry.digest: path for path, entry in paths.items() if self._is_gone(entry)}
                 for digest, path in gone.items():  # with a version that another process dropped meanwhile
                     self._blobs.add(wanted[path].copy, digest)
@@ -243,7 +243,7 @@ class SavedVersions:
         id_ = os.fsencode(unwanted)
         if id_ not in dict(self._rows()):
             return False
-        with self.db.transaction():
+        with self._db.transaction():
             self._remove(id_)
         self._clean_up()
         return True
@@ -268,7 +268,7 @@ class SavedVersions:
         versions = self.all()
         if not expired(versions) and not any(_is_due(version, now) for version in versions):
             return []
-        with self.db.transaction():
+        with self._db.transaction():
             for version in self.all():
                 if _is_due(version, now):
                     days, counted_at = next_count(version.days, version.counted_at, now)
@@ -286,10 +286,10 @@ class SavedVersions:
 
     def _rows(self) -> list[tuple[bytes, int]]:
         """Return the id and the checksum of each version, the newest first. Raises `OSError`."""
-        return self.db.rows("SELECT id, checksum FROM saved WHERE typeof(id) = 'blob' ORDER BY id DESC")
+        return self._db.rows("SELECT id, checksum FROM saved WHERE typeof(id) = 'blob' ORDER BY id DESC")
 
     def _load(self, id_: bytes, checksum: int) -> SavedVersion | None:
-        for (value,) in self.db.rows("SELECT value FROM saved WHERE id = ?", id_):
+        for (value,) in self._db.rows("SELECT value FROM saved WHERE id = ?", id_):
             with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, TypeError):
                 at = saved_at(os.fsdecode(id_))
                 if at is not None and _checksum(id_, value) == checksum:
@@ -300,10 +300,10 @@ class SavedVersions:
 
     def _put(self, version: SavedVersion) -> None:
         id_, value = version.id.encode(), msgspec.msgpack.encode(_record(version))
-        self.db.change("INSERT OR REPLACE INTO saved VALUES (?, ?, ?)", id_, _checksum(id_, value), value)
+        self._db.change("INSERT OR REPLACE INTO saved VALUES (?, ?, ?)", id_, _checksum(id_, value), value)
 
     def _remove(self, id_: bytes) -> None:
-        self.db.change("DELETE FROM saved WHERE id = ?", id_)
+        self._db.change("DELETE FROM saved WHERE id = ?", id_)
         self._blobs.let_go(id_)
 
     def _clean_up(self, unwanted: Collection[bytes] = ()) -> None:

@@ -309,8 +309,8 @@ def test_a_content_that_another_process_drops_meanwhile(rig: SavedVersionsRig, m
 def test_a_damaged_database_is_set_aside_without_its_versions(rig: SavedVersionsRig) -> None:
     """What can be read of the list is taken over, whatever page is overwritten but the first ones."""
     ids = {rig.save(**{f"file{number}": b"%d" % number}) for number in range(60)}
-    arrived(rig.store.db, tree(7))
-    rig.store.db.close()
+    arrived(rig.store._db, tree(7))
+    rig.store._db.close()
     file = rig.state / NAME
     whole, kept = file.read_bytes(), []
     for page in range(len(whole) // 4096):

@@ -158,7 +158,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         plan = write(home, prepared, prepared.plan)
         with suppress(NeedsPerson, OSError):  # no sandbox is known, or the state has no room: all is written
             found = {each.path: version.id for each in plan.of(PathOutcome.CONFLICT)}
-            OpenConflicts(store.db, target_of(config, os.environ).owner).note(found, there.__contains__)
+            OpenConflicts(home.db, target_of(config, os.environ).owner).note(found, there.__contains__)
     if not as_json:
         print_lines(plan_lines(plan, prepared.newly_sent))
     code = tell_end(plan, prepared, as_json=as_json)
