@@ -141,7 +141,7 @@ def needed_changes(
                     known.add(folder)
                     if is_new:
                         created.add(folder)
-                        found.append(PathChange(folder, ABSENT, made, implied=True))
+                        found.append(PathChange(folder, ABSENT, made))
                 if change.after.is_directory and not now.is_directory:
                     created.add(path)
                     known.add(path)

@@ -77,7 +77,7 @@ _AGAIN = "run `syncd apply --undo` to put back the rest"
 
 
 class Written(Struct, frozen=True):
-    """The result of a write or an undo: paths of the plan, sorted.
+    """The result of a write or an undo: paths of the plan, and directories that these needed, sorted.
 
     `done` are as planned, or as before the write. `left` were changed since the plan saw them, or since the write, and
     are as they were; an undo also leaves what it was to leave out.
@@ -224,8 +224,7 @@ class WorkspaceWriter:
             last = self.last
             if last is None or self.killed is not None:
                 return self._take_back_killed()
-            paths = {each.path for each in last.changes if not each.implied}
-            paths -= {each.path for each in last.taken if each.is_left_out}
+            paths = {each.path for each in last.changes} - {each.path for each in last.taken if each.is_left_out}
             brings_rules = any(os.path.basename(each.path) in RULE_FILES for each in last.changes)
             left = () if brings_rules else sorted(path for path in paths if leave_out(path, False))
             changes = tuple(each for each in last.changes if each.path not in left)
@@ -286,7 +285,7 @@ class WorkspaceWriter:
                 steps.make()
             left |= steps.left
             done = tuple(each for each in entry.changes if each.path not in left)
-            written = _written(done, left, entry.changes)
+            written = Written(tuple(sorted(each.path for each in done)), tuple(sorted(left)))
             with self._db.transaction():
                 record(written)
                 if done or entry.decided:  # the write before cannot be undone any more
@@ -372,8 +371,8 @@ class WorkspaceWriter:
                 self._pending.remove()
                 self._hold()
         self._clean_up()
-        written = _written([each for each in changes if each.path not in left], left, (*entry.changes, *changes))
-        return replace(written, done=tuple(sorted({*written.done, *entry.decided})))
+        done = {*entry.decided, *(each.path for each in changes)} - left
+        return Written(tuple(sorted(done)), tuple(sorted(left)))
 
     def _save_theirs(self, rows: Iterable[TakenPath], sandbox: str, sandbox_id: str) -> None:
         """Save the agent's versions that only the workspace has, before that changes. Raises `OSError`.
@@ -461,12 +460,6 @@ def record_undone(state: SandboxState | None, taken: Sequence[TakenPath]) -> Non
     if again:
         state.record_taken(again, differing=[each.path for each in again])
     OpenConflicts(state.db, state.target.owner).decide([each.path for each in taken], undone=True)
-
-
-def _written(done: Iterable[PathChange], left: set[str], changes: Iterable[PathChange]) -> Written:
-    """Return the result without the directories that are in no plan."""
-    implied = {each.path for each in changes if each.implied}
-    return Written(tuple(sorted({each.path for each in done} - implied)), tuple(sorted(left - implied)))
 
 
 @contextmanager

@@ -35,15 +35,13 @@ class PathChange(Struct, frozen=True, array_like=True):
 
     `after` has a kind, and a target or permission bits: set-id and sticky bits stay as they are here. But what has a
     stamp was there before: it gets its time back, and all bits of its mode. `content` is the path of the file, on
-    any file system, that holds a new file's bytes. It must not change meanwhile. `implied`: a directory that is created
-    because something in it is, without a row in the plan.
+    any file system, that holds a new file's bytes. It must not change meanwhile.
     """
 
     path: str
     before: Entry
     after: Entry
     content: str = ""
-    implied: bool = False
 
     @property
     def clears(self) -> bool:
