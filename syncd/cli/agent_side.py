@@ -27,7 +27,7 @@ from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import MOST_NAMED, ago, counted, shown_path
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of, workspace_of
+from syncd.daemon.build import access_of, excludes_for, folders_of, key_of, reader_of, selection_of, target_of
 from syncd.daemon.control import writing
 from syncd.merge.home import AgentSide, HomeFolder
 from syncd.merge.sent_files import SentFiles
@@ -57,7 +57,7 @@ from syncd.sync.agent_work import (
     save_before_all_goes,
 )
 from syncd.sync.following import save_followed
-from syncd.sync.sandbox import SandboxFactory, SandboxServices
+from syncd.sync.sandbox import Sandbox
 
 _BLOCK = 1 << 18
 _SCRATCH = "command-"
@@ -69,7 +69,7 @@ class OpenSandbox(Struct, frozen=True):
 
     config: Config
     folders: Directories
-    services: SandboxServices
+    services: Sandbox
     waiter: Waiter
     scratch: str
 
@@ -103,15 +103,14 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     folders = folders_of(config, os.environ)
     target, key = target_of(config, os.environ), key_of(config, os.environ)
     client = HttpClient(waiter)
-    workspace = workspace_of(config, os.environ, key, client)
+    access = access_of(config, os.environ, key, client)
     try:
-        workspace.db.require_readable()
+        access.db.require_readable()
         with scratch_folder(folders.spool, config.sandbox_name) as scratch, interrupting(waiter.interrupt):
             look = os.path.join(scratch, "look")
-            factory = SandboxFactory(workspace, "", waiter.interrupt.check, lambda _path, _is_dir: False, look)
-            yield OpenSandbox(config, folders, factory.build(target), waiter, scratch)
+            yield OpenSandbox(config, folders, Sandbox(access, target, look), waiter, scratch)
     finally:
-        workspace.db.close()
+        access.db.close()
         client.drop()
 
 

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import closing
-from functools import partial
 
 import click
 
@@ -95,7 +94,6 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
                 totals=totals,
                 synced_hook=synced_hook,
                 excludes=excludes,  # kept: git might fail where the old configuration is to stay
-                reread=partial(_reread, path, config),
                 refused=refused,
             ) as daemon:
                 if not is_checked:  # after its status is written: of two that start at once, one sees the other
@@ -104,8 +102,6 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
                 if file_stamp(path) != read:  # by a command that found no daemon to tell
                     signals.reload_now()
                 ended = daemon.run()
-                if daemon.changes is not None:
-                    config, keys = daemon.changes.config, daemon.changes.keys
                 if ended is LoopEnd.STOPPED:
                     synced_hook.close()  # before the lock is released: the next process runs its own
         except Locked:  # a command took the lock since it was checked

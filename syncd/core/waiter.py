@@ -73,7 +73,7 @@ class Tasks:
         self._tasks: set[greenlet] = set()
         self._failure: BaseException | None = None
 
-    def run(self, works: Iterable[Callable[[], None]], events: ProcessEvents | None = None) -> None:
+    def run(self, works: Iterable[Callable[[], object]], events: ProcessEvents | None = None) -> None:
         """Carry out these pieces of work, and those that are added meanwhile, to their ends.
 
         What one raises is raised here, and ends the others: each gets it in its wait, or `Stop` in its place.
@@ -89,7 +89,7 @@ class Tasks:
         finally:
             self._end()
 
-    def add(self, work: Callable[[], None]) -> None:
+    def add(self, work: Callable[[], object]) -> None:
         """Add a task, which begins at a wait of another one."""
         task = greenlet(partial(self._carry_out, work), parent=self._main)
         self._tasks.add(task)
@@ -159,7 +159,7 @@ class Tasks:
         if signals in ready or has_news:
             self.wake()
 
-    def _carry_out(self, work: Callable[[], None]) -> None:
+    def _carry_out(self, work: Callable[[], object]) -> None:
         task = getcurrent()
         del self._waits[task]
         try:

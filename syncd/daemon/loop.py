@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import logging
 import select
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from math import inf
 
-from msgspec import Struct
-
 from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.api_key import ApiKey
+from syncd.core.directories import Lock
 from syncd.core.durable_file import pause_marker
-from syncd.core.errors import ExitCode, KeyRefused, Stop, SyncWarning
-from syncd.core.settings import Config
-from syncd.daemon.control import Client, Message
+from syncd.core.errors import ConfigError, ExitCode, Stop, SyncWarning
+from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.setup_task import NO_SETUP
-from syncd.daemon.shared_state import SharedState, Writer
+from syncd.daemon.shared_state import SharedState
+from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, Asker, SyncRequest, each_of
+from syncd.remote.failure import backoff_limit_s
+from syncd.sandbox.seen_paths import FIRST_WAIT_S, LONGEST_WAIT_S
+from syncd.sync.workspace import Workspace, Writer
+from syncd.watch.suspend_detector import SuspendDetector
 
 _log = logging.getLogger("syncd")
 
@@ -38,32 +41,30 @@ class LoopEnd(Enum):
     RELOAD = "a new configuration is to be read"
 
 
-class SandboxChanges(Struct, frozen=True):
-    """The change of a configuration that has more sandboxes or fewer, and is else as before."""
-
-    added: tuple[SandboxLoop, ...]
-    removed: tuple[str, ...]
-    left: tuple[LeftSandbox, ...]  # of these, those whose work is to be saved
-    config: Config  # now
-    keys: Mapping[str, ApiKey | KeyRefused]
-
-
 class Daemon:
     """The daemon of one workspace."""
 
     def __init__(
         self,
         shared: SharedState,
-        loops: Collection[SandboxLoop],
-        change_sandboxes: Callable[[], SandboxChanges | None],
+        workspace: Workspace,
+        loops: Sequence[SandboxLoop],
+        *,
+        lock: Lock,
+        suspend_detector: SuspendDetector,
+        control: ControlServer,
+        signals: Signals,
     ) -> None:
+        """`lock` is that of the state folder."""
         self._shared = shared
-        self._loops = shared.loops
-        self._loops.update({loop.name: loop for loop in loops})
-        self._change_sandboxes = change_sandboxes
+        self._workspace = workspace
+        self._loops = {loop.name: loop for loop in loops}
+        self._lock = lock
+        self._suspend_detector = suspend_detector
+        self._control = control
+        self._signals = signals
         self._pause_marker = pause_marker(shared.status.folder)
         shared.paused = self._pause_marker.exists
-        self.changes: SandboxChanges | None = None  # the last ones
 
     def run(self) -> LoopEnd:
         """Run until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
@@ -72,7 +73,7 @@ class Daemon:
         _log.info("watching %s%s", self._shared.status.workspace, ", paused" if self._shared.paused else "")
         try:
             works = [work for loop in self._loops.values() for work in loop.works]
-            self._shared.tasks.run([*works, *(left.run for left in self._shared.left)], self)
+            self._shared.tasks.run([*works, *(partial(self._save, left) for left in self._shared.left)], self)
         except Stop:
             _log.info("stopping")
             systemd.stopping()
@@ -91,13 +92,28 @@ class Daemon:
             for name in self._loops.keys() - requests.keys():
                 self._loops[name].recall()
 
+    def _save(self, left: LeftSandbox) -> None:
+        """Try to save the work in a sandbox whose table is gone until it is saved. Raises `Stop`."""
+        failures, is_saved, clock = 0, False, self._shared.clock
+        while not (self._shared.reload or is_saved):
+            is_saved, failures = left.save(), failures + 1
+            self._recall()
+            due_s = clock.monotonic_s() + backoff_limit_s(failures, FIRST_WAIT_S, LONGEST_WAIT_S)
+            while not (self._shared.reload or is_saved) and clock.monotonic_s() < due_s:
+                left.waiter.wait(due_s)
+
+    def _recall(self) -> None:
+        """Have the status tell what is known now of what no loop does."""
+        for loop in self._loops.values():
+            loop.recall()
+
     def _served(self, requests: Mapping[str, SyncRequest]) -> list[SyncWarning]:
         try:
-            works: list[Callable[[], None]] = []
-            works += [partial(self._loops[name].serve, each) for name, each in requests.items()]
-            waiting = [self._loops[name].setup for name, each in requests.items() if each.awaits_setup]
-            works += [setup.run for setup in waiting if setup is not None]
-            self._shared.tasks.run([*works, *(left.try_once for left in self._shared.left)], self)
+            works: list[Callable[[], object]] = [left.save for left in self._shared.left]
+            for name, each in requests.items():
+                loop = self._loops[name]
+                works += [partial(loop.serve, each), *(loop.setups if each.awaits_setup else ())]
+            self._shared.tasks.run(works, self)
         except Stop:
             if any(each.is_open for each in requests.values()):
                 raise
@@ -113,14 +129,14 @@ class Daemon:
         if loop.setup is None:
             client.done(ExitCode.NEEDS_PERSON, NO_SETUP)
         else:
-            self._shared.tasks.run([partial(loop.set_up, client), loop.setup.run], self)
+            self._shared.tasks.run([partial(loop.set_up, client), *loop.setups], self)
 
     # -- the events of the process, in each wait
 
     def wake_fds(self) -> list[tuple[int, int]]:
         """The descriptors that become ready when something comes, each with the event of poll(2)."""
         shared = self._shared
-        sources = (shared.watch, shared.suspend_detector, shared.control, shared.synced_hook)
+        sources = (shared.watch, self._suspend_detector, self._control, shared.synced_hook)
         return [(fileno, select.POLLIN) for source in sources for fileno in source.filenos()]
 
     def deadline_s(self) -> float:
@@ -132,73 +148,59 @@ class Daemon:
 
     def handle(self, ready: Collection[int]) -> bool:
         """Note what has come, and answer commands. True if the loops have to know."""
-        shared = self._shared
+        shared, signals = self._shared, self._signals
         # Where the wall clock jumped, the times that the status shows are others.
-        came = not set(shared.suspend_detector.filenos()).isdisjoint(ready)
+        came = not set(self._suspend_detector.filenos()).isdisjoint(ready)
         changes = shared.watch.take()
         if changes:
             shared.dirty.add(changes)
             for loop in self._loops.values():
                 loop.note_changes(changes)
             came = True
-        slept_s = self._shared.suspend_detector.slept_s()
+        slept_s = self._suspend_detector.slept_s()
         if slept_s:
             _log.info("slept for %.0f s: scanning everything again", slept_s)
             shared.dirty.mark_all()
             for loop in self._loops.values():
                 loop.woke(slept_s)
             came = True
-        if shared.signals.sync_now:
-            shared.signals.sync_now = False
+        if signals.sync_now:
+            signals.sync_now = False
             for loop in self._loops.values():
                 loop.add(SyncRequest())
             came = True
-        for client, message in self._shared.control.requests():
+        for client, message in self._control.requests():
             self._handle(client, message)
             came = True
-        if not shared.reload and shared.is_state_lost():
-            _log.warning("the state folder was removed while it was in use: beginning with a new one")
-            shared.reload = came = True
-        if shared.signals.reload:
-            shared.signals.reload = False
-            self._reload()
+        if self._lock.is_lost and shared.status.pid is not None and not shared.reload:
+            with suppress(ConfigError):
+                self._workspace.folders.make()
+                _log.warning("the state folder was removed while it was in use: beginning with a new one")
+                shared.reload = came = True
+        if signals.reload:
+            signals.reload = False
+            shared.ask_for_reload(self._workspace.syncing)
             came = True
         if shared.synced_hook.poll():
-            self._shared.recall()
+            self._recall()
             came = True
-        came = shared.note_ended_writers() or came
-        shared.let_write()
+        if self._workspace.forget_ended_writers():
+            shared.dirty.mark_all()  # no event may have told of what they wrote
+            for loop in self._loops.values():
+                loop.sync_soon()
+            came = True
+        self._workspace.let_write()
         for loop in self._loops.values():
             loop.note_time()
         shared.systemd.ping()
         return came or shared.reload
 
-    def _reload(self) -> None:
-        """Begin or end the loops of sandboxes, where nothing else has changed; no other sandbox notices."""
-        changes = self._change_sandboxes()
-        if changes is None:
-            self._shared.is_reload_asked = True
-            for loop in self._loops.values():
-                loop.delays_reload = loop.is_syncing
-            self._shared.sync_ended()
-            return
-        self.changes = changes
-        self._shared.status.refused = ""
-        self._shared.systemd.reloading()  # the service manager waits for both
-        for name in changes.removed:
-            self._loops.pop(name).leave()
-        for loop in changes.added:
-            self._loops[loop.name] = loop
-            for work in loop.works:
-                self._shared.tasks.add(work)
-        self._shared.left = [*(each for each in self._shared.left if not each.is_over()), *changes.left]
-        for left in changes.left:
-            self._shared.tasks.add(left.run)
-        self._shared.systemd.ready()
-
     # -- commands
 
     def _handle(self, client: Client, message: Message) -> None:
+        if self._shared.reload_waits_for is not None and message.get("do") in ("push", "flush", "setup"):
+            client.close()  # it asks again: the new configuration may have other sandboxes
+            return
         loops = self._named(message)
         if not loops and message.get("do") != "write":  # an undo may be of one that is configured no more
             client.done(ExitCode.NEEDS_PERSON, f"no sandbox here is named {message.get('sandbox')!r}")
@@ -232,10 +234,10 @@ class Daemon:
                 client.done(ExitCode.DONE)
             case "write":
                 writer = Writer(str(message.get("sandbox") or ""), lambda: client.waits, client.send)
-                self._shared.writers.append(writer)
+                self._workspace.writers.append(writer)
                 client.send({"event": "progress", "state": self._shared.status.status().state})
             case "reload":
-                self._shared.signals.reload_now()
+                self._signals.reload_now()
                 client.done(ExitCode.DONE)
             case "pause" | "resume" as command:
                 self._pause_or_resume(client, command)

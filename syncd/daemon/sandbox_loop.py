@@ -12,9 +12,9 @@ import os
 import random
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from math import inf
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.archive.snapshotter import ScanPlan
@@ -22,7 +22,7 @@ from syncd.core.durable_file import file_stamp
 from syncd.core.errors import NeedsPerson, Stop, Unavailable
 from syncd.core.memory import release_freed_memory
 from syncd.core.waiter import POLL_EVERY_S, Event, NewerEvents, Superseded, Work
-from syncd.daemon.follower import FollowedSandbox, Follower
+from syncd.daemon.follower import Follower, LookEnd
 from syncd.daemon.scheduler import (
     FailureBackoff,
     FollowInRepository,
@@ -35,7 +35,7 @@ from syncd.daemon.scheduler import (
     next_action,
     retry_at_s,
 )
-from syncd.daemon.setup_task import SetupSandbox, SetupTask
+from syncd.daemon.setup_task import SetupTask
 from syncd.daemon.shared_state import SharedState
 from syncd.daemon.sync_requests import Asker, RequestQueue, SyncRequest
 from syncd.model.manifest import Manifest, difference
@@ -45,9 +45,10 @@ from syncd.report.logs import sandbox_in_logs
 from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
 from syncd.sandbox.mcp_servers import McpServers
 from syncd.sync.outcome import Outcome, SyncReason
-from syncd.sync.sandbox import Workspace, retry_settings_of
+from syncd.sync.sandbox import Access, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
+from syncd.sync.workspace import Workspace
 from syncd.watch.changes import Burst, Changes, WrittenFiles, due_s, extend, joined, unfinished
 
 _log = logging.getLogger("syncd")
@@ -56,33 +57,34 @@ _log = logging.getLogger("syncd")
 KEY_POLL_S = 2.0
 
 
-class LoopParts(Struct, frozen=True):
-    """The parts that the loop of one sandbox works with; `daemon.build` makes them."""
-
-    workspace: Workspace
-    cycle: SyncCycle
-    publisher: StatusPublisher
-    mcp_servers: McpServers
-    follower: Callable[[FollowedSandbox], Follower] | None = None
-    setup: Callable[[SetupSandbox], SetupTask] | None = None
-
-
 class SandboxLoop:
     """The loop of one sandbox of a workspace."""
 
-    def __init__(self, parts: LoopParts, shared: SharedState) -> None:
-        self.name = parts.publisher.now.name
-        self.cycle = parts.cycle
-        self.publisher = parts.publisher
-        self.is_syncing = False
-        self.delays_reload = False  # the sync under way, which began before it, and gives way to it
-        self._parts = parts
+    def __init__(
+        self,
+        access: Access,
+        workspace: Workspace,
+        cycle: SyncCycle,
+        shared: SharedState,
+        *,
+        publisher: StatusPublisher,
+        follower: Follower | None,
+        setup: SetupTask | None,
+    ) -> None:
+        self.name = cycle.name
+        self.cycle = cycle
+        self.publisher = publisher
+        self.follower = follower
+        self.setup = setup
+        self._client = access.client
+        self._servers = McpServers(access.api)
+        self._workspace = workspace
         self._shared = shared
-        self._clock = parts.workspace.clock
-        self._waiter = parts.workspace.waiter
-        self._sync_keys = parts.workspace.config.sync
-        self._retry_settings = retry_settings_of(parts.workspace.config)
-        self._key_file = parts.workspace.config.sandbox.api_key_file
+        self._clock = access.clock
+        self._waiter = access.waiter
+        self._sync_keys = access.config.sync
+        self._retry_settings = retry_settings_of(access.config)
+        self._key_file = access.config.sandbox.api_key_file
         self._request_queue = RequestQueue()
         self._burst: Burst | None = None
         self._arrived: Burst | None = None  # the syncs that the repository in the sandbox is still to follow
@@ -91,6 +93,7 @@ class SandboxLoop:
         self._sync_at_s = self._clock.monotonic_s()  # though nothing changed; at first: what changed while nothing ran
         self._asked_s = -inf  # when the last request came
         self._scanned: frozenset[str] | None = None  # by the sync under way, or the last one
+        self._full_scans = 0  # of all sandboxes, until its own last one
         self._starting = True
         self._written = WrittenFiles()
         self._is_unprompted = False  # the sync under way: nobody asked, and nothing is known to have changed
@@ -100,18 +103,21 @@ class SandboxLoop:
         self._slept_s = 0.0
         self._wakes = self._wakes_before = 0  # of the machine, and how many there were when the stage began
         self._key_stamp = file_stamp(self._key_file)
-        self._is_left = False
-        self.follower = self._followed_by(parts.follower) if parts.follower is not None else None
-        own = SetupSandbox(lambda: self.cycle.services, lambda: self._ends, self.recall)
-        self.setup = parts.setup(own) if parts.setup is not None else None
+        self._is_over = False  # as its command's request was answered
 
     @property
     def works(self) -> list[Callable[[], None]]:
         """The tasks that go on side by side until the end: the syncs, the looks that follow the agent, the set-ups."""
-        return [self.run, *(each.run for each in (self.follower, self.setup) if each is not None)]
+        follower = self.follower
+        return [self.run, *([partial(self._follow, follower)] if follower else ()), *self.setups]
+
+    @property
+    def setups(self) -> list[Callable[[], None]]:
+        """The task that sets the sandbox up, if one does."""
+        return [partial(self._set_up, self.setup)] if self.setup else []
 
     def run(self) -> None:
-        """Run until the end of the process, a reload, or `leave`. Raises `Stop`, `NeedsPerson`."""
+        """Run until the end of the process, or a reload. Raises `Stop`, `NeedsPerson`."""
         with self._started():
             while not self._ends:
                 self._step()
@@ -131,7 +137,6 @@ class SandboxLoop:
             with suppress(Stop):
                 while self._shared.synced_hook.is_running:
                     self._wait(None)
-        self.leave()
 
     def set_up(self, client: Asker) -> None:
         """Have the sandbox set up, until this client is answered; `setup` is a task beside. Raises `Stop`."""
@@ -140,7 +145,6 @@ class SandboxLoop:
             self.setup.ask(client)
             while client.waits:
                 self._wait(None)
-        self.leave()
 
     def recall(self) -> None:
         """Have the status tell what is recorded of this sandbox, or shared, and came not by its own syncs."""
@@ -167,31 +171,62 @@ class SandboxLoop:
             publisher.note(pending=publisher.now.pending or self._burst is not None)
             publisher.recorder.end(SyncEnding.STOPPED, publisher.now)
             publisher.enter(State.STOPPED)
+            self._is_over = True
 
-    def _followed_by(self, make: Callable[[FollowedSandbox], Follower]) -> Follower:
-        def looked() -> None:
-            self._learn()
-            self._warn()
-            self.publisher.publish()
+    @property
+    def _ends(self) -> bool:
+        return self._shared.reload or self._is_over
 
-        def emptied() -> None:
+    def _follow(self, follower: Follower) -> None:
+        """Look at what the agent makes, again and again, until the end. Raises `Stop`."""
+        with follower.waiter.superseded_by(self._events_for_look):
+            while not self._ends:
+                due_s = inf if self._is_barred else follower.due_s
+                if due_s > self._clock.monotonic_s():
+                    follower.waiter.wait(due_s)
+                else:
+                    self._look(follower)
+
+    def _look(self, follower: Follower) -> None:
+        try:
+            found = follower.look()
+        except Superseded:
+            return
+        if found is LookEnd.QUIET:
+            self.publisher.notifier.agent_is_quiet(self.cycle.agent_status.changed)
+        elif found is LookEnd.EMPTIED:
             self.sync_soon()
             self._waiter.tasks.wake()
+        self.recall()
 
-        return make(
-            FollowedSandbox(
-                services=lambda: self.cycle.services,
-                is_barred=lambda: self._is_paused or self._backoff.waits_for_person,
-                ends=lambda: self._ends,
-                looked=looked,
-                quiet=self.publisher.notifier.agent_is_quiet,
-                emptied=emptied,
-            )
-        )
+    @property
+    def _is_barred(self) -> bool:
+        """True if the sandbox is not to be asked: a person paused, or the key is refused."""
+        return self._is_paused or self._backoff.waits_for_person
+
+    def _events_for_look(self) -> NewerEvents:
+        """Return the events after which nobody wants a look any more."""
+        came = {Event.RELOAD: self._ends, Event.PAUSE: self._is_barred}
+        return {event: self._clock.monotonic_s() for event, has_come in came.items() if has_come}
+
+    def _set_up(self, setup: SetupTask) -> None:
+        """Set the sandbox up whenever that is due, until the end. Raises `Stop`."""
+        with setup.waiter.superseded_by(partial(self._events_for, setup)):
+            while not self._ends:
+                if setup.due_s > self._clock.monotonic_s():
+                    setup.waiter.wait(setup.due_s)
+                elif setup.begin():
+                    self.recall()
+                    setup.carry_out()
+                    self.recall()
+
+    def _events_for(self, setup: SetupTask) -> NewerEvents:
+        """Return the events after which nobody wants a set-up any more."""
+        return {Event.RELOAD: self._clock.monotonic_s()} if self._ends or setup.is_outdated else {}
 
     def _step(self) -> None:
         """Do what is due next, or wait for it."""
-        sandbox_in_logs.set(self.name if len(self._shared.loops) > 1 else "")
+        sandbox_in_logs.set(self.name if self._shared.has_several else "")
         action = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
         if isinstance(action, Sync):
             self._sync(action.reason)
@@ -207,14 +242,6 @@ class SandboxLoop:
 
     # -- what comes from outside
 
-    def leave(self) -> None:
-        """End this loop, as its sandbox is configured no more; what is under way gives way."""
-        self._is_left = True
-
-    @property
-    def _ends(self) -> bool:
-        return self._shared.reload or self._is_left
-
     def note_changes(self, changes: Changes) -> None:
         self._written.add(changes)
         self._burst = extend(self._burst, self._clock.monotonic_s())
@@ -223,20 +250,16 @@ class SandboxLoop:
         """Sync as after a change."""
         self._burst = extend(self._burst, self._clock.monotonic_s())
 
-    def look_soon(self) -> None:
-        """Sync if a scan for another sandbox found something."""
-        self._sync_at_s = min(self._sync_at_s, self._clock.monotonic_s())
-
     def woke(self, slept_s: float) -> None:
         """Begin anew after a sleep of the machine: connections are dead, and time has passed."""
         self._wakes += 1
-        self._parts.workspace.client.drop()
+        self._client.drop()
         if self.follower is not None:
             self.follower.woke()
         self.sync_soon()
         self._backoff.woke(slept_s)
-        if self.cycle.services is not None:
-            self.cycle.services.delivery.forget_failures()
+        if self.cycle.sandbox is not None:
+            self.cycle.sandbox.delivery.forget_failures()
         self._slept_s += slept_s
 
     def add(self, request: SyncRequest) -> None:
@@ -262,10 +285,10 @@ class SandboxLoop:
 
     def forget_sandbox(self, sandbox_id: str) -> None:
         """Note that a sandbox was released: another one is acquired, or nothing there counts as synced."""
-        target, services = self.cycle.target, self.cycle.services
+        target, sandbox = self.cycle.target, self.cycle.sandbox
         if target is not None and target.sandbox_id == sandbox_id:
-            if services is not None:
-                services.state.uncertain = services.state.is_released = True  # as the command recorded
+            if sandbox is not None:
+                sandbox.state.uncertain = sandbox.state.is_released = True  # as the command recorded
             self.cycle.work_saver.note_done(target)  # by the command
             self.cycle.provider.mark_lost(target)
             self.sync_soon()
@@ -282,9 +305,9 @@ class SandboxLoop:
         self._started_s = self._clock.monotonic_s()
         scan_plan = self._plan_scan(reason, burst)
         self.publisher.recorder.begin(reason.value, self.publisher.now)
-        self.is_syncing = True
         try:
-            outcome = self.cycle.run(sync_mode, self, scan_plan)
+            with self._workspace.sync_of(self.name):
+                outcome = self.cycle.run(sync_mode, self, scan_plan)
         except Superseded:
             self.publisher.recorder.end(SyncEnding.SUPERSEDED, self.publisher.now)
             self._request_queue.put_back()
@@ -295,16 +318,15 @@ class SandboxLoop:
         else:
             self._succeeded(outcome)
         finally:
-            self.is_syncing = self.delays_reload = False
-            self._shared.sync_ended()  # a command may wait for this end, which no event tells of
+            self._shared.sync_ended(self.name)
         self._stage = None
         now_s = self._clock.monotonic_s()
         if self._scanned is None:
             release_freed_memory()
             self._shared.full_scan_took_s = self.cycle.snapshotter.scan_took_s
         self._shared.plan_poll()
-        services = self.cycle.services
-        again_at_s = (services.state.seen.look_again_at_s, services.deletion_sync.again_at_s) if services else ()
+        sandbox = self.cycle.sandbox
+        again_at_s = (sandbox.state.seen.look_again_at_s, sandbox.deletion_sync.again_at_s) if sandbox else ()
         # Of those that have passed, nobody could look just now.
         self._sync_at_s = min((at_s for at_s in again_at_s if at_s > now_s), default=inf)
         self._learn()
@@ -328,7 +350,8 @@ class SandboxLoop:
         def to_scan() -> frozenset[str] | None:
             self._scanned = dirty.take(all_since_s, self._clock.monotonic_s())
             if self._scanned is None:
-                self._shared.scanned_all(self.name, self._sync_keys.rescan_minutes * 60)
+                self._shared.rescan_at_s = self._clock.monotonic_s() + self._sync_keys.rescan_minutes * 60
+            self._full_scans = dirty.full_scans
             return self._scanned
 
         def after_scan() -> None:
@@ -377,7 +400,7 @@ class SandboxLoop:
         # Last, as it may take a moment.
         hook, target = self._shared.synced_hook, self.cycle.target
         if hook.is_configured and target is not None and outcome.arrived is not None:
-            servers = self._parts.mcp_servers.of(target, self.cycle.provider.acquired_sandbox)
+            servers = self._servers.of(target, self.cycle.provider.acquired_sandbox)
             hook.arrived(self.name, target, outcome.arrived, servers)
 
     def _follow_in_repository(self) -> None:
@@ -466,7 +489,7 @@ class SandboxLoop:
 
     def _send_failure(self, failure: Exception, wait_s: float, gives_up_in_s: float | None) -> None:
         attempt = self.publisher.now.failures_in_row + 1
-        failed = f"{self.name}: {failure}" if len(self._shared.loops) > 1 else str(failure)
+        failed = f"{self.name}: {failure}" if self._shared.has_several else str(failure)
         self._request_queue.send_progress(
             state=State.RETRYING, failed=failed, attempt=attempt, wait_s=wait_s, gives_up_in_s=gives_up_in_s
         )
@@ -532,10 +555,10 @@ class SandboxLoop:
         now_s = self._clock.monotonic_s()
         came = {
             Event.SUSPEND: self._wakes > self._wakes_before,
-            Event.RELOAD: self.delays_reload or self._ends,
+            Event.RELOAD: self._ends or self._shared.delays_reload(self.name),
             Event.REQUEST: bool(self._request_queue.fresh),
             Event.PAUSE: self._is_paused,
-            Event.WRITER: self._shared.is_awaited_by_writer(self.name),
+            Event.WRITER: self._workspace.is_awaited_by_writer(self.name),
         }
         newer = {event: now_s for event, has_come in came.items() if has_come}
         newer[Event.SAVE] = now_s + self.cycle.save_in_s
@@ -546,15 +569,17 @@ class SandboxLoop:
     def _scheduler_input(self) -> SchedulerInput:
         replace_in_s = self.cycle.provider.replace_in_s
         moves_at_s = inf if replace_in_s is None else self._clock.monotonic_s() + replace_in_s
+        # Another sandbox's scan of everything may have found what no event told of.
+        scanned_s = -inf if self._shared.dirty.full_scans != self._full_scans else inf
         return SchedulerInput(
             save_at_s=self._clock.monotonic_s() + self.cycle.save_in_s,
-            written_to=self._shared.keeps_from_syncing(self.name),  # first, as the end of a write begins a burst
+            written_to=self._workspace.keeps_from_syncing(self.name),  # first, as the end of a write begins a burst
             burst=self._burst,
             requested=bool(self._request_queue.fresh),
             paused=self._is_paused,
             hold=self._backoff.hold,
             not_before_s=self._backoff.not_before_s,
-            rescan_at_s=min(self._shared.rescan_at_s, self._sync_at_s, moves_at_s),
+            rescan_at_s=min(self._shared.rescan_at_s, self._sync_at_s, moves_at_s, scanned_s),
             starting=self._starting,
             follow_at_s=follow_due_s(self._arrived),
         )

@@ -15,82 +15,68 @@ from msgspec import Struct
 
 from syncd.core.choices import SetupState
 from syncd.core.errors import ExitCode, SyncdError, TryLater
-from syncd.core.waiter import Event, NewerEvents, Superseded, Waiter, Work
+from syncd.core.waiter import Superseded, Work
 from syncd.daemon.control import Message
 from syncd.daemon.sync_requests import Asker
 from syncd.remote.failure import StepFailed, backoff_limit_s
-from syncd.remote.target import Target
 from syncd.report.status_publisher import sync_failure
 from syncd.sandbox.setup import SandboxSetup, SetupEnd, SetupRun, shown_command
-from syncd.sync.sandbox import SandboxServices
+from syncd.sync.sandbox import Access, Sandbox
+from syncd.sync.sync_cycle import SyncCycle
 
 _log = logging.getLogger("syncd.setup")
 NO_SETUP = 'there is no set-up to run: set sandbox.setup, such as ["npm", "ci"], and run `syncd reload`'
+_NOT_SENT = TryLater("nothing is in the sandbox yet", "run `syncd push` first")
 # After a run that could not be started.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 
 
-class SetupSandbox(Struct, frozen=True):
-    """The calls between a set-up and the loop of its sandbox.
-
-    `services` returns the parts that sync to the sandbox now, None while there is none. `told` is called when there is
-    news for the status.
-    """
-
-    services: Callable[[], SandboxServices | None]
-    ends: Callable[[], bool]
-    told: Callable[[], None]
-
-
 class SetupTask:
-    """Sets one sandbox up. `run_for` returns what runs the set-up in it, and tells what that prints."""
+    """Sets the sandbox of a cycle up: the loop of the sandbox asks when, and has it done."""
 
-    def __init__(
-        self,
-        waiter: Waiter,
-        run_for: Callable[[Target, Callable[[str], None]], SetupRun],
-        sandbox: SetupSandbox,
-    ) -> None:
-        self._waiter = waiter
-        self._clock = waiter.clock
-        self._run_for = run_for
-        self._services, self._ends, self._told = sandbox.services, sandbox.ends, sandbox.told
-        self._running: SandboxSetup | None = None
+    def __init__(self, access: Access, cycle: SyncCycle) -> None:
+        """`access` has connections of its own, whose waits are those of the task that sets up."""
+        self.waiter = access.waiter
+        self._access = access
+        self._cycle = cycle
+        self._clock = access.clock
+        self._running: Sandbox | None = None
         self._is_wanted = False  # it is due, after a sync of this process
         self._not_before_s = -inf
         self._failures = 0
         self._askers: list[Asker] = []  # for a run, and its output
         self._awaiting: list[_AfterSetup] = []  # the end of all that is due
 
-    def run(self) -> None:
-        """Set the sandbox up whenever it is due, until the loop of the sandbox ends. Raises `Stop`."""
-        while not self._ends():
-            due_s = -inf if self._askers else self._not_before_s if self._is_wanted else inf
-            if due_s > self._clock.monotonic_s():
-                self._waiter.wait(due_s)
-            else:
-                self._attempt()
+    @property
+    def due_s(self) -> float:
+        """The monotonic second at which it is to be run; infinity if it is not."""
+        return -inf if self._askers else self._not_before_s if self._is_wanted else inf
+
+    @property
+    def is_outdated(self) -> bool:
+        """True if the run under way is in another sandbox than the one that is synced to by now."""
+        return self._running is not None and self._running is not self._cycle.sandbox
 
     # -- what the loop tells
 
     def synced(self) -> None:
         """A sync arrived, or nothing had to be sent."""
-        services = self._services()
-        self._is_wanted = services is not None and services.setup.is_due
+        sandbox = self._cycle.sandbox
+        self._is_wanted = sandbox is not None and sandbox.setup.is_due
         if self._running is None and not self._is_wanted:
             self._answer_all()
-        self._waiter.tasks.wake()
+        self.waiter.tasks.wake()
 
     def ask(self, client: Asker) -> None:
         """Have it run once more, or as soon as a run under way has ended, and show it to this client."""
-        services = self._services()
-        if services is None or services.state.base is None:
-            client.done(ExitCode.TRY_LATER, str(TryLater("nothing is in the sandbox yet", "run `syncd push` first")))
+        sandbox = self._cycle.sandbox
+        if sandbox is None or sandbox.state.base is None:
+            client.done(ExitCode.TRY_LATER, str(_NOT_SENT))
             return
         if self._running is not None:
             client.send(_doing("waiting for the set-up that is running"))
         self._askers.append(client)
-        self._waiter.tasks.wake()
+        self.waiter.tasks.wake()
 
     def before_answering(self, client: Asker) -> Asker:
         """Return the client as one whose success is answered once the set-up that is due by then has ended."""
@@ -102,31 +88,39 @@ class SetupTask:
             return
         self._not_before_s = -inf
         self._awaiting.append(awaiting)
-        services = self._services()
-        if services is not None:
-            awaiting.client.send(_doing(f"setting up: {shown_command(services.setup.command)}"))
+        sandbox = self._cycle.sandbox
+        if sandbox is not None:
+            awaiting.client.send(_doing(f"setting up: {shown_command(sandbox.setup.command)}"))
 
     # -- one run
 
-    def _attempt(self) -> None:
-        services = self._services()
+    def begin(self) -> bool:
+        """Begin what is due, for `carry_out`; false if there is no sandbox that it could be run in any more."""
+        sandbox, self._is_wanted = self._cycle.sandbox, False
+        if sandbox is None or sandbox.state.base is None:  # it moved meanwhile
+            askers, self._askers = self._askers, []
+            for client in askers:
+                client.done(ExitCode.TRY_LATER, str(_NOT_SENT))
+            return False
+        self._running = sandbox
+        sandbox.setup.begin(self._clock.wall_s())
+        _log.info("setting up: %s", shown_command(sandbox.setup.command))
+        return True
+
+    def carry_out(self) -> None:
+        """Run what was begun, and answer those who wait for it. Raises `Stop`."""
+        assert self._running is not None  # noqa: S101 - it was begun
+        target, setup = self._running.target, self._running.setup
         askers, self._askers = self._askers, []
-        if services is None or services.state.base is None:  # it moved meanwhile
-            self._is_wanted = False
-            return
-        setup = self._running = services.setup
-        self._is_wanted = False
-        setup.begin(self._clock.wall_s())
-        self._told()
-        _log.info("setting up: %s", shown_command(setup.command))
 
         def tell(text: str) -> None:
             for client in askers:
                 client.send({"event": "output", "text": text})
 
         try:
-            with self._waiter.superseded_by(lambda: self._newer_events(services)), self._waiter.doing(Work.READ):
-                end = self._run_for(services.target, tell).run(setup.command, setup.timeout_s)
+            with self.waiter.doing(Work.READ):
+                run = SetupRun(self._access.api(target), self._access.executions(target), self.waiter, tell)
+                end = run.run(setup.command, setup.timeout_s)
         except Superseded:  # of the process or the sandbox; that another one is set up is seen after a sync to it
             for client in askers:
                 client.done(ExitCode.TRY_LATER, str(TryLater("the set-up was given up", "run `syncd setup` again")))
@@ -139,13 +133,7 @@ class SetupTask:
             self._running = None
         if self._failures or not self._is_wanted:
             self._answer_all()
-        self._told()
-        self._waiter.tasks.wake()
-
-    def _newer_events(self, services: SandboxServices) -> NewerEvents:
-        """Return the events after which nobody wants the run any more."""
-        is_over = self._ends() or self._services() is not services
-        return {Event.RELOAD: self._clock.monotonic_s()} if is_over else {}
+        self.waiter.tasks.wake()
 
     def _could_not(self, error: SyncdError, setup: SandboxSetup, askers: list[Asker]) -> None:
         self._failures += 1
@@ -170,14 +158,14 @@ class SetupTask:
             self._tell_end(each)
 
     def _tell_end(self, awaiting: _AfterSetup) -> None:
-        services = self._services()
-        last = services.setup.last if services is not None else None
-        if services is None or last is None or last.state is not SetupState.FAILED:
+        sandbox = self._cycle.sandbox
+        last = sandbox.setup.last if sandbox is not None else None
+        if sandbox is None or last is None or last.state is not SetupState.FAILED:
             awaiting.client.done(ExitCode.DONE, **awaiting.answer)
             return
         if last.end.last_lines:
             awaiting.client.send({"event": "output", "text": "\n".join(last.end.last_lines)})
-        awaiting.client.done(ExitCode.TRY_LATER, "; ".join(map(str, services.setup.warnings)))
+        awaiting.client.done(ExitCode.TRY_LATER, "; ".join(map(str, sandbox.setup.warnings)))
 
 
 class _AfterSetup(Struct, eq=False):

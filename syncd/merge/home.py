@@ -44,7 +44,7 @@ from syncd.selection import ignore_files
 from syncd.selection.selection import RULE_FILES, WORKTREEINCLUDE, Selection
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import AgentWork, LeaveOut
-from syncd.sync.sandbox import SandboxServices
+from syncd.sync.sandbox import Sandbox
 
 NO_CHOICES: Mapping[str, Choice] = MappingProxyType({})
 _NO_DIGEST = bytes(32)
@@ -99,7 +99,7 @@ class AgentSide(Struct, frozen=True):
     """
 
     home: HomeFolder
-    services: SandboxServices
+    services: Sandbox
     base: Manifest
     work: AgentWork
     rules: PathRules

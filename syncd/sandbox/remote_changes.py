@@ -89,7 +89,6 @@ class RemoteChanges:
         state_folder: str,
         copies_folder: str,
         waiter: Waiter,
-        check: Callable[[], None],
         ask_for_sandbox: Callable[[], object],
     ) -> None:
         """`ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox."""
@@ -106,7 +105,6 @@ class RemoteChanges:
         self._state_folder = state_folder
         self._waiter = waiter
         self._clock = waiter.clock
-        self._check = check
         self._ask_for_sandbox = ask_for_sandbox
         self._took_s = 0.0  # the last look by the archive, or at all that is there, that fetched nothing
         self._running: _Running | StepFailed | None = None  # the look beside the upload, or why it was given up
@@ -264,7 +262,7 @@ class RemoteChanges:
         limited = self._within_room(request)
         if hung is _Hung.FETCH:
             limited, self._not_kept = replace(limited, most_copied_bytes=0), self._failure.message
-        look = self._executions.start_look(limited, _START_S, self._check, program_s)
+        look = self._executions.start_look(limited, _START_S, self._waiter.poll_events, program_s)
         return _Running(request, look, began_s)
 
     def _finish(self, running: _Running, *, is_whole: bool = False) -> LookResult:
@@ -273,7 +271,7 @@ class RemoteChanges:
         timeout_s = max(_AFTER_UPLOAD_S, look_s - passed_s)
         fetch_s = _LONGEST_DOWNLOAD_S if is_whole else 0.0
         folder = self._folder_for(running.request)
-        result = self._executions.finish_look(running.look, folder, self._check, timeout_s, fetch_s)
+        result = self._executions.finish_look(running.look, folder, self._waiter.poll_events, timeout_s, fetch_s)
         return replace(result, asked=running.look.asked, takes_s=_paths_s(running.request))
 
     def _dumped(self, request: LookRequest, timeout_s: float) -> LookResult:
@@ -281,7 +279,7 @@ class RemoteChanges:
         limited, folder = self._within_room(request), self._folder_for(request)
         asked = Moment.now(self._clock)
         with _DUMP.limited(self._waiter, timeout_s):
-            result = look_by_dump(self._dump, limited, folder, self._check)
+            result = look_by_dump(self._dump, limited, folder, self._waiter.poll_events)
         return self._with_time(replace(result, asked=asked, takes_s=_paths_s(request)))
 
     def _with_time(self, result: LookResult) -> LookResult:

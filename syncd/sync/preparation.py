@@ -29,7 +29,7 @@ from syncd.sandbox.seen_paths import place_items
 from syncd.selection.ignore_files import GIT
 from syncd.sync.agent_work import pruned_names
 from syncd.sync.delivery import Verdict
-from syncd.sync.sandbox import SandboxServices
+from syncd.sync.sandbox import Sandbox
 from syncd.sync.sync_plan import SAMPLE, is_outdated, look_request, obstacles_seen
 from syncd.sync.work_saver import WorkSaver
 
@@ -53,7 +53,7 @@ class Preparation(Struct):
     the rounds of this sync before, `withheld` those in which something stayed there.
     """
 
-    services: SandboxServices
+    services: Sandbox
     content: SandboxContent
     manifest: Manifest
     written: Manifest

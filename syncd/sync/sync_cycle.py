@@ -3,56 +3,54 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection
+from functools import partial
 
-from msgspec import Struct, field
-
-from syncd.archive.base_store import BaseStore
-from syncd.archive.snapshotter import EVERYTHING, ScanPlan, Snapshotter, SyncMode
-from syncd.core.clock import Clock, stamp
+from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
+from syncd.core.clock import stamp
 from syncd.core.errors import SandboxNotFound, SyncWarning
+from syncd.core.settings import MAIN
 from syncd.core.text import MOST_NAMED, one_line
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target, margin_s
-from syncd.sandbox.provider import SandboxProvider
 from syncd.sandbox.sandbox_state import last_target
 from syncd.sandbox.saved_versions import Why
 from syncd.sandbox.setup import shown_command
-from syncd.store.state_db import StateDb
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.outcome import Outcome
-from syncd.sync.sandbox import SandboxServices
+from syncd.sync.sandbox import Access, Sandbox
 from syncd.sync.status_document import AgentStatus, SetupStatus
 from syncd.sync.sync_once import SandboxSync
 from syncd.sync.work_saver import WorkSaver
+from syncd.sync.workspace import Workspace
 
 
-class SyncCycle(Struct):
-    """The syncs of one workspace to one sandbox, one after the other.
+class SyncCycle:
+    """The syncs of one workspace to the sandbox of one name, and from one sandbox to the next."""
 
-    `turn` is held while a snapshot is taken, and `other_bases` are those of the workspace's other sandboxes.
-    """
-
-    provider: SandboxProvider
-    build_services: Callable[[Target], SandboxServices]
-    snapshotter: Snapshotter
-    db: StateDb
-    base_store: BaseStore
-    work_saver: WorkSaver
-    clock: Clock
-    turn: Callable[[], AbstractContextManager[None]] = nullcontext
-    other_bases: Callable[[], list[Manifest]] = list
-    sandbox: SandboxSync | None = None
-    _left: list[SyncWarning] = field(default_factory=list)  # the last sandboxes that were gone, since the start
+    def __init__(self, access: Access, workspace: Workspace) -> None:
+        self.name = access.config.sandbox_name
+        self.provider = access.provider()
+        self.snapshotter = workspace.snapshotter(self.name)
+        self.db = access.db
+        self.base_store = workspace.base_store
+        self.clock = access.clock
+        self.work_saver = WorkSaver(workspace.leave_out, self.clock, self.base_store, self.db, self.name)
+        self.sync: SandboxSync | None = None
+        self._access = access
+        self._workspace = workspace
+        folder = "copies" if self.name == MAIN else f"copies-{self.name}"
+        self._copies_folder = os.path.join(access.folders.spool, folder)
+        self._left: list[SyncWarning] = []  # the last sandboxes that were gone, since the start
+        workspace.cycles[self.name] = self
 
     # -- what is known of the sandbox
 
     @property
-    def services(self) -> SandboxServices | None:
-        """The parts that work with the sandbox, once there is one."""
-        return self.sandbox.services if self.sandbox else None
+    def sandbox(self) -> Sandbox | None:
+        """The sandbox, once there is one."""
+        return self.sync.services if self.sync else None
 
     @property
     def baseline(self) -> Manifest | None:
@@ -68,23 +66,23 @@ class SyncCycle(Struct):
     @property
     def target(self) -> Target | None:
         """The sandbox, once there is one."""
-        return self.services.target if self.services else self.provider.known
+        return self.sandbox.target if self.sandbox else self.provider.known
 
     @property
     def url_expires_at(self) -> str | None:
-        return self.services.delivery.url_expires_at if self.services else None
+        return self.sandbox.delivery.url_expires_at if self.sandbox else None
 
     @property
     def leftover_files(self) -> int:
         """The number of files that were deleted in the workspace and are still in the sandbox."""
-        return self.services.state.leftovers.files if self.services else 0
+        return self.sandbox.state.leftovers.files if self.sandbox else 0
 
     @property
     def agent_status(self) -> AgentStatus:
         """The agent's side, as far as it is known."""
-        if self.services is None:
+        if self.sandbox is None:
             return AgentStatus()
-        seen, saved = self.services.state.seen, self.services.remote_changes.saved_versions.count
+        seen, saved = self.sandbox.state.seen, self.sandbox.remote_changes.saved_versions.count
         held = seen.both_changed
         named = tuple(os.fsencode(path).decode("utf-8", "backslashreplace") for path in held[:MOST_NAMED])
         return AgentStatus(saved, named, len(held), seen.looked_at, len(seen.changed))
@@ -92,10 +90,10 @@ class SyncCycle(Struct):
     @property
     def setup_status(self) -> SetupStatus:
         """The last set-up of the sandbox."""
-        last = self.services.setup.last if self.services else None
-        if self.services is None or last is None:
+        last = self.sandbox.setup.last if self.sandbox else None
+        if self.sandbox is None or last is None:
             return SetupStatus()
-        command, end = shown_command(self.services.setup.command), last.end
+        command, end = shown_command(self.sandbox.setup.command), last.end
         return SetupStatus(last.state, stamp(last.began_s), end.exit_code, end.seconds, command, end.why)
 
     @property
@@ -105,25 +103,29 @@ class SyncCycle(Struct):
 
     @property
     def sandbox_warnings(self) -> list[SyncWarning]:
-        return [*(self.sandbox.warnings if self.sandbox else []), *self.work_saver.warnings, *self._left]
+        return [*(self.sync.warnings if self.sync else []), *self.work_saver.warnings, *self._left]
 
     # -- from one sandbox to the next
 
     def recall(self) -> None:
         """Read what an earlier process recorded: the manifest that the sandbox holds, as far as it is known."""
-        self.work_saver.recall(self.build_services)
+        self.work_saver.recall(self._open)
         target = self.provider.known
         if target is None:
             return
-        recorded = last_target(self.db, self.work_saver.sandbox_name)
+        recorded = last_target(self.db, self.name)
         if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
             self._switch_to(target)
+
+    def _open(self, target: Target) -> Sandbox:
+        searched, is_excluded = self._workspace.search.identity, self.snapshotter.is_excluded
+        return Sandbox(self._access, target, self._copies_folder, searched, is_excluded)
 
     @property
     def save_in_s(self) -> float:
         """Seconds until the agent's work is to be saved, as an acquired sandbox ends; infinity if it never is."""
         save_in_s = self.work_saver.due_s - self.clock.monotonic_s()
-        if self.services is None or self.work_saver.is_begun(self.services.target):
+        if self.sandbox is None or self.work_saver.is_begun(self.sandbox.target):
             return save_in_s
         ends_in_s = self.provider.replace_in_s
         return save_in_s if ends_in_s is None else min(save_in_s, ends_in_s)
@@ -131,16 +133,16 @@ class SyncCycle(Struct):
     def save_before_end(self) -> None:
         """Save the agent's work in a sandbox that ends soon, and again until its end. Raises `Stop`."""
         acquired_sandbox = self.provider.acquired_sandbox
-        if self.services is not None and acquired_sandbox is not None and self.provider.replace_in_s == 0.0:
-            self.work_saver.begin(self.services, margin_s(acquired_sandbox))
+        if self.sandbox is not None and acquired_sandbox is not None and self.provider.replace_in_s == 0.0:
+            self.work_saver.begin(self.sandbox, margin_s(acquired_sandbox))
         self.work_saver.save_due()
 
     def _leave_recorded_sandbox(self, target: Target) -> None:
         """Save the agent's work in the sandbox of the last record, if another one takes its place now."""
-        recorded = last_target(self.db, self.work_saver.sandbox_name)
+        recorded = last_target(self.db, self.name)
         if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
             return
-        current = self.services
+        current = self.sandbox
         if current is None or not current.target.same_sandbox(recorded):
             current = self._switch_to(recorded).services
         self.work_saver.before_move(current)
@@ -149,38 +151,44 @@ class SyncCycle(Struct):
         if self.provider.known is None:
             self.save_before_end()
         target = self.provider.target(observer)
-        if self.sandbox is not None and self.sandbox.services.target == target:
-            return self.sandbox
+        if self.sync is not None and self.sync.services.target == target:
+            return self.sync
         self._leave_recorded_sandbox(target)
         return self._switch_to(target)
 
     def _switch_to(self, target: Target) -> SandboxSync:
-        services = self.build_services(target)
-        if services.state.base is not None:
-            services.state.share(self.snapshotter.shared(services.state.base))
-            services.agent_repository.recall(services.state.base, services.state.identity)
-        self.sandbox = SandboxSync(
-            services, self.snapshotter, self.base_store, self.work_saver, self.clock, self.turn, self.other_bases
+        sandbox = self._open(target)
+        if sandbox.state.base is not None:
+            sandbox.state.share(self.snapshotter.shared(sandbox.state.base))
+            sandbox.agent_repository.recall(sandbox.state.base, sandbox.state.identity)
+        self.sync = SandboxSync(
+            sandbox,
+            self.snapshotter,
+            self.base_store,
+            self.work_saver,
+            self.clock,
+            self._workspace.snapshot_turn,
+            partial(self._workspace.other_bases, self.name),
         )
-        return self.sandbox
+        return self.sync
 
     def _leave_sandbox(self, failure: StepFailed) -> bool:
         """Forget the acquired sandbox if it is gone, and nothing of one that is configured: it may come back.
 
         True if another one may be acquired. Raises `StepFailed` if the API does not say, or says that it is there.
         """
-        services, acquired = self.services, self.provider.acquired_sandbox
+        sandbox, acquired = self.sandbox, self.provider.acquired_sandbox
         gone = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
-        if not gone or services is None or acquired is None:
+        if not gone or sandbox is None or acquired is None:
             return False
-        if not services.remote_changes.is_gone(failure):
+        if not sandbox.remote_changes.is_gone(failure):
             message = f"{failure.message}, and that it is there when asked for it"
             raise StepFailed(failure.step, FailureAction.RETRY, message)
-        services.forget()
-        self.provider.mark_lost(services.target)
-        self.work_saver.save_followed(services, Why.SANDBOX_ENDED)
-        self._note_left(services.target.sandbox_id)
-        self.sandbox = None
+        sandbox.forget()
+        self.provider.mark_lost(sandbox.target)
+        self.work_saver.save_followed(sandbox, Why.SANDBOX_ENDED)
+        self._note_left(sandbox.target.sandbox_id)
+        self.sync = None
         return True
 
     def _note_left(self, sandbox_id: str) -> None:
@@ -195,8 +203,8 @@ class SyncCycle(Struct):
 
         Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is recorded by half.
         """
-        if self.sandbox is not None:
-            self.sandbox.read_again()
+        if self.sync is not None:
+            self.sync.read_again()
         try:
             return self._current(observer).run(sync_mode, observer, scan_plan)
         except StepFailed as failure:
@@ -213,20 +221,20 @@ class SyncCycle(Struct):
 
     def forget_stamps(self, paths: Collection[str]) -> None:
         """Have the next sync read these files whatever their stamps say."""
-        if self.sandbox is not None:
-            self.sandbox.forget_stamps(paths)
+        if self.sync is not None:
+            self.sync.forget_stamps(paths)
         else:
             self.snapshotter.forget_stamps(Manifest(), paths)
 
     @property
     def has_repository(self) -> bool:
         """True if there is a git repository of ours in the sandbox, as far as it is known."""
-        return self.services is not None and self.services.agent_repository.is_made
+        return self.sandbox is not None and self.sandbox.agent_repository.is_made
 
     def follow_in_repository(self) -> None:
         """Have the sandbox's git repository follow what was sent. Raises `Superseded` for newer changes, and `Stop`."""
-        services = self.services
-        if services is None or services.state.base is None or services.state.uncertain:
+        sandbox = self.sandbox
+        if sandbox is None or sandbox.state.base is None or sandbox.state.uncertain:
             return
-        if not services.partial_archives.replaces:  # such a sandbox would lose the repository with each archive
-            services.agent_repository.follow(services.state.base, services.state.identity)
+        if not sandbox.partial_archives.replaces:  # such a sandbox would lose the repository with each archive
+            sandbox.agent_repository.follow(sandbox.state.base, sandbox.state.identity)

@@ -45,7 +45,7 @@ from syncd.selection.secret_scanner import secret_warning, sent_secret_warning
 from syncd.sync.delivery import SyncObserver, Verdict
 from syncd.sync.outcome import Outcome, SentContent, arrived_changes, torn_copy
 from syncd.sync.preparation import Preparation
-from syncd.sync.sandbox import SandboxServices
+from syncd.sync.sandbox import Sandbox
 from syncd.sync.status_document import LastSync, State
 from syncd.sync.sync_plan import SAMPLE, least_of, partial_paths, without_held
 from syncd.sync.work_saver import WorkSaver
@@ -110,7 +110,7 @@ class SandboxSync(Struct):
     `turn` is held while a snapshot is taken, and `other_bases` are those of the workspace's other sandboxes.
     """
 
-    services: SandboxServices
+    services: Sandbox
     snapshotter: Snapshotter
     base_store: BaseStore
     work_saver: WorkSaver

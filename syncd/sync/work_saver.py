@@ -32,7 +32,7 @@ from syncd.sync.agent_work import (
     save_work,
 )
 from syncd.sync.following import save_followed
-from syncd.sync.sandbox import SandboxServices
+from syncd.sync.sandbox import Sandbox
 
 _log = logging.getLogger("syncd.work_saver")
 _TRIES = 3
@@ -48,7 +48,7 @@ _WARNED_FOR_S = 86_400.0
 class _Ending(Struct):
     """A sandbox that ends, and what is known of it and saved; times are monotonic seconds."""
 
-    services: SandboxServices
+    services: Sandbox
     ends_s: float
     next_s: float
     known: dict[str, SeenEntry] = field(default_factory=dict)
@@ -81,14 +81,14 @@ class WorkSaver(Struct):
         """The monotonic second at which something is to be saved again; infinity if nothing is."""
         return min((each.next_s for each in self._ending), default=inf)
 
-    def recall(self, build_services: Callable[[Target], SandboxServices]) -> None:
+    def recall(self, build_services: Callable[[Target], Sandbox]) -> None:
         """Go on with the sandboxes that an earlier process left and that have not ended yet."""
         now_s, wall_s = self.clock.monotonic_s(), self.clock.wall_s()
         for target, ends_wall_s in ending_targets(self.db, self.sandbox_name).load() or ():
             if 0 < ends_wall_s - wall_s < _LONGEST_S and not self.is_begun(target):
                 self._ending.append(_Ending(build_services(target), now_s + ends_wall_s - wall_s, now_s))
 
-    def begin(self, services: SandboxServices, ends_in_s: float) -> None:
+    def begin(self, services: Sandbox, ends_in_s: float) -> None:
         """Save the work in a sandbox that ends so soon from now on, with `save_due`."""
         if not services.remote_changes.looks:
             self.note_done(services.target)
@@ -125,7 +125,7 @@ class WorkSaver(Struct):
                 what = f"{unsaved.count} in the sandbox could not be saved before it ended: {unsaved}"
                 self._warn(what, "while the sandbox is there, `syncd pull` brings all of it home", what)
 
-    def _warn_of(self, services: SandboxServices, failure: Exception, *, is_last: bool) -> None:
+    def _warn_of(self, services: Sandbox, failure: Exception, *, is_last: bool) -> None:
         what = f"what was changed in the sandbox could not be saved before it ended ({failure})"
         remedy = "what was brought home before is here; the rest ended with the sandbox"
         if not is_last:
@@ -136,7 +136,7 @@ class WorkSaver(Struct):
         is_news = is_last and (is_known or not _is_gone(failure))
         self._warn(what, remedy, what if is_news else None)
 
-    def before_move(self, services: SandboxServices) -> None:
+    def before_move(self, services: Sandbox) -> None:
         """Save the work in a sandbox that is left for another one, while it answers.
 
         Raises `StepFailed` or `SyncdError` if the move has to wait, `Superseded`, `Stop`.
@@ -164,7 +164,7 @@ class WorkSaver(Struct):
                 )
         self.note_done(services.target)
 
-    def before_replacing(self, services: SandboxServices, known: dict[str, SeenEntry]) -> LookResult:
+    def before_replacing(self, services: Sandbox, known: dict[str, SeenEntry]) -> LookResult:
         """Save the work that an archive will remove, note it as known, and return the look. Raises as `before_move`."""
         unsaved = self._save_all(services, Why.OVERWRITTEN, known)
         if unsaved:
@@ -190,7 +190,7 @@ class WorkSaver(Struct):
         unsaved, self._unsaved = self._unsaved, None
         return unsaved
 
-    def _save_all(self, services: SandboxServices, why: Why, known: dict[str, SeenEntry]) -> Unsaved:
+    def _save_all(self, services: Sandbox, why: Why, known: dict[str, SeenEntry]) -> Unsaved:
         """Save all that differs in a sandbox of which nothing will be left, and return what was not saved.
 
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`.
@@ -198,11 +198,11 @@ class WorkSaver(Struct):
         find = partial(self._find, services, inf)
         return _logged(save_before_all_goes(services.remote_changes, find, why, self.base_store.get, known))
 
-    def _find(self, services: SandboxServices, left_s: float, known: Mapping[str, SeenEntry]) -> AgentWork:
+    def _find(self, services: Sandbox, left_s: float, known: Mapping[str, SeenEntry]) -> AgentWork:
         content = services.state.content
         return find_agent_work(services.remote_changes, content, self.leave_out(), left_s, known)
 
-    def save_followed(self, services: SandboxServices, why: Why) -> None:
+    def save_followed(self, services: Sandbox, why: Why) -> None:
         """Save what following kept at home of a sandbox that cannot be asked any more."""
         save_followed(services.remote_changes, services.state, why, self.base_store.get, self.clock.wall_s())
 

@@ -36,9 +36,13 @@ class Changes(Struct, frozen=True):
 
 
 class DirtyDirectories:
-    """The directories that the next scan has to examine, whichever sandbox it is for."""
+    """The directories that the next scan has to examine, whichever sandbox it is for.
+
+    `full_scans` counts the scans of everything.
+    """
 
     def __init__(self) -> None:
+        self.full_scans = 0
         self._directories: set[str] = set()
         self._all = True  # nothing was scanned yet
         self._scanned_all_s = -inf
@@ -62,6 +66,7 @@ class DirtyDirectories:
         taken = None if is_full else frozenset(self._directories)
         if is_full:
             self._scanned_all_s = now_s
+            self.full_scans += 1
         self._all = False
         self._directories.clear()
         return taken

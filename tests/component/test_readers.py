@@ -21,12 +21,10 @@ import pytest
 
 from syncd.archive.chunk_store import Archive
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.api_key import ApiKey
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import snapshot_parts_of, sync_cycle_of, workspace_of
-from syncd.remote.http_client import HttpClient
+from syncd.daemon.build import workspace_of
 from tests.clock import ScriptedClock
 
 MIB = 1 << 20
@@ -156,15 +154,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Listing]:
 def _two_snapshots(folder: Path, work: Path) -> tuple[Archive, Archive]:
     config = check_config({"workspace": {"path": str(work)}, "sandbox": {"id": "x", "base_url": "http://127.0.0.1:9"}})
     environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
-    client = HttpClient(Waiter(Interrupt(), ScriptedClock(wall=LATER_S)))
-    workspace = workspace_of(config, environ, ApiKey("k", "the test"), client)
-    cycle = sync_cycle_of(workspace, snapshot_parts_of(workspace))
+    workspace = workspace_of(config, environ, Waiter(Interrupt(), ScriptedClock(wall=LATER_S)))
+    snapshotter = workspace.snapshotter("main")
     archives = []
     for number in range(2):
         _write(os.fsencode(work), b"many/3/edited", b"edit %d" % number)
         _write(os.fsencode(work), b"names/edit-%d" % number, b"new")
-        packed = cycle.snapshotter.pack(cycle.snapshotter.scan(None, SyncMode.FORCED).manifest)
-        assert (cycle.snapshotter.warnings, packed.follow_up) == ([], [])
+        packed = snapshotter.pack(snapshotter.scan(None, SyncMode.FORCED).manifest)
+        assert (snapshotter.warnings, packed.follow_up) == ([], [])
         archives.append(packed.archive)
     return archives[0], archives[1]
 

@@ -193,7 +193,7 @@ class Checker:
         if self.account is not None and self._arrived_in not in ("", self.sandbox_id):
             self.note_left(self._arrived_in)
         self._arrived_in = self.sandbox_id
-        tracked, services = self.current, self.cycle.services if self.cycle is not None else None
+        tracked, services = self.current, self.cycle.sandbox if self.cycle is not None else None
         if tracked is None or services is None:
             return
         # If something was changed meanwhile, it is not known here what was wanted then.
@@ -309,7 +309,7 @@ class Checker:
 
     @property
     def _nobody_looked(self) -> bool:
-        services = self.cycle.services if self.cycle is not None else None
+        services = self.cycle.sandbox if self.cycle is not None else None
         return services is not None and any(each.key == "remote-changes" for each in services.remote_changes.warnings)
 
     def _is_saved(self, path: str, entry: Entry) -> bool:
@@ -599,7 +599,7 @@ class Checker:
 
     def held(self) -> tuple[str, ...]:
         """Return the paths that the last daemon holds, as both sides changed them."""
-        services = self.cycle.services if self.cycle is not None else None
+        services = self.cycle.sandbox if self.cycle is not None else None
         return services.state.seen.both_changed if services is not None else ()
 
     def has_other_links(self) -> bool:

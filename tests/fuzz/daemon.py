@@ -16,7 +16,6 @@ from syncd.core.errors import NearlyEmpty, SyncdError
 from syncd.core.waiter import Superseded
 from syncd.daemon.loop import Daemon
 from syncd.daemon.sandbox_loop import SandboxLoop
-from syncd.daemon.shared_state import Writer
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.report.status_publisher import SyncFailure
 from syncd.sandbox.executions import Executions, Purpose
@@ -24,6 +23,7 @@ from syncd.sync.delivery import SyncObserver
 from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
+from syncd.sync.workspace import Writer
 from tests.fuzz.simulation import Simulation
 from tests.fuzz.wire import SimulatedClient
 
@@ -72,10 +72,12 @@ class SimulatedExecutions(Executions):
             raise
 
 
-class SimulatedCycle(SyncCycle, kw_only=True):
+class SimulatedCycle(SyncCycle):
     """The real cycle, which notes unexpected errors."""
 
-    simulation: Simulation
+    def __init__(self, simulation: Simulation, *args: Any) -> None:
+        super().__init__(*args)
+        self.simulation = simulation
 
     @override
     def run(self, sync_mode: SyncMode, observer: SyncObserver, scan_plan: ScanPlan = EVERYTHING) -> Outcome:
@@ -114,8 +116,8 @@ class SimulatedCycle(SyncCycle, kw_only=True):
 class SimulatedDaemon(Daemon):
     """The real daemon of one sandbox."""
 
-    def __init__(self, simulation: Simulation, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, simulation: Simulation, *args: Any, **parts: Any) -> None:
+        super().__init__(*args, **parts)
         (loop,) = self._loops.values()
         assert isinstance(loop, SimulatedLoop)
         loop.daemon, self.loop = self, loop
@@ -130,8 +132,8 @@ class SimulatedLoop(SandboxLoop):
 
     daemon: SimulatedDaemon
 
-    def __init__(self, simulation: Simulation, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, simulation: Simulation, *args: Any, **parts: Any) -> None:
+        super().__init__(*args, **parts)
         self._simulation = simulation
         self._syncing = False
         self.is_resting = False
@@ -148,7 +150,7 @@ class SimulatedLoop(SandboxLoop):
 
     def let_write_later(self, client: Any) -> None:
         """Note a command that waits until no sync is under way."""
-        self._shared.writers.append(Writer("", lambda: client.waits, client.send))
+        self._workspace.writers.append(Writer("", lambda: client.waits, client.send))
 
     @override
     def _rest(self, until_s: float | None) -> None:

@@ -153,14 +153,14 @@ class Lasting:
             return []
         wanted, remote = checker.wanted(), tree(live.sandbox.workspace)
         free = {path: entry for path, entry in wanted.items() if live.model.is_free_for(path, entry, remote)}
-        if self.name in _WITHOUT_PROGRAMS and (services := daemon.cycle.services) is not None:
+        if self.name in _WITHOUT_PROGRAMS and (services := daemon.cycle.sandbox) is not None:
             # Nobody removes a folder or a file there, or finds out that it has gone: what is to have its place is held.
             free = {path: entry for path, entry in free.items() if not is_within(path, services.state.seen.obstacles)}
         return checker.missing(free)  # what the agent made in a path's place may stay there
 
     def _check(self, daemon: SimulatedLoop, now_s: float) -> None:
         checker, asked = self._simulation.checker, len(self._simulation.emulator.request_log.entries())
-        client = daemon._parts.workspace.client  # its connections come and go
+        client = daemon._client  # its connections come and go
         objects = count_objects(daemon, (self._simulation, checker, checker.emulator, checker.clock, client))
         beside = f"beside {self.name!r}"
         if not self._has_settled:

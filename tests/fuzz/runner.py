@@ -37,7 +37,7 @@ from syncd.model.entry import Stamp
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.scan import file_reader
 from syncd.store.state_db import StateDb
-from syncd.sync import sandbox_services
+from syncd.sync import sandbox
 from syncd.watch import inotify_watch
 from tests.emulator import Emulator
 from tests.fuzz.checker import SELECTION
@@ -251,8 +251,8 @@ def _patched(simulation: Simulation) -> Iterator[None]:
         # Between any two steps of a scan or of packing.
         patch.setattr(SystemdNotifier, "ping", lambda notifier: simulation.injection_point())
         patch.setattr(StateDb, "_commit", partialmethod(_committed, simulation, StateDb._commit))
-        patch.setattr(build, "SyncCycle", partial(SimulatedCycle, simulation=simulation))
-        patch.setattr(sandbox_services, "Executions", partial(SimulatedExecutions, simulation))
+        patch.setattr(build, "SyncCycle", partial(SimulatedCycle, simulation))
+        patch.setattr(sandbox, "Executions", partial(SimulatedExecutions, simulation))
         if simulation.comes_home:
             patch_commands(patch, simulation, KEY)
         ManualInotify.newest = None

@@ -146,10 +146,10 @@ class Simulation:
         if daemon is None or follower is None or daemon.waits:
             return
         follower.asked()
-        if follower._due_s() <= self.clock.monotonic_s():
+        if follower.due_s <= self.clock.monotonic_s():
             self.figures["looks that follow"] += 1
             with self.injection(enabled=daemon.is_resting):
-                follower._look()
+                daemon._look(follower)
 
     def order_daemon(self, message: Mapping[str, Any]) -> bool:
         """Tell the daemon that a command released a sandbox, or have it look soon. False if none runs."""
@@ -230,7 +230,6 @@ class Simulation:
             # A daemon that has synced once does not end with an error that only a person can fix, but waits.
             totals=RunTotals(synced_once=True),
             synced_hook=SyncedHook(self.environ, self.clock),
-            reread=lambda: self.settings.current,
         ) as daemon:
             yield daemon  # type: ignore[misc]
 

@@ -14,7 +14,7 @@ import pytest
 
 from syncd.archive.chunk_store import ChunkStore, Piece
 from syncd.core.directories import directories_for
-from syncd.daemon import build
+from syncd.sync import workspace
 from syncd.sync.outcome import Outcome
 from tests.fuzz.operations import tree
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
@@ -145,7 +145,7 @@ def make_rig(folder: Path, store_type: type[CountingStore] = CountingStore) -> I
     """Give a workspace of several chunks that is not in the sandbox yet."""
     with rigged(folder) as rig, pytest.MonkeyPatch.context() as patch:
         spool_rig = SpoolRig(rig, store_type)
-        patch.setattr(build, "ChunkStore", spool_rig.store)
+        patch.setattr(workspace, "ChunkStore", spool_rig.store)
         chance = Random(8)
         spool_rig.write(LARGE, chance.randbytes(1_300_000))
         for number in range(5):  # each a chunk of its own

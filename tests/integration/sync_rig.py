@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import snapshot_parts_of, sync_cycle_of, workspace_of
+from syncd.daemon.build import access_of, workspace_of
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.sync.outcome import Outcome
@@ -82,6 +84,19 @@ class DamagingObserver(RecordingObserver):
                     file.write(b"\0\0\0\0")
 
 
+class _RigWaiter(Waiter):
+    """The waits of a rig, which lets the world go on in each step of its work."""
+
+    def __init__(self, rig: Rig, clock: ScriptedClock) -> None:
+        super().__init__(Interrupt(), clock)
+        self._rig = rig
+
+    @override
+    def poll_events(self) -> None:
+        super().poll_events()
+        self._rig.meanwhile()
+
+
 class Rig:
     """A workspace, its folders, and an emulator with its sandbox."""
 
@@ -92,7 +107,7 @@ class Rig:
         self.workspace = folder / "workspace"
         self.workspace.mkdir()
         self.sandbox = emulator.create_sandbox(SANDBOX)
-        self.client = HttpClient(Waiter(Interrupt(), clock))
+        self.client = HttpClient(_RigWaiter(self, clock))
         self.keys: dict[str, dict[str, Any]] = {
             "workspace": {"path": str(self.workspace)},
             "sandbox": {"id": SANDBOX, "base_url": emulator.base_url, **_PLAIN_SANDBOX},
@@ -109,14 +124,11 @@ class Rig:
     def cycle(self) -> SyncCycle:
         """The sync cycle of the present process."""
         if self._cycle is None:
-            workspace = workspace_of(check_config(self.keys), self.environ, self.key, self.client)
-            parts = snapshot_parts_of(workspace, None, self.key.reveal())
-            self._cycle = sync_cycle_of(workspace, parts, self._progress)
+            access = access_of(check_config(self.keys), self.environ, self.key, self.client)
+            workspace = workspace_of(access.config, self.environ, self.client.waiter, self.key.reveal())
+            self._cycle = SyncCycle(access, workspace)
             self._cycle.recall()
         return self._cycle
-
-    def _progress(self) -> None:
-        self.meanwhile()
 
     def use_defaults(self) -> None:
         """Have the next process look, remove and prove, as with no setting of the configuration."""

@@ -270,7 +270,7 @@ def test_what_was_brought_home_counts(rig: Rig) -> None:
     sync(rig)
     (rig.sandbox.workspace / "a.txt").write_text("the agent's\n")
     rig.write("a.txt", "the agent's\n")
-    base, services = rig.cycle.baseline, rig.cycle.services
+    base, services = rig.cycle.baseline, rig.cycle.sandbox
     assert base is not None
     assert services is not None
     after = replace(base["a.txt"], size_bytes=12, digest=hashlib.sha256(b"the agent's\n").digest(), stamp=None)

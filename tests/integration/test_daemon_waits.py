@@ -67,7 +67,6 @@ class DaemonRig:
             signals=self.signals,
             totals=RunTotals(),
             synced_hook=SyncedHook(self.environ, self.waiter.clock),
-            reread=lambda: self.config,
         ) as daemon:
             assert daemon.run() is LoopEnd.RELOAD
 

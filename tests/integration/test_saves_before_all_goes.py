@@ -120,7 +120,7 @@ def test_a_sandbox_whose_initialize_replaces_all(made: AgentRig, monkeypatch: py
     """What only the agent has, and writes during the fetch, is saved before its initialize."""
     made.rig.emulator.faults.script("initialize: replace always")
     made.rig.restart()
-    replaces: Any = made.rig.cycle.services
+    replaces: Any = made.rig.cycle.sandbox
     replaces.partial_archives.prove(["never there 1", "never there 2"])
     Fetches(made, monkeypatch, lambda number: made.agent.write("late", "theirs, late") if number == 1 else None)
     made.edit(b="newer")

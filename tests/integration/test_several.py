@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import check_config
-from syncd.daemon.build import snapshot_parts_of, sync_cycle_of, workspace_of
+from syncd.daemon.build import access_of, workspace_of
 from syncd.model.manifest import Manifest
 from syncd.report.status_store import read_document
 from syncd.sync.sync_cycle import SyncCycle
@@ -66,11 +66,11 @@ def test_what_is_alike_in_their_bases_is_in_memory_once(tmp_path: Path) -> None:
         rig.emulator.create_sandbox("box-blue")
         rig.keys["sandboxes"] = {"blue": {"id": "box-blue"}}
         config = check_config(rig.keys)
-        workspace = workspace_of(config, rig.environ, rig.key, rig.client)
+        access = access_of(config, rig.environ, rig.key, rig.client)
 
         def started() -> list[SyncCycle]:
-            parts = snapshot_parts_of(workspace)
-            found = [sync_cycle_of(replace(workspace, config=config.for_sandbox(n)), parts) for n in config.sandboxes]
+            workspace = workspace_of(config, rig.environ, rig.client.waiter)
+            found = [SyncCycle(replace(access, config=config.for_sandbox(n)), workspace) for n in config.sandboxes]
             for each in found:
                 each.recall()
             return found
@@ -93,7 +93,7 @@ def test_what_is_alike_in_their_bases_is_in_memory_once(tmp_path: Path) -> None:
             rig.write("b", content)
             bases = synced(cycles)
         assert is_shared(bases)
-        workspace.db.close()
+        access.db.close()
 
 
 def test_one_that_is_dead_for_ever(several: SeveralRig) -> None:
@@ -168,32 +168,3 @@ def test_one_that_is_refused_is_held(several: SeveralRig) -> None:
     several.config = check_config(several.rig.keys)
     with pytest.raises(NeedsPerson):
         several.run()
-
-
-def test_one_that_is_added_and_removed_under_a_running_daemon(several: SeveralRig) -> None:
-    """It gets everything at once; the others are not sent to again, and go on while one of them does not answer."""
-    several.add("slow")
-    answers, steps = threading.Event(), []
-
-    def hold(entry: RequestRecord) -> None:
-        if entry.sandbox == "box-slow":
-            steps.append("slow begins")
-            several.add("blue")
-            several.send(signal.SIGHUP)
-            answers.wait(30)
-
-    def look(entry: RequestRecord) -> None:
-        if entry.sandbox == "box-blue" and several.content("blue") == "1" and "blue" not in steps:
-            steps.append("blue")
-            assert several.content("slow") == ""
-            del several.rig.keys["sandboxes"]["blue"]
-            several.rig.keys["retry"]["max_delay_seconds"] = 0.2  # more than sandboxes: all begins anew
-            several.config = check_config(several.rig.keys)
-            answers.set()
-            several.send(signal.SIGHUP)
-
-    several.rig.emulator.faults.on("initialize", When.BEFORE, hold)
-    several.rig.emulator.faults.on("initialize", When.AFTER, look)
-    several.run()
-    assert steps == ["slow begins", "blue"]
-    assert [entry.sandbox for entry in several.rig.emulator.request_log if entry.op == "initialize"].count(SANDBOX) == 1

@@ -391,8 +391,8 @@ def test_what_following_kept_after_the_look_is_saved(made: AgentRig, policy: str
     made.set(agent_changes=policy)
 
     def follow(_: object) -> None:
-        assert made.rig.cycle.services is not None
-        state, there = made.rig.cycle.services.state, {}
+        assert made.rig.cycle.sandbox is not None
+        state, there = made.rig.cycle.sandbox.state, {}
         assert state.base is not None
         for path, content in (("a", "theirs"), ("b", "newer here"), ("more", "not sent")):
             made.agent.write(path, content)
@@ -467,8 +467,8 @@ def test_overwrite_looks_only_at_what_it_removes(made: AgentRig, monkeypatch: py
     made.edit(a="newer")
     (made.rig.workspace / "b").unlink()
     made.rig.cycle.recall()
-    assert made.rig.cycle.services is not None
-    made.rig.cycle.services.state.seen.note_all(["a", "more"])
+    assert made.rig.cycle.sandbox is not None
+    made.rig.cycle.sandbox.state.seen.note_all(["a", "more"])
     made.rig.sync()
     assert looked_at == [["b"]]
     assert (made.there("a"), made.there("b"), made.saved) == ("newer", None, {})

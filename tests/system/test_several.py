@@ -247,6 +247,20 @@ def test_one_is_added_while_the_daemon_starts(rig: Rig) -> None:
     rig.until(lambda: "b" in tree(there.workspace), "a sync to it")
 
 
+def test_one_is_added_while_another_is_synced(rig: Rig) -> None:
+    """The configuration is read anew once that has ended; who asks for the added one before is to ask again."""
+    there = rig.emulator.create_sandbox("box-blue")
+    _watching(rig)
+    held = rig.held("initialize")
+    rig.write("a", TEXT)
+    rig.in_state("initializing")
+    rig.ok("sandbox", "add", "blue", "--id", "box-blue")
+    assert rig.run("flush", "--sandbox", "blue", "--timeout", "1").code == 75
+    held.set()
+    rig.ok("flush", "--sandbox", "blue")
+    assert Agent(there.workspace).holds("a", TEXT.encode())
+
+
 def test_a_push_to_one_forgets_nothing_of_another(several: Several) -> None:
     """Without a daemon its status still names what is held in the other sandbox."""
     rig = several.rig
