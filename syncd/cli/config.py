@@ -115,11 +115,16 @@ def change_config(path: str, change: Callable[[str], str]) -> None:
 
 
 def checked(raw: dict[str, Any], path: str) -> Config:
-    """The configuration that these tables make, its patterns checked too. Raises `ConfigError`."""
+    """The configuration that these tables make, if its patterns can match and no other one has its sandboxes.
+
+    Raises `ConfigError`.
+    """
     from syncd.daemon.build import selection_of  # noqa: PLC0415 - for what is about to be written alone
+    from syncd.daemon.shared_sandbox import refuse_named  # noqa: PLC0415
 
     config = check_config(raw, path)
     selection_of(config, os.environ)
+    refuse_named(config, os.environ)
     return config
 
 

@@ -23,8 +23,6 @@ from syncd.remote.target import Target
 from syncd.store.state_db import Record, StateDb
 from syncd.sync.status_document import VERSION, AgentStatus, SandboxStatus, Status
 
-_FORGOTTEN = {"id": "", "last_sync": None, "last_error": None, "lingering": 0, "sandbox_expires_at": None}
-
 
 class _Seen(Struct, frozen=True):
     """The part of the record of what was seen in a sandbox that a status shows."""
@@ -62,6 +60,9 @@ def read_status(folder: str, otherwise: Status) -> Status:
     try:
         with contextlib.closing(StateDb(folder)) as db:
             db.require_readable()
+            if not runs:
+                known = zip(sandboxes, otherwise.sandboxes, strict=True)
+                sandboxes = tuple(named.stopped() if _is_released(db, each) else each for each, named in known)
             sandboxes = tuple(replace(each, agent=_agent_now(db, each)) for each in sandboxes)
     except OSError as failure:
         unread = f"the state in {shown_path(folder)} cannot be read ({failure.strerror}): see `syncd check`"
@@ -76,11 +77,19 @@ def _same_or(named: SandboxStatus, recorded: SandboxStatus | None) -> SandboxSta
     return recorded
 
 
+def _is_released(db: StateDb, sandbox: SandboxStatus) -> bool:
+    """True if a command gave the sandbox back, and nothing was sent there since."""
+    return Record(db, "released", bool, "status shows what was there", _owner(sandbox)).exists
+
+
+def _owner(sandbox: SandboxStatus) -> str:
+    return Target(sandbox.base_url, sandbox.id, "").owner
+
+
 def _agent_now(db: StateDb, sandbox: SandboxStatus) -> AgentStatus:
     """Return the agent's side as it is recorded by now. Raises `OSError`."""
     agent = replace(sandbox.agent, saved=db.saved_of().count(sandbox.name))
-    owner = Target(sandbox.base_url, sandbox.id, "").owner
-    seen = Record(db, "seen", _Seen, "status shows what the daemon knew", owner).load()
+    seen = Record(db, "seen", _Seen, "status shows what the daemon knew", _owner(sandbox)).load()
     if seen is None:
         return agent
     looked_at = max(agent.looked_at, seen.looked_at, key=lambda at: at or "")  # one that found nothing is not recorded
@@ -93,15 +102,6 @@ def followed_at_s(folder: str, target: Target) -> float:
     ids = target.sandbox_id, target.base_url
     found = [each for each in status.sandboxes if (each.id, each.base_url) == ids] if status is not None else []
     return seconds_of(found[0].agent.followed_at) or 0.0 if found else 0.0
-
-
-def forget_released(folder: str, name: str) -> None:
-    """Forget what the document of a process that has ended tells of this sandbox, and of no other. Raises `OSError`."""
-    status = read_document(folder)
-    if status is not None:
-        known = status.sandboxes
-        sandboxes = tuple(replace(each, **_FORGOTTEN) if each.name == name else each for each in known)
-        write_status(folder, encoded(replace(status, sandboxes=sandboxes)))
 
 
 def running_daemons(folder: str) -> Iterator[Status]:

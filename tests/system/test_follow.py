@@ -386,7 +386,7 @@ def test_several_are_followed(rig: Rig) -> None:
     rig.until(lambda: git("cat-file", "blob", "refs/syncd/blue:a") == b"blue's\n", "what blue's agent made")
     assert "+blue's" in rig.run("diff", "--sandbox", "blue").out
     assert b"-main's\n+blue's\n" in git("diff", "refs/syncd/main", "refs/syncd/blue")
-    assert "refs/syncd/blue: `git update-ref -d refs/syncd/blue`" in rig.ok("sandbox", "remove", "blue", "--yes").err
+    rig.ok("sandbox", "remove", "blue", "--yes")
     assert git("cat-file", "blob", "refs/syncd/blue:a") == b"blue's\n"
 
 

@@ -287,7 +287,7 @@ print(d["sandbox_id"], d["sandbox_changed"], d["sandbox_id"] in d["mcp_servers"]
         assert f"/{first}/git" not in rig.run("status", *words).out
     assert f"/{first}/git" not in (rig.state_folder / "status.json").read_text()
     assert f"/{first}/git" in rig.ok("sandbox", "show").out
-    assert "daemon acquires the next one" in rig.ok("sandbox", "release", "--yes").out
+    assert "next sync acquires another one" in rig.ok("sandbox", "release", "--yes").out
     rig.until(lambda: reported.read_text().count("\n") == 2, "the hook for the next one, though nothing changed")
     second = ours(rig)
     assert reported.read_text() == f"{first} True True\n{second} True True\n"
