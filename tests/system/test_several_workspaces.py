@@ -151,7 +151,7 @@ def test_all_workspaces(rig: Rig, site: Path) -> None:
     rig.config_file.with_name("broken.toml").write_text("[workspace]\npath = 1\n")
     text = rig.ok("status", "--all").out
     head, config, broken, other, problem = text.splitlines()
-    assert head.split() == ["NAME", "STATE", "LAST", "SYNC", "WAITING", "SERVICE", "WORKSPACE"]
+    assert head.split() == ["NAME", "STATE", "LAST", "SYNC", "WAITING", "WORKSPACE"]
     assert "~/work" in config
     assert "watching" in config
     assert "broken" in broken
@@ -159,8 +159,8 @@ def test_all_workspaces(rig: Rig, site: Path) -> None:
     assert ("~/site" in other, "not running" in other, "never" in other) == (True, True, True)
     rows = _rows(rig)
     assert list(rows) == ["config", "broken", "site"]
-    assert rows["config"] == {**rig.status(), "config": str(rig.config_file), "name": "config", "service": "none"}
-    assert set(rows["broken"]) == {"config", "name", "service", "error"}
+    assert rows["config"] == {**rig.status(), "config": str(rig.config_file), "name": "config"}
+    assert set(rows["broken"]) == {"config", "name", "error"}
     assert rows["site"]["workspace"] == str(site)
     daemon.kill()
     assert "watching" not in rig.ok("status", "--all").out

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from syncd import __version__
 from syncd.cli.layout import Tone, styled
-from syncd.cli.status.reader import ServiceState, StatusContext, WorkspaceRow
+from syncd.cli.status.reader import StatusContext, WorkspaceRow
 from syncd.cli.status.screen import screen, table
 from syncd.core.text import ago, countdown, duration, split_remedy
 from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxStatus, State, Status
@@ -324,17 +324,17 @@ def test_a_message_is_split_into_error_and_remedy(message: str, what: str, remed
 
 HELD = replace(WATCHING, state=State.HELD, pending=True, agent=AgentStatus(held=("a", "b"), held_count=2, changed=3))
 ROWS = (
-    WorkspaceRow("/c/config.toml", "config", ServiceState.RUNNING, WATCHING),
-    WorkspaceRow("/c/site.toml", "site", ServiceState.STOPPED, replace(NOTHING, workspace="/home/dev/web/site")),
-    WorkspaceRow("/c/held.toml", "held", ServiceState.NONE, replace(HELD, workspace="/srv/文字")),
-    WorkspaceRow("/c/bad.toml", "bad", ServiceState.NONE, None, "/c/bad.toml is not valid TOML: line 1"),
+    WorkspaceRow("/c/config.toml", "config", WATCHING),
+    WorkspaceRow("/c/site.toml", "site", replace(NOTHING, workspace="/home/dev/web/site")),
+    WorkspaceRow("/c/held.toml", "held", replace(HELD, workspace="/srv/文字")),
+    WorkspaceRow("/c/bad.toml", "bad", None, "/c/bad.toml is not valid TOML: line 1"),
 )
 TABLE = """
-  NAME    STATE        LAST SYNC  WAITING                           SERVICE  WORKSPACE
-● config  watching     10 s ago   -                                 yes      ~/code
-● site    not running  never      -                                 stopped  ~/web/site
-● held    held         10 s ago   changes, 2 held, 3 changed there  no       /srv/文字
-● bad     broken                                                             /c/bad.toml
+  NAME    STATE        LAST SYNC  WAITING                           WORKSPACE
+● config  watching     10 s ago   -                                 ~/code
+● site    not running  never      -                                 ~/web/site
+● held    held         10 s ago   changes, 2 held, 3 changed there  /srv/文字
+● bad     broken                                                    /c/bad.toml
 ! /c/bad.toml is not valid TOML: line 1"""
 
 
@@ -351,21 +351,20 @@ def test_no_line_of_the_table_is_too_wide(width: int, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("status", "service", "tone"),
+    ("status", "tone"),
     [
-        (WATCHING, ServiceState.NONE, Tone.GOOD),
-        (replace(WATCHING, warnings=("x",)), ServiceState.NONE, Tone.ATTENTION),
-        (replace(WATCHING, pending=True), ServiceState.NONE, Tone.BUSY),
-        (replace(WATCHING, state=State.UPLOADING), ServiceState.NONE, Tone.BUSY),
-        (replace(WATCHING, state=State.PAUSED), ServiceState.NONE, Tone.ATTENTION),
-        (replace(WATCHING, responding=False), ServiceState.NONE, Tone.BAD),
-        (HELD, ServiceState.RUNNING, Tone.BAD),
-        (NOTHING, ServiceState.NONE, Tone.PLAIN),
-        (NOTHING, ServiceState.STOPPED, Tone.ATTENTION),
-        (None, ServiceState.NONE, Tone.BAD),
+        (WATCHING, Tone.GOOD),
+        (replace(WATCHING, warnings=("x",)), Tone.ATTENTION),
+        (replace(WATCHING, pending=True), Tone.BUSY),
+        (replace(WATCHING, state=State.UPLOADING), Tone.BUSY),
+        (replace(WATCHING, state=State.PAUSED), Tone.ATTENTION),
+        (replace(WATCHING, responding=False), Tone.BAD),
+        (HELD, Tone.BAD),
+        (NOTHING, Tone.PLAIN),
+        (None, Tone.BAD),
     ],
 )
-def test_the_mark_shows_how_it_is(status: Status | None, service: ServiceState, tone: Tone) -> None:
-    """The colour is that of the state; a stopped service deserves a look."""
-    line = table([WorkspaceRow("/c/a.toml", "a", service, status)], NOON_S)[1]
+def test_the_mark_shows_how_it_is(status: Status | None, tone: Tone) -> None:
+    """The colour is that of the state."""
+    line = table([WorkspaceRow("/c/a.toml", "a", status)], NOON_S)[1]
     assert line.startswith(styled("● ", tone))

@@ -50,17 +50,16 @@ def command(config_file: str | None, as_json: bool, *, watch: bool, all_: bool, 
     path = config_path(config_file)
     reader = reader_for(path, lambda _path: configured(config_file))
 
-    def read() -> tuple[Status, int | None]:
+    def read() -> Status:
         nonlocal reader
         if watch:
             reader = reader_for(path, lambda _path: configured(config_file))
-        status = reader.status()
-        return status, None if as_json else reader.busy_pid(status)
+        return reader.status()
 
-    def text(found: tuple[Status, int | None]) -> str:
-        return printable_json(encoded(found[0]).decode()) if as_json else _text(reader, found[0])
+    def text(status: Status) -> str:
+        return printable_json(encoded(status).decode()) if as_json else _text(reader, status)
 
-    status, _ = _show(read, text, watch=watch, as_json=as_json)
+    status = _show(read, text, watch=watch, as_json=as_json)
     return _code(checks, [status], None if watch else reader.problem)
 
 
@@ -115,7 +114,7 @@ def _all_json(rows: tuple[WorkspaceRow, ...]) -> str:
     import msgspec  # noqa: PLC0415 - for many alone
 
     def document(row: WorkspaceRow) -> dict[str, Any]:
-        of_row = {"config": row.config, "name": row.name, "service": row.service}
+        of_row = {"config": row.config, "name": row.name}
         if row.status is None:
             return {**of_row, "error": row.problem}
         status = row.status.document()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from enum import StrEnum
 
 import msgspec
 from msgspec import Struct
@@ -96,17 +95,13 @@ class StatusReader:
         return StatusContext(
             written_at_s=self._written_at_s(),
             was_killed=(read_document(self._folder) or self._nothing).running,
-            busy_pid=self.busy_pid(status),
-            unit=self.installed_unit() if needs_start else None,
+            busy_pid=None if status.running else holder(self._folder),  # another one, as a daemon that is ending
+            unit=self._installed_unit() if needs_start else None,
             option=option_for(self._path),
             is_paused=pause_marker(self._folder).exists,
         )
 
-    def busy_pid(self, status: Status) -> int | None:
-        """The process that holds the workspace and is not the status', as a daemon that is ending."""
-        return None if status.running else holder(self._folder)
-
-    def installed_unit(self) -> str | None:
+    def _installed_unit(self) -> str | None:
         """The name of the unit that `syncd service install` wrote for this configuration."""
         folder = os.path.dirname(default_config_path(os.environ))
         if not os.path.isdir(os.path.join(os.path.dirname(folder), "systemd", "user")):
@@ -168,20 +163,11 @@ def reader_for(path: str, load: Callable[[str], Config]) -> StatusReader:
 # -- all workspaces
 
 
-class ServiceState(StrEnum):
-    """The state of the daemon of a configuration that has a systemd user unit; `none`: it has no unit."""
-
-    RUNNING = "running"
-    STOPPED = "stopped"
-    NONE = "none"
-
-
 class WorkspaceRow(Struct, frozen=True):
     """One configuration: its status, and a `problem`: without a status, the error that makes it unusable."""
 
     config: str
     name: str
-    service: ServiceState
     status: Status | None
     problem: str = ""
 
@@ -198,17 +184,13 @@ def read_all() -> tuple[WorkspaceRow, ...]:
 
 
 def _row(file: str) -> WorkspaceRow:
+    from syncd.daemon.shared_sandbox import conflict, others_naming  # noqa: PLC0415 - for many alone
+
     name = config_name(file)
     try:
         reader = reader_for(file, load_for_command)
     except ConfigError as failure:
-        return WorkspaceRow(file, name, ServiceState.NONE, None, one_line(str(failure), 1000))
-    from syncd.daemon.shared_sandbox import conflict, others_naming  # noqa: PLC0415 - for many alone
-
+        return WorkspaceRow(file, name, None, one_line(str(failure), 1000))
     others = others_naming(reader.config, os.environ)
     problem = reader.problem or (conflict(reader.config, others) if others else "")
-    status = reader.status()
-    runs = ServiceState.RUNNING if status.running else ServiceState.STOPPED
-    return WorkspaceRow(
-        file, name, runs if reader.installed_unit() else ServiceState.NONE, status, one_line(str(problem), 600)
-    )
+    return WorkspaceRow(file, name, reader.status(), one_line(str(problem), 600))

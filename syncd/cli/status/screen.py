@@ -13,7 +13,7 @@ from msgspec import Struct
 from syncd import __version__
 from syncd.cli.layout import MARK, Tone, aligned, bar, next_attempt, styled, wrapped
 from syncd.cli.output import home_relative
-from syncd.cli.status.reader import ServiceState, StatusContext, WorkspaceRow
+from syncd.cli.status.reader import StatusContext, WorkspaceRow
 from syncd.core.choices import SetupState
 from syncd.core.clock import seconds_of
 from syncd.core.text import ago, countdown, counted, duration, for_sandbox, size, split_remedy
@@ -28,14 +28,12 @@ _MOST_WARNINGS = 3
 _ENDS_SOON_S = 600.0
 # In the other states it is clear that more is to be sent.
 _IDLE = (State.PAUSED, State.HELD, State.STOPPED)
-_BUSY = (State.STARTING, State.DEBOUNCING, State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING)
 _LATE = (State.HELD, State.RETRYING)
 _DOING = {
     State.DEBOUNCING: "changes seen: waiting until the workspace is quiet",
     State.SNAPSHOTTING: "packaging",
 }
-_HEAD = ("NAME", "STATE", "LAST SYNC", "WAITING", "SERVICE", "WORKSPACE")
-_SERVICE = {ServiceState.RUNNING: "yes", ServiceState.STOPPED: "stopped", ServiceState.NONE: "no"}
+_HEAD = ("NAME", "STATE", "LAST SYNC", "WAITING", "WORKSPACE")
 
 
 class _Row(Struct, frozen=True):
@@ -243,7 +241,7 @@ def _run(status: Status, now_s: float) -> str:
 def table(rows: Sequence[WorkspaceRow], now_s: float, width: int = 10_000) -> list[str]:
     """The table's lines, a workspace each, and then the problems; none is wider than `width` columns."""
     texts = aligned([_HEAD, *(_cells(row, now_s) for row in rows)])
-    marks = ["  ", *(styled(f"{MARK} ", _tone(row)) for row in rows)]
+    marks = ["  ", *(styled(f"{MARK} ", _tone(row.status)) for row in rows)]
     lines = [
         mark + (text if len(text) <= width - _INDENT else f"{text[: width - _INDENT - 1]}…")
         for mark, text in zip(marks, texts, strict=True)
@@ -256,10 +254,10 @@ def table(rows: Sequence[WorkspaceRow], now_s: float, width: int = 10_000) -> li
 def _cells(row: WorkspaceRow, now_s: float) -> tuple[str, ...]:
     status = row.status
     if status is None:
-        return row.name, "broken", "", "", "", row.config
+        return row.name, "broken", "", "", row.config
     synced = status.main.last_sync
     last = "never" if synced is None else _ago(synced.finished_at, now_s)
-    return row.name, _state(status), last, _waiting(status), _SERVICE[row.service], home_relative(status.workspace)
+    return row.name, _state(status), last, _waiting(status), home_relative(status.workspace)
 
 
 def _state(status: Status) -> str:
@@ -281,14 +279,11 @@ def _waiting(status: Status) -> str:
     return ", ".join(waiting) or "-"
 
 
-def _tone(row: WorkspaceRow) -> Tone:
-    status = row.status
-    if status is None:
+def _tone(status: Status | None) -> Tone:
+    if status is None or (status.running and (status.responding is False or status.state is State.HELD)):
         return Tone.BAD
     if not status.running:
-        return Tone.PLAIN if row.service is ServiceState.NONE else Tone.ATTENTION
-    if status.responding is False or status.state is State.HELD:
-        return Tone.BAD
-    if status.state in _BUSY or (status.state is State.WATCHING and status.pending):
-        return Tone.BUSY
-    return Tone.ATTENTION if status.warnings or status.state is not State.WATCHING else Tone.GOOD
+        return Tone.PLAIN
+    if status.warnings or status.state in (State.RETRYING, State.PAUSED):
+        return Tone.ATTENTION
+    return Tone.GOOD if status.in_sync else Tone.BUSY
