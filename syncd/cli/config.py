@@ -10,10 +10,7 @@ import fcntl
 import json
 import os
 import re
-import shlex
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -31,7 +28,7 @@ from syncd.cli.options import (
     configured,
 )
 from syncd.cli.output import home_relative, print_path
-from syncd.core.config_file import load_config, parse_toml
+from syncd.core.config_file import load_config, parse_toml, read_text
 from syncd.core.directories import default_key_file
 from syncd.core.durable_file import rewrite
 from syncd.core.errors import ConfigError, NeedsPerson, Stop, SyncdError
@@ -120,25 +117,14 @@ def checked(raw: dict[str, Any], path: str) -> Config:
     Raises `ConfigError`.
     """
     from syncd.daemon.build import selection_of  # noqa: PLC0415 - for what is about to be written alone
-    from syncd.daemon.shared_sandbox import refuse_named  # noqa: PLC0415
+    from syncd.daemon.shared_sandbox import conflict, others_naming  # noqa: PLC0415
 
     config = check_config(raw, path)
     selection_of(config, os.environ)
-    refuse_named(config, os.environ)
+    for each in map(config.for_sandbox, config.sandboxes):
+        if others := others_naming(each, os.environ):
+            raise conflict(each, others)
     return config
-
-
-def read_text(path: str) -> str:
-    """The file's text, with its line ends. Raises `ConfigError`."""
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            return file.read().decode()
-    except FileNotFoundError:
-        raise ConfigError(f"no configuration file at {path}", "run `syncd init`, or name one with --config") from None
-    except OSError as failure:
-        raise ConfigError(f"{path} cannot be read ({failure.strerror})", "let your user read it") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not valid TOML", "it is not UTF-8; correct it there") from None
 
 
 def _parsed(text: str) -> dict[str, Any]:
@@ -148,7 +134,6 @@ def _parsed(text: str) -> dict[str, Any]:
         raise ConfigError("the configuration is not valid TOML", f"{failure}; `syncd config edit` opens it") from None
 
 
-_EDITOR = "vi"
 _KEY_FILE = ".api_key_file"
 _HIDDEN = "…"  # where no such file is: some write the key in the place of its file
 
@@ -224,36 +209,35 @@ def edit(config_file: str | None) -> None:
     """
     path = config_path(config_file)
     before = read_text(path)
-    folder, name = os.path.split(os.path.realpath(path))
-    try:
-        descriptor, draft = tempfile.mkstemp(".toml", f".{name.removesuffix('.toml')}-", folder)
-    except OSError as failure:
-        raise ConfigError(f"{folder} cannot be written ({failure.strerror})", "let your user write there") from None
-    is_done = False
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(before.encode())
-        while not is_done:
-            _open_editor(draft, before)
-            text = read_text(draft)
-            if text == before:
-                click.echo(f"{home_relative(path)} is unchanged", err=True)
-                return
-            try:
-                change_config(path, partial(_replaced, before=before, after=text))
-                is_done = True
-            except ConfigError as failure:
-                if not (sys.stdin.isatty() and sys.stderr.isatty()):
-                    raise ConfigError(failure.message, f"{failure.hint}; what you wrote is in {draft}") from None
+    text = _edited(before)
+    while text != before:
+        try:
+            change_config(path, partial(_replaced, before=before, after=text))
+        except ConfigError as failure:
+            if sys.stdin.isatty() and sys.stderr.isatty():
                 click.echo(f"syncd: {failure}", err=True)
-                if not _edits_again():
-                    raise ConfigError(f"{path} is as before", f"what you wrote is in {draft}") from None
-    finally:
-        if is_done or read_text(draft) == before:
-            os.unlink(draft)
-    click.echo(f"wrote {home_relative(path)}")
-    if _reload(config_of_daemon(path)):
-        click.echo("the daemon reads it anew")
+                if _edits_again():
+                    text = _edited(text)
+                    continue
+            refused = f"{os.path.realpath(path)}.refused"
+            rewrite(refused, text.encode())
+            raise ConfigError(failure.message, f"{failure.hint}; what you wrote is in {refused}") from None
+        click.echo(f"wrote {home_relative(path)}")
+        if _reload(config_of_daemon(path)):
+            click.echo("the daemon reads it anew")
+        return
+    click.echo(f"{home_relative(path)} is unchanged", err=True)
+
+
+def _edited(text: str) -> str:
+    """The text as the person's editor leaves it. Raises `NeedsPerson`."""
+    try:
+        edited: bytes = click.edit(text.encode(), extension=".toml", require_save=False) or b""
+        return edited.decode()
+    except UnicodeDecodeError:
+        raise NeedsPerson("nothing was changed, as what you wrote is not UTF-8", "write it once more") from None
+    except (click.ClickException, ValueError) as failure:
+        raise NeedsPerson(f"nothing was changed, as the editor failed ({failure})", "name another in $EDITOR") from None
 
 
 def _edits_again() -> bool:
@@ -270,19 +254,6 @@ def _replaced(now: str, before: str, after: str) -> str:
     if now != before:
         raise ConfigError("the configuration was changed by another program meanwhile", "begin anew")
     return after
-
-
-def _open_editor(path: str, before: str) -> None:
-    """Let the person edit the file, which holds the text `before`. Raises `NeedsPerson`."""
-    named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or _EDITOR
-    try:
-        code = subprocess.run([*shlex.split(named), path], check=False).returncode
-    except (OSError, ValueError) as failure:
-        reason = failure.strerror if isinstance(failure, OSError) else failure
-        raise NeedsPerson(f"the editor {named!r} cannot be started ({reason})", "name one in $EDITOR") from None
-    if code:
-        written = "" if read_text(path) == before else f"; what you wrote is in {path}"
-        raise NeedsPerson(f"the editor {named!r} ended with {code}", f"nothing was changed{written}")
 
 
 def _reload(*known: Config | None) -> bool:

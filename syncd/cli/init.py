@@ -25,6 +25,7 @@ from syncd.core.directories import default_key_file, expand_home, make_folders
 from syncd.core.errors import ConfigError, KeyRefused, SandboxNotFound, SyncdError
 from syncd.core.settings import AcquireKeys, Config, SandboxKeys
 from syncd.core.text import one_line, shown_path
+from syncd.daemon.shared_sandbox import refuse_named
 
 _WIDTH = 79
 _SILENT_S = 0.5
@@ -185,6 +186,7 @@ def _filled_in(values: Mapping[str, Any], file: str) -> tuple[str, Config]:
         if workspace == config.workspace.path:
             what = f"{shown_path(other)} syncs {shown_path(workspace)} already"
             raise ConfigError(what, "edit it, or name another directory")
+    refuse_named(config, os.environ)
     return text, config
 
 

@@ -46,19 +46,27 @@ def read_workspace_path(path: str) -> str:
         return checked_workspace(workspace, os.path.dirname(os.path.abspath(path)))
 
 
-def _read_toml(path: str) -> dict[str, Any]:
+def read_text(path: str) -> str:
+    """Return the text of a configuration file, with its line ends. Raises `ConfigError`."""
     try:
         # Opening a FIFO in the file's place must not block: at a reload the daemon would handle no signal meanwhile.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(f"the configuration file {path} is no regular file", "put one in its place")
-            return parse_toml(file.read().decode())
+            return file.read().decode()
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at {path}", "run `syncd init`, or name one with --config") from None
     except OSError as failure:
         raise ConfigError(
             f"the configuration file {path} cannot be read ({failure.strerror})", "let your user read it"
         ) from None
+    except UnicodeDecodeError as failure:
+        raise ConfigError(f"{path} is not valid TOML", f"{failure}; correct it there") from None
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        return parse_toml(read_text(path))
     except ValueError as failure:
         raise ConfigError(f"{path} is not valid TOML", f"{failure}; correct it there") from None
 

@@ -65,8 +65,7 @@ def test_edit(rig: Rig) -> None:
     assert rig.ok("config", "edit").err == "~/.config/syncd/config.toml is unchanged\n"
     edited_by(rig, "exit 3")
     left = rig.run("config", "edit")
-    assert (left.code, left.err.endswith("ended with 3: nothing was changed\n")) == (78, True)
-    assert [path.name for path in rig.config_file.parent.iterdir() if path.name.startswith(".")] == []
+    assert (left.code, "nothing was changed, as the editor failed" in left.err) == (78, True)
     edited_by(rig, 'echo "# mine" > "$1"; echo nonsense >> "$1"')
     refused = rig.run("config", "edit")
     assert (refused.code, "not valid TOML" in refused.err) == (78, True)
@@ -78,7 +77,7 @@ def test_edit(rig: Rig) -> None:
     assert rig.config_file.read_bytes() == before + b"# other\n"
     rig.environ["EDITOR"] = "/nonexistent/editor"
     missing = rig.run("config", "edit")
-    assert (missing.code, "cannot be started" in missing.err) == (78, True)
+    assert (missing.code, "/nonexistent/editor" in missing.err) == (78, True)
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\x04", signal.SIGINT])
@@ -93,7 +92,7 @@ def test_edit_at_a_terminal(rig: Rig, answer: str | signal.Signals) -> None:
         terminal.type(answer) if isinstance(answer, str) else terminal.send(answer)
         assert terminal.finish() == 78
     assert "nonsense" not in rig.config_file.read_text()
-    (draft,) = rig.config_file.parent.glob(".config-*.toml")
+    draft = Path(f"{rig.config_file}.refused")
     assert f"what you wrote is in {draft}" in terminal.text.replace("\n", "")
     assert draft.read_text().endswith("nonsense\nnonsense\n")
 
