@@ -57,7 +57,8 @@ def others_naming(config: Config, environ: Mapping[str, str]) -> list[Config]:
         with suppress(ConfigError):
             other = load_config(file)
             keys = [sandbox_of(other.for_sandbox(name)) for name in other.sandboxes]
-            if key in keys and other.workspace.path != config.workspace.path:
+            is_own = other.workspace.path == config.workspace.path or file == os.path.abspath(config.file)
+            if key in keys and not is_own:
                 found.append(other)
     return found
 
