@@ -22,7 +22,7 @@ from syncd.core.durable_file import write_whole
 from syncd.core.errors import Locked, WorkspaceError
 from syncd.emulator.api import EmulatedApi
 from syncd.emulator.bucket import EmulatedBucket, Signer
-from syncd.emulator.sandbox import EmulatedSandbox, Profile, Sandboxes, SandboxRecord, read_record
+from syncd.emulator.sandbox import EmulatedSandbox, Sandboxes, SandboxRecord, read_record
 from syncd.emulator.server import LoopbackServer, RequestRecord, Service
 
 KEY_FILE = "api-key"
@@ -40,9 +40,8 @@ class Emulator:
     """The API and its bucket on two ports of loopback, from `start` (or `with`) to `close`.
 
     `port` is the API's, 0 any free one; an empty `api_key` is the last one, or a new one. `clock` is the servers', for
-    signatures, expiry and dates. `profile` says how the service differs from what syncd assumes. `observer` is called
-    with each finished request. `start` raises OSError (port in use, folder not usable) and Locked (another emulator
-    uses the folder).
+    signatures, expiry and dates. `observer` is called with each finished request. `start` raises OSError (port in use,
+    folder not usable) and Locked (another emulator uses the folder).
 
     The tests' emulator is a subclass: it makes its own sandboxes and servers, and keeps every rule of these.
     """
@@ -56,13 +55,11 @@ class Emulator:
         url_lifetime_s: int,
         clock: Clock,
         observer: Callable[[RequestRecord], None],
-        profile: Profile | None = None,
     ) -> None:
         self.data_dir = Path(data_dir).absolute()
         self.api_key = api_key
         self.clock = clock
         self.observer = observer
-        self.profile = profile or Profile()
         self.port = port
         self._sandboxes = Sandboxes(self.data_dir / "sandboxes", clock, self.new_sandbox)
         self.bucket = EmulatedBucket(self.data_dir / "bucket", clock)
@@ -84,7 +81,7 @@ class Emulator:
         return self._sandboxes.all()
 
     def new_sandbox(self, folder: Path, record: SandboxRecord) -> EmulatedSandbox:
-        return EmulatedSandbox(folder, record, self.profile, self.clock)
+        return EmulatedSandbox(folder, record)
 
     def new_server(self, service: Service, port: int) -> LoopbackServer:
         """A server of this service that is not started yet. Raises OSError."""

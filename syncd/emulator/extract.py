@@ -114,15 +114,6 @@ def extract(packed: BinaryIO, folder: str) -> int:
     return count
 
 
-def extract_as_python(packed: BinaryIO, folder: str) -> None:
-    """Extract as Python's tarfile does, with its `data` filter. ArchiveRefused: what was before the failure stays."""
-    try:
-        with tarfile.open(fileobj=packed, mode="r:gz", errors="surrogateescape") as tar:
-            tar.extractall(folder, filter="data")
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise ArchiveRefused(f"an entry could not be extracted: {error}") from error
-
-
 class _MemberFailed(Exception):
     """One member cannot be extracted; the others can."""
 

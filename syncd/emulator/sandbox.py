@@ -21,17 +21,17 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal, TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Struct, field
 
 from syncd.core.clock import Clock
 from syncd.core.durable_file import read_file, write_whole
-from syncd.emulator.extract import ArchiveRefused, extract, extract_as_python
+from syncd.emulator.extract import ArchiveRefused, extract
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # The directories of so many ended executions are kept for an export, so that a long life fills no disk.
@@ -40,22 +40,6 @@ MAX_LOG_BYTES = 8 * 1024**2
 _RECORD = "sandbox.json"
 
 Shape = TypeVar("Shape")
-
-
-class Profile(Struct, frozen=True, forbid_unknown_fields=True):
-    """The differences that a service may have from what syncd assumes of it; the defaults are what it assumes.
-
-    `python -m tools.conformance` finds out those of a service, and writes such a profile.
-
-    An `extraction` as of `tar` skips what cannot be placed and fails at the end; as of `python`'s tarfile it writes
-    through links and ends at the first failure; a `whole` one that fails changes nothing. Further executions than
-    `executions_at_once` (None: no limit) are pending until another one has ended.
-    """
-
-    initialize: Literal["adds", "replaces"] = "adds"
-    extraction: Literal["tar", "python", "whole"] = "tar"
-    executions_at_once: Annotated[int, Meta(ge=1)] | None = None
-    initialize_s: Annotated[float, Meta(ge=0, le=600)] = 0.0
 
 
 class Busy(Exception):
@@ -72,16 +56,12 @@ class RunStatus(StrEnum):
 
 
 class Execution:
-    """One run of `folder`/main.py, with `workspace` in AGENT_WORKSPACE; at most `timeout_s` long.
-
-    It is pending until `slot` can be entered.
-    """
+    """One run of `folder`/main.py, with `workspace` in AGENT_WORKSPACE; at most `timeout_s` long."""
 
     timeout_s = 300.0
 
-    def __init__(self, folder: str, workspace: str, slot: AbstractContextManager[object]) -> None:
+    def __init__(self, folder: str, workspace: str) -> None:
         self.folder = folder
-        self._slot = slot
         self.status = RunStatus.PENDING
         self._workspace = workspace
         self._log = f"{folder}.log"
@@ -127,7 +107,7 @@ class Execution:
 
     def run(self) -> None:
         code = 1
-        with self._slot, open(self._log, "ab", buffering=0) as log:
+        with open(self._log, "ab", buffering=0) as log:
             try:
                 code = self.run_program(log.fileno())
             except TimeoutError:
@@ -193,12 +173,8 @@ class EmulatedSandbox:
     Executions exclude nothing, as in a pod: they start, run and are exported while an archive is extracted.
     """
 
-    def __init__(self, folder: Path, record: SandboxRecord, profile: Profile, clock: Clock) -> None:
+    def __init__(self, folder: Path, record: SandboxRecord) -> None:
         self.record = record
-        self.profile = profile
-        self._clock = clock
-        at_once = profile.executions_at_once
-        self._slot: AbstractContextManager[object] = threading.Semaphore(at_once) if at_once else nullcontext()
         self.folder = folder
         self.workspace = folder / "workspace"
         self._workspace_lock = threading.Lock()
@@ -217,8 +193,6 @@ class EmulatedSandbox:
     def initialize(self, packed: BinaryIO) -> None:
         """Extract a tar.gz into the workspace. ArchiveRefused, OSError: status `error`."""
         with self._workspace_lock:
-            if self.profile.initialize_s:
-                self._clock.sleep(self.profile.initialize_s)
             try:
                 self.fill(packed)
             except (ArchiveRefused, OSError):
@@ -228,23 +202,7 @@ class EmulatedSandbox:
 
     def fill(self, packed: BinaryIO) -> None:
         """Extract into the workspace; the caller excludes others."""
-        folder = str(self.workspace)
-        unpack = extract_as_python if self.profile.extraction == "python" else extract
-        kept = tempfile.mkdtemp(dir=self.folder) if self.profile.extraction == "whole" else ""
-        if kept:
-            _copy(folder, kept)
-        try:
-            if self.profile.initialize == "replaces":
-                self.empty()
-            unpack(packed, folder)
-        except (ArchiveRefused, OSError):
-            if kept:
-                self.empty()
-                _copy(kept, folder)
-            raise
-        finally:
-            if kept:
-                _remove(kept)
+        extract(packed, str(self.workspace))
 
     def dump(self, file: BinaryIO) -> None:
         """Write the workspace as a tar.gz with names such as `./a.txt` and an entry for `.` itself."""
@@ -263,7 +221,7 @@ class EmulatedSandbox:
         """Empty the workspace; the caller excludes others."""
         for entry in os.scandir(self.workspace):
             if entry.is_dir(follow_symlinks=False):
-                _remove(entry.path)
+                remove_folder(entry.path)
             else:
                 os.unlink(entry.path)
 
@@ -278,20 +236,20 @@ class EmulatedSandbox:
                 if not previous.ended:
                     raise Busy
                 previous.delete_log()
-                _remove(previous.folder)
+                remove_folder(previous.folder)
                 del self._executions[name]
             folder = self._new_run(name)
             try:
                 extract(packed, folder)
             except BaseException:
-                _remove(folder)
+                remove_folder(folder)
                 raise
             execution = self._executions[name] = self.new_execution(folder)
             execution.start()
 
     def new_execution(self, folder: str) -> Execution:
         """The execution of the main.py in this folder, which is not started yet."""
-        return Execution(folder, str(self.workspace), self._slot)
+        return Execution(folder, str(self.workspace))
 
     def execution(self, name: str) -> Execution | None:
         """The last execution with this name, None if there was none."""
@@ -318,18 +276,18 @@ class EmulatedSandbox:
     def remove(self) -> None:
         self.close()
         with suppress(OSError):
-            _remove(str(self.folder))
+            remove_folder(str(self.folder))
 
     def remove_runs(self) -> None:
         """Delete the directories and logs of executions that are not known any more, such as an earlier process's."""
         with suppress(OSError):
-            _remove(str(self.folder / "executions"))
+            remove_folder(str(self.folder / "executions"))
 
     def _new_run(self, name: str) -> str:
         """A new directory for an execution; those of the oldest ended ones are deleted."""
         ended = [execution.folder for execution in self._executions.values() if execution.ended]
         for folder in [folder for folder in ended if os.path.isdir(folder)][:-KEPT_RUNS]:
-            _remove(folder)
+            remove_folder(folder)
         parent = self.folder / "executions"
         parent.mkdir(exist_ok=True)
         return tempfile.mkdtemp(prefix=f"{name}-", dir=parent)
@@ -363,12 +321,7 @@ def _pack(folder: str, file: BinaryIO) -> None:
         tar.add(folder, arcname=".")
 
 
-def _copy(folder: str, into: str) -> None:
-    """Copy all that is in a folder, with all kinds of files, into an empty one."""
-    subprocess.run(["cp", "-a", f"{folder}/.", into], check=True, stdin=subprocess.DEVNULL)
-
-
-def _remove(folder: str) -> None:
+def remove_folder(folder: str) -> None:
     """Remove the folder, if it exists, with read-only folders in it. Raises `OSError`."""
     for base, names, _ in os.walk(folder):
         for path in (base, *(os.path.join(base, name) for name in names)):

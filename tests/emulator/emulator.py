@@ -7,17 +7,19 @@ from pathlib import Path
 
 from syncd import emulator
 from syncd.core.clock import Clock, SystemClock
-from syncd.emulator.sandbox import Profile, SandboxRecord
+from syncd.emulator.sandbox import SandboxRecord
 from syncd.emulator.server import Service
 from tests.emulator.faults import Faults
 from tests.emulator.handler import FaultyServer
 from tests.emulator.request_log import RequestLog, RequestRecord
 from tests.emulator.sandbox import Sandbox
+from tools.conformance.profile import Profile
 
 
 class Emulator(emulator.Emulator):
     """The emulator, with `faults` and a `request_log`.
 
+    `profile` says how the service differs from what syncd assumes.
     With `rate_limit` above 0 the API refuses (429) more requests with the key than that in a second. An unexpected
     error in a server's thread is raised at the end of a `with`.
     """
@@ -40,6 +42,7 @@ class Emulator(emulator.Emulator):
         self.rate_limit = rate_limit
         self.failures: list[BaseException] = []
         self._execution_timeout_s = execution_timeout_s
+        self.profile = profile or Profile()
         clock = clock or SystemClock()
         super().__init__(
             data_dir,
@@ -48,7 +51,6 @@ class Emulator(emulator.Emulator):
             url_lifetime_s=url_lifetime_s,
             clock=clock,
             observer=observer or (lambda _: None),
-            profile=profile,
         )
 
     @property

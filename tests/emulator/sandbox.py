@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tarfile
+import tempfile
 import threading
-from contextlib import AbstractContextManager, suppress
+import zlib
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import count
 from math import inf
 from pathlib import Path
@@ -14,9 +17,11 @@ from typing import BinaryIO
 
 from syncd.core.clock import Clock, SystemClock
 from syncd.emulator import sandbox
-from syncd.emulator.sandbox import Execution, Profile, RunStatus, SandboxRecord
+from syncd.emulator.extract import ArchiveRefused
+from syncd.emulator.sandbox import Execution, RunStatus, SandboxRecord, remove_folder
 from tests.emulator.faults import Action, Changes
 from tests.preloaded import AHEAD, Preloaded
+from tools.conformance.profile import Profile
 
 # One execution of so many starts a Python of its own, as the service does; the others are forked from one.
 WHOLE_ONE_IN = 10
@@ -31,22 +36,58 @@ class _Current(threading.local):
 CURRENT = _Current()
 
 
+def extract_as_python(packed: BinaryIO, folder: str) -> None:
+    """Extract as Python's tarfile does, with its `data` filter. ArchiveRefused: what was before the failure stays."""
+    try:
+        with tarfile.open(fileobj=packed, mode="r:gz", errors="surrogateescape") as tar:
+            tar.extractall(folder, filter="data")
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise ArchiveRefused(f"an entry could not be extracted: {error}") from error
+
+
+def _copy(folder: str, into: str) -> None:
+    """Copy all that is in a folder, with all kinds of files, into an empty one."""
+    subprocess.run(["cp", "-a", f"{folder}/.", into], check=True, stdin=subprocess.DEVNULL)
+
+
 class Sandbox(sandbox.EmulatedSandbox):
-    """A sandbox as `CURRENT` changes it."""
+    """A sandbox with the differences of a profile, as `CURRENT` changes it."""
 
     def __init__(
         self, folder: Path, record: SandboxRecord, profile: Profile, clock: Clock, execution_timeout_s: float
     ) -> None:
-        super().__init__(folder, record, profile, clock)
+        super().__init__(folder, record)
+        self.profile = profile
+        self._clock = clock
+        at_once = profile.executions_at_once
+        self._slot: AbstractContextManager[object] = threading.Semaphore(at_once) if at_once else nullcontext()
         self._began_s = clock.wall_s() - clock.boottime_s()  # its own clock is never set
         self._execution_timeout_s = execution_timeout_s
         self._held = False
         self._executed = count(1)
 
     def fill(self, packed: BinaryIO) -> None:
-        if Action.REPLACE in CURRENT.changes:
-            self.empty()
-        super().fill(packed)
+        if self.profile.initialize_s:
+            self._clock.sleep(self.profile.initialize_s)
+        folder = str(self.workspace)
+        kept = tempfile.mkdtemp(dir=self.folder) if self.profile.extraction == "whole" else ""
+        if kept:
+            _copy(folder, kept)
+        try:
+            if self.profile.initialize == "replaces" or Action.REPLACE in CURRENT.changes:
+                self.empty()
+            if self.profile.extraction == "python":
+                extract_as_python(packed, folder)
+            else:
+                super().fill(packed)
+        except (ArchiveRefused, OSError):
+            if kept:
+                self.empty()
+                _copy(kept, folder)
+            raise
+        finally:
+            if kept:
+                remove_folder(kept)
 
     def new_execution(self, folder: str) -> Execution:
         changes = CURRENT.changes
@@ -110,7 +151,8 @@ class HeldExecution(Execution):
         *,
         fails: bool,
     ) -> None:
-        super().__init__(folder, workspace, slot)
+        super().__init__(folder, workspace)
+        self._slot = slot
         self._clock = clock
         self._clock_began_s = clock_began_s
         self._begins_s = begins_s
@@ -129,7 +171,8 @@ class HeldExecution(Execution):
             while not self._closed and not self.due:
                 left_s = self._begins_s - self._clock.monotonic_s()
                 self._may_change.wait(min(left_s, threading.TIMEOUT_MAX) if left_s < inf else None)
-        super().run()
+        with self._slot:
+            super().run()
 
     def begin(self) -> None:
         """Run it now, if it is pending."""

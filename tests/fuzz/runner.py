@@ -32,7 +32,6 @@ from typing_extensions import override
 from syncd.archive import chunk_store, packer
 from syncd.core import waiter
 from syncd.daemon import build
-from syncd.emulator.sandbox import Profile
 from syncd.model.entry import Stamp
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.scan import file_reader
@@ -56,6 +55,7 @@ from tests.fuzz.operations import tree
 from tests.fuzz.scenario import Scenario, Step, parse, render, shrink
 from tests.fuzz.simulation import EFFECTS, KEY, Simulation
 from tests.fuzz.small_worlds import worlds
+from tools.conformance.profile import Profile
 
 COARSE_NS = 2_000_000_000
 SHRINK_S = 30.0

@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from syncd.emulator.sandbox import Profile
 from tests.emulator import Emulator
+from tools.conformance.profile import Profile
 from tools.conformance.rows import ROWS, Trial, found
 from tools.conformance.service import Service
 

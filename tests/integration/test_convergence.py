@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from syncd.emulator.sandbox import Profile
 from syncd.model.reconcile import PathOutcome, Plan
 from syncd.sandbox import executions, provider
 from syncd.sandbox.deletions import DeletionSync
@@ -32,6 +31,7 @@ from tests.fuzz.runner import digest, report, run
 from tests.fuzz.scenario import parse
 from tests.fuzz.simulation import Simulation
 from tests.instants import FEW_OR_ALL, Choice, some_of
+from tools.conformance.profile import Profile
 
 BATCH = 6
 # The first half of each eight seeds has no commands: see `test_way_home_stories`.

@@ -19,7 +19,6 @@ from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.directories import directories_for
 from syncd.core.errors import KeyRefused
-from syncd.emulator.sandbox import Profile
 from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.sandbox.executions import Executions, Purpose
@@ -31,6 +30,7 @@ from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
 from tests.agent import Agent
 from tests.integration.sync_rig import SANDBOX, Killed, RecordingObserver, Rig, rigged
+from tools.conformance.profile import Profile
 
 EXECUTION_OPS = ("execution-upload-url", "execution-upload", "execute", "execution-logs")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from syncd.emulator.sandbox import Profile
+from tools.conformance.profile import Profile
 from tools.conformance.rows import RELEASED, ROWS, Trial, found, released
 from tools.conformance.service import Service, Unexpected
 
