@@ -38,7 +38,7 @@ from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, table_of
 from syncd.core.text import ago, duration, one_line
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import key_of, places_of, target_of, workspace_of
+from syncd.daemon.build import key_of, places_of, target_of, access_of
 from syncd.remote.api import Account, SandboxInfo, urls_by_name
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
@@ -48,7 +48,7 @@ from syncd.report.status_publisher import ends_at
 from syncd.sandbox.mcp_servers import callable_servers
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, acquired_of
 from syncd.sandbox.sandbox_state import SandboxState
-from syncd.sync.sandbox import Workspace, retry_settings_of
+from syncd.sync.sandbox import Access, retry_settings_of
 
 _LABEL = 9
 
@@ -64,23 +64,23 @@ def command() -> None:
 
 
 @contextmanager
-def _connected(config: Config) -> Iterator[Workspace]:
-    """The workspace with connections to the account of this configuration's sandbox. Raises `SyncdError`."""
+def _connected(config: Config) -> Iterator[Access]:
+    """The access to the account of this configuration's sandbox. Raises `SyncdError`."""
     set_up_logs("error", LogFormat.TEXT, {})
     with interrupting(interrupt := Interrupt()):
         client = HttpClient(Waiter(interrupt, CLOCK))
-        workspace = workspace_of(config, os.environ, key_of(config, os.environ), client)
+        access = access_of(config, os.environ, key_of(config, os.environ), client)
         try:
-            yield workspace
+            yield access
         except Stop:
             raise TryLater("stopped", "`syncd sandbox list` shows what was done before") from None
         finally:
             client.drop()
-            workspace.db.close()
+            access.db.close()
 
 
-def _account(workspace: Workspace) -> Account:
-    return Account(workspace.config.sandbox.base_url, workspace.key, workspace.client)
+def _account(access: Access) -> Account:
+    return Account(access.config.sandbox.base_url, access.key, access.client)
 
 
 def _acquired(config: Config) -> AcquiredSandbox | None:
@@ -119,8 +119,8 @@ def list_(config_file: str | None, as_json: bool) -> None:
     """List what the account has now; * marks those of this workspace."""
     config = configured(config_file)
     own = _own(config)
-    with _connected(config) as workspace:
-        found = _account(workspace).sandboxes()
+    with _connected(config) as access:
+        found = _account(access).sandboxes()
     rows = [_row(info, own.get(info.local_sandbox_id)) for info in found]
     if as_json:
         click.echo(json.dumps({"sandboxes": rows}))
@@ -163,8 +163,8 @@ def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, a
     syncd sandbox show ID
     """
     config, target = _named(config_file, sandbox, sandbox_id)
-    with _connected(config) as workspace:
-        info = workspace.api(target).sandbox()
+    with _connected(config) as access:
+        info = access.api(target).sandbox()
     end, urls = ends_at(_acquired(config) if _is_ours(config, target) else None), urls_by_name(info.servers)
     usable = callable_servers(urls)
     if as_json:
@@ -186,9 +186,9 @@ def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, a
 def acquire(config_file: str | None, as_json: bool) -> None:
     """Open the administration of the account. Raises `SyncdError`."""
     config = configured(config_file)
-    with _connected(config) as workspace:
-        alive = _alive(workspace)
-        acquired = alive or _acquire_one(workspace)
+    with _connected(config) as access:
+        alive = _alive(access)
+        acquired = alive or _acquire_one(access)
     name, end, urls = acquired.sandbox_id, ends_at(acquired), callable_servers(acquired.servers)
     if as_json:
         click.echo(json.dumps({"id": name, "expires_at": end, "servers": urls, "new": alive is None}))
@@ -203,13 +203,13 @@ def acquire(config_file: str | None, as_json: bool) -> None:
         click.echo("the next sync fills it: `syncd push`")
 
 
-def _alive(workspace: Workspace) -> AcquiredSandbox | None:
+def _alive(access: Access) -> AcquiredSandbox | None:
     """Return this workspace's acquired sandbox, if it still exists. Raises `StepFailed`."""
-    acquired = _acquired(workspace.config)
+    acquired = _acquired(access.config)
     if acquired is None or should_be_replaced(acquired, CLOCK.wall_s()):
         return None
     try:
-        workspace.api(target_of(workspace.config, os.environ)).sandbox()
+        access.api(target_of(access.config, os.environ)).sandbox()
     except StepFailed as failure:
         if failure.refusal is not SandboxNotFound:
             raise
@@ -217,14 +217,14 @@ def _alive(workspace: Workspace) -> AcquiredSandbox | None:
     return acquired
 
 
-def _acquire_one(workspace: Workspace) -> AcquiredSandbox:
+def _acquire_one(access: Access) -> AcquiredSandbox:
     """Acquire one more, counted with those that syncs acquire. Raises `SyncdError`, `StepFailed`, `Stop`."""
-    config, store = workspace.config, AcquiredSandboxStore(workspace.config, workspace.folders.state)
-    with contextlib.nullcontext() if config.sandbox.id is not None else _locked(workspace):
-        provider = AcquiringProvider(_account(workspace), store, config.sandbox, retry_settings_of(config), CLOCK)
+    config, store = access.config, AcquiredSandboxStore(access.config, access.folders.state)
+    with contextlib.nullcontext() if config.sandbox.id is not None else _locked(access):
+        provider = AcquiringProvider(_account(access), store, config.sandbox, retry_settings_of(config), CLOCK)
         acquired = provider.acquire(
             lambda failure, wait_s: click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True),
-            workspace.waiter.sleep,
+            access.waiter.sleep,
         )
         if config.sandbox.id is not None:
             provider.abandon()  # it is for a person: a later [sandbox.acquire] must not sync to it
@@ -232,9 +232,9 @@ def _acquire_one(workspace: Workspace) -> AcquiredSandbox:
 
 
 @contextmanager
-def _locked(workspace: Workspace) -> Iterator[None]:
+def _locked(access: Access) -> Iterator[None]:
     """Keep other processes from writing the record of the acquired sandbox meanwhile. Raises `Locked`."""
-    lock = Lock(workspace.folders.state)
+    lock = Lock(access.folders.state)
     try:
         lock.acquire()
     except Locked:
@@ -270,51 +270,51 @@ def release(sandbox_id: str | None, config_file: str | None, sandbox: str | None
         follows = f"Nothing more can be synced there before {key} names another one."
         if config.sandbox.acquire is not None:
             follows = "The next sync acquires another one."
-    with _connected(config) as workspace:
-        if not _may_go(workspace, target, "release", follows, asks=not (yes or force), force=force):
+    with _connected(config) as access:
+        if not _may_go(access, target, "release", follows, asks=not (yes or force), force=force):
             return
         done = f"released {target.sandbox_id}"
         try:
-            _account(workspace).release(target.sandbox_id)
+            _account(access).release(target.sandbox_id)
         except StepFailed as failure:
             if failure.refusal is not SandboxNotFound or not is_ours:
                 raise
             done = f"{target.sandbox_id} had ended already"
         if is_ours:
-            _forget(workspace, target)
+            _forget(access, target)
     click.echo(f"{done}. {follows}" if follows else done)
 
 
-def _forget(workspace: Workspace, target: Target) -> None:
+def _forget(access: Access, target: Target) -> None:
     """Have nothing count as synced to this released sandbox, and an acquired one replaced."""
-    config = workspace.config
+    config = access.config
     with contextlib.suppress(OSError):
-        SandboxState(workspace.db, target, name=config.sandbox_name).mark_released()
+        SandboxState(access.db, target, name=config.sandbox_name).mark_released()
     try:
         has_daemon = order_daemon(config, {"do": "left", "id": target.sandbox_id})
     except TryLater:
         click.echo("the daemon cannot be reached now: `syncd push --force` has it use the next one", err=True)
         return
     if not has_daemon and config.sandbox.id is None:
-        store = AcquiredSandboxStore(config, workspace.folders.state)
-        with contextlib.suppress(TryLater, OSError), _locked(workspace):
+        store = AcquiredSandboxStore(config, access.folders.state)
+        with contextlib.suppress(TryLater, OSError), _locked(access):
             store.save(None, store.load()[1])
 
 
-def _may_go(workspace: Workspace, target: Target, verb: str, follows: str = "", *, asks: bool, force: bool) -> bool:
+def _may_go(access: Access, target: Target, verb: str, follows: str = "", *, asks: bool, force: bool) -> bool:
     """Ask, and save what an agent changed in the sandbox, before what the verb says is done; false: it is not wanted.
 
     Raises `click.UsageError`, `TryLater` and what a look raises.
     """
     if asks and not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask on; use --yes.")
-    lost, waiter, left = _why_lost(workspace.config, target), workspace.waiter, ""
+    lost, waiter, left = _why_lost(access.config, target), access.waiter, ""
     if asks or lost:
         becomes = f"lost, as {lost}" if lost else "saved here before"
         click.echo(f"What an agent changed in {target.sandbox_id} is {becomes}. {follows}".rstrip(), err=True)
     goes_on = not asks or confirmed(f"{verb.capitalize()} it?", waiter, err=True)
     while goes_on and not lost:  # an answer takes its time, in which more may be written there
-        told, left = left, _unsaved(workspace.config, force)
+        told, left = left, _unsaved(access.config, force)
         if left in ("", told):
             break
         if not (asks or force):
@@ -407,20 +407,20 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
         others = ", ".join(each for each in config.sandboxes if each != MAIN) or "none"
         raise click.UsageError(f"{name!r} is no further sandbox of this workspace; name one of {others}.")
     own = config.for_sandbox(name)
-    with _connected(own) as workspace:
+    with _connected(own) as access:
         acquired, target = _acquired(own), None
         with contextlib.suppress(NeedsPerson):  # none was acquired yet
             target = target_of(own, os.environ)
-        if target is not None and not _may_go(workspace, target, "remove", asks=not (yes or force), force=force):
+        if target is not None and not _may_go(access, target, "remove", asks=not (yes or force), force=force):
             return
         change_config(path, partial(without_sandbox, name=name))
         if acquired is not None:  # before a daemon reads that: it would save once more what is saved
             with contextlib.suppress(OSError):
-                AcquiredSandboxStore(own, workspace.folders.state).save(None, [])
+                AcquiredSandboxStore(own, access.folders.state).save(None, [])
         order_daemon(config, {"do": "reload"})
         if acquired is not None:
             try:
-                _account(workspace).release(acquired.sandbox_id)
+                _account(access).release(acquired.sandbox_id)
             except StepFailed as failure:
                 if failure.refusal is not SandboxNotFound:
                     raise
