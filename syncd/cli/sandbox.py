@@ -38,7 +38,7 @@ from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, table_of
 from syncd.core.text import ago, duration, one_line
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import key_of, places_of, target_of, access_of
+from syncd.daemon.build import access_of, key_of, places_of, target_of
 from syncd.remote.api import Account, SandboxInfo, urls_by_name
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
