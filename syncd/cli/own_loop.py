@@ -12,7 +12,6 @@ from typing import Any
 from msgspec import structs
 from msgspec.structs import replace
 
-from syncd.archive.snapshotter import SyncMode
 from syncd.cli.daemon_client import result_of, show
 from syncd.cli.options import CLOCK
 from syncd.cli.output import log_level
@@ -27,7 +26,7 @@ from syncd.daemon.build import Role, daemon_of, keys_of, places_of
 from syncd.daemon.control import Message
 from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.daemon.signals import Signals
-from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of
+from syncd.daemon.sync_requests import PAUSED, each_of, request_of
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.synced_hook import SyncedHook
@@ -68,7 +67,6 @@ def sync_alone(
     if request["do"] == "flush" and pause_marker(places_of(config, os.environ).state).exists:
         raise PAUSED
     set_up_logs(log_level("critical"), LogFormat.TEXT, {})  # the command tells what failed
-    sync_mode = SyncMode.FORCED if request.get("force") else SyncMode.CHANGED
     if timeout_s is not None:
         give_up_s = min(timeout_s, config.retry.give_up_after_seconds)
         config = replace(config, retry=structs.replace(config.retry, give_up_after_seconds=give_up_s))
@@ -89,12 +87,9 @@ def sync_alone(
         closing(synced_hook),
     ):
         refuse_taken(config, os.environ)
-        if request["do"] == "setup":
-            daemon.set_up(request["sandbox"], asker)
-            return result_of(asker.answer or {})
         names = [name for name in config.sandboxes if request.get("sandbox") in (None, name)]
-        asked = SyncRequest(asker, sync_mode, awaits_setup=not request.get("no_setup"))
-        warnings = daemon.serve(dict(zip(names, each_of(asked, names), strict=True)))
+        asked = each_of(request_of(request, asker), names)
+        warnings = daemon.serve(dict(zip(names, asked, strict=True)))
         if synced_hook.is_running:
             view.note("stopped before sync.on_synced was done")
     answer = asker.answer or {}

@@ -44,12 +44,3 @@ class ArchiveContent(StrEnum):
 
     AUTO = "auto"
     FULL = "full"
-
-
-class SetupState(StrEnum):
-    """The states of a sandbox's set-up."""
-
-    NONE = "none"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"

@@ -14,18 +14,18 @@ from enum import Enum
 from functools import partial
 from math import inf
 
+from msgspec.structs import replace
+
 from syncd import __version__
-from syncd.archive.snapshotter import SyncMode
 from syncd.core.directories import Lock
 from syncd.core.durable_file import pause_marker
 from syncd.core.errors import ConfigError, ExitCode, Stop, SyncWarning
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.daemon.sandbox_loop import SandboxLoop
-from syncd.daemon.setup_task import NO_SETUP
 from syncd.daemon.shared_state import SharedState
 from syncd.daemon.signals import Signals
-from syncd.daemon.sync_requests import PAUSED, Asker, SyncRequest, each_of
+from syncd.daemon.sync_requests import PAUSED, Setup, SyncRequest, each_of, request_of
 from syncd.remote.failure import backoff_limit_s
 from syncd.sandbox.seen_paths import FIRST_WAIT_S, LONGEST_WAIT_S
 from syncd.sync.workspace import Workspace, Writer
@@ -112,7 +112,7 @@ class Daemon:
             works: list[Callable[[], object]] = [left.save for left in self._shared.left]
             for name, each in requests.items():
                 loop = self._loops[name]
-                works += [partial(loop.serve, each), *(loop.setups if each.awaits_setup else ())]
+                works += [partial(loop.serve, each), *(() if each.setup is Setup.LEFT else loop.setups)]
             self._shared.tasks.run(works, self)
         except Stop:
             if any(each.is_open for each in requests.values()):
@@ -122,14 +122,6 @@ class Daemon:
         served = [self._loops[name].publisher for name in requests]
         failed = any(each.now.last_error is not None for each in served)
         return [] if failed else self._shared.status.warnings()
-
-    def set_up(self, name: str, client: Asker) -> None:
-        """Have this sandbox set up, and answer the client. Raises `Stop` before."""
-        loop = self._loops[name]
-        if loop.setup is None:
-            client.done(ExitCode.NEEDS_PERSON, NO_SETUP)
-        else:
-            self._shared.tasks.run([partial(loop.set_up, client), *loop.setups], self)
 
     # -- the events of the process, in each wait
 
@@ -206,19 +198,12 @@ class Daemon:
             client.done(ExitCode.NEEDS_PERSON, f"no sandbox here is named {message.get('sandbox')!r}")
             return
         match message.get("do"):
-            case "push":
-                mode = SyncMode.FORCED if message.get("force") else SyncMode.CHANGED
-                self._add(SyncRequest(client, mode, awaits_setup=not message.get("no_setup")), loops)
+            case "push" | "setup":
+                self._add(request_of(message, client), loops)
             case "flush" if self._shared.paused:
                 client.done(ExitCode.TRY_LATER, str(PAUSED))
             case "flush":
-                self._add(SyncRequest(client, lasting=True, awaits_setup=not message.get("no_setup")), loops)
-            case "setup":
-                setup = loops[0].setup
-                if setup is None:
-                    client.done(ExitCode.NEEDS_PERSON, NO_SETUP)
-                else:
-                    setup.ask(client)
+                self._add(replace(request_of(message, client), lasting=True), loops)
             case "hello":
                 unwritten = self._shared.status.unwritten()
                 status = unwritten.document() if unwritten else None

@@ -37,7 +37,7 @@ from syncd.daemon.scheduler import (
 )
 from syncd.daemon.setup_task import SetupTask
 from syncd.daemon.shared_state import SharedState
-from syncd.daemon.sync_requests import Asker, RequestQueue, SyncRequest
+from syncd.daemon.sync_requests import NO_SETUP, RequestQueue, Setup, SyncRequest
 from syncd.model.manifest import Manifest, difference
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.report.history import SyncEnding
@@ -130,21 +130,16 @@ class SandboxLoop:
         with self._started():
             self.add(request)
             while request.is_open:
-                self._step()
+                if request.setup is Setup.ALONE:
+                    self._wait(None)
+                else:
+                    self._step()
             self.publisher.enter(State.STOPPED)  # the program may take a minute
             if request.client is not None and self._shared.synced_hook.is_running:
                 request.client.send({"event": "progress", "state": State.STOPPED})
             with suppress(Stop):
                 while self._shared.synced_hook.is_running:
                     self._wait(None)
-
-    def set_up(self, client: Asker) -> None:
-        """Have the sandbox set up, until this client is answered; `setup` is a task beside. Raises `Stop`."""
-        assert self.setup is not None  # noqa: S101 - the caller has checked that
-        with self._started():
-            self.setup.ask(client)
-            while client.waits:
-                self._wait(None)
 
     def recall(self) -> None:
         """Have the status tell what is recorded of this sandbox, or shared, and came not by its own syncs."""
@@ -264,8 +259,15 @@ class SandboxLoop:
 
     def add(self, request: SyncRequest) -> None:
         """Take a command's request. It may have to wait for the end of a sync: its client is sent the stage of that."""
-        if self.setup is not None and request.client is not None and request.awaits_setup:
-            request = replace(request, client=self.setup.before_answering(request.client))
+        client, setup = request.client, self.setup
+        if request.setup is Setup.ALONE and (client is None or setup is None):
+            request.fail(NO_SETUP)
+            return
+        if client is not None and setup is not None and request.setup is Setup.ALONE:
+            setup.ask(client)
+            return
+        if client is not None and setup is not None and request.setup is Setup.AWAITED:
+            request = replace(request, client=setup.before_answering(client))
         self._request_queue.add(request)
         self._asked_s = self._clock.monotonic_s()
         if self.follower is not None:

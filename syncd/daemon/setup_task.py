@@ -12,168 +12,161 @@ from math import inf
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from syncd.core.choices import SetupState
+from syncd.core.clock import stamp
 from syncd.core.errors import ExitCode, SyncdError, TryLater
 from syncd.core.waiter import Superseded, Work
 from syncd.daemon.control import Message
 from syncd.daemon.sync_requests import Asker
 from syncd.remote.failure import StepFailed, backoff_limit_s
 from syncd.report.status_publisher import sync_failure
-from syncd.sandbox.setup import SandboxSetup, SetupEnd, SetupRun, shown_command
+from syncd.sandbox.setup import SandboxSetup, SetupRun
+from syncd.sandbox.setup_rules import SetupRecord, SetupState
 from syncd.sync.sandbox import Access, Sandbox
 from syncd.sync.sync_cycle import SyncCycle
 
 _log = logging.getLogger("syncd.setup")
-NO_SETUP = 'there is no set-up to run: set sandbox.setup, such as ["npm", "ci"], and run `syncd reload`'
-_NOT_SENT = TryLater("nothing is in the sandbox yet", "run `syncd push` first")
 # After a run that could not be started.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 
 
 class SetupTask:
-    """Sets the sandbox of a cycle up: the loop of the sandbox asks when, and has it done."""
+    """Sets the sandbox of a cycle up: the loop of the sandbox asks when, and has it done.
+
+    `due_s` is the monotonic second at which it is to be run; infinity if it is not.
+    """
 
     def __init__(self, access: Access, cycle: SyncCycle) -> None:
         """`access` has connections of its own, whose waits are those of the task that sets up."""
         self.waiter = access.waiter
+        self.due_s = inf
         self._access = access
         self._cycle = cycle
         self._clock = access.clock
-        self._running: Sandbox | None = None
-        self._is_wanted = False  # it is due, after a sync of this process
-        self._not_before_s = -inf
+        self._running: tuple[Sandbox, SetupRecord] | None = None
         self._failures = 0
-        self._askers: list[Asker] = []  # for a run, and its output
-        self._awaiting: list[_AfterSetup] = []  # the end of all that is due
-
-    @property
-    def due_s(self) -> float:
-        """The monotonic second at which it is to be run; infinity if it is not."""
-        return -inf if self._askers else self._not_before_s if self._is_wanted else inf
+        self._waiting: list[_Waiting] = []  # until nothing is due any more
 
     @property
     def is_outdated(self) -> bool:
         """True if the run under way is in another sandbox than the one that is synced to by now."""
-        return self._running is not None and self._running is not self._cycle.sandbox
+        return self._running is not None and self._running[0] is not self._cycle.sandbox
 
     # -- what the loop tells
 
     def synced(self) -> None:
         """A sync arrived, or nothing had to be sent."""
         sandbox = self._cycle.sandbox
-        self._is_wanted = sandbox is not None and sandbox.setup.is_due
-        if self._running is None and not self._is_wanted:
-            self._answer_all()
+        if sandbox is not None and sandbox.setup.is_due and not self._failures:
+            self.due_s = min(self.due_s, self._clock.monotonic_s())
+        self._answer()
         self.waiter.tasks.wake()
 
     def ask(self, client: Asker) -> None:
-        """Have it run once more, or as soon as a run under way has ended, and show it to this client."""
+        """Run it now, or once more if it is running, and show this client its output and its end."""
         sandbox = self._cycle.sandbox
         if sandbox is None or sandbox.state.base is None:
-            client.done(ExitCode.TRY_LATER, str(_NOT_SENT))
+            client.done(ExitCode.TRY_LATER, str(TryLater("nothing is in the sandbox yet", "run `syncd push` first")))
             return
-        if self._running is not None:
-            client.send(_doing("waiting for the set-up that is running"))
-        self._askers.append(client)
-        self.waiter.tasks.wake()
+        self.due_s = -inf
+        self._wait_for_end(_Waiting(client))
 
     def before_answering(self, client: Asker) -> Asker:
         """Return the client as one whose success is answered once the set-up that is due by then has ended."""
-        return _AfterSetup(client, self._answer)
+        return _AfterSetup(client, self._answer_later)
 
-    def _answer(self, awaiting: _AfterSetup) -> None:
-        if self._running is None and not self._is_wanted:
-            self._tell_end(awaiting)
-            return
-        self._not_before_s = -inf
-        self._awaiting.append(awaiting)
+    def _answer_later(self, client: Asker, answer: Message) -> None:
+        if self._failures and self.due_s < inf:
+            self.due_s = -inf  # a person waits
+        self._wait_for_end(_Waiting(client, answer))
+
+    def _wait_for_end(self, waiting: _Waiting) -> None:
+        self._waiting.append(waiting)
         sandbox = self._cycle.sandbox
-        if sandbox is not None:
-            awaiting.client.send(_doing(f"setting up: {shown_command(sandbox.setup.command)}"))
+        if sandbox is not None and (self._running is not None or self.due_s < inf):
+            doing = f"setting up: {sandbox.setup.shown_command}"
+            waiting.client.send({"event": "progress", "doing": doing})
+        self._answer()
+        self.waiter.tasks.wake()
 
     # -- one run
 
     def begin(self) -> bool:
         """Begin what is due, for `carry_out`; false if there is no sandbox that it could be run in any more."""
-        sandbox, self._is_wanted = self._cycle.sandbox, False
-        if sandbox is None or sandbox.state.base is None:  # it moved meanwhile
-            askers, self._askers = self._askers, []
-            for client in askers:
-                client.done(ExitCode.TRY_LATER, str(_NOT_SENT))
+        sandbox, self.due_s = self._cycle.sandbox, inf
+        if sandbox is None or sandbox.state.base is None:  # it moves; the sync to another sandbox is told of
             return False
-        self._running = sandbox
-        sandbox.setup.begin(self._clock.wall_s())
-        _log.info("setting up: %s", shown_command(sandbox.setup.command))
+        self._running = sandbox, sandbox.setup.begin(stamp(self._clock.wall_s()))
+        _log.info("setting up: %s", sandbox.setup.shown_command)
         return True
 
     def carry_out(self) -> None:
         """Run what was begun, and answer those who wait for it. Raises `Stop`."""
         assert self._running is not None  # noqa: S101 - it was begun
-        target, setup = self._running.target, self._running.setup
-        askers, self._askers = self._askers, []
-
-        def tell(text: str) -> None:
-            for client in askers:
-                client.send({"event": "output", "text": text})
-
+        (sandbox, record), error = self._running, None
         try:
             with self.waiter.doing(Work.READ):
-                run = SetupRun(self._access.api(target), self._access.executions(target), self.waiter, tell)
-                end = run.run(setup.command, setup.timeout_s)
-        except Superseded:  # of the process or the sandbox; that another one is set up is seen after a sync to it
-            for client in askers:
-                client.done(ExitCode.TRY_LATER, str(TryLater("the set-up was given up", "run `syncd setup` again")))
+                api, executions = self._access.api(sandbox.target), self._access.executions(sandbox.target)
+                run = SetupRun(api, executions, self.waiter, self._tell)
+                record = run.run(record, sandbox.setup.timeout_s)
+        except Superseded:
             return
         except (StepFailed, SyncdError, OSError) as failure:
-            self._could_not(sync_failure(failure).error, setup, askers)
-        else:
-            self._ended(end, setup, askers)
+            error = sync_failure(failure).error
+            record = replace(record.ended(f"could not be run ({error.message})"), is_due=True)
         finally:
             self._running = None
-        if self._failures or not self._is_wanted:
-            self._answer_all()
+        sandbox.setup.note_end(record)
+        self._failures = self._failures + 1 if error is not None else 0
+        if error is not None:
+            wait_s = backoff_limit_s(self._failures, _FIRST_WAIT_S, _LONGEST_WAIT_S)
+            self.due_s = min(self.due_s, self._clock.monotonic_s() + wait_s)
+        _log.info("the set-up %s", record.status.why or f"took {record.status.seconds} s")
+        for line in record.last_lines if record.status.why else ():
+            _log.info("set-up: %s", line)
+        self._answer(error)
         self.waiter.tasks.wake()
 
-    def _could_not(self, error: SyncdError, setup: SandboxSetup, askers: list[Asker]) -> None:
-        self._failures += 1
-        self._not_before_s = self._clock.monotonic_s() + backoff_limit_s(self._failures, _FIRST_WAIT_S, _LONGEST_WAIT_S)
-        self._is_wanted = True
-        setup.note_end(SetupEnd(f"could not be run ({error.message})"), again=True)
-        for client in askers:
-            client.done(error.exit_code, str(error))
+    def _tell(self, text: str) -> None:
+        for each in self._waiting:
+            if each.answer is None:
+                each.client.send({"event": "output", "text": text})
 
-    def _ended(self, end: SetupEnd, setup: SandboxSetup, askers: list[Asker]) -> None:
-        self._failures, self._not_before_s = 0, -inf
-        setup.note_end(end)
-        _log.info("the set-up %s", end.why or f"took {end.seconds} s")
-        for line in end.last_lines if end.why else ():
-            _log.info("set-up: %s", line)
-        for client in askers:
-            client.done(ExitCode.DONE, result={"why": end.why})
-
-    def _answer_all(self) -> None:
-        awaiting, self._awaiting = self._awaiting, []
-        for each in awaiting:
-            self._tell_end(each)
-
-    def _tell_end(self, awaiting: _AfterSetup) -> None:
+    def _answer(self, error: SyncdError | None = None) -> None:
+        """Answer those that wait, if nothing is due any more, or if it could not be run."""
         sandbox = self._cycle.sandbox
-        last = sandbox.setup.last if sandbox is not None else None
-        if sandbox is None or last is None or last.state is not SetupState.FAILED:
-            awaiting.client.done(ExitCode.DONE, **awaiting.answer)
+        if sandbox is None or self._running is not None or (self.due_s < inf and error is None):
             return
-        if last.end.last_lines:
-            awaiting.client.send({"event": "output", "text": "\n".join(last.end.last_lines)})
-        awaiting.client.done(ExitCode.TRY_LATER, "; ".join(map(str, sandbox.setup.warnings)))
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.tell(sandbox.setup, error)
 
 
-class _AfterSetup(Struct, eq=False):
-    """A client whose success is answered after the set-up; `answer` is what it is told then."""
+class _Waiting(Struct, frozen=True, eq=False):
+    """A client that waits for the end of a set-up; `answer` is that of its sync, None if it asked for the run."""
 
     client: Asker
-    answer_later: Callable[[_AfterSetup], None]
-    answer: Message = {}
+    answer: Message | None = None
+
+    def tell(self, setup: SandboxSetup, error: SyncdError | None) -> None:
+        """Tell it how that ended."""
+        if self.answer is None and error is not None:
+            self.client.done(error.exit_code, str(error))
+        elif self.answer is None:
+            self.client.done(ExitCode.DONE, result={"why": setup.status.why})
+        elif setup.status.state is SetupState.FAILED:
+            self.client.send({"event": "output", "text": "\n".join(setup.last_lines)})
+            self.client.done(ExitCode.TRY_LATER, "; ".join(map(str, setup.warnings)))
+        else:
+            self.client.done(ExitCode.DONE, **self.answer)
+
+
+class _AfterSetup(Struct, frozen=True, eq=False):
+    """A client whose success is answered after the set-up."""
+
+    client: Asker
+    answer_later: Callable[[Asker, Message], None]
 
     @property
     def waits(self) -> bool:
@@ -183,12 +176,7 @@ class _AfterSetup(Struct, eq=False):
         self.client.send(message)
 
     def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
-        if exit_code is not ExitCode.DONE:
+        if exit_code is ExitCode.DONE:
+            self.answer_later(self.client, more)
+        else:
             self.client.done(exit_code, message, **more)
-            return
-        self.answer = more
-        self.answer_later(self)
-
-
-def _doing(what: str) -> Message:
-    return {"event": "progress", "doing": what}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any, Protocol
 
 import msgspec
@@ -15,11 +16,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.errors import ExitCode, SyncdError, TryLater
+from syncd.core.errors import ConfigError, ExitCode, SyncdError, TryLater
 from syncd.core.text import MOST_NAMED, for_sandbox
 from syncd.daemon.control import Message
 from syncd.sync.outcome import FOLLOW_UPS, Outcome, left_out, still_changing, unsettled
 
+NO_SETUP = ConfigError("there is no set-up to run", 'set sandbox.setup, such as ["npm", "ci"], and run `syncd reload`')
 PAUSED = TryLater("syncing is paused", "run `syncd resume`")
 
 
@@ -37,10 +39,16 @@ class Asker(Protocol):
         """Send it the last answer, with the command's exit code."""
 
 
+class Setup(Enum):
+    """The part of a set-up in a request."""
+
+    AWAITED = "success is told when the set-up that the sync calls for has ended"
+    LEFT = "nobody waits for one"
+    ALONE = "it is run now, and nothing is synced"
+
+
 class SyncRequest(Struct, frozen=True):
     """A request for a sync. Without a client it came by a signal; a `lasting` one (flush) outlasts failures that pass.
-
-    `awaits_setup`: its client also waits for the set-up of the sandbox that the sync calls for.
 
     `served` are the outcomes of the syncs that it waited for and that left some of its files `unsettled`.
     """
@@ -49,7 +57,7 @@ class SyncRequest(Struct, frozen=True):
     sync_mode: SyncMode = SyncMode.CHANGED
     lasting: bool = False
     served: tuple[Outcome, ...] = ()
-    awaits_setup: bool = True
+    setup: Setup = Setup.LEFT
     unsettled: frozenset[str] | None = None
 
     @property
@@ -60,6 +68,13 @@ class SyncRequest(Struct, frozen=True):
     def fail(self, failure: SyncdError) -> None:
         if self.client is not None:
             self.client.done(failure.exit_code, str(failure))
+
+
+def request_of(message: Message, client: Asker) -> SyncRequest:
+    """Return the request that a command's message makes."""
+    setup = Setup.LEFT if message.get("no_setup") else Setup.AWAITED
+    setup = Setup.ALONE if message["do"] == "setup" else setup
+    return SyncRequest(client, SyncMode.FORCED if message.get("force") else SyncMode.CHANGED, setup=setup)
 
 
 def each_of(request: SyncRequest, names: Sequence[str]) -> list[SyncRequest]:

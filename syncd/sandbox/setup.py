@@ -8,31 +8,34 @@ next process runs it anew. In the sandbox a lock keeps a second run waiting, als
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import logging
 import re
-import shlex
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.core.choices import SetupState
 from syncd.core.errors import SyncWarning
 from syncd.core.settings import SandboxKeys
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
-from syncd.model.manifest import Manifest, removed_paths, replaced_entries
+from syncd.model.manifest import Manifest
 from syncd.remote.api import Api
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s
 from syncd.remote.target import Target
 from syncd.sandbox.executions import ENDED, Executions, Purpose, Running, report_in
 from syncd.sandbox.protocol import RUN_BOUNDS, RunReport, decoded
+from syncd.sandbox.setup_rules import (
+    SetupRecord,
+    SetupState,
+    SetupStatus,
+    begun,
+    brings_one_of,
+    setup_due,
+    shown_command,
+)
 from syncd.selection.selection import PathPatterns
 from syncd.store.state_db import Record, StateDb
 
-_log = logging.getLogger("syncd.setup")
 _PURPOSE = Purpose(ApiStep.EXECUTION, "the set-up of the sandbox")
 # The program waits so long for the end of an earlier run, and is started again then: a service may end an execution
 # that waits for longer.
@@ -45,119 +48,73 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 # Of what is printed between two polls; a client of the daemon is sent no more at once.
 _LONGEST_TEXT, _TOLD_CHARACTERS = 1 << 22, 1 << 14
 _LAST_LINES, _LONGEST_LINE = 20, 300
-_LONGEST_COMMAND = 60
 # Colours and cursor movements (ECMA-48), which a terminal obeys.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
-class SetupEnd(Struct, frozen=True):
-    """The end of a run: `why` says what failed, and is empty if nothing did. `exit_code` is None if none is known."""
-
-    why: str = ""
-    exit_code: int | None = None
-    seconds: float | None = None
-    last_lines: tuple[str, ...] = ()
-
-
-class SetupRecord(Struct, frozen=True):
-    """The last run of a set-up in one sandbox, of the command with that digest; `began_s` is of the wall clock.
-
-    `is_due`: it is to be run again, as what it depends on has changed since it began, or as it could not be run.
-    """
-
-    command: bytes
-    state: SetupState
-    began_s: float
-    end: SetupEnd = SetupEnd()
-    is_due: bool = False
-
-
-def setup_due(command: Sequence[str], last: SetupRecord | None) -> bool:
-    """Return True if a sandbox that was synced to is to be set up; `last` is the last run there."""
-    return bool(command) and (last is None or last.is_due or last.command != digest_of(command))
-
-
-def brings_one_of(patterns: PathPatterns, before: Manifest, now: Manifest) -> bool:
-    """Return True if a path that matches is of another content or kind than before, new, or gone."""
-    paths = (*replaced_entries(before, now), *removed_paths(before, now))
-    return any(path in patterns and _version(before, path) != _version(now, path) for path in paths)
-
-
-def _version(manifest: Manifest, path: str) -> object:
-    entry = manifest.get(path)
-    return None if entry is None else (entry.kind, entry.mode, entry.size_bytes, entry.target, entry.digest)
-
-
-def digest_of(command: Sequence[str]) -> bytes:
-    return hashlib.sha256("\0".join(command).encode("utf-8", "surrogatepass")).digest()
-
-
-def shown_command(command: Sequence[str]) -> str:
-    """Return a command for people, as a shell would take it; a long one is cut."""
-    return one_line(shlex.join(command), _LONGEST_COMMAND)
-
-
 class SandboxSetup:
-    """The runs of the set-up of one sandbox, as far as they are known, in memory and recorded."""
+    """The set-up of one sandbox, and its last run, in memory and recorded."""
 
     def __init__(self, keys: SandboxKeys, db: StateDb, target: Target) -> None:
-        self.command = keys.setup
         self.timeout_s = keys.setup_timeout_seconds
+        self._command, self.shown_command = keys.setup, shown_command(keys.setup)
         self._patterns = PathPatterns(keys.setup_files)
         self._stored = Record(db, "setup", SetupRecord, "the sandbox is set up once more", target.owner)
-        self._record = self._stored.load()
-        if self._record is not None and self._record.state is SetupState.RUNNING:  # the process that ran it has died
-            self._record = replace(self._record, state=SetupState.NONE, is_due=True)
+        self._last = self._stored.load()
+        if self._last is not None and self._last.status.state is SetupState.RUNNING:  # the process that ran it has died
+            self._last = replace(self._last, status=SetupStatus(), is_due=True)
 
     @property
     def is_due(self) -> bool:
-        return setup_due(self.command, self._record)
+        return setup_due(self._command, self._last)
 
     @property
-    def last(self) -> SetupRecord | None:
-        """The last run of this command, or the one under way; None if there is none."""
-        is_same = self._record is not None and self.command and self._record.command == digest_of(self.command)
-        return self._record if is_same else None
+    def status(self) -> SetupStatus:
+        """The status of the last run of this command."""
+        is_same = self._last is not None and self._last.command == self._command
+        return self._last.status if self._last is not None and is_same else SetupStatus()
 
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warning about the last run, if that failed."""
-        if self.last is None or self.last.state is not SetupState.FAILED:
+        if self.status.state is not SetupState.FAILED:
             return []
-        what = f"the set-up of the sandbox ({shown_command(self.command)}) {self.last.end.why}"
+        what = f"the set-up of the sandbox ({self.status.command}) {self.status.why}"
         return [SyncWarning("setup", what, "`syncd setup` runs it again, and shows its output")]
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """The last lines that the last run printed."""
+        return () if self._last is None else self._last.last_lines
 
     def note_arrived(self, before: Manifest | None, now: Manifest) -> None:
         """Note, in the transaction that is open, that the sandbox holds this now. Raises `OSError`."""
-        record = self._record
-        if record is None or record.is_due or not self.command:
+        if self._last is None or self._last.is_due or not self._command:
             return
         if brings_one_of(self._patterns, before or Manifest(), now):
-            self._record = replace(record, is_due=True)
-            self._stored.save(self._record)
+            self._last = replace(self._last, is_due=True)
+            self._stored.save(self._last)
 
     def forget(self) -> None:
-        """Forget the runs: the sandbox is another one, or was emptied."""
-        self._record = None
+        """Forget the last run: the sandbox is another one, or was emptied."""
+        self._last = None
         with contextlib.suppress(OSError):
             self._stored.remove()
 
-    def begin(self, wall_s: float) -> None:
+    def begin(self, at: str) -> SetupRecord:
         """Record that a run begins now."""
-        self._record = SetupRecord(digest_of(self.command), SetupState.RUNNING, wall_s)
-        self._save()
+        return self._save(begun(self._command, at))
 
-    def note_end(self, end: SetupEnd, *, again: bool = False) -> None:
-        """Record the end of the run; `again`: it is still due. One of a sandbox that was emptied meanwhile is none."""
-        if self._record is not None:
-            state = SetupState.FAILED if end.why else SetupState.DONE
-            self._record = replace(self._record, state=state, end=end, is_due=self._record.is_due or again)
-            self._save()
+    def note_end(self, ended: SetupRecord) -> None:
+        """Record the end of a run. One in a sandbox that was emptied meanwhile is none."""
+        if self._last is not None:
+            self._save(replace(ended, is_due=ended.is_due or self._last.is_due))
 
-    def _save(self) -> None:
-        assert self._record is not None  # noqa: S101 - both callers have set it
+    def _save(self, record: SetupRecord) -> SetupRecord:
+        self._last = record
         with contextlib.suppress(OSError):  # then the next process runs it once more
-            self._stored.save(self._record)
+            self._stored.save(record)
+        return record
 
 
 class SetupRun:
@@ -172,29 +129,27 @@ class SetupRun:
         self._begun_line = self._report_lines = ""
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
 
-    def run(self, command: Sequence[str], timeout_s: float) -> SetupEnd:
-        """Run it to its end, after that of an earlier run there.
+    def run(self, record: SetupRecord, timeout_s: float) -> SetupRecord:
+        """Run its command to the end, after that of an earlier run there, and return the record then.
 
         Raises `StepFailed` if it could not be started, or if nobody knows what became of it; `Superseded`, `Stop`.
         """
         gives_up_s = self._clock.monotonic_s() + timeout_s + _GRACE_S
-        request = {"command": command, "within_s": timeout_s, "wait_s": _WAIT_S}
+        request = {"command": record.command, "within_s": timeout_s, "wait_s": _WAIT_S}
         while True:
             running = self._executions.begin(_PURPOSE, {"run": request}, RUN_BOUNDS)
             report = self._followed(running, running.started_s + _WAIT_S + timeout_s + _GRACE_S)
+            record = replace(record, last_lines=tuple(self._last_lines))
             if report is None:
-                seconds = self._clock.monotonic_s() - running.started_s
-                return self._end(f"was ended by the service after {seconds:.0f} s", None, seconds)
+                took_s = self._clock.monotonic_s() - running.started_s
+                return record.ended(f"was ended by the service after {took_s:.0f} s", None, took_s)
             if report.state == "overdue":
-                return self._end(f"took longer than {timeout_s:g} s", None, report.seconds)
+                return record.ended(f"took longer than {timeout_s:g} s", None, report.seconds)
             if report.state == "ended":
                 why = f"ended with {report.exit_code}" if report.exit_code else ""
-                return self._end(why, report.exit_code, report.seconds)
+                return record.ended(why, report.exit_code, report.seconds)
             if self._clock.monotonic_s() > gives_up_s:
                 raise _PURPOSE.failed("an earlier set-up is still running in the sandbox")
-
-    def _end(self, why: str, exit_code: int | None, seconds: float) -> SetupEnd:
-        return SetupEnd(why, exit_code, round(seconds, 1), tuple(self._last_lines))
 
     def _followed(self, running: Running, gives_up_s: float) -> RunReport | None:
         """Show the output until the end, and return the report; None if there is none."""

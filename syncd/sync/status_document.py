@@ -8,8 +8,8 @@ from typing import Any
 from msgspec import Struct, structs, to_builtins
 from msgspec.structs import replace
 
-from syncd.core.choices import SetupState
 from syncd.remote.target import Target
+from syncd.sandbox.setup_rules import SetupState, SetupStatus
 
 VERSION = 1
 
@@ -94,21 +94,6 @@ class AgentStatus(Struct, frozen=True):
     followed_at: str | None = None
     changed_at: str | None = None
     follow_requests: int = 0
-
-
-class SetupStatus(Struct, frozen=True):
-    """The last set-up of a sandbox: `state` is none, running, done or failed, and `at` is when it began.
-
-    `command` is its command, and `why` says what failed. `exit_code` and `seconds` are null until it has ended, and
-    where they are not known.
-    """
-
-    state: SetupState = SetupState.NONE
-    at: str | None = None
-    exit_code: int | None = None
-    seconds: float | None = None
-    command: str = ""
-    why: str = ""
 
 
 class SandboxStatus(Struct, frozen=True, kw_only=True):

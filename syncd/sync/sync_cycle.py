@@ -7,7 +7,6 @@ from collections.abc import Collection
 from functools import partial
 
 from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
-from syncd.core.clock import stamp
 from syncd.core.errors import SandboxNotFound, SyncWarning
 from syncd.core.settings import MAIN
 from syncd.core.text import MOST_NAMED, one_line
@@ -16,11 +15,11 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target, margin_s
 from syncd.sandbox.sandbox_state import last_target
 from syncd.sandbox.saved_versions import Why
-from syncd.sandbox.setup import shown_command
+from syncd.sandbox.setup_rules import SetupStatus
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.outcome import Outcome
 from syncd.sync.sandbox import Access, Sandbox
-from syncd.sync.status_document import AgentStatus, SetupStatus
+from syncd.sync.status_document import AgentStatus
 from syncd.sync.sync_once import SandboxSync
 from syncd.sync.work_saver import WorkSaver
 from syncd.sync.workspace import Workspace
@@ -90,11 +89,7 @@ class SyncCycle:
     @property
     def setup_status(self) -> SetupStatus:
         """The last set-up of the sandbox."""
-        last = self.sandbox.setup.last if self.sandbox else None
-        if self.sandbox is None or last is None:
-            return SetupStatus()
-        command, end = shown_command(self.sandbox.setup.command), last.end
-        return SetupStatus(last.state, stamp(last.began_s), end.exit_code, end.seconds, command, end.why)
+        return self.sandbox.setup.status if self.sandbox else SetupStatus()
 
     @property
     def warnings(self) -> list[SyncWarning]:

@@ -39,7 +39,7 @@ PURE = {
     "merge": "writes",
     "model": "directory entry git_names manifest reconcile",
     "remote": "failure request_pacing target",
-    "sandbox": "leftovers look_request protocol",
+    "sandbox": "leftovers look_request protocol setup_rules",
     "scan": "exclusions",
     "selection": ("builtin_rules gitignore secret_scanner selection"),
     "sync": "outcome status_document sync_plan",

@@ -11,7 +11,7 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import fields
 
-from syncd.core.choices import SetupState
+from syncd.sandbox.setup_rules import SetupState
 from syncd.sync.status_document import SandboxStatus, State, Status
 
 WORDS = {int: "integer", float: "number", str: "string", bool: "boolean", State: "string", SetupState: "string"}

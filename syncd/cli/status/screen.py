@@ -14,10 +14,10 @@ from syncd import __version__
 from syncd.cli.layout import MARK, Tone, aligned, bar, next_attempt, styled, wrapped
 from syncd.cli.output import home_relative
 from syncd.cli.status.reader import StatusContext, WorkspaceRow
-from syncd.core.choices import SetupState
 from syncd.core.clock import seconds_of
 from syncd.core.text import ago, countdown, counted, duration, for_sandbox, size, split_remedy
-from syncd.sync.status_document import QUIET_S, AgentStatus, SandboxStatus, SetupStatus, State, Status
+from syncd.sandbox.setup_rules import SetupState, SetupStatus
+from syncd.sync.status_document import QUIET_S, AgentStatus, SandboxStatus, State, Status
 
 # Columns: a mark, then the label, then the text.
 _INDENT = 2

@@ -5,22 +5,15 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from syncd.core.choices import SetupState
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.sandbox.setup import (
-    SetupEnd,
-    SetupRecord,
-    _shown,
-    brings_one_of,
-    digest_of,
-    setup_due,
-    shown_command,
-)
+from syncd.sandbox.setup import _shown
+from syncd.sandbox.setup_rules import SetupRecord, SetupState, begun, brings_one_of, setup_due, shown_command
 from syncd.selection.selection import PathPatterns
 
 NPM = ("npm", "ci")
-DONE = SetupRecord(digest_of(NPM), SetupState.DONE, 0.0, SetupEnd(exit_code=0, seconds=1.0))
+RUNNING = begun(NPM, "2026-12-01T06:00:00Z")
+DONE, FAILED = RUNNING.ended("", 0, 1.04), RUNNING.ended("ended with 3", 3, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -32,15 +25,22 @@ DONE = SetupRecord(digest_of(NPM), SetupState.DONE, 0.0, SetupEnd(exit_code=0, s
         (NPM, DONE, False),
         (("npm", "install"), DONE, True),
         (("npm ci",), DONE, True),
-        (NPM, replace(DONE, state=SetupState.FAILED), False),
+        (NPM, FAILED, False),
         (NPM, replace(DONE, is_due=True), True),
-        (NPM, replace(DONE, state=SetupState.FAILED, is_due=True), True),
-        (NPM, replace(DONE, state=SetupState.RUNNING), False),
+        (NPM, replace(FAILED, is_due=True), True),
+        (NPM, RUNNING, False),
     ],
 )
 def test_when_it_is_due(command: tuple[str, ...], last: SetupRecord | None, is_due: bool) -> None:
     """Once for each command, and whenever what it depends on has changed; a failure waits for that."""
     assert setup_due(command, last) is is_due
+
+
+def test_its_end() -> None:
+    """A reason is a failure; it keeps what was known at its begin."""
+    assert (DONE.status.state, DONE.status.exit_code, DONE.status.seconds) == (SetupState.DONE, 0, 1.0)
+    assert (FAILED.status.state, FAILED.status.why) == (SetupState.FAILED, "ended with 3")
+    assert (FAILED.status.command, FAILED.status.at) == ("npm ci", "2026-12-01T06:00:00Z")
 
 
 def _file(content: str, mode: int = 0o644) -> Entry:
