@@ -237,7 +237,7 @@ class WorkspaceStatus(Struct):
             if status is not None and status.is_of(publisher.now):
                 # A command may have synced during a reload.
                 taken = TOTALS if self.pid is None else ("last_sync",)
-                publisher.note(**{name: getattr(status, name) for name in taken})
+                publisher.note(**{name: getattr(status, name) for name in taken}, setup=status.stopped().setup)
 
     def write(self) -> None:
         """Write the document if it changed. Where the state folder cannot be written, the daemon has to be asked."""

@@ -29,7 +29,13 @@ def main() -> int:
     parser.add_argument("--sandbox", metavar="ID", help="use this one; all that is in it is lost")
     parser.add_argument("--profile", type=Path, default=Path("profile.json"), metavar="F", help="default: %(default)s")
     parser.add_argument("--pause", type=float, default=3.0, metavar="S", help="how long programs run; %(default)s")
-    parser.add_argument("--long", type=float, default=30.0, metavar="S", help="and one that takes long; %(default)s")
+    parser.add_argument(
+        "--long",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="and one that takes long, for which `--long 900` finds the service's own limit; %(default)s",
+    )
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     service = Service(chosen.base_url, chosen.api_key_file.read_text("utf-8").strip())

@@ -289,11 +289,19 @@ def _output(it: Trial) -> str:
     return "is told in whole" if len(logs) == 2 * 1024**2 else f"is told as {len(logs)} characters"
 
 
-@assumes("a program that takes long", "comes to its end")
+@assumes("output of a program that runs", "is told as it is printed")
+def _streamed(it: Trial) -> str:
+    name = it.service.start(f"import time; print('first', flush=True); time.sleep({2 * it.pause_s})")
+    status, logs = it.service.output(name, it.pause_s)
+    it.service.output(name)
+    return "is told as it is printed" if (status, logs) == ("running", "first\n") else "is told at its end"
+
+
+@assumes("a program that takes as long as a set-up may", "comes to its end")
 def _long(it: Trial) -> str:
-    name = it.service.start(f"import time; time.sleep({it.long_s})")
+    name, began_s = it.service.start(f"import time; time.sleep({it.long_s})"), CLOCK.monotonic_s()
     status, _ = it.service.output(name, it.long_s + 60)
-    return "comes to its end" if status == "completed" else f"{status} after less than {it.long_s:g} s"
+    return "comes to its end" if status == "completed" else f"is ended after {CLOCK.monotonic_s() - began_s:.0f} s"
 
 
 @assumes("a name of an execution that runs", "is refused with 409, and runs again later")

@@ -107,7 +107,7 @@ class Service:
     def output(self, name: str, within_s: float = 60.0) -> tuple[str, str]:
         """Wait until an execution has ended; return its status and its output, which is read by cursor."""
         logs, cursor, ends_s = "", 0, CLOCK.monotonic_s() + within_s
-        for pause_s in itertools.chain(_POLLS_S, itertools.repeat(_POLLS_S[-1])):
+        for pause_s in itertools.chain(_POLLS_S, itertools.repeat(max(_POLLS_S[-1], within_s / 60))):
             asked = {"execution_name": name, "cursor": cursor}
             body = self.own("GET", "/execution-logs", params=asked).ok().body
             logs, cursor = logs + (body.get("logs") or ""), body["cursor"]
