@@ -227,11 +227,11 @@ class AgentRepository:
         with contextlib.suppress(OSError):  # the next process compares the whole once
             self._stored.save(record)
 
-    def fetch_commits(self, home: str, folder: str, check: Callable[[], None]) -> tuple[SandboxCommits, str]:
+    def fetch_commits(self, home: str, folder: str) -> tuple[SandboxCommits, str]:
         """Return the agent's commits after `home`, and the file with their pack; empty if there are no commits.
 
         `folder` is private, and holds nothing more at the end. Raises `StepFailed` if nobody could read them, or if the
-        report is not to be trusted, `NotKeptHere`, `Stop`, and what `check` raises.
+        report is not to be trusted, `NotKeptHere`, `Stop`.
         """
         request = {
             "home": home,
@@ -241,9 +241,10 @@ class AgentRepository:
             "within_s": _PACK_S,
         }
         running = self._executions.begin(_PACK, {"pack": request}, REPOSITORY_BOUNDS)
-        with self._executions.answer(
-            running, commits_of, folder, fetch_s=TIMEOUT_S, first_wait_s=_FIRST_POLL_S, check=check
-        ) as (found, extract):
+        with self._executions.answer(running, commits_of, folder, fetch_s=TIMEOUT_S, first_wait_s=_FIRST_POLL_S) as (
+            found,
+            extract,
+        ):
             if not found.commits:
                 return found, ""
             size_bytes, digest = found.pack

@@ -10,9 +10,9 @@ from math import inf
 from msgspec import Struct, field
 
 from syncd.core.choices import Deletions
+from syncd.core.clock import Clock
 from syncd.core.errors import SyncWarning
 from syncd.core.text import counted, shown_path
-from syncd.core.waiter import Waiter
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, directories_above, is_within
 from syncd.remote.failure import backoff_limit_s
@@ -52,7 +52,7 @@ class DeletionSync(Struct):
     deletions: Deletions
     state: SandboxState
     executions: Executions
-    waiter: Waiter
+    clock: Clock
     is_excluded: Callable[[str, bool], bool] = lambda _path, _is_dir: False
     gone: frozenset[str] = frozenset()
     again_at_s: float = inf
@@ -131,7 +131,7 @@ class DeletionSync(Struct):
 
     @property
     def _is_due(self) -> bool:
-        return self.waiter.clock.monotonic_s() >= self.again_at_s
+        return self.clock.monotonic_s() >= self.again_at_s
 
     @property
     def _given_up(self) -> frozenset[str]:
@@ -146,7 +146,7 @@ class DeletionSync(Struct):
 
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""
-        self.executions.settle(wanted, self.waiter.poll_events)
+        self.executions.settle(wanted)
         left = self.state.leftovers.entries
         waits = (path for path in self._failed if path in self._put_off and path in left and path not in wanted)
         # Begin with no deletion but those that failed and wait for another try.
@@ -203,9 +203,7 @@ class DeletionSync(Struct):
             self._tries, self.again_at_s, self._put_off = 0, inf, frozenset()
         elif self._is_due or self.again_at_s == inf:
             self._tries, self._put_off = self._tries + 1, frozenset()
-            self.again_at_s = self.waiter.clock.monotonic_s() + backoff_limit_s(
-                self._tries, FIRST_WAIT_S, LONGEST_WAIT_S
-            )
+            self.again_at_s = self.clock.monotonic_s() + backoff_limit_s(self._tries, FIRST_WAIT_S, LONGEST_WAIT_S)
         if programs is Programs.HUNG:
             self._put_off = frozenset(self._failed)
 

@@ -20,7 +20,7 @@ import os
 import re
 import secrets
 import tarfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -36,8 +36,9 @@ from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import directories_above
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url, download
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed, classify_bucket_status
+from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed, classify_bucket_status
 from syncd.remote.http_client import HttpClient, NoResponse
+from syncd.remote.retry import with_retries
 from syncd.remote.target import Target
 from syncd.sandbox import program
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
@@ -55,8 +56,8 @@ _LARGEST_LOG = 8 << 20  # a longer report is in a file, but where the disk there
 # A list of a million paths takes its time on a slow uplink.
 _SLOWEST_BYTES_PER_S = 128 << 10  # before compression
 ENDED = ("completed", "failed")
-# Three seconds in all; a longer wait is the retry loop's, during which the daemon handles other events.
-_SETTLING_POLLS = 6
+# A longer wait is the retry loop's, during which the daemon handles other events.
+_ENDING = RetrySettings(FIRST_POLL_S, 1.0, 1.5)
 _LARGEST_REPORT = 256 << 20
 _FILE = "report.json"
 _ABOUT_GIT = re.compile(rb"(?ms)^# -- git\b.*(?=^# -- the request$)")
@@ -135,7 +136,7 @@ class Running(Struct, frozen=True):
 
 
 class RunningLook(Struct, frozen=True):
-    """A look that was started. Its program ends `program_s` after it began; `is_guessed`: by a guess of its clock.
+    """A look that was started. Its program ends `program_s` after it began.
 
     `after_s` is the second at which an earlier run of the same archive ended.
     """
@@ -143,7 +144,6 @@ class RunningLook(Struct, frozen=True):
     running: Running
     request: LookRequest
     program_s: float
-    is_guessed: bool
     after_s: int = 0
 
     @property
@@ -210,22 +210,21 @@ class Executions:
         timeout_s: float = TIMEOUT_S,
         fetch_s: float = 0.0,
         first_wait_s: float = 0.0,
-        check: Callable[[], None] = lambda: None,
     ) -> Iterator[tuple[Read, Extract]]:
         """Wait for the report, and return what `read` makes of it, and a function that fetches files by their names.
 
         What is downloaded goes into the folder, which is private, and is gone at the end but for these files; without
         a folder a long report is invalid. The download may take `fetch_s` if that is longer than what is left. The
-        function raises `StepFailed`, `Stop`, and what `check` raises; then none of its files stays.
+        function raises `StepFailed`, `Superseded`, `Stop`; then none of its files stays.
 
         Raises `StepFailed`, also after `timeout_s`, if the report is not whole, or if `read` raises `ValueError`;
-        `NotKeptHere`, `Stop`, and what `check` raises.
+        `NotKeptHere`, `Superseded`, `Stop`.
         """
         purpose, ends_s = running.purpose, self._clock.monotonic_s() + timeout_s
         with purpose.limited(self._waiter, timeout_s):
-            output = self.output(running, check, timeout_s, first_wait_s)
+            output = self._output(running, timeout_s, first_wait_s)
         self._forget(running.name)
-        with self._files(running, folder, check) as extract:
+        with self._files(running, folder) as extract:
             with purpose.limited(self._waiter, max(fetch_s, ends_s - self._clock.monotonic_s())):
                 content = report_in(running, output, extract if folder else None)
             try:
@@ -266,7 +265,7 @@ class Executions:
             message = f"the bucket answered the program's upload with {answer.status}"
             raise StepFailed(ApiStep.EXECUTION, action, message)
 
-    def output(self, running: Running, check: Callable[[], None], timeout_s: float, first_wait_s: float) -> str:
+    def _output(self, running: Running, timeout_s: float, first_wait_s: float) -> str:
         """Return the output once the report is there, or once it has ended, successfully or not.
 
         The first poll is after `first_wait_s`. Raises `StepFailed`, also after `timeout_s`, and `Stop`.
@@ -287,22 +286,30 @@ class Executions:
             left_s = ends_s - self._clock.monotonic_s()
             if left_s <= 0:
                 raise purpose.failed(f"{purpose.description} takes longer than {timeout_s:.0f} s")
-            check()
+            self._waiter.poll_events()
             if logs.status not in ENDED:  # also if it prints all the time, or the API would be polled all the time
                 self._waiter.sleep(min(left_s, poll_wait_s(polls)))
                 polls += 1
 
     @contextlib.contextmanager
-    def _files(self, running: Running, folder: str, check: Callable[[], None]) -> Iterator[Extract]:
+    def _files(self, running: Running, folder: str) -> Iterator[Extract]:
         archive = os.path.join(folder, f"{running.name}.archive")
         most_bytes = running.bounds.most_copied_bytes + _LARGEST_REPORT
 
+        def download_it() -> None:
+            keep = lambda packed: keep_archive(packed, archive, most_bytes, self._waiter.poll_events)  # noqa: E731
+            download(self._client, ApiStep.EXECUTION, self._api.export_artifacts(running.name), keep)
+
         def extract(expected: Mapping[str, Entry]) -> ExtractedFiles:
+            prefix = os.path.join(folder, f"{running.name}-")
             try:
                 with _archive_of(running.purpose):
                     if not os.path.lexists(archive):
-                        self._fetch(running, archive, most_bytes, check)
-                    return extract_files(archive, expected, os.path.join(folder, f"{running.name}-"), most_bytes, check)
+                        # It may have printed its last line and not ended yet.
+                        with_retries(
+                            download_it, _ENDING, self._clock, on_retry=lambda *_: None, pause=self._waiter.sleep
+                        )
+                    return extract_files(archive, expected, prefix, most_bytes, self._waiter.poll_events)
             except NotKeptHere as failure:
                 return ExtractedFiles(not_kept=failure.message)
 
@@ -312,42 +319,12 @@ class Executions:
             with contextlib.suppress(OSError):
                 os.unlink(archive)
 
-    def _fetch(self, running: Running, path: str, most_bytes: int, check: Callable[[], None]) -> None:
-        """Download what the program left. It may have printed its last line and not ended yet: then wait for it."""
-        wait_s = FIRST_POLL_S
-        for _ in range(_SETTLING_POLLS):
-            try:
-                self._download(running.name, path, most_bytes, check)
-            except StepFailed as failure:
-                if failure.action is not FailureAction.RETRY:
-                    raise
-                if self._status(running.name) in (*ENDED, ""):
-                    if failure.possibly_applied:
-                        raise
-                    break  # it may have ended just after a request that was refused for it
-            else:
-                return
-            check()
-            self._waiter.sleep(wait_s)
-            wait_s *= 2
-        self._download(running.name, path, most_bytes, check)
-
-    def _download(self, name: str, path: str, most_bytes: int, check: Callable[[], None]) -> None:
-        url = self._api.export_artifacts(name)
-        keep = lambda packed: keep_archive(packed, path, most_bytes, check)  # noqa: E731
-        download(self._client, ApiStep.EXECUTION, url, keep)
-
     # -- looks
-
-    def look(self, request: LookRequest, copies_folder: str, check: Callable[[], None] = lambda: None) -> LookResult:
-        """Start a look, and wait for it; errors are those of `start_look` and `finish_look`."""
-        return self.finish_look(self.start_look(request, check=check), copies_folder, check)
 
     def start_look(
         self,
         request: LookRequest,
         timeout_s: float = TIMEOUT_S,
-        check: Callable[[], None] = lambda: None,
         program_s: float = TIMEOUT_S,
     ) -> RunningLook:
         """Start a look; its requests together take no longer than `timeout_s` beside the upload of a long list.
@@ -355,26 +332,25 @@ class Executions:
         Its program ends `program_s` after it began, and reports what it has. By the sandbox's clock it removes nothing
         that long after this call: one that was given up and begins late does nothing.
 
-        Raises `StepFailed` if it surely or possibly was not started, `Stop`, what `check` raises, and `TryLater` if the
+        Raises `StepFailed` if it surely or possibly was not started, `Superseded`, `Stop`, and `TryLater` if the
         state folder cannot record what is about to be removed there.
         """
         to_remove = request.with_action(LookAction.REMOVE)
         purpose = _REMOVAL if to_remove else _LOOK
-        is_guessed = self._ahead_s is None
         not_after_s = self._now_there_s() + timeout_s + program_s if to_remove else 0.0
         values = {"look": look_values(request, program_s, not_after_s)}
         earlier, self._uploaded = self._uploaded, None
         if self._runs_again and earlier is not None and earlier.values == values:
             with contextlib.suppress(StepFailed), purpose.limited(self._waiter, timeout_s):  # else it is sent anew
                 running = self._executed(purpose, earlier.name, Bounds.of_look(request))
-                return RunningLook(running, request, program_s, is_guessed, earlier.ended_s)
+                return RunningLook(running, request, program_s, earlier.ended_s)
         name, files = _new_files(values)
-        check()
+        self._waiter.poll_events()
         upload_s = sum(map(len, files.values())) / _SLOWEST_BYTES_PER_S
         try:
             with purpose.limited(self._waiter, timeout_s + upload_s):
                 if to_remove and len(self.pending) >= _MOST_PENDING:
-                    self._forget_ended()
+                    self._settle(self.pending)
                 self.upload(purpose, name, files)
                 del files  # a long list is not kept in memory until the look ends
                 if to_remove:
@@ -385,23 +361,22 @@ class Executions:
             if failure.action is FailureAction.REFUSED:
                 self._forget(name)
             raise
-        return RunningLook(running, request, program_s, is_guessed)
+        return RunningLook(running, request, program_s)
 
     def finish_look(
         self,
         look: RunningLook,
         copies_folder: str,
-        check: Callable[[], None] = lambda: None,
         timeout_s: float = TIMEOUT_S,
         fetch_s: float = 0.0,
     ) -> LookResult:
         """Wait for a look at most so long from now on, and fetch what it copied into that folder, which is private.
 
-        The fetch may take `fetch_s` if that is longer than what is left. The look is made once more where the first
-        guess of the sandbox's clock was wrong, so that nothing was removed, and where an earlier run was told of.
+        The fetch may take `fetch_s` if that is longer than what is left. The look is made once more where the sandbox's
+        clock was guessed wrong, so that nothing was removed, and where an earlier run was told of.
 
         Raises `StepFailed` if nobody could look, or if the report is not to be trusted (removals may have been done),
-        `NotKeptHere` if there is no room for the report; also `Stop`, and what `check` raises. If only the copies could
+        `NotKeptHere` if there is no room for the report; also `Superseded`, `Stop`. If only the copies could
         not be fetched, the result says so; a copy for which there is no room is lacking.
         """
         running, request = look.running, look.request
@@ -415,16 +390,10 @@ class Executions:
             if request.since is not None:  # it is short, and the next one asks for the same if nothing has changed
                 values = {"look": look_values(request, look.program_s, 0.0)}
                 self._uploaded = _Uploaded(running.name, values, report.ended_s)
-            return found, is_late and look.is_guessed
+            return found, is_late
 
         answer = self.answer(
-            running,
-            read,
-            copies_folder,
-            timeout_s=timeout_s,
-            fetch_s=fetch_s,
-            first_wait_s=first_wait_s,
-            check=check,
+            running, read, copies_folder, timeout_s=timeout_s, fetch_s=fetch_s, first_wait_s=first_wait_s
         )
         if look.after_s:
             self._runs_again = False  # until a report of this run has come
@@ -434,8 +403,8 @@ class Executions:
             if not is_void:
                 return self._with_copies(running, result, extract, max(fetch_s, ends_s - self._clock.monotonic_s()))
         left_s = ends_s - self._clock.monotonic_s()
-        again = self.start_look(request, left_s, check, look.program_s)
-        return self.finish_look(again, copies_folder, check, left_s, fetch_s)
+        again = self.start_look(request, left_s, look.program_s)
+        return self.finish_look(again, copies_folder, left_s, fetch_s)
 
     def _with_copies(self, running: Running, result: LookResult, extract: Extract, left_s: float) -> LookResult:
         copied = {entry.copy: entry for entry in (*result.differing.values(), *result.new.values()) if entry.copy}
@@ -449,15 +418,24 @@ class Executions:
 
     # -- removals that may come late
 
-    def settle(self, wanted: Collection[str], check: Callable[[], None] = lambda: None) -> None:
+    def settle(self, wanted: Collection[str]) -> None:
         """Make sure that no look that was started before still removes one of these paths.
 
-        Raises `StepFailed` if one may, `Stop`, and what `check` raises.
+        Raises `StepFailed` if one may, `Superseded`, `Stop`.
         """
-        for pending in [each for each in self.pending if each.may_remove(wanted)]:
-            check()
+        self._settle([each for each in self.pending if each.may_remove(wanted)])
+
+    def _settle(self, removals: Iterable[PendingRemoval]) -> None:
+        """Forget removals that have ended. Raises `StepFailed` for one that may still run, `Stop`."""
+        for pending in removals:
+            self._waiter.poll_events()
             if not self._has_ended(pending):
-                raise _may_still_remove()
+                raise StepFailed(
+                    ApiStep.DELETE,
+                    FailureAction.RETRY,
+                    "a removal that was started in the sandbox before has not ended, and could remove what is sent now",
+                    "the sync goes on by itself, once that can do nothing any more",
+                )
             self._forget(pending.name)
 
     def _has_ended(self, pending: PendingRemoval) -> bool:
@@ -504,14 +482,6 @@ class Executions:
         """Return the sandbox's time; until a report has told it, this machine's."""
         return self._clock.wall_s() if self._ahead_s is None else self._clock.boottime_s() + self._ahead_s
 
-    def _forget_ended(self) -> None:
-        """Forget the removals that have ended. Raises `StepFailed`, also if all of them may still run, `Stop`."""
-        for pending in list(self.pending):
-            if self._has_ended(pending):
-                self._forget(pending.name)
-        if len(self.pending) >= _MOST_PENDING:
-            raise _may_still_remove()
-
     def _note(self, removal: PendingRemoval) -> None:
         """Record a removal that is about to be started. Raises `TryLater`; then it must not be."""
         pending = [*(each for each in self.pending if not self._is_over(each)), removal]
@@ -534,15 +504,6 @@ class Executions:
                     self._record.save(pending)
                 else:
                     self._record.remove()
-
-
-def _may_still_remove() -> StepFailed:
-    return StepFailed(
-        ApiStep.DELETE,
-        FailureAction.RETRY,
-        "a removal that was started in the sandbox before has not ended, and could remove what is sent now",
-        "the sync goes on by itself, once that can do nothing any more",
-    )
 
 
 def report_in(running: Running, output: str, extract: Extract | None) -> bytes:

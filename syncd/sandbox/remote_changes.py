@@ -262,7 +262,7 @@ class RemoteChanges:
         limited = self._within_room(request)
         if hung is _Hung.FETCH:
             limited, self._not_kept = replace(limited, most_copied_bytes=0), self._failure.message
-        look = self._executions.start_look(limited, _START_S, self._waiter.poll_events, program_s)
+        look = self._executions.start_look(limited, _START_S, program_s)
         return _Running(request, look, began_s)
 
     def _finish(self, running: _Running, *, is_whole: bool = False) -> LookResult:
@@ -271,7 +271,7 @@ class RemoteChanges:
         timeout_s = max(_AFTER_UPLOAD_S, look_s - passed_s)
         fetch_s = _LONGEST_DOWNLOAD_S if is_whole else 0.0
         folder = self._folder_for(running.request)
-        result = self._executions.finish_look(running.look, folder, self._waiter.poll_events, timeout_s, fetch_s)
+        result = self._executions.finish_look(running.look, folder, timeout_s, fetch_s)
         return replace(result, asked=running.look.asked, takes_s=_paths_s(running.request))
 
     def _dumped(self, request: LookRequest, timeout_s: float) -> LookResult:

@@ -131,7 +131,7 @@ class Sandbox:
             first_archives=access.first_archives,
         )
         self.remote_changes = access.looks(self.state, executions, copies_folder)
-        self.deletion_sync = DeletionSync(config.sandbox.deletions, self.state, executions, waiter, is_excluded)
+        self.deletion_sync = DeletionSync(config.sandbox.deletions, self.state, executions, waiter.clock, is_excluded)
         self.partial_archives = PartialArchives(
             config.sync.archive, target, self.remote_changes.look, db=db, clock=waiter.clock
         )

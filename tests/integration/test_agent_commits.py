@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,13 +40,13 @@ def repository(rig: Rig) -> RepositoryThere:
     return made
 
 
-def fetch(rig: Rig, home: str, check: Callable[[], None] = lambda: None) -> tuple[SandboxCommits, str]:
+def fetch(rig: Rig, home: str) -> tuple[SandboxCommits, str]:
     waiter = Waiter(Interrupt(), rig.clock)
     target = Target(rig.emulator.base_url, rig.sandbox.id, "us")
     db = StateDb(str(folder(rig)))
     executions = Executions(Api(target, rig.key, rig.client), rig.client, waiter, db, target)
     there = AgentRepository(lambda: None, executions, target, db, waiter)
-    return there.fetch_commits(home, str(folder(rig)), check)
+    return there.fetch_commits(home, str(folder(rig)))
 
 
 def folder(rig: Rig) -> Path:
@@ -73,7 +73,7 @@ def test_a_pack_is_fetched(rig: Rig, repository: RepositoryThere) -> None:
         ("execute: lost", FailureAction.OFFLINE),
         ("execution-logs: html", FailureAction.RETRY),
         ('execution-logs: json {"status": "failed", "logs": "no python", "cursor": 0}', FailureAction.RETRY),
-        ("export-artifacts: 500", FailureAction.RETRY),
+        ("export-artifacts: 500 always", FailureAction.RETRY),
         ("download: cut", FailureAction.RETRY),
     ],
 )

@@ -248,5 +248,5 @@ def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
     folder.rmdir()
     removed = LookItem((Uploaded(Kind.DIRECTORY, 0o755, 1),), LookAction.REMOVE)
     with pytest.raises(TryLater, match="nothing is removed: free some disk space, or make it writable"):
-        looking.look(LookRequest({"a": removed}), str(tmp_path))
+        looking.start_look(LookRequest({"a": removed}))
     assert "execute" not in rig.asked()

@@ -70,6 +70,10 @@ def executions(rig: Rig) -> Executions:
     return Executions(api, rig.client, waiter, StateDb(str(state)), target(rig))
 
 
+def run_look(executions: Executions, request: LookRequest, folder: str) -> LookResult:
+    return executions.finish_look(executions.start_look(request), folder)
+
+
 def copies(rig: Rig) -> Path:
     (folder := rig.folder / "copies").mkdir(mode=0o700, exist_ok=True)
     return folder
@@ -77,7 +81,7 @@ def copies(rig: Rig) -> Path:
 
 def look(rig: Rig, items: Mapping[str, LookItem], **more: object) -> LookResult:
     """Return what a new process finds. Raises `StepFailed`, also if it cannot fetch what differs."""
-    result = executions(rig).look(LookRequest(items, **more), str(copies(rig)))  # type: ignore[arg-type]
+    result = run_look(executions(rig), LookRequest(items, **more), str(copies(rig)))  # type: ignore[arg-type]
     if result.unfetched is not None:
         raise result.unfetched
     return result
@@ -151,7 +155,7 @@ def test_the_polls_are_few(rig: Rig) -> None:
     """Five within the first five seconds, then one every two seconds, until the time is over."""
     rig.emulator.faults.script('execution-logs: json {"status": "running"} always')
     with pytest.raises(StepFailed, match=f"longer than {TIMEOUT_S:.0f} s") as caught:
-        executions(rig).look(LookRequest({}), str(copies(rig)))
+        run_look(executions(rig), LookRequest({}), str(copies(rig)))
     assert caught.value.action is FailureAction.RETRY
     times = [sum(rig.clock.slept[:count]) for count in range(1, len(rig.clock.slept) + 1)]
     assert len([time for time in times if time <= 5]) == 5
@@ -195,11 +199,11 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
     "fault",
     [
         "export-artifacts: 503 always",
-        "export-artifacts: reset",
-        "export-artifacts: html",
-        'export-artifacts: json {"download_url": "http://elsewhere.example/x", "expires_in_minutes": 1}',
+        "export-artifacts: reset always",
+        "export-artifacts: html always",
+        'export-artifacts: json {"download_url": "http://elsewhere.example/x", "expires_in_minutes": 1} always',
         "download: cut",
-        "download: 404",
+        "download: 404 always",
     ],
 )
 def test_copies_that_do_not_come(rig: Rig, fault: str) -> None:
@@ -269,7 +273,7 @@ def test_a_removal_that_was_given_up_does_nothing_later(rig: Rig) -> None:
         'execute: json {"execution_name": "x"}', 'execution-logs: json {"status": "pending"} always'
     )
     with pytest.raises(StepFailed) as caught:
-        executions(rig).look(LookRequest({"a": item(REMOVE, a_file("ours"))}), str(copies(rig)))
+        run_look(executions(rig), LookRequest({"a": item(REMOVE, a_file("ours"))}), str(copies(rig)))
     assert caught.value.step is ApiStep.DELETE
     rig.emulator.faults.clear()
     (name,) = pending(rig)
@@ -289,7 +293,7 @@ def test_a_clock_that_was_guessed_wrong(rig: Rig) -> None:
     rig.clock.wall -= 86_400.0  # this machine's, after the sandbox began
     for times, name in enumerate(("a", "b"), start=2):
         place(rig, name)
-        found = looking.look(LookRequest({name: item(REMOVE, a_file("ours"))}), str(copies(rig)))
+        found = run_look(looking, LookRequest({name: item(REMOVE, a_file("ours"))}), str(copies(rig)))
         assert (found.removed, rig.asked().count("execute")) == ((name,), times)
     assert looking.pending == []
 
@@ -350,12 +354,14 @@ def test_a_look_that_asks_for_the_same_is_run_again(rig: Rig) -> None:
     place(rig, "a")
     looking, folder = executions(rig), str(copies(rig))
     newest_ns = max(path.lstat().st_ctime_ns for path in (rig.sandbox.workspace, rig.sandbox.workspace / "a"))
-    while (mark := looking.look(LookRequest({}, find_new=True), folder).mark) is None or mark.newest_ns < newest_ns:
+    while (
+        mark := run_look(looking, LookRequest({}, find_new=True), folder).mark
+    ) is None or mark.newest_ns < newest_ns:
         pass  # what is too new may change once more with the same time
 
     def asked(**fields: Any) -> list[str]:
         before = len(rig.asked())
-        found = looking.look(LookRequest({}, find_new=True, since=mark, **fields), folder)
+        found = run_look(looking, LookRequest({}, find_new=True, since=mark, **fields), folder)
         assert found.new == {}
         return rig.asked()[before:]
 
@@ -377,18 +383,18 @@ def test_a_look_that_asks_for_the_same_is_run_again(rig: Rig) -> None:
 def test_what_does_not_run_again_is_sent_anew(rig: Rig) -> None:
     """A service may not unpack the program once more: one look fails, and none after it."""
     looking, request = executions(rig), LookRequest({}, find_new=True)
-    request = replace(request, since=looking.look(request, str(copies(rig))).mark)
-    looking.look(request, str(copies(rig)))
+    request = replace(request, since=run_look(looking, request, str(copies(rig))).mark)
+    run_look(looking, request, str(copies(rig)))
     rig.sandbox.wait()
     rig.clock.go_on(5)
     rig.emulator.faults.script('execution-logs: json {"status": "failed", "logs": "no main.py", "cursor": 0} x2')
     with pytest.raises(StepFailed, match=r"no main\.py"):
-        looking.look(request, str(copies(rig)))
+        run_look(looking, request, str(copies(rig)))
     rig.emulator.faults.clear()
     for _ in range(2):
         rig.clock.go_on(5)
         before = len(rig.asked())
-        looking.look(request, str(copies(rig)))
+        run_look(looking, request, str(copies(rig)))
         assert rig.asked()[before:][0] == "execution-upload-url"
 
 
@@ -414,7 +420,7 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
         "removed": item(REMOVE, a_file("ours")),
     }
     request = LookRequest(items, find_new=True, pruned_names=["node_modules"])
-    by_program = executions(rig).look(request, str(copies(rig)))
+    by_program = run_look(executions(rig), request, str(copies(rig)))
     waiter = Waiter(Interrupt(), rig.clock)
     dump = Dump(Api(target(rig), rig.key, rig.client), rig.client, RetrySettings(1, 8, 60), waiter)
     by_dump = look_by_dump(dump, request, str(copies(rig)))

@@ -137,8 +137,7 @@ def _fetched(opened: OpenSandbox, git: Git) -> tuple[SandboxCommits, tuple[Sandb
     with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("reading the commits in the sandbox")
         try:
-            check = opened.waiter.interrupt.check
-            found, pack = opened.services.agent_repository.fetch_commits(home, folder, check)
+            found, pack = opened.services.agent_repository.fetch_commits(home, folder)
             if pack:
                 return found, read_pack(git, found, pack, folder)
         except StepFailed as failure:
