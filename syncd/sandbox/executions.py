@@ -222,7 +222,7 @@ class Executions:
         """
         purpose, ends_s = running.purpose, self._clock.monotonic_s() + timeout_s
         with purpose.limited(self._waiter, timeout_s):
-            output = self._output(running, timeout_s, first_wait_s)
+            output = self.output(running, timeout_s, first_wait_s)
         self._forget(running.name)
         with self._files(running, folder) as extract:
             with purpose.limited(self._waiter, max(fetch_s, ends_s - self._clock.monotonic_s())):
@@ -265,7 +265,7 @@ class Executions:
             message = f"the bucket answered the program's upload with {answer.status}"
             raise StepFailed(ApiStep.EXECUTION, action, message)
 
-    def _output(self, running: Running, timeout_s: float, first_wait_s: float) -> str:
+    def output(self, running: Running, timeout_s: float, first_wait_s: float) -> str:
         """Return the output once the report is there, or once it has ended, successfully or not.
 
         The first poll is after `first_wait_s`. Raises `StepFailed`, also after `timeout_s`, and `Stop`.

@@ -161,7 +161,7 @@ class LocalRunner(Executions):
     def execute(self, purpose: Purpose, name: str) -> None:
         """Begin nothing: `output` runs it."""
 
-    def output(self, running: Running, check: Callable[[], None], timeout_s: float, first_wait_s: float) -> str:
+    def output(self, running: Running, timeout_s: float, first_wait_s: float) -> str:
         self.before()
         folder = self._runs / str(len(self.requests))
         folder.mkdir(parents=True, exist_ok=True)
