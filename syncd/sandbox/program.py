@@ -1,7 +1,7 @@
 """The program that syncd runs in the sandbox: one request in, one report out.
 
-It is sent as text, as `main.py` with `request.json` beside it, and runs with any Python from 3.6 on, which evaluates no
-annotation here: they are texts. The request has a key for each verb, and so has the report:
+It is sent as text, as `main.py` with `request.json` beside it, and runs with any Python from 3.8 on. The request has a
+key for each verb, and so has the report:
 
 `look` compares paths with their versions, copies what differs beside itself, lists what is new, removes what is to be
 removed and still is as a version, and finds what keeps others from being extracted. It opens paths through directory
@@ -26,6 +26,8 @@ git-config(1)). Only plumbing commands are run, which need none of them; the set
 those at home too, switch off what they could still reach.
 """
 
+from __future__ import annotations
+
 import base64
 import contextlib
 import errno
@@ -43,9 +45,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque, namedtuple
+from collections import deque
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote_from_bytes
 
 # A FIFO in a file's place must not block, nor a terminal become this process's own.
@@ -56,8 +58,6 @@ _DIGEST_BYTES = 16  # of each SHA-256 in a request
 _LONGEST_LINE = 3800  # a longer report becomes a file, since some logs cut longer lines
 _PLAIN = "".join(letter for letter in map(chr, range(32, 127)) if letter not in '%"\\')
 
-# A version in a request: `kind` is d, l, f, x (an executable file), or u (of unknown content).
-_Version = namedtuple("_Version", "kind size digest target")  # noqa: PYI024 - Python 3.6 may run this
 # With Linux's O_PATH search permission is enough.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -76,19 +76,28 @@ _COMPARES, _SEARCHES, _COPIES = 0.5, 0.75, 0.9
 _SAME, _DIFFERS, _REMOVED, _KEPT, _FAILED, _MISSING, _BLOCKED, _UNSEEN = b"=drkfmbu"
 
 
-def _now_s() -> "float":
+def _now_s() -> float:
     return time.monotonic()  # noqa: TID251 - no clock of syncd's is here
+
+
+class _Version(NamedTuple):
+    """A version in a request: `kind` is d, l, f, x (an executable file), or u (of unknown content)."""
+
+    kind: str
+    size: int
+    digest: bytes
+    target: bytes
 
 
 class _TimeIsUp(BaseException):
     """The time of the present part is over."""
 
 
-def _ring(*_: "Any") -> None:
+def _ring(*_: Any) -> None:
     raise _TimeIsUp
 
 
-def _within(seconds: "float", act: "Any") -> "Any":
+def _within(seconds: float, act: Any) -> Any:
     """Return what `act` returns; None if it was ended in its middle after so many seconds, or if there are none.
 
     It is ended also while it waits for a file system. No part is within another one.
@@ -108,21 +117,21 @@ def _within(seconds: "float", act: "Any") -> "Any":
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
-def _text_of(name: "bytes") -> "str":
+def _text_of(name: bytes) -> str:
     """Return a name for the report: any other byte as `%` and two digits, so that no text has a quote or an escape."""
     return quote_from_bytes(name, _PLAIN)
 
 
-def _bytes_of(name: "str") -> "bytes":
+def _bytes_of(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def _listed(columns: "dict[str, Any]") -> "Any":
+def _listed(columns: dict[str, Any]) -> Any:
     """Yield each path of a request with its versions, from their columns."""
     kinds, sizes, targets = iter(columns["kinds"]), map(int, columns["sizes"].split()), iter(columns["targets"])
     digests = base64.b64decode(columns["digests"])
     place = 0
-    for path, count in zip(columns["paths"].split("\0"), columns["counts"]):  # noqa: B905 - Python 3.6 may run this
+    for path, count in zip(columns["paths"].split("\0"), columns["counts"]):  # noqa: B905 - Python 3.8 may run this
         versions = []
         for _ in range(ord(count) - 48):
             kind = next(kinds)
@@ -134,7 +143,7 @@ def _listed(columns: "dict[str, Any]") -> "Any":
         yield _bytes_of(path), versions
 
 
-def _stamp(status: "os.stat_result") -> "tuple[int, ...]":
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
@@ -146,7 +155,7 @@ class _SeenEntry:
 
     __slots__ = ("copy", "digest", "kind", "mode", "mtime", "size", "target", "unstable")
 
-    def __init__(self, kind: "str", status: "os.stat_result | None" = None, target: "bytes" = b"") -> None:
+    def __init__(self, kind: str, status: os.stat_result | None = None, target: bytes = b"") -> None:
         self.kind = kind
         self.mode = self.size = self.mtime = 0
         self.target = target
@@ -156,14 +165,14 @@ class _SeenEntry:
         if status is not None:
             self.take(status)
 
-    def take(self, status: "os.stat_result") -> None:
+    def take(self, status: os.stat_result) -> None:
         self.mode, self.size, self.mtime = status.st_mode & 0o777, status.st_size, status.st_mtime_ns // 10**9
 
     def changes(self) -> None:
         """Note that the file changes while it is looked at."""
         self.unstable, self.digest = True, b""
 
-    def same_as_any(self, versions: "list[Any]") -> "bool":
+    def same_as_any(self, versions: list[Any]) -> bool:
         """Return True if the entry is as one of the versions; a file's digest must be known."""
         kind = "x" if self.kind == "f" and self.mode & stat.S_IXUSR else self.kind
         for version in versions:
@@ -175,14 +184,14 @@ class _SeenEntry:
                 return True
         return False
 
-    def row(self) -> "list[Any]":
+    def row(self) -> list[Any]:
         """Return the row of the report; only a link's has a target."""
         digest = base64.b64encode(self.digest).decode("ascii")
         row = [self.kind, self.mode, self.size, self.mtime, digest, self.copy, self.unstable]
         return [*row, _text_of(self.target)] if self.kind == "l" else row
 
 
-def _hash(descriptor: "int", size: "int", write: "Any" = None) -> "tuple[bytes, int]":
+def _hash(descriptor: int, size: int, write: Any = None) -> tuple[bytes, int]:
     """Return the digest of an open file and its length, at most one byte more than `size`: a growing file ends too."""
     sha256 = hashlib.sha256()
     left = size + 1
@@ -200,32 +209,32 @@ def _hash(descriptor: "int", size: "int", write: "Any" = None) -> "tuple[bytes, 
 class _Look:
     """One look, by the request."""
 
-    def __init__(self, request: "dict[str, Any]", top: "int", own: "str") -> None:
+    def __init__(self, request: dict[str, Any], top: int, own: str) -> None:
         self._request = request
         self._own = own
         self._top = self._open = top
         self._open_path = b""  # of the folder that was used last, and stays open: paths come folder by folder
         self._began_s = _now_s()
         self._outcomes = bytearray(_SAME if action == "e" else _UNSEEN for action in request["actions"])
-        self._differing = {}  # type: dict[int, _SeenEntry]
-        self._failed = {}  # type: dict[int, str]
-        self._blocked = {}  # type: dict[bytes, list[Any]]
-        self._new = {}  # type: dict[bytes, _SeenEntry]
+        self._differing: dict[int, _SeenEntry] = {}
+        self._failed: dict[int, str] = {}
+        self._blocked: dict[bytes, list[Any]] = {}
+        self._new: dict[bytes, _SeenEntry] = {}
         self._text_bytes = 0
-        self._pruned = []  # type: list[bytes]
+        self._pruned: list[bytes] = []
         self._unlisted = self._unsearched = 0
         self._is_late = False
         # For the mark: digests of all folders, and of all entries with their change times, and the newest of these.
         self._folders, self._entries, self._newest_ns = hashlib.sha256(), hashlib.sha256(), 0
         self._since = request["since"]
         self._after_ns = self._since[2] if self._since else -1
-        self._names_in = {}  # type: dict[bytes, list[bytes]]
+        self._names_in: dict[bytes, list[bytes]] = {}
         self._is_complete = True
         # Each with its size, a number that keeps the order, its index if it is none of the new ones, and its versions.
-        self._to_copy = []  # type: list[tuple[int, int, int, bytes, _SeenEntry, list[Any]]]
+        self._to_copy: list[tuple[int, int, int, bytes, _SeenEntry, list[Any]]] = []
         self._copied = 0
 
-    def run(self) -> "dict[str, Any]":
+    def run(self) -> dict[str, Any]:
         """Do all that is asked, and return the report."""
         removals = [item for item in self._items() if item[1] == "r"]
         _within(self._left_s(_COMPARES if self._request["find_new"] else _SEARCHES), self._compare_all)
@@ -256,11 +265,11 @@ class _Look:
             "names": {_text_of(path or b"."): list(map(_text_of, names)) for path, names in self._names_in.items()},
         }
 
-    def _left_s(self, share: "float") -> "float":
+    def _left_s(self, share: float) -> float:
         """Return the seconds until so much of the time is over."""
         return float(self._began_s + share * self._request["within_s"] - _now_s())
 
-    def _items(self) -> "Any":
+    def _items(self) -> Any:
         """Yield each item's index, action, path and versions."""
         items = enumerate(zip(self._request["actions"], _listed(self._request)))  # noqa: B905
         return ((index, action, path, versions) for index, (action, (path, versions)) in items)
@@ -278,7 +287,7 @@ class _Look:
             for _, index, action, path, versions in sorted(large, key=lambda item: item[:2]):
                 self._compare(index, path, versions, action, sys.maxsize)
 
-    def _folder(self, path: "bytes") -> "int":
+    def _folder(self, path: bytes) -> int:
         """Return a descriptor that stays open until the next call. Raises `OSError`, also for a link."""
         if path != self._open_path:
             if not (self._open_path and path.startswith(self._open_path + b"/")):
@@ -297,7 +306,7 @@ class _Look:
         if descriptor != self._top:
             os.close(descriptor)
 
-    def _kind_at(self, path: "bytes") -> "str":
+    def _kind_at(self, path: bytes) -> str:
         """Return the kind of what is at a path: "" if nothing is, "?" if that cannot be told."""
         folder, _, name = path.rpartition(b"/")
         try:
@@ -305,7 +314,7 @@ class _Look:
         except OSError as failure:
             return "" if failure.errno in _NOTHING else "?"
 
-    def _may_have_changed(self, path: "bytes") -> "bool":
+    def _may_have_changed(self, path: bytes) -> bool:
         """Return True unless the change time of an entry tells that it is as at the mark."""
         folder, _, name = path.rpartition(b"/")
         with contextlib.suppress(OSError):
@@ -313,8 +322,8 @@ class _Look:
         return True
 
     def _seen(
-        self, path: "bytes", versions: "list[Any]", most: "int" = sys.maxsize
-    ) -> "tuple[_SeenEntry, os.stat_result | None]":
+        self, path: bytes, versions: list[Any], most: int = sys.maxsize
+    ) -> tuple[_SeenEntry, os.stat_result | None]:
         """Return the entry at a path, with its digest if the size is one of the versions' and no more than `most`.
 
         Raises `OSError`.
@@ -333,7 +342,7 @@ class _Look:
             raise
         return found, status
 
-    def _read(self, found: "_SeenEntry", parent: "int", name: "bytes") -> "os.stat_result":
+    def _read(self, found: _SeenEntry, parent: int, name: bytes) -> os.stat_result:
         """Fill in the digest, or that the file changes."""
         descriptor = os.open(name, _FILE, dir_fd=parent)
         try:
@@ -348,7 +357,7 @@ class _Look:
         found.take(before)
         return before
 
-    def _compare(self, index: "int", path: "bytes", versions: "list[Any]", action: "str", most: "int") -> "bool":
+    def _compare(self, index: int, path: bytes, versions: list[Any], action: str, most: int) -> bool:
         """Compare one item, and return True, unless a file with more than so many bytes is to be read for that."""
         # With a capital letter, it is no difference if nothing is there.
         try:
@@ -365,7 +374,7 @@ class _Look:
         self._outcomes[index] = _DIFFERS if differs else _SAME
         return True
 
-    def _find_new(self) -> "list[Any] | None":
+    def _find_new(self) -> list[Any] | None:
         """List what is beyond the items, a directory before what is in it. Return the mark, if all was searched."""
         folders = deque([b""])
         began_ns = self._kernel_ns()
@@ -379,14 +388,14 @@ class _Look:
         after_ns = min(self._newest_ns, began_ns - _MOMENT_NS)
         return [self._folders.hexdigest(), self._entries.hexdigest(), after_ns]
 
-    def _kernel_ns(self) -> "int":
+    def _kernel_ns(self) -> int:
         """Return the time by the clock that gives files their change times. Raises `OSError`."""
         path = os.path.join(self._own, "now")
         with open(path, "xb") as file:
             os.unlink(path)
             return os.fstat(file.fileno()).st_ctime_ns
 
-    def _is_other(self, mark: "list[Any]") -> "bool":
+    def _is_other(self, mark: list[Any]) -> bool:
         """Return True if the times do not tell what has changed since then: folders came, went or moved, or a clock."""
         if mark[0] != self._since[0] or mark[2] < self._after_ns:
             return True
@@ -394,7 +403,7 @@ class _Look:
             return True
         return mark[1] != self._since[1] and not (self._new or self._names_in or self._differing)
 
-    def _note(self, path: "bytes", status: "os.stat_result") -> "bool":
+    def _note(self, path: bytes, status: os.stat_result) -> bool:
         """Note an entry for the mark, and return True if it may have changed since then."""
         facts = status.st_ino, status.st_ctime_ns, status.st_size, status.st_mode
         self._entries.update(b"%s\0%d %d %d %d\n" % (path, *facts))
@@ -403,7 +412,7 @@ class _Look:
         self._newest_ns = max(self._newest_ns, status.st_ctime_ns)
         return status.st_ctime_ns > self._after_ns
 
-    def _search(self, folders: "deque[bytes]") -> None:
+    def _search(self, folders: deque[bytes]) -> None:
         """Search these folders and those in them; a folder leaves the queue once it was searched."""
         items = {path for path, _ in _listed(self._request)}
         pruned = {_bytes_of(name) for name in self._request["pruned"]}
@@ -450,21 +459,21 @@ class _Look:
                     self._prune(path)
             folders.popleft()
 
-    def _prune(self, path: "bytes") -> None:
+    def _prune(self, path: bytes) -> None:
         self._text_bytes += len(_text_of(path))
         if len(self._pruned) < self._request["most_new"] and self._text_bytes <= _MOST_TEXT_BYTES:
             self._pruned.append(path or b".")
         else:
             self._unlisted += 1
 
-    def _names(self, folder: "bytes") -> "list[bytes]":
+    def _names(self, folder: bytes) -> list[bytes]:
         listed = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder(folder))
         try:
             return sorted(os.fsencode(name) for name in os.listdir(listed))
         finally:
             os.close(listed)
 
-    def _add_new(self, path: "bytes", found: "_SeenEntry") -> None:
+    def _add_new(self, path: bytes, found: _SeenEntry) -> None:
         self._text_bytes += len(_text_of(path)) + len(_text_of(found.target))
         if len(self._new) >= self._request["most_new"] or self._text_bytes > _MOST_TEXT_BYTES:
             self._unlisted += 1
@@ -497,7 +506,7 @@ class _Look:
                 del self._differing[index]
                 self._outcomes[index] = _SAME
 
-    def _copy(self, path: "bytes", found: "_SeenEntry", to: "str", left: "int") -> "int":
+    def _copy(self, path: bytes, found: _SeenEntry, to: str, left: int) -> int:
         """Copy a file that does not change meanwhile, and return the length of the copy. Raises `OSError`."""
         folder, _, name = path.rpartition(b"/")
         source = os.open(name, _FILE, dir_fd=self._folder(folder))
@@ -531,13 +540,13 @@ class _Look:
         found.copy, self._copied = self._copied, self._copied + 1
         return length
 
-    def _is_too_late(self) -> "bool":
+    def _is_too_late(self) -> bool:
         """Return True if no one waits for this look any more: it began late, or takes long."""
         not_after_s = self._request["not_after_s"]  # by this machine's clock
         self._is_late = self._is_late or time.time() > not_after_s  # noqa: TID251
         return self._is_late or self._left_s(1.0) < 0
 
-    def _remove(self, index: "int", path: "bytes", versions: "list[Any]") -> "int":
+    def _remove(self, index: int, path: bytes, versions: list[Any]) -> int:
         """Remove what is at a path if it is as a version, and return the outcome."""
         folder, _, name = path.rpartition(b"/")
         try:
@@ -585,7 +594,7 @@ class _Look:
                 self._blocked[place] = [path.count(b"/") - place.count(b"/"), kind]
                 self._outcomes[index] = _BLOCKED
 
-    def _obstacle(self, path: "bytes", kind: "str") -> "tuple[bytes, str] | None":
+    def _obstacle(self, path: bytes, kind: str) -> tuple[bytes, str] | None:
         """Return the place and kind of what keeps a path from being extracted as a directory, "d", or another kind.
 
         The kind is "r" if a directory cannot be written; the place is then the highest path that cannot be made in it.
@@ -605,7 +614,7 @@ class _Look:
         return None if os.access(folder, os.W_OK | os.X_OK, dir_fd=self._top) else (made, "r")
 
     @staticmethod
-    def _leads_out(path: "bytes") -> "bool":
+    def _leads_out(path: bytes) -> bool:
         top = os.path.realpath(os.fsencode(os.environ["AGENT_WORKSPACE"]))
         folder = os.path.dirname(os.path.join(top, path))
         target = os.path.normpath(os.path.join(folder, os.readlink(os.path.join(top, path))))
@@ -613,12 +622,12 @@ class _Look:
         return not any(each.startswith(top + b"/") for each in (target, os.path.realpath(target)))
 
 
-def _kind_of(mode: "int") -> "str":
+def _kind_of(mode: int) -> str:
     """Return the kind of what has this mode: "d", "f", "l", or "o" for all others."""
     return {stat.S_IFDIR: "d", stat.S_IFREG: "f", stat.S_IFLNK: "l"}.get(stat.S_IFMT(mode), "o")
 
 
-def _holds_commits(folder: "bytes") -> "bool":
+def _holds_commits(folder: bytes) -> bool:
     """Return True if a reference of the repository may lead to a commit that syncd did not make.
 
     An archive that holds another repository would take the place of all of them.
@@ -635,7 +644,7 @@ def _holds_commits(folder: "bytes") -> "bool":
     return not tips <= ours or os.path.lexists(os.path.join(folder, b"reftable"))
 
 
-def _content(folder: "bytes", name: "bytes") -> "bytes":
+def _content(folder: bytes, name: bytes) -> bytes:
     """Return the content of a small file; empty if there is none."""
     try:
         descriptor = os.open(os.path.join(folder, name), _FILE)
@@ -654,7 +663,7 @@ _PRINT_EVERY_S, _REST_S = 0.1, 0.5
 _NOT_FOUND = 127  # the exit code of a shell for a command that it cannot start
 
 
-def _run(request: "dict[str, Any]") -> "dict[str, Any]":
+def _run(request: dict[str, Any]) -> dict[str, Any]:
     """Run a command to its end or for its time, and return the report. Raises `OSError`."""
     top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     ends_s = _now_s() + request["wait_s"]
@@ -689,14 +698,14 @@ def _run(request: "dict[str, Any]") -> "dict[str, Any]":
     return {"state": state, "exit_code": 128 - code if code < 0 else code, "seconds": seconds}
 
 
-def _has_locked(descriptor: "int") -> "bool":
+def _has_locked(descriptor: int) -> bool:
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     return False
 
 
-def _ending_with_parent() -> "Any":
+def _ending_with_parent() -> Any:
     """Return what has a child end when this process is killed (prctl(2)); None where that cannot be asked for."""
     try:
         import ctypes  # noqa: PLC0415 - some Pythons lack it
@@ -707,7 +716,7 @@ def _ending_with_parent() -> "Any":
     return lambda: prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
-def _print_output(process: "Any", ends_s: "float") -> "bool":
+def _print_output(process: Any, ends_s: float) -> bool:
     """Print what the process prints, until it has ended; False if that second came before."""
     pipe, is_open, is_over = process.stdout.fileno(), True, False
     left, unprinted, rest, end = _MOST_PRINTED_BYTES, 0, b"", b""
@@ -807,7 +816,7 @@ class _Refused(Exception):
 class _PrivateGit:
     """git, with a private folder as its repository, which only shares the objects of the agent's."""
 
-    def __init__(self, private: "str", workspace: "str") -> None:
+    def __init__(self, private: str, workspace: str) -> None:
         self.workspace = workspace
         self.private = private
         self.agent = os.path.join(workspace, ".git")
@@ -827,13 +836,13 @@ class _PrivateGit:
             **NO_CONFIGURATION,
         )
 
-    def run(self, *arguments: "str", **options: "Any") -> "bytes":
+    def run(self, *arguments: str, **options: Any) -> bytes:
         """Run a command, and return its output. Raises `Refused` if it fails."""
         output, code, complaint = self.result(*arguments, **options)
         _check(arguments[0], code, complaint)
         return output
 
-    def result(self, *arguments: "str", text: "bytes" = b"", **variables: "Any") -> "tuple[bytes, int, str]":
+    def result(self, *arguments: str, text: bytes = b"", **variables: Any) -> tuple[bytes, int, str]:
         """Run a command with this input, and return its output, exit code and complaint.
 
         `variables` are of its environment; None: it is not set. Raises `Refused` if there is no git, or if it prints
@@ -846,7 +855,7 @@ class _PrivateGit:
             return (output, *ended())
 
     @contextlib.contextmanager
-    def started(self, arguments: "Any", text: "bytes | None", **variables: "Any") -> "Any":
+    def started(self, arguments: Any, text: bytes | None, **variables: Any) -> Any:
         """Start a command with this input; None: a pipe. Returns the process, whose output is a pipe, and a function.
 
         The function waits for its end, and returns its exit code and its complaint. The process is ended with the
@@ -870,7 +879,7 @@ class _PrivateGit:
                 env=environment,
             )
 
-            def ended() -> "tuple[int, str]":
+            def ended() -> tuple[int, str]:
                 code = process.wait()
                 complaints.seek(0)
                 return code, complaints.read(_BLOCK).decode("utf-8", "replace")
@@ -881,24 +890,24 @@ class _PrivateGit:
                 finally:
                     process.kill()  # if it has not ended
 
-    def under_way(self) -> "set[str]":
+    def under_way(self) -> set[str]:
         """Return what someone has begun in the agent's repository."""
         return {what for name, what in _UNDER_WAY.items() if os.path.lexists(os.path.join(self.agent, name))}
 
-    def reference(self, name: "str") -> "str":
+    def reference(self, name: str) -> str:
         """Return the commit of a reference in the agent's repository; empty if there is none."""
         output, code, _ = self.result("rev-parse", "--verify", "--quiet", name + "^{commit}", GIT_DIR=self.agent)
         return "" if code else output.decode("ascii").strip()
 
-    def is_ancestor(self, commit: "str", of: "str") -> "bool":
+    def is_ancestor(self, commit: str, of: str) -> bool:
         return self.result("merge-base", "--is-ancestor", commit, of)[1] == 0
 
-    def move(self, name: "str", to: "str", before: "str") -> "bool":
+    def move(self, name: str, to: str, before: str) -> bool:
         """Move a reference of the agent's repository if it still is as before; empty: it must not exist."""
         return self.result("update-ref", name, to, before or "0" * 40, GIT_DIR=self.agent)[1] == 0
 
 
-def _check(command: "str", code: "int", complaint: "str") -> None:
+def _check(command: str, code: int, complaint: str) -> None:
     """Raise `Refused` if the command failed, with the line that says why."""
     if code:
         lines = complaint.strip().splitlines() or [""]
@@ -906,7 +915,7 @@ def _check(command: "str", code: "int", complaint: "str") -> None:
         raise _Refused("failed", f"git {command} ended with {code}: {reasons[0][:200]}")
 
 
-def _write_text(path: "str | bytes", text: "str") -> None:
+def _write_text(path: str | bytes, text: str) -> None:
     with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
 
@@ -921,16 +930,16 @@ class _Importer:
     what was sent, or not used.
     """
 
-    def __init__(self, git: "_PrivateGit", request: "dict[str, Any]") -> None:
+    def __init__(self, git: _PrivateGit, request: dict[str, Any]) -> None:
         self._git = git
         self._request = request
         self._top = os.fsencode(git.workspace)
-        self._attributes = {}  # type: dict[bytes, bytes]
-        self._lines = []  # type: list[bytes]
-        self._converted = []  # type: list[tuple[bytes, _Version, os.stat_result, bytes]]
+        self._attributes: dict[bytes, bytes] = {}
+        self._lines: list[bytes] = []
+        self._converted: list[tuple[bytes, _Version, os.stat_result, bytes]] = []
         self._blobs = 0
 
-    def commit(self, parent: "str") -> "str":
+    def commit(self, parent: str) -> str:
         """Return the id of the commit, which is the parent if nothing is otherwise than there."""
         with self._git.started(["fast-import", "--quiet", "--done", "--depth=0"], None) as (process, ended):
             with contextlib.suppress(BrokenPipeError), process.stdin as into:
@@ -939,7 +948,7 @@ class _Importer:
         made = self._git.run("rev-parse", "refs/heads/home").decode("ascii").strip()
         return parent if parent and self._git.result("diff-tree", "--quiet", parent, made)[1] == 0 else made
 
-    def _write(self, into: "Any", parent: "str") -> None:
+    def _write(self, into: Any, parent: str) -> None:
         gone, named = [], set()
         for path, versions in _listed(self._request):
             named.add(path)
@@ -962,7 +971,7 @@ class _Importer:
         into.write(b"".join(self._lines))
         into.write(b"done\n")
 
-    def _add(self, into: "Any", path: "bytes", sent: "_Version") -> None:
+    def _add(self, into: Any, path: bytes, sent: _Version) -> None:
         """Add a file or a link if it is as it was sent. Raises `OSError`."""
         place = os.path.join(self._top, path)
         if sent.kind == "l" and os.readlink(place) == sent.target:
@@ -972,7 +981,7 @@ class _Importer:
             with open(os.open(place, _FILE), "rb") as file:
                 self._add_file(into, path, sent, file)
 
-    def _add_file(self, into: "Any", path: "bytes", sent: "_Version", file: "Any") -> None:
+    def _add_file(self, into: Any, path: bytes, sent: _Version, file: Any) -> None:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_size != sent.size:
             return
@@ -993,15 +1002,15 @@ class _Importer:
         else:
             self._name(path, sent, blob)
 
-    def _begin_blob(self, into: "Any", size: "int") -> "bytes":
+    def _begin_blob(self, into: Any, size: int) -> bytes:
         self._blobs += 1
         into.write(b"blob\nmark :%d\ndata %d\n" % (self._blobs, size))
         return b":%d" % self._blobs
 
-    def _name(self, path: "bytes", sent: "_Version", blob: "bytes") -> None:
+    def _name(self, path: bytes, sent: _Version, blob: bytes) -> None:
         self._lines.append(b"M %s %s %s\n" % (_MODES[sent.kind], blob, _quoted(path)))
 
-    def _may_be_converted(self, path: "bytes", has_mark: "bool") -> "bool":
+    def _may_be_converted(self, path: bytes, has_mark: bool) -> bool:
         """Return True if git may put another content into its objects."""
         folder = path
         while folder:
@@ -1030,7 +1039,7 @@ class _Importer:
                     self._name(path, sent, blob)
 
 
-def _quoted(path: "bytes") -> "bytes":
+def _quoted(path: bytes) -> bytes:
     """Return the path in double quotes, as git reads it: each byte that is not plain ASCII in octal digits."""
     plain = b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte not in b'"\\' else b"\\%03o" % byte for byte in path)
     return b'"%s"' % plain
@@ -1039,13 +1048,13 @@ def _quoted(path: "bytes") -> "bytes":
 class _Repository:
     """The repository in the sandbox."""
 
-    def __init__(self, git: "_PrivateGit", request: "dict[str, Any]") -> None:
+    def __init__(self, git: _PrivateGit, request: dict[str, Any]) -> None:
         self._git = git
         self._request = request
         self._top = git.agent
         self._exclude = str(request["exclude"]) + _REFUSED_PATTERNS
 
-    def follow(self) -> "dict[str, Any]":
+    def follow(self) -> dict[str, Any]:
         """Make the repository, or have it follow; return the report. Raises `Refused`, `OSError`."""
         names = self._names()
         if names:
@@ -1059,7 +1068,7 @@ class _Repository:
             raise _Refused("lost", "there is no repository any more")
         return {"home": self._make()}
 
-    def _names(self) -> "set[str] | None":
+    def _names(self) -> set[str] | None:
         """Return the names in the repository's folder; None if there is none. Raises `Refused` if it is no folder."""
         try:
             if stat.S_ISDIR(os.lstat(self._top).st_mode):
@@ -1068,7 +1077,7 @@ class _Repository:
             return None
         raise _Refused("foreign", "someone else made a repository there")
 
-    def _are_remains(self, names: "set[str]") -> "bool":
+    def _are_remains(self, names: set[str]) -> bool:
         """Return True if it is one that this program did not complete, or wrote to while it was deleted."""
         has_references = any(files for _, _, files in os.walk(self._path("refs")))
         return names <= _PARTS and ("syncd" in names or not has_references)
@@ -1086,7 +1095,7 @@ class _Repository:
             time.sleep(_LOCK_WAIT_S)  # noqa: TID251
         raise _Refused("failed", "another run is under way")
 
-    def _make(self) -> "str":
+    def _make(self) -> str:
         """Make the repository, in place of what is left of one, and return its commit."""
         disk = os.statvfs(self._git.workspace)
         if sum(map(int, self._request["sizes"].split())) + _SPARE_BYTES > disk.f_bavail * disk.f_frsize:
@@ -1099,7 +1108,7 @@ class _Repository:
         for folder in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
             os.makedirs(self._path(folder))
         # Whoever commits there may have told git a name and an address; only the settings are read for that.
-        persons = {name: os.environ.get(name) for name in NO_CONFIGURATION}  # type: dict[str, Any]
+        persons: dict[str, Any] = {name: os.environ.get(name) for name in NO_CONFIGURATION}
         words = ("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
         _, is_unknown, _ = self._git.result(*words, **persons)
         _write_text(self._path("config"), _NEW + (_AGENT if is_unknown else ""))
@@ -1121,7 +1130,7 @@ class _Repository:
         os.unlink(head)
         return home
 
-    def _go_on(self) -> "str":
+    def _go_on(self) -> str:
         """Have the repository follow, and return its commit."""
         self._git.run("rev-parse", "--git-dir", GIT_DIR=self._git.agent)  # or else each reference seems to be missing
         before = self._git.reference(_HOME)
@@ -1155,7 +1164,7 @@ class _Repository:
             with contextlib.suppress(OSError):
                 os.unlink(self._path(name))
 
-    def _move_home(self, home: "str") -> None:
+    def _move_home(self, home: str) -> None:
         """Move the branch `home`, unless someone works on it."""
         at = self._git.reference("refs/heads/home")
         linked = glob.glob(os.path.join(glob.escape(self._top), "worktrees", "*", "HEAD"))
@@ -1163,7 +1172,7 @@ class _Repository:
         if at != home and "refs/heads/home" not in heads and (not at or self._git.is_ancestor(at, home)):
             self._git.move("refs/heads/home", home, at)
 
-    def _move_agent(self, home: "str") -> None:
+    def _move_agent(self, home: str) -> None:
         """Move the agent's branch and index to the commit, if no one works there. Raises `OSError`.
 
         Then the branch that this program made is checked out and has no commit of anyone's, the index is that of such a
@@ -1189,7 +1198,7 @@ class _Repository:
             self._note(name, at)
             self._install(index, before, branch, at, home)
 
-    def _install(self, index: "str", before: "tuple[int, ...]", branch: "str", at: "str", home: "str") -> None:
+    def _install(self, index: str, before: tuple[int, ...], branch: str, at: str, home: str) -> None:
         """Put the index in its place and move the branch, unless someone changes either. Raises `OSError`."""
         lock = self._path("index.lock")
         os.link(index, lock)  # as git's own lock; by its inode a later run knows that it is no one else's
@@ -1202,28 +1211,28 @@ class _Repository:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
 
-    def _copy_index(self, to: "str") -> "tuple[int, ...]":
+    def _copy_index(self, to: str) -> tuple[int, ...]:
         """Copy the agent's index, and return the stamp of what was copied. Raises `OSError`."""
         with open(os.open(self._path("index"), _FILE), "rb") as source, open(to, "xb") as copy:
             before = _stamp(os.fstat(source.fileno()))
             shutil.copyfileobj(source, copy, _BLOCK)
         return before
 
-    def _head(self, name: "str" = "HEAD") -> "str":
+    def _head(self, name: str = "HEAD") -> str:
         """Return the reference that a HEAD names, this one or a linked work tree's; empty if it is detached."""
         head = self._read(name) or ""
         return head[5:].strip() if head.startswith("ref: ") else ""
 
-    def _note(self, branch: "str", left: "str") -> None:
+    def _note(self, branch: str, left: str) -> None:
         """Note the agent's branch and the commit that its index holds, should the next move of both be cut short."""
         path = self._path("syncd/state")
         _write_text(path + ".new", branch + "\n" + left)
         os.rename(path + ".new", path)
 
-    def _path(self, name: "str") -> "str":
+    def _path(self, name: str) -> str:
         return os.path.join(self._top, name)
 
-    def _read(self, name: "str") -> "str | None":
+    def _read(self, name: str) -> str | None:
         """Return the content of a small file of the repository; None if it cannot be read."""
         with contextlib.suppress(OSError), open(self._path(name), encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
@@ -1241,13 +1250,13 @@ class _Packer:
     and the references are asked from the agent's repository, by commands that read nothing else.
     """
 
-    def __init__(self, git: "_PrivateGit", request: "dict[str, Any]", own: "str") -> None:
+    def __init__(self, git: _PrivateGit, request: dict[str, Any], own: str) -> None:
         self._git = git
         self._request = request
         self._own = own
-        self._report = {"stashes": 0, "branches": []}  # type: dict[str, Any]
+        self._report: dict[str, Any] = {"stashes": 0, "branches": []}
 
-    def pack(self) -> "dict[str, Any]":
+    def pack(self) -> dict[str, Any]:
         """Pack all that is asked for into `copies/0`, and return the report. Raises `Refused`, `OSError`."""
         if self._git.result("cat-file", "-t", self._request["home"])[0].strip() != b"commit":
             is_another = os.path.lexists(self._git.agent)
@@ -1265,12 +1274,12 @@ class _Packer:
         self._find_others(head)
         return self._report
 
-    def _ours(self) -> "list[str]":
+    def _ours(self) -> list[str]:
         """Return what leaves our own commits out: those that `home` reaches, and a later one that was not answered."""
         latest = self._git.reference("refs/syncd/home")
         return ["^" + commit for commit in (self._request["home"], latest) if commit]
 
-    def _find_head(self) -> "str":
+    def _find_head(self) -> str:
         """Return the id of HEAD's commit; note its branch, and what is going on."""
         words = ("rev-parse", "HEAD", "--symbolic-full-name", "HEAD")
         output, code, complaint = self._git.result(*words, GIT_DIR=self._git.agent)
@@ -1284,14 +1293,15 @@ class _Packer:
         self._report.update(branch=_text_of(_bytes_of(branch)), under_way=sorted(self._git.under_way()))
         return lines[0]
 
-    def _find_objects(self, pairs: "list[str]") -> "tuple[list[str], list[str]]":
+    def _find_objects(self, pairs: list[str]) -> tuple[list[str], list[str]]:
         """Return the commits of which not too many paths changed, and the objects that they need, by name."""
-        needed = {}  # type: dict[str, None]
+        needed: dict[str, None] = {}
         most, done = self._request["most_paths"], 0
         words = ["diff-tree", "--stdin", "--root", "--always", "-r", "-t", "--raw", "--no-renames", "--no-abbrev"]
         given = "".join(pair + "\n" for pair in pairs).encode("ascii")
         with self._git.started([*words, "--no-ext-diff"], given) as (process, ended):
-            paths, lines, of_commit = 0, 0, {}  # type: int, int, dict[str, None]
+            paths = lines = 0
+            of_commit: dict[str, None] = {}
             for line in process.stdout:
                 lines += 1
                 if not line.startswith(b":"):  # the id of the next commit: the one before is complete
@@ -1313,12 +1323,13 @@ class _Packer:
         commits = {name: None for pair in pairs[:done] for name in pair.split(" ")}
         return pairs[:done], [*commits, *(name + "^{tree}" for name in commits), *needed]
 
-    def _within_limit(self, objects: "list[str]") -> "list[str]":
+    def _within_limit(self, objects: list[str]) -> list[str]:
         """Return the ids of commits and folders, and of the smallest contents, as long as there is room for them."""
         disk = os.statvfs(self._own)
         left = min(self._request["most_bytes"], disk.f_bavail * disk.f_frsize - _SPARE_BYTES)
         listed = self._git.run("cat-file", "--batch-check", text="\n".join([*objects, ""]).encode("ascii"))
-        kept, contents = {}, {}  # type: dict[str, None], dict[str, int]
+        kept: dict[str, None] = {}
+        contents: dict[str, int] = {}
         for line in listed.decode("ascii", "replace").splitlines():
             words = line.split(" ")
             if words[1] == "blob":
@@ -1337,7 +1348,7 @@ class _Packer:
             kept[name] = None
         return list(kept)
 
-    def _write_pack(self, ids: "list[str]") -> None:
+    def _write_pack(self, ids: list[str]) -> None:
         words = ["pack-objects", "--stdout", "--quiet", "--no-reuse-delta", "--threads=1", "--window-memory=64m"]
         sha256, length = hashlib.sha256(), 0
         os.mkdir(os.path.join(self._own, "copies"), 0o700)
@@ -1350,7 +1361,7 @@ class _Packer:
             _check("pack-objects", *ended())
         self._report["pack"] = [length, sha256.hexdigest()]
 
-    def _find_others(self, head: "str") -> None:
+    def _find_others(self, head: str) -> None:
         """Count the stashes, and the commits of other branches that neither HEAD nor `home` reaches."""
         words = ("for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/stash")
         listed = self._git.result(*words, GIT_DIR=self._git.agent)[0].decode("utf-8", "surrogateescape")
@@ -1366,7 +1377,7 @@ class _Packer:
             if code == 0 and int(count):  # of a branch that cannot be read there is nothing to tell
                 self._report["branches"].append([_text_of(_bytes_of(reference[len("refs/heads/") :])), int(count)])
 
-    def _count_stashes(self) -> "int":
+    def _count_stashes(self) -> int:
         """Return the number of lines in the log of stashes; with references in tables there is none: one at least."""
         path = os.path.join(self._git.agent, "logs", "refs", "stash")
         with contextlib.suppress(OSError), open(os.open(path, _FILE), "rb") as file:
@@ -1374,7 +1385,7 @@ class _Packer:
         return 1
 
 
-def _by_git(act: "Any", own: "str", within_s: "float") -> "dict[str, Any]":
+def _by_git(act: Any, own: str, within_s: float) -> dict[str, Any]:
     """Return the report of what `act` does with git, and what it returns; it is ended when its time is over."""
     try:
         git = _PrivateGit(os.path.join(own, "git"), os.environ["AGENT_WORKSPACE"])
@@ -1391,9 +1402,9 @@ def _by_git(act: "Any", own: "str", within_s: "float") -> "dict[str, Any]":
 # -- the request
 
 
-def answer(request: "dict[str, Any]", own: "str") -> "dict[str, Any]":
+def answer(request: dict[str, Any], own: str) -> dict[str, Any]:
     """Do what is asked, and return the report; `own` is the program's folder. Raises `OSError` without a workspace."""
-    report = {}  # type: dict[str, Any]
+    report: dict[str, Any] = {}
     look, run, commit, pack = (request.get(verb) for verb in ("look", "run", "commit", "pack"))
     if look is not None:
         top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -1408,7 +1419,7 @@ def answer(request: "dict[str, Any]", own: "str") -> "dict[str, Any]":
     return report
 
 
-def printed(word: "str", report: "dict[str, Any]", own: "str") -> "str":
+def printed(word: str, report: dict[str, Any], own: str) -> str:
     """Write the report to a file, and return the lines to print: its length and digest, first with it if it is short.
 
     Whatever a log is cut to, one of the lines tells what the file has to be.
