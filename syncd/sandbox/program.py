@@ -278,11 +278,13 @@ class _Look:
         for letters in ("fF", "cCe"):
             large = []
             for index, action, path, versions in self._items():
-                if action == "e" and action in letters:
+                if action not in letters:
+                    continue
+                if action == "e":
                     self._outcomes[index] = _SAME if self._kind_at(path) else _MISSING
-                elif action in letters and action in "cC" and self._since and not self._may_have_changed(path):
+                elif action in "cC" and self._since and not self._may_have_changed(path):
                     self._outcomes[index] = _SAME
-                elif action in letters and not self._compare(index, path, versions, action, _LARGE_BYTES):
+                elif not self._compare(index, path, versions, action, _LARGE_BYTES):
                     large.append((max(version.size for version in versions), index, action, path, versions))
             for _, index, action, path, versions in sorted(large, key=lambda item: item[:2]):
                 self._compare(index, path, versions, action, sys.maxsize)
@@ -306,19 +308,22 @@ class _Look:
         if descriptor != self._top:
             os.close(descriptor)
 
+    def _stat(self, path: bytes) -> os.stat_result:
+        """Return the status of what is at a path. Raises `OSError`, also if a link is on the way."""
+        folder, _, name = path.rpartition(b"/")
+        return os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False)
+
     def _kind_at(self, path: bytes) -> str:
         """Return the kind of what is at a path: "" if nothing is, "?" if that cannot be told."""
-        folder, _, name = path.rpartition(b"/")
         try:
-            return _kind_of(os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False).st_mode)
+            return _kind_of(self._stat(path).st_mode)
         except OSError as failure:
             return "" if failure.errno in _NOTHING else "?"
 
     def _may_have_changed(self, path: bytes) -> bool:
         """Return True unless the change time of an entry tells that it is as at the mark."""
-        folder, _, name = path.rpartition(b"/")
         with contextlib.suppress(OSError):
-            return os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False).st_ctime_ns > self._after_ns
+            return self._stat(path).st_ctime_ns > self._after_ns
         return True
 
     def _seen(
@@ -328,32 +333,39 @@ class _Look:
 
         Raises `OSError`.
         """
-        folder, _, name = path.rpartition(b"/")
         try:
-            parent = self._folder(folder)
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            status = self._stat(path)
             kind = _kind_of(status.st_mode)
-            found = _SeenEntry(kind, status, os.readlink(name, dir_fd=parent) if kind == "l" else b"")
+            name = path.rpartition(b"/")[2]
+            found = _SeenEntry(kind, status, os.readlink(name, dir_fd=self._open) if kind == "l" else b"")
             if kind == "f" and status.st_size <= most and any(each.size == status.st_size for each in versions):
-                status = self._read(found, parent, name)
+                status = self._read(found, path)
         except OSError as failure:
             if failure.errno in _NOTHING:
                 return _SeenEntry(""), None
             raise
         return found, status
 
-    def _read(self, found: _SeenEntry, parent: int, name: bytes) -> os.stat_result:
-        """Fill in the digest, or that the file changes."""
-        descriptor = os.open(name, _FILE, dir_fd=parent)
+    @contextlib.contextmanager
+    def _opened(self, path: bytes) -> Any:
+        """Open the file at a path; it yields the descriptor and its status. Raises `OSError`, also for no file."""
+        folder, _, name = path.rpartition(b"/")
+        descriptor = os.open(name, _FILE, dir_fd=self._folder(folder))
         try:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            yield descriptor, status
+        finally:
+            os.close(descriptor)
+
+    def _read(self, found: _SeenEntry, path: bytes) -> os.stat_result:
+        """Fill in the digest, or that the file changes. Raises `OSError`."""
+        before: os.stat_result
+        with self._opened(path) as (descriptor, before):
             found.digest, length = _hash(descriptor, before.st_size)
             if length != before.st_size or _stamp(os.fstat(descriptor)) != _stamp(before):
                 found.changes()
-        finally:
-            os.close(descriptor)
         found.take(before)
         return before
 
@@ -459,12 +471,16 @@ class _Look:
                     self._prune(path)
             folders.popleft()
 
+    def _may_list(self, count: int, *texts: bytes) -> bool:
+        """Return True if these may be listed beside so many others; else that is counted."""
+        self._text_bytes += sum(len(_text_of(text)) for text in texts)
+        may = count < self._request["most_new"] and self._text_bytes <= _MOST_TEXT_BYTES
+        self._unlisted += not may
+        return may
+
     def _prune(self, path: bytes) -> None:
-        self._text_bytes += len(_text_of(path))
-        if len(self._pruned) < self._request["most_new"] and self._text_bytes <= _MOST_TEXT_BYTES:
+        if self._may_list(len(self._pruned), path):
             self._pruned.append(path or b".")
-        else:
-            self._unlisted += 1
 
     def _names(self, folder: bytes) -> list[bytes]:
         listed = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder(folder))
@@ -474,27 +490,17 @@ class _Look:
             os.close(listed)
 
     def _add_new(self, path: bytes, found: _SeenEntry) -> None:
-        self._text_bytes += len(_text_of(path)) + len(_text_of(found.target))
-        if len(self._new) >= self._request["most_new"] or self._text_bytes > _MOST_TEXT_BYTES:
-            self._unlisted += 1
-            return
-        self._new[path] = found
-        if found.kind == "f":
-            self._to_copy.append((found.size, len(self._to_copy), -1, path, found, []))
+        if self._may_list(len(self._new), path, found.target):
+            self._new[path] = found
+            if found.kind == "f":
+                self._to_copy.append((found.size, len(self._to_copy), -1, path, found, []))
 
     def _copy_all(self) -> None:
         """Copy the smallest files first, within the limit and the room on the disk."""
         left = self._request["most_copied_bytes"]
-        copies = os.path.join(self._own, "copies")
-        if not self._to_copy:
-            return
-        try:
-            os.mkdir(copies, 0o700)
-        except OSError:
-            return
         for _, _, index, path, found, versions in sorted(self._to_copy, key=lambda item: item[:2]):
             try:
-                left -= self._copy(path, found, os.path.join(copies, str(self._copied)), left)
+                left -= self._copy(path, found, left)
             except OSError as failure:
                 if failure.errno in _FULL:
                     left = -1
@@ -506,35 +512,30 @@ class _Look:
                 del self._differing[index]
                 self._outcomes[index] = _SAME
 
-    def _copy(self, path: bytes, found: _SeenEntry, to: str, left: int) -> int:
+    def _copy(self, path: bytes, found: _SeenEntry, left: int) -> int:
         """Copy a file that does not change meanwhile, and return the length of the copy. Raises `OSError`."""
-        folder, _, name = path.rpartition(b"/")
-        source = os.open(name, _FILE, dir_fd=self._folder(folder))
-        try:
-            before = os.fstat(source)
-            if not stat.S_ISREG(before.st_mode):
-                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        to = os.path.join(self._own, "copies", str(self._copied))
+        with self._opened(path) as (source, before):
             disk = os.statvfs(self._own)
             if before.st_size > min(left, disk.f_bavail * disk.f_frsize - _SPARE_BYTES):
                 return 0
             copied, unstable = b"", True
             try:
+                os.makedirs(os.path.dirname(to), 0o700, exist_ok=True)
                 with open(os.open(to, _COPY, 0o600), "wb", buffering=_BLOCK) as file:
                     copied, length = _hash(source, before.st_size, file.write)
                 os.lseek(source, 0, os.SEEK_SET)
                 again, length_again = _hash(source, before.st_size)
                 # By name too: an editor that replaces the file leaves the old one as it was.
-                after = os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False)
-                stamps = {_stamp(before), _stamp(os.fstat(source)), _stamp(after)}
+                stamps = {_stamp(before), _stamp(os.fstat(source)), _stamp(self._stat(path))}
                 unstable = copied != again or {length, length_again} != {before.st_size} or len(stamps) > 1
             finally:
                 if unstable:
-                    os.unlink(to)
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(to)
             if unstable:
                 found.changes()
                 return 0
-        finally:
-            os.close(source)
         found.take(before)
         found.digest, found.unstable = copied, False
         found.copy, self._copied = self._copied, self._copied + 1
@@ -550,8 +551,6 @@ class _Look:
         """Remove what is at a path if it is as a version, and return the outcome."""
         folder, _, name = path.rpartition(b"/")
         try:
-            if self._is_too_late() and not self._kind_at(path):
-                return _REMOVED
             seen = _within(self._left_s(1.0), lambda: self._seen(path, versions))
             found, status = seen or (_SeenEntry("?"), None)
             if seen is None or (status is not None and found.same_as_any(versions) and self._is_too_late()):
@@ -564,7 +563,7 @@ class _Look:
                 if found.kind == "d":
                     os.rmdir(name, dir_fd=parent)
                     return _REMOVED
-                if _stamp(os.stat(name, dir_fd=parent, follow_symlinks=False)) == _stamp(status):
+                if _stamp(self._stat(path)) == _stamp(status):
                     os.unlink(name, dir_fd=parent)
                     return _REMOVED
                 found.changes()
