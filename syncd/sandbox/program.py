@@ -1223,7 +1223,7 @@ class _Packer:
         self._git = git
         self._request = request
         self._own = own
-        self._report: dict[str, Any] = {"stashes": 0, "branches": []}
+        self._report: dict[str, Any] = {"branches": []}
 
     def pack(self) -> dict[str, Any]:
         """Pack all that is asked for into `copies/0`, and return the report. Raises `Refused`, `OSError`."""
@@ -1331,12 +1331,11 @@ class _Packer:
         self._report["pack"] = [length, sha256.hexdigest()]
 
     def _find_others(self, head: str) -> None:
-        """Count the stashes, and the commits of other branches that neither HEAD nor `home` reaches."""
+        """Tell if something is stashed, and count the commits of other branches beyond those of HEAD and `home`."""
         words = ("for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/stash")
         listed = self._git.result(*words, GIT_DIR=self._git.agent)[0].decode("utf-8", "surrogateescape")
         references = {reference: name for name, _, reference in (line.partition(" ") for line in listed.split("\n"))}
-        if references.pop("refs/stash", ""):
-            self._report["stashes"] = self._count_stashes()
+        self._report["has_stash"] = bool(references.pop("refs/stash", ""))
         for mine in (self._report["branch"], "refs/heads/home", ""):
             references.pop(mine, "")
         self._report["more_branches"] = max(0, len(references) - _MOST_BRANCHES)
@@ -1345,13 +1344,6 @@ class _Packer:
             count, code, _ = self._git.result(*count_but_ours, name, "--")
             if code == 0 and int(count):  # of a branch that cannot be read there is nothing to tell
                 self._report["branches"].append([_text_of(_bytes_of(reference[len("refs/heads/") :])), int(count)])
-
-    def _count_stashes(self) -> int:
-        """Return the number of lines in the log of stashes; with references in tables there is none: one at least."""
-        path = os.path.join(self._git.agent, "logs", "refs", "stash")
-        with contextlib.suppress(OSError), open(os.open(path, _FILE), "rb") as file:
-            return max(1, (file.read(_BLOCK) or b"").count(b"\n"))
-        return 1
 
 
 def _by_git(act: Any, own: str, within_s: float) -> dict[str, Any]:

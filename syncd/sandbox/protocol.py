@@ -152,7 +152,7 @@ class SandboxCommits(Struct, frozen=True, forbid_unknown_fields=True):
     pack: _Pack = (0, "")
     branch: Text = ""
     under_way: Annotated[tuple[Text, ...], Meta(max_length=10)] = ()
-    stashes: Count = 0
+    has_stash: bool = False
     branches: Annotated[tuple[tuple[Text, Count], ...], Meta(max_length=1_000)] = ()
     more_branches: Count = 0
 

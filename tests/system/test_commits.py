@@ -120,7 +120,7 @@ def test_what_stays_there(rig: Rig, home: Path, repository: RepositoryThere) -> 
     assert subjects(home) == ["Ada: one", "Bo\x07b: two\x1b[31m"]
     assert "two\\x1b[31m" in done.out
     assert "a merge is under way" in done.err
-    assert "1 stash stays there" in done.err
+    assert "what is stashed stays there" in done.err
     assert "the branch 'side' with 1 more commit stays there" in done.err
 
 

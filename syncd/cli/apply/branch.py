@@ -161,8 +161,8 @@ def _tell_rest(found: SandboxCommits, commits: Collection[SandboxCommit]) -> Non
         tell("no branch is checked out in the sandbox: these are the commits of its HEAD")
     if found.unlisted:
         tell(f"{counted(found.unlisted, 'newer commit')} in the sandbox are too many to be read")
-    if found.stashes:
-        tell("1 stash stays there" if found.stashes == 1 else f"{found.stashes:,} stashes stay there")
+    if found.has_stash:
+        tell("what is stashed stays there")
     for name, number in found.branches:
         tell(f"the branch {one_line(name, 80)!r} with {counted(number, 'more commit')} stays there")
     if found.more_branches:
