@@ -28,8 +28,9 @@ PACKAGES = (
     "emulator",
     "cli",
 )
-# The emulator stands in for a foreign server: what it shared with the client, neither could check.
-EMULATOR_IMPORTS = {"core", "emulator"}
+# The emulator stands in for a foreign server: what it shared with the client, neither could check. The client reads
+# with `archive` what others packed, and so does the emulator.
+EMULATOR_IMPORTS = {"core", "archive", "emulator"}
 
 # The modules that decide, by package: each gives the same result for the same values, whenever it is called.
 PURE = {
