@@ -40,7 +40,6 @@ GROUPS = {
         "status": "Show what the daemon is doing, and did last.",
         "push": "Sync once, now.",
         "flush": "Wait until all that is on disk now is in the sandbox.",
-        "setup": "Set the sandbox up now, and show what that prints.",
         "pause": "Pause syncing.",
         "resume": "Resume syncing, and catch up.",
     },
@@ -53,6 +52,7 @@ GROUPS = {
     "Set up": {
         "init": "Write a commented configuration file.",
         "service": "Run syncd at every login, by systemd.",
+        "setup": "Set the sandbox up now, and show what that prints.",
         "run": "Run the daemon in the foreground.",
         "config": "Show and edit the configuration.",
         "reload": "Have the daemon read its configuration anew.",

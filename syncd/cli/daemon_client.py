@@ -61,7 +61,7 @@ def _stopped(doing: str) -> TryLater:
     """The error of an interrupt. An interrupted upload changes nothing: only initialize changes the sandbox."""
     if doing.startswith(SETTING_UP):
         return TryLater(f"stopped while {doing}, which may go on there", "`syncd setup` runs it again")
-    if doing.startswith("initializing"):
+    if doing.startswith("unpacking"):
         return TryLater(f"stopped while {doing}, which may be done all the same", "`syncd push` makes sure")
     return TryLater(f"stopped while {doing}; the sandbox is unchanged", "`syncd push` sends it")
 

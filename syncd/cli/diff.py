@@ -170,7 +170,9 @@ def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, 
     else:
         large = {path for side in (before, after) for path, found in side.items() if size_of(found) > LARGEST_BYTES}
         for path in sorted(large):
-            click.echo(f"not shown: {shown_path(path)} is too large for a patch; `syncd apply` takes it", err=True)
+            click.echo(
+                f"not shown: {shown_path(path)} is too large for a patch; `syncd apply` brings it home", err=True
+            )
         before, after = ({path: side[path] for path in side if path not in large} for side in (before, after))
         ids = object_format_around(git, side.home.path)
         blocks = write_patch(git, before, after, scratch=scratch, object_format=ids)

@@ -25,7 +25,7 @@ _FIRST_SANDBOX = "box"  # known before it starts: a script can configure it
 
 @click.command("emulator")
 @click.option("--data", "data_dir", type=click.Path(path_type=Path), required=True, help="Folder for its data.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The API's port; 0: any free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Its port; 0: any free one.")
 @click.option(
     "--api-key-file",
     "key_file",

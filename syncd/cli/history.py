@@ -23,6 +23,7 @@ from syncd.store.state_db import StateDb
 
 _LINES = 20
 _INDENT = 12  # columns of the mark and the time
+_WORDS: dict[str, str] = {SyncEnding.INITIALIZED: "synced", SyncEnding.UNCHANGED: "in sync"}
 _WITHOUT_TERMINAL, _MOST_COLUMNS = 88, 120
 
 
@@ -81,7 +82,7 @@ def table(records: Iterable[SyncRecord], width: int) -> Iterator[str]:
             day = today
             yield styled(day, Tone.STRONG)
         mark, tone = ("!", Tone.BAD) if record.is_failure else (" ", Tone.PLAIN)
-        outcome = styled(f"{one_line(record.outcome, 11):11}  ", tone)
+        outcome = styled(f"{one_line(_WORDS.get(record.outcome, record.outcome), 11):11}  ", tone)
         first = f"{styled(mark, tone)} {local:%H:%M:%S}  {outcome}"
         yield from wrapped(", ".join(filter(None, _notes(record))), width, first, _INDENT)
         if record.is_failure and record.error:

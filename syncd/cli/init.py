@@ -62,7 +62,7 @@ _SETUPS = {
 )
 @click.option("--path", metavar="DIR", callback=named, help="The directory to keep in the sandbox.")
 @click.option("--id", "sandbox_id", metavar="ID", callback=named, help="The sandbox.")
-@click.option("--base-url", metavar="URL", callback=named, help=f"The API's address; default: {_DEFAULTS.base_url}.")
+@click.option("--base-url", metavar="URL", callback=named, help=f"Klavis' address; default: {_DEFAULTS.base_url}.")
 @click.option(
     "--region", type=click.Choice([region.value for region in Region]), help="The sandbox's region; default: us."
 )
@@ -196,7 +196,7 @@ def _ask(values: dict[str, Any], file: str) -> None:
     shown = here and f" [{home_relative(here)}]"
     for name, question, default in (
         ("workspace.path", f"Directory to keep in the sandbox{shown}", here),
-        ("sandbox.base_url", f"Address of the API [{_DEFAULTS.base_url}]", _DEFAULTS.base_url),
+        ("sandbox.base_url", f"Klavis' address [{_DEFAULTS.base_url}]", _DEFAULTS.base_url),
         ("sandbox.region", f"Region, {' or '.join(Region)} [{_DEFAULTS.region}]", _DEFAULTS.region),
         ("sandbox.id", "Sandbox id [Enter: acquire one when needed]", ""),
     ):

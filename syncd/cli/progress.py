@@ -19,9 +19,9 @@ from syncd.core.text import countdown, one_line
 from syncd.sync.status_document import Progress, State
 
 _WORDS = {
-    State.SNAPSHOTTING: "packaging",
+    State.SNAPSHOTTING: "packing",
     State.UPLOADING: "uploading",
-    State.INITIALIZING: "initializing the sandbox",
+    State.INITIALIZING: "unpacking",
     State.RETRYING: "waiting for the next attempt",
     State.STOPPED: "waiting for sync.on_synced to end",
 }

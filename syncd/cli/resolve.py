@@ -64,7 +64,7 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
     syncd resolve README.md --markers    both, to be edited
 
     Conflicts of `syncd apply` wait, held paths, and what one side deleted and the other changed. The sandbox's version
-    is saved where it is not taken. All is written, or nothing is, and `syncd apply --undo` takes it back.
+    is saved where it is not applied. All is written, or nothing is, and `syncd apply --undo` takes it back.
     """
     chosen = [choice for choice in Choice if flags[choice.name.lower()]]
     if len(chosen) > 1:
@@ -195,7 +195,7 @@ def _waiting(side: AgentSide, plan: Plan, saved: frozenset[str]) -> list[Waiting
             choices = tuple(choice for choice in Choice if not refusal(each, choice))
             advice = "both sides changed it; `syncd apply` can merge it"
         elif each.path in seen.both_changed and each.outcome is not PathOutcome.SAME:
-            choices, advice = (), "only the agent changed it; `syncd apply` takes it"
+            choices, advice = (), "only the agent changed it; `syncd apply` brings it home"
         else:
             continue
         is_held = each.path in seen.held

@@ -174,7 +174,7 @@ def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, a
     for label, text in (
         ("id", one_line(info.local_sandbox_id)),
         ("state", ", ".join(filter(None, (one_line(info.status or "there"), _created(info.created_at))))),
-        ("ends", f"{end}, {_ends(end)}" if end else "the API does not tell"),
+        ("ends", f"{end}, {_ends(end)}" if end else "Klavis does not say"),
         *(("", f"{one_line(name, 60)}: {usable.get(name, 'no URL')}") for name in urls),
     ):
         click.echo(f"{label:{_LABEL}}{text}")

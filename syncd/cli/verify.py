@@ -125,7 +125,7 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
             click.echo(f"{word.replace('_', ' '):10}  {shown_path(path)}")
     numbers = ", ".join(f"{len(paths):,} {word.replace('_', ' ')}" for word, paths in lists.items())
     if not equal or verbosity() >= 0:
-        same = f"equal: {counted(len(manifest), 'path')} in the sandbox as here"
+        same = f"in sync: {counted(len(manifest), 'path')} in the sandbox as here"
         click.echo(same if equal else numbers)
     if found.unnamed:
         click.echo(f"and {found.unnamed:,} more are only there")

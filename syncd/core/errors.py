@@ -9,8 +9,8 @@
         ├── KeyRefused          the API key is missing, readable by others, or refused
         ├── WorkspaceError      the workspace is missing or is no directory
         │   └── NearlyEmpty     it lost nearly everything at once
-        ├── SandboxRefused      the API refused the request
-        │   └── SandboxNotFound the API knows no such sandbox
+        ├── SandboxRefused      Klavis refused the request
+        │   └── SandboxNotFound Klavis knows no such sandbox
         └── SnapshotTooLarge    over `sync.max_snapshot_mib`
 
 `Stop` is not a failure: the process was asked to end. Nor is a `SyncWarning`, which stops nothing.
@@ -69,7 +69,7 @@ class ConfigError(NeedsPerson):
 
 
 class KeyRefused(NeedsPerson):
-    """The API key is missing, readable by others, or refused by the server."""
+    """The API key is missing, readable by others, or refused by Klavis."""
 
 
 class WorkspaceError(NeedsPerson):
@@ -81,11 +81,11 @@ class NearlyEmpty(WorkspaceError):
 
 
 class SandboxRefused(NeedsPerson):
-    """The API refused the request."""
+    """Klavis refused the request."""
 
 
 class SandboxNotFound(SandboxRefused):
-    """The API does not know the sandbox, or no longer knows it."""
+    """Klavis does not know the sandbox, or no longer knows it."""
 
 
 class SnapshotTooLarge(NeedsPerson):

@@ -58,7 +58,7 @@ class LeftSandbox:
             raise self._access.refusal
         if self._target.base_url != self._access.config.sandboxes[MAIN].base_url:
             # No key goes to another server than the one that it is for.
-            what = f"nobody can ask it, as its API is {self._target.base_url}, and not that of [sandbox]"
+            what = f"nobody can ask it, as its base_url is {self._target.base_url}, and not that of [sandbox]"
             table, command = f"[sandboxes.{self.name}]", f"syncd sandbox remove {self.name}"
             raise ConfigError(what, f"put the table {table} back, and run `{command}`")
         return Sandbox(self._access, self._target, self._copies_folder, self._searched)

@@ -178,7 +178,7 @@ def make_plan(
             del base[path]  # the agent's may be older than what was sent
     plan = plan_home(Sides(base, here, there), side.home.facts(deletions=deletions, choices=choices))
     never = [
-        PlannedPath(path, PathOutcome.NEVER, ABSENT, ABSENT, ABSENT, "it may be a .git, of which nothing is taken")
+        PlannedPath(path, PathOutcome.NEVER, ABSENT, ABSENT, ABSENT, "it may be a .git, of which nothing is applied")
         for path in side.work.repositories
         if is_wanted(path)
     ]

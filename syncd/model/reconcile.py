@@ -281,8 +281,8 @@ def _chosen(planned: PlannedPath, home: Home, *among: Choice) -> PlannedPath:
 
 
 _HOLDS_MORE = "its directory here holds more than was deleted there"
-_NOT_TAKEN = "its directory is not taken: "
-_GAVE_WAY = "its directory gave way there to something that is not taken"
+_NOT_TAKEN = "its directory is not applied: "
+_GAVE_WAY = "its directory gave way there to something that is not applied"
 
 
 def _home_outcome(sides: Sides, home: Home, path: str, here: Entry) -> tuple[PathOutcome, str]:
@@ -307,7 +307,7 @@ def _home_outcome(sides: Sides, home: Home, path: str, here: Entry) -> tuple[Pat
         return PathOutcome.STAYS, "its content could not be fetched"
     if changed is Changed.THERE:
         if here.is_directory and not there.is_directory and not home.deletions:
-            return PathOutcome.STAYS, "a directory here, no directory there; --deletions takes it"
+            return PathOutcome.STAYS, "a directory here, no directory there; --deletions applies it"
         return PathOutcome.TAKE, ""
     if here.kind is Kind.ABSENT:
         return PathOutcome.STAYS, "deleted here, changed in the sandbox"

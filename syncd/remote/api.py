@@ -97,7 +97,7 @@ class ApiClient:
             answer = self._client.exchange(request.method, url, headers=headers, read_s=read_s, content=content)
             status = answer.status
         except NoResponse as failure:
-            what = f"the API did not answer {request}" if failure.reached else "the API cannot be reached"
+            what = f"Klavis did not answer {request}" if failure.reached else "Klavis cannot be reached"
             message = f"{what} ({failure})"
             hint = "" if failure.reached else "check the network and sandbox.base_url"
             raise StepFailed(
@@ -125,7 +125,7 @@ class ApiClient:
         """Return the failure of a request that succeeded with an answer of no use."""
         named = (answer.header(name) or "" for name in ("Content-Type", "Content-Encoding"))
         kind = one_line(", ".join(filter(None, named)) or "no type", 60)
-        message = f"the API's answer to {request} is invalid ({kind}, {len(answer.body)} bytes)"
+        message = f"Klavis' answer to {request} is invalid ({kind}, {len(answer.body)} bytes)"
         return StepFailed(request.step, FailureAction.RETRY, message, SIGN_IN)
 
     def printable(self, text: str) -> str:
@@ -166,17 +166,17 @@ class ApiClient:
         if meaning is not None:
             return replace(meaning, message=f"{meaning.message} ({answered})")
         if 300 <= status < 400:
-            message = f"the API answers with a redirect ({status}), which is not followed"
+            message = f"Klavis answers with a redirect ({status}), which is not followed"
             return ErrorMeaning(message, "sign in to this network, or correct sandbox.base_url")
-        return ErrorMeaning(f"the API answered {request} with {answered}", "")
+        return ErrorMeaning(f"Klavis answered {request} with {answered}", "")
 
     def _refusal(self, request: ApiRequest, status: int) -> ErrorMeaning:
         if status in (401, 403):
-            return ErrorMeaning(f"the API refused the key from {self._key.source}", "put a valid key there", KeyRefused)
+            return ErrorMeaning(f"Klavis refused the key from {self._key.source}", "put a valid key there", KeyRefused)
         if request.other_refusal is not None:
             return request.other_refusal
         hint = "check the account that the key belongs to" if status == 402 else "check sandbox.base_url"
-        return ErrorMeaning(f"the API refused {request}", hint)
+        return ErrorMeaning(f"Klavis refused {request}", hint)
 
     def _detail(self, answer: Response) -> str:
         """The text of FastAPI's `{"detail": …}`, on one line."""
@@ -278,12 +278,12 @@ class Api:
         self._clock = client.waiter.clock
         self._path = f"/{quote(target.sandbox_id, safe='')}"
         unknown = ErrorMeaning(
-            f"the API knows no sandbox {one_line(target.sandbox_id)!r}",
+            f"Klavis knows no sandbox {one_line(target.sandbox_id)!r}",
             f"it may have expired; set {table}.id to a living one",
             SandboxNotFound,
         )
         invalid = ErrorMeaning(
-            f"the API refused the request for region '{target.region}'", f"check {table}.region and {table}.id"
+            f"Klavis refused the request for region '{target.region}'", f"check {table}.region and {table}.id"
         )
         self._meanings = {400: invalid, 404: unknown, 410: unknown, 422: invalid}
 
@@ -357,9 +357,7 @@ class Api:
 
 # A fresh virtual machine takes its time to boot.
 _ACQUIRE_S = 120.0
-_INVALID = ErrorMeaning(
-    "the API takes no such request", "check sandbox.acquire.servers and sandbox.acquire.ttl_seconds"
-)
+_INVALID = ErrorMeaning("Klavis takes no such request", "check sandbox.acquire.servers and sandbox.acquire.ttl_seconds")
 _RELEASE_ONE = "release one (`syncd sandbox list`)"
 # 409 and 429 may be answered otherwise later; what else is refused needs a person.
 _NOT_ACQUIRED = {
@@ -373,11 +371,11 @@ _NOT_ACQUIRED = {
     429: ErrorMeaning("the account has as many sandboxes as it may, or asks too often", _RELEASE_ONE),
 }
 _OTHERWISE_NOT_ACQUIRED = ErrorMeaning(
-    "the API gives no sandbox", "check [sandbox.acquire], and what the account may have"
+    "Klavis gives no sandbox", "check [sandbox.acquire], and what the account may have"
 )
-_NOT_LISTED = ErrorMeaning("the API lists no sandboxes", "check sandbox.base_url, and what the account may have")
+_NOT_LISTED = ErrorMeaning("Klavis lists no sandboxes", "check sandbox.base_url, and what the account may have")
 _UNKNOWN = ErrorMeaning(
-    "the API knows no such sandbox", "`syncd sandbox list` shows those that there are", SandboxNotFound
+    "Klavis knows no such sandbox", "`syncd sandbox list` shows those that there are", SandboxNotFound
 )
 
 

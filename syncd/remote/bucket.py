@@ -178,7 +178,7 @@ class Bucket:
                 ) from None
             if failure.reached:
                 raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, f"the upload was cut off ({failure})") from None
-            message, hint = f"the bucket cannot be reached ({failure})", "check the network"
+            message, hint = f"Klavis' storage cannot be reached ({failure})", "check the network"
             raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, message, hint, possibly_applied=False) from None
         finally:
             self._throttle.uploads -= 1
@@ -195,11 +195,11 @@ class Bucket:
             # A bucket answers with headers alone; a page is a proxy's or a sign-in's. Taken for an upload, the archive
             # that lay there before would be initialized, and recorded as the workspace's current state.
             kind = one_line(answer.header("Content-Type") or "no type", 60)
-            message = f"what answered the upload is no bucket ({kind}, {len(answer.body)} bytes, no checksum)"
+            message = f"what answered the upload is not Klavis' storage ({kind}, {len(answer.body)} bytes, no checksum)"
             raise StepFailed(ApiStep.UPLOAD, FailureAction.RETRY, message, SIGN_IN)
         if not self._warned:
             self._warned = True
-            _log.warning("the bucket's answers carry no checksum: uploads cannot be verified")
+            _log.warning("the answers of Klavis' storage carry no checksum: uploads cannot be verified")
 
     def _failed(self, answer: Response) -> StepFailed:
         found = _CODE.search(answer.body[:4096])
@@ -207,12 +207,12 @@ class Bucket:
         action = classify_bucket_status(answer.status, code)
         answered = f"{answer.status} {code}".strip()
         if 300 <= answer.status < 400:
-            message = f"the bucket answers with a redirect ({answer.status}), which is not followed"
+            message = f"Klavis' storage answers with a redirect ({answer.status}), which is not followed"
             return StepFailed(ApiStep.UPLOAD, FailureAction.RETRY, message, SIGN_IN)
         if action is FailureAction.REFUSED:
-            message = f"the bucket takes no archive of this size ({answered})"
+            message = f"Klavis' storage takes no archive of this size ({answered})"
             return StepFailed(ApiStep.UPLOAD, FailureAction.REFUSED, message, "exclude large files in .syncdignore")
-        message = f"the bucket answered the upload with {answered}"
+        message = f"Klavis' storage answered the upload with {answered}"
         return StepFailed(ApiStep.UPLOAD, action, message, retry_after_s=answer.retry_after_s)
 
 
@@ -335,7 +335,7 @@ def download(client: HttpClient, step: ApiStep, url: str, consume: Callable[[Ite
     except NoResponse as failure:
         raise StepFailed(step, FailureAction.OFFLINE, f"the download was cut off ({failure})") from None
     if isinstance(result, Response):
-        message = f"the bucket answered the download with {result.status}"
+        message = f"Klavis' storage answered the download with {result.status}"
         raise StepFailed(step, FailureAction.RETRY, message, retry_after_s=result.retry_after_s)
     return result
 
@@ -352,7 +352,7 @@ def check_url(step: ApiStep, url: str) -> None:
     if scheme == "https" or (scheme == "http" and is_loopback(host)):
         return
     action = FailureAction.RENEW_URL if step is ApiStep.UPLOAD else FailureAction.RETRY
-    raise StepFailed(step, action, f"the API gave a URL for the {step} that is not https but {one_line(scheme, 20)!r}")
+    raise StepFailed(step, action, f"Klavis gave a URL for the {step} that is not https but {one_line(scheme, 20)!r}")
 
 
 def _compare(answer: Response, checksums: _Checksums) -> int:
@@ -368,7 +368,7 @@ def _compare(answer: Response, checksums: _Checksums) -> int:
             raise StepFailed(
                 ApiStep.UPLOAD,
                 FailureAction.UPLOAD_AGAIN,
-                f"the bucket's {name} of the archive is not that of what was sent",
+                f"the {name} of the archive in Klavis' storage is not that of what was sent",
             )
         equal += name in ours
     return equal

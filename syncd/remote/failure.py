@@ -44,7 +44,7 @@ class FailureAction(Enum):
     RETRY = "the same step again, after a wait"
     OFFLINE = "no answer at all: the same step again, after a wait that a newer change may cut short"
     RENEW_URL = "a new signed URL, at once"
-    UPLOAD_AGAIN = "what lies in the bucket is not what was sent"
+    UPLOAD_AGAIN = "what lies in Klavis' storage is not what was sent"
     REFUSED = "a person must change something"
 
 

@@ -72,7 +72,7 @@ class DeletionSync(Struct):
             SyncWarning(
                 f"kept:{path}",
                 f"'{shown_path(path)}' is excluded here and was changed in the sandbox, where it stays",
-                "`syncd apply --include PATTERN` takes it",
+                "`syncd apply --include PATTERN` brings it home",
             )
             if self.is_excluded(path, leftovers[path][-1].kind is Kind.DIRECTORY)
             else SyncWarning(

@@ -262,7 +262,7 @@ class Executions:
         if answer.status != 200:
             action = classify_bucket_status(answer.status, "")
             action = FailureAction.RETRY if action is FailureAction.RENEW_URL else action
-            message = f"the bucket answered the program's upload with {answer.status}"
+            message = f"Klavis' storage answered the program's upload with {answer.status}"
             raise StepFailed(ApiStep.EXECUTION, action, message)
 
     def output(self, running: Running, timeout_s: float, first_wait_s: float) -> str:

@@ -326,7 +326,7 @@ class SandboxSync(Struct):
         """Pack what the sandbox lacks, or all, into an archive in the spool."""
         base = self.state.base or Manifest()
         unsure = "; an earlier sync may have reached the sandbox unanswered" if self.state.uncertain else ""
-        _log.info("packaging %s: %s%s", counted(scanned.manifest.files, "file"), described(scanned.difference), unsure)
+        _log.info("packing %s: %s%s", counted(scanned.manifest.files, "file"), described(scanned.difference), unsure)
         is_partial = self._partial_is_enough(this, scanned.manifest)
         # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there,
         # with all that is in it.

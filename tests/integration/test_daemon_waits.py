@@ -82,7 +82,7 @@ def loop(tmp_path: Path) -> Iterator[DaemonRig]:
 
 
 def _snapshots(caplog: pytest.LogCaptureFixture) -> int:
-    return sum(record.getMessage().startswith("packaging") for record in caplog.records)
+    return sum(record.getMessage().startswith("packing") for record in caplog.records)
 
 
 def test_a_request_while_paused_keeps_its_backoff(loop: DaemonRig, caplog: pytest.LogCaptureFixture) -> None:

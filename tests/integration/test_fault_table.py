@@ -128,9 +128,9 @@ BUCKET_ROWS = [
     ("flood HTTP/1.1 200 OK\\r\\n|X-More: and more\\r\\n", OFFLINE, "cut off"),
     ("huge", OFFLINE, "larger than 1 MiB"),
     # -- not a response of a bucket
-    ("html", RETRY, "is no bucket (text/html; charset=utf-8, 107 bytes, no checksum): sign in"),
-    ("json {}", RETRY, "is no bucket (application/json, 2 bytes, no checksum)"),
-    ("bomb", RETRY, "is no bucket"),
+    ("html", RETRY, "is not Klavis' storage (text/html; charset=utf-8, 107 bytes, no checksum): sign in"),
+    ("json {}", RETRY, "is not Klavis' storage (application/json, 2 bytes, no checksum)"),
+    ("bomb", RETRY, "is not Klavis' storage"),
     ("201", RETRY, "201"),
     ("204", RETRY, "204"),
     ("304", RETRY, "redirect (304)"),

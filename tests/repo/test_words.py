@@ -24,6 +24,9 @@ _NOT = (
     r"\bin step\b|\bkeeps? [^.]{0,60}\bequal to\b",
     r"\bor ignore (it|them)\b",
     r"\bnever started\b",
+    r"\b(the|an?) (API|bucket)\b(?! key)|\bthe live API\b",
+    r"\bpackaging (the|\d)|\binitializing the\b",
+    r"\bnothing to take\b",
 )
 
 

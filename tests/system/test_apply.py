@@ -133,7 +133,7 @@ def test_the_table(rig: Rig, agent: Agent) -> None:
     assert _applied(rig) == (1, {"conflicts": ["clash"], "stays": ["d/b", "gone", "mine"]})
     assert (tree(rig.workspace), len(_saved(rig))) == (after, 1)
     said = rig.run("apply", str(rig.workspace / "a"))
-    assert (said.code, said.out) == (0, "nothing to take\n")
+    assert (said.code, said.out) == (0, "nothing to apply\n")
     assert _applied(rig, "--undo")[0] == 0
     assert tree(rig.workspace) == before
     assert rig.ok("apply", "--undo").out == "nothing to undo\n"
@@ -193,7 +193,7 @@ def test_what_cannot_be_read_here(rig: Rig, agent: Agent) -> None:
         assert (shown.code, "+++ b/a" in shown.out) == (1, True), shown
         applied = rig.run("apply", prefix=powerless)
         assert applied.code == 1
-        assert {"take      a", "conflict  both: it cannot be read here"} <= set(applied.out.splitlines())
+        assert {"apply     a", "conflict  both: it cannot be read here"} <= set(applied.out.splitlines())
         listed = rig.run("resolve", prefix=powerless)
         assert (listed.code, "both: it cannot be read here (here unreadable" in listed.out) == (1, True), listed
         assert rig.run("resolve", "--theirs", str(rig.workspace / "both"), prefix=powerless).code == 1
@@ -367,7 +367,7 @@ def test_a_terminal_is_asked_once(rig: Rig, agent: Agent, terminal: Terminal) ->
 
     said = asked("what\rn")
     assert "Error: invalid input" in said
-    assert "take      a" in said
+    assert "apply     a" in said
     assert "look at   Makefile: it may run by itself here" in said
     assert said.endswith("nothing was changed")
     assert tree(rig.workspace) == before

@@ -36,8 +36,8 @@ def test_the_sample(bare: Rig) -> None:
     assert " 1 changed path (brew.py)\n" in edit
     assert "\n0 missing, 0 different, 2 only there\n" in edit
     assert "\n$ syncd diff --stat\n README.md | 1 +\n sugar.py  | 1 +\n" in agent
-    assert "\n$ syncd apply --yes\ntake      README.md\ntake      sugar.py (new)\n" in agent
-    assert "\n2 taken\n" in agent
+    assert "\n$ syncd apply --yes\napply     README.md\napply     sugar.py (new)\n" in agent
+    assert "\n2 applied\n" in agent
     assert "\n0 missing, 0 different, 2 only there\n" in agent
     assert re.search(r"\nDone: .* removed now\n", agent)
     for step in (start, setup, edit, agent):

@@ -69,7 +69,7 @@ def test_a_file_that_no_patch_can_hold(rig: Rig, agent: Agent) -> None:
         file.truncate((256 << 20) + 1)
     found = rig.run("diff")
     assert (found.code, "+theirs" in found.out, "huge" in found.out) == (1, True, False)
-    assert found.told == "not shown: huge is too large for a patch; `syncd apply` takes it\n"
+    assert found.told == "not shown: huge is too large for a patch; `syncd apply` brings it home\n"
 
 
 def test_a_service_that_cuts_logs(rig: Rig, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_on_a_terminal_one_line_is_redrawn(rig: Rig) -> None:
     rig.write("a", "changed")
     terminal = Terminal(columns=30)
     terminal.start([*SYNCD, "flush"], {**rig.environment(), "TERM": "xterm"}, rig.workspace)
-    terminal.until(lambda text: "initializing the sandbox" in text, "what it waits for")
+    terminal.until(lambda text: "unpacking" in text, "what it waits for")
     held.set()
     assert terminal.finish() == 0
     drawn = click.unstyle(terminal.written.decode()).split("\r")

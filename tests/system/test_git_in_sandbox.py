@@ -33,7 +33,7 @@ def test_git_in_the_sandbox(rig: Rig) -> None:
     there = rig.sandbox.workspace
     assert git(there, "status", "--porcelain", "--branch") == "## topic\n"
     assert git(there, "ls-files") == ".gitignore\na.txt\n"
-    assert rig.ok("verify").out.startswith("equal")
+    assert rig.ok("verify").out.startswith("in sync")
     assert rig.ok("diff").out == ""
     rig.ok("pull", str(rig.home / "pulled"))
     assert sorted(os.listdir(rig.home / "pulled")) == [".gitignore", "a.txt"]
@@ -44,7 +44,7 @@ def test_git_in_the_sandbox(rig: Rig) -> None:
     rig.ok("push")
     assert git(there, "show", "home:a.txt") == "the agent's\n"
     assert git(there, "log", "--format=%an", "topic").split() == ["agent", "syncd"]
-    assert rig.ok("verify").out.startswith("equal")
+    assert rig.ok("verify").out.startswith("in sync")
 
 
 def test_someone_elses_is_seen(rig: Rig) -> None:

@@ -31,9 +31,7 @@ def records() -> list[SyncRecord]:
     def record(hours: float, why: str, outcome: str, **more: Any) -> SyncRecord:
         return SyncRecord(at=NOON + timedelta(hours=hours), why=why, outcome=outcome, **more)
 
-    silence = ErrorRecord(
-        "upload", "no answer from the bucket: the network may be down, or it wants a proxy: syncd check"
-    )
+    silence = ErrorRecord("upload", "no answer from Klavis: the network may be down, or it wants a proxy: syncd check")
     return [
         record(0, "start", SyncEnding.INITIALIZED, files=50_000, sent_bytes=690_000_000, seconds=312.5),
         record(
@@ -63,13 +61,13 @@ def records() -> list[SyncRecord]:
 
 TABLE = """\
 Tue 2026-11-24
-  14:20:11  initialized  start, 658.0 MiB, 5 min, all 50,000 files
-  14:21:11  initialized  blue, changes, 5,003 KiB, 0.84 s, +3 ~2 -1
+  14:20:11  synced       start, 658.0 MiB, 5 min, all 50,000 files
+  14:21:11  synced       blue, changes, 5,003 KiB, 0.84 s, +3 ~2 -1
 ! 23:20:11  failed       changes, 1,234 bytes, 99.10 s, 9 attempts
-            upload: no answer from the bucket: the network may be down, or it wants a
-            proxy: syncd check
+            upload: no answer from Klavis: the network may be down, or it wants a proxy:
+            syncd check
 Wed 2026-11-25
-  01:20:11  initialized  another try after a failure, 512 bytes, 1.20 s, 2 attempts,
+  01:20:11  synced       another try after a failure, 512 bytes, 1.20 s, 2 attempts,
             after 116 failures, ~1
 """
 

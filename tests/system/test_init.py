@@ -170,7 +170,7 @@ def test_the_key_lies_beside_the_configuration(bare: Rig) -> None:
     ("key", "sandbox", "code", "words"),
     [
         ("another-key", "box", 78, "refused the key from $KLAVIS_API_KEY (401"),
-        (KEY, "gone", 78, "the API knows no sandbox 'gone' (404"),
+        (KEY, "gone", 78, "Klavis knows no sandbox 'gone' (404"),
         (KEY, "box", 0, ""),
     ],
 )
@@ -217,11 +217,11 @@ API key (not shown; Enter to do it later):
   the API key from the prompt has blanks or characters that no key has: copy it
   again, one line and no more
 API key (not shown; Enter to do it later):
-  the API refused the key from the prompt (401, Invalid API key): put a valid
+  Klavis refused the key from the prompt (401, Invalid API key): put a valid
   key there
   The API key goes into ~/.config/syncd/api-key, for only you to read.
 API key (not shown; Enter to do it later):
-  the API knows no sandbox 'gone' (404, Local sandbox not found): it may have
+  Klavis knows no sandbox 'gone' (404, Local sandbox not found): it may have
   expired; set sandbox.id to a living one
 Sandbox id [Enter: acquire one when needed]: box
 wrote ~/.config/syncd/api-key
@@ -254,9 +254,7 @@ def test_the_whole_dialog(bare: Rig, begin: Begin) -> None:
 def test_enter_takes_what_is_offered(bare: Rig, begin: Begin) -> None:
     """The current directory, the usual address and region; without an id a sandbox is acquired; the key comes later."""
     dialog = begin(cwd=bare.workspace)
-    dialog.turns(
-        ("Directory to", ""), ("Address of the API", ""), ("Region", ""), ("Sandbox id", ""), ("API key (", "")
-    )
+    dialog.turns(("Directory to", ""), ("Klavis' address", ""), ("Region", ""), ("Sandbox id", ""), ("API key (", ""))
     assert dialog.end() == 0, dialog.text
     config = load_config(str(bare.config_file))
     sandbox = config.sandbox
@@ -290,7 +288,7 @@ def test_it_can_be_aborted(bare: Rig, begin: Begin, way: str | signal.Signals) -
     dialog = begin()
     dialog.turns(("Directory to", None))
     os.write(dialog.terminal._ours, b"\x1b[45mw\xff\n")
-    dialog.turns(("Directory to", "work"), ("Address of", None))
+    dialog.turns(("Directory to", "work"), ("Klavis' address", None))
     assert "must be valid UTF-8" in " ".join(dialog.text.split())
     assert {cell.bg for row in dialog.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
     if isinstance(way, str):

@@ -52,7 +52,7 @@ def test_a_push_on_a_terminal(rig: Rig, terminal: Terminal) -> None:
     _resize(terminal, 40)
     terminal.until(_NARROW.fullmatch, "what fits 40 columns on one line")
     _resize(terminal, 80)
-    took = re.compile(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] initializing the sandbox  0:(0[1-9]|[1-5]\d)")
+    took = re.compile(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] unpacking  0:(0[1-9]|[1-5]\d)")
     terminal.until(took.fullmatch, "how long the sandbox takes")
     held.set()
     assert terminal.finish() == 0, terminal.text
@@ -78,7 +78,7 @@ def test_an_interrupted_push(rig: Rig, terminal: Terminal) -> None:
     rig.configure()
     first = rig.ok("push", "--config", str(rig.config_file))
     lines = first.err.splitlines()
-    assert lines[:3] == ["packaging …", "uploading …", "initializing the sandbox …"]
+    assert lines[:3] == ["packing …", "uploading …", "unpacking …"]
     assert lines[3:] == [next_step("")]
     rig.write("b")
     os.unlink(rig.workspace / "data.bin")

@@ -190,7 +190,7 @@ def test_a_held_path_without_a_choice(rig: Rig, agent: Agent) -> None:
     agent.write("clash/in", "theirs")
     rig.ok("push", "--force")
     assert rig.status()["agent"]["held"] == ["clash"]
-    assert _waiting(rig) == {"clash": "only the agent changed it; `syncd apply` takes it"}
+    assert _waiting(rig) == {"clash": "only the agent changed it; `syncd apply` brings it home"}
     assert "waits for something else" in rig.run("resolve", str(rig.workspace / "clash"), "--mine").err
     rig.ok("apply")
     assert _waiting(rig) == {}
@@ -277,7 +277,7 @@ def test_the_diff_before_the_answer(rig: Rig, agent: Agent, terminal: Terminal) 
             rig,
             terminal,
             ("Apply 1? [y/d/N]:", "d"),
-            (" line 5\n1 taken. Apply 1? [y/d/N]:", "y"),
+            (" line 5\n1 applied. Apply 1? [y/d/N]:", "y"),
         )
         == 0
     )
@@ -292,4 +292,4 @@ def test_a_long_plan_is_shown_in_a_pager(rig: Rig, agent: Agent, terminal: Termi
     terminal.until(partial(_is_asked, "Apply 32? [y/d/N]:"), "the question")
     terminal.type("n\r")
     assert terminal.finish() == 0
-    assert terminal.text.count("paged:take      new/n") == 31
+    assert terminal.text.count("paged:apply     new/n") == 31

@@ -56,7 +56,7 @@ def test_all_say_the_same(rig: Rig) -> None:
     said = rig.ok("explain", str(rig.workspace / "conf/settings.py")).out
     assert said == "excluded: conf/settings.py, by secrets: a Stripe key in line 2\n"
     assert "included" in rig.ok("explain", str(rig.workspace / "folder0/file000.txt")).out
-    assert "equal" in rig.ok("verify").out
+    assert "in sync" in rig.ok("verify").out
     rig.converged(lambda path: path in ("conf/settings.py", "notes.txt"))
     limits = Path(f"/proc/{daemon.pid}/limits").read_text()
     core = next(line.split() for line in limits.splitlines() if line.startswith("Max core"))

@@ -533,7 +533,7 @@ def test_the_way_home_of_one(several: Several, tmp_path: Path) -> None:
     of_all = several.json("verify", "--all")
     assert [(row["sandbox"], row["equal"]) for row in of_all["sandboxes"]] == [("main", True), ("blue", False)]
     assert of_all["equal"] is False
-    assert "main:\nequal: " in rig.run("verify", "--all").out
+    assert "main:\nin sync: " in rig.run("verify", "--all").out
     rig.write("a", "mine\n")
     rig.ok("push")
     assert [row["path"] for row in several.json("resolve", "--sandbox", "main").get("waiting", [])] == []
@@ -601,7 +601,7 @@ def test_check_sends_each_its_own_key(several: Several) -> None:
     rig.configure({**DEFAULTS, **BLUE, "sandboxes.blue.api_key_file": str(rig.home / "blue-key")})
     rig.environ["KLAVIS_API_KEY"] = KEY
     found = rig.run("check")
-    assert (found.code, f"blue: the API refused the key from {rig.home}/blue-key" in found.out) == (78, True)
+    assert (found.code, f"blue: Klavis refused the key from {rig.home}/blue-key" in found.out) == (78, True)
 
 
 def test_a_push_to_one_leaves_the_status_of_the_other(several: Several) -> None:

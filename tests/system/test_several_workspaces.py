@@ -153,7 +153,7 @@ def test_all_workspaces(rig: Rig, site: Path) -> None:
     head, config, broken, other, problem = text.splitlines()
     assert head.split() == ["NAME", "STATE", "LAST", "SYNC", "WAITING", "WORKSPACE"]
     assert "~/work" in config
-    assert "watching" in config
+    assert "in sync" in config
     assert "broken" in broken
     assert "broken.toml: workspace.path = 1: must be" in problem
     assert ("~/site" in other, "not running" in other, "never" in other) == (True, True, True)
@@ -163,7 +163,7 @@ def test_all_workspaces(rig: Rig, site: Path) -> None:
     assert set(rows["broken"]) == {"config", "name", "error"}
     assert rows["site"]["workspace"] == str(site)
     daemon.kill()
-    assert "watching" not in rig.ok("status", "--all").out
+    assert "in sync" not in rig.ok("status", "--all").out
 
 
 def test_all_are_watched(rig: Rig, site: Path) -> None:

@@ -185,7 +185,7 @@ def test_a_busy_daemon(rig: Rig) -> None:
     assert rig.status()["responding"] is True
     daemon.send(signal.SIGSTOP)
     assert rig.status()["responding"] is None
-    assert rig.ok("status").out.startswith("● initializing")
+    assert rig.ok("status").out.startswith("● unpacking")
     daemon.send(signal.SIGCONT)
     held.set()
 

@@ -119,7 +119,7 @@ def test_one_after_the_other_for_several_sandboxes(program: Program) -> None:
     pushed = rig.ok("push")
     assert {str(run["sandbox"]) for run in program.runs(2)} == {"main", "blue"}
     assert "ended with 9" not in pushed.err
-    assert pushed.err.rindex("waiting for sync.on_synced to end …") > pushed.err.rindex("initializing the sandbox …")
+    assert pushed.err.rindex("waiting for sync.on_synced to end …") > pushed.err.rindex("unpacking …")
     rig.write("a.txt", "2")
     daemon = rig.up()
     assert [run["changed"] for run in program.runs(4)[2:]] == [["a.txt"]] * 2

@@ -12,8 +12,8 @@ from syncd.sync.outcome import SyncReason
 from tests.clock import NOON_S
 
 NOON = utc(NOON_S)
-BUSY = ErrorRecord("upload", "the bucket answered 503")
-STILL_BUSY = ErrorRecord("upload", "the bucket answered 500")
+BUSY = ErrorRecord("upload", "Klavis' storage answered 503")
+STILL_BUSY = ErrorRecord("upload", "Klavis' storage answered 500")
 GONE = ErrorRecord("initialize", "no such sandbox")
 CHANGES, ASKED, LOOK, RETRY = (
     reason.value for reason in (SyncReason.CHANGE, SyncReason.ORDER, SyncReason.RESCAN, SyncReason.RETRY)

@@ -104,7 +104,7 @@ def test_what_is_too_large() -> None:
     assert str(refused.value) == (
         "the snapshot holds 4.5 MiB, more than sync.max_snapshot_mib = 4; "
         "the largest: 'c' (2.0 MiB), 'b' (1.5 MiB), 'a' (1.0 MiB): "
-        "ignore what is large in .syncdignore, or raise sync.max_snapshot_mib"
+        "exclude what is large in .syncdignore, or raise sync.max_snapshot_mib"
     )
 
 

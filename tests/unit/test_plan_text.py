@@ -52,15 +52,15 @@ PLAN = Plan(
     )
 )
 LINES = r"""
-take      a
-take      bad\nname
-take      dir-a (new)
-take      dir/deep/new (new)
-take      empty (new)
-take      sub/.gitignore
-take      tool
-take      tool/of mine
-take      was a folder
+apply     a
+apply     bad\nname
+apply     dir-a (new)
+apply     dir/deep/new (new)
+apply     empty (new)
+apply     sub/.gitignore
+apply     tool
+apply     tool/of mine
+apply     was a folder
 merge     .envrc
 delete    emptyish
 delete    gone
@@ -80,10 +80,10 @@ look at   was a folder: it is executable now
 def test_a_line_a_path() -> None:
     """What changes something first; none for what is the same, nor for a folder that comes with a file."""
     assert [*plan_lines(PLAN)] == LINES.split("\n")[1:-1]
-    assert summary_line(PLAN) == "10 taken, 1 merged, 2 deleted, 1 as here, 2 in conflict"
+    assert summary_line(PLAN) == "10 applied, 1 merged, 2 deleted, 1 as here, 2 in conflict"
     assert to_look_at(PLAN.of(*CHANGES)).keys() == {".envrc", "sub/.gitignore", "tool", "was a folder"}
     assert [*plan_lines(Plan())] == []
-    assert summary_line(Plan()) == "nothing to take"
+    assert summary_line(Plan()) == "nothing to apply"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_what_would_be_sent_from_now_on(paths: list[str], what: str, names: str)
     """A person hears of it with the plan, and once more with the question."""
     assert [*plan_lines(PLAN, paths)] == [*plan_lines(PLAN), f"look at   {what}: {names}"]
     assert question(PLAN, paths) == f"{summary_line(PLAN)}; {what}. Apply 13? [y/d/N]:"
-    assert question(Plan(PLAN.paths[1:2]), []) == "1 taken. Apply 1? [y/d/N]:"
+    assert question(Plan(PLAN.paths[1:2]), []) == "1 applied. Apply 1? [y/d/N]:"
 
 
 def test_a_conflict_since_the_plan() -> None:

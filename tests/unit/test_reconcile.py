@@ -135,7 +135,7 @@ HOME_ROWS = [
     (BASE, HERE, ABSENT, STAYS, "deleted in the sandbox, changed here"),
     (BASE, ABSENT, THERE, STAYS, "deleted here, changed in the sandbox"),
     (BASE, HERE, BASE, STAYS, "only changed here"),
-    (DIRECTORY, DIRECTORY, THERE, STAYS, "a directory here, no directory there; --deletions takes it"),
+    (DIRECTORY, DIRECTORY, THERE, STAYS, "a directory here, no directory there; --deletions applies it"),
     (BASE, BASE, UNSTABLE, STAYS, "it is still being written in the sandbox"),
     (BASE, BASE, NOT_FETCHED, STAYS, "its content could not be fetched"),
     (BASE, BASE, UNREAD, STAYS, "it cannot be read in the sandbox"),
@@ -238,8 +238,8 @@ def test_a_directory_in_a_files_place() -> None:
     there = {"p": DIRECTORY, "p/new": THERE}
     for here, outcome, why in (
         (BASE, TAKE, ["", ""]),
-        (HERE, CONFLICT, ["of different kinds", "its directory is not taken: of different kinds"]),
-        (FIFO, NEVER, [_BEHIND, f"its directory is not taken: {_BEHIND}"]),
+        (HERE, CONFLICT, ["of different kinds", "its directory is not applied: of different kinds"]),
+        (FIFO, NEVER, [_BEHIND, f"its directory is not applied: {_BEHIND}"]),
     ):
         sides = Sides({"p": BASE}, {"p": here, "p/new": ABSENT if here is FIFO else FIFO}, there)
         plan = plan_home(sides, home(sides.here))
@@ -247,7 +247,7 @@ def test_a_directory_in_a_files_place() -> None:
     deep = Sides({"p": BASE}, {"p": BASE, "p/q/new": FIFO}, {"p": DIRECTORY, "p/q": DIRECTORY, "p/q/new": THERE})
     assert outcomes(plan_home(deep, home(deep.here))) == [TAKE, TAKE, TAKE]
     deep = replace(deep, here={"p": HERE})
-    why = ["of different kinds", *["its directory is not taken: of different kinds"] * 2]
+    why = ["of different kinds", *["its directory is not applied: of different kinds"] * 2]
     assert reasons(plan_home(deep, home(deep.here))) == why
 
 
@@ -276,7 +276,7 @@ def test_a_file_in_a_directorys_place() -> None:
     kept = plan_home(sides, home(mine, deletions=True))
     holds_more, gave_way = (
         "its directory here holds more than was deleted there",
-        "its directory gave way there to something that is not taken",
+        "its directory gave way there to something that is not applied",
     )
     assert (outcomes(kept), reasons(kept)) == ([CONFLICT, STAYS], [holds_more, gave_way])
     assert outcomes(plan_home(sides, home(mine))) == [STAYS, DELETED]

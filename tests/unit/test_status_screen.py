@@ -52,7 +52,7 @@ WATCHING = replace(
     sandbox_expires_at="2026-11-24T15:20:11Z",
 )
 MISSING = LastError("2026-11-24T13:20:09Z", "watch", "the workspace '/a: b' is missing: bring it back")
-BUSY = LastError("2026-11-24T13:20:09Z", "upload", "the bucket answered 503")
+BUSY = LastError("2026-11-24T13:20:09Z", "upload", "Klavis' storage answered 503")
 LIMIT = "31 directories cannot be watched: all 8,192 watches of this user are taken: sudo sysctl fs.inotify.max=9"
 BESIDE = StatusContext(NOON_S - 300)
 BY_UNIT = replace(BESIDE, unit="syncd")
@@ -114,14 +114,14 @@ def test_warnings() -> None:
 @pytest.mark.parametrize(
     ("status", "lines"),
     [
-        (replace(WATCHING, pending=True), ["● watching: not all changes are in the sandbox yet"]),
+        (replace(WATCHING, pending=True), ["● not all changes are in the sandbox yet"]),
         (replace(WATCHING, state=State.STARTING), ["● starting"]),
         (replace(WATCHING, state=State.DEBOUNCING), ["● changes seen: waiting until the workspace is quiet"]),
-        (replace(WATCHING, state=State.SNAPSHOTTING), ["● packaging"]),
+        (replace(WATCHING, state=State.SNAPSHOTTING), ["● packing"]),
         (
             replace(WATCHING, state=State.SNAPSHOTTING, progress=Progress(1000, 4000, 3, 1200, None, 3725)),
             [
-                "● packaging",
+                "● packing",
                 "  ━━━━────────────   25%  1:02:05 left  1,000 bytes of 4,000 bytes",
             ],
         ),
@@ -136,7 +136,7 @@ def test_warnings() -> None:
             replace(WATCHING, state=State.UPLOADING, progress=Progress(9, 6)),
             ["● uploading", f"  {'━' * 25}  100%               9 bytes of 6 bytes"],
         ),
-        (replace(WATCHING, state=State.INITIALIZING), ["● initializing: the sandbox unpacks it, for 2 min"]),
+        (replace(WATCHING, state=State.INITIALIZING), ["● unpacking for 2 min"]),
         (
             replace(
                 WATCHING,
@@ -331,7 +331,7 @@ ROWS = (
 )
 TABLE = """
   NAME    STATE        LAST SYNC  WAITING                           WORKSPACE
-● config  watching     10 s ago   -                                 ~/code
+● config  in sync      10 s ago   -                                 ~/code
 ● site    not running  never      -                                 ~/web/site
 ● held    held         10 s ago   changes, 2 held, 3 changed there  /srv/文字
 ● bad     broken                                                    /c/bad.toml

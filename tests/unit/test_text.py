@@ -51,7 +51,7 @@ def test_the_key_is_removed(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "the bucket answered the upload with 400 ExpiredToken",
+        "Klavis' storage answered the upload with 400 ExpiredToken",
         "https://h/o?region=us",
         "signature verification is on",
         "src/goog-expires.py",

@@ -58,8 +58,8 @@ EXIT_CODES = {
         " instance has the workspace."
     ),
     ExitCode.NEEDS_PERSON: (
-        "It will not work until a person changes something: configuration, key, sandbox, workspace. A refusal by the"
-        " API ends `run` so only before its first sync; after that the daemon is `held`, says why, and tries again"
+        "It will not work until a person changes something: configuration, key, sandbox, workspace. A refusal by"
+        " Klavis ends `run` so only before its first sync; after that the daemon is `held`, says why, and tries again"
         " after minutes, at a SIGHUP and when the key file changes."
     ),
 }

@@ -217,7 +217,7 @@ def _commits_to_make(
         if entry.kind is Kind.OTHER:
             return "it is a submodule, a repository of its own"
         never = never_taken(sides, home, path, sides.here[path], entry)
-        rules = "the workspace's rules exclude it; --include takes it"
+        rules = "the workspace's rules exclude it; --include applies it"
         return never or (rules if side.leave_out(path, False) else "")
 
     for commit in commits:

@@ -91,7 +91,7 @@ def apply(
             paged(f"{line}\n".encode("utf-8", "backslashreplace") for line in lines)
         elif not as_json:
             print_lines(lines)
-        tell_left_out(side, "not taken but with --include")
+        tell_left_out(side, "not applied but with --include")
         automatic = [path for path in sorted(side.work.left_out) if is_wanted(path) and runs_automatically(path)]
         if automatic:
             names = few([*map(shown_path, automatic)], len(automatic))

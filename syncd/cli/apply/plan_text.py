@@ -16,7 +16,7 @@ from syncd.model.reconcile import CHANGES, PathOutcome, Plan, PlannedPath
 from syncd.selection.selection import RULE_FILES, WORKTREEINCLUDE
 
 _WORDS = {
-    PathOutcome.TAKE: "take",
+    PathOutcome.TAKE: "apply",
     PathOutcome.MERGE: "merge",
     PathOutcome.DELETE: "delete",
     PathOutcome.WRITE: "mine",
@@ -84,14 +84,14 @@ def to_look_at(changes: Iterable[PlannedPath]) -> dict[str, str]:
 def summary_line(plan: Plan) -> str:
     """Return the numbers of paths by outcome."""
     counts = (
-        (plan.of(PathOutcome.TAKE), "taken"),
+        (plan.of(PathOutcome.TAKE), "applied"),
         (plan.of(PathOutcome.MERGE), "merged"),
         (plan.of(PathOutcome.DELETE), "deleted"),
         (plan.of(PathOutcome.WRITE), "as here"),
         (plan.of(PathOutcome.CONFLICT), "in conflict"),
     )
     words = [f"{len(paths):,} {word}" for paths, word in counts if paths]
-    return ", ".join(words) or "nothing to take"
+    return ", ".join(words) or "nothing to apply"
 
 
 def question(plan: Plan, newly_sent: Sequence[str]) -> str:

@@ -350,13 +350,13 @@ def check_sandbox(it: Checkup) -> Iterator[Finding]:
 def check_clock(it: Checkup) -> Iterator[Finding]:
     """Compare this machine's wall clock with the server's."""
     if it.skew_s is None:
-        yield Finding(Grade.NOTE, "not compared: no answer had the server's time")
+        yield Finding(Grade.NOTE, "not compared: no answer had Klavis' time")
         return
-    off = f"{abs(it.skew_s):,.0f} s {'ahead of' if it.skew_s > 0 else 'behind'} the server's"
+    off = f"{abs(it.skew_s):,.0f} s {'ahead of' if it.skew_s > 0 else 'behind'} Klavis'"
     if abs(it.skew_s) >= _SKEW_S:
         yield Finding(Grade.WARN, f"{off}; syncing corrects for it, but times in logs and status are wrong")
     else:  # the server's date has whole seconds, so less than two may be none
-        what = "agrees with the server's" if abs(it.skew_s) < 2 else f"{off}, which does no harm"
+        what = "agrees with Klavis'" if abs(it.skew_s) < 2 else f"{off}, which does no harm"
         yield Finding(Grade.PASS, what)
 
 

@@ -29,9 +29,12 @@ _ENDS_SOON_S = 600.0
 # In the other states it is clear that more is to be sent.
 _IDLE = (State.PAUSED, State.HELD, State.STOPPED)
 _LATE = (State.HELD, State.RETRYING)
-_DOING = {
-    State.DEBOUNCING: "changes seen: waiting until the workspace is quiet",
-    State.SNAPSHOTTING: "packaging",
+_WORDS = {
+    State.WATCHING: "waiting",
+    State.DEBOUNCING: "waiting",
+    State.SNAPSHOTTING: "packing",
+    State.INITIALIZING: "unpacking",
+    State.STOPPED: "not running",
 }
 _HEAD = ("NAME", "STATE", "LAST SYNC", "WAITING", "WORKSPACE")
 
@@ -57,6 +60,11 @@ def screen(status: Status, context: StatusContext, now_s: float, width: int) -> 
         lines += wrapped(row.text, width, f"{mark}{row.label:{_LABEL}}", _TEXT)
         lines += _indented(row.remedy, width, _TEXT + 2)
     return lines
+
+
+def _word(state: State) -> str:
+    """The state for people, in a word."""
+    return _WORDS.get(state, str(state))
 
 
 def _ago(at: str, now_s: float) -> str:
@@ -92,9 +100,11 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
             warnings = f", with {counted(len(status.warnings), 'warning')}" if status.warnings else ""
             return Tone.ATTENTION if warnings else Tone.GOOD, f"in sync{warnings}", ""
         case State.WATCHING:
-            return Tone.BUSY, "watching: not all changes are in the sandbox yet", ""
+            return Tone.BUSY, "not all changes are in the sandbox yet", ""
+        case State.DEBOUNCING:
+            return Tone.BUSY, "changes seen: waiting until the workspace is quiet", ""
         case State.INITIALIZING:
-            return Tone.BUSY, f"initializing: the sandbox unpacks it{lasting and f',{lasting}'}", ""
+            return Tone.BUSY, f"unpacking{lasting}", ""
         case State.RETRYING:
             wait_s = (seconds_of(urgent.retry_at) or now_s) - now_s
             return Tone.ATTENTION, f"retrying: {next_attempt(urgent.failures_in_row + 1, wait_s)}", ""
@@ -106,7 +116,7 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
             name = f"{urgent.name} is " if len(status.sandboxes) > 1 else ""
             return Tone.BAD, f"{name}held{lasting}: {what}", remedy
         case _:
-            return Tone.BUSY, _DOING.get(urgent.state, str(urgent.state)), ""
+            return Tone.BUSY, _word(urgent.state), ""
 
 
 def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[Tone, str, str]:
@@ -191,7 +201,7 @@ def _one_of_several(sandbox: SandboxStatus, now_s: float) -> str:
     """One of several sandboxes in a line: what is done for it, when it was synced last, and its agent."""
     last = sandbox.last_sync
     done = "never synced" if last is None else f"last sync {_ago(last.finished_at, now_s)}"
-    state = "in sync" if sandbox.state is State.WATCHING and last is not None else str(sandbox.state)
+    state = "in sync" if sandbox.state is State.WATCHING and last is not None else _word(sandbox.state)
     if sandbox.state in _LATE and sandbox.last_error is not None:
         state += f" ({split_remedy(sandbox.last_error.message)[0]})"
     setup = _setup(sandbox.setup, now_s) if sandbox.setup.state is SetupState.RUNNING else ""
@@ -266,7 +276,7 @@ def _state(status: Status) -> str:
     if status.responding is False:
         return "hung"
     warnings = f", {counted(len(status.warnings), 'warning')}" if status.warnings else ""
-    return f"{status.state}{warnings}"
+    return f"{'in sync' if status.in_sync else _word(status.state)}{warnings}"
 
 
 def _waiting(status: Status) -> str:
