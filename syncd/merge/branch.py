@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -257,13 +257,19 @@ class Head(Struct, frozen=True):
 
     def as_sent(self, sent: Mapping[str, SeenEntry], left_out: Callable[[str], bool]) -> dict[str, SeenEntry]:
         """Return what differs of what was sent, ABSENT for a path that was not, unless the rules leave it out."""
+        gone: dict[str, SeenEntry] = dict.fromkeys(self.unsent(sent, left_out), ABSENT)
+        return gone | {path: each for path, each in sent.items() if self.differs(path, each)}
+
+    def unsent(self, sent: Container[str], left_out: Callable[[str], bool]) -> Iterator[str]:
+        """Yield the paths that are not among those that were sent, unless the rules leave them out."""
         unsent = (path for path in self.files if path not in sent and path not in self.hidden)
-        gone: dict[str, SeenEntry] = {path: ABSENT for path in unsent if not left_out(path)}
+        return (path for path in unsent if not left_out(path))
 
-        def is_same(path: str, version: SeenEntry) -> bool:
-            return self.files.get(path) == (mode_of(version), blob_id(path, version, self.object_format))
-
-        return gone | {path: each for path, each in sent.items() if not (self._stays(path) or is_same(path, each))}
+    def differs(self, path: str, version: SeenEntry) -> bool:
+        """Return True if a path that was sent is not as in HEAD; the file is read."""
+        if self._stays(path):
+            return False
+        return self.files.get(path) != (mode_of(version), blob_id(path, version, self.object_format))
 
     def as_changed(self, changes: Mapping[str, SeenEntry]) -> tuple[dict[str, SeenEntry], list[str]]:
         """Return what a commit of these changes has, and the paths that are left out of it."""

@@ -180,13 +180,14 @@ class FollowedCommits:
         if known is not None and known.head == commit:
             changed = {*replaced_entries(known.base, base), *removed_paths(known.base, base)}
             return _Sent(commit, base, known.differing | changed)
-        sent: dict[str, SeenEntry] = {}
-        for path, entry in base.items():
-            self._waiter.poll_events()
-            if entry.kind is not Kind.DIRECTORY:
-                sent[path] = self._sent_version(path, entry, sent_files)
+        sent = {path: entry for path, entry in base.items() if entry.kind is not Kind.DIRECTORY}
+        differing: set[str] = set()
+        for path, entry in sent.items():
+            self._waiter.poll_events()  # a large workspace is read for seconds
+            if head.differs(path, self._sent_version(path, entry, sent_files)):
+                differing.add(path)
         # What rules exclude stays as in HEAD, but a file that a person tracks although it is a secret.
-        differing = head.as_sent(sent, lambda path: path not in _SECRETS and leave_out(path, False))
+        differing.update(head.unsent(sent, lambda path: path not in _SECRETS and leave_out(path, False)))
         return _Sent(commit, base, frozenset(differing))
 
     def _sent_version(self, path: str, entry: Entry | None, sent_files: SentFiles) -> SeenEntry:

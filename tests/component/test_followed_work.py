@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from syncd.archive.base_store import BaseStore
+from syncd.archive.chunk_store import ChunkStore
+from syncd.core.errors import Stop
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
+from syncd.merge import branch
+from syncd.merge.followed_commits import FollowedCommits
+from syncd.merge.git import blob_id
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
+from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
+from syncd.sync.agent_work import agent_work
+from tests.clock import ScriptedClock
 
 TARGET = Target("https://api.example", "box", "us")
 SENT = Entry(Kind.FILE, 0o644, 1, 3, digest=b"ours")
@@ -88,3 +100,36 @@ def test_what_holds_after_another_sync(base: Entry, holds: bool) -> None:
     work = FollowedWork(7.0, {"f": SENT}, {"f": ABSENT, "new": ABSENT})
     assert ("f" in work.holding(SandboxContent(Manifest({"f": base}))).there) is holds
     assert "new" in work.holding(SandboxContent(Manifest({"f": base}))).there
+
+
+def test_a_stop_ends_the_reading_of_a_large_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first commit after a start compares all that was sent with HEAD; between two files it can be stopped."""
+    workspace, interrupt, read = tmp_path / "work", Interrupt(), list[str]()
+    workspace.mkdir()
+    subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
+    sent = {}
+    for name in ("a", "b", "c"):
+        (workspace / name).write_text(name)
+        sent[name] = Entry(Kind.FILE, 0o644, 1, 1, digest=hashlib.sha256(name.encode()).digest())
+
+    def reading(path: str, version: SeenEntry, object_format: str) -> bytes:
+        read.append(path)
+        interrupt.requested = True
+        return blob_id(path, version, object_format)
+
+    monkeypatch.setattr(branch, "blob_id", reading)
+    spool = str(tmp_path / "spool")
+    commits = FollowedCommits(
+        str(workspace),
+        "main",
+        StateDb(str(tmp_path)),
+        BaseStore(spool, ChunkStore(spool)),
+        environ=os.environ,
+        secrets=lambda _: (),
+        waiter=Waiter(interrupt, ScriptedClock()),
+    )
+    found, content = LookResult(new=_kept(tmp_path, b"the agent's")), SandboxContent(Manifest(sent))
+    work = agent_work(found, content, lambda _path, _is_dir: False, ())
+    with pytest.raises(Stop):
+        commits.follow("owner", Manifest(sent), work, lambda _path, _is_dir: False, str(tmp_path / "scratch"))
+    assert len(read) == 1
