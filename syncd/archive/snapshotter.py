@@ -290,10 +290,9 @@ class Snapshotter:
         for packer in (self._packer, self._part_packer):
             packer.use(self._name, Archive())
 
-    def repack(self, manifest: Manifest) -> Packed:
-        """Pack the whole manifest again, after a piece of its archive proved damaged."""
+    def drop_damaged(self) -> None:
+        """Have the next whole archive be made without any damaged piece."""
         self._packer.drop_damaged()
-        return self.pack(manifest)
 
     def _exclude_known(self, scan: Scan) -> None:
         """Remove files that hold a secret or could not be read from the scan while they are as before."""

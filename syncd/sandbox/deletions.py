@@ -30,6 +30,7 @@ from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.seen_paths import FIRST_WAIT_S, LONGEST_WAIT_S
 
 _log = logging.getLogger("syncd.deletions")
+_NOBODY = "nobody could look there"
 
 
 class Programs(Enum):
@@ -59,7 +60,6 @@ class DeletionSync(Struct):
     _tries: int = 0
     _put_off: frozenset[str] = frozenset()  # of what could not be removed: tried again by itself only, as that hung
     _failed: dict[str, str] = field(default_factory=dict)  # what the last one could not remove, with the reason
-    _changed: frozenset[str] = frozenset()  # what it left, as someone had changed it
     _unlooked: SyncWarning | None = None
 
     @property
@@ -111,7 +111,7 @@ class DeletionSync(Struct):
 
     def retry_all(self) -> None:
         """Forget what could not be removed there: it may be as it was uploaded by now, or absent."""
-        self._failed, self._changed, self._put_off = {}, frozenset(), frozenset()
+        self._failed, self._put_off = {}, frozenset()
 
     def paths_to_delete(self, wanted: Manifest, unread: Collection[str]) -> Versions:
         """Return the paths to delete before `wanted` is initialized, earlier leftovers included."""
@@ -134,15 +134,10 @@ class DeletionSync(Struct):
         return self.clock.monotonic_s() >= self.again_at_s
 
     @property
-    def _given_up(self) -> frozenset[str]:
-        """The leftovers that someone changed, as far as a look saw it, and what the last removal left for that."""
-        stays = self.state.seen.kept | self.state.seen.held.keys()
-        stays |= directories_above(stays)
-        return self._changed.union(path for path in self.state.leftovers.entries if path in stays)
-
-    def retry(self, paths: Iterable[str]) -> None:
-        """Try these again by themselves: what is there as these paths is another's no more."""
-        self._changed = self._changed.difference(paths)
+    def _given_up(self) -> set[str]:
+        """The leftovers that someone changed, as far as a look saw it."""
+        stays = self.state.seen.staying
+        return (stays | directories_above(stays)) & self.state.leftovers.entries.keys()
 
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""
@@ -150,20 +145,23 @@ class DeletionSync(Struct):
         left = self.state.leftovers.entries
         waits = (path for path in self._failed if path in self._put_off and path in left and path not in wanted)
         # Begin with no deletion but those that failed and wait for another try.
-        self.gone, self._failed, self._changed = frozenset(), {path: self._failed[path] for path in waits}, frozenset()
+        self.gone, self._failed = frozenset(), {path: self._failed[path] for path in waits}
         self._unlooked = self._unlooked if self._failed else None
 
-    def not_removed(self, to_delete: Versions, wanted: Manifest, why: str) -> dict[str, Obstacle]:
-        """Note that these paths could not be removed; return the paths of `wanted` whose place may still be taken."""
+    def not_removed(self, to_delete: Versions, wanted: Manifest, programs: Programs) -> dict[str, Obstacle]:
+        """Note that nobody could look at these paths; return the paths of `wanted` whose place may still be taken."""
         if not to_delete:
             return {}
-        self._failed |= dict.fromkeys(to_delete, why)
-        what = f"{len(to_delete)} deleted paths stay in the sandbox ({why})"
+        self._failed |= dict.fromkeys(to_delete, _NOBODY)
+        self._plan_next(programs)
+        what = f"{len(to_delete)} deleted paths stay in the sandbox ({_NOBODY})"
         self._unlooked = SyncWarning("delete", what, 'remove them there, or set sandbox.deletions = "keep"')
         kinds = {path: [entry.kind for entry in entries] for path, entries in to_delete.items()}
         return dict.fromkeys(obstructed_by(kinds, wanted), Obstacle.UNKNOWN)
 
-    def removed(self, looks: Iterable[LookResult], to_delete: Versions, wanted: Manifest) -> dict[str, Obstacle]:
+    def removed(
+        self, looks: Iterable[LookResult], to_delete: Versions, wanted: Manifest, programs: Programs
+    ) -> dict[str, Obstacle]:
         """Note what the looks removed, and return the paths of `wanted` whose place is still taken.
 
         A path that cannot be removed becomes a warning and holds nothing else back.
@@ -188,13 +186,14 @@ class DeletionSync(Struct):
         self.gone = frozenset(to_delete.keys() - kinds.keys() | given_up)
         self._failed = {path: why for path, why in self._failed.items() if path not in to_delete}
         self._failed |= {path: failed[path] for path in kinds if there.get(path) is Kind.UNREAD and path in failed}
-        self._changed = frozenset(kinds.keys() - given_up - self._failed.keys())
-        counts = counted(len(self.gone), "path"), len(self._changed), len(self._failed)
         if to_delete:
+            changed = kinds.keys() - given_up - self._failed.keys()
+            counts = counted(len(self.gone), "path"), len(changed), len(self._failed)
             _log.info("%s removed in the sandbox, %d changed there and kept, %d failed", *counts)
+            self._plan_next(programs)
         return {path: Obstacle(kind) for path, kind in taken.items()}
 
-    def plan_next(self, programs: Programs) -> None:
+    def _plan_next(self, programs: Programs) -> None:
         """Plan to try again by itself what could not be removed, by the program that ended so.
 
         Where none runs, that is tried with each sync. What hung is not waited for by the next syncs.

@@ -79,13 +79,12 @@ class SeenPaths:
     """The paths of one sandbox that stay as they are there, in memory and recorded.
 
     `changed` are all paths that were changed there, as of the last look of any process at each, and `looked_at` is the
-    time of the last look. `released` were held until this sync, whose look found that they may be written.
+    time of the last look.
     """
 
     def __init__(self, db: StateDb, owner: str) -> None:
         self._db = db
         self._record = Record(db, "seen", _SeenRecord, "what stays in the sandbox is looked at once more", owner)
-        self.released: list[str] = []
         self._again_at_s = inf
         self._tries = 0
         self.read()
@@ -123,6 +122,11 @@ class SeenPaths:
     # -- what stays
 
     @property
+    def staying(self) -> set[str]:
+        """The paths that are held or kept."""
+        return self.kept | self.held.keys()
+
+    @property
     def both_changed(self) -> tuple[str, ...]:
         """The held paths that both sides changed, in order."""
         return tuple(sorted(path for path, held in self.held.items() if held.obstacle is None))
@@ -144,8 +148,7 @@ class SeenPaths:
         return self._again_at_s if self.held else inf
 
     def forget_deleted(self, here: Manifest, is_ours: Callable[[str], object]) -> None:
-        """Forget what does not exist here any more, but for kept paths that we put there, and what was released."""
-        self.released = []
+        """Forget what does not exist here any more, but for kept paths that we put there."""
         self.held = {path: held for path, held in self.held.items() if path in here}
         self.kept = {path for path in self.kept if path in here or is_ours(path)}
         self._save_what_stays()
@@ -171,7 +174,6 @@ class SeenPaths:
 
     def forget(self) -> None:
         """Forget all: the sandbox does not exist any more, or nothing of what is there stays."""
-        self.released = [*self.obstacles]
         self.held, self.kept, self.changed = {}, set(), set()
         self._save_what_stays()
 
@@ -183,14 +185,12 @@ class SeenPaths:
         among: Callable[[str], bool],
         *,
         here: Manifest,
-        written: Collection[str],
         now_s: float,
         why_unsaved: Callable[[SeenEntry], str] | None = None,
     ) -> None:
         """Remember which of the paths `among` others that were looked at stay as they are there.
 
-        `written` are those that the archive holds. `why_unsaved` returns the reason for which the version of a held
-        path could not be saved; None: none had to be.
+        `why_unsaved` returns the reason for which the version of a held path could not be saved; None: none had to be.
         """
         before = {path for path in self.both_changed if among(path)}
         self.held = {path: held for path, held in self.held.items() if path not in before}
@@ -200,7 +200,6 @@ class SeenPaths:
             kind, why = (None, "") if why_unsaved is None else (there.kind, why_unsaved(there))
             self.held[path] = HeldPath(None, _fingerprint(here, path), kind, why)
         _log_first(held.keys() - before, lambda path: _BOTH_CHANGED % shown_path(path))
-        self._release(before, written)
         if not any(self.held[path].there in _MAY_BE_SAVED_LATER for path in held):
             self._tries, self._again_at_s = 0, inf
         elif not now_s < self._again_at_s < inf:
@@ -223,7 +222,7 @@ class SeenPaths:
         """Note that these paths are made as they are here, without a look."""
         self.changed = {path for path in self.changed if path not in written}
 
-    def note_obstacles(self, found: Mapping[str, Obstacle], here: Manifest, written: Collection[str] = ()) -> None:
+    def note_obstacles(self, found: Mapping[str, Obstacle], here: Manifest) -> None:
         """Remember these obstacles, and no others: all places that were taken before were looked at.
 
         A link that leads through a link of someone there is held too, as an extractor may refuse it.
@@ -236,13 +235,7 @@ class SeenPaths:
         for path, obstacle in obstacles.items():
             self.held[path] = HeldPath(obstacle, _fingerprint(here, path))
         _log_first(obstacles.keys() - before, lambda path: str(_obstacle_warning(path, obstacles[path])))
-        self._release(before, written)
         self._save_what_stays()
-
-    def _release(self, before: Collection[str], written: Collection[str]) -> None:
-        # An earlier attempt of the same sync may have released some.
-        released = {*self.released, *before} - self.held.keys() - self.kept
-        self.released = sorted(path for path in released if path not in written)
 
     def note_all(self, changed: Collection[str]) -> None:
         """Remember, for `status`, all that the last look, one at everything, found.

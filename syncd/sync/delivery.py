@@ -49,8 +49,7 @@ class Verdict(Enum):
     """The verdict on an archive, right before its initialize is requested."""
 
     INITIALIZE = "nothing speaks against it"
-    LOOK_AGAIN = "so much time has passed since the look that the agent may have gone on"
-    LEAVE_OUT = "it holds paths that must stay as they are in the sandbox, or lacks some that need not any more"
+    PACK_AGAIN = "it holds paths that must stay as they are in the sandbox, or lacks some that need not any more"
     SEND_ALL = "the sandbox lost nearly all that was put there, or a whole directory"
 
 

@@ -1,22 +1,18 @@
-"""The decisions of one sync: must anything be sent, and is a partial archive enough."""
+"""The decisions of one sync: is a partial archive enough, what to look at before it, and what follows from the look."""
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Collection, Mapping
 from itertools import chain
-from types import MappingProxyType
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
-from syncd.model.entry import (
-    ALL_BITS,
-    Entry,
-    Kind,
-    same,
-)
+from syncd.model.entry import ALL_BITS, Entry, Kind, SeenEntry, same
 from syncd.model.manifest import Difference, Manifest, directories_above, is_within
-from syncd.model.reconcile import Forced, Policy
+from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan_sync
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import (
     LookAction,
@@ -26,6 +22,7 @@ from syncd.sandbox.look_request import (
     LookResult,
     Missing,
     Obstacle,
+    was_emptied,
 )
 from syncd.sandbox.sandbox_state import SandboxContent
 
@@ -36,6 +33,9 @@ _FRESH_S = 2.0
 # … but where a look itself takes so long, it is repeated only so often. One that is older than any look takes is of
 # before a suspend.
 _REPEATED, _OLDEST_S = 3, 60.0
+# An agent that writes all the time must not keep all else from arriving: once the archive was made again so often
+# without what it had written, what it writes now is saved and overwritten.
+_GIVES_WAY_FROM = 3
 
 
 def partial_paths(
@@ -78,38 +78,93 @@ def without_held(manifest: Manifest, held: Collection[str], base: Mapping[str, E
     return found
 
 
-def look_request(
-    content: SandboxContent,
-    manifest: Manifest,
-    written: Manifest,
-    paths_to_delete: Versions,
-    *,
-    held_here: Mapping[str, Entry],
-    kept: Collection[str] = (),
-    places: Mapping[str, LookItem] = MappingProxyType({}),
-    most_counted: int = SAMPLE,
-    most_missed: int = 0,
-    policy: Policy,
-    compared: Manifest | None = None,
-) -> LookRequest:
-    """Return what to look at before `written` entries of `manifest` are put there, and other paths deleted.
+def with_staying(
+    packed: Manifest, stays: Collection[str], scanned: Manifest, base: Mapping[str, Entry] | None
+) -> Manifest:
+    """Return the manifest of the sandbox after the initialize: what stays there counts as it was put there."""
+    if not stays:
+        return packed
+    found, there = packed.copy(), without_held(scanned, stays, base)
+    for path in stays:
+        if path in there:
+            found[path] = there[path]
+        else:
+            found.pop(path, None)
+    return found
 
-    `held_here` are entries here of paths that are not written, to find out if they may be, or removed, and so are those
-    of `kept`. `places` are those to check for obstacles. Of what syncd put there, a sample of
-    `most_counted` paths is counted, but for what is below a path that stays. Of what is written, a sample of
-    `most_missed` is reported where it is missing. `compared` are more entries of the manifest to compare, though not
-    written.
+
+class Attempt(Struct, frozen=True):
+    """One archive, and what it meets there: all that is decided upon before it is initialized.
+
+    `content` is known to be there. The sandbox is to hold `manifest`; the archive has the entries of it that are
+    `written`, and `is_whole` if only what stays there is not among them. `to_delete` is gone here. `held` are the
+    entries here of paths that both sides changed, `unsent` those of paths that an obstacle there holds, or another
+    archive is to hold. `all_may_go`: an initialize may remove what its archive lacks. `number` counts the rounds of
+    this sync before.
     """
+
+    content: SandboxContent
+    manifest: Manifest
+    written: Manifest
+    to_delete: Versions
+    held: Mapping[str, Entry]
+    unsent: Mapping[str, Entry]
+    is_whole: bool
+    all_may_go: bool
+    policy: Policy
+    number: int = 0
+
+    @property
+    def wanted(self) -> Manifest:
+        """All that the workspace has: an obstructed path is no deleted one."""
+        return self.manifest | self.unsent
+
+    @property
+    def here(self) -> Manifest:
+        return self.wanted | self.held
+
+    @property
+    def is_first(self) -> bool:
+        """True if nothing was ever sent there."""
+        return not any((*self.content.versions, self.content.leftovers, self.to_delete, self.held, self.unsent))
+
+    @property
+    def policy_of_written(self) -> Policy:
+        """The policy for the paths in the archive; for all others, `policy` itself holds."""
+        gives_way = self.policy is AgentChanges.SAVE and self.number >= _GIVES_WAY_FROM
+        return Forced.FORCE if gives_way else self.policy
+
+    def is_as_here(self, path: str, there: SeenEntry) -> bool:
+        entry = self.manifest.get(path) or self.held.get(path)
+        return entry is not None and same(entry, there)
+
+    def is_ours(self, path: str, there: SeenEntry) -> bool:
+        """True if what is there was put there, and is gone here."""
+        return any(same(there, version) for version in self.content.versions_of(path))
+
+
+# -- before the look
+
+
+def look_request(attempt: Attempt, kept: Collection[str], places: Mapping[str, LookItem]) -> LookRequest:
+    """Return what to look at before an archive is initialized: what it writes, what is deleted, and what stays there.
+
+    What is held or `kept` is looked at to find out if it may be written, or removed, by now. `places` are those to
+    check for obstacles. Of what syncd put there, a sample is counted, but for what is below a path that stays; a whole
+    archive fills an emptied sandbox anyway, and of what it writes a sample is reported where it is missing.
+    """
+    content, manifest, held, policy = attempt.content, attempt.manifest, attempt.held, attempt.policy_of_written
+    written = Manifest() if policy is AgentChanges.OVERWRITE else attempt.written
     force = policy is Forced.FORCE
     # What is not saved need not come here.
     fetch = LookAction.COMPARE if policy is AgentChanges.HOLD else LookAction.FETCH
     items: dict[str, LookItem] = {}
-    for path, versions in paths_to_delete.items():
+    for path, versions in attempt.to_delete.items():
         # A place that is to be filled again, and all that is removed by force, is removed by a second look, once it is
         # saved.
         action = fetch if force or path in written else LookAction.REMOVE
         items[path] = LookItem(tuple(versions), action)
-    changed_in = content.changed_in(chain(written.items(), held_here.items()))
+    changed_in = content.changed_in(chain(written.items(), held.items()))
 
     def item_of(path: str, entry: Entry) -> LookItem:
         versions_there = (*content.versions_of(path), entry)
@@ -117,7 +172,7 @@ def look_request(
         action = LookAction.COMPARE if is_as_base and not force else fetch
         return LookItem(_distinct(versions_there), action, Missing.AS_WANTED)
 
-    for path in paths_to_delete:
+    for path in attempt.to_delete:
         if path in written:
             versions_there = (*items[path].versions, *item_of(path, written[path]).versions)
             items[path] = LookItem(_distinct(versions_there), fetch)
@@ -127,28 +182,90 @@ def look_request(
     items |= {path: item for path, item in places.items() if path in written}
     # Last, so that what is written is looked at in any case, and they are once that is done.
     last = {path: item for path, item in places.items() if path not in items and path not in written}
-    for path, entry in held_here.items():
+    for path, entry in held.items():
         if path not in items and path not in written:
             last[path] = LookItem(_distinct((*content.versions_of(path), entry)), fetch)
-    for path in kept:
+    for path in () if attempt.policy is Forced.FORCE else kept:
         here = [manifest[path]] if path in manifest else []
         ours = _distinct((*content.versions_of(path), *here))
         if ours and path not in items and path not in last and path not in written:
             last[path] = LookItem(ours, LookAction.COMPARE)
-    base = content.base
-    if most_counted and base is not None:
-        stays = {*held_here, *kept, *places}
-        sample = [path for path in base.spread(most_counted) if path not in items and path not in written]
-        others = [path for path in sample if not is_within(path, stays)]
-        items |= dict.fromkeys(others, LookItem((), LookAction.EXISTS))
-    if most_missed and base is not None:
-        for path in base.spread(most_missed):
+    base = content.base or Manifest()
+    if attempt.is_whole:
+        for path in base.spread(SAMPLE):
             if path in written and path not in items:
                 items[path] = replace(item_of(path, written[path]), missing=Missing.DIFFERS)
-    if compared is None:
+    elif not attempt.all_may_go:
+        stays = {*held, *kept, *places}
+        sample = [path for path in base.spread(SAMPLE) if path not in items and path not in written]
+        others = [path for path in sample if not is_within(path, stays)]
+        items |= dict.fromkeys(others, LookItem((), LookAction.EXISTS))
+    if attempt.is_whole or not attempt.all_may_go:
         return LookRequest(LookItems(items, written, item_of, last))
+    # Until it is known that an initialize leaves the rest alone, the rest is looked at, too.
     first = {path: item_of(path, entry) for path, entry in written.items() if path not in items}
-    return LookRequest(LookItems(items | first | last, compared, item_of))
+    return LookRequest(LookItems(items | first | last, manifest, item_of))
+
+
+# -- what follows from the look
+
+
+def lost_all(attempt: Attempt, request: LookRequest, result: LookResult) -> bool:
+    """True if next to nothing is there of the sample of what syncd had put there."""
+    sample = [
+        path
+        for path in (*request.with_action(LookAction.COMPARE), *request.with_action(LookAction.FETCH))
+        if path in attempt.written and request.items[path].missing is Missing.DIFFERS
+    ]
+    missing = sum(path in result.differing and result.differing[path].kind is Kind.ABSENT for path in sample)
+    return was_emptied(result.missing + missing, len(request.with_action(LookAction.EXISTS)) + len(sample))
+
+
+def plan_look(attempt: Attempt, result: LookResult, unsaved: Collection[str] = ()) -> Plan:
+    """Return what becomes of each path that a look found to differ; `unsaved` are versions that cannot be saved."""
+    content, policy, of_written = attempt.content, attempt.policy, attempt.policy_of_written
+    differing = {path: there for path, there in result.differing.items() if not attempt.is_as_here(path, there)}
+    if not differing:
+        return Plan()
+    here = ChainMap(dict(attempt.held), attempt.manifest)
+    changed_below = content.changed_in(chain(attempt.written.items(), attempt.held.items()))
+    base = {path: entry for path in differing if (entry := content.base_of(path)) is not None}
+
+    def plan(there: Mapping[str, SeenEntry], by: Policy) -> Plan:
+        return plan_sync(Sides(base, here, there), by, changed_below, unsaved)
+
+    if of_written is not policy:
+        in_the_way = {path: there for path, there in differing.items() if path in attempt.written}
+        others = {path: there for path, there in differing.items() if path not in in_the_way}
+        return Plan(plan(others, policy).paths + plan(in_the_way, of_written).paths)
+    if policy is not Forced.FORCE:
+        return plan(differing, policy)
+    # A person wants these as they are here.
+    found = plan(differing, policy)
+    stays = [each.path for each in found.of(PathOutcome.KEEP) if each.here.kind is not Kind.ABSENT]
+    return found.with_outcome(stays, PathOutcome.HOLD, "")
+
+
+def removals_after(attempt: Attempt, request: LookRequest, result: LookResult, plan: Plan) -> Versions:
+    """Return what a look did not remove itself and is to be removed, now that it is saved, with what may be there."""
+    stays = plan.stays
+    seen = {path: there for path, there in result.differing.items() if is_exact(there)}
+    again: Versions = {}
+    for path, versions in attempt.to_delete.items():
+        if request.items[path].action is not LookAction.REMOVE and path not in stays:
+            again[path] = [*versions, *([seen[path]] if path in seen else [])]
+    for path, there in plan.there(PathOutcome.SAVE).items():
+        # No extractor replaces a directory; some write through a link, or refuse whatever a link leads out from.
+        if path not in attempt.written or path not in seen:
+            continue
+        if there.kind is Kind.SYMLINK or there.kind is not attempt.manifest[path].kind:
+            again.setdefault(path, []).append(seen[path])
+    return again
+
+
+def is_exact(there: SeenEntry) -> bool:
+    """True if a removal can name what is there exactly."""
+    return there.kind in (Kind.DIRECTORY, Kind.SYMLINK) or (there.kind is Kind.FILE and there.digest != b"")
 
 
 def obstacles_seen(

@@ -409,12 +409,12 @@ def _save_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _hold_nothing(patch: pytest.MonkeyPatch) -> None:
-    real = preparation.plan_sync
+    real = preparation.plan_look
 
-    def plan_sync(*args: Any) -> Plan:
+    def plan_look(*args: Any) -> Plan:
         return Plan(tuple(each for each in real(*args).paths if each.outcome is not PathOutcome.HOLD))
 
-    patch.setattr(preparation, "plan_sync", plan_sync)
+    patch.setattr(preparation, "plan_look", plan_look)
 
 
 def _forget_kept_paths_at_a_restart(patch: pytest.MonkeyPatch) -> None:

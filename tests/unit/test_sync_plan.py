@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from math import inf
+from types import MappingProxyType
 
 import pytest
+from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
-from syncd.model.entry import Entry, Kind
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Difference, Manifest
-from syncd.model.reconcile import Forced, Policy
-from syncd.sandbox.look_request import LookAction, LookItem, LookResult, Missing, Obstacle
+from syncd.model.reconcile import Forced, PathOutcome, Policy
+from syncd.sandbox.leftovers import Versions
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Missing, Obstacle
 from syncd.sandbox.sandbox_state import SandboxContent, with_versions
 from syncd.sync.sync_plan import (
+    Attempt,
     is_outdated,
     least_of,
     look_request,
+    lost_all,
     obstacles_seen,
     partial_paths,
+    plan_look,
+    removals_after,
+    with_staying,
     without_held,
 )
 
@@ -37,6 +46,20 @@ def _known(digest: bytes) -> Entry:
     return Entry(Kind.FILE, 0o644, 0, 8, digest=digest)
 
 
+def attempt(
+    content: SandboxContent,
+    manifest: Manifest,
+    written: Manifest,
+    deleted: Versions | None = None,
+    held: Mapping[str, Entry] = MappingProxyType({}),
+    policy: Policy = AgentChanges.SAVE,
+    *,
+    is_whole: bool = False,
+) -> Attempt:
+    """An archive to a sandbox that keeps what an archive lacks."""
+    return Attempt(content, manifest, written, deleted or {}, held, {}, is_whole, all_may_go=False, policy=policy)
+
+
 @pytest.mark.parametrize(
     ("policy", "actions"),
     [
@@ -44,7 +67,6 @@ def _known(digest: bytes) -> Entry:
         (AgentChanges.SAVE, "compare fetch fetch fetch fetch remove"),
         (AgentChanges.HOLD, "compare compare compare compare compare remove"),
         (Forced.FORCE, "fetch fetch fetch fetch fetch fetch"),
-        (AgentChanges.OVERWRITE, "compare fetch fetch fetch fetch remove"),
     ],
 )
 def test_what_is_looked_at(policy: Policy, actions: str) -> None:
@@ -54,7 +76,7 @@ def test_what_is_looked_at(policy: Policy, actions: str) -> None:
     held = {"held": _known(b"h")}
     content = SandboxContent(base, ({"changed": _known(b"u")},))
     deleted = {"deleted": [base["deleted"]], "kind": [base["kind"]]}
-    items = look_request(content, manifest, manifest, deleted, held_here=held, policy=policy).items
+    items = look_request(attempt(content, manifest, manifest, deleted, held, policy), (), {}).items
     order = ("as-sent", "changed", "new", "kind", "held", "deleted")
     assert " ".join(items[path].action.name.lower() for path in order) == actions
     assert {path: item.versions for path, item in items.items()} == {
@@ -75,28 +97,19 @@ def test_a_look_at_little_counts_a_sample() -> None:
     base = Manifest({f"{number:05}": _known(b"d") for number in range(5_000)})
     content = SandboxContent(base)
 
-    def look(written: Manifest, most_missed: int = 0) -> Counter[tuple[LookAction, Missing]]:
-        request = look_request(
-            content, base, written, {}, held_here={}, most_missed=most_missed, policy=AgentChanges.SAVE
-        )
+    def look(written: Manifest, *, is_whole: bool = False) -> Counter[tuple[LookAction, Missing]]:
+        request = look_request(attempt(content, base, written, is_whole=is_whole), (), {})
         return Counter((item.action, item.missing) for _, item in request.each())
 
     compared, reported = (LookAction.COMPARE, Missing.AS_WANTED), (LookAction.COMPARE, Missing.DIFFERS)
     counted = (LookAction.EXISTS, Missing.DIFFERS)
     assert look(Manifest({"00007": base["00007"]})) == {counted: 199, compared: 1}
-    assert look(base, 200) == {compared: 4_800, reported: 200}
-    assert look(Manifest({"00000": base["00000"]}), 400) == {counted: 199, reported: 1}
+    assert look(base, is_whole=True) == {compared: 4_800, reported: 200}
     few = SandboxContent(Manifest({"a": _known(b"d"), "b": _known(b"d")}))
-    request = look_request(
-        few,
-        base | {"c": _known(b"d"), "d": _known(b"d")},
-        Manifest({"c": _known(b"d"), "d": _known(b"d")}),
-        {},
-        held_here={},
-        policy=AgentChanges.SAVE,
-    )
+    new = {"c": _known(b"d"), "d": _known(b"d")}
+    request = look_request(attempt(few, base | new, Manifest(new)), (), {})
     assert {path for path, item in request.items.items() if item.action is LookAction.EXISTS} == {"a", "b"}
-    nothing = look_request(SandboxContent(), Manifest(), Manifest(), {}, held_here={}, policy=AgentChanges.SAVE)
+    nothing = look_request(attempt(SandboxContent(), Manifest(), Manifest()), (), {})
     assert not nothing.items
 
 
@@ -107,18 +120,10 @@ def test_what_is_looked_at_beside_what_is_written() -> None:
     written = Manifest({"d/a": manifest["d/a"], "e/x": manifest["e/x"]})
     place = LookItem((), LookAction.PLACE)
     private = Entry(Kind.FILE, 0o600, 0, 8, digest=b"d")
-    request = look_request(
-        SandboxContent(base, ({"f": private},)),
-        manifest,
-        written,
-        {"gone": [_known(b"d")]},
-        held_here={"e/c": _known(b"h"), "d/a": _known(b"h"), "gone": _known(b"h")},
-        kept=("f", "gone", "d/a", "e/c", "e"),
-        places={"d/a": place, "p": place, "e": place},
-        most_counted=0,
-        policy=AgentChanges.HOLD,
-        compared=manifest,
-    )
+    held = {"e/c": _known(b"h"), "d/a": _known(b"h"), "gone": _known(b"h")}
+    content, deleted = SandboxContent(base, ({"f": private},)), {"gone": [_known(b"d")]}
+    asked = replace(attempt(content, manifest, written, deleted, held, AgentChanges.HOLD), all_may_go=True)
+    request = look_request(asked, ("f", "gone", "d/a", "e/c", "e"), {"d/a": place, "p": place, "e": place})
     directory, found = LookItem((DIRECTORY,), LookAction.COMPARE, Missing.AS_WANTED), dict(request.each())
     assert (found.pop("d"), found.pop("e")) == (directory, directory)
     assert (found.pop("d/a"), found.pop("p")) == (place, place)
@@ -139,7 +144,7 @@ def test_a_directory_with_changes_in_it_is_fetched() -> None:
         ({"d/a": base["d/a"]}, {}, LookAction.COMPARE),
     ):
         content = SandboxContent(base)
-        request = look_request(content, base, Manifest(written), {}, held_here=held, policy=AgentChanges.SAVE)
+        request = look_request(attempt(content, base, Manifest(written), held=held), (), {})
         assert request.items["d"].action is action
         assert all(item.versions == () for _, item in request.each() if item.action is LookAction.EXISTS)
 
@@ -176,6 +181,69 @@ def test_a_manifest_without_what_is_held() -> None:
     }
     assert without_held(MANIFEST, ["f"], None) == {path: entry for path, entry in MANIFEST.items() if path != "f"}
     assert MANIFEST["f"] == _file(1)
+
+
+def test_the_manifest_after_the_initialize() -> None:
+    """What stays there counts as it was put there, or not at all; what was packed otherwise is as it was packed."""
+    scanned, packed = MANIFEST | {"f": _file(7)}, MANIFEST.without(["f", "e/c"])
+    assert with_staying(packed, ["f", "e/c"], scanned, {"f": _file(1)}) == MANIFEST.without(["e/c"])
+    assert with_staying(packed, (), scanned, None) is packed
+
+
+AGENTS = SeenEntry(Kind.FILE, 0o644, 0, 8, digest=b"a", copy="c")
+TWO = SandboxContent(Manifest({"kept": _known(b"d"), "f": _known(b"d"), "gone": _known(b"d")}))
+NOW = Manifest({"kept": _known(b"d"), "f": _known(b"n"), "new": _known(b"n")})
+
+
+@pytest.mark.parametrize(
+    ("policy", "number", "unsaved", "outcomes"),
+    [
+        # In the order of the paths: changed on both sides, deleted here, changed there alone, new on both sides.
+        (AgentChanges.SAVE, 0, (), "save keep keep save"),
+        (AgentChanges.SAVE, 0, ("f",), "hold keep keep save"),
+        (AgentChanges.HOLD, 0, (), "hold keep keep hold"),
+        (Forced.FORCE, 0, (), "save save save save"),
+        (Forced.FORCE, 0, ("kept", "gone"), "save keep hold save"),
+        (AgentChanges.OVERWRITE, 0, (), "write write write write"),
+        (AgentChanges.SAVE, 3, (), "save keep save save"),  # an archive that holds it was made again and again
+    ],
+)
+def test_what_becomes_of_what_differs(policy: Policy, number: int, unsaved: tuple[str, ...], outcomes: str) -> None:
+    """By the policy, what could not be saved, and how often the archive was made again."""
+    found = LookResult(differing=dict.fromkeys(("f", "gone", "kept", "new"), AGENTS))
+    asked = replace(attempt(TWO, NOW, NOW, {"gone": [_known(b"d")]}, policy=policy), number=number)
+    plan = plan_look(asked, found, unsaved)
+    assert {each.path: each.outcome.name.lower() for each in plan.paths} == dict(
+        zip(("f", "gone", "kept", "new"), outcomes.split(), strict=True)
+    )
+    same = LookResult(differing={"f": SeenEntry(Kind.FILE, 0o644, 9, 8, digest=b"n")})
+    assert not plan_look(asked, same).paths
+
+
+def test_what_is_removed_after_a_look() -> None:
+    """What it did not remove itself and does not stay, and what is saved and no extractor replaces."""
+    link, folder = SeenEntry(Kind.SYMLINK, target="f"), SeenEntry(Kind.DIRECTORY, 0o755)
+    asked = attempt(TWO, NOW, NOW, {"gone": [_known(b"d")], "f": [_known(b"d")]})
+    request = look_request(asked, (), {})
+    for there, again in ((link, [_known(b"d"), link, link]), (AGENTS, [_known(b"d"), AGENTS])):
+        found = LookResult(differing={"f": there})
+        plan = plan_look(asked, found)
+        assert plan.of(PathOutcome.SAVE)
+        assert removals_after(asked, request, found, plan) == {"f": again}
+    stays = LookResult(differing={"f": folder})
+    assert removals_after(asked, request, stays, plan_look(asked, stays)) == {}
+
+
+def test_a_sandbox_that_lost_all() -> None:
+    """More than nine of ten are missing of what was to be counted, or of the sample of what is written."""
+    base = Manifest({f"{number:02}": _known(b"d") for number in range(20)})
+    asked = attempt(SandboxContent(base), base, base, is_whole=True)
+    request = look_request(asked, (), {})
+    for missing, lost in ((18, False), (19, True)):
+        gone = LookResult(differing=dict.fromkeys(list(base)[:missing], ABSENT))
+        assert lost_all(asked, request, gone) is lost
+        counted = LookRequest({path: LookItem((), LookAction.EXISTS) for path in base})
+        assert lost_all(asked, counted, LookResult(missing=missing)) is lost
 
 
 def test_what_is_in_the_way() -> None:
