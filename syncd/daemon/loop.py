@@ -26,8 +26,7 @@ from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import SharedState
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, Setup, SyncRequest, each_of, request_of
-from syncd.remote.failure import backoff_limit_s
-from syncd.sandbox.seen_paths import FIRST_WAIT_S, LONGEST_WAIT_S
+from syncd.remote.failure import NextTry
 from syncd.sync.workspace import Workspace, Writer
 from syncd.watch.suspend_detector import SuspendDetector
 
@@ -94,13 +93,13 @@ class Daemon:
 
     def _save(self, left: LeftSandbox) -> None:
         """Try to save the work in a sandbox whose table is gone until it is saved. Raises `Stop`."""
-        failures, is_saved, clock = 0, False, self._shared.clock
+        next_try, is_saved, clock = NextTry(), False, self._shared.clock
         while not (self._shared.reload or is_saved):
-            is_saved, failures = left.save(), failures + 1
+            is_saved = left.save()
             self._recall()
-            due_s = clock.monotonic_s() + backoff_limit_s(failures, FIRST_WAIT_S, LONGEST_WAIT_S)
-            while not (self._shared.reload or is_saved) and clock.monotonic_s() < due_s:
-                left.waiter.wait(due_s)
+            next_try.failed(clock.monotonic_s())
+            while not (self._shared.reload or is_saved) and next_try.is_waiting(clock.monotonic_s()):
+                left.waiter.wait(next_try.at_s)
 
     def _recall(self) -> None:
         """Have the status tell what is known now of what no loop does."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum, StrEnum
+from math import inf
 
 from msgspec import Struct
 
@@ -20,6 +21,8 @@ LONGEST_RETRY_AFTER_S = 3600.0
 # A wait goes beyond a `Retry-After` by up to this share of it, and this time, at random: laptops that were told the
 # same do not all come back at once.
 ASKED_SPREAD, ASKED_SPREAD_S = 0.2, 60.0
+# The waits for the next try of what fails again and again and delays nothing else.
+FIRST_WAIT_S, LONGEST_WAIT_S = 15.0, 900.0
 # Upload URLs that one sync asks for at once; then a refused one is followed by a wait, like any failure.
 FRESH_URLS = 2
 
@@ -147,6 +150,30 @@ def backoff_limit_s(failures: int, first_s: float, max_s: float) -> float:
     """Return the upper end of the wait after this many failures in a row (1 is the first): doubling, up to `max_s`."""
     doublings = min(max(failures, 1) - 1, 32)
     return min(max_s, first_s * (1 << doublings))
+
+
+class NextTry(Struct):
+    """The time of the next try of what fails again and again, of the monotonic clock; infinity if it does not fail."""
+
+    at_s: float = inf
+    _tries: int = 0
+
+    def clear(self) -> None:
+        self.at_s, self._tries = inf, 0
+
+    def failed(self, now_s: float) -> None:
+        """Plan the next try after one that failed now, later each time; one that came before its time plans none."""
+        if not now_s < self.at_s < inf:
+            self._tries += 1
+            self.at_s = now_s + backoff_limit_s(self._tries, FIRST_WAIT_S, LONGEST_WAIT_S)
+
+    def hasten(self) -> None:
+        """Have the next try, if one is planned, be due."""
+        self.at_s = inf if self.at_s == inf else -inf
+
+    def is_waiting(self, now_s: float) -> bool:
+        """True if it failed, and its next try is not due."""
+        return now_s < self.at_s < inf
 
 
 def delay_s(failures: int, first_s: float, max_s: float, chance: float, asked_s: float | None = None) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable
 from enum import Enum
-from math import inf
 
 from msgspec import Struct, field
 
@@ -15,11 +14,10 @@ from syncd.core.errors import SyncWarning
 from syncd.core.text import counted, shown_path
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, directories_above, is_within
-from syncd.remote.failure import backoff_limit_s
+from syncd.remote.failure import NextTry
 from syncd.sandbox.executions import Executions
 from syncd.sandbox.leftovers import (
     Versions,
-    kinds_changed,
     leftovers_after,
     obstructed_by,
     obstructing,
@@ -27,18 +25,15 @@ from syncd.sandbox.leftovers import (
 )
 from syncd.sandbox.look_request import LookResult, Obstacle
 from syncd.sandbox.sandbox_state import SandboxState
-from syncd.sandbox.seen_paths import FIRST_WAIT_S, LONGEST_WAIT_S
 
 _log = logging.getLogger("syncd.deletions")
-_NOBODY = "nobody could look there"
+NOBODY = "nobody could look there"
 
 
 class Programs(Enum):
-    """The end of the last program that was to remove something."""
+    """The answer to the question if a program can remove something in the sandbox."""
 
-    RAN = "it came to its end"
-    FAILED = "it failed at once, and another one may run"
-    HUNG = "it did not come to its end in its time"
+    SOME = "one ran, or may run another time"
     NONE = "the sandbox surely runs none"
 
 
@@ -46,8 +41,8 @@ class DeletionSync(Struct):
     """The deletions in one sandbox before each initialize, and the leftovers after it.
 
     `is_excluded` is True for a path, and whether it is a directory, that the rules exclude: it was not deleted. `gone`
-    are the paths that this sync removed there. What could not be removed is tried again from `again_at_s` on, of the
-    monotonic clock; if nothing is to be tried again by itself, that is infinity.
+    are the paths that this sync removed there. What could not be removed is tried again by itself, and not before,
+    unless it is in the way; where no program runs, it is tried along with each sync.
     """
 
     deletions: Deletions
@@ -56,11 +51,8 @@ class DeletionSync(Struct):
     clock: Clock
     is_excluded: Callable[[str, bool], bool] = lambda _path, _is_dir: False
     gone: frozenset[str] = frozenset()
-    again_at_s: float = inf
-    _tries: int = 0
-    _put_off: frozenset[str] = frozenset()  # of what could not be removed: tried again by itself only, as that hung
-    _failed: dict[str, str] = field(default_factory=dict)  # what the last one could not remove, with the reason
-    _unlooked: SyncWarning | None = None
+    _next_try: NextTry = field(default_factory=NextTry)
+    _failed: dict[str, str] = field(default_factory=dict)  # what could not be removed, with the reason
 
     @property
     def warnings(self) -> list[SyncWarning]:
@@ -82,8 +74,10 @@ class DeletionSync(Struct):
             )
             for path in sorted(path for path in seen.kept if path in leftovers and path not in seen.held)
         ]
-        if self._unlooked is not None:
-            return [*found, self._unlooked]
+        unlooked = sum(reason == NOBODY for reason in self._failed.values())
+        if unlooked:
+            what = f"{unlooked} deleted paths stay in the sandbox ({NOBODY})"
+            found.append(SyncWarning("delete", what, 'remove them there, or set sandbox.deletions = "keep"'))
         found += (
             SyncWarning(
                 f"delete:{path}",
@@ -91,7 +85,7 @@ class DeletionSync(Struct):
                 "a later sync tries again",
             )
             for path, reason in self._failed.items()
-            if path not in seen.held
+            if reason != NOBODY and path not in seen.held
         )
         return found
 
@@ -100,69 +94,55 @@ class DeletionSync(Struct):
         """True if files are removed only because they were deleted here."""
         return self.deletions is Deletions.MIRROR
 
+    @property
+    def again_at_s(self) -> float:
+        """The monotonic second from which on what could not be removed is tried again; infinity if it never is."""
+        return self._next_try.at_s
+
     def has_pending(self, wanted: Manifest, unread: Collection[str]) -> bool:
         """True if leftovers are to be removed that were not tried just now, or are to be tried again."""
         left = self.state.leftovers.entries
         if not self.removes or not left:
             return False
-        tried = self._given_up if self._is_due else self._given_up | self._failed.keys()
+        is_due = self.clock.monotonic_s() >= self.again_at_s
+        tried = self._given_up if is_due else self._given_up | _with_directories(self._failed)
         untried = {path: left[path] for path in left if path not in tried}
         return bool(paths_to_delete((), wanted, unread, untried))
 
     def retry_all(self) -> None:
         """Forget what could not be removed there: it may be as it was uploaded by now, or absent."""
-        self._failed, self._put_off = {}, frozenset()
+        self._failed = {}
 
     def paths_to_delete(self, wanted: Manifest, unread: Collection[str]) -> Versions:
         """Return the paths to delete before `wanted` is initialized, earlier leftovers included."""
         held, leftovers = self.state.content.versions, self.state.leftovers.entries
-        if not self.removes and not kinds_changed(held, wanted, leftovers):
-            return {}
         found = paths_to_delete(held, wanted, unread, leftovers)
         if not self.removes:
             found = obstructing(found, wanted)
-        if self._put_off and not self._is_due:
-            in_the_way = obstructing(found, wanted)
-            found = {path: found[path] for path in found if path in in_the_way or path not in self._put_off}
+        elif self._next_try.is_waiting(self.clock.monotonic_s()):
+            in_the_way, put_off = obstructing(found, wanted), _with_directories(self._failed)
+            found = {path: found[path] for path in found if path in in_the_way or path not in put_off}
         # A path that someone changed is tried along with others, as it may be as uploaded again, but is no reason for a
         # removal by itself, unless it has a wanted path's place.
         kinds = {path: [entry.kind for entry in entries] for path, entries in found.items()}
         return {} if found.keys() <= self._given_up and not obstructed_by(kinds, wanted) else found
 
     @property
-    def _is_due(self) -> bool:
-        return self.clock.monotonic_s() >= self.again_at_s
-
-    @property
     def _given_up(self) -> set[str]:
         """The leftovers that someone changed, as far as a look saw it."""
-        stays = self.state.seen.staying
-        return (stays | directories_above(stays)) & self.state.leftovers.entries.keys()
+        return _with_directories(self.state.seen.staying) & self.state.leftovers.entries.keys()
 
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""
         self.executions.settle(wanted)
-        left = self.state.leftovers.entries
-        waits = (path for path in self._failed if path in self._put_off and path in left and path not in wanted)
-        # Begin with no deletion but those that failed and wait for another try.
-        self.gone, self._failed = frozenset(), {path: self._failed[path] for path in waits}
-        self._unlooked = self._unlooked if self._failed else None
-
-    def not_removed(self, to_delete: Versions, wanted: Manifest, programs: Programs) -> dict[str, Obstacle]:
-        """Note that nobody could look at these paths; return the paths of `wanted` whose place may still be taken."""
-        if not to_delete:
-            return {}
-        self._failed |= dict.fromkeys(to_delete, _NOBODY)
-        self._plan_next(programs)
-        what = f"{len(to_delete)} deleted paths stay in the sandbox ({_NOBODY})"
-        self._unlooked = SyncWarning("delete", what, 'remove them there, or set sandbox.deletions = "keep"')
-        kinds = {path: [entry.kind for entry in entries] for path, entries in to_delete.items()}
-        return dict.fromkeys(obstructed_by(kinds, wanted), Obstacle.UNKNOWN)
+        content = self.state.content
+        left = {path: why for path, why in self._failed.items() if path not in wanted and content.versions_of(path)}
+        self.gone, self._failed = frozenset(), left
 
     def removed(
         self, looks: Iterable[LookResult], to_delete: Versions, wanted: Manifest, programs: Programs
     ) -> dict[str, Obstacle]:
-        """Note what the looks removed, and return the paths of `wanted` whose place is still taken.
+        """Note what the looks removed, and return the paths of `wanted` whose place is, or may be, still taken.
 
         A path that cannot be removed becomes a warning and holds nothing else back.
         """
@@ -190,21 +170,11 @@ class DeletionSync(Struct):
             changed = kinds.keys() - given_up - self._failed.keys()
             counts = counted(len(self.gone), "path"), len(changed), len(self._failed)
             _log.info("%s removed in the sandbox, %d changed there and kept, %d failed", *counts)
-            self._plan_next(programs)
-        return {path: Obstacle(kind) for path, kind in taken.items()}
-
-    def _plan_next(self, programs: Programs) -> None:
-        """Plan to try again by itself what could not be removed, by the program that ended so.
-
-        Where none runs, that is tried with each sync. What hung is not waited for by the next syncs.
-        """
-        if not self._failed or programs is Programs.NONE:
-            self._tries, self.again_at_s, self._put_off = 0, inf, frozenset()
-        elif self._is_due or self.again_at_s == inf:
-            self._tries, self._put_off = self._tries + 1, frozenset()
-            self.again_at_s = self.clock.monotonic_s() + backoff_limit_s(self._tries, FIRST_WAIT_S, LONGEST_WAIT_S)
-        if programs is Programs.HUNG:
-            self._put_off = frozenset(self._failed)
+            if not self._failed or programs is Programs.NONE:
+                self._next_try.clear()
+            else:
+                self._next_try.failed(self.clock.monotonic_s())
+        return {path: Obstacle.UNKNOWN if failed.get(path) == NOBODY else Obstacle(taken[path]) for path in taken}
 
     def note_arrived(self, wanted: Manifest, unread: Collection[str], secret_files: Collection[str] = ()) -> None:
         """Note what is left over now that the sandbox holds `wanted`."""
@@ -218,3 +188,7 @@ class DeletionSync(Struct):
             secret_files=secret_files,
         )
         self.gone = frozenset()
+
+
+def _with_directories(paths: Collection[str]) -> set[str]:
+    return directories_above(paths).union(paths)

@@ -112,15 +112,6 @@ def _in_gone_repository(path: str, wanted: Mapping[str, Entry]) -> bool:
 # -- what is in the way
 
 
-def kinds_changed(held: Iterable[Mapping[str, Entry]], wanted: Mapping[str, Entry], leftovers: Versions) -> bool:
-    """True if any wanted path may be there with another kind; a cheap test, as it is nearly always False."""
-    for before in held:
-        for _, old, entry in entry_changes(before, wanted) if before else ():
-            if old is not None and old.kind is not entry.kind:
-                return True
-    return any(old.kind is not wanted[path].kind for path in leftovers if path in wanted for old in leftovers[path])
-
-
 def obstructing(found: Versions, wanted: Mapping[str, Entry]) -> Versions:
     """Return the versions that have a wanted path's place, or are below a wanted path that is no directory."""
     return {path: entries for path, entries in found.items() if path in wanted or _below_non_directory(path, wanted)}

@@ -27,14 +27,14 @@ from syncd.core.text import counted, shown_path, size
 from syncd.core.waiter import Waiter, Work
 from syncd.model.entry import Kind, SeenEntry, is_savable
 from syncd.remote.bucket import Dump
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s
+from syncd.remote.failure import ApiStep, FailureAction, NextTry, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.deletions import Programs
 from syncd.sandbox.executions import Executions, Purpose, RunningLook
 from syncd.sandbox.look_by_dump import look_by_dump
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
-from syncd.sandbox.seen_paths import FIRST_WAIT_S, LONGEST_WAIT_S, SeenPaths
+from syncd.sandbox.seen_paths import SeenPaths
 
 _log = logging.getLogger("syncd.remote_changes")
 # A look, all its requests together, never delays a sync by more than this beside its upload …
@@ -97,7 +97,7 @@ class RemoteChanges:
         self.seen = seen
         self.unseen = 0
         self.warnings: list[SyncWarning] = []
-        self.programs = Programs.RAN  # as the last look of a sync found
+        self.programs = Programs.SOME  # as the last look of a sync found
         self._target = target
         self._executions = executions
         self._dump = dump
@@ -108,9 +108,8 @@ class RemoteChanges:
         self._ask_for_sandbox = ask_for_sandbox
         self._took_s = 0.0  # the last look by the archive, or at all that is there, that fetched nothing
         self._running: _Running | StepFailed | None = None  # the look beside the upload, or why it was given up
-        self._failures = 0
+        self._next_try = NextTry()  # after looks with which nobody could look
         self._is_repeated = False
-        self._not_before_s = 0.0
         self._hung: _Hung | None = None  # in this sync, which does without it from then on
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
         self._saved_paths: dict[Why, list[str]] = {}
@@ -130,7 +129,7 @@ class RemoteChanges:
 
     def retry(self) -> None:
         """Look at the next sync, however soon the last look failed."""
-        self._not_before_s = 0.0
+        self._next_try.hasten()
 
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
@@ -180,7 +179,7 @@ class RemoteChanges:
             if running is None or running.request is not request or self._is_stale(running):
                 running = self._begin(request, self._hung)
             result = self._finish(running)
-            self.programs = Programs.RAN
+            self.programs = Programs.SOME
             if result.unfetched is not None:
                 raise result.unfetched
         except NotKeptHere as failure:
@@ -189,11 +188,8 @@ class RemoteChanges:
             if failure.refusal is KeyRefused:
                 raise
             was_quick = self._was_quick(began_s)
-            if result is None:
-                self.programs = Programs.FAILED if was_quick else Programs.HUNG
-            if failure.action is FailureAction.REFUSED:
-                self.programs = Programs.NONE
-            if self._failures == 0 and not self._is_repeated and was_quick and _may_pass(failure):
+            self.programs = Programs.NONE if failure.action is FailureAction.REFUSED else Programs.SOME
+            if self._next_try.at_s == inf and not self._is_repeated and was_quick and _may_pass(failure):
                 self._is_repeated = True  # a server that is busy for a moment is no sandbox that runs no programs
                 raise
             found = self._look_by_dump(request, failure, result)
@@ -329,10 +325,8 @@ class RemoteChanges:
         else:
             return self._ended(found)
         self._is_repeated, self._hung = False, None
-        self._failures += 1
         self._failure = failure
-        wait_s = backoff_limit_s(self._failures, FIRST_WAIT_S, LONGEST_WAIT_S)
-        self._not_before_s = self._clock.monotonic_s() + wait_s
+        self._next_try.failed(self._clock.monotonic_s())
         self._could_not(failure)
         return None
 
@@ -389,7 +383,8 @@ class RemoteChanges:
         return False
 
     def _ended(self, result: LookResult) -> LookResult:
-        self._failures, self.warnings, self._is_repeated = 0, [], False
+        self._next_try.clear()
+        self.warnings, self._is_repeated = [], False
         self._not_kept = result.not_kept or self._not_kept
         self.unseen = result.unseen
         if self.unseen:
@@ -401,7 +396,7 @@ class RemoteChanges:
     @property
     def _waits(self) -> bool:
         """True if a look would only delay the sync; with `hold` there is none without, and its own back-off counts."""
-        is_early = self._failures > 0 and self._clock.monotonic_s() < self._not_before_s
+        is_early = self._next_try.is_waiting(self._clock.monotonic_s())
         return is_early and self.agent_changes is not AgentChanges.HOLD
 
     def drop_copies(self) -> None:

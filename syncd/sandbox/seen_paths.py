@@ -26,15 +26,13 @@ from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository
 from syncd.model.manifest import Manifest, directories_above, is_within
 from syncd.model.reconcile import PathOutcome, Plan
-from syncd.remote.failure import backoff_limit_s
+from syncd.remote.failure import FIRST_WAIT_S, NextTry
 from syncd.sandbox.look_request import LookAction, LookItem, Obstacle
 from syncd.sandbox.protocol import leads_outside
 from syncd.selection.ignore_files import GIT
 from syncd.store.state_db import Record, StateDb
 
 _log = logging.getLogger("syncd.seen_paths")
-# The wait for the next look after one after which something could not be saved.
-FIRST_WAIT_S, LONGEST_WAIT_S = 15.0, 900.0
 # These may be saved the next time; what is a directory or a device there is so until someone moves it.
 _MAY_BE_SAVED_LATER = (Kind.FILE, Kind.UNREAD, Kind.SYMLINK)
 _PLACE_OF = {kind: LookItem((Entry(kind),), LookAction.PLACE) for kind in Kind}
@@ -85,8 +83,7 @@ class SeenPaths:
     def __init__(self, db: StateDb, owner: str) -> None:
         self._db = db
         self._record = Record(db, "seen", _SeenRecord, "what stays in the sandbox is looked at once more", owner)
-        self._again_at_s = inf
-        self._tries = 0
+        self._next_try = NextTry()
         self.read()
 
     def read(self) -> None:
@@ -145,7 +142,7 @@ class SeenPaths:
     @property
     def look_again_at_s(self) -> float:
         """The monotonic second from which on what could not be saved is tried again."""
-        return self._again_at_s if self.held else inf
+        return self._next_try.at_s if self.held else inf
 
     def forget_deleted(self, here: Manifest, is_ours: Callable[[str], object]) -> None:
         """Forget what does not exist here any more, but for kept paths that we put there."""
@@ -200,11 +197,10 @@ class SeenPaths:
             kind, why = (None, "") if why_unsaved is None else (there.kind, why_unsaved(there))
             self.held[path] = HeldPath(None, _fingerprint(here, path), kind, why)
         _log_first(held.keys() - before, lambda path: _BOTH_CHANGED % shown_path(path))
-        if not any(self.held[path].there in _MAY_BE_SAVED_LATER for path in held):
-            self._tries, self._again_at_s = 0, inf
-        elif not now_s < self._again_at_s < inf:
-            self._tries += 1
-            self._again_at_s = now_s + backoff_limit_s(self._tries, FIRST_WAIT_S, LONGEST_WAIT_S)
+        if any(self.held[path].there in _MAY_BE_SAVED_LATER for path in held):
+            self._next_try.failed(now_s)
+        else:
+            self._next_try.clear()
         self.changed = {path for path in self.changed if not among(path)}
         self.changed.update(path for path in plan.stays if not is_in_repository(path))
         self._save_what_stays()
@@ -216,7 +212,7 @@ class SeenPaths:
         """
         unsaved = [self.held[path].there for path in self.both_changed]
         if unsaved:
-            self._again_at_s = now_s if None in unsaved else now_s + FIRST_WAIT_S
+            self._next_try.at_s = now_s if None in unsaved else now_s + FIRST_WAIT_S
 
     def note_written(self, written: Collection[str]) -> None:
         """Note that these paths are made as they are here, without a look."""

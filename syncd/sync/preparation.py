@@ -25,6 +25,7 @@ from syncd.model.entry import ABSENT, SeenEntry, same
 from syncd.model.manifest import directories_above, in_archive_order, is_within
 from syncd.model.reconcile import Forced, PathOutcome, Plan, withheld
 from syncd.remote.failure import StepFailed
+from syncd.sandbox.deletions import NOBODY
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 from syncd.sandbox.saved_versions import SentEntry, Why
@@ -232,7 +233,8 @@ class Preparation(Struct):
             remote_changes.retry()  # nothing else finds out that a place is free
         self.looked = result = remote_changes.finish(request)
         if result is None:
-            taken = deletion_sync.not_removed(attempt.to_delete, attempt.wanted, remote_changes.programs)
+            nobody = LookResult(failed=dict.fromkeys(attempt.to_delete, NOBODY))
+            taken = deletion_sync.removed([nobody], attempt.to_delete, attempt.wanted, remote_changes.programs)
             seen.note_obstacles(taken | self._obstacles_seen(None), attempt.here)
             return self._judged(before)
         if attempt.is_first and not (self._is_filled or request.items or self._is_empty(result)):

@@ -9,7 +9,6 @@ from syncd.model.manifest import Manifest
 from syncd.sandbox.leftovers import (
     NO_LEFTOVERS,
     Leftovers,
-    kinds_changed,
     leftovers_after,
     obstructed_by,
     obstructing,
@@ -143,20 +142,3 @@ def test_a_directory_is_replaced_by_nothing_and_replaces_nothing(
 ) -> None:
     """Files and links replace one another."""
     assert obstructed_by({"a": [kind]}, manifest(wanted)) == ({"a": kind} if is_obstructed else {})
-
-
-@pytest.mark.parametrize(
-    ("held", "wanted", "leftovers", "is_changed"),
-    [
-        ("a:f", "a:o", "", False),
-        ("a:f", "", "", False),
-        ("a:f", "a:l", "", True),
-        ("a:f b:f", "a:f b:d", "", True),
-        ("", "b:d", "b:f", True),
-        ("", "b:f", "b:f c:d", False),
-    ],
-)
-def test_if_any_kind_changed(held: str, wanted: str, leftovers: str, *, is_changed: bool) -> None:
-    """Of what the sandbox may hold, leftovers too."""
-    left = {path: [entry] for path, entry in manifest(leftovers).items()}
-    assert kinds_changed([Manifest(), manifest(held)], manifest(wanted), left) is is_changed
