@@ -617,7 +617,7 @@ class _Look:
         folder = os.path.dirname(os.path.join(top, path))
         target = os.path.normpath(os.path.join(folder, os.readlink(os.path.join(top, path))))
         # A link of ours, which may lead through another one that leads out, is not in its own way.
-        return not any(each.startswith(top + b"/") for each in (target, os.path.realpath(target)))
+        return not any((each + b"/").startswith(top + b"/") for each in (target, os.path.realpath(target)))
 
 
 def _kind_of(mode: int) -> str:

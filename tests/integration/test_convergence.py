@@ -291,6 +291,16 @@ LOST_ONCE = {
         @2 mkdir('é/f~')
         agent_links('b', '../f')
     """,
+    "a link to the workspace's top was taken for one that leads out, and held": """
+        settings('keep', 'full', 0, 0, 1.0, 'overwrite')
+        write(' ', 8, 14)
+        wait_idle()
+        agent_removes(' ')
+        agent_makes_folder(' ', 17)
+        write('a/f', 8, 5)
+        symlink('deep/h', '..')
+        wait_idle()
+    """,
     "a held file was lost by a whole archive in a sandbox that removes what an archive lacks": """
         wipe_sandboxes()
         reconfigure('keep', 'full', 0, 0, 4.0, 'hold')
