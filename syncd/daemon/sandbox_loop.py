@@ -17,7 +17,7 @@ from math import inf
 
 from msgspec.structs import replace
 
-from syncd.archive.snapshotter import ScanPlan
+from syncd.archive.snapshotter import ScanPlan, SyncMode
 from syncd.core.durable_file import file_stamp
 from syncd.core.errors import NeedsPerson, Stop, Unavailable
 from syncd.core.memory import release_freed_memory
@@ -309,16 +309,7 @@ class SandboxLoop:
         self.publisher.recorder.begin(reason.value, self.publisher.now)
         try:
             with self._workspace.sync_of(self.name):
-                outcome = self.cycle.run(sync_mode, self, scan_plan)
-        except Superseded:
-            self.publisher.recorder.end(SyncEnding.SUPERSEDED, self.publisher.now)
-            self._request_queue.put_back()
-            self._burst = self._burst or burst or extend(None, self._started_s)
-        except Exception as failure:  # noqa: BLE001 - a daemon's last resort
-            # A defect must not end weeks of service: it is logged once, then tried again like any failure.
-            self._failed(sync_failure(failure))
-        else:
-            self._succeeded(outcome)
+                self._try(sync_mode, scan_plan, burst)
         finally:
             self._shared.sync_ended(self.name)
         self._stage = None
@@ -334,6 +325,19 @@ class SandboxLoop:
         self._learn()
         self._warn()
         self._shared.systemd.ping()
+
+    def _try(self, sync_mode: SyncMode, scan_plan: ScanPlan, burst: Burst | None) -> None:
+        try:
+            outcome = self.cycle.run(sync_mode, self, scan_plan)
+        except Superseded:
+            self.publisher.recorder.end(SyncEnding.SUPERSEDED, self.publisher.now)
+            self._request_queue.put_back()
+            self._burst = self._burst or burst or extend(None, self._started_s)
+        except Exception as failure:  # noqa: BLE001 - a daemon's last resort
+            # A defect must not end weeks of service: it is logged once, then tried again like any failure.
+            self._failed(sync_failure(failure))
+        else:
+            self._succeeded(outcome)
 
     def _plan_scan(self, reason: SyncReason, burst: Burst | None) -> ScanPlan:
         """Return what the scans of this sync have to list, which is known when they begin."""

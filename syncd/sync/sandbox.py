@@ -68,6 +68,9 @@ class Access(Struct, frozen=True):
         """The process's clock."""
         return self.waiter.clock
 
+    def account(self) -> Account:
+        return Account(self.config.sandbox.base_url, self.key, self.client, self.api_limit)
+
     def api(self, target: Target) -> Api:
         return Api(target, self.key, self.client, table_of(self.config.sandbox_name), self.api_limit)
 
@@ -96,7 +99,7 @@ class Access(Struct, frozen=True):
         if sandbox.acquire is None:
             return SandboxProvider(Target(sandbox.base_url, sandbox.id or "", sandbox.region), self.refusal)
         provider = AcquiringProvider(
-            Account(sandbox.base_url, self.key, self.client, self.api_limit),
+            self.account(),
             AcquiredSandboxStore(self.config, self.folders.state),
             sandbox,
             retry_settings_of(self.config),
