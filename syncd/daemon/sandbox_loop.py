@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from math import inf
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.archive.snapshotter import ScanPlan, SyncMode
@@ -24,13 +25,12 @@ from syncd.core.memory import release_freed_memory
 from syncd.core.waiter import POLL_EVERY_S, Event, NewerEvents, Superseded, Work
 from syncd.daemon.follower import Follower, LookEnd
 from syncd.daemon.scheduler import (
+    Due,
     FailureBackoff,
     FollowInRepository,
     SaveAgentWork,
-    SchedulerInput,
     Sync,
     ends_a_new_daemon,
-    follow_due_s,
     idle_state,
     next_action,
     retry_at_s,
@@ -49,12 +49,25 @@ from syncd.sync.sandbox import Access, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.workspace import Workspace
-from syncd.watch.changes import Burst, Changes, WrittenFiles, due_s, extend, joined, unfinished
+from syncd.watch.changes import Burst, Changes, WrittenFiles, extend, joined, unfinished
 
 _log = logging.getLogger("syncd")
 
 # While the key is refused, its file is checked this often.
 KEY_POLL_S = 2.0
+
+
+class _Run(Struct):
+    """The sync under way, or the last one. Times are monotonic seconds."""
+
+    started_s: float
+    burst: Burst | None = None  # the changes that it began with
+    is_unprompted: bool = False  # nobody asked, and nothing is known to have changed
+    scanned: frozenset[str] | None = None
+    stage: State | None = None  # None: it is not under way, or shows nothing
+    slept_s: float = 0.0  # by the machine, until the stage began
+    sent_s: float = 0.0  # when the last progress was sent
+    is_offline: bool = False  # as `retrying` announced last
 
 
 class SandboxLoop:
@@ -82,26 +95,19 @@ class SandboxLoop:
         self._shared = shared
         self._clock = access.clock
         self._waiter = access.waiter
-        self._sync_keys = access.config.sync
+        self._rescan_s = access.config.sync.rescan_minutes * 60
         self._retry_settings = retry_settings_of(access.config)
         self._key_file = access.config.sandbox.api_key_file
         self._request_queue = RequestQueue()
-        self._burst: Burst | None = None
-        self._arrived: Burst | None = None  # the syncs that the repository in the sandbox is still to follow
+        keys, now_s = access.config.sync, self._clock.monotonic_s()
+        # What changed while nothing ran is not known.
+        self._due = Due(keys.debounce_seconds, keys.max_wait_seconds, rescan_at_s=now_s, starting=True)
         self._backoff = FailureBackoff(self._retry_settings)
-        self._started_s = 0.0
-        self._sync_at_s = self._clock.monotonic_s()  # though nothing changed; at first: what changed while nothing ran
+        self._run = _Run(now_s)
         self._asked_s = -inf  # when the last request came
-        self._scanned: frozenset[str] | None = None  # by the sync under way, or the last one
         self._full_scans = 0  # of all sandboxes, until its own last one
-        self._starting = True
         self._written = WrittenFiles()
-        self._is_unprompted = False  # the sync under way: nobody asked, and nothing is known to have changed
-        self._stage: State | None = None  # of the sync under way
-        self._progress_sent_s = 0.0
-        self._is_offline = False  # as `retrying` announced last
-        self._slept_s = 0.0
-        self._wakes = self._wakes_before = 0  # of the machine, and how many there were when the stage began
+        self._slept_s = 0.0  # by the machine, in all
         self._key_stamp = file_stamp(self._key_file)
         self._is_over = False  # as its command's request was answered
 
@@ -139,7 +145,7 @@ class SandboxLoop:
                 request.client.send({"event": "progress", "state": State.STOPPED})
             with suppress(Stop):
                 while self._shared.synced_hook.is_running:
-                    self._wait(None)
+                    self._wait(inf)
 
     def recall(self) -> None:
         """Have the status tell what is recorded of this sandbox, or shared, and came not by its own syncs."""
@@ -163,7 +169,7 @@ class SandboxLoop:
                 yield
         finally:
             # However it ended: the status says that changes are pending, and no plan outlives the process.
-            publisher.note(pending=publisher.now.pending or self._burst is not None)
+            publisher.note(pending=publisher.now.pending or self._due.burst is not None)
             publisher.recorder.end(SyncEnding.STOPPED, publisher.now)
             publisher.enter(State.STOPPED)
             self._is_over = True
@@ -222,7 +228,7 @@ class SandboxLoop:
     def _step(self) -> None:
         """Do what is due next, or wait for it."""
         sandbox_in_logs.set(self.name if self._shared.has_several else "")
-        action = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
+        action = next_action(self._due_now(), self._clock.monotonic_s())
         if isinstance(action, Sync):
             self._sync(action.reason)
         elif isinstance(action, SaveAgentWork):
@@ -239,15 +245,14 @@ class SandboxLoop:
 
     def note_changes(self, changes: Changes) -> None:
         self._written.add(changes)
-        self._burst = extend(self._burst, self._clock.monotonic_s())
+        self.sync_soon()
 
     def sync_soon(self) -> None:
         """Sync as after a change."""
-        self._burst = extend(self._burst, self._clock.monotonic_s())
+        self._due = self._due.changed(self._clock.monotonic_s())
 
     def woke(self, slept_s: float) -> None:
         """Begin anew after a sleep of the machine: connections are dead, and time has passed."""
-        self._wakes += 1
         self._client.drop()
         if self.follower is not None:
             self.follower.woke()
@@ -272,18 +277,18 @@ class SandboxLoop:
         self._asked_s = self._clock.monotonic_s()
         if self.follower is not None:
             self.follower.asked()
-        if request.client is not None and self._stage is not None:
+        if request.client is not None and self._run.stage is not None:
             request.client.send({"event": "progress", "state": self.publisher.now.state})
 
     def note_pause(self) -> None:
         """Pause, as a person asked: what is under way goes on, or gives way."""
         self._request_queue.pause()
-        self._enter(self._stage or State.PAUSED)
+        self._enter(self._run.stage or State.PAUSED)
 
     def note_resume(self) -> None:
         self.sync_soon()
-        if self._stage is not None:
-            self._enter(self._stage)
+        if self._run.stage is not None:
+            self._enter(self._run.stage)
 
     def forget_sandbox(self, sandbox_id: str) -> None:
         """Note that a sandbox was released: another one is acquired, or nothing there counts as synced."""
@@ -298,55 +303,56 @@ class SandboxLoop:
     # -- one sync
 
     def _sync(self, reason: SyncReason) -> None:
-        self._is_unprompted = reason is SyncReason.RESCAN and not self._starting
-        self._starting = False
-        burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
+        due, run = self._due, _Run(self._clock.monotonic_s(), self._due.burst, slept_s=self._slept_s)
+        run.is_unprompted = reason is SyncReason.RESCAN and not due.starting
+        self._run = run
+        self._due = replace(due, burst=None, starting=False)  # what comes from now on is a burst of its own
         sync_mode = self._request_queue.begin()
         if reason is not SyncReason.RESCAN and self._backoff.hold is None:
             self.publisher.note(pending=True)
-        self._started_s = self._clock.monotonic_s()
-        scan_plan = self._plan_scan(reason, burst)
+        scan_plan = self._plan_scan(reason, run)
         self.publisher.recorder.begin(reason.value, self.publisher.now)
         try:
             with self._workspace.sync_of(self.name):
-                self._try(sync_mode, scan_plan, burst)
+                self._try(sync_mode, scan_plan, run)
         finally:
             self._shared.sync_ended(self.name)
-        self._stage = None
+        run.stage = None
         now_s = self._clock.monotonic_s()
-        if self._scanned is None:
+        if run.scanned is None:
             release_freed_memory()
             self._shared.full_scan_took_s = self.cycle.snapshotter.scan_took_s
         self._shared.plan_poll()
         sandbox = self.cycle.sandbox
         again_at_s = (sandbox.state.seen.look_again_at_s, sandbox.deletion_sync.again_at_s) if sandbox else ()
         # Of those that have passed, nobody could look just now.
-        self._sync_at_s = min((at_s for at_s in again_at_s if at_s > now_s), default=inf)
+        rescan_at_s = min((at_s for at_s in again_at_s if at_s > now_s), default=inf)
+        self._due = replace(self._due, rescan_at_s=rescan_at_s)
         self._learn()
         self._warn()
         self._shared.systemd.ping()
 
-    def _try(self, sync_mode: SyncMode, scan_plan: ScanPlan, burst: Burst | None) -> None:
+    def _try(self, sync_mode: SyncMode, scan_plan: ScanPlan, run: _Run) -> None:
         try:
             outcome = self.cycle.run(sync_mode, self, scan_plan)
         except Superseded:
             self.publisher.recorder.end(SyncEnding.SUPERSEDED, self.publisher.now)
             self._request_queue.put_back()
-            self._burst = self._burst or burst or extend(None, self._started_s)
+            self._due = replace(self._due, burst=self._due.burst or run.burst or extend(None, run.started_s))
         except Exception as failure:  # noqa: BLE001 - a daemon's last resort
             # A defect must not end weeks of service: it is logged once, then tried again like any failure.
             self._failed(sync_failure(failure))
         else:
             self._succeeded(outcome)
 
-    def _plan_scan(self, reason: SyncReason, burst: Burst | None) -> ScanPlan:
+    def _plan_scan(self, reason: SyncReason, run: _Run) -> ScanPlan:
         """Return what the scans of this sync have to list, which is known when they begin."""
         written, dirty = self._written.take(), self._shared.dirty
         all_since_s = -inf
         if self._request_queue.serving or reason is SyncReason.ORDER:
             all_since_s = self._asked_s  # the event of what was saved right before a request may not have come yet
-        elif self._started_s >= self._shared.rescan_at_s:
-            all_since_s = self._started_s
+        elif run.started_s >= self._shared.rescan_at_s:
+            all_since_s = run.started_s
         unread = [written]
 
         def before_scan() -> None:
@@ -354,19 +360,20 @@ class SandboxLoop:
                 self.cycle.forget_stamps(unread.pop())
 
         def to_scan() -> frozenset[str] | None:
-            self._scanned = dirty.take(all_since_s, self._clock.monotonic_s())
-            if self._scanned is None:
-                self._shared.rescan_at_s = self._clock.monotonic_s() + self._sync_keys.rescan_minutes * 60
+            now_s = self._clock.monotonic_s()
+            run.scanned = dirty.take(all_since_s, now_s)
+            if run.scanned is None:
+                self._shared.rescan_at_s = now_s + self._rescan_s
             self._full_scans = dirty.full_scans
-            return self._scanned
+            return run.scanned
 
         def after_scan() -> None:
             """Wait on where the burst goes on in a new directory, of which no event tells before its first scan."""
-            if reason is SyncReason.CHANGE and burst is not None:
-                now_s = self._clock.monotonic_s()
-                longer = unfinished(burst, self._shared.watch.found_s, now_s, *self._times())
+            if reason is SyncReason.CHANGE and run.burst is not None:
+                due, now_s = self._due, self._clock.monotonic_s()
+                longer = unfinished(run.burst, self._shared.watch.found_s, now_s, due.quiet_s, due.max_wait_s)
                 if longer is not None:
-                    self._burst = joined(longer, self._burst)
+                    self._due = replace(due, burst=joined(longer, due.burst))
                     raise Superseded
 
         return ScanPlan(to_scan, before_scan, after_scan)
@@ -388,9 +395,9 @@ class SandboxLoop:
         self.publisher.succeeded(outcome)
         now_s = self._clock.monotonic_s()
         self._backoff.clear()
-        self._arrived = extend(self._arrived, now_s)
+        self._due = self._due.synced(now_s)
         # At once before a command is answered and where there is none yet: an agent may be started right after it.
-        if self._request_queue.serving or not self.cycle.has_repository or follow_due_s(self._arrived) <= now_s:
+        if self._request_queue.serving or not self.cycle.has_repository or self._due.follow_at_s <= now_s:
             self._follow_in_repository()
         if self.setup is not None:
             self.setup.synced()
@@ -402,7 +409,7 @@ class SandboxLoop:
             # What changed while it was read is found without an event too.
             folders = frozenset(path.rpartition("/")[0] for path in outcome.follow_up)
             self._shared.dirty.add(Changes(dirty=folders))
-        self.publisher.note(pending=self._burst is not None)
+        self.publisher.note(pending=self._due.burst is not None)
         # Last, as it may take a moment.
         hook, target = self._shared.synced_hook, self.cycle.target
         if hook.is_configured and target is not None and outcome.arrived is not None:
@@ -412,7 +419,7 @@ class SandboxLoop:
     def _follow_in_repository(self) -> None:
         with suppress(Superseded):
             self.cycle.follow_in_repository()
-            self._arrived = None
+            self._due = replace(self._due, arrived=None)
 
     def _failed(self, failed: SyncFailure) -> None:
         publisher, failure = self.publisher, failed.error
@@ -429,7 +436,7 @@ class SandboxLoop:
         now_s = self._clock.monotonic_s()
         if ends:
             raise failure
-        self._backoff.after(failure, now_s, now_s - self._started_s, _chance(), failed.retry_after_s)
+        self._backoff.after(failure, now_s, now_s - self._run.started_s, _chance(), failed.retry_after_s)
         if self._backoff.not_before_s is not None:
             self._send_failure(failure, self._backoff.not_before_s - now_s, None)
         if not isinstance(failure, Unavailable):
@@ -440,13 +447,13 @@ class SandboxLoop:
     def stage(self, state: State) -> None:
         """Publish it, but not the scans of a hold, and none that nobody asked for."""
         self._shared.systemd.ping()
-        self._wakes_before = self._wakes
+        self._run.slept_s = self._slept_s
         if state is not State.SNAPSHOTTING:
             self.publisher.note(pending=True)
             self._learn()
-        elif self._backoff.hold is not None or self._is_unprompted:
+        elif self._backoff.hold is not None or self._run.is_unprompted:
             return
-        self._stage = state
+        self._run.stage = state
         self._enter(state)
         self._request_queue.send_progress(state=state)
 
@@ -461,7 +468,7 @@ class SandboxLoop:
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
         """Publish it. A rescan that packs has found something."""
-        if self._is_unprompted:
+        if self._run.is_unprompted:
             self._enter(State.SNAPSHOTTING)
         if self.publisher.packed(done_files, total_files, done_bytes, total_bytes):
             self._request_queue.send_progress(
@@ -472,13 +479,13 @@ class SandboxLoop:
         """Publish it."""
         self.publisher.sent(sent_bytes, total_bytes)
         now_s = self._clock.monotonic_s()
-        if now_s - self._progress_sent_s >= POLL_EVERY_S or sent_bytes == total_bytes:
-            self._progress_sent_s = now_s
+        if now_s - self._run.sent_s >= POLL_EVERY_S or sent_bytes == total_bytes:
+            self._run.sent_s = now_s
             self._request_queue.send_progress(done_bytes=sent_bytes, total_bytes=total_bytes)
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         """Publish what failed and when it is tried again."""
-        self._is_offline = failure.action is FailureAction.OFFLINE
+        self._run.is_offline = failure.action is FailureAction.OFFLINE
         if wait_s == 0:
             _log.info("%s; asking for a fresh upload URL", failure)
             return
@@ -507,36 +514,35 @@ class SandboxLoop:
         started_s = self._clock.monotonic_s()
         slept_before_s = self._slept_s
         # Where no server answered, a change need not wait for as long.
-        least_s = started_s + (min(wait_s, self._retry_settings.first_s) if self._is_offline else wait_s)
+        least_s = started_s + (min(wait_s, self._retry_settings.first_s) if self._run.is_offline else wait_s)
         while True:
             if Work.RETRY.gives_way_s(self._newer_events()) <= self._clock.monotonic_s():
                 raise Superseded
             now_s, slept_s = self._clock.monotonic_s(), self._slept_s - slept_before_s
-            changes_due_s = due_s(self._burst, *self._times()) if self._burst is not None else None
-            until_s = retry_at_s(started_s + wait_s - slept_s, least_s, changes_due_s)
+            until_s = retry_at_s(started_s + wait_s - slept_s, least_s, self._due.changes_at_s)
             if now_s >= until_s:
                 break
             self._retry_in(until_s - now_s)
             self._wait(until_s)
-        if self._burst is not None:
+        if self._due.burst is not None:
             raise Superseded
 
     # -- waiting
 
-    def _rest(self, until_s: float | None) -> None:
+    def _rest(self, until_s: float) -> None:
         """Publish what the daemon waits for, and wait."""
-        publisher, scheduler_input = self.publisher, self._scheduler_input()
-        state = idle_state(scheduler_input)
-        publisher.note(pending=publisher.now.pending or self._burst is not None)
-        if state is State.RETRYING and until_s is not None:
+        publisher, due = self.publisher, self._due_now()
+        state = idle_state(due)
+        publisher.note(pending=publisher.now.pending or due.burst is not None)
+        if state is State.RETRYING and until_s < inf:
             publisher.retry_in(until_s - self._clock.monotonic_s())
         else:
             publisher.enter(state)
         self._wait(until_s)
 
-    def _wait(self, until_s: float | None) -> None:
+    def _wait(self, until_s: float) -> None:
         """Wait until then, or for a change, a signal, a command or the end of a sleep."""
-        self._waiter.wait(inf if until_s is None else until_s)
+        self._waiter.wait(until_s)
 
     # -- in each wait: between two syncs, and in them
 
@@ -560,38 +566,31 @@ class SandboxLoop:
         """Return the monotonic second of each event that has come or will."""
         now_s = self._clock.monotonic_s()
         came = {
-            Event.SUSPEND: self._wakes > self._wakes_before,
+            Event.SUSPEND: self._slept_s > self._run.slept_s,
             Event.RELOAD: self._ends or self._shared.delays_reload(self.name),
             Event.REQUEST: bool(self._request_queue.fresh),
             Event.PAUSE: self._is_paused,
             Event.WRITER: self._workspace.is_awaited_by_writer(self.name),
         }
         newer = {event: now_s for event, has_come in came.items() if has_come}
-        newer[Event.SAVE] = now_s + self.cycle.save_in_s
-        if self._burst is not None:
-            newer[Event.CHANGE] = due_s(self._burst, *self._times())
-        return newer
+        return newer | {Event.SAVE: now_s + self.cycle.save_in_s, Event.CHANGE: self._due.changes_at_s}
 
-    def _scheduler_input(self) -> SchedulerInput:
-        replace_in_s = self.cycle.provider.replace_in_s
-        moves_at_s = inf if replace_in_s is None else self._clock.monotonic_s() + replace_in_s
+    def _due_now(self) -> Due:
+        """Return what is due, with what others know."""
+        now_s, replace_in_s = self._clock.monotonic_s(), self.cycle.provider.replace_in_s
+        moves_at_s = inf if replace_in_s is None else now_s + replace_in_s
         # Another sandbox's scan of everything may have found what no event told of.
         scanned_s = -inf if self._shared.dirty.full_scans != self._full_scans else inf
-        return SchedulerInput(
-            save_at_s=self._clock.monotonic_s() + self.cycle.save_in_s,
-            written_to=self._workspace.keeps_from_syncing(self.name),  # first, as the end of a write begins a burst
-            burst=self._burst,
+        return replace(
+            self._due,
+            written_to=self._workspace.keeps_from_syncing(self.name),
             requested=bool(self._request_queue.fresh),
             paused=self._is_paused,
             hold=self._backoff.hold,
             not_before_s=self._backoff.not_before_s,
-            rescan_at_s=min(self._shared.rescan_at_s, self._sync_at_s, moves_at_s, scanned_s),
-            starting=self._starting,
-            follow_at_s=follow_due_s(self._arrived),
+            rescan_at_s=min(self._shared.rescan_at_s, self._due.rescan_at_s, moves_at_s, scanned_s),
+            save_at_s=now_s + self.cycle.save_in_s,
         )
-
-    def _times(self) -> tuple[float, float]:
-        return self._sync_keys.debounce_seconds, self._sync_keys.max_wait_seconds
 
 
 def _chance() -> float:

@@ -10,12 +10,13 @@ from enum import Enum
 from math import inf
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdError, WorkspaceError
 from syncd.remote.failure import RetrySettings, delay_s
 from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import State
-from syncd.watch.changes import Burst, due_s
+from syncd.watch.changes import Burst, due_s, extend
 
 # A workspace that is missing or emptied is checked this often, as a mount gives no event …
 WORKSPACE_POLL_S = 2.0
@@ -44,10 +45,13 @@ class Hold(Struct, frozen=True):
     recheck_s: float
 
 
-class SchedulerInput(Struct, frozen=True):
-    """The values that the decision rests on."""
+class Due(Struct, frozen=True):
+    """What is due for one sandbox, and when; each event makes another one of it."""
 
-    burst: Burst | None = None
+    quiet_s: float
+    max_wait_s: float
+    burst: Burst | None = None  # of changes that no sync has begun for
+    arrived: Burst | None = None  # the syncs that the repository in the sandbox is still to follow
     written_to: bool = False  # a command of ours is writing to the workspace
     requested: bool = False
     paused: bool = False  # by a person
@@ -56,7 +60,24 @@ class SchedulerInput(Struct, frozen=True):
     rescan_at_s: float = 0.0
     starting: bool = False  # no sync has begun yet
     save_at_s: float = inf  # the agent's work is to be saved then, as its sandbox ends
-    follow_at_s: float = inf  # the repository in the sandbox is to follow then, if nothing changes before
+
+    @property
+    def changes_at_s(self) -> float:
+        """When the changes are synced if no further one comes; infinity without any."""
+        return inf if self.burst is None else due_s(self.burst, self.quiet_s, self.max_wait_s)
+
+    @property
+    def follow_at_s(self) -> float:
+        """When the repository follows the syncs that arrived, if nothing changes before; infinity without any."""
+        return inf if self.arrived is None else due_s(self.arrived, FOLLOW_QUIET_S, FOLLOW_MAX_WAIT_S)
+
+    def changed(self, now_s: float) -> Due:
+        """Return it with one more change, at this time."""
+        return replace(self, burst=extend(self.burst, now_s))
+
+    def synced(self, now_s: float) -> Due:
+        """Return it with one more sync that arrived, at this time."""
+        return replace(self, arrived=extend(self.arrived, now_s))
 
 
 class Sync(Struct, frozen=True):
@@ -74,77 +95,65 @@ class FollowInRepository(Struct, frozen=True):
 
 
 class Wait(Struct, frozen=True):
-    """Do nothing until then, unless something happens. None: until something happens."""
+    """Do nothing until then (infinity: no limit), unless something happens."""
 
-    until_s: float | None
+    until_s: float
 
 
-def next_action(
-    scheduler_input: SchedulerInput, now_s: float, quiet_s: float, max_wait_s: float
-) -> Sync | SaveAgentWork | FollowInRepository | Wait:
+Action = Sync | SaveAgentWork | FollowInRepository | Wait
+
+
+def next_action(due: Due, now_s: float) -> Action:
     """Do something now, or wait until then."""
-    if scheduler_input.save_at_s <= now_s:
+    if due.save_at_s <= now_s:
         return SaveAgentWork()
-    action = _next_sync(scheduler_input, now_s, quiet_s, max_wait_s)
-    if isinstance(action, Wait) and scheduler_input.save_at_s < inf:
-        until_s = inf if action.until_s is None else action.until_s
-        return Wait(min(until_s, scheduler_input.save_at_s))
-    return action
+    action = _next_sync(due, now_s)
+    return Wait(min(action.until_s, due.save_at_s)) if isinstance(action, Wait) else action
 
 
-def _next_sync(
-    scheduler_input: SchedulerInput, now_s: float, quiet_s: float, max_wait_s: float
-) -> Sync | FollowInRepository | Wait:
-    if scheduler_input.written_to:
-        return Wait(None)
-    if scheduler_input.requested:
+def _next_sync(due: Due, now_s: float) -> Sync | FollowInRepository | Wait:
+    if due.written_to:
+        return Wait(inf)
+    if due.requested:
         return Sync(SyncReason.ORDER)
-    if scheduler_input.paused:
-        return Wait(None)
-    if scheduler_input.hold is not None:
-        due = scheduler_input.hold.recheck_s
-        if scheduler_input.burst is not None and scheduler_input.hold.ends is HoldEnds.WITH_CHANGES:
-            due = min(due, due_s(scheduler_input.burst, quiet_s, max_wait_s))
-        return Sync(SyncReason.RETRY) if now_s >= due else Wait(due)
-    if scheduler_input.not_before_s is not None:
-        due = scheduler_input.not_before_s
-        return Sync(SyncReason.RETRY) if now_s >= due else Wait(due)
-    if scheduler_input.burst is not None:
-        due = due_s(scheduler_input.burst, quiet_s, max_wait_s)
-        return Sync(SyncReason.CHANGE) if now_s >= due else Wait(due)
-    if now_s >= scheduler_input.rescan_at_s:
+    if due.paused:
+        return Wait(inf)
+    if due.hold is not None:
+        ends_with_changes = due.hold.ends is HoldEnds.WITH_CHANGES
+        again_s = min(due.hold.recheck_s, due.changes_at_s) if ends_with_changes else due.hold.recheck_s
+        return Sync(SyncReason.RETRY) if now_s >= again_s else Wait(again_s)
+    if due.not_before_s is not None:
+        return Sync(SyncReason.RETRY) if now_s >= due.not_before_s else Wait(due.not_before_s)
+    if due.burst is not None:
+        return Sync(SyncReason.CHANGE) if now_s >= due.changes_at_s else Wait(due.changes_at_s)
+    if now_s >= due.rescan_at_s:
         return Sync(SyncReason.RESCAN)
-    if now_s >= scheduler_input.follow_at_s:
+    if now_s >= due.follow_at_s:
         return FollowInRepository()
-    return Wait(min(scheduler_input.rescan_at_s, scheduler_input.follow_at_s))
+    return Wait(min(due.rescan_at_s, due.follow_at_s))
 
 
-def follow_due_s(arrived: Burst | None) -> float:
-    """Return the monotonic second at which the repository follows these syncs, which arrived; infinity without any."""
-    return inf if arrived is None else due_s(arrived, FOLLOW_QUIET_S, FOLLOW_MAX_WAIT_S)
-
-
-def retry_at_s(wait_ends_s: float, least_ends_s: float, changes_due_s: float | None) -> float:
+def retry_at_s(wait_ends_s: float, least_ends_s: float, changes_at_s: float) -> float:
     """Return the time at which a wait in the middle of a sync, after a failed attempt, ends.
 
     Changes that are due end it, but not before `least_ends_s`: typing all day while offline must not cause a storm of
     attempts.
     """
-    return wait_ends_s if changes_due_s is None else min(wait_ends_s, max(least_ends_s, changes_due_s))
+    return min(wait_ends_s, max(least_ends_s, changes_at_s))
 
 
-def idle_state(scheduler_input: SchedulerInput) -> State:
+def idle_state(due: Due) -> State:
     """The state of the daemon while it waits for its next action."""
-    if scheduler_input.paused:
+    if due.paused:
         return State.PAUSED
-    if scheduler_input.hold is not None:
+    if due.hold is not None:
         return State.HELD
-    if scheduler_input.not_before_s is not None:
+    if due.not_before_s is not None:
         return State.RETRYING
-    if scheduler_input.burst is not None:
+    if due.burst is not None:
         return State.DEBOUNCING
     # What changed while nothing ran is not known before the first scan.
-    return State.STARTING if scheduler_input.starting else State.WATCHING
+    return State.STARTING if due.starting else State.WATCHING
 
 
 class FailureBackoff:

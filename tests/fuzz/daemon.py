@@ -153,7 +153,7 @@ class SimulatedLoop(SandboxLoop):
         self._workspace.writers.append(Writer("", lambda: client.waits, client.send))
 
     @override
-    def _rest(self, until_s: float | None) -> None:
+    def _rest(self, until_s: float) -> None:
         self.is_resting = True
         try:
             super()._rest(until_s)
@@ -161,9 +161,9 @@ class SimulatedLoop(SandboxLoop):
             self.is_resting = False
 
     @override
-    def _wait(self, until_s: float | None) -> None:
+    def _wait(self, until_s: float) -> None:
         with self._simulation.injection(enabled=False):
-            self._simulation.wait(self, until_s)
+            self._simulation.wait(self, until_s if until_s < inf else None)
         self._waiter.interrupt.check()
         self._receive()
 
@@ -206,19 +206,14 @@ class SimulatedLoop(SandboxLoop):
 
     @property
     def is_idle(self) -> bool:
-        scheduler_input = self._scheduler_input()
-        return (
-            not self._syncing
-            and scheduler_input.burst is None
-            and not scheduler_input.requested
-            and scheduler_input.hold is None
-            and scheduler_input.not_before_s is None
-        )
+        due = self._due_now()
+        is_waiting = due.hold is not None or due.not_before_s is not None
+        return not (self._syncing or due.burst or due.requested or is_waiting)
 
     @property
     def is_followed(self) -> bool:
         """True if the repository in the sandbox is not to follow any more."""
-        return self._scheduler_input().follow_at_s == inf
+        return self._due.follow_at_s == inf
 
     @property
     def is_failing(self) -> bool:
