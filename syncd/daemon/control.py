@@ -124,12 +124,12 @@ class ControlServer:
         self._listener = listener
 
     def filenos(self) -> list[int]:
-        self._clients = [client for client in self._clients if not client.closed]
         listener = [self._listener.fileno()] if self._listener and not self._has_none_left else []
-        return listener + [client.fileno() for client in self._clients]
+        return listener + [client.fileno() for client in self._clients if not client.closed]
 
     def requests(self) -> Iterator[tuple[Client, Message]]:
         """The requests that have come. A client stays connected until it is sent `done`."""
+        self._clients = [client for client in self._clients if not client.closed]
         while self._listener is not None:
             try:
                 connection, _ = self._listener.accept()

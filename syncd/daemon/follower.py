@@ -183,11 +183,10 @@ class Follower:
         if found.has_changed:
             self._changed_wall_s = at_s
             return LookEnd.CHANGED
-        return (
-            LookEnd.QUIET
-            if self._pace.becomes_quiet(self._clock.monotonic_s()) and state.seen.changed
-            else LookEnd.SAME
-        )
+        if self._pace.is_newly_quiet(self._clock.monotonic_s()):
+            self._pace.untold_s = inf
+            return LookEnd.QUIET if state.seen.changed else LookEnd.SAME
+        return LookEnd.SAME
 
     def _look_there(
         self, looks: RemoteChanges, content: SandboxContent, known: FollowedWork, leave_out: LeaveOut

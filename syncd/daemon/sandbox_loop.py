@@ -137,7 +137,7 @@ class SandboxLoop:
             self.add(request)
             while request.is_open:
                 if request.setup is Setup.ALONE:
-                    self._wait(None)
+                    self._wait(inf)
                 else:
                     self._step()
             self.publisher.enter(State.STOPPED)  # the program may take a minute

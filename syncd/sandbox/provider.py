@@ -114,7 +114,7 @@ class AcquiringProvider(SandboxProvider):
         self._clock = clock
         self._acquired_sandbox, self._acquired_wall_s = file.load()
         self._failures = 0
-        self._replace_at_s = inf
+        self._replace_at_s = self._planned_end_s()
 
     @property
     def acquired_sandbox(self) -> AcquiredSandbox | None:
@@ -122,13 +122,15 @@ class AcquiringProvider(SandboxProvider):
 
     @property
     def replace_in_s(self) -> float | None:
-        acquired_sandbox, now_s = self._acquired_sandbox, self._clock.monotonic_s()
-        if acquired_sandbox is None:
-            return None
-        in_s = replace_in_s(acquired_sandbox, self._clock.wall_s())
-        if in_s is not None:  # a clock that is set back puts nothing off
-            self._replace_at_s = min(self._replace_at_s, now_s + in_s)
-        return None if self._replace_at_s == inf else max(0.0, self._replace_at_s - now_s)
+        # The wall clock goes on while the machine sleeps; one that is set back puts nothing off.
+        at_s = min(self._replace_at_s, self._planned_end_s())
+        return None if at_s == inf else max(0.0, at_s - self._clock.monotonic_s())
+
+    def _planned_end_s(self) -> float:
+        """The monotonic second at which another one is needed, by the wall clock; infinity if that is not known."""
+        acquired_sandbox = self._acquired_sandbox
+        in_s = None if acquired_sandbox is None else replace_in_s(acquired_sandbox, self._clock.wall_s())
+        return inf if in_s is None else self._clock.monotonic_s() + in_s
 
     @property
     def known(self) -> Target | None:
@@ -196,6 +198,7 @@ class AcquiringProvider(SandboxProvider):
         self._acquired_sandbox, self._acquired_wall_s, self._replace_at_s = None, acquired_wall_s, inf
 
     def _save(self, acquired_sandbox: AcquiredSandbox | None) -> None:
-        self._acquired_sandbox, self._replace_at_s = acquired_sandbox, inf
+        self._acquired_sandbox = acquired_sandbox
+        self._replace_at_s = self._planned_end_s()
         with contextlib.suppress(OSError):  # a sandbox that is not recorded costs the next process one more
             self._file.save(acquired_sandbox, self._acquired_wall_s)

@@ -61,12 +61,9 @@ class Pace(Struct):
         if has_changed:
             self.changed_s = self.woken_s = self.untold_s = now_s
 
-    def becomes_quiet(self, now_s: float) -> bool:
-        """Return True once after changes: the agent has done nothing for a minute since."""
-        if now_s - self.untold_s < QUIET_S:
-            return False
-        self.untold_s = inf
-        return True
+    def is_newly_quiet(self, now_s: float) -> bool:
+        """Return True if the agent has done nothing for a minute since changes after which that was not told yet."""
+        return now_s - self.untold_s >= QUIET_S
 
     def due_s(self, now_s: float, *, is_paced: bool) -> float:
         """Return when the next look begins; infinity after a long silence. `is_paced`: the API refused requests."""

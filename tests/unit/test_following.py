@@ -63,14 +63,15 @@ def test_a_refused_account_is_looked_at_more_rarely() -> None:
     assert _paced((0.0, 1.0, True), requests=6).due_s(1.0, is_paced=True) == 30.0
 
 
-def test_quiet_is_told_once_after_a_burst() -> None:
+def test_quiet_is_told_after_a_burst() -> None:
     """A minute after the last change that a look found; a command is none."""
     pace = _paced((0.0, 1.0, True), (5.0, 6.0, True), (30.0, 31.0, False))
-    assert [pace.becomes_quiet(now_s) for now_s in (31.0, 65.9, 66.0, 67.0)] == [False, False, True, False]
+    assert [pace.is_newly_quiet(now_s) for now_s in (31.0, 65.9, 66.0)] == [False, False, True]
+    pace.untold_s = inf  # it was told
     pace.asked(70.0)
-    assert not pace.becomes_quiet(200.0)
+    assert not pace.is_newly_quiet(200.0)
     pace.looked(300.0, 301.0, 4, has_changed=True)
-    assert pace.becomes_quiet(361.0)
+    assert pace.is_newly_quiet(361.0)
 
 
 def test_what_ends_a_silence() -> None:
