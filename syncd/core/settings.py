@@ -261,15 +261,6 @@ def sandbox_key(base_url: str, sandbox_id: str) -> tuple[object, ...]:
     return url.scheme, url.hostname, port, url.path.rstrip("/"), sandbox_id
 
 
-# What took the place of a key that is gone.
-_SUCCESSORS = {
-    "include_git": 'workspace.git = "raw" took its place',
-    "warn_on_remote_changes": "sandbox.agent_changes took its place",
-    "mcp_file": "the file of sync.on_synced has `mcp_servers`",
-    "on_sandbox_change": "the file of sync.on_synced has `sandbox_changed`",
-}
-
-
 def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
     """Check one table of a TOML file. Raises `ConfigError`."""
     if not isinstance(raw, dict):
@@ -279,7 +270,7 @@ def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
     for key, value in raw.items():
         if key not in types:
             meant = similar(key, types)
-            hint = f"{_SUCCESSORS[key]}; " if key in _SUCCESSORS else f"did you mean {meant}? " if meant else ""
+            hint = f"did you mean {meant}? " if meant else ""
             raise ConfigError(
                 f"{name}.{shown_path(key)}: unknown key", f"{hint}allowed in [{name}] are {', '.join(types)}"
             )

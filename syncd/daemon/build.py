@@ -35,7 +35,7 @@ from syncd.remote.target import Target, should_be_replaced
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import History, HistoryRecorder
 from syncd.report.logs import keep_out_of_logs
-from syncd.report.status_publisher import TOTALS, RunTotals, StatusPublisher, WorkspaceStatus
+from syncd.report.status_publisher import RunTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.provider import acquired_of
 from syncd.scan.file_reader import ContentReader
@@ -199,7 +199,7 @@ def workspace_of(
 
 
 def status_publisher_of(
-    access: Access, environ: Mapping[str, str], totals: RunTotals, role: Role, publish: Callable[[], None]
+    access: Access, environ: Mapping[str, str], role: Role, publish: Callable[[], None]
 ) -> StatusPublisher:
     """The status of the syncs to one sandbox, which has no id before one is acquired.
 
@@ -207,16 +207,12 @@ def status_publisher_of(
     """
     config, clock, sandbox = access.config, access.clock, access.config.sandbox
     is_shown = role is Role.DAEMON and config.notifications.desktop
-    where = config.workspace.path, config.sandbox_name, sandbox.base_url, sandbox.id
     now = SandboxStatus(name=config.sandbox_name, id="", base_url=sandbox.base_url, region=sandbox.region)
-    if before := totals.statuses.get(where):
-        now = replace(now, id=before.id, **{name: getattr(before, name) for name in TOTALS})
     if target := _known_target(access):
         now = now.at(target)
     several = config.sandbox_name if len(config.sandboxes) > 1 else ""
     return StatusPublisher(
         now=now,
-        where=where,
         publish=publish,
         recorder=HistoryRecorder(clock, History(access.db)),
         notifier=DesktopNotifier(config.workspace.path, environ if is_shown else None, clock, several),
@@ -297,7 +293,7 @@ def daemon_of(
             return Access(own, folders, db, usable, client(), throttle, first_archives, api_limit, refusal)
 
         accesses = [access(name) for name in config.sandboxes]
-        status.publishers = [status_publisher_of(each, environ, totals, role, status.write) for each in accesses]
+        status.publishers = [status_publisher_of(each, environ, role, status.write) for each in accesses]
         status.recall()
         # Before all else, which may take a while (watches, git, large state): until then `syncd status` would show a
         # process without a status.

@@ -548,7 +548,7 @@ class SandboxLoop:
 
     def deadline_s(self) -> float:
         """The monotonic second at which something is due, even if nothing comes."""
-        due_s = self.publisher.notification_due_s
+        due_s = self.publisher.notifier.due_s
         key_due_s = self._clock.monotonic_s() + KEY_POLL_S if self._awaits_key else inf
         return key_due_s if due_s is None else min(due_s, key_due_s)
 
@@ -556,7 +556,7 @@ class SandboxLoop:
         """Note what is due by now. In the middle of a sync no more than that is done."""
         if self._awaits_key and file_stamp(self._key_file) != self._key_stamp:
             self._shared.reload = True
-        self.publisher.notify()
+        self.publisher.notifier.show_due()
 
     @property
     def _awaits_key(self) -> bool:

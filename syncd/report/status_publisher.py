@@ -35,24 +35,20 @@ _PROGRESS_EVERY_S = 0.5
 
 
 # What is told of a whole run.
-TOTALS = ("syncs", "failures", "uploaded_bytes", "last_sync", "last_error")
-Where = tuple[str, str, str, str | None]
-"""A workspace, and what its configuration has of a sandbox: its name, its API's address, its id if it has one."""
+_TOTALS = ("syncs", "failures", "uploaded_bytes", "last_sync", "last_error")
 
 
 class RunTotals(Struct):
-    """The totals of a run: they outlive a reload, for the sandboxes that the configuration still names then."""
+    """What outlives a reload: when the run began, and if it ever synced."""
 
     started_at: str | None = None
     synced_once: bool = False
-    statuses: dict[Where, SandboxStatus] = field(default_factory=dict)
 
 
 class StatusPublisher(Struct):
     """Publishes the status of the syncs to one sandbox: `now` is one value, which each change swaps for another."""
 
     now: SandboxStatus
-    where: Where
     publish: Callable[[], None]
     recorder: HistoryRecorder
     notifier: DesktopNotifier
@@ -106,16 +102,6 @@ class StatusPublisher(Struct):
         self.note(progress=progress.after(now_s - self._began_s))
         self.publish()
         return True
-
-    @property
-    def notification_due_s(self) -> float | None:
-        """The monotonic second from which on `notify` has something to show; None: nothing is planned."""
-        return None if self.now.state is State.UPLOADING else self.notifier.due_s
-
-    def notify(self) -> None:
-        """Show the desktop notification that is due. None during an upload, which may be the end of the failure."""
-        if self.now.state is not State.UPLOADING:
-            self.notifier.show_due()
 
     def learn(self, cycle: SyncCycle) -> None:
         """Take over what the cycle knows of its sandbox and of excluded paths."""
@@ -224,19 +210,21 @@ class WorkspaceStatus(Struct):
     def recall(self) -> None:
         """Take over the last syncs of an earlier process, as far as they were to the same sandboxes.
 
-        A command takes over all totals: its sync is not a run of its own.
+        A command takes over all totals, as its sync is not a run of its own, and so does a run after a reload.
         """
         before = read_document(self.folder)
         if before is None:
             return
+        is_same_run = self.pid is None or before.started_at == self.totals.started_at
         self.totals.started_at = self.totals.started_at or before.started_at
         self._ended_at = before.urgent.state_since if before.state is State.STOPPED else None
         known = {each.name: each for each in before.sandboxes}
         for publisher in self.publishers:
-            status = known.get(publisher.now.name)
-            if status is not None and status.is_of(publisher.now):
-                # A command may have synced during a reload.
-                taken = TOTALS if self.pid is None else ("last_sync",)
+            now, status = publisher.now, known.get(publisher.now.name)
+            if status is None or not status.is_of(now if now.id else replace(now, id=status.id)):
+                continue
+            if now.id or is_same_run:  # a command may have synced during a reload
+                taken = ("id", *_TOTALS) if is_same_run else ("last_sync",)
                 publisher.note(**{name: getattr(status, name) for name in taken}, setup=status.stopped().setup)
 
     def write(self) -> None:
@@ -264,7 +252,6 @@ class WorkspaceStatus(Struct):
         for publisher in self.publishers:
             if publisher.now.state is not State.STOPPED:
                 publisher.enter(State.STOPPED)
-            self.totals.statuses[publisher.where] = publisher.now
 
     def warnings(self) -> list[SyncWarning]:
         """The warnings of all, of several with the sandbox's name; what is about the workspace is the same for each."""

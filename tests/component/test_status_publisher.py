@@ -26,7 +26,6 @@ def status(tmp_path: Path, clock: ScriptedClock) -> WorkspaceStatus:
 def publisher(tmp_path: Path, clock: ScriptedClock, status: WorkspaceStatus) -> StatusPublisher:
     publisher = StatusPublisher(
         now=SandboxStatus(name="main", id="box", base_url="https://api.example"),
-        where=("/work", "main", "https://api.example", "box"),
         publish=status.write,
         recorder=HistoryRecorder(clock, History(StateDb(str(tmp_path)))),
         notifier=DesktopNotifier("/work", {}, clock),

@@ -41,8 +41,6 @@ def refusal(raw: dict[str, Any]) -> ConfigError:
         ("workspace", "use_gitignore", "yes", '"yes"', "true or false"),
         ("workspace", "git", True, "true", '"baseline", "none" or "raw"'),
         ("workspace", "git", "all", '"all"', '"baseline", "none" or "raw"'),
-        ("workspace", "include_git", True, "unknown key", 'workspace.git = "raw"'),
-        ("sandbox", "mcp_file", "/srv/a", "unknown key", "sync.on_synced has `mcp_servers`"),
         ("workspace", "upload_secrets", None, "None", "true or false"),
         ("sandbox", "id", "", '""', "the id of a sandbox"),
         ("sandbox", "id", 12, "12", "the id of a sandbox"),
