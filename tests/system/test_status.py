@@ -44,7 +44,6 @@ def test_a_watching_daemon(rig: Rig) -> None:
     rig.fill(5)
     daemon = rig.up()
     status = rig.status()
-    assert [key for key in status if key in KEYS] == KEYS
     assert (status["running"], status["pid"], status["state"]) == (True, daemon.pid, "watching")
     assert status["workspace"] == str(rig.workspace)
     assert status["sandbox"] == {"id": "box", "base_url": rig.emulator.base_url, "region": "us"}
@@ -169,7 +168,7 @@ def test_a_hung_daemon(rig: Rig) -> None:
     assert (status["responding"], status["state"], status["running"]) == (False, "watching", True)
     text = rig.ok("status").out
     assert text.startswith(f"● hung: process {daemon.pid} does not answer, last seen ")
-    assert f"\n  restart it: `kill {daemon.pid}`, if it is still there after 5 s `kill -9" in text
+    assert f"\n  restart it: `kill -9 {daemon.pid}`, then `syncd run`\n" in text
     daemon.send(signal.SIGCONT)
     assert rig.status()["responding"] is True
     rig.kill()

@@ -53,12 +53,11 @@ class StatusContext(Struct, frozen=True):
         """The command that starts the daemon."""
         return f"systemctl --user start {self.unit}" if self.unit else f"syncd run{self.option}"
 
-    def restart(self, pid: int | None) -> str:
-        """The way to restart the daemon; if it is this process, it may not react to a signal."""
+    def restart(self, kill: str) -> str:
+        """The way to restart the daemon; `kill` is the command that ends it where it has no unit."""
         if self.unit:
             return f"restart it: `systemctl --user restart {self.unit}`"
-        end = f"`kill {pid}`, if it is still there after 5 s `kill -9 {pid}`" if pid else "end it"
-        return f"restart it: {end}, then `{self.start}`"
+        return f"restart it: `{kill}`, then `{self.start}`"
 
 
 class StatusReader:

@@ -92,7 +92,7 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
         return _not_running(status, context, now_s)
     if status.responding is False:
         last = "" if context.written_at_s is None else f", last seen {ago(now_s - context.written_at_s)}"
-        return Tone.BAD, f"hung: process {status.pid} does not answer{last}", context.restart(status.pid)
+        return Tone.BAD, f"hung: process {status.pid} does not answer{last}", context.restart(f"kill -9 {status.pid}")
     urgent = status.urgent
     lasting = _lasting(urgent.state_since, now_s, 2.0)
     match urgent.state:
@@ -122,9 +122,8 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
 def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[Tone, str, str]:
     if context.busy_pid is not None:
         process = f" (process {context.busy_pid})" if context.busy_pid else ""
-        remedy = f"a push shows none; if it stays so, it is of another version than {__version__}: "
         text = f"another syncd is working here{process}, which shows no status"
-        return Tone.ATTENTION, text, remedy + context.restart(context.busy_pid)
+        return Tone.ATTENTION, text, "wait for its end, as a push shows none; if it stays so, end it"
     resume = f"; it is paused: `syncd resume{context.option}`" if context.is_paused else ""
     if context.written_at_s is None:
         remedy = f"check that it can work: `syncd check{context.option}`; then start it: `{context.start}`{resume}"
@@ -173,7 +172,7 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
         yield _Row("this run" if status.running else "last run", _run(status, now_s))
     if status.running and status.daemon_version not in (None, __version__):
         versions = f"the daemon is syncd {status.daemon_version}, this is {__version__}"
-        yield _Row("version", f"{versions}; {context.restart(status.pid)}", Tone.ATTENTION)
+        yield _Row("version", f"{versions}; {context.restart(f'kill {status.pid}')}", Tone.ATTENTION)
     error = main.last_error
     if error and not (status.running and status.state is State.HELD and status.responding is not False):
         what, remedy = split_remedy(error.message)
