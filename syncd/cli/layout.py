@@ -53,8 +53,6 @@ class Tone(Enum):
 
 MARK, TURNING = "●", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _FULL, _EMPTY = "━", "─"
-# For other encodings, and the kernel's own console, whose font has none of these.
-_PLAIN = str.maketrans(f"{MARK}{_FULL}{_EMPTY}{TURNING}", "*#-" + "|/-\\|/-\\|/")
 
 
 def styled(text: str, tone: Tone) -> str:
@@ -132,9 +130,7 @@ def next_attempt(attempt: int, wait_s: float, gives_up_in_s: float | None = None
 
 
 def written(line: str, stream: TextIO) -> str:
-    """The line as it goes to this stream: in characters that it can show, and with colours on a terminal with some."""
-    if (stream.encoding or "").lower().replace("-", "") != "utf8" or os.environ.get("TERM") == "linux":
-        line = line.translate(_PLAIN)
+    """The line as it goes to this stream: with colours on a terminal that has some."""
     return line if stream.isatty() and may_colour() else click.unstyle(line)
 
 

@@ -126,19 +126,11 @@ def _opened(number: int, before: Any) -> io.TextIOWrapper:
     """The stream of this descriptor, with the properties of the interpreter's own; it has none where it was closed."""
     return io.TextIOWrapper(
         io.BufferedWriter(_OutputFile(number, "w", closefd=False)),
-        encoding=_encoding_of(before),
+        encoding=before.encoding if before else "utf-8",
         errors="backslashreplace",
         line_buffering=before.line_buffering if before else False,
         write_through=before.write_through if before else False,
     )
-
-
-def _encoding_of(before: Any) -> str:
-    if "utf8" in sys._xoptions:  # noqa: SLF001 - documented, CPython's own
-        import locale  # noqa: PLC0415 - only after a new beginning, in a locale of another encoding
-
-        return locale.getencoding()
-    return before.encoding if before else "utf-8"
 
 
 def stdout_failure() -> OSError | None:

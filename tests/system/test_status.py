@@ -288,11 +288,6 @@ def test_a_configuration_folder_that_cannot_be_read(rig: Rig) -> None:
 
 
 def test_an_ascii_locale(rig: Rig) -> None:
-    """The output is ASCII then, not a failure."""
+    """What the encoding lacks is escaped, and is no failure."""
     rig.environ["PYTHONIOENCODING"] = "ascii"
-    work = rig.home / "caf\xe9"
-    work.mkdir()
-    rig.configure({"workspace.path": str(work)})
-    text = rig.ok("status").out
-    assert text.startswith("* not running: no daemon")
-    assert "caf\\xe9" in text
+    assert rig.ok("status").out.startswith("\\u25cf not running: no daemon")
