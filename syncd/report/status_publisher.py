@@ -39,7 +39,7 @@ _TOTALS = ("syncs", "failures", "uploaded_bytes", "last_sync", "last_error")
 
 
 class RunTotals(Struct):
-    """What outlives a reload: when the run began, and if it ever synced."""
+    """The facts of a run that outlive a reload: when it began, and if it ever synced."""
 
     started_at: str | None = None
     synced_once: bool = False
