@@ -127,26 +127,6 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
         runs.hook.close()
 
 
-def test_syncs_meanwhile_become_one_run(runs: Runs) -> None:
-    """It is told of all their changes, and no sync waits for it."""
-    runs.waits()
-    runs.begin()
-    for content in ("1", "2"):
-        runs.rig.write("new", content)
-        runs.rig.write("b", content)
-        runs.begin()
-    runs.rig.write("short", "1")
-    (runs.rig.workspace / "a").unlink()
-    runs.begin()
-    (runs.rig.workspace / "short").unlink()
-    runs.rig.write("a", "2")
-    runs.begin()
-    runs.end()
-    first, second = runs.told()
-    assert {"a", "b"} <= set(first["added"])
-    assert second == {"added": ["new"], "changed": ["a", "b"]}
-
-
 def test_it_ends_in_time(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute at most; its children too, though it does not listen to SIGTERM."""
     assert synced_hook.TIMEOUT_S == 60

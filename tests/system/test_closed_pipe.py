@@ -61,19 +61,6 @@ def test_what_was_asked_is_done(rig: Rig) -> None:
         assert (rig.state_folder / "paused").exists()
 
 
-def test_a_closed_pipe_stops_nothing(rig: Rig) -> None:
-    """A command that does something does it, although its lines have no reader."""
-    rig.write("a")
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(
-        [*SYNCD, "pause"], env=rig.environment(), stdout=writer, stderr=writer, cwd=rig.home, check=False
-    )
-    os.close(writer)
-    assert done.returncode == 0
-    assert (rig.state_folder / "paused").exists()
-
-
 def test_the_daemon_without_descriptors(rig: Rig) -> None:
     """None of its files becomes its stdin, stdout or stderr."""
     rig.write("a")

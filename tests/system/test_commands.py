@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import subprocess
 
 import pytest
@@ -177,17 +176,6 @@ def test_a_current_directory_that_was_removed(rig: Rig) -> None:
         done = run_command(args, rig.environment(), gone, prefix=("sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh"))
         assert done.code == code
         assert done.err == ("syncd: the current directory was removed: change to one that is there\n" if code else "")
-
-
-def test_a_push_that_is_stopped_leaves_nothing_half_done(rig: Rig) -> None:
-    """Ctrl-C during an upload exits with 75 at once, and the next push sends it."""
-    rig.write("a")
-    rig.faults("upload: hang 60")
-    pushing = rig.background("push")
-    rig.until(lambda: rig.count("upload"), "its upload")
-    assert pushing.stop(signal.SIGINT) == 75
-    rig.ok("push")
-    rig.converged()
 
 
 def test_too_large_a_snapshot_is_refused_before_any_request(rig: Rig) -> None:

@@ -7,15 +7,13 @@ import os
 import signal
 from contextlib import suppress
 
-import click
 import pytest
 
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import ask
-from tests.system.command import CLOCK, SYNCD
+from tests.system.command import CLOCK
 from tests.system.rig import DEFAULTS, Rig, emptied
-from tests.system.terminal import Terminal
 
 # As a background job of a script is started.
 NO_INTERRUPT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
@@ -60,22 +58,6 @@ def test_a_pause_ends_the_wait(rig: Rig) -> None:
     rig.ok("pause")
     assert waiting.wait() == 75
     assert "paused" in waiting.err
-
-
-def test_on_a_terminal_one_line_is_redrawn(rig: Rig) -> None:
-    """It fits, and is removed at the end."""
-    rig.write("a")
-    rig.up()
-    held = rig.held("initialize")
-    rig.write("a", "changed")
-    terminal = Terminal(columns=30)
-    terminal.start([*SYNCD, "flush"], {**rig.environment(), "TERM": "xterm"}, rig.workspace)
-    terminal.until(lambda text: "unpacking" in text, "what it waits for")
-    held.set()
-    assert terminal.finish() == 0
-    drawn = click.unstyle(terminal.written.decode()).split("\r")
-    assert all(len(line) <= 29 and "\n" not in line for line in drawn)
-    assert drawn[-1] == ""
 
 
 @pytest.mark.parametrize(

@@ -55,20 +55,6 @@ def test_a_watching_daemon(rig: Rig) -> None:
     assert "in sync" in rig.ok("status").out
 
 
-def test_each_stage(rig: Rig) -> None:
-    """Uploading and initializing are shown while they last, with the change pending."""
-    rig.write("a")
-    uploads, initializes = rig.held("upload"), rig.held("initialize")
-    rig.start()
-    uploading = rig.status_in("uploading")
-    uploads.set()
-    initializing = rig.status_in("initializing")
-    initializes.set()
-    for status, state in ((uploading, "uploading"), (initializing, "initializing")):
-        assert (status["state"], status["running"], status["pending"]) == (state, True, True)
-    assert rig.status_in("watching")["pending"] is False
-
-
 def test_a_retrying_daemon(rig: Rig) -> None:
     """The failure, its step, the count, and the time of the next attempt."""
     rig.configure({"retry.first_delay_seconds": 20, "retry.max_delay_seconds": 20})
