@@ -13,7 +13,6 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -232,33 +231,20 @@ def _checked_sandbox(table: str, raw: Any, folder: str) -> SandboxKeys:
     if 0 < sandbox.follow_seconds < _LEAST_FOLLOW_S:
         what = f"{table}.follow_seconds = {shown_value(raw['follow_seconds'])}"
         raise ConfigError(what, f"must be {description(FollowSeconds)}")
-    check_base_url(f"{table}.base_url", sandbox.base_url)
     _check_program(f"{table}.setup", sandbox.setup)
     is_named = "api_key_file" in raw
     key_file = expand_home(sandbox.api_key_file) if is_named else default_key_file(os.environ)
-    return msgspec.structs.replace(sandbox, api_key_file=os.path.join(folder, key_file))
+    base_url = _checked_base_url(f"{table}.base_url", sandbox.base_url)
+    return msgspec.structs.replace(sandbox, base_url=base_url, api_key_file=os.path.join(folder, key_file))
 
 
 def _refuse_shared_ids(sandboxes: Mapping[str, SandboxKeys]) -> None:
     """Raise `ConfigError` if two names have one sandbox: each would take the other's syncs for an agent's changes."""
-    names: dict[tuple[object, ...], str] = {}
+    names: dict[tuple[str, str], str] = {}
     for name, sandbox in sandboxes.items():
-        if sandbox.id is None:
-            continue
-        other = names.setdefault(sandbox_key(sandbox.base_url, sandbox.id), name)
-        if other != name:
+        if sandbox.id is not None and (other := names.setdefault((sandbox.base_url, sandbox.id), name)) != name:
             what = f"sandboxes.{name}.id = {shown_value(sandbox.id)}: {other!r} has that sandbox"
             raise ConfigError(what, "give each name a sandbox of its own")
-
-
-def sandbox_key(base_url: str, sandbox_id: str) -> tuple[object, ...]:
-    """Return what tells one sandbox from another, however its API's address is written."""
-    try:
-        url = urlsplit(base_url)
-        port = url.port or {"https": 443, "http": 80}.get(url.scheme)
-    except ValueError:
-        return base_url, sandbox_id
-    return url.scheme, url.hostname, port, url.path.rstrip("/"), sandbox_id
 
 
 def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
@@ -322,20 +308,24 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-_BASE_URL = re.compile(r"(?ia)(https?)://(\[[0-9a-f:.]+\]|[\w.-]+)(?::(\d{1,5}))?(?:/[^?#@\s]*)?")
+_BASE_URL = re.compile(r"(?ia)(https?)://(\[[0-9a-f:.]+\]|[\w.-]+)(?::(\d{1,5}))?((?:/[^?#@\s]*)?)")
 # A user with a password, a query, a fragment.
 _CREDENTIALS = re.compile(r"(?<=//)[^/]*(?=@)|(?<=[?#]).*", re.DOTALL)
+_PORTS = {"https": 443, "http": 80}
 
 
-def check_base_url(key: str, url: str) -> None:
-    """Check the API's address that this key names. Raises `ConfigError`."""
+def _checked_base_url(key: str, url: str) -> str:
+    """Return the API's address that this key names in the one form that it has. Raises `ConfigError`."""
     found = _BASE_URL.fullmatch(url) if url.isascii() and url.isprintable() else None
     what = f"{key} = {shown_value(_CREDENTIALS.sub('…', url))}"
     allowed = "must be an https address such as https://api.klavis.ai, or http on this machine's loopback"
     if found is None or int(found[3] or 0) > 65_535:
         raise ConfigError(what, allowed)
-    if found[1].lower() == "http" and not is_loopback(found[2].strip("[]")):
+    scheme, host = found[1].lower(), found[2].lower()
+    if scheme == "http" and not is_loopback(host.strip("[]")):
         raise ConfigError(f"{what}: plain http would show the API key on the way", allowed)
+    port = "" if int(found[3] or _PORTS[scheme]) == _PORTS[scheme] else f":{int(found[3])}"
+    return f"{scheme}://{host}{port}{found[4].rstrip('/')}"
 
 
 def _check_program(key: str, command: tuple[str, ...]) -> None:

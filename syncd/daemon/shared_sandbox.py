@@ -13,7 +13,7 @@ from contextlib import suppress
 from syncd.core.config_file import config_files, load_config
 from syncd.core.directories import directories_for, holder
 from syncd.core.errors import ConfigError
-from syncd.core.settings import Config, sandbox_key
+from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.report.status_store import read_document
 from syncd.sync.status_document import Status
@@ -50,15 +50,13 @@ def refuse_taken(config: Config, environ: Mapping[str, str]) -> None:
 def others_naming(config: Config, environ: Mapping[str, str]) -> list[Config]:
     """Return the configurations of other workspaces that name this sandbox. One that cannot be read names none."""
     found: list[Config] = []
-    key = sandbox_of(config)
-    if key is None:
-        return found
-    for file in config_files(environ):
+    wanted = config.sandbox.base_url, config.sandbox.id
+    for file in config_files(environ) if config.sandbox.id is not None else ():
         with suppress(ConfigError):
             other = load_config(file)
-            keys = [sandbox_of(other.for_sandbox(name)) for name in other.sandboxes]
+            names_it = wanted in [(each.base_url, each.id) for each in other.sandboxes.values()]
             is_own = other.workspace.path == config.workspace.path or file == os.path.abspath(config.file)
-            if key in keys and not is_own:
+            if names_it and not is_own:
                 found.append(other)
     return found
 
@@ -93,11 +91,5 @@ def conflict(config: Config, others: Sequence[Config]) -> ConfigError:
     )
 
 
-def sandbox_of(config: Config) -> tuple[object, ...] | None:
-    """Return the key of the sandbox that a configuration names; None: it acquires one."""
-    sandbox = config.sandbox
-    return None if sandbox.id is None else sandbox_key(sandbox.base_url, sandbox.id)
-
-
 def _is_of(status: Status, config: Config) -> bool:
-    return sandbox_key(status.main.base_url, status.main.id) == sandbox_of(config)
+    return (status.main.base_url, status.main.id) == (config.sandbox.base_url, config.sandbox.id)

@@ -108,11 +108,17 @@ def test_the_error_shows_the_value_as_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8080", "HTTP://[::1]:1/", "http://localhost", "https://example.com/api"]
+    ("written", "url"),
+    [
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("HTTP://[::1]:1/", "http://[::1]:1"),
+        ("http://localhost:80", "http://localhost"),
+        ("https://Example.com:443/api/", "https://example.com/api"),
+    ],
 )
-def test_accepted_addresses(url: str) -> None:
-    """Https is accepted for any address, plain http only for this machine."""
-    assert check_config(with_key("sandbox", "base_url", url)).sandbox.base_url == url
+def test_accepted_addresses(written: str, url: str) -> None:
+    """Https is accepted for any address, plain http only for this machine; each address has one form."""
+    assert check_config(with_key("sandbox", "base_url", written)).sandbox.base_url == url
 
 
 def test_acquire_in_place_of_an_id() -> None:
