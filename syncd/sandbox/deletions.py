@@ -117,15 +117,15 @@ class DeletionSync(Struct):
         """Return the paths to delete before `wanted` is initialized, earlier leftovers included."""
         held, leftovers = self.state.content.versions, self.state.leftovers.entries
         found = paths_to_delete(held, wanted, unread, leftovers)
+        in_the_way = obstructing(found, wanted)
         if not self.removes:
-            found = obstructing(found, wanted)
-        elif self._next_try.is_waiting(self.clock.monotonic_s()):
-            in_the_way, put_off = obstructing(found, wanted), _with_directories(self._failed)
-            found = {path: found[path] for path in found if path in in_the_way or path not in put_off}
+            return in_the_way
+        if self._next_try.is_waiting(self.clock.monotonic_s()):
+            put_off = _with_directories(self._failed) - in_the_way.keys()
+            found = {path: found[path] for path in found if path not in put_off}
         # A path that someone changed is tried along with others, as it may be as uploaded again, but is no reason for a
         # removal by itself, unless it has a wanted path's place.
-        kinds = {path: [entry.kind for entry in entries] for path, entries in found.items()}
-        return {} if found.keys() <= self._given_up and not obstructed_by(kinds, wanted) else found
+        return found if in_the_way or not found.keys() <= self._given_up else {}
 
     @property
     def _given_up(self) -> set[str]:

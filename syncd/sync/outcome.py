@@ -5,14 +5,17 @@ A sync that read files while they were written is followed by others, but no com
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from enum import Enum, StrEnum
 
 from msgspec import Struct
 
 from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.text import few, shown_path
-from syncd.model.manifest import Difference, Manifest, Paths, difference
+from syncd.model.entry import Entry
+from syncd.model.manifest import Difference, Paths, difference
+from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.selection.secret_scanner import Secret, secret_warning, sent_secret_warning
 from syncd.sync.status_document import LastSync
 
 
@@ -24,14 +27,7 @@ class Change(StrEnum):
     REMOVED = "removed"
 
 
-class SentContent(Struct, frozen=True):
-    """The base, None if it is not known, and the leftovers, which are in the sandbox beyond it."""
-
-    base: Manifest | None = None
-    leftovers: Collection[str] = ()
-
-
-def arrived_changes(before: SentContent, now: SentContent) -> Difference:
+def arrived_changes(before: SandboxContent, now: SandboxContent) -> Difference:
     """Return the changes between two syncs; all paths are added if it is not known what was there before.
 
     What stays as it is in the sandbox counts in the base as it was sent last, so it is no change. What was deleted here
@@ -153,3 +149,21 @@ def torn_copy(path: str) -> SyncWarning:
     return SyncWarning(
         f"torn:{path}", what, "the next sync sends it again; a file that never rests belongs in .syncdignore"
     )
+
+
+def secret_warnings(
+    secret_files: Mapping[str, tuple[Entry, Secret]], content: SandboxContent, left: Collection[str]
+) -> list[SyncWarning]:
+    """The warnings about files that are excluded for a secret, and about those that are gone here and `left` there."""
+    found = [
+        secret_warning(path, each, sent=content.may_hold(path) or path in content.leftovers)
+        for path, (_, each) in secret_files.items()
+    ]
+    return [*found, *map(sent_secret_warning, sorted(path for path in left if path not in secret_files))]
+
+
+EMPTY_PERHAPS = SyncWarning(
+    "unknown",
+    "nobody could look if the sandbox still has what was sent",
+    "the next request asks again; `syncd push --force` sends everything",
+)

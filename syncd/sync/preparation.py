@@ -19,6 +19,7 @@ from functools import partial
 from msgspec import Struct, field, structs
 
 from syncd.archive.exported_files import NotKeptHere
+from syncd.archive.packer import Packed
 from syncd.core.choices import AgentChanges
 from syncd.core.text import counted, shown_path
 from syncd.model.entry import ABSENT, SeenEntry, same
@@ -26,6 +27,7 @@ from syncd.model.manifest import directories_above, in_archive_order, is_within
 from syncd.model.reconcile import Forced, PathOutcome, Plan, withheld
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.deletions import NOBODY
+from syncd.sandbox.followed_work import FollowedStore
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 from syncd.sandbox.saved_versions import SentEntry, Why
@@ -62,6 +64,7 @@ class Preparation(Struct):
     """
 
     services: Sandbox
+    packed: Packed
     attempt: Attempt
     work_saver: WorkSaver
     base_of: Callable[[str], SentEntry | None]
@@ -116,6 +119,18 @@ class Preparation(Struct):
         before = seen.staying
         seen.note_obstacles(seen.obstacles | dict(result.blocked), self.attempt.here)
         return self._judged(before)
+
+    def save_followed(self) -> None:
+        """Save what following kept after this sync's own look, and the archive, which has arrived, went over."""
+        state, remote_changes, arrived = self.services.state, self.services.remote_changes, self.attempt.manifest
+        work = FollowedStore(state.db, state.target).load() if remote_changes.looks else None
+        there = {} if work is None else work.savable(state.content)
+        lost = {
+            path: entry
+            for path, entry in there.items()
+            if self.goes_over(path) and not same(entry, arrived.get(path, ABSENT))
+        }
+        remote_changes.save(Why.OVERWRITTEN, lost, self.base_of)
 
     # -- before initialize
 

@@ -23,22 +23,21 @@ from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.text import counted, shown_path
-from syncd.model.entry import ABSENT, ALL_BITS, Entry, arrived_digest, same
+from syncd.model.entry import ALL_BITS, Entry, arrived_digest, same
 from syncd.model.manifest import Difference, Manifest, difference, directories_above, is_within
 from syncd.model.reconcile import Forced
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sandbox.followed_work import FollowedStore
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
 from syncd.sandbox.partial_archives import Kept
-from syncd.sandbox.sandbox_state import SandboxState
+from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import SentEntry, Why
-from syncd.selection.secret_scanner import secret_warning, sent_secret_warning
 from syncd.sync.delivery import SyncObserver, Verdict
-from syncd.sync.outcome import Outcome, SentContent, arrived_changes, torn_copy
+from syncd.sync.outcome import EMPTY_PERHAPS, Outcome, arrived_changes, secret_warnings, torn_copy
 from syncd.sync.preparation import Preparation
 from syncd.sync.sandbox import Sandbox
 from syncd.sync.status_document import LastSync, State
-from syncd.sync.sync_plan import SAMPLE, Attempt, least_of, partial_paths, with_staying, without_held
+from syncd.sync.sync_plan import SAMPLE, Attempt, least_of, partial_paths, staying_paths, with_staying, without_held
 from syncd.sync.work_saver import WorkSaver
 
 _log = logging.getLogger("syncd.sync")
@@ -61,24 +60,6 @@ class _Here(Struct, frozen=True):
     scanned: ScanResult
 
 
-class _Archived(Struct, frozen=True):
-    """An archive to deliver, and the `manifest` that the sandbox holds once it has arrived.
-
-    `only` are the paths that a partial one holds, None for a whole one.
-    """
-
-    packed: Packed
-    manifest: Manifest
-    only: Collection[str] | None
-
-    @property
-    def written(self) -> Manifest:
-        """The entries in the archive."""
-        if self.only is None:
-            return self.packed.manifest
-        return Manifest({path: self.manifest[path] for path in self.only if path in self.manifest})
-
-
 class SandboxSync(Struct):
     """The syncs of one sandbox, one after the other.
 
@@ -92,7 +73,7 @@ class SandboxSync(Struct):
     clock: Clock
     turn: Callable[[], AbstractContextManager[None]] = nullcontext
     other_bases: Callable[[], list[Manifest]] = list
-    _before: SentContent | None = None  # of the last sync, if that failed, perhaps after its archive had arrived
+    _before: SandboxContent | None = None  # of the last sync, if that failed, perhaps after its archive had arrived
     _was_asked: bool = False  # the sandbox by this process if it has what was put there, or it was sent something
     _is_unknown: bool = False  # nobody could look if it has that
 
@@ -103,10 +84,6 @@ class SandboxSync(Struct):
     @property
     def state(self) -> SandboxState:
         return self.services.state
-
-    @property
-    def _sent_content(self) -> SentContent:
-        return SentContent(self.state.base, self.state.leftovers.entries)
 
     def read_again(self) -> None:
         """Read what commands saw there, and what counts as sent by now if one brought something home meanwhile."""
@@ -127,8 +104,8 @@ class SandboxSync(Struct):
 
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`; nothing is recorded by half.
         """
-        started_s, delivery = self.clock.monotonic_s(), self.services.delivery
-        self._before = SentContent() if self.state.base is None else self._before or self._sent_content
+        started_s = self.clock.monotonic_s()
+        self._before = SandboxContent() if self.state.base is None else self._before or self.state.content
         unsaved: set[str] = set()  # that `push --force` leaves as it is there, since it cannot be saved
         proves = True
         with self.turn():
@@ -137,27 +114,25 @@ class SandboxSync(Struct):
             for number in range(_ROUNDS):
                 with self.turn():
                     here = self._scan(mode, observer, scan_plan, unsaved)
-                    archived = self._archived(mode, observer, here)
-                if archived is not None:
-                    preparation = self._preparation(mode, here, archived, number)
-                    ended = self._deliver(archived, preparation, observer)
+                    preparation = self._packed(mode, observer, here, number)
+                if preparation is not None:
+                    ended = self._deliver(preparation, observer)
                 elif self._was_emptied(mode, observer):
                     ended = Verdict.SEND_ALL
                 else:
                     return self._completed(Outcome(None, files=here.scanned.manifest.files), mode)
-                if archived is not None and not isinstance(ended, Verdict):
-                    outcome = self._recorded(here, archived, preparation, ended, started_s)
-                    ended = Verdict.INITIALIZE
-                    if proves and archived.only is None:
-                        ended = self._prove(mode, observer, here, archived, preparation)
+                if preparation is not None and not isinstance(ended, Verdict):
+                    outcome, ended = self._recorded(here, preparation, ended, started_s), Verdict.INITIALIZE
+                    if proves and preparation.attempt.is_whole:
+                        ended = self._prove(mode, observer, here, preparation)
                     if ended is Verdict.INITIALIZE:
                         return self._completed(outcome, mode)
                     # Once: a single path that is missing there proves nothing, however often it is.
                     proves, scan_plan = False, EVERYTHING
                 if ended is Verdict.SEND_ALL:
                     _log.warning("the sandbox lost what was put there: everything is sent again")
-                    self._before, scan_plan = SentContent(), EVERYTHING
-                    delivery.mark_uncertain()
+                    self._before, scan_plan = SandboxContent(), EVERYTHING
+                    self.services.delivery.mark_uncertain()
                     self.services.setup.forget()
                 elif mode is SyncMode.FORCED:
                     unsaved |= self.state.seen.staying
@@ -180,8 +155,8 @@ class SandboxSync(Struct):
     def _completed(self, outcome: Outcome, mode: SyncMode) -> Outcome:
         """Add what became of the paths that stay, and what is other there since the last outcome."""
         seen, remote_changes = self.state.seen, self.services.remote_changes
-        before, self._before = self._before or SentContent(), None
-        arrived = arrived_changes(before, self._sent_content) if outcome.sync else None
+        before, self._before = self._before or SandboxContent(), None
+        arrived = arrived_changes(before, self.state.content) if outcome.sync else None
         saved = remote_changes.take_saved()
         overwritten = len(saved.get(Why.OVERWRITTEN, ())) + len(saved.get(Why.REMOVED, ()))
         return structs.replace(
@@ -255,7 +230,7 @@ class SandboxSync(Struct):
         unread = {*self.snapshotter.unread, *state.seen.obstacles}
         return not self.services.deletion_sync.has_pending(manifest | here.unsent, unread)
 
-    def _archived(self, mode: SyncMode, observer: SyncObserver, here: _Here) -> _Archived | None:
+    def _packed(self, mode: SyncMode, observer: SyncObserver, here: _Here, number: int) -> Preparation | None:
         """Pack what the sandbox lacks, or all, into an archive in the spool; None if nothing is to be sent."""
         scanned, state, is_forced = here.scanned, self.state, mode is SyncMode.FORCED
         if not is_forced and self._is_unchanged(here, scanned.manifest, scanned.difference):
@@ -272,7 +247,10 @@ class SandboxSync(Struct):
         # with all that is in it.
         if is_partial or is_forced or (kept and any(is_within(path, kept) for path in scanned.difference.uncertain)):
             scanned = self.snapshotter.resolved(scanned, base)
-        stays = self._stays(mode, here, scanned)
+        stays = frozenset(here.held)
+        if not is_forced:
+            replaces = self.services.partial_archives.replaces
+            stays = frozenset() if replaces else staying_paths(scanned.manifest, scanned.difference, here.held, kept)
         only = partial_paths(scanned.manifest, scanned.difference, stays) if is_partial else None
         if only is None:
             self._keep_replaced(here, scanned)
@@ -282,19 +260,7 @@ class SandboxSync(Struct):
         is_comparable = not is_forced and not packed.follow_up and state.base is not None
         if is_comparable and self._is_unchanged(here, manifest, difference(base, manifest)):
             return None  # a change was taken back before it was packed
-        return _Archived(packed, manifest, only)
-
-    def _stays(self, mode: SyncMode, here: _Here, scanned: ScanResult) -> frozenset[str]:
-        """The paths that stay as they are in the sandbox, with all below them."""
-        if mode is SyncMode.FORCED:
-            return frozenset(here.held)
-        if self.services.partial_archives.replaces:
-            return frozenset()
-        stays, kept, found = {*here.held}, self.state.seen.kept, scanned.difference
-        if kept:
-            changed = {*found.added, *found.changed, *found.uncertain}
-            stays |= kept - changed - directories_above(changed)
-        return frozenset(scanned.manifest.paths_within(stays))
+        return self._preparation(mode, here, packed, manifest, only, number=number)
 
     def _keep_replaced(self, here: _Here, scanned: ScanResult) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
@@ -308,27 +274,39 @@ class SandboxSync(Struct):
 
     # -- act
 
-    def _preparation(self, mode: SyncMode, here: _Here, archived: _Archived, number: int) -> Preparation:
+    def _preparation(
+        self,
+        mode: SyncMode,
+        here: _Here,
+        packed: Packed,
+        manifest: Manifest,
+        only: Collection[str] | None,
+        *,
+        number: int = 0,
+    ) -> Preparation:
+        """Prepare for an archive, after which the sandbox holds `manifest`; `only` are the paths of a partial one."""
         remote_changes, partial_archives = self.services.remote_changes, self.services.partial_archives
-        given, manifest = remote_changes.agent_changes, archived.manifest
-        unread = {*self.snapshotter.unread, *archived.packed.follow_up}
+        unread, given = {*self.snapshotter.unread, *packed.follow_up}, remote_changes.agent_changes
+        part = packed.manifest
+        if only is not None:
+            part = Manifest({path: manifest[path] for path in only if path in manifest})
         attempt = Attempt(
             content=self.state.content,
             manifest=manifest,
-            written=archived.written,
+            written=part,
             to_delete=self.services.deletion_sync.paths_to_delete(manifest | here.unsent, unread),
             held=here.held,
             unsent=here.unsent,
-            is_whole=archived.only is None,
+            is_whole=only is None,
             all_may_go=partial_archives.may_replace and remote_changes.looks,
             policy=Forced.FORCE if mode is SyncMode.FORCED and remote_changes.looks else given,
             number=number,
         )
-        return Preparation(self.services, attempt, self.work_saver, self._sent_entry)
+        return Preparation(self.services, packed, attempt, self.work_saver, self._sent_entry)
 
-    def _deliver(self, archived: _Archived, preparation: Preparation, observer: SyncObserver) -> str | Verdict:
+    def _deliver(self, preparation: Preparation, observer: SyncObserver) -> str | Verdict:
         """Upload the archive and have it initialized; return its SHA-256, or why it was not."""
-        archive = archived.packed.archive
+        archive = preparation.packed.archive
         try:
             ended = self.services.delivery.deliver(
                 archive,
@@ -347,8 +325,8 @@ class SandboxSync(Struct):
                 self.snapshotter.drop_damaged()
             self.services.delivery.mark_uncertain()  # the next one is whole, of another spool
             return Verdict.PACK_AGAIN
-        if archived.only is not None and not isinstance(ended, Verdict):
-            self.base_store.keep_sent(archive, archived.manifest.content_bytes)
+        if not preparation.attempt.is_whole and not isinstance(ended, Verdict):
+            self.base_store.keep_sent(archive, preparation.attempt.manifest.content_bytes)
         return ended
 
     def _sent_entry(self, path: str) -> SentEntry | None:
@@ -356,14 +334,12 @@ class SandboxSync(Struct):
         entry = self.state.content.base_of(path)
         return None if entry is None else (entry, self.base_store.get(path, arrived_digest(entry)))
 
-    def _prove(
-        self, mode: SyncMode, observer: SyncObserver, here: _Here, archived: _Archived, last: Preparation
-    ) -> Verdict:
+    def _prove(self, mode: SyncMode, observer: SyncObserver, here: _Here, last: Preparation) -> Verdict:
         """Find out if the sandbox keeps what an archive does not hold. Any verdict but INITIALIZE: the whole follows.
 
         `last` is the preparation for the archive that has just arrived.
         """
-        manifest, delivery, seen = archived.manifest, self.services.delivery, self.state.seen
+        manifest, delivery, seen = last.attempt.manifest, self.services.delivery, self.state.seen
         partial_archives = self.services.partial_archives
         stays = frozenset((self.state.base or Manifest()).paths_within({*here.held, *seen.kept}))
         only = least_of(manifest, stays) if partial_archives.wants_proof else set()
@@ -377,7 +353,7 @@ class SandboxSync(Struct):
             packed = self.snapshotter.pack(manifest.without(stays), only)
         if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
             return Verdict.INITIALIZE  # it changed meanwhile: the sync that follows finds that
-        preparation = self._preparation(mode, here, _Archived(packed, manifest, only), 0)
+        preparation = self._preparation(mode, here, packed, manifest, only)
         preparation.looked, sent = last.looked, preparation.attempt.written
         ended = delivery.deliver(packed.archive, sent, observer, before_initialize=preparation.renew)
         if ended is Verdict.PACK_AGAIN:  # nothing was sent, as the agent is at work just there
@@ -392,27 +368,28 @@ class SandboxSync(Struct):
             # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
             _log.info("after a partial archive, a whole one follows")
             return Verdict.PACK_AGAIN
+        preparation.save_followed()
         self._record(here, self.state.base or manifest, self.state.torn, preparation.goes_over)
         return Verdict.INITIALIZE
 
     # -- the record
 
-    def _recorded(
-        self, here: _Here, archived: _Archived, preparation: Preparation, sha256: str, started_s: float
-    ) -> Outcome:
+    def _recorded(self, here: _Here, preparation: Preparation, sha256: str, started_s: float) -> Outcome:
         """Record what the sandbox holds now."""
         self._was_asked, self._is_unknown = True, False
-        packed, follow_up = archived.packed, archived.packed.follow_up
+        packed, manifest = preparation.packed, preparation.attempt.manifest
+        follow_up = packed.follow_up
         sync = LastSync(
             finished_at=stamp(self.clock.wall_s()),
-            files=archived.manifest.files,
+            files=manifest.files,
             archive_bytes=packed.archive.size_bytes,
             sha256=sha256,
             seconds=round(self.clock.monotonic_s() - started_s, 3),
         )
         if self.services.partial_archives.replaces:  # what a set-up made is gone
             self.services.setup.forget()
-        self._record(here, archived.manifest, follow_up, preparation.goes_over)
+        preparation.save_followed()
+        self._record(here, manifest, follow_up, preparation.goes_over)
         if follow_up:
             what = counted(len(follow_up), "file")
             _log.info("%s changed while read (%s): a sync follows", what, shown_path(follow_up[0]))
@@ -430,7 +407,6 @@ class SandboxSync(Struct):
         A state folder that cannot be written becomes a warning.
         """
         state, unread = self.state, {*self.snapshotter.unread, *follow_up, *here.unsent, *here.held}
-        self._save_followed(manifest, goes_over)
         before = state.base
         if state.is_released:
             self.services.setup.forget()
@@ -449,44 +425,12 @@ class SandboxSync(Struct):
             remedy = "make the state folder writable; until then a restart uploads everything again"
             state.warnings = [SyncWarning("state:write", what, remedy)]
 
-    def _save_followed(self, arrived: Manifest, goes_over: Callable[[str], bool]) -> None:
-        """Save what following kept after this sync's own look, and the archive went over."""
-        remote_changes = self.services.remote_changes
-        work = FollowedStore(self.state.db, self.state.target).load() if remote_changes.looks else None
-        there = {} if work is None else work.savable(self.state.content)
-        lost = {
-            path: entry
-            for path, entry in there.items()
-            if goes_over(path) and not same(entry, arrived.get(path, ABSENT))
-        }
-        remote_changes.save(Why.OVERWRITTEN, lost, self._sent_entry)
-
     # -- what is told
 
     @property
     def warnings(self) -> list[SyncWarning]:
-        return [
-            *self._secret_warnings(),
-            *map(torn_copy, self.state.torn),
-            *self._unknown_warnings(),
-            *self.services.warnings,
-            *self.state.warnings,
-        ]
-
-    def _unknown_warnings(self) -> list[SyncWarning]:
-        """The warning that the sandbox may have been emptied, where no look would say that nobody could look."""
-        if not self._is_unknown or self.services.remote_changes.looks:
-            return []
-        what = "nobody could look if the sandbox still has what was sent"
-        return [SyncWarning("unknown", what, "the next request asks again; `syncd push --force` sends everything")]
-
-    def _secret_warnings(self) -> list[SyncWarning]:
-        """The warnings about files that are excluded for a secret, and about copies of such files in the sandbox."""
-        secret_files, content, leftovers = self.snapshotter.secret_files, self.state.content, self.state.leftovers
-
-        def may_be_sent(path: str) -> bool:
-            return content.may_hold(path) or path in leftovers.entries
-
-        left = leftovers.secret - set(secret_files)
-        found = [secret_warning(path, each, sent=may_be_sent(path)) for path, (_, each) in secret_files.items()]
-        return [*found, *map(sent_secret_warning, sorted(left))]
+        state, secret_files = self.state, self.snapshotter.secret_files
+        # Where a sync looks, its own warning says that nobody could.
+        unknown = [EMPTY_PERHAPS] if self._is_unknown and not self.services.remote_changes.looks else []
+        secrets = secret_warnings(secret_files, state.content, state.leftovers.secret)
+        return [*secrets, *map(torn_copy, state.torn), *unknown, *self.services.warnings, *state.warnings]

@@ -65,6 +65,15 @@ def least_of(manifest: Mapping[str, Entry], stays: Collection[str] = ()) -> set[
     return {least} if least else set()
 
 
+def staying_paths(
+    manifest: Manifest, found: Difference, held: Collection[str], kept: Collection[str]
+) -> frozenset[str]:
+    """The paths that stay as they are in the sandbox, with all below them: kept ones if nothing in them changed."""
+    changed = {*found.added, *found.changed, *found.uncertain} if kept else set()
+    unchanged = {path for path in kept if path not in changed} - directories_above(changed)
+    return frozenset(manifest.paths_within(unchanged.union(held)))
+
+
 def without_held(manifest: Manifest, held: Collection[str], base: Mapping[str, Entry] | None) -> Manifest:
     """Return the manifest with the held paths as the sandbox got them last; those that it never got are left out."""
     found = manifest.copy()

@@ -6,9 +6,9 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Difference, Manifest
+from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sync.outcome import (
     Change,
-    SentContent,
     arrived_changes,
     combine,
     combined,
@@ -33,7 +33,7 @@ def lists(changes: Difference) -> tuple[list[str], list[str], list[str]]:
 
 def test_a_first_sync_adds_all() -> None:
     """Whatever was changed before it, and until a run is told of it."""
-    first = arrived_changes(SentContent(), SentContent(manifest(a="1", b="1", c="1")))
+    first = arrived_changes(SandboxContent(), SandboxContent(manifest(a="1", b="1", c="1")))
     assert lists(first) == (["a", "b", "c"], [], [])
     together = {"old": R}
     combine(together, first)
@@ -46,7 +46,7 @@ def test_a_first_sync_adds_all() -> None:
 def test_the_changes_of_a_sync() -> None:
     """Between two that are known; of several, what they did together."""
     before, now = manifest(a="1", b="1", c="1"), manifest(a="1", b="2", d="1")
-    found = arrived_changes(SentContent(before), SentContent(now))
+    found = arrived_changes(SandboxContent(before), SandboxContent(now))
     assert lists(found) == (["d"], ["b"], ["c"])
     together: dict[str, Change] = {}
     combine(together, found)
@@ -65,11 +65,11 @@ def test_two_changes_as_one(before: Change, now: Change, both: Change | None) ->
 
 def test_what_stays_there_is_removed_later() -> None:
     """A leftover is not removed, until it is no leftover any more; one that is sent again is changed."""
-    had, kept = SentContent(manifest(a="1", x="1")), SentContent(manifest(x="1"), {"a": []})
+    had, kept = SandboxContent(manifest(a="1", x="1")), SandboxContent(manifest(x="1"), leftovers={"a": []})
     assert lists(arrived_changes(had, kept)) == ([], [], [])
     assert lists(arrived_changes(kept, kept)) == ([], [], [])
-    assert lists(arrived_changes(kept, SentContent(manifest(x="1")))) == ([], [], ["a"])
-    assert lists(arrived_changes(kept, SentContent(manifest(a="2", x="1")))) == ([], ["a"], [])
+    assert lists(arrived_changes(kept, SandboxContent(manifest(x="1")))) == ([], [], ["a"])
+    assert lists(arrived_changes(kept, SandboxContent(manifest(a="2", x="1")))) == ([], ["a"], [])
 
 
 def test_what_a_command_says_of_paths() -> None:
