@@ -31,7 +31,7 @@ from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.request_pacing import ApiLimit
-from syncd.remote.target import Target, should_be_replaced
+from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import History, HistoryRecorder
 from syncd.report.logs import keep_out_of_logs
@@ -69,17 +69,6 @@ def target_of(config: Config, environ: Mapping[str, str]) -> Target:
     acquired_sandbox = acquired_of(config, places_of(config, environ).state)
     if acquired_sandbox is None:
         raise NeedsPerson("no sandbox has been acquired yet", "run `syncd sandbox acquire`, or `syncd push`")
-    return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
-
-
-def _known_target(access: Access) -> Target | None:
-    """The same as far as it is known without a request: None also where the acquired sandbox has ended."""
-    sandbox = access.config.sandbox
-    if sandbox.id is not None:
-        return Target(sandbox.base_url, sandbox.id, sandbox.region)
-    acquired_sandbox = acquired_of(access.config, access.folders.state)
-    if acquired_sandbox is None or should_be_replaced(acquired_sandbox, access.clock.wall_s()):
-        return None
     return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
 
 
@@ -208,7 +197,7 @@ def status_publisher_of(
     config, clock, sandbox = access.config, access.clock, access.config.sandbox
     is_shown = role is Role.DAEMON and config.notifications.desktop
     now = SandboxStatus(name=config.sandbox_name, id="", base_url=sandbox.base_url, region=sandbox.region)
-    if target := _known_target(access):
+    if target := access.provider().known:
         now = now.at(target)
     several = config.sandbox_name if len(config.sandboxes) > 1 else ""
     return StatusPublisher(

@@ -34,7 +34,7 @@ class LeftSandbox:
         self._target = target
         self._copies_folder = os.path.join(access.folders.spool, f"left-{self.name}")
         self._searched = workspace.search.identity
-        self._work_saver = WorkSaver(workspace.leave_out, access.clock, workspace.base_store, access.db, self.name)
+        self._work_saver = WorkSaver(access, workspace)
 
     def save(self) -> bool:
         """Try to save it; return True if it is. What keeps it from that is in `warnings`. Raises `Stop`."""

@@ -229,7 +229,7 @@ class Preparation(Struct):
         attempt, kept = self.attempt, self.services.state.seen.kept
         if not attempt.all_may_go:
             return look_request(attempt, kept, self._places)
-        pruned = pruned_names(self.work_saver.leave_out())
+        pruned = pruned_names(self.work_saver.workspace.leave_out())
         if attempt.is_first and not kept and not self._is_filled:
             return LookRequest({}, find_new=True, pruned_names=pruned, most_copied_bytes=0)
         # Until it is known that an initialize leaves the rest alone, the rest is looked at, too.
@@ -291,7 +291,7 @@ class Preparation(Struct):
         """Save what is about to be overwritten or removed, and return what becomes of each path."""
         attempt, remote_changes = self.attempt, self.services.remote_changes
         if result.new:  # what only the sandbox has, until it is known that an initialize leaves it alone
-            leave_out = self.work_saver.leave_out()
+            leave_out = self.work_saver.workspace.leave_out()
             new = {
                 path: there
                 for path, there in result.new.items()
@@ -353,7 +353,7 @@ class Preparation(Struct):
             plan,
             partial(_is_looked_at, request),
             here=attempt.here,
-            now_s=self.work_saver.clock.monotonic_s(),
+            now_s=self.work_saver.access.clock.monotonic_s(),
             why_unsaved=remote_changes.why_unsaved if saves else None,
         )
         content, base = attempt.content, attempt.content.base

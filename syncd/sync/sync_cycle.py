@@ -35,7 +35,7 @@ class SyncCycle:
         self.db = access.db
         self.base_store = workspace.base_store
         self.clock = access.clock
-        self.work_saver = WorkSaver(workspace.leave_out, self.clock, self.base_store, self.db, self.name)
+        self.work_saver = WorkSaver(access, workspace)
         self.sync: SandboxSync | None = None
         self._access = access
         self._workspace = workspace

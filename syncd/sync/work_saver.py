@@ -10,10 +10,7 @@ from math import inf
 
 from msgspec import Struct, field
 
-from syncd.archive.base_store import BaseStore
-from syncd.core.clock import Clock
 from syncd.core.errors import KeyRefused, SandboxNotFound, SyncdError, SyncWarning, TryLater
-from syncd.core.settings import MAIN
 from syncd.core.text import MOST_NAMED, shown_path
 from syncd.core.waiter import Superseded
 from syncd.model.entry import SeenEntry
@@ -22,17 +19,16 @@ from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import ending_targets
 from syncd.sandbox.saved_versions import Why
-from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import (
     AgentWork,
-    LeaveOut,
     Unsaved,
     find_agent_work,
     save_before_all_goes,
     save_work,
 )
 from syncd.sync.following import save_followed
-from syncd.sync.sandbox import Sandbox
+from syncd.sync.sandbox import Access, Sandbox
+from syncd.sync.workspace import Workspace
 
 _log = logging.getLogger("syncd.work_saver")
 _TRIES = 3
@@ -55,16 +51,10 @@ class _Ending(Struct):
 
 
 class WorkSaver(Struct):
-    """Saves all that differs in a sandbox. `leave_out` reads the workspace's rules as they are at that moment.
+    """Saves all that differs in the sandboxes of one name, by the workspace's rules as they are at that moment."""
 
-    `sandbox_name` is that of the configuration.
-    """
-
-    leave_out: Callable[[], LeaveOut]
-    clock: Clock
-    base_store: BaseStore
-    db: StateDb
-    sandbox_name: str = MAIN
+    access: Access
+    workspace: Workspace
     _ending: list[_Ending] = field(default_factory=list)
     _done: Target | None = None
     _warning: SyncWarning | None = None
@@ -83,8 +73,8 @@ class WorkSaver(Struct):
 
     def recall(self, build_services: Callable[[Target], Sandbox]) -> None:
         """Go on with the sandboxes that an earlier process left and that have not ended yet."""
-        now_s, wall_s = self.clock.monotonic_s(), self.clock.wall_s()
-        for target, ends_wall_s in ending_targets(self.db, self.sandbox_name).load() or ():
+        now_s, wall_s = self.access.clock.monotonic_s(), self.access.clock.wall_s()
+        for target, ends_wall_s in ending_targets(self.access.db, self.access.config.sandbox_name).load() or ():
             if 0 < ends_wall_s - wall_s < _LONGEST_S and not self.is_begun(target):
                 self._ending.append(_Ending(build_services(target), now_s + ends_wall_s - wall_s, now_s))
 
@@ -93,28 +83,28 @@ class WorkSaver(Struct):
         if not services.remote_changes.looks:
             self.note_done(services.target)
         elif not self.is_begun(services.target):
-            now_s = self.clock.monotonic_s()
+            now_s = self.access.clock.monotonic_s()
             self._ending = [each for each in self._ending if each.ends_s > now_s]
             self._ending.append(_Ending(services, now_s + ends_in_s, now_s))
-            wall_s = self.clock.wall_s()
+            wall_s = self.access.clock.wall_s()
             ending = [(each.services.target, wall_s + each.ends_s - now_s) for each in self._ending]
             with suppress(OSError):  # then the next process does not go on with them
-                ending_targets(self.db, self.sandbox_name).save(ending)
+                ending_targets(self.access.db, self.access.config.sandbox_name).save(ending)
 
     def save_due(self) -> None:
         """Save what is due. What is not saved is a warning, and is tried again until the end. Raises `Stop`."""
         for ending in self._ending:
-            if ending.next_s <= self.clock.monotonic_s():
+            if ending.next_s <= self.access.clock.monotonic_s():
                 self._save_ending(ending)
 
     def _save_ending(self, ending: _Ending) -> None:
-        services, left_s = ending.services, ending.ends_s - self.clock.monotonic_s()
+        services, left_s = ending.services, ending.ends_s - self.access.clock.monotonic_s()
         ending.next_s = ending.ends_s - left_s / 2 if left_s > 2 * LAST_S else inf
         try:
             unsaved = self._save_whatever_changes(ending, left_s)
         except (StepFailed, SyncdError) as failure:
             # Also where the API says that there is no such sandbox: it may say so once, and its agent goes on.
-            again_s = self.clock.monotonic_s() + AFTER_FAILURE_S
+            again_s = self.access.clock.monotonic_s() + AFTER_FAILURE_S
             ending.next_s = min(ending.next_s, again_s) if again_s <= ending.ends_s else inf
             if ending.next_s == inf:
                 self.save_followed(services, Why.SANDBOX_ENDED)
@@ -181,7 +171,7 @@ class WorkSaver(Struct):
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warning about work that was not saved, for a day."""
-        if self._warning is None or self.clock.wall_s() - self._warned_s > _WARNED_FOR_S:
+        if self._warning is None or self.access.clock.wall_s() - self._warned_s > _WARNED_FOR_S:
             return []
         return [self._warning]
 
@@ -196,29 +186,31 @@ class WorkSaver(Struct):
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`.
         """
         find = partial(self._find, services, inf)
-        return _logged(save_before_all_goes(services.remote_changes, find, why, self.base_store.get, known))
+        return _logged(save_before_all_goes(services.remote_changes, find, why, self.workspace.base_store.get, known))
 
     def _find(self, services: Sandbox, left_s: float, known: Mapping[str, SeenEntry]) -> AgentWork:
         content = services.state.content
-        return find_agent_work(services.remote_changes, content, self.leave_out(), left_s, known)
+        return find_agent_work(services.remote_changes, content, self.workspace.leave_out(), left_s, known)
 
     def save_followed(self, services: Sandbox, why: Why) -> None:
         """Save what following kept at home of a sandbox that cannot be asked any more."""
-        save_followed(services.remote_changes, services.state, why, self.base_store.get, self.clock.wall_s())
+        save_followed(
+            services.remote_changes, services.state, why, self.workspace.base_store.get, self.access.clock.wall_s()
+        )
 
     def _save_whatever_changes(self, ending: _Ending, left_s: float) -> Unsaved:
         """Save the work once; a change here is no reason to lose the work there."""
         remote_changes, find = ending.services.remote_changes, partial(self._find, ending.services, left_s)
         for _ in range(_TRIES):
             try:
-                why, base_bytes = Why.SANDBOX_ENDED, self.base_store.get
+                why, base_bytes = Why.SANDBOX_ENDED, self.workspace.base_store.get
                 return _logged(save_work(remote_changes, find, why, base_bytes, ending.known))
             except Superseded:
                 continue
         raise TryLater("the workspace changed all the time", "")
 
     def _warn(self, what: str, remedy: str, unsaved: str | None) -> None:
-        self._warning, self._warned_s = SyncWarning("unsaved", what, remedy), self.clock.wall_s()
+        self._warning, self._warned_s = SyncWarning("unsaved", what, remedy), self.access.clock.wall_s()
         self._unsaved = unsaved
 
 
