@@ -19,7 +19,6 @@ from msgspec.structs import replace
 
 from syncd.archive.base_store import BaseStore
 from syncd.core.errors import SyncdError, SyncWarning, TryLater
-from syncd.core.text import shown_path
 from syncd.core.waiter import REAL, Waiter
 from syncd.merge.branch import Head, head_of, reference_variables, writing_objects
 from syncd.merge.git import (
@@ -33,7 +32,7 @@ from syncd.merge.git import (
 )
 from syncd.merge.path_changes import link_at
 from syncd.merge.sent_files import SentFiles
-from syncd.model.entry import ABSENT, EXECUTABLE, Entry, Kind, SeenEntry
+from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.model.reconcile import Home, Sides, never_taken
 from syncd.selection.builtin_rules import SECRETS
@@ -146,7 +145,11 @@ class FollowedCommits:
         head = head_of(git, work_tree)
         sent_files = SentFiles(self._workspace, scratch, self._base_store, Blobs(self._db))
         self._sent = self._differing_from_head(head, work_tree.head, base, leave_out, sent_files)
-        paths = {path: self._sent_version(path, base.get(path), sent_files) for path in self._sent.differing}
+        paths = dict.fromkeys(self._sent.differing, ABSENT)
+        for path in paths:
+            entry = base.get(path)
+            if entry is not None and entry.kind is not Kind.DIRECTORY:
+                paths[path] = sent_files.needed_version(path, entry)
         changed, _ = head.as_changed(changes)
         paths |= {
             path: each
@@ -184,20 +187,11 @@ class FollowedCommits:
         differing: set[str] = set()
         for path, entry in sent.items():
             self._waiter.poll_events()  # a large workspace is read for seconds
-            if head.differs(path, self._sent_version(path, entry, sent_files)):
+            if head.differs(path, sent_files.needed_version(path, entry)):
                 differing.add(path)
         # What rules exclude stays as in HEAD, but a file that a person tracks although it is a secret.
         differing.update(head.unsent(sent, lambda path: path not in _SECRETS and leave_out(path, False)))
         return _Sent(commit, base, frozenset(differing))
-
-    def _sent_version(self, path: str, entry: Entry | None, sent_files: SentFiles) -> SeenEntry:
-        """Return what was sent as a path, with its content; ABSENT for none. Raises `TryLater` if that is gone."""
-        if entry is None or entry.kind is Kind.DIRECTORY:
-            return ABSENT
-        version = sent_files.version(path, entry)
-        if version is None:
-            raise TryLater(f"what was sent as '{shown_path(path)}' was changed here since", "")
-        return version
 
 
 def _digest(changes: Mapping[str, SeenEntry]) -> bytes:

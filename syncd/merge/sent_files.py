@@ -7,6 +7,8 @@ import os
 from msgspec import Struct
 
 from syncd.archive.base_store import BaseStore
+from syncd.core.errors import TryLater
+from syncd.core.text import shown_path
 from syncd.merge.path_changes import digest_at
 from syncd.model.entry import Entry, Kind, SeenEntry, Stamp, arrived_digest, with_copy
 from syncd.scan.file_reader import stamp_of
@@ -37,6 +39,14 @@ class SentFiles(Struct, frozen=True):
         with open(copy, "wb") as file:
             file.write(content)
         return with_copy(entry, copy)
+
+    def needed_version(self, path: str, entry: Entry) -> SeenEntry:
+        """Return what `version` does. Raises `TryLater` if its bytes are gone."""
+        version = self.version(path, entry)
+        if version is None:
+            what = f"what was sent as '{shown_path(path)}' is not known any more, as it was changed here since"
+            raise TryLater(what, "run `syncd push`, then try again")
+        return version
 
 
 def _is_as_read(place: str, stamp: Stamp | None) -> bool:

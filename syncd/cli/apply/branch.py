@@ -23,7 +23,6 @@ from syncd.cli.apply.execution import print_lists
 from syncd.cli.apply.plan_text import to_look_at
 from syncd.cli.options import CLOCK, is_named
 from syncd.cli.progress import ProgressDisplay
-from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path
 from syncd.merge.branch import SandboxCommit, UnreadablePack, make_branch, read_pack
@@ -75,7 +74,8 @@ def _apply_to_branch(
         to_make, never, stays = _commits_to_make(side, commits, named)
         never |= {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
         stays |= {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(p.there)}
-        sent = _sent(side)
+        files = {path: entry for path, entry in side.base.items() if entry.kind is not Kind.DIRECTORY}
+        sent = {path: side.home.sent_files.needed_version(path, entry) for path, entry in files.items()}
         changes = {
             planned.path: planned.there
             for planned in plan.paths
@@ -179,22 +179,6 @@ def _why_skipped(path: str) -> str:
 def _is_whole(remote: SeenEntry) -> bool:
     """True if what is there was fetched, or if nothing is there."""
     return remote.kind is Kind.ABSENT or is_version(remote)
-
-
-def _sent(side: AgentSide) -> dict[str, SeenEntry]:
-    """All files and links that were sent. Raises `NeedsPerson` if the bytes of one are gone."""
-    sent: dict[str, SeenEntry] = {}
-    for path, entry in side.base.items():
-        if entry.kind is Kind.DIRECTORY:
-            continue
-        version = side.home.sent_files.version(path, entry)
-        if version is None:
-            raise NeedsPerson(
-                f"what was sent as '{shown_path(path)}' is not known any more, as it was changed here since",
-                "run `syncd push`, then try again",
-            )
-        sent[path] = version
-    return sent
 
 
 def _commits_to_make(
