@@ -97,8 +97,9 @@ def both_sides(
         if not is_version(remote) and remote.kind in (Kind.FILE, Kind.OTHER, Kind.UNREAD):
             tell_unshown(path, remote)
             continue
-        before = side.base_version(path)
-        if before is None and entry is not None and entry.kind is not Kind.DIRECTORY:
+        is_shown_here = entry is not None and entry.kind in (Kind.FILE, Kind.SYMLINK)
+        before = side.home.sent_files.version(path, entry) if entry is not None and is_shown_here else None
+        if before is None and is_shown_here:
             if here.kind is Kind.UNREAD:
                 click.echo(f"not shown: {shown_path(path)} cannot be read here, and what was sent is gone", err=True)
                 continue

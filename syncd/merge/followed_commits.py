@@ -115,7 +115,11 @@ class FollowedCommits:
         git = find_git(self._environ)
         if git is None:
             return
-        self._commit(replace(git, wait_ready=self._wait_ready), base, changes, leave_out, scratch)
+
+        def wait_ready(descriptor: int, within_s: float) -> bool:
+            return self._waiter.wait_ready(descriptor, select.POLLIN, REAL.monotonic_s() + within_s)
+
+        self._commit(replace(git, wait_ready=wait_ready), base, changes, leave_out, scratch)
         record.save(_Made(digest))
 
     def _changes(self, work: AgentWork) -> dict[str, SeenEntry]:
@@ -169,9 +173,6 @@ class FollowedCommits:
         ended = git.run(command, reference_variables(work_tree, person), ANY_CODE)
         if ended.code:
             raise TryLater(f"git cannot set {self._reference} ({ended.complaint.strip()[:160]})", "see `git fsck`")
-
-    def _wait_ready(self, descriptor: int, within_s: float) -> bool:
-        return self._waiter.wait_ready(descriptor, select.POLLIN, REAL.monotonic_s() + within_s)
 
     # -- what was sent
 

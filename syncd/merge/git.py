@@ -497,15 +497,10 @@ def foreign_identity(name: str, email: str, seconds: int, zone: str) -> bytes:
 
     An impossible date becomes the epoch, an impossible zone that of UTC.
     """
-    possible_s = possible_seconds(seconds)
-    if possible_s != seconds or not _ZONE.fullmatch(zone):
+    is_possible = 0 <= seconds <= _LAST_SECOND
+    if not is_possible or not _ZONE.fullmatch(zone):
         zone = "+0000"
-    return identity(identity_text(name) or "unknown", identity_text(email), possible_s, zone)
-
-
-def possible_seconds(seconds: int) -> int:
-    """Return the seconds of a date that git can show, and the epoch for others."""
-    return seconds if 0 <= seconds <= _LAST_SECOND else 0
+    return identity(identity_text(name) or "unknown", identity_text(email), seconds if is_possible else 0, zone)
 
 
 def subject_of(message: bytes) -> str:

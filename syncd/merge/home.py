@@ -111,12 +111,6 @@ class AgentSide(Struct, frozen=True):
         """Return what is here at each path that differs, and above it. Raises `TryLater`."""
         return self.home.writer.look({*self.work.changed, *directories_above(self.work.changed)})
 
-    def base_version(self, path: str) -> SeenEntry | None:
-        """Return what was sent as this path; None for a directory, and where its bytes are gone."""
-        entry = self.work.base_of(path)
-        is_shown = entry is not None and entry.kind in (Kind.FILE, Kind.SYMLINK)
-        return self.home.sent_files.version(path, entry) if entry is not None and is_shown else None
-
     def sent(self, path: str) -> SentEntry | None:
         """Return what was sent as this path, with its bytes if they are known."""
         return self.work.sent(path, self.home.sent_files.base_store.get)
@@ -328,7 +322,13 @@ def bring_home(side: AgentSide, prepared: Prepared) -> Plan:
     is_as_planned = base is not None and not state.uncertain and state.identity == side.base_identity
     plan = prepared.plan
     if base is not None and not is_as_planned:
-        sent = [each.path for each in plan.paths if _was_sent(base, side.base, each)]
+        # What is there by the plan was sent from here, by a sync that had not been recorded.
+        was = side.base
+        sent = [
+            each.path
+            for each in plan.paths
+            if same(base.get(each.path, ABSENT), each.there) and not same(was.get(each.path, ABSENT), each.there)
+        ]
         plan = plan.with_outcome(sent, PathOutcome.SAME, "")
     rows = {planned.path: row for planned in plan.paths if (row := _row(side, planned)) is not None}
     differing, ours = (set(), set()) if is_as_planned else _differing_there(side, rows.values())
@@ -390,12 +390,6 @@ def note_conflicts(side: AgentSide, done: Plan, is_wanted: Callable[[str], bool]
     found = {path: id_ for path, id_ in held_by.items() if id_ is not None}
     with contextlib.suppress(OSError):  # it costs what `resolve` lists, and all is written
         OpenConflicts(side.services.state.db, side.services.target.owner).note(found, is_wanted)
-
-
-def _was_sent(base: Mapping[str, Entry], base_before: Mapping[str, Entry], planned: PlannedPath) -> bool:
-    """True if what is there by the plan was sent from here, by a sync that had not been recorded."""
-    now, before = base.get(planned.path, ABSENT), base_before.get(planned.path, ABSENT)
-    return same(now, planned.there) and not same(before, planned.there)
 
 
 def _differing_there(side: AgentSide, rows: Iterable[TakenPath]) -> tuple[set[str], set[str]]:

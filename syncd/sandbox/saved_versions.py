@@ -196,7 +196,10 @@ class SavedVersions:
                 for digest, path in gone.items():  # with a version that another process dropped meanwhile
                     self._blobs.add(wanted[path].copy, digest)
                 self._blobs.flush(gone)
-                version = SavedVersion(self._new_id(at), at, why, sandbox_id, at, paths, sent, sandbox_name=self._name)
+                taken = dict(self._rows())
+                ids = (version_id(at, number) for number in itertools.count())
+                new = next(each for each in ids if each.encode() not in taken)
+                version = SavedVersion(new, at, why, sandbox_id, at, paths, sent, sandbox_name=self._name)
                 self._put(version)
                 digests = {entry.digest for entry in (*paths.values(), *sent.values())}
                 self._blobs.hold(version.id.encode(), digests - {b""})
@@ -309,12 +312,6 @@ class SavedVersions:
     def _clean_up(self, unwanted: Collection[bytes] = ()) -> None:
         with contextlib.suppress(OSError):  # what was asked for is done, or has failed already; the next one does it
             self._blobs.clean_up(self._clock.wall_s(), unwanted)
-
-    def _new_id(self, at: datetime) -> str:
-        """Return an id that no version has, for the transaction that is open."""
-        taken = dict(self._rows())
-        ids = (version_id(at, number) for number in itertools.count())
-        return next(each for each in ids if each.encode() not in taken)
 
     def _write(self, entry: SeenEntry, written: set[bytes]) -> Entry:
         """Write the entry's content, note its digest in `written`, and return what is saved of it. Raises `OSError`."""

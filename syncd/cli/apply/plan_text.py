@@ -60,7 +60,8 @@ def plan_lines(plan: Plan, newly_sent: Sequence[str] = ()) -> Iterator[str]:
     above = directories_above(planned.path for planned in plan.paths)
     for outcome, word in _WORDS.items():
         for planned in plan.of(outcome):
-            if not (_is_new_folder(planned) and planned.path in above):
+            is_new_folder = planned.there.kind is Kind.DIRECTORY and outcome is PathOutcome.TAKE
+            if not (is_new_folder and planned.path in above):
                 yield f"{word:8}  {shown_path(planned.path)}{_note(planned)}"
     for path, why in to_look_at(plan.of(*CHANGES)).items():
         yield f"look at   {shown_path(path)}: {why}"
@@ -123,10 +124,6 @@ def _note(planned: PlannedPath) -> str:
     if planned.outcome is PathOutcome.DELETED_THERE:
         return ": deleted in the sandbox; --deletions deletes it here"
     return f": {planned.reason}" if planned.reason else ""
-
-
-def _is_new_folder(planned: PlannedPath) -> bool:
-    return planned.there.kind is Kind.DIRECTORY and planned.outcome is PathOutcome.TAKE
 
 
 def _reason_to_look(planned: PlannedPath) -> str:
