@@ -33,6 +33,7 @@ from syncd.merge.git import (
     blob_id,
     find_work_tree,
     foreign_identity,
+    identity,
     identity_text,
     make_commits,
     mode_of,
@@ -224,11 +225,13 @@ def make_branch(
         skipped += left
     made: list[tuple[str, bytes]] = []
     if changed or agents:
-        as_sent = head.as_sent(sent, left_out)
-        person = _person(work_tree, now)
-        made = _write_commits(git, work_tree, person, as_sent, changed, agents, scratch)
-        if made:
-            _create_branch(git, work_tree, person, name, made[-1][0])
+        made = _write_commits(git, work_tree, now, head.as_sent(sent, left_out), changed, agents, scratch)
+    if made:
+        variables = reference_variables(work_tree, _person(work_tree, now)[1])
+        ended = git.run(["branch", "--no-track", name, made[-1][0]], variables, ANY_CODE)
+        if ended.code:
+            reason = one_line(ended.complaint, 160)
+            raise NeedsPerson(f"git cannot make the branch {shown_path(name)!r} ({reason})", "choose another name")
     subjects = tuple(subject_of(message) for _, message in made)
     return NewBranch(tuple(each for each, _ in made), subjects, tuple(dict.fromkeys(skipped)))
 
@@ -305,8 +308,8 @@ def head_of(git: Git, work_tree: GitWorkTree) -> Head:
             else:
                 tree[path[len(prefix) :]] = (mode, blob)
     # A path that git-sparse-checkout(1) leaves out was not sent, but nobody removed it. Only the index knows it.
-    marked = os.fsdecode(git.run(["ls-files", "-t", "-z"], variables).output).split("\0")
-    hidden = frozenset(line[len(f"S {prefix}") :] for line in marked if line.startswith(f"S {prefix}"))
+    marked, start = git.run(["ls-files", "-t", "-z"], variables).output.split(b"\0"), os.fsencode(f"S {prefix}")
+    hidden = frozenset(os.fsdecode(line[len(start) :]) for line in marked if line.startswith(start))
     return Head(tree, submodules, hidden, work_tree.object_format)
 
 
@@ -325,7 +328,7 @@ def _entries(listing: bytes) -> Iterator[tuple[str, bytes, bytes]]:
 def _write_commits(  # noqa: PLR0917 - the parts of one branch
     git: Git,
     work_tree: GitWorkTree,
-    person: Mapping[str, str],
+    now: datetime,
     as_sent: dict[str, SeenEntry],
     changed: dict[str, SeenEntry],
     agents: Sequence[NewCommit],
@@ -338,12 +341,12 @@ def _write_commits(  # noqa: PLR0917 - the parts of one branch
         commit.parents = (f":{number}",) if number else tuple(filter(None, [work_tree.head]))
     # Its tree is the one in which the agent's commits have to end, whatever they hold.
     goal = NewCommit(b"", changed, parents=(":1",) if sent else tuple(filter(None, [work_tree.head])))
+    person, settings = _person(work_tree, now)
     with writing_objects(git, work_tree, scratch) as variables:
-        by = "{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}> {GIT_COMMITTER_DATE}".format_map(person).replace("> @", "> ")
-        *ids, last = make_commits(git, variables, os.fsencode(by), [*planned, goal], work_tree.prefix)
+        *ids, last = make_commits(git, variables, person, [*planned, goal], work_tree.prefix)
 
         def answer(*arguments: str) -> str:
-            return git.run(arguments, {**variables, **person}).output.decode().strip()
+            return git.run(arguments, {**variables, **settings}).output.decode().strip()
 
         tip = ids[-1] if ids else work_tree.head
         before = answer("rev-parse", f"{tip}^{{tree}}") if tip else answer(*_NO_TREE)
@@ -353,14 +356,6 @@ def _write_commits(  # noqa: PLR0917 - the parts of one branch
             parent = ("-p", tip) if tip else ()
             ids.append(answer("commit-tree", tree, *parent, "-m", messages[-1].decode()))
         return list(zip(ids, messages, strict=True)) if len(ids) > len(sent) else []
-
-
-def _create_branch(git: Git, work_tree: GitWorkTree, person: Mapping[str, str], name: str, tip: str) -> None:
-    """Create the branch, if there is still none of this name. Raises `NeedsPerson`."""
-    made = git.run(["branch", "--no-track", name, tip], reference_variables(work_tree, person), ANY_CODE)
-    if made.code:
-        reason = one_line(made.complaint, 160)
-        raise NeedsPerson(f"git cannot make the branch {shown_path(name)!r} ({reason})", "choose another name")
 
 
 def reference_variables(work_tree: GitWorkTree, person: Mapping[str, str]) -> dict[str, str]:
@@ -382,11 +377,13 @@ def writing_objects(git: Git, work_tree: GitWorkTree, scratch: str | None) -> It
         yield {"GIT_DIR": folder, "GIT_OBJECT_DIRECTORY": work_tree.objects, **settings}
 
 
-def _person(work_tree: GitWorkTree, now: datetime) -> dict[str, str]:
-    """Return the variables by which git takes the person for author and committer, `now`."""
+def _person(work_tree: GitWorkTree, now: datetime) -> tuple[bytes, dict[str, str]]:
+    """Return the person, `now`, as a commit holds it, and the variables by which git takes it for its author."""
     settings = work_tree.settings
     name = identity_text(settings.get("user.name", "")) or "syncd"
     email = identity_text(settings.get("user.email", "")) or "syncd@localhost"
     # After a "@" git takes seconds as they are, also those of a clock that is after 2099; it knows none before 1970.
-    facts = {"NAME": name, "EMAIL": email, "DATE": f"@{max(0, int(now.timestamp()))} {now:%z}"}
-    return {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in facts.items()}
+    seconds, zone = max(0, int(now.timestamp())), f"{now:%z}"
+    facts = {"NAME": name, "EMAIL": email, "DATE": f"@{seconds} {zone}"}
+    variables = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in facts.items()}
+    return identity(name, email, seconds, zone), variables
