@@ -96,6 +96,14 @@ def look_with_digest(cursor: safe_open.DirCursor, path: str) -> Entry:
     return read if read == _local_entry(after, "", digest) else OTHER
 
 
+def _is_as_seen(cursor: safe_open.DirCursor, change: PathChange) -> bool:
+    """True if something is still as it was seen; the last look before it is replaced. Raises `OSError`."""
+    now = look(cursor, change.path)
+    return (
+        now.is_directory if change.before.is_directory else replace(now, digest=change.before.digest) == change.before
+    )
+
+
 def _local_entry(status: os.stat_result, target: str, digest: bytes = b"") -> Entry:
     stamp = stamp_of(status)
     mode = stat.S_IMODE(status.st_mode)
@@ -255,7 +263,7 @@ class PathChanges:
 
     def _clear(self, cursor: safe_open.DirCursor, change: PathChange) -> bool:
         parent, name = cursor.parent_of(change.path)
-        if not self._is_as_seen(change.before, parent, name):
+        if not _is_as_seen(cursor, change):
             return False
         if change.before.is_directory:
             os.rmdir(name, dir_fd=parent)
@@ -272,7 +280,7 @@ class PathChanges:
     def _place(self, drafts: safe_open.DirCursor, cursor: safe_open.DirCursor, change: PathChange) -> bool:
         parent, name = cursor.parent_of(change.path)
         replaces = change.before.kind is not Kind.ABSENT and not change.clears
-        if replaces and not self._is_as_seen(change.before, parent, name):
+        if replaces and not _is_as_seen(cursor, change):
             return False
         draft_folder, draft = drafts.parent_of(self._drafts[change.path])
         self._touch(change.path)
@@ -297,15 +305,6 @@ class PathChanges:
         finally:
             os.close(descriptor)
         return True
-
-    def _is_as_seen(self, seen: Entry, parent: int, name: str) -> bool:
-        """True if something is still as it was seen; the last look before it is replaced."""
-        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if seen.is_directory:
-            return stat.S_ISDIR(status.st_mode)
-        target = os.readlink(name, dir_fd=parent) if stat.S_ISLNK(status.st_mode) else ""
-        now = _local_entry(status, target, seen.digest)
-        return now == seen
 
     def _touch(self, path: str) -> None:
         self._touched.add(path.rpartition("/")[0])
