@@ -256,6 +256,8 @@ class SandboxLoop:
         self._client.drop()
         if self.follower is not None:
             self.follower.woke()
+        if self.setup is not None:
+            self.setup.woke()
         self.sync_soon()
         self._backoff.woke(slept_s)
         if self.cycle.sandbox is not None:

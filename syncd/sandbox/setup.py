@@ -45,8 +45,9 @@ _GRACE_S = 120.0
 # Between polls: a tenth of the time that it took so far.
 _FIRST_POLL_S, _LONGEST_POLL_S, _POLL_SHARE = 0.4, 5.0, 10
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
-# Of what is printed between two polls; a client of the daemon is sent no more at once.
-_LONGEST_TEXT, _TOLD_CHARACTERS = 1 << 22, 1 << 14
+_LONGEST_LINE_YET = 1 << 20
+# A client of the daemon is sent no more at once, and has so long to read it.
+_TOLD_CHARACTERS, _TELLS_S = 1 << 14, 0.05
 _LAST_LINES, _LONGEST_LINE = 20, 300
 # Colours and cursor movements (ECMA-48), which a terminal obeys.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -179,12 +180,21 @@ class SetupRun:
 
     def _take(self, name: str, text: str) -> None:
         """Show the lines that are complete by now; those of the report are kept."""
-        *lines, self._begun_line = f"{self._begun_line}{text}"[-_LONGEST_TEXT:].split("\n")
+        *lines, begun = f"{self._begun_line}{text}".split("\n")
+        self._begun_line = begun[-_LONGEST_LINE_YET:]
         self._report_lines += "".join(f"{line}\n" for line in lines if line.startswith(f"{name}="))
         shown = [_shown(line) for line in lines if not line.startswith(f"{name}=")]
         self._last_lines.extend(line[:_LONGEST_LINE] for line in shown if line.strip())
-        if any(shown):
-            self._tell("\n".join(shown)[-_TOLD_CHARACTERS:])
+        told, length = [], 0
+        for line in shown:
+            told.append(line[:_TOLD_CHARACTERS])
+            length += len(told[-1])
+            if length > _TOLD_CHARACTERS:
+                self._tell("\n".join(told))
+                self._waiter.sleep(_TELLS_S)
+                told, length = [], 0
+        if told:
+            self._tell("\n".join(told))
 
     def _report(self, running: Running) -> RunReport | None:
         lines, self._report_lines, self._begun_line = self._report_lines, "", ""

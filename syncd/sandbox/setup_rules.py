@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.text import one_line
+from syncd.model.entry import ABSENT, ALL_BITS, same
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.selection.selection import PathPatterns
 
@@ -68,14 +69,9 @@ def setup_due(command: Sequence[str], last: SetupRecord | None) -> bool:
 
 
 def brings_one_of(patterns: PathPatterns, before: Manifest, now: Manifest) -> bool:
-    """Return True if a path that matches is of another content or kind than before, new, or gone."""
-    paths = (*replaced_entries(before, now), *removed_paths(before, now))
-    return any(path in patterns and _version(before, path) != _version(now, path) for path in paths)
-
-
-def _version(manifest: Manifest, path: str) -> object:
-    entry = manifest.get(path)
-    return None if entry is None else (entry.kind, entry.mode, entry.size_bytes, entry.target, entry.digest)
+    """Return True if a path that matches is of another content, kind or mode than before, new, or gone."""
+    paths = (path for path in (*replaced_entries(before, now), *removed_paths(before, now)) if path in patterns)
+    return any(not same(before.get(path, ABSENT), now.get(path, ABSENT), ALL_BITS) for path in paths)
 
 
 def shown_command(command: Sequence[str]) -> str:
