@@ -16,7 +16,7 @@ from syncd.core.errors import ConfigError
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.report.status_store import read_document
-from syncd.sync.status_document import Status
+from syncd.sync.status_document import SandboxStatus, Status
 
 
 def refuse_named(config: Config, environ: Mapping[str, str]) -> None:
@@ -40,7 +40,8 @@ def refuse_taken(config: Config, environ: Mapping[str, str]) -> None:
         synced = []
         for other in others:
             status = read_document(directories_for(other.workspace.path, environ).state)
-            if status is not None and status.main.last_sync is not None and _is_of(status, each):
+            own = None if status is None else _of(status, each)
+            if own is not None and own.last_sync is not None:
                 synced.append(other)
         if synced:
             raise conflict(each, synced)
@@ -70,7 +71,7 @@ def _refuse_running(config: Config, others: Sequence[Config], environ: Mapping[s
     for name in folders:
         folder = os.path.join(os.path.dirname(own), name)
         status = None if folder == own else read_document(folder)
-        if status is None or not _is_of(status, config) or status.pid == os.getpid() or holder(folder) is None:
+        if status is None or _of(status, config) is None or status.pid == os.getpid() or holder(folder) is None:
             continue  # `holder` must not be asked about a lock of this process
         configured = [other for other in others if shown_path(other.workspace.path) == status.workspace]
         if configured:
@@ -91,5 +92,7 @@ def conflict(config: Config, others: Sequence[Config]) -> ConfigError:
     )
 
 
-def _is_of(status: Status, config: Config) -> bool:
-    return (status.main.base_url, status.main.id) == (config.sandbox.base_url, config.sandbox.id)
+def _of(status: Status, config: Config) -> SandboxStatus | None:
+    """Return what the status of another workspace has of this sandbox, under whichever name."""
+    wanted = config.sandbox.base_url, config.sandbox.id
+    return next((each for each in status.sandboxes if (each.base_url, each.id) == wanted), None)
