@@ -114,6 +114,14 @@ def test_a_newer_change_ends_a_wait(changes_at_s: float, expected: float) -> Non
     assert retry_at_s(30.0, 30.0, changes_at_s) == 30.0
 
 
+def test_an_event_makes_another_value() -> None:
+    """A burst goes on with each change, as do the syncs that the repository is to follow."""
+    before = due()
+    after = before.changed(NOW_S).changed(NOW_S + 1).synced(NOW_S).synced(NOW_S + 2)
+    assert (after.burst, after.arrived) == (Burst(NOW_S, NOW_S + 1), Burst(NOW_S, NOW_S + 2))
+    assert (before, after.changes_at_s) == (due(), NOW_S + 1 + QUIET_S)
+
+
 def test_the_repository_follows_a_burst_of_syncs() -> None:
     """It follows some seconds after the last one, and at the latest a while after the first one that it lacks."""
     assert due().follow_at_s == inf
