@@ -122,6 +122,7 @@ class Sandbox:
         """`is_excluded` says of a path that is gone here, and if it is a directory, that the rules exclude it."""
         config, db, waiter = access.config, access.db, access.waiter
         executions = access.executions(target)
+        self.name = config.sandbox_name
         self.target = target
         self.state = SandboxState(db, target, searched, config.sandbox_name)
         self.delivery = Delivery(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from functools import partial
 
 from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
 from syncd.core.errors import SandboxNotFound, SyncWarning
@@ -156,15 +155,7 @@ class SyncCycle:
         if sandbox.state.base is not None:
             sandbox.state.share(self.snapshotter.shared(sandbox.state.base))
             sandbox.agent_repository.recall(sandbox.state.base, sandbox.state.identity)
-        self.sync = SandboxSync(
-            sandbox,
-            self.snapshotter,
-            self.base_store,
-            self.work_saver,
-            self.clock,
-            self._workspace.snapshot_turn,
-            partial(self._workspace.other_bases, self.name),
-        )
+        self.sync = SandboxSync(sandbox, self._workspace, self.snapshotter, self.work_saver)
         return self.sync
 
     def _leave_sandbox(self, failure: StepFailed) -> bool:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from msgspec import Struct, structs
 
-from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import DamagedPiece
 from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import EVERYTHING, ScanPlan, ScanResult, Snapshotter, SyncMode, described
@@ -39,6 +37,7 @@ from syncd.sync.sandbox import Sandbox
 from syncd.sync.status_document import LastSync, State
 from syncd.sync.sync_plan import SAMPLE, Attempt, least_of, partial_paths, staying_paths, with_staying, without_held
 from syncd.sync.work_saver import WorkSaver
+from syncd.sync.workspace import Workspace
 
 _log = logging.getLogger("syncd.sync")
 # So many of the paths that the archive of the proof lacks are counted afterwards.
@@ -61,18 +60,12 @@ class _Here(Struct, frozen=True):
 
 
 class SandboxSync(Struct):
-    """The syncs of one sandbox, one after the other.
-
-    `turn` is held while a snapshot is taken, and `other_bases` are those of the workspace's other sandboxes.
-    """
+    """The syncs of one sandbox, one after the other."""
 
     services: Sandbox
+    workspace: Workspace
     snapshotter: Snapshotter
-    base_store: BaseStore
     work_saver: WorkSaver
-    clock: Clock
-    turn: Callable[[], AbstractContextManager[None]] = nullcontext
-    other_bases: Callable[[], list[Manifest]] = list
     _before: SandboxContent | None = None  # of the last sync, if that failed, perhaps after its archive had arrived
     _was_asked: bool = False  # the sandbox by this process if it has what was put there, or it was sent something
     _is_unknown: bool = False  # nobody could look if it has that
@@ -84,6 +77,10 @@ class SandboxSync(Struct):
     @property
     def state(self) -> SandboxState:
         return self.services.state
+
+    @property
+    def clock(self) -> Clock:
+        return self.workspace.waiter.clock
 
     def read_again(self) -> None:
         """Read what commands saw there, and what counts as sent by now if one brought something home meanwhile."""
@@ -108,11 +105,11 @@ class SandboxSync(Struct):
         self._before = SandboxContent() if self.state.base is None else self._before or self.state.content
         unsaved: set[str] = set()  # that `push --force` leaves as it is there, since it cannot be saved
         proves = True
-        with self.turn():
+        with self.workspace.snapshot_turn():
             self._begin(mode)
         try:
             for number in range(_ROUNDS):
-                with self.turn():
+                with self.workspace.snapshot_turn():
                     here = self._scan(mode, observer, scan_plan, unsaved)
                     preparation = self._packed(mode, observer, here, number)
                 if preparation is not None:
@@ -204,7 +201,7 @@ class SandboxSync(Struct):
         scan_plan.before()
         observer.stage(State.SNAPSHOTTING)
         state.base = None if state.base is None else snapshotter.shared(state.base)
-        scanned = snapshotter.scan(state.base, mode, scan_plan.to_scan, self.other_bases())
+        scanned = snapshotter.scan(state.base, mode, scan_plan.to_scan, self.workspace.other_bases(self.services.name))
         here = scanned.manifest
         seen.forget_deleted(here, state.content.versions_of)
         unsent = here.within(seen.obstacles)
@@ -266,11 +263,11 @@ class SandboxSync(Struct):
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
         base, found = self.state.base or Manifest(), scanned.difference
         replaced = [*found.changed, *found.uncertain, *found.removed, *here.held]
-        self.base_store.keep_replaced(base, replaced, base.content_bytes)
-        for other in self.other_bases():
+        self.workspace.base_store.keep_replaced(base, replaced, base.content_bytes)
+        for other in self.workspace.other_bases(self.services.name):
             differing = difference(other, scanned.manifest)
             replaced = [*differing.changed, *differing.uncertain, *differing.removed]
-            self.base_store.keep_replaced(other, replaced, other.content_bytes)
+            self.workspace.base_store.keep_replaced(other, replaced, other.content_bytes)
 
     # -- act
 
@@ -321,18 +318,18 @@ class SandboxSync(Struct):
                 what = "files in the spool are damaged again and again"
                 raise TryLater(what, "check the disk that holds it") from None
             _log.warning("%s: it is made again", damage)
-            with self.turn():
+            with self.workspace.snapshot_turn():
                 self.snapshotter.drop_damaged()
             self.services.delivery.mark_uncertain()  # the next one is whole, of another spool
             return Verdict.PACK_AGAIN
         if not preparation.attempt.is_whole and not isinstance(ended, Verdict):
-            self.base_store.keep_sent(archive, preparation.attempt.manifest.content_bytes)
+            self.workspace.base_store.keep_sent(archive, preparation.attempt.manifest.content_bytes)
         return ended
 
     def _sent_entry(self, path: str) -> SentEntry | None:
         """Return what was sent as this path, with its bytes if they are known."""
         entry = self.state.content.base_of(path)
-        return None if entry is None else (entry, self.base_store.get(path, arrived_digest(entry)))
+        return None if entry is None else (entry, self.workspace.base_store.get(path, arrived_digest(entry)))
 
     def _prove(self, mode: SyncMode, observer: SyncObserver, here: _Here, last: Preparation) -> Verdict:
         """Find out if the sandbox keeps what an archive does not hold. Any verdict but INITIALIZE: the whole follows.
@@ -349,7 +346,7 @@ class SandboxSync(Struct):
                 return Verdict.INITIALIZE
             delivery.mark_uncertain()
             return Verdict.PACK_AGAIN
-        with self.turn():
+        with self.workspace.snapshot_turn():
             packed = self.snapshotter.pack(manifest.without(stays), only)
         if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
             return Verdict.INITIALIZE  # it changed meanwhile: the sync that follows finds that
