@@ -184,7 +184,11 @@ def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, a
 @config_option
 @json_option
 def acquire(config_file: str | None, as_json: bool) -> None:
-    """Open the administration of the account. Raises `SyncdError`."""
+    """Acquire a sandbox, unless the one that syncd acquired is alive.
+
+    With [sandbox.acquire] the next sync goes there. With sandbox.id the new one is only named: nothing goes there
+    before its id is in the configuration. At most three in ten minutes.
+    """
     config = configured(config_file)
     with _connected(config) as access:
         alive = _alive(access)
