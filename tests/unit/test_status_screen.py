@@ -299,11 +299,11 @@ ROWS = (
     WorkspaceRow("/c/bad.toml", "bad", None, "/c/bad.toml is not valid TOML: line 1"),
 )
 TABLE = """
-  NAME    STATE        LAST SYNC  WAITING                           WORKSPACE
-● config  in sync      10 s ago   -                                 ~/code
-● site    not running  never      -                                 ~/web/site
-● held    held         10 s ago   changes, 2 held, 3 changed there  /srv/文字
-● bad     broken                                                    /c/bad.toml
+  NAME    STATE           LAST SYNC  WAITING                           WORKSPACE
+● config  in sync         10 s ago   -                                 ~/code
+● site    not running     never      -                                 ~/web/site
+● held    held for 2 min  10 s ago   changes, 2 held, 3 changed there  /srv/文字
+● bad     broken                                                       /c/bad.toml
 ! /c/bad.toml is not valid TOML: line 1"""
 
 
@@ -329,7 +329,7 @@ def test_no_line_of_the_table_is_too_wide(width: int, monkeypatch: pytest.Monkey
         (replace(WATCHING, state=State.PAUSED), Tone.ATTENTION),
         (replace(WATCHING, responding=False), Tone.BAD),
         (HELD, Tone.BAD),
-        (NOTHING, Tone.PLAIN),
+        (NOTHING, Tone.ATTENTION),
         (None, Tone.BAD),
     ],
 )

@@ -36,6 +36,7 @@ _WORDS = {
     State.INITIALIZING: "unpacking",
     State.STOPPED: "not running",
 }
+_UNKNOWN = StatusContext(written_at_s=None)
 _HEAD = ("NAME", "STATE", "LAST SYNC", "WAITING", "WORKSPACE")
 
 
@@ -190,10 +191,8 @@ def _sandbox(sandbox: SandboxStatus, now_s: float) -> _Row:
     ends_s = seconds_of(sandbox.sandbox_expires_at)
     if ends_s is None:
         return _Row("sandbox", text)
-    if ends_s <= now_s:
-        return _Row("sandbox", f"{text}; ended {ago(now_s - ends_s)}", Tone.ATTENTION)
-    is_soon = ends_s - now_s < _ENDS_SOON_S
-    return _Row("sandbox", f"{text}; ends in {duration(ends_s - now_s)}", Tone.ATTENTION if is_soon else Tone.PLAIN)
+    when = f"ended {ago(now_s - ends_s)}" if ends_s <= now_s else f"ends in {duration(ends_s - now_s)}"
+    return _Row("sandbox", f"{text}; {when}", Tone.ATTENTION if ends_s - now_s < _ENDS_SOON_S else Tone.PLAIN)
 
 
 def _one_of_several(sandbox: SandboxStatus, now_s: float) -> str:
@@ -249,33 +248,26 @@ def _run(status: Status, now_s: float) -> str:
 
 def table(rows: Sequence[WorkspaceRow], now_s: float, width: int = 10_000) -> list[str]:
     """The table's lines, a workspace each, and then the problems; none is wider than `width` columns."""
-    texts = aligned([_HEAD, *(_cells(row, now_s) for row in rows)])
-    marks = ["  ", *(styled(f"{MARK} ", _tone(row.status)) for row in rows)]
+    tones, cells = zip((Tone.PLAIN, _HEAD), *(_cells(row, now_s) for row in rows), strict=True)
     lines = [
-        mark + (text if len(text) <= width - _INDENT else f"{text[: width - _INDENT - 1]}…")
-        for mark, text in zip(marks, texts, strict=True)
+        styled("  " if tone is Tone.PLAIN else f"{MARK} ", tone)
+        + (text if len(text) <= width - _INDENT else f"{text[: width - _INDENT - 1]}…")
+        for tone, text in zip(tones, aligned(cells), strict=True)
     ]
     for problem in dict.fromkeys(row.problem for row in rows if row.problem):
         lines += wrapped(problem, width, styled("! ", Tone.ATTENTION), _INDENT)
     return lines
 
 
-def _cells(row: WorkspaceRow, now_s: float) -> tuple[str, ...]:
+def _cells(row: WorkspaceRow, now_s: float) -> tuple[Tone, tuple[str, ...]]:
+    """The role of a workspace's mark, and its cells; its state is the beginning of the first line of its screen."""
     status = row.status
     if status is None:
-        return row.name, "broken", "", "", row.config
+        return Tone.BAD, (row.name, "broken", "", "", row.config)
+    tone, state, _ = _headline(status, _UNKNOWN, now_s)
     synced = status.main.last_sync
     last = "never" if synced is None else _ago(synced.finished_at, now_s)
-    return row.name, _state(status), last, _waiting(status), home_relative(status.workspace)
-
-
-def _state(status: Status) -> str:
-    if not status.running:
-        return "not running"
-    if status.responding is False:
-        return "hung"
-    warnings = f", {counted(len(status.warnings), 'warning')}" if status.warnings else ""
-    return f"{'in sync' if status.in_sync else _word(status.state)}{warnings}"
+    return tone, (row.name, state.partition(":")[0], last, _waiting(status), home_relative(status.workspace))
 
 
 def _waiting(status: Status) -> str:
@@ -286,13 +278,3 @@ def _waiting(status: Status) -> str:
     if agent.changed:
         waiting.append(f"{agent.changed} changed there")
     return ", ".join(waiting) or "-"
-
-
-def _tone(status: Status | None) -> Tone:
-    if status is None or (status.running and (status.responding is False or status.state is State.HELD)):
-        return Tone.BAD
-    if not status.running:
-        return Tone.PLAIN
-    if status.warnings or status.state in (State.RETRYING, State.PAUSED):
-        return Tone.ATTENTION
-    return Tone.GOOD if status.in_sync else Tone.BUSY
