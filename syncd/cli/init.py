@@ -290,7 +290,10 @@ def _refusal(config: Config, key: ApiKey | None) -> SyncdError | None:
         return refusal
     except StepFailed as failure:
         if failure.action is FailureAction.REFUSED:
-            return failure.as_error()
+            error = failure.as_error()
+            if isinstance(error, SandboxNotFound):
+                error.hint = "it may have expired; name a living one"
+            return error
         _say(f"key and sandbox could not be tried: {failure.message}; `syncd check` tries them later")
     finally:
         client.drop()
@@ -321,7 +324,9 @@ def _write_new(path: str, text: str, option: str) -> None:
 
 
 def _exists(path: str, option: str) -> ConfigError:
-    return ConfigError(f"{path} is there already and is left as it is", f"edit it, or name another with {option}")
+    return ConfigError(
+        f"{path} is there already and is left as it is", f"edit it (`syncd config edit`), or name another with {option}"
+    )
 
 
 def _next_steps(config: Config, option: str) -> Iterator[str]:

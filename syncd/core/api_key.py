@@ -13,6 +13,8 @@ from syncd.core.errors import KeyRefused
 
 CREDENTIAL = "klavis-api-key"
 KEY_VARIABLE = "KLAVIS_API_KEY"
+KEY_PAGE = "https://www.klavis.ai/home/"
+"""Where a person finds the key, and what the account may do."""
 # The units set this in place of a key file that does not exist: without it the service manager would restart for ever.
 NOT_LOADED = " "
 _MAX_BYTES = 4096
@@ -103,7 +105,7 @@ def _read(path: str, what: str, forbidden: int) -> str:
     except FileNotFoundError:
         raise KeyRefused(
             f"no API key: the {what.removeprefix('the API key ')} does not exist",
-            "put the key there with mode 0600, or set KLAVIS_API_KEY",
+            f"put the one of {KEY_PAGE} there with mode 0600, or set KLAVIS_API_KEY",
         ) from None
     except OSError as failure:
         remedy = "let your user read it" if failure.errno == errno.EACCES else "name a file that holds the key"
@@ -117,9 +119,10 @@ def parse_key(text: str, source: str) -> ApiKey:
     """Return the key in a text. Raises `KeyRefused` if the text is not a key."""
     key = text.strip()
     if not key:
-        raise KeyRefused(f"the API key from {source} is empty", "put the key there")
+        raise KeyRefused(f"the API key from {source} is empty", f"put the one of {KEY_PAGE} there")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise KeyRefused(
-            f"the API key from {source} has blanks or characters that no key has", "copy it again, one line and no more"
+            f"the API key from {source} has blanks or characters that no key has",
+            f"copy it again from {KEY_PAGE}, one line and no more",
         )
     return ApiKey(key, source)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -59,14 +60,14 @@ def read_text(path: str) -> str:
             f"the configuration file {path} cannot be read ({failure.strerror})", "let your user read it"
         ) from None
     except UnicodeDecodeError as failure:
-        raise ConfigError(f"{path} is not valid TOML", f"{failure}; correct it there") from None
+        raise ConfigError(f"{path} is not valid TOML", f"{failure}; {edits(path)}") from None
 
 
 def _read_toml(path: str) -> dict[str, Any]:
     try:
         return parse_toml(read_text(path))
     except ValueError as failure:
-        raise ConfigError(f"{path} is not valid TOML", f"{failure}; correct it there") from None
+        raise ConfigError(f"{path} is not valid TOML", f"{failure}; {edits(path)}") from None
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -83,7 +84,13 @@ def _naming(path: str) -> Iterator[None]:
     try:
         yield
     except ConfigError as failure:
-        raise ConfigError(f"{path}: {failure.message}", failure.hint) from None
+        raise ConfigError(f"{path}: {failure.message}", f"{failure.hint}; {edits(path)}") from None
+
+
+def edits(path: str) -> str:
+    """The end of a hint: the command that opens this configuration file."""
+    option = "" if os.path.basename(path) == "config.toml" else f" --config {shlex.quote(path)}"
+    return f"`syncd config edit{option}` opens it"
 
 
 class FoundConfig(Struct, frozen=True):

@@ -50,7 +50,8 @@ def open_workspace(path: str) -> int:
         else:
             what = f"cannot be read ({failure.strerror})"
     raise WorkspaceError(
-        f"the workspace {path!r} {what}", "bring it back or correct workspace.path; nothing was removed"
+        f"the workspace {path!r} {what}",
+        "bring it back, or correct workspace.path with `syncd config edit`; nothing was removed",
     )
 
 

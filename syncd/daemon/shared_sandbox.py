@@ -79,7 +79,7 @@ def _refuse_running(config: Config, others: Sequence[Config], environ: Mapping[s
         raise ConfigError(
             f"{shown_path(config.file)} names the sandbox {config.sandbox.id}, to which another syncd syncs "
             f"{status.workspace}",
-            "stop that one, or give one of them another sandbox.id",
+            "stop that one, or give one of them another sandbox.id with `syncd config edit`",
         )
 
 
@@ -88,7 +88,7 @@ def conflict(config: Config, others: Sequence[Config]) -> ConfigError:
     files = " and ".join(shown_path(file) for file in sorted({config.file, *(other.file for other in others)}))
     return ConfigError(
         f"{files} name one sandbox, {config.sandbox.id}, for different workspaces",
-        "give one of them another sandbox.id, or remove one",
+        "give one of them another sandbox.id with `syncd config edit`, or remove one",
     )
 
 

@@ -232,7 +232,7 @@ def personal_excludes(environ: Mapping[str, str]) -> str:
         except SyncdError as failure:
             raise TryLater(
                 f"git was asked for your exclude file ({failure.message})",
-                "try again, or set workspace.use_gitignore = false",
+                "try again, or set workspace.use_gitignore = false with `syncd config edit`",
             ) from None
         if result.code not in (0, _NOT_SET):
             raise ConfigError(

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from syncd.core.api_key import ApiKey
+from syncd.core.api_key import KEY_PAGE, ApiKey
 from syncd.core.errors import KeyRefused, NeedsPerson, SandboxNotFound, SandboxRefused
 from syncd.core.text import one_line, redacted
 from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_api_status
@@ -99,7 +99,7 @@ class ApiClient:
         except NoResponse as failure:
             what = f"Klavis did not answer {request}" if failure.reached else "Klavis cannot be reached"
             message = f"{what} ({failure})"
-            hint = "" if failure.reached else "check the network and sandbox.base_url"
+            hint = "" if failure.reached else "check the network, and sandbox.base_url with `syncd config edit`"
             raise StepFailed(
                 request.step, FailureAction.OFFLINE, message, hint, possibly_applied=failure.reached
             ) from None
@@ -167,15 +167,21 @@ class ApiClient:
             return replace(meaning, message=f"{meaning.message} ({answered})")
         if 300 <= status < 400:
             message = f"Klavis answers with a redirect ({status}), which is not followed"
-            return ErrorMeaning(message, "sign in to this network, or correct sandbox.base_url")
+            return ErrorMeaning(
+                message, "sign in to this network, or correct sandbox.base_url with `syncd config edit`"
+            )
         return ErrorMeaning(f"Klavis answered {request} with {answered}", "")
 
     def _refusal(self, request: ApiRequest, status: int) -> ErrorMeaning:
         if status in (401, 403):
-            return ErrorMeaning(f"Klavis refused the key from {self._key.source}", "put a valid key there", KeyRefused)
+            return ErrorMeaning(
+                f"Klavis refused the key from {self._key.source}", f"put a valid one there, from {KEY_PAGE}", KeyRefused
+            )
         if request.other_refusal is not None:
             return request.other_refusal
-        hint = "check the account that the key belongs to" if status == 402 else "check sandbox.base_url"
+        hint = (
+            f"look at the account, {KEY_PAGE}" if status == 402 else "correct sandbox.base_url with `syncd config edit`"
+        )
         return ErrorMeaning(f"Klavis refused {request}", hint)
 
     def _detail(self, answer: Response) -> str:
@@ -279,11 +285,12 @@ class Api:
         self._path = f"/{quote(target.sandbox_id, safe='')}"
         unknown = ErrorMeaning(
             f"Klavis knows no sandbox {one_line(target.sandbox_id)!r}",
-            f"it may have expired; set {table}.id to a living one",
+            f"it may have expired; set {table}.id to a living one with `syncd config edit`",
             SandboxNotFound,
         )
         invalid = ErrorMeaning(
-            f"Klavis refused the request for region '{target.region}'", f"check {table}.region and {table}.id"
+            f"Klavis refused the request for region '{target.region}'",
+            f"correct {table}.region or {table}.id with `syncd config edit`",
         )
         self._meanings = {400: invalid, 404: unknown, 410: unknown, 422: invalid}
 
@@ -357,7 +364,7 @@ class Api:
 
 # A fresh virtual machine takes its time to boot.
 _ACQUIRE_S = 120.0
-_INVALID = ErrorMeaning("Klavis takes no such request", "check sandbox.acquire.servers and sandbox.acquire.ttl_seconds")
+_INVALID = ErrorMeaning("Klavis takes no such request", "correct [sandbox.acquire] with `syncd config edit`")
 _RELEASE_ONE = "release one (`syncd sandbox list`)"
 # 409 and 429 may be answered otherwise later; what else is refused needs a person.
 _NOT_ACQUIRED = {
@@ -365,15 +372,19 @@ _NOT_ACQUIRED = {
     402: ErrorMeaning(
         "the account pays for no further sandbox", "check its plan, or release one (`syncd sandbox list`)"
     ),
-    404: ErrorMeaning("nothing acquires sandboxes at this address", "check sandbox.base_url"),
+    404: ErrorMeaning(
+        "nothing acquires sandboxes at this address", "correct sandbox.base_url with `syncd config edit`"
+    ),
     409: ErrorMeaning("the account may have no further sandbox now", _RELEASE_ONE),
     422: _INVALID,
     429: ErrorMeaning("the account has as many sandboxes as it may, or asks too often", _RELEASE_ONE),
 }
 _OTHERWISE_NOT_ACQUIRED = ErrorMeaning(
-    "Klavis gives no sandbox", "check [sandbox.acquire], and what the account may have"
+    "Klavis gives no sandbox", f"correct [sandbox.acquire] with `syncd config edit`, or look at {KEY_PAGE}"
 )
-_NOT_LISTED = ErrorMeaning("Klavis lists no sandboxes", "check sandbox.base_url, and what the account may have")
+_NOT_LISTED = ErrorMeaning(
+    "Klavis lists no sandboxes", f"correct sandbox.base_url with `syncd config edit`, or look at {KEY_PAGE}"
+)
 _UNKNOWN = ErrorMeaning(
     "Klavis knows no such sandbox", "`syncd sandbox list` shows those that there are", SandboxNotFound
 )
@@ -408,7 +419,7 @@ class Account:
             **_NOT_ACQUIRED,
             403: ErrorMeaning(
                 f"the key from {key.source} may not acquire a sandbox",
-                "check its permissions, and the account's plan",
+                f"look at its permissions and the plan, {KEY_PAGE}",
                 KeyRefused,
             ),
         }

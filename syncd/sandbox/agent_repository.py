@@ -60,7 +60,7 @@ MOST_FILES = 200_000
 # For the `info/exclude` there, so that what tools make there does not count as the agent's work. The workspace's
 # `.gitignore` files are there anyway; the text of other rules stays at home.
 _EXCLUDES = "".join(f"{pattern}\n" for pattern in (*DEFAULTS, *SECRETS))
-_REMEDY = 'see that git works there, or set workspace.git = "none"'
+_REMEDY = 'see that git works there, or set workspace.git = "none" with `syncd config edit`'
 # A reference's name that git refuses (git-check-ref-format(1)), or that cannot be there beside the branch `home`.
 _NO_BRANCH = re.compile(r"[\0-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|$)|(^|/)\.|[./]$|^[-/]|^home/|^(HEAD|@)?$")
 

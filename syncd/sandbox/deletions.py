@@ -77,7 +77,8 @@ class DeletionSync(Struct):
         unlooked = sum(reason == NOBODY for reason in self._failed.values())
         if unlooked:
             what = f"{unlooked} deleted paths stay in the sandbox ({NOBODY})"
-            found.append(SyncWarning("delete", what, 'remove them there, or set sandbox.deletions = "keep"'))
+            remedy = 'remove them there, or set sandbox.deletions = "keep" with `syncd config edit`'
+            found.append(SyncWarning("delete", what, remedy))
         found += (
             SyncWarning(
                 f"delete:{path}",

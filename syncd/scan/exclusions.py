@@ -96,7 +96,7 @@ def check_size(manifest: Manifest, max_mib: int) -> None:
     big = ", ".join(f"{path!r} ({mib(size)})" for path, size in largest(manifest, 3))
     raise SnapshotTooLarge(
         f"the snapshot holds {mib(total)}, more than sync.max_snapshot_mib = {max_mib}; the largest: {big}",
-        "exclude what is large in .syncdignore, or raise sync.max_snapshot_mib",
+        "exclude what is large in .syncdignore, or raise sync.max_snapshot_mib with `syncd config edit`",
     )
 
 

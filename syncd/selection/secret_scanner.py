@@ -332,4 +332,6 @@ def secret_warning(path: str, secret: Secret, *, sent: bool) -> SyncWarning:
     """Return the warning about a file that is left out because of a secret; `sent`: an earlier version was sent."""
     still_there = ", but what was sent of it before may still be in the sandbox" if sent else ""
     what = f"{path!r} holds {secret} and is excluded{still_there}"
-    return SyncWarning(f"secret:{path}", what, "take it out, or allow the path in workspace.allow_secrets")
+    return SyncWarning(
+        f"secret:{path}", what, "take it out, or allow the path in workspace.allow_secrets with `syncd config edit`"
+    )

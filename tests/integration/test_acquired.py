@@ -92,13 +92,13 @@ def test_an_acquire_without_an_answer_counts(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (400, SandboxRefused, "check sandbox.acquire.servers"),
+        (400, SandboxRefused, "correct [sandbox.acquire] with"),
         (401, KeyRefused, "refused the key from the test"),
         (402, SandboxRefused, "pays for no further sandbox (402, Payment Required): check its plan, or release one"),
         (403, KeyRefused, "the key from the test may not acquire"),
-        (404, SandboxRefused, "check sandbox.base_url"),
-        (422, SandboxRefused, "check sandbox.acquire.servers"),
-        (451, SandboxRefused, "check [sandbox.acquire]"),
+        (404, SandboxRefused, "correct sandbox.base_url"),
+        (422, SandboxRefused, "correct [sandbox.acquire] with"),
+        (451, SandboxRefused, "correct [sandbox.acquire] with"),
     ],
 )
 def test_errors_that_a_person_must_fix(rig: Rig, status: int, kind: type, words: str) -> None:

@@ -84,13 +84,13 @@ API_ROWS = [
     ("511", RETRY, "511"),
     # -- what a person must fix
     ("401", REFUSED, "refused the key from the test (401"),
-    ("402", REFUSED, "402, Payment Required): check the account"),
+    ("402", REFUSED, "402, Payment Required): look at the account"),
     ("403", REFUSED, "refused the key from the test (403"),
     ("404", REFUSED, "knows no sandbox 'box' (404"),
-    ("405", REFUSED, "405, Method Not Allowed): check sandbox.base_url"),
+    ("405", REFUSED, "405, Method Not Allowed): correct sandbox.base_url with"),
     ("410", REFUSED, "knows no sandbox 'box' (410"),
     ("422", REFUSED, "region 'us' (422"),
-    ("451", REFUSED, "check sandbox.base_url"),
+    ("451", REFUSED, "correct sandbox.base_url with `syncd config edit`"),
     # -- what passes by itself
     *((f"{status}", RETRY, f"{status}") for status in (408, 409, 421, 423, 425, 429, 500, 501, 502, 503, 504, 599)),
     # -- no failure at all

@@ -177,7 +177,7 @@ def test_a_proxy(rig: Rig, end: str) -> None:
     done = rig.run("check")
     assert (done.code, _found(done)["api"]) == (75, "fail")
     assert "https://api.example through 127.0.0.1:9: " in done.out
-    assert re.search(r"\n +to do: .*sandbox.base_url\n", done.out)
+    assert re.search(r"\n +to do: .*sandbox.base_url with `syncd config edit`\n", done.out)
     assert "hush" not in done.out
     rig.configure()
     rig.environ["http_proxy"] = rig.environ["https_proxy"]

@@ -215,14 +215,14 @@ Sandbox id [Enter: acquire one when needed]: gone
   The API key goes into ~/.config/syncd/api-key, for only you to read.
 API key (not shown; Enter to do it later):
   the API key from the prompt has blanks or characters that no key has: copy it
-  again, one line and no more
+  again from https://www.klavis.ai/home/, one line and no more
 API key (not shown; Enter to do it later):
   Klavis refused the key from the prompt (401, Invalid API key): put a valid
-  key there
+  one there, from https://www.klavis.ai/home/
   The API key goes into ~/.config/syncd/api-key, for only you to read.
 API key (not shown; Enter to do it later):
   Klavis knows no sandbox 'gone' (404, Local sandbox not found): it may have
-  expired; set sandbox.id to a living one
+  expired; name a living one
 Sandbox id [Enter: acquire one when needed]: box
 wrote ~/.config/syncd/api-key
 wrote ~/.config/syncd/config.toml

@@ -66,12 +66,12 @@ NOT_OPENED = "which are excluded as few programs can open them"
         (
             lambda: secret_warning("a", TOKEN, sent=False),
             "'a' holds a token in line 7 and is excluded",
-            "take it out, or allow the path in workspace.allow_secrets",
+            "take it out, or allow the path in workspace.allow_secrets with `syncd config edit`",
         ),
         (
             lambda: secret_warning("a", TOKEN, sent=True),
             f"'a' holds a token in line 7 and is excluded, but {SENT_BEFORE}",
-            "take it out, or allow the path in workspace.allow_secrets",
+            "take it out, or allow the path in workspace.allow_secrets with `syncd config edit`",
         ),
         (
             lambda: sent_secret_warning("a"),
@@ -104,7 +104,7 @@ def test_what_is_too_large() -> None:
     assert str(refused.value) == (
         "the snapshot holds 4.5 MiB, more than sync.max_snapshot_mib = 4; "
         "the largest: 'c' (2.0 MiB), 'b' (1.5 MiB), 'a' (1.0 MiB): "
-        "exclude what is large in .syncdignore, or raise sync.max_snapshot_mib"
+        "exclude what is large in .syncdignore, or raise sync.max_snapshot_mib with `syncd config edit`"
     )
 
 

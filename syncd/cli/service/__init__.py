@@ -65,7 +65,9 @@ def install(config_file: str | None) -> None:
     unit, workspace = service.unit, config.workspace.path
     if not os.path.isdir(workspace):
         # The daemon would report it too, but only after it is ready, when this command has ended.
-        raise ConfigError(f"the workspace {workspace!r} does not exist", "make it, or correct workspace.path")
+        raise ConfigError(
+            f"the workspace {workspace!r} does not exist", "make it, or correct workspace.path with `syncd config edit`"
+        )
     _check_same_folders(service)
     find_key(service.environ, config.sandbox.api_key_file)
     if _is_edited(unit):
