@@ -61,6 +61,8 @@ def command(config_file: str | None, most: int, only_failed: bool, as_json: bool
     width = min(_MOST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else _WITHOUT_TERMINAL
     for line in table(chosen, width):
         print(written(line, sys.stdout), flush=True)  # click would not escape what the encoding lacks
+    if len(chosen) < len(found):
+        click.echo(f"the newest {len(chosen):,} of {len(found):,}: `syncd history -n 0` lists all", err=True)
 
 
 def _read(state_folder: str) -> list[SyncRecord]:

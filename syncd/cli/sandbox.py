@@ -31,7 +31,7 @@ from syncd.cli.options import (
     sandbox_option,
 )
 from syncd.core.choices import AgentChanges
-from syncd.core.clock import seconds_of
+from syncd.core.clock import seconds_of, utc
 from syncd.core.directories import Lock
 from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, Stop, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
@@ -174,7 +174,7 @@ def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, a
     for label, text in (
         ("id", one_line(info.local_sandbox_id)),
         ("state", ", ".join(filter(None, (one_line(info.status or "there"), _created(info.created_at))))),
-        ("ends", f"{end}, {_ends(end)}" if end else "Klavis does not say"),
+        ("ends", _ends(end) or "Klavis does not say"),
         *(("", f"{one_line(name, 60)}: {usable.get(name, 'no URL')}") for name in urls),
     ):
         click.echo(f"{label:{_LABEL}}{text}")
@@ -361,8 +361,8 @@ def _ends(end: str | None) -> str:
     ends_s = seconds_of(end)
     if ends_s is None:
         return ""
-    left_s = ends_s - CLOCK.wall_s()
-    return f"ends in {duration(left_s)}" if left_s > 0 else f"ended {ago(-left_s)}"
+    left_s, at = ends_s - CLOCK.wall_s(), f"{utc(ends_s).astimezone():%a %H:%M}"
+    return f"ends in {duration(left_s)}, {at}" if left_s > 0 else f"ended {ago(-left_s)}"
 
 
 @command.command("add")

@@ -89,7 +89,9 @@ def add(rig: Rig, found: Iterable[SyncRecord]) -> None:
 
 def test_for_people(rig: Rig, written: list[dict[str, Any]]) -> None:
     """88 columns in local time where it is no terminal; on one red only where a sync failed, down to 60 columns."""
-    assert rig.ok("history").out == TABLE
+    whole, cut = rig.ok("history"), rig.ok("history", "-n", "1")
+    assert (whole.out, whole.err) == (TABLE, "")
+    assert cut.err == "the newest 1 of 4: `syncd history -n 0` lists all\n"
     assert [line[:9] for line in rig.ok("history", "--failed").out.splitlines()[1:]] == ["! 23:20:1", " " * 9, " " * 9]
     terminal = Terminal(columns=60)
     terminal.start([*SYNCD, "history"], {**rig.environment(), "TERM": "xterm"}, rig.workspace)
