@@ -25,6 +25,7 @@ from tools.conformance.profile import Profile
 
 # One execution of so many starts a Python of its own, as the service does; the others are forked from one.
 WHOLE_ONE_IN = 10
+_FUTURE = b"from __future__ import annotations\n"  # nothing may stand before it
 _AHEAD = "import time; time.time = lambda real=time.time: real() + {}\n"
 
 
@@ -198,7 +199,8 @@ class HeldExecution(Execution):
 
     def run_program(self, log: int) -> int:
         main = Path(self.folder, "main.py")
-        main.write_bytes(_AHEAD.format(self.ahead_s).encode() + main.read_bytes())
+        first, future, rest = main.read_bytes().rpartition(_FUTURE)
+        main.write_bytes(first + future + _AHEAD.format(self.ahead_s).encode() + rest)
         return super().run_program(log)
 
     @property
