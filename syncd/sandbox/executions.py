@@ -60,7 +60,8 @@ ENDED = ("completed", "failed")
 _ENDING = RetrySettings(FIRST_POLL_S, 1.0, 1.5)
 _LARGEST_REPORT = 256 << 20
 _FILE = "report.json"
-_ABOUT_GIT = re.compile(rb"(?ms)^# -- git\b.*(?=^# -- the request$)")
+# Of the program, the parts that a verb needs, beside the first and the last one.
+_PARTS_OF = {"look": (b"look",), "run": (b"run",), "commit": (b"git", b"commit"), "pack": (b"git", b"pack")}
 # The sandbox's clock may be told in whole seconds, and a removal takes a moment.
 _MARGIN_S = 2.0
 # Where nobody can ask for the sandbox's clock, it is taken to be no further behind.
@@ -570,10 +571,11 @@ def poll_wait_s(polls: int) -> float:
 
 
 def program_text(verbs: Collection[str]) -> bytes:
-    """Return the program that is sent; half of it is about git, and stays here where that is not asked for."""
+    """Return the program that is sent: what these verbs do not need stays here."""
     with open(program.__file__, "rb") as file:
-        text = file.read()
-    return text if {"commit", "pack"}.intersection(verbs) else _ABOUT_GIT.sub(b"", text)
+        first, *parts, last = re.split(rb"(?m)^(?=# -- )", file.read())
+    needed = {name for verb in verbs for name in _PARTS_OF.get(verb, ())}
+    return first + b"".join(part for part in parts if part.split(maxsplit=3)[2] in needed) + last
 
 
 def _new_files(values: dict[str, Any]) -> tuple[str, dict[str, bytes]]:

@@ -1,7 +1,7 @@
 """The program that syncd runs in the sandbox: one request in, one report out.
 
-It is sent as text, as `main.py` with `request.json` beside it, and runs with any Python from 3.8 on. The request has a
-key for each verb, and so has the report:
+It is sent as text, as `main.py` with `request.json` beside it, without the parts that the request does not need, and
+runs with any Python from 3.8 on. The request has a key for each verb, and so has the report:
 
 `look` compares paths with their versions, copies what differs beside itself, lists what is new, removes what is to be
 removed and still is as a version, and finds what keeps others from being extracted. It opens paths through directory
@@ -711,7 +711,7 @@ def _print_output(process: Any, ends_s: float) -> bool:
     return is_over
 
 
-# -- git: this part is sent only with a request that needs it
+# -- git
 
 # A larger file is compared as a binary one, has no deltas, and goes through memory in blocks only.
 LARGE_BYTES = 16 << 20
@@ -887,6 +887,20 @@ def _check(command: str, code: int, complaint: str) -> None:
 def _write_text(path: str | bytes, text: str) -> None:
     with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
+
+
+def _by_git(act: Any, own: str, within_s: float) -> dict[str, Any]:
+    """Return the report of what `act` does with git, and what it returns; it is ended when its time is over."""
+    try:
+        git = _PrivateGit(os.path.join(own, "git"), os.environ["AGENT_WORKSPACE"])
+        found = _within(within_s, lambda: act(git))
+        return {"state": "failed", "why": "it takes too long"} if found is None else dict(found, state="done")
+    except _Refused as refused:
+        return {"state": refused.args[0], "why": refused.args[1]}
+    except OSError as failure:
+        return {"state": "failed", "why": os.strerror(failure.errno or 0)}
+    finally:
+        shutil.rmtree(os.path.join(own, "git"), ignore_errors=True)
 
 
 # -- commit
@@ -1344,20 +1358,6 @@ class _Packer:
             count, code, _ = self._git.result(*count_but_ours, name, "--")
             if code == 0 and int(count):  # of a branch that cannot be read there is nothing to tell
                 self._report["branches"].append([_text_of(_bytes_of(reference[len("refs/heads/") :])), int(count)])
-
-
-def _by_git(act: Any, own: str, within_s: float) -> dict[str, Any]:
-    """Return the report of what `act` does with git, and what it returns; it is ended when its time is over."""
-    try:
-        git = _PrivateGit(os.path.join(own, "git"), os.environ["AGENT_WORKSPACE"])
-        found = _within(within_s, lambda: act(git))
-        return {"state": "failed", "why": "it takes too long"} if found is None else dict(found, state="done")
-    except _Refused as refused:
-        return {"state": refused.args[0], "why": refused.args[1]}
-    except OSError as failure:
-        return {"state": "failed", "why": os.strerror(failure.errno or 0)}
-    finally:
-        shutil.rmtree(os.path.join(own, "git"), ignore_errors=True)
 
 
 # -- the request
