@@ -219,27 +219,6 @@ def test_a_hostile_look_is_none(values: Any) -> None:
         read(values)
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("few outcomes", "it has another number of outcomes"),
-        ("removed what was compared", "it says what was not asked for"),
-        ("removal without outcome", "a removal has no outcome"),
-        ("differs without row", "rows are missing"),
-        ("new and known", "a new path is none"),
-        ("copy of what was compared", "a copy was not asked for"),
-        ("one copy for two", "one copy is of two files"),
-        ("short digest", "a digest is invalid"),
-        ("copy of a folder", "a copy is of no file"),
-        ("blocked above the workspace", "a path is not blocked in such a way"),
-    ],
-)
-def test_why_a_report_is_none(name: str, why: str) -> None:
-    """The log says it."""
-    with pytest.raises(ValueError, match=f"^{why}$"):
-        read(LOOKS[name])
-
-
 _ID = "1" * 40
 OF_REPOSITORIES: list[dict[str, Any]] = [
     {},

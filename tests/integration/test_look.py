@@ -20,7 +20,7 @@ from syncd.core.waiter import Waiter
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
-from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
+from syncd.remote.failure import FailureAction, RetrySettings, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.executions import TIMEOUT_S, Executions
 from syncd.sandbox.look_by_dump import look_by_dump
@@ -266,27 +266,6 @@ def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     assert os.listdir(copies(rig)) == []
 
 
-def test_a_removal_that_was_given_up_does_nothing_later(rig: Rig) -> None:
-    """It stays recorded until the sandbox's clock has passed the second after which it removes nothing."""
-    place(rig, "a")
-    rig.emulator.faults.script(
-        'execute: json {"execution_name": "x"}', 'execution-logs: json {"status": "pending"} always'
-    )
-    with pytest.raises(StepFailed) as caught:
-        run_look(executions(rig), LookRequest({"a": item(REMOVE, a_file("ours"))}), str(copies(rig)))
-    assert caught.value.step is ApiStep.DELETE
-    rig.emulator.faults.clear()
-    (name,) = pending(rig)
-    with pytest.raises(StepFailed, match="has not ended"):
-        executions(rig).settle(["a"])
-    rig.clock.go_on(2 * TIMEOUT_S)
-    executions(rig).settle(["a"])
-    assert pending(rig) == []
-    assert begin_late(rig, name) == 200
-    rig.sandbox.wait()
-    assert (rig.sandbox.workspace / "a").exists()
-
-
 def test_a_clock_that_was_guessed_wrong(rig: Rig) -> None:
     """The first removal finds out, and is made once more; the next ones know."""
     looking = executions(rig)
@@ -296,37 +275,6 @@ def test_a_clock_that_was_guessed_wrong(rig: Rig) -> None:
         found = run_look(looking, LookRequest({name: item(REMOVE, a_file("ours"))}), str(copies(rig)))
         assert (found.removed, rig.asked().count("execute")) == ((name,), times)
     assert looking.pending == []
-
-
-WANTED = [
-    (["a"], True),
-    (["d/e"], True),
-    (["d/e/below"], True),
-    (["d"], False),
-    ([f"{ODD}/below"], True),
-    (["other", "a2", "d/e2"], False),
-    ([], False),
-]
-
-
-@pytest.mark.parametrize(("wanted", "waits"), WANTED)
-def test_only_what_is_wanted_waits(rig: Rig, wanted: list[str], *, waits: bool) -> None:
-    """A removal that has not ended blocks what it could remove, with all below; nothing else is even asked for."""
-    rig.sandbox.hold()
-    executions(rig).start_look(LookRequest({path: item(REMOVE, a_file("ours")) for path in ("a", "d/e", ODD)}))
-    asked = len(rig.asked())
-    if waits:
-        with pytest.raises(StepFailed, match="has not ended") as caught:
-            executions(rig).settle(wanted)
-        assert (caught.value.step, caught.value.action) == (ApiStep.DELETE, FailureAction.RETRY)
-    else:
-        executions(rig).settle(wanted)
-        assert len(rig.asked()) == asked
-    assert len(pending(rig)) == 1
-    rig.sandbox.start_held()
-    rig.sandbox.wait()
-    executions(rig).settle(wanted)
-    assert len(pending(rig)) == (0 if waits else 1)
 
 
 def test_settled_where_the_sandbox_is_gone(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

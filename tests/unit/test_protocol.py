@@ -10,6 +10,7 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
+from syncd.sandbox.executions import PendingRemoval
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, Missing, Obstacle
 from syncd.sandbox.program import _text_of
 from syncd.sandbox.protocol import Bounds, columns_of, decoded, look_result, look_values
@@ -154,3 +155,19 @@ def test_items_of_a_whole_manifest() -> None:
     request = LookRequest(items)
     assert [*items.each()] == [*request.each()] == [*items.items()]
     assert (request.with_action(REMOVE), request.with_action(EXISTS)) == (["a", "new", "newer"], [])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "may"),
+    [
+        (["a"], True),
+        (["d/e"], True),
+        (["d/e/below"], True),
+        (["d"], False),
+        (["other", "a2", "d/e2"], False),
+        ([], False),
+    ],
+)
+def test_what_a_late_removal_may_remove(wanted: list[str], may: bool) -> None:
+    """It may remove its own paths, with all below, and nothing else."""
+    assert PendingRemoval("name", (b"a", b"d/e"), 0.0, 0.0).may_remove(wanted) is may
