@@ -29,7 +29,9 @@ from syncd.sandbox.saved_versions import Why
 from syncd.scan.file_reader import ContentReader
 from syncd.sync.agent_work import LeaveOut, agent_work, pruned_names
 from syncd.sync.following import (
+    DOWNLOADS_SHARE,
     LONGEST_WAIT_S,
+    LOOKS_SHARE,
     WHOLE_S,
     Arrivals,
     Followed,
@@ -168,6 +170,7 @@ class Follower:
         state.overwritten = overwritten
         try:
             request, result = self._look_there(looks, before, known, leave_out)
+            self._pace.share = DOWNLOADS_SHARE if result.kinds_only else LOOKS_SHARE
             if self._cycle.sandbox is not sandbox:
                 return LookEnd.SAME  # the workspace goes to another sandbox meanwhile
             arrivals = Arrivals(before, state.content, overwritten)

@@ -32,8 +32,8 @@ from syncd.sync.status_document import QUIET_S
 LONGEST_WAIT_S, SILENCE_S = 60.0, 3600.0
 # A wait is this part of the time in which nothing changed …
 _QUIET_SHARE = 0.1
-# … and a look takes no more than half of the time.
-_LOOKS_SHARE = 0.5
+# … and a look takes no more than half of the time, one that downloads all that is there no more than a twentieth.
+LOOKS_SHARE, DOWNLOADS_SHARE = 0.5, 0.05
 # So long no look compares everything, whatever the change times there tell.
 WHOLE_S = 600.0
 # An account that refuses requests for their number has two a second for all; a tenth of them is left to following.
@@ -47,6 +47,7 @@ class Pace(Struct):
     began_s: float = -inf  # the last look
     took_s: float = 0.0
     requests: int = 0  # of that look
+    share: float = LOOKS_SHARE  # of the time, that looks may take
     changed_s: float = -inf  # the last change that a look found
     woken_s: float = -inf  # the last change, sync or command
     untold_s: float = inf  # the last change, until it was told that nothing followed it
@@ -70,7 +71,7 @@ class Pace(Struct):
         if now_s - self.woken_s >= SILENCE_S:
             return inf
         # What was written right after a look began is found by the next one, and that one takes its time too.
-        soonest_s = max(self.follow_s - self.took_s, self.took_s / _LOOKS_SHARE)
+        soonest_s = max(self.follow_s - self.took_s, self.took_s / self.share)
         quiet_s = min(_QUIET_SHARE * (now_s - self.changed_s), LONGEST_WAIT_S)
         paced_s = self.requests * _PACED_REQUEST_S if is_paced else 0.0
         return self.began_s + max(soonest_s, quiet_s, paced_s)

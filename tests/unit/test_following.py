@@ -16,6 +16,7 @@ from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookRe
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sync.agent_work import pruned_names
 from syncd.sync.following import (
+    DOWNLOADS_SHARE,
     SILENCE_S,
     Arrivals,
     Followed,
@@ -56,6 +57,13 @@ def _paced(*looks: tuple[float, float, bool], follow_s: float = 10.0, requests: 
 def test_when_it_is_due(pace: Pace, now_s: float, due_s: float) -> None:
     """As often as was asked for, more rarely in silence."""
     assert pace.due_s(now_s, is_paced=False) == pytest.approx(due_s)
+
+
+def test_one_that_downloads_all_is_made_more_rarely() -> None:
+    """Where no program runs, a look takes a twentieth of the time at most."""
+    pace = _paced((0.0, 8.0, True))
+    pace.share = DOWNLOADS_SHARE
+    assert pace.due_s(8.0, is_paced=False) == 160.0
 
 
 def test_a_refused_account_is_looked_at_more_rarely() -> None:
