@@ -79,7 +79,7 @@ class Checker:
         self.figures = figures
         self.saved = saved
         self.account = None if accounts_in is None else Account(workspace, saved, accounts_in)
-        self.is_commands_turn = False  # what it looks at is not known to the daemon
+        self.is_aside = False  # what is looked at now is not known to a sync
         self.decided: set[tuple[str, Entry]] = set()  # versions there that a person lets be overwritten
         self._unpacks_late = False  # what a merge took over may have been undone since: then it is saved
         self._written_late: set[str] = set()  # perhaps over a version that the last look found
@@ -174,7 +174,7 @@ class Checker:
             self.figures["partial archives"] += not tracked.model.synced.keys() <= tracked.paths and not tracked.is_full
 
         def tracked_execute(name: str, packed: BinaryIO, *more: Any) -> None:
-            if not self.is_late and not self.is_commands_turn:
+            if not self.is_late and not self.is_aside:
                 note_look(tracked.model, packed)
             execute(name, packed, *more)
             if not sandbox.holds:
@@ -185,7 +185,7 @@ class Checker:
 
     def note_dump(self) -> None:
         """Note that a dump begins, which shows everything."""
-        for tracked in [] if self.is_commands_turn else self.sandboxes.values():
+        for tracked in [] if self.is_aside else self.sandboxes.values():
             tracked.model.looked()
 
     def note_arrived(self) -> None:

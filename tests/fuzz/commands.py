@@ -107,10 +107,10 @@ class Commands:
 
     def _hand_over(self) -> None:
         thread = self._thread
-        self.has_turn = self._simulation.checker.is_commands_turn = True
+        self.has_turn = self._simulation.checker.is_aside = True
         self._command_turn.release()
         self._daemon_turn.acquire()
-        self.has_turn = self._simulation.checker.is_commands_turn = False
+        self.has_turn = self._simulation.checker.is_aside = False
         if self._thread is None and thread is not None:
             thread.join()
 

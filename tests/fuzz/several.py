@@ -161,9 +161,9 @@ class Box:
         self.sent, self.arrived = {}, {}
 
     def looked(self, paths: Collection[str] | None = None) -> None:
-        """Note that a look of a sync begins."""
-        if self.notes_looks:
-            self._unlooked = set() if paths is None else self._unlooked - set(paths)
+        """Note that a look of a sync begins. One at everything that is there may be one that follows, beside a sync."""
+        if self.notes_looks and paths is not None:
+            self._unlooked -= set(paths)
 
     def _executed(self, name: str, packed: BinaryIO, *more: Any) -> None:
         with self.lock:

@@ -148,8 +148,13 @@ class Simulation:
         follower.asked()
         if follower.due_s <= self.clock.monotonic_s():
             self.figures["looks that follow"] += 1
-            with self.injection(enabled=daemon.is_resting):
-                daemon._look(follower)
+            # A sync relies on its own look; what this one sees beside it may be half unpacked, and is not kept.
+            self.checker.is_aside = not daemon.is_resting
+            try:
+                with self.injection(enabled=daemon.is_resting):
+                    daemon._look(follower)
+            finally:
+                self.checker.is_aside = False
 
     def order_daemon(self, message: Mapping[str, Any]) -> bool:
         """Tell the daemon that a command released a sandbox, or have it look soon. False if none runs."""
