@@ -8,7 +8,7 @@ from tests.fuzz.configured_generator import ConfiguredGenerator
 from tests.fuzz.generator import Generator
 from tests.fuzz.lasting import with_lasting_fault
 from tests.fuzz.repository_generator import RepositoryGenerator
-from tests.fuzz.scenario import WAY_HOME_STEPS, Scenario, Step
+from tests.fuzz.scenario import Scenario, Step
 from tests.fuzz.way_home_generator import WayHomeGenerator
 
 # Of so many seeds one after the other, the second half has commands of the agent's side.
@@ -17,7 +17,7 @@ _OF = 8
 _WITH_REPOSITORY = 2
 # Of so many others, one has the default configuration and no agent in the sandbox.
 _DEFAULT_OF = 4
-# Of so many with commands, one follows the agent, after each step with this chance.
+# Of so many, one follows the agent, after each step with this chance.
 _FOLLOWING_OF, _FOLLOW_SHARE = 2, 0.3
 # Of so many, one has a fault that never heals.
 _LASTING_OF = 16
@@ -28,8 +28,7 @@ _SOCKETS_OF = 16
 def generate(seed: int) -> Scenario:
     """Generate a scenario of some 15 to 60 steps."""
     scenario, random = _generate(seed), Random(f"lasting {seed}")
-    if any(step.name in WAY_HOME_STEPS for step in scenario):
-        scenario = _following(scenario, Random(f"follow {seed}"))
+    scenario = _following(scenario, Random(f"follow {seed}"))
     scenario = with_lasting_fault(scenario, random) if random.randrange(_LASTING_OF) == 0 else scenario
     return [Step("sockets"), *scenario] if random.randrange(_SOCKETS_OF) == 0 else scenario
 
