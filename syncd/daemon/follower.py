@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
+from itertools import islice
 from math import inf
 
 from msgspec.structs import replace
 
 from syncd.core.clock import stamp
 from syncd.core.errors import SyncdError, SyncWarning
+from syncd.core.text import counted, shown_path
 from syncd.merge.followed_commits import FollowedCommits
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed, backoff_limit_s
@@ -39,9 +41,11 @@ from syncd.sync.following import (
     Since,
     follow_request,
     followed,
+    lacking,
     request_since,
     save_followed,
     since_look,
+    to_fetch_soon,
     told_since,
 )
 from syncd.sync.sandbox import Access, Sandbox
@@ -147,7 +151,7 @@ class Follower:
         except (StepFailed, SyncdError, OSError) as failure:
             self._failed(failure)
         else:
-            self._failures, self._warnings = 0, []
+            self._failures = 0
         now_s, has_changed = self._clock.monotonic_s(), found is LookEnd.CHANGED
         requests = self._access.client.requests - requests_before
         self._pace.looked(began_s, now_s, requests, has_changed=has_changed)
@@ -170,6 +174,7 @@ class Follower:
         state.overwritten = overwritten
         try:
             request, result = self._look_there(looks, before, known, leave_out)
+            self._warnings = []
             self._pace.share = DOWNLOADS_SHARE if result.kinds_only else LOOKS_SHARE
             if self._cycle.sandbox is not sandbox:
                 return LookEnd.SAME  # the workspace goes to another sandbox meanwhile
@@ -178,7 +183,9 @@ class Follower:
             if found.was_emptied:
                 return self._note_emptied(sandbox, looks)
             self._keep(store, kept, found, state, leave_out)
-            self._since = since_look(request, result, found.work, arrivals, leave_out)
+            lacks = lacking(found.work, leave_out)
+            self._since = since_look(request, result, to_fetch_soon(lacks, known), arrivals)
+            self._warn_of({path: looks.why_unsaved(entry) for path, entry in lacks.items() if not entry.unstable})
         finally:
             state.overwritten = None
             looks.drop_copies()
@@ -236,6 +243,13 @@ class Follower:
         sandbox.setup.forget()
         _log.warning("nearly everything that was sent is gone in the sandbox: it is sent anew")
         return LookEnd.EMPTIED
+
+    def _warn_of(self, lacks: Mapping[str, str]) -> None:
+        """Warn of the files that cannot be kept, each with the reason."""
+        for path, why in islice(lacks.items(), 1):
+            what = f"the agent's '{shown_path(path)}' cannot be kept at home ({why})"
+            what += f", and {counted(len(lacks) - 1, 'more file')}" if len(lacks) > 1 else ""
+            self._warnings = [SyncWarning("follow-kept", what, "`syncd pull DEST` downloads all that is there")]
 
     def _failed(self, failure: Exception) -> None:
         self._failures += 1

@@ -125,20 +125,29 @@ class Since(Struct, frozen=True):
     pruned_names: Collection[str]
 
 
-def since_look(
-    request: LookRequest, result: LookResult, work: FollowedWork, arrivals: Arrivals, leave_out: LeaveOut
-) -> Since | None:
+def lacking(work: FollowedWork, leave_out: LeaveOut) -> dict[str, SeenEntry]:
+    """Return the files that are to be kept and whose content could not be fetched."""
+    files = ((path, entry) for path, entry in work.there.items() if entry.kind is Kind.FILE and not entry.copy)
+    return {path: entry for path, entry in files if not leave_out(path, False)}
+
+
+def to_fetch_soon(lacks: Mapping[str, SeenEntry], known: FollowedWork) -> list[str]:
+    """Return the paths, of those that lack their contents, that the next look is to fetch.
+
+    What lacked it before, as it is too large or has no room here, is tried again when everything is compared.
+    """
+    return [path for path, entry in lacks.items() if entry.unstable or known.there.get(path) != entry]
+
+
+def since_look(request: LookRequest, result: LookResult, to_fetch: Collection[str], arrivals: Arrivals) -> Since | None:
     """Return what the next look needs to ask for changes alone; None if it has to compare everything.
 
-    So it has where something may have been seen half written, was not looked at, or could not be fetched, and where a
+    So it has where something may have been seen half written, was not looked at, or is to be fetched, and where a
     repository was sent, which no search enters.
     """
     base, is_whole = arrivals.before.base, not (result.unseen or result.not_kept)
     is_settled = not (arrivals.before.unanswered or arrivals.after.unanswered or arrivals.overwritten)
-    lacks_some = any(
-        entry.kind is Kind.FILE and not (entry.copy or leave_out(path, False)) for path, entry in work.there.items()
-    )
-    if result.mark is None or base is None or GIT in base or not (is_whole and is_settled) or lacks_some:
+    if result.mark is None or base is None or GIT in base or not (is_whole and is_settled) or to_fetch:
         return None
     return Since(result.mark, base, request.pruned_names)
 

@@ -19,7 +19,7 @@ from syncd.sandbox.followed_work import FollowedWork
 from syncd.sandbox.look_request import LookRequest, LookResult
 from syncd.sandbox.protocol import Bounds, decoded, look_result, look_values
 from syncd.sandbox.sandbox_state import SandboxContent
-from syncd.sync.following import Arrivals, follow_request, followed, request_since, since_look, told_since
+from syncd.sync.following import Arrivals, follow_request, followed, lacking, request_since, since_look, told_since
 
 PATHS = ("a", "b", "d/a", "d/b", "d/e/a", "d/e/b", "f/a", "x.log")
 FOLDERS = ("", "d", "d/e", "f", "g")
@@ -109,9 +109,9 @@ def test_what_has_changed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             asked_since += 1
             found = followed(known, told, arrivals, _leaves_out, 1.0)
             assert _facts(found.work.there) == _facts(expected.work.there)
-            since = since_look(request, told, found.work, arrivals, _leaves_out)
+            since = since_look(request, told, lacking(found.work, _leaves_out), arrivals)
             known = found.work
         else:
-            since = since_look(whole, everything, expected.work, arrivals, _leaves_out)
+            since = since_look(whole, everything, lacking(expected.work, _leaves_out), arrivals)
             known = expected.work
     assert asked_since > 5

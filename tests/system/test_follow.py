@@ -278,7 +278,10 @@ def test_a_push_during_a_look(rig: Rig, plain: Agent) -> None:
 
 
 def test_a_busy_agent_and_a_huge_file(rig: Rig, plain: Agent) -> None:
-    """Fifty edits a second, and more than a look fetches: all else is at home, and the file is named."""
+    """Fifty edits a second, and more than a look fetches: all else is at home, and the file is named.
+
+    It makes later looks no dearer.
+    """
     with open(plain.path("huge"), "wb") as file:
         file.truncate(3 << 30)
     for number in range(250):
@@ -287,6 +290,9 @@ def test_a_busy_agent_and_a_huge_file(rig: Rig, plain: Agent) -> None:
     changed(rig, 3)
     last, written_at = {"+edit 248", "+edit 249"}, stamp(CLOCK.wall_s())
     rig.until(lambda: rig.shown()["agent"]["followed_at"] > written_at, "a look at the last edits")
+    (warning,) = rig.status()["warnings"]
+    assert "'huge' cannot be kept at home (it is too large): `syncd pull DEST`" in warning
+    assert _cheap_looks(rig)
     _end(rig)
     shown = rig.run("diff")
     assert last <= {*shown.out.splitlines()}

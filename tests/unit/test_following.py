@@ -24,8 +24,10 @@ from syncd.sync.following import (
     Since,
     follow_request,
     followed,
+    lacking,
     request_since,
     since_look,
+    to_fetch_soon,
     told_since,
 )
 
@@ -292,6 +294,14 @@ def test_a_look_that_leaves_something_open(result: LookResult, arrivals: Arrival
     """The next one compares everything."""
     request, work = LookRequest({}, find_new=True), FollowedWork(1.0, {}, there)
     certain = Arrivals(SandboxContent(MARKED), SandboxContent(MARKED))
-    done = since_look(request, LookResult(mark=MARK), FollowedWork(1.0, {}, {"x.log": ABSENT}), certain, _leaves_out)
-    assert done == Since(MARK, MARKED, ())
-    assert since_look(request, result, work, arrivals, _leaves_out) is None
+    lacks = lacking(work, _leaves_out)
+    assert since_look(request, result, lacks, arrivals) is None
+    lacks = lacking(FollowedWork(1.0, {}, {"x.log": ABSENT}), _leaves_out)
+    assert since_look(request, LookResult(mark=MARK), lacks, certain) == Since(MARK, MARKED, ())
+
+
+def test_what_cannot_be_fetched_is_not_tried_at_each_look() -> None:
+    """Only the first time, and when all is compared; what is still being written is tried each time."""
+    lacks = {"large": LOG, "busy": replace(LOG, unstable=True)}
+    assert to_fetch_soon(lacks, FollowedWork(1.0, {}, {})) == ["large", "busy"]
+    assert to_fetch_soon(lacks, FollowedWork(1.0, {}, lacks)) == ["busy"]
