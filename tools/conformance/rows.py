@@ -357,6 +357,23 @@ os.unlink(path)
 """
 
 
+@assumes("what nobody touches", "keeps its inode number and change time from one program to the next")
+def _untouched(it: Trial) -> str:
+    it.service.initialize(archive(member("still/file"), member("still/folder", type=tarfile.DIRTYPE))).ok()
+    first, second = (it.service.output(it.service.start(_STAMPS))[1] for _ in range(2))
+    is_so = first == second != ""
+    return "keeps its inode number and change time from one program to the next" if is_so else "has another one"
+
+
+_STAMPS = """
+import os
+for folder, _, names in os.walk(os.environ["AGENT_WORKSPACE"] + "/still"):
+    for name in [".", *sorted(names)]:
+        found = os.lstat(os.path.join(folder, name))
+        print(name, found.st_ino, found.st_ctime_ns)
+"""
+
+
 @assumes("the clock of a sandbox", "goes on from one program to the next")
 def _clock(it: Trial) -> str:
     clock = SystemClock()
@@ -377,6 +394,14 @@ def _two_programs(it: Trial) -> str:
         return "run side by side"
     it.profile["executions_at_once"] = 1
     return "run one after the other"
+
+
+@assumes("an archive while a program runs", "is taken, and the program comes to its end")
+def _archive_beside_a_program(it: Trial) -> str:
+    name = it.service.start(_SLEEPER.format(it.pause_s))
+    answer = it.service.initialize(archive(member("beside")))
+    _, told = it.service.output(name)
+    return f"{_taken(answer)}, and the program {'comes to its end' if len(told.split()) == 2 else 'does not'}"
 
 
 _SLEEPER = "import time; print(time.time(), flush=True); time.sleep({}); print(time.time())"
