@@ -120,7 +120,7 @@ class Follower:
     def woken(self) -> None:
         """A sync arrived, or a command looked: the agent may be at work."""
         self._pace.woken_s = self._clock.monotonic_s()
-        self._waiter.tasks.wake()  # it waits for what no event tells: a first base, the end of a silence
+        self.waiter.tasks.wake()  # it waits for what no event tells: a first base, the end of a silence
 
     def asked(self) -> None:
         """A command asked for something."""
