@@ -106,7 +106,7 @@ class LookItems(Mapping[str, LookItem]):
         yield from self._last.items()
 
 
-class Mark(Struct, frozen=True, array_like=True):
+class Mark(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The end of a look for what is new: digests of all folders and of all entries, and the newest time that it saw.
 
     The digests are over inode numbers and change times, the time is in nanoseconds.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from syncd.archive import exported_files
 from syncd.archive.exported_files import ExtractedFiles, extract_files
@@ -22,16 +23,17 @@ from syncd.model.entry import Entry
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.agent_repository import commits_of
 from syncd.sandbox.executions import report_in
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, Mark
 from syncd.sandbox.program import printed
 from syncd.sandbox.protocol import REPOSITORY_BOUNDS, Bounds, RepositoryState, decoded, look_result
 from tests.component.program_rig import PURPOSE, running
-from tests.unit.test_protocol import GONE, TEXT, blocked, differs, read, report, row
+from tests.unit.test_protocol import GONE, REQUEST, TEXT, blocked, differs, read, report, row
 
 _MIB = 1 << 20
 _LEFT_BYTES = 256 * _MIB  # beyond what a process with the modules takes; values of 16 MiB of lists take 425
 _SMALL = LookRequest({"a": LookItem((), LookAction.COMPARE)})
 _WHOLE = LookRequest({}, find_new=True)
+_SINCE = LookRequest({}, find_new=True, since=Mark("a" * 64, "b" * 64, 1))
 _LONGEST = Bounds.of_look(_WHOLE).most_bytes // _MIB - 1
 _LONG = 16
 _ROW = b'["",0,0,0,"",-1,false]'
@@ -55,6 +57,8 @@ LONG: dict[str, tuple[LookRequest | None, int, tuple[bytes, bytes, bytes], str]]
         (b'{"look":{"new":{', b'"a":' + _ROW + b",", b'"a":' + _ROW + b"}}}"),
         _MORE,
     ),
+    "names of one folder": (_SINCE, _LONG, (b'{"look":{"names":{"d":[', b'"a",', b'"a"]}}}'), _MORE),
+    "one folder again and again": (_SINCE, _LONG, (b'{"look":{"names":{', b'"d":[],', b'"d":[]}}}'), _MORE),
     "lists": (_WHOLE, _LONG, (b"[", b"[],", b"[]]"), "Expected `object`, got `array`"),
     "lists in lists": (_WHOLE, _LONG, (b'{"look":{"new":', b"[", b"]"), "Expected `object`, got `array` - at `$.look"),
     "numbers": (_WHOLE, _LONG, (b'{"look":{"pruned":[', b"1,", b"1]}}"), "Expected `str`, got `int`"),
@@ -208,6 +212,27 @@ LOOKS: dict[str, Any] = {
     "pruned outside": report(pruned=["../node_modules"]),
     "pruned repository outside": report(pruned=["../.git"]),
     "pruned number": report(pruned=[5]),
+    "mark of a text": report(mark="mark"),
+    "mark of numbers": report(mark=[1, 2, 3]),
+    "short mark": report(mark=["a" * 63, "a" * 64, 1]),
+    "mark without end": report(mark=["a" * 64, "a" * 64, 1, 2]),
+    "mark before all times": report(mark=["a" * 64, "a" * 64, -1]),
+    "mark after all times": report(mark=["a" * 64, "a" * 64, 1 << 63]),
+    "names where none were asked for": report(names={".": ["a"]}),
+    "other where nothing was known": report(is_other=True),
+    "other as a number": report(is_other=1),
+    "late as a text": report(is_late="yes"),
+}
+# In the answer to a request for what has changed since an earlier look.
+NAMES: dict[str, Any] = {
+    "names as a list": [["d", ["a"]]],
+    "names of no list": {"d": "a"},
+    "names of numbers": {"d": [5]},
+    "name with NUL": {"d": ["a\0b"]},
+    **{
+        f"names in {path[:20]}": {path: ["a"]}
+        for path in ("", "..", "../out", "/etc", "d/../../out", "d//n", "n" * 70000)
+    },
 }
 
 
@@ -217,6 +242,15 @@ def test_a_hostile_look_is_none(values: Any) -> None:
     assert read(report()).removed == ("a", "b")
     with pytest.raises(ValueError, match=r"."):
         read(values)
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=list(NAMES))
+def test_hostile_names_are_none(names: Any) -> None:
+    """As above."""
+    request = replace(REQUEST, since=Mark("a" * 64, "b" * 64, 1))
+    assert read(report(names={"d": ["a"]}), request).names == {"d": {"a"}}
+    with pytest.raises(ValueError, match=r"."):
+        read(report(names=names), request)
 
 
 _ID = "1" * 40
