@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import subprocess
+import threading
 from functools import partial
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from syncd.core.clock import stamp
 from tests.agent import Agent, NamedPath
 from tests.system.command import AS_ANYONE, CLOCK, as_anyone
-from tests.system.rig import DEFAULTS, Rig, emptied
+from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig, emptied
 from tests.system.test_agent_changes import restored, saved
 from tests.system.trees import Tree, tree
 
@@ -284,6 +285,23 @@ def test_a_push_during_a_look(rig: Rig, plain: Agent) -> None:
     assert json.loads(rig.ok("apply", "--json").out)["taken"] == []
     assert restored(rig, "a") == "the agent's\n"
     assert plain.read("a") == (rig.workspace / "a").read_bytes()
+
+
+def test_a_look_that_hangs_delays_no_sync(rig: Rig, plain: Agent) -> None:
+    """Nor does it keep a command from its answer."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        go_on.wait(TIMEOUT_S)
+
+    rig.once("execute", "before", hang)
+    assert begun.wait(TIMEOUT_S), rig.report()
+    rig.write("b", "an edit\n")
+    rig.converged()
+    rig.ok("flush")
+    assert not go_on.is_set()
+    go_on.set()
 
 
 def test_a_busy_agent_and_a_huge_file(rig: Rig, plain: Agent) -> None:
