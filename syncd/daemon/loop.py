@@ -189,10 +189,12 @@ class Daemon:
     # -- commands
 
     def _handle(self, client: Client, message: Message) -> None:
-        if self._shared.reload_waits_for is not None and message.get("do") in ("push", "flush", "setup"):
+        loops = self._named(message)
+        awaited = self._shared.reload_waits_for
+        is_cut_off = awaited is not None and (not loops or any(loop.name in awaited for loop in loops))
+        if is_cut_off and message.get("do") in ("push", "flush", "setup"):
             client.close()  # it asks again: the new configuration may have other sandboxes
             return
-        loops = self._named(message)
         if not loops and message.get("do") != "write":  # an undo may be of one that is configured no more
             client.done(ExitCode.NEEDS_PERSON, f"no sandbox here is named {message.get('sandbox')!r}")
             return
