@@ -80,7 +80,8 @@ class PartialArchives:
     @property
     def wants_proof(self) -> bool:
         """True if it is to be proved, after a whole archive, that the sandbox keeps what an archive does not hold."""
-        return self._proof is None and proof_is_due(self._archives, self._not_before_s, self._clock.monotonic_s())
+        is_due = self._clock.monotonic_s() >= self._not_before_s
+        return self._proof is None and self._archives is ArchiveContent.AUTO and is_due
 
     @property
     def warnings(self) -> list[SyncWarning]:
@@ -112,7 +113,7 @@ class PartialArchives:
             _log.warning("cannot prove yet that this sandbox keeps what an archive lacks: %s", failure)
             return Kept.UNKNOWN
         finally:
-            self._not_before_s = next_proof_s(self._clock.monotonic_s())
+            self._not_before_s = self._clock.monotonic_s() + _TRY_AGAIN_S
         # Someone there may remove a file meanwhile, but not nearly all: so a single one proves nothing.
         replaced = was_emptied(missing, len(items))
         if replaced and len(items) == 1:
@@ -123,13 +124,3 @@ class PartialArchives:
         if replaced:
             _log.warning("missing in the sandbox: %s that no archive held", counted(missing, "path"))
         return Kept.NO if replaced else Kept.YES
-
-
-def proof_is_due(archives: ArchiveContent, not_before_s: float, now_s: float) -> bool:
-    """True if what is not proved yet is to be proved now."""
-    return archives is ArchiveContent.AUTO and now_s >= not_before_s
-
-
-def next_proof_s(now_s: float) -> float:
-    """Return the time before which no other proof is tried after one that failed now."""
-    return now_s + _TRY_AGAIN_S
