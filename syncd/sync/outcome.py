@@ -80,13 +80,13 @@ class SyncReason(Enum):
 class Outcome(Struct, frozen=True):
     """The result of a sync.
 
-    `sync` is None if nothing had to be sent. `follow_up` are paths that another sync must send: they changed or
-    vanished while they were read, or their places in the sandbox became free. `torn` are those of them whose copy in
-    the sandbox may be half old and half new. `obstructed` are held paths whose places in the sandbox are taken: they,
-    and what is below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved`
-    are those of which the agent's version was saved, and `overwritten` counts those of them that had to give way as
-    both sides had changed; `push --force` counts none of these. `arrived` are the paths that are different in the
-    sandbox for it, None if nothing was sent; so is `change`, None too if it is not known what the sandbox held before.
+    `sync` is None if nothing had to be sent. `follow_up` are paths that another sync must send, as they changed or
+    vanished while they were read; `torn` are those of them whose copy in the sandbox may be half old and half new.
+    `obstructed` are held paths whose places in the sandbox are taken: they, and what is below them, are left out;
+    `held` those that both sides changed, and that stay as they are there. `saved` are those of which the agent's
+    version was saved, and `overwritten` counts those of them that had to give way as both sides had changed; `push
+    --force` counts none of these. `arrived` are the paths that are different in the sandbox for it, None if nothing was
+    sent; so is `change`, None too if it is not known what the sandbox held before.
     """
 
     sync: LastSync | None
