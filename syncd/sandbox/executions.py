@@ -86,15 +86,8 @@ class Purpose(Struct, frozen=True):
         try:
             yield
         except StepFailed as failure:
-            raise StepFailed(
-                self.step,
-                failure.action,
-                f"{failure.message}, for {self.description}",
-                failure.hint,
-                retry_after_s=failure.retry_after_s,
-                refusal=failure.refusal,
-                possibly_applied=failure.possibly_applied,
-            ) from None
+            failure.step, failure.message = self.step, f"{failure.message}, for {self.description}"
+            raise
 
     @contextlib.contextmanager
     def limited(self, waiter: Waiter, seconds: float) -> Iterator[None]:
