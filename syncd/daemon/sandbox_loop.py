@@ -22,7 +22,7 @@ from syncd.archive.snapshotter import ScanPlan, SyncMode
 from syncd.core.durable_file import file_stamp
 from syncd.core.errors import NeedsPerson, Stop, Unavailable
 from syncd.core.memory import release_freed_memory
-from syncd.core.waiter import POLL_EVERY_S, Event, NewerEvents, Superseded, Work
+from syncd.core.waiter import Event, NewerEvents, Superseded, Work
 from syncd.daemon.follower import Follower, LookEnd
 from syncd.daemon.scheduler import (
     Due,
@@ -66,7 +66,6 @@ class _Run(Struct):
     scanned: frozenset[str] | None = None
     stage: State | None = None  # None: it is not under way, or shows nothing
     slept_s: float = 0.0  # by the machine, until the stage began
-    sent_s: float = 0.0  # when the last progress was sent
     is_offline: bool = False  # as `retrying` announced last
 
 
@@ -479,10 +478,7 @@ class SandboxLoop:
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """Publish it."""
-        self.publisher.sent(sent_bytes, total_bytes)
-        now_s = self._clock.monotonic_s()
-        if now_s - self._run.sent_s >= POLL_EVERY_S or sent_bytes == total_bytes:
-            self._run.sent_s = now_s
+        if self.publisher.sent(sent_bytes, total_bytes) or sent_bytes == total_bytes:
             self._request_queue.send_progress(done_bytes=sent_bytes, total_bytes=total_bytes)
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
