@@ -5,14 +5,16 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.text import one_line
-from syncd.model.entry import ABSENT, ALL_BITS, same
-from syncd.model.manifest import Manifest, removed_paths, replaced_entries
-from syncd.selection.selection import PathPatterns
+
+if TYPE_CHECKING:
+    from syncd.model.manifest import Manifest
+    from syncd.selection.selection import PathPatterns
 
 _LONGEST_COMMAND = 60
 
@@ -70,6 +72,9 @@ def setup_due(command: Sequence[str], last: SetupRecord | None) -> bool:
 
 def brings_one_of(patterns: PathPatterns, before: Manifest, now: Manifest) -> bool:
     """Return True if a path that matches is of another content, kind or mode than before, new, or gone."""
+    from syncd.model.entry import ABSENT, ALL_BITS, same  # noqa: PLC0415 - `status` needs none of these
+    from syncd.model.manifest import removed_paths, replaced_entries  # noqa: PLC0415
+
     paths = (path for path in (*replaced_entries(before, now), *removed_paths(before, now)) if path in patterns)
     return any(not same(before.get(path, ABSENT), now.get(path, ABSENT), ALL_BITS) for path in paths)
 
