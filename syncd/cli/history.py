@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -14,6 +13,7 @@ import msgspec
 
 from syncd.cli.layout import Tone, styled, wrapped, written
 from syncd.cli.options import config_option, configured
+from syncd.cli.output import text_width
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import MAIN
@@ -24,7 +24,7 @@ from syncd.store.state_db import StateDb
 _LINES = 20
 _INDENT = 12  # columns of the mark and the time
 _WORDS: dict[str, str] = {SyncEnding.INITIALIZED: "synced", SyncEnding.UNCHANGED: "in sync"}
-_WITHOUT_TERMINAL, _MOST_COLUMNS = 88, 120
+_WIDTH = 88
 
 
 @click.command("history")
@@ -58,8 +58,7 @@ def command(config_file: str | None, most: int, only_failed: bool, as_json: bool
     if as_json:
         sys.stdout.writelines(f"{json.dumps(msgspec.to_builtins(record))}\n" for record in chosen)
         return
-    width = min(_MOST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else _WITHOUT_TERMINAL
-    for line in table(chosen, width):
+    for line in table(chosen, text_width(sys.stdout, _WIDTH)):
         print(written(line, sys.stdout), flush=True)  # click would not escape what the encoding lacks
     if len(chosen) < len(found):
         click.echo(f"the newest {len(chosen):,} of {len(found):,}: `syncd history -n 0` lists all", err=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ import click
 from syncd.cli.config import checked, toml
 from syncd.cli.layout import wrapped
 from syncd.cli.options import CLOCK, asking, keeper, named, option_for, shipped, stoppable, typed
-from syncd.cli.output import home_relative
+from syncd.cli.output import home_relative, text_width
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.choices import Region
@@ -234,8 +233,7 @@ def _absolute(path: str) -> str:
 
 def _say(what: str) -> None:
     """Print on stderr what was refused, or is to be known."""
-    width = min(shutil.get_terminal_size().columns - 1, _WIDTH)
-    click.echo("\n".join(wrapped(one_line(what, 1000), width, "  ", 2)), err=True)
+    click.echo("\n".join(wrapped(one_line(what, 1000), text_width(sys.stderr, _WIDTH), "  ", 2)), err=True)
 
 
 def _key_to_store(config: Config, *, is_stored: bool, is_terminal: bool) -> ApiKey | None:

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import click
 
+_NARROWEST = 40
 _DUMB = ("", "dumb", "unknown")
 _VERBOSITY = f"{__name__}.verbosity"  # in the context of click
 
@@ -51,6 +52,11 @@ def terminal_size(stream: TextIO) -> os.terminal_size:
         columns, rows = os.get_terminal_size(stream.fileno())
         return os.terminal_size((columns or 80, rows or 24))
     return os.terminal_size((80, 24))
+
+
+def text_width(stream: TextIO, most: int) -> int:
+    """The columns that a line may take: on a terminal all but the last, and never more than so many."""
+    return min(most, max(_NARROWEST, terminal_size(stream).columns - 1)) if is_screen(stream) else most
 
 
 def may_colour() -> bool:

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import stat
 import sys
 import urllib.request
@@ -26,6 +25,7 @@ from msgspec.structs import replace
 from syncd.cli.layout import Tone, styled, wrapped
 from syncd.cli.local_scan import scan_workspace
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
+from syncd.cli.output import text_width
 from syncd.cli.status.reader import StatusReader
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, NeedsPerson, SandboxNotFound, SyncdError, SyncWarning
@@ -158,7 +158,7 @@ def _lines(subject: str, finding: Finding) -> list[str]:
     home, width = "(?!)", _UNWRAPPED
     if sys.stdout.isatty():
         home = rf"(?<!\S){re.escape(os.path.expanduser('~'))}(?=/)"
-        width = min(shutil.get_terminal_size().columns, _MAX_COLUMNS)
+        width = text_width(sys.stdout, _MAX_COLUMNS)
     rows = [(f"{styled(finding.grade.word, finding.grade.tone)}  {subject:15}", finding.what)]
     rows += [(f"{'to do:':>19}  ", finding.remedy)] if finding.remedy else []
     return [line for label, text in rows for line in wrapped(re.sub(home, "~", text), width, label, _INDENT)]

@@ -11,7 +11,7 @@ import click
 from msgspec import structs
 
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
-from syncd.cli.output import home_relative, is_screen, terminal_size
+from syncd.cli.output import home_relative, text_width
 from syncd.cli.status.reader import StatusReader, WorkspaceRow, read_all, reader_for
 from syncd.core.config_file import config_folder
 from syncd.core.errors import ConfigError, ExitCode
@@ -22,7 +22,7 @@ from syncd.sync.status_document import Status
 Shown = TypeVar("Shown")
 
 _WIDTH = 79  # some terminals begin a new line after a full one of 80
-_NARROWEST, _WIDEST = 40, 10_000
+_WIDEST = 10_000
 _OVERVIEW_VERSION = 1
 
 
@@ -83,16 +83,11 @@ def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: boo
     return shown
 
 
-def _width(most: int) -> int:
-    """The columns that a line may take."""
-    return min(most, max(_NARROWEST, terminal_size(sys.stdout).columns - 1)) if is_screen(sys.stdout) else most
-
-
 def _text(reader: StatusReader, status: Status) -> str:
     from syncd.cli.status.screen import screen  # noqa: PLC0415 - for people alone
 
     status = structs.replace(status, workspace=home_relative(status.workspace))
-    return _written(screen(status, reader.context(status), CLOCK.wall_s(), _width(_WIDTH)))
+    return _written(screen(status, reader.context(status), CLOCK.wall_s(), text_width(sys.stdout, _WIDTH)))
 
 
 def _all_text(rows: tuple[WorkspaceRow, ...]) -> str:
@@ -100,7 +95,7 @@ def _all_text(rows: tuple[WorkspaceRow, ...]) -> str:
 
     if not rows:
         return f"no configuration in {config_folder(os.environ)} yet: `syncd init` writes one"
-    return _written(table(rows, CLOCK.wall_s(), _width(_WIDEST)))
+    return _written(table(rows, CLOCK.wall_s(), text_width(sys.stdout, _WIDEST)))
 
 
 def _written(lines: list[str]) -> str:
