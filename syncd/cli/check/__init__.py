@@ -94,11 +94,9 @@ class Checkup:
 
     @property
     def acquired(self) -> AcquiredSandbox | None:
-        """The sandbox that syncd acquired and that has not ended yet."""
+        """The sandbox that syncd acquired."""
         with suppress(SyncdError):  # reported about the state folder
-            acquired = acquired_of(self.config, places_of(self.config, os.environ).state)
-            if acquired and (acquired.ends_wall_s is None or acquired.ends_wall_s > CLOCK.wall_s()):
-                return acquired
+            return acquired_of(self.config, places_of(self.config, os.environ).state)
         return None
 
     @property
