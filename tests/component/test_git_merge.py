@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from syncd.core import hardening
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge import git as git_module
 from syncd.merge.git import Git, MergedText, find_git, find_work_tree, is_binary, merge
+from tests.component.test_agent_branch import plain_git, repository
 
 FOUND = find_git(os.environ)
 needs_git = pytest.mark.skipif(FOUND is None, reason="git is not installed")
@@ -101,9 +101,9 @@ def test_a_git_that_fails_is_no_conflict(tmp_path: Path) -> None:
 @needs_git
 def test_a_merge_reads_no_configuration(git: Git, tmp_path: Path) -> None:
     """In a folder that lies in a repository, neither its configuration nor its attributes reach the merge."""
-    mark = marking_repository(tmp_path)
-    (tmp_path / ".git/config").write_text("this is no configuration\n")
-    scratch = tmp_path / "scratch"
+    mark = marking_repository(tmp_path / "top")
+    (tmp_path / "top/.git/config").write_text("this is no configuration\n")
+    scratch = tmp_path / "top/scratch"
     scratch.mkdir()
     merged = MergedText(edited(edited(BASE, 2, b"a"), 9, b"b"))
     assert merge(git, BASE, edited(BASE, 2, b"a"), edited(BASE, 9, b"b"), str(scratch)) == merged
@@ -168,14 +168,14 @@ def test_a_reason_of_git_is_one_line(tmp_path: Path) -> None:
 @needs_git
 def test_a_repository_of_another_user(git: Git, tmp_path: Path) -> None:
     """It is refused with the remedy, and read once the person trusts it."""
-    make_repository(tmp_path)
-    (tmp_path / "trusting").write_text(f"[safe]\ndirectory = {tmp_path}\n")
+    top = repository(tmp_path / "top", {})
+    (tmp_path / "trusting").write_text(f"[safe]\ndirectory = {top}\n")
     (tmp_path / "plain").write_text("")
     other = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}
     with pytest.raises(NeedsPerson, match=r"belongs to another user: .*safe\.directory"):
-        find_work_tree(Git(git.program, git.path, {**other, "GIT_CONFIG_GLOBAL": f"{tmp_path}/plain"}), str(tmp_path))
+        find_work_tree(Git(git.program, git.path, {**other, "GIT_CONFIG_GLOBAL": f"{tmp_path}/plain"}), str(top))
     trusted = Git(git.program, git.path, {**other, "GIT_CONFIG_GLOBAL": f"{tmp_path}/trusting"})
-    assert find_work_tree(trusted, str(tmp_path)).folder == f"{tmp_path}/.git"
+    assert find_work_tree(trusted, str(top)).folder == f"{top}/.git"
 
 
 @needs_git
@@ -183,16 +183,16 @@ def test_no_work_tree(git: Git, tmp_path: Path) -> None:
     """No repository, a bare one, a damaged one: each is a line that says so."""
     bare = tmp_path / "bare"
     plain_git(tmp_path, "init", "-q", "--bare", "bare")
-    broken = make_repository(tmp_path / "broken")
+    broken = repository(tmp_path / "broken", {})
     (broken / ".git/config").write_text("[core\n")
-    lost = make_repository(tmp_path / "lost")
+    lost = repository(tmp_path / "lost", {})
     (lost / ".git/refs/heads/main").write_text("nonsense\n")
     outside = tmp_path / "outside"
     outside.mkdir()
     for folder, message in (
         (outside, "is in no git repository"),
         (bare, "is in no work tree"),
-        (make_repository(tmp_path / "inside") / ".git", "is in no work tree"),
+        (repository(tmp_path / "inside", {}) / ".git", "is in no work tree"),
         (broken, "git cannot read the repository"),
         (lost, "git cannot read HEAD"),
     ):
@@ -209,22 +209,10 @@ def scripted(folder: Path, script: str, person: dict[str, str] | None = None) ->
     return Git(str(program), os.environ["PATH"], person or {})
 
 
-def plain_git(folder: Path, *arguments: str) -> bytes:
-    clean = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
-    clean |= {f"GIT_{who}_{what}": f"{what}@x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    return subprocess.run(["git", *arguments], cwd=folder, env=clean, capture_output=True, check=True).stdout
-
-
-def make_repository(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    plain_git(folder, "init", "-q", "-b", "main")
-    return folder
-
-
 def marking_repository(folder: Path) -> Path:
     """A repository whose merge driver and attributes leave a mark; returns the mark."""
     mark = folder / "mark"
-    make_repository(folder)
+    repository(folder, {})
     plain_git(folder, "config", "merge.evil.driver", f"touch {mark}")
     plain_git(folder, "config", "merge.conflictStyle", "diff3")
     (folder / ".gitattributes").write_text("* merge=evil -text\n")
