@@ -201,6 +201,10 @@ class WorkspaceWriter:
             with _reported("cannot be read", "nothing was changed; let syncd read it") as at, self._cursor() as cursor:
                 sees, decides = partial(look_with_digest, cursor), partial(decide, phase=JournalPhase.DONE)
                 changes = needed_changes(cursor, plan, sees, decides, left=left, at=at)
+            if not changes and not decided:  # it needs no room on the disk
+                written = Written(left=tuple(sorted(left)))
+                record(written)
+                return written
             target = self._target_of(self._sandbox)
             entry = JournalEntry(
                 token=os.urandom(6).hex(),
