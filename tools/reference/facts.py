@@ -54,7 +54,7 @@ EXIT_CODES = {
     ),
     ExitCode.WRONG_USAGE: "Wrong usage.",
     ExitCode.TRY_LATER: (
-        "It could not finish, but the same command may work later: network, server, a file that keeps changing, another"
+        "It could not finish, but the same command may work later: network, Klavis, a file that keeps changing, another"
         " instance has the workspace."
     ),
     ExitCode.NEEDS_PERSON: (

@@ -112,7 +112,7 @@ class Checkup:
 def command(config_file: str | None, as_json: bool) -> int:
     """Test everything that a sync needs, and say how to fix what fails.
 
-    Nothing of yours is sent, nothing is changed. Ends with 0 if nothing failed, 75 if only the network or a server did,
+    Nothing of yours is sent, nothing is changed. Ends with 0 if nothing failed, 75 if only the network or Klavis did,
     else 78.
     """
     rows, secret = [], ""
