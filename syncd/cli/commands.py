@@ -76,11 +76,8 @@ COMMANDS = {name: text for group in GROUPS.values() for name, text in group.item
 
 # What people type who know other programs, and what they mean.
 _MEANT = {
-    "add": "sandbox add",
-    "daemon": "run",
     "edit": "config edit",
     "install": "service install",
-    "log": "service logs",
     "logs": "service logs",
     "restart": "service restart",
     "restore": "saved restore",
@@ -90,7 +87,6 @@ _MEANT = {
     "undo": "apply --undo",
     "uninstall": "service uninstall",
     "version": "--version",
-    "wait": "flush",
     "watch": "status --watch",
 }
 
@@ -155,10 +151,12 @@ class _Commands(click.Group):
 def _print_version(context: click.Context, option: click.Parameter, value: bool) -> None:  # noqa: ARG001 - click's signature
     """Print what a report of a defect needs to tell of this program."""
     if value:
-        machine, place = os.uname(), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        click.echo(f"syncd, version {__version__}")
-        system = f"{machine.sysname} {machine.release} {machine.machine}"
-        click.echo(f"Python {sys.version.split()[0]}, {system}, {home_relative(place)}")
+        system, place = os.uname(), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        click.echo(
+            f"syncd, version {__version__}\nPython {sys.version.split()[0]}, {system.sysname} {system.release}",
+            nl=False,
+        )
+        click.echo(f" {system.machine}, {home_relative(place)}")
         context.exit()
 
 

@@ -47,8 +47,7 @@ def command(config_file: str | None, most: int, only_failed: bool, as_json: bool
     syncd history
     syncd history --failed -n 0      all failures that are kept
 
-    Listed is what sent something, was asked for, failed, or succeeded after failures. The same failure again and again
-    is listed once, and counted in the next line. Some thousands are kept.
+    Listed is what sent something, was asked for, failed, or succeeded after failures. Some thousands are kept.
     """
     records = _read(directories_for(configured(config_file).workspace.path, os.environ).state)
     found = [record for record in records if record.is_failure or not only_failed]

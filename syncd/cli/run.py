@@ -54,8 +54,7 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     syncd run                        until Ctrl-C; its log goes to stderr
     syncd run --log-level debug      with a log that says more
 
-    SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once. With systemd, `syncd service
-    install` runs it at every login.
+    SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
     """
     set_up_logs(log_level, LogFormat(log_format), os.environ)
     interrupt = Interrupt()

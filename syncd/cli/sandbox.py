@@ -156,12 +156,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
 @sandbox_option
 @json_option
 def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
-    """Show a sandbox and its servers' URLs, which may hold tokens.
-
-    \b
-    syncd sandbox show               this workspace's
-    syncd sandbox show ID
-    """
+    """Show this workspace's sandbox, or that ID, with servers' URLs."""
     config, target = _named(config_file, sandbox, sandbox_id)
     with _connected(config) as access:
         info = access.api(target).sandbox()
@@ -257,15 +252,10 @@ def _locked(access: Access) -> Iterator[None]:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Do not ask, and release it although something there could not be saved.")
 def release(sandbox_id: str | None, config_file: str | None, sandbox: str | None, yes: bool, force: bool) -> None:
-    """Give a sandbox back, with all that is in it.
-
-    \b
-    syncd sandbox release            this workspace's
-    syncd sandbox release ID --yes
+    """Give this workspace's sandbox back, or that ID, with all in it.
 
     What an agent changed in this workspace's is saved before (`syncd saved`), but not with agent_changes = "overwrite".
-    If something cannot be saved, that is named, and asked once more; with --yes it is not released then (75), with
-    --force it is. Where there is no terminal to ask on, --yes has to be given.
+    If something cannot be saved, that is named, and asked once more; with --yes it is not released then (75).
     """
     config, target = _named(config_file, sandbox, sandbox_id)
     is_ours, follows = _is_ours(config, target), ""
@@ -373,12 +363,7 @@ def _ends(end: str | None) -> str:
 def add(name: str, sandbox_id: str | None, acquire: bool, config_file: str | None) -> None:
     """Sync the workspace to one more sandbox, for one more agent.
 
-    \b
-    syncd sandbox add blue --acquire
-    syncd sandbox add green --id ID
-
-    The configuration gets a table [sandboxes.NAME], of which all other keys can be set. A running daemon reads it and
-    sends the new one everything; no other sandbox notices.
+    The configuration gets a table [sandboxes.NAME]. A running daemon reads it and sends the new one everything.
     """
     if acquire == (sandbox_id is not None):
         raise click.UsageError("Name the sandbox with --id, or have one acquired with --acquire.")
@@ -403,8 +388,7 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
     """Sync the workspace to this sandbox no more.
 
     What the agent changed there is saved before (`syncd saved`), but not with agent_changes = "overwrite"; if something
-    cannot be saved, nothing is removed (75), with --force it is. A sandbox that syncd acquired is released; another one
-    goes on with all that is in it. The table [sandboxes.NAME] goes from the configuration.
+    cannot be saved, nothing is removed (75). A sandbox that syncd acquired is released; another one goes on.
     """
     path, config = config_path(config_file), configured(config_file)
     if name == MAIN or name not in config.sandboxes:

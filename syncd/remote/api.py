@@ -26,6 +26,7 @@ from syncd.remote.upload_url import UploadUrl, upload_url_from
 # Extracting a large archive takes the server minutes.
 INITIALIZE_S = 180.0
 # Servers take request lines of 8 to 16 KiB; a signed URL has less than one.
+_CORRECT_URL = "correct sandbox.base_url with `syncd config edit`"
 _LONGEST_URL = 16 << 10
 _READ_S = 20.0
 _LONGEST_DETAIL = 200
@@ -167,9 +168,7 @@ class ApiClient:
             return replace(meaning, message=f"{meaning.message} ({answered})")
         if 300 <= status < 400:
             message = f"Klavis answers with a redirect ({status}), which is not followed"
-            return ErrorMeaning(
-                message, "sign in to this network, or correct sandbox.base_url with `syncd config edit`"
-            )
+            return ErrorMeaning(message, f"sign in to this network, or {_CORRECT_URL}")
         return ErrorMeaning(f"Klavis answered {request} with {answered}", "")
 
     def _refusal(self, request: ApiRequest, status: int) -> ErrorMeaning:
@@ -179,9 +178,7 @@ class ApiClient:
             )
         if request.other_refusal is not None:
             return request.other_refusal
-        hint = (
-            f"look at the account, {KEY_PAGE}" if status == 402 else "correct sandbox.base_url with `syncd config edit`"
-        )
+        hint = f"look at the account, {KEY_PAGE}" if status == 402 else _CORRECT_URL
         return ErrorMeaning(f"Klavis refused {request}", hint)
 
     def _detail(self, answer: Response) -> str:
@@ -372,9 +369,7 @@ _NOT_ACQUIRED = {
     402: ErrorMeaning(
         "the account pays for no further sandbox", "check its plan, or release one (`syncd sandbox list`)"
     ),
-    404: ErrorMeaning(
-        "nothing acquires sandboxes at this address", "correct sandbox.base_url with `syncd config edit`"
-    ),
+    404: ErrorMeaning("nothing acquires sandboxes at this address", _CORRECT_URL),
     409: ErrorMeaning("the account may have no further sandbox now", _RELEASE_ONE),
     422: _INVALID,
     429: ErrorMeaning("the account has as many sandboxes as it may, or asks too often", _RELEASE_ONE),
@@ -382,9 +377,7 @@ _NOT_ACQUIRED = {
 _OTHERWISE_NOT_ACQUIRED = ErrorMeaning(
     "Klavis gives no sandbox", f"correct [sandbox.acquire] with `syncd config edit`, or look at {KEY_PAGE}"
 )
-_NOT_LISTED = ErrorMeaning(
-    "Klavis lists no sandboxes", f"correct sandbox.base_url with `syncd config edit`, or look at {KEY_PAGE}"
-)
+_NOT_LISTED = ErrorMeaning("Klavis lists no sandboxes", f"{_CORRECT_URL}, or look at {KEY_PAGE}")
 _UNKNOWN = ErrorMeaning(
     "Klavis knows no such sandbox", "`syncd sandbox list` shows those that there are", SandboxNotFound
 )
