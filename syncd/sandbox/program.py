@@ -68,6 +68,7 @@ _LARGE_BYTES = 1 << 20  # such a file is compared last
 _LONGEST_PATH = 3840  # home takes no longer one, so a folder of such a path is not entered
 _MOST_TEXT_BYTES = 32 << 20  # of all new paths with their targets, and of those not entered, in the report
 _MOMENT_NS = 2 * 10**7  # what changes once more so soon may have the same time, as the kernel's clock is coarse
+_LOCK_POLL_S = 0.1
 _MOST_CHANGED = 1000  # of more entries, it costs less to compare all
 # The shares of its time: until when it compares, searches and copies. The rest is for removals and the report.
 _COMPARES, _SEARCHES, _COPIES = 0.5, 0.75, 0.9
@@ -114,6 +115,18 @@ def _within(seconds: float, act: Any) -> Any:
         return None
     finally:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
+
+
+def _has_locked(descriptor: int, within_s: float) -> bool:
+    """Lock an open file, and return True; False if another one has it for so long."""
+    ends_s = _now_s() + within_s
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if _now_s() >= ends_s:
+            return False
+        time.sleep(_LOCK_POLL_S)  # noqa: TID251
 
 
 def _text_of(name: bytes) -> str:
@@ -635,11 +648,8 @@ _NOT_FOUND = 127  # the exit code of a shell for a command that it cannot start
 def _run(request: dict[str, Any]) -> dict[str, Any]:
     """Run a command to its end or for its time, and return the report. Raises `OSError`."""
     top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    ends_s = _now_s() + request["wait_s"]
-    while not _has_locked(top):
-        if _now_s() >= ends_s:
-            return {"state": "busy"}
-        time.sleep(_PRINT_EVERY_S)  # noqa: TID251
+    if not _has_locked(top, request["wait_s"]):
+        return {"state": "busy"}
     began_s = _now_s()
     command = [_bytes_of(word) for word in request["command"]]
     try:
@@ -654,7 +664,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
             preexec_fn=_ending_with_parent(),  # noqa: PLW1509 - there are no threads
         )
     except OSError as failure:
-        sys.stdout.write("{}: {}\n".format(request["command"][0], os.strerror(failure.errno or 0)))
+        sys.stdout.write(f"{request['command'][0]}: {os.strerror(failure.errno or 0)}\n")
         return {"state": "ended", "exit_code": _NOT_FOUND}
     is_over = _print_output(process, began_s + request["within_s"])
     if not is_over:
@@ -665,13 +675,6 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     seconds = _now_s() - began_s
     state = "ended" if is_over else "overdue"
     return {"state": state, "exit_code": 128 - code if code < 0 else code, "seconds": seconds}
-
-
-def _has_locked(descriptor: int) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 def _ending_with_parent() -> Any:
@@ -763,7 +766,7 @@ _UNDER_WAY = {
 _ID = re.compile("[0-9a-f]{40}")  # of an object
 _MOST_OUTPUT = 64 << 20  # of a command whose output is kept; folders within folders can be endless
 _PRIVATE = "[core]\n\trepositoryformatversion = 0\n\tcompression = 1\n[fastimport]\n\tunpackLimit = 200\n"
-_LOCK_TRIES, _LOCK_WAIT_S = 70, 0.1  # a run that was given up ends within that
+_LOCK_S = 7.0  # a run that was given up ends within that
 _HOME = "refs/syncd/home"  # the last commit; the branch `home` is there for people, who may move it
 _PARTS = {"syncd", "objects", "refs", "info", "config", "index"}  # of a repository, before it has its HEAD
 _REFUSED_PATTERNS = ".[gG][iI][tT]\n.[gG][iI][tT][ .:\\\\]*\n[gG][iI][tT]~1*\n"
@@ -1070,13 +1073,8 @@ class _Repository:
         with contextlib.suppress(FileExistsError):
             os.mkdir(self._path("syncd"))  # for this program's own files
         self._locked = open(self._path("syncd/lock"), "ab")  # noqa: SIM115 - to the end
-
-        for _ in range(_LOCK_TRIES):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            time.sleep(_LOCK_WAIT_S)  # noqa: TID251
-        raise _Refused("failed", "another run is under way")
+        if not _has_locked(self._locked.fileno(), _LOCK_S):
+            raise _Refused("failed", "another run is under way")
 
     def _make(self) -> str:
         """Make the repository, in place of what is left of one, and return its commit."""
