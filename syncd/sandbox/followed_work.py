@@ -13,7 +13,7 @@ from contextlib import suppress
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, is_savable, same
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, SeenEntry, is_savable, same
 from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import SandboxContent
@@ -49,17 +49,22 @@ class FollowedWork(Struct, frozen=True):
             if same(now.get(path, ABSENT), self.base.get(path, ABSENT), ALL_BITS)
             or now.get(path) == self.base.get(path)
         }
-        return replace(self, there=there, base={path: entry for path, entry in self.base.items() if path in there})
+        return self.only(there)
 
     def still_here(self) -> FollowedWork:
         """Return the same without the paths whose kept contents are gone, which are as if nobody had looked at them."""
-        there = {path: each for path, each in self.there.items() if not each.copy or os.path.lexists(each.copy)}
+        return self.only(
+            {path: each for path, each in self.there.items() if not each.copy or os.path.lexists(each.copy)}
+        )
+
+    def only(self, there: Mapping[str, SeenEntry]) -> FollowedWork:
+        """Return the same of these paths alone."""
         return replace(self, there=there, base={path: entry for path, entry in self.base.items() if path in there})
 
     def savable(self, content: SandboxContent) -> dict[str, SeenEntry]:
         """Return what still holds and has its content here."""
-        there = {path: entry for path, entry in self.holding(content).there.items() if is_savable(entry)}
-        return {path: each for path, each in there.items() if each.kind is not Kind.FILE or os.path.exists(each.copy)}
+        there = self.holding(content).still_here().there
+        return {path: entry for path, entry in there.items() if is_savable(entry)}
 
     def result(self, content: SandboxContent) -> LookResult:
         """Return the same as the result of a look at everything."""
@@ -162,8 +167,7 @@ class FollowedStore:
         with self._db.transaction():
             self._blobs.let_go(self._holder)
             self._blobs.hold(self._holder, {entry.digest for entry in left.values() if entry.copy})
-            base = {path: entry for path, entry in work.base.items() if path in left}
-            self._record.save(_record(replace(work, base=base, there=left)))
+            self._record.save(_record(work.only(left)))
 
     def remove(self, now_s: float) -> None:
         """Keep nothing any more. Raises `OSError`."""
