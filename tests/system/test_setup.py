@@ -158,6 +158,33 @@ def test_it_runs_anew(rig: Rig, there: There, how: str) -> None:
     assert there.ran == ONCE
 
 
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_one_that_is_emptied_beside_the_daemon(rig: Rig, there: There, is_asked: bool) -> None:
+    """It is filled and set up again, whoever notices that: a command that asks, or the look that follows the agent."""
+    there.configure(follow_seconds=5)
+    rig.up()
+    rig.ok("flush")
+    (there.beside / "ran").unlink()
+    rig.sandbox.reset()
+    if is_asked:
+        rig.ok("flush")
+        assert there.ran == ONCE
+    there.until_ran(ONCE)
+
+
+def test_each_acquired_one(rig: Rig, there: There) -> None:
+    """Each sandbox that syncd acquires is set up."""
+    there.configure(**{"acquire.ttl_seconds": 100})
+    rig.config_file.write_text(rig.config_file.read_text().replace(f'sandbox.id = "{SANDBOX}"\n', ""))
+    rig.start()
+    for number in (1, 2):
+        rig.ok("flush")
+        acquired = [box for box in rig.emulator.sandboxes() if box.id != SANDBOX and (box.folder / "ran").exists()]
+        assert len(acquired) == 1
+        assert (acquired[0].folder / "ran").read_text() == "b\ne\n", number
+        rig.ok("sandbox", "release", "--yes", acquired[0].id)
+
+
 # -- who waits
 
 
