@@ -12,7 +12,7 @@ import hashlib
 import os
 import select
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -29,6 +29,7 @@ from syncd.merge.git import (
     find_work_tree,
     is_version,
     make_commits,
+    why_submodules_are_refused,
 )
 from syncd.merge.path_changes import link_at
 from syncd.merge.sent_files import SentFiles
@@ -42,6 +43,7 @@ from syncd.store.blobs import Blobs
 from syncd.store.state_db import Record, StateDb
 from syncd.sync.agent_work import AgentWork, LeaveOut
 
+_MOST_SUBMODULES = 100  # files whose check is remembered
 _SECRETS = PathPatterns(SECRETS)
 _AUTHOR = b"syncd <syncd@localhost>"
 _PERSON = {f"GIT_COMMITTER_{what}": value for what, value in (("NAME", "syncd"), ("EMAIL", "syncd@localhost"))}
@@ -85,6 +87,8 @@ class FollowedCommits:
         self._secrets = secrets
         self._waiter = waiter
         self._sent: _Sent | None = None
+        # By the place, which has the content's digest as its name.
+        self._refused_submodules = lru_cache(_MOST_SUBMODULES)(self._ask_of_submodules)
 
     def follow(self, owner: str, base: Manifest, work: AgentWork, leave_out: LeaveOut, scratch: str) -> None:
         """Commit the work in the sandbox of that `owner`, unless the last commit holds it already. Raises `Stop`.
@@ -115,16 +119,14 @@ class FollowedCommits:
         git = find_git(self._environ)
         if git is None:
             return
-
-        def wait_ready(descriptor: int, within_s: float) -> bool:
-            return self._waiter.wait_ready(descriptor, select.POLLIN, REAL.monotonic_s() + within_s)
-
-        self._commit(replace(git, wait_ready=wait_ready), base, changes, leave_out, scratch)
+        self._commit(replace(git, wait_ready=self._wait_ready), base, changes, leave_out, scratch)
         record.save(_Made(digest))
 
     def _changes(self, work: AgentWork) -> dict[str, SeenEntry]:
         """Return what may come of the changes: files and links whose content is here, ABSENT for what is gone."""
-        home, sides = Home(False, partial(link_at, self._workspace), lambda _: ()), Sides({}, {}, work.changed)
+        links = partial(link_at, self._workspace)
+        home = Home(False, links, lambda _: (), refused_submodules=self._refused_submodules)
+        sides = Sides({}, {}, work.changed)
         found = {
             path: there
             for path, there in work.changed.items()
@@ -173,6 +175,13 @@ class FollowedCommits:
         ended = git.run(command, reference_variables(work_tree, person), ANY_CODE)
         if ended.code:
             raise TryLater(f"git cannot set {self._reference} ({ended.complaint.strip()[:160]})", "see `git fsck`")
+
+    def _ask_of_submodules(self, place: str) -> str:
+        git = find_git(self._environ)
+        return why_submodules_are_refused(git and replace(git, wait_ready=self._wait_ready), place)
+
+    def _wait_ready(self, descriptor: int, within_s: float) -> bool:
+        return self._waiter.wait_ready(descriptor, select.POLLIN, REAL.monotonic_s() + within_s)
 
     # -- what was sent
 

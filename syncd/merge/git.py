@@ -56,6 +56,8 @@ SYMLINK_MODE = b"120000"
 SUBMODULE_MODE = b"160000"
 # Of the year 9999: later ones, git and others cannot show.
 _LAST_SECOND = 253_402_300_799
+_MOST_OF_SUBMODULES = 1 << 20
+_FSCK_REASON = re.compile(": (gitmodules[A-Za-z]+):")
 _ZONE = re.compile("[+-](?:0[0-9]|1[0-4])[0-5][0-9]")
 # These two need a backslash of their own in a quoted path; of the others, git reads any byte in octal digits.
 _QUOTED = {0x22: b'\\"', 0x5C: b"\\\\"}
@@ -266,6 +268,31 @@ def private_repository(git: Git, scratch: str | None, object_format: str) -> Ite
         options = ("--bare", "--quiet", "--template=", f"--object-format={object_format}", "--initial-branch=none")
         git.run(["init", *options, folder], {})
         yield folder
+
+
+def why_submodules_are_refused(git: Git | None, place: str) -> str:
+    """Return why git refuses the file of this place as a `.gitmodules`; "" if it does not.
+
+    A clone would run what some of these say (`gitmodules…` in git-fsck(1)). Raises as `Git.run` does.
+    """
+    if git is None:
+        return "no git is here that could check it"
+    try:
+        with open(place, "rb") as file:
+            content = file.read(_MOST_OF_SUBMODULES + 1)
+    except OSError as failure:
+        return f"it cannot be read here ({failure.strerror})"
+    if len(content) > _MOST_OF_SUBMODULES:
+        return "it is too large to be checked"
+    with private_repository(git, None, "sha1") as folder:
+        variables = {"GIT_DIR": folder, **with_settings({"fsck.gitmodulesParse": "error"})}
+        blob = git.run(["hash-object", "-w", "--stdin"], variables, given=content).output.strip()
+        git.run(["mktree"], variables, given=b"%s blob %s\t.gitmodules\n" % (FILE_MODE, blob))
+        checked = git.run(["fsck", "--strict", "--no-dangling", "--no-progress"], variables, ANY_CODE)
+    if not checked.code:
+        return ""
+    found = _FSCK_REASON.search(checked.complaint)
+    return f"git refuses it ({found[1] if found else one_line(checked.complaint, 80)})"
 
 
 def is_binary(content: bytes) -> bool:

@@ -25,6 +25,7 @@ from syncd.merge.git import (
     is_binary,
     merge,
     need_git,
+    why_submodules_are_refused,
 )
 from syncd.merge.open_conflicts import OpenConflicts
 from syncd.merge.path_changes import link_at
@@ -88,7 +89,8 @@ class HomeFolder(Struct, frozen=True):
             except OSError:
                 return ()  # it is written to by its own rules
 
-        return Home(deletions, partial(link_at, self.path), names_in, choices)
+        refused = partial(why_submodules_are_refused, find_git(os.environ))
+        return Home(deletions, partial(link_at, self.path), names_in, choices, refused)
 
 
 class AgentSide(Struct, frozen=True):

@@ -214,13 +214,15 @@ class Home(Struct, frozen=True):
     """The workspace, as far as a plan for it needs more than its sides.
 
     `deletions`: what was deleted there is deleted here too. `link_at` returns a link's target here, None for all that
-    is no link; `names_in` the names in a directory here. `choices` are a person's, by path.
+    is no link; `names_in` the names in a directory here. `choices` are a person's, by path. `refused_submodules`
+    returns why git refuses the file of this place as a `.gitmodules`, empty if it does not.
     """
 
     deletions: bool
     link_at: Callable[[str], str | None]
     names_in: Callable[[str], Collection[str]]
     choices: Mapping[str, Choice] = MappingProxyType({})
+    refused_submodules: Callable[[str], str] = lambda _: ""
 
 
 def plan_home(sides: Sides, home: Home) -> Plan:
@@ -334,9 +336,12 @@ def never_taken(sides: Sides, home: Home, path: str, here: Entry, there: SeenEnt
         return "its place here is behind a link, or holds a device"
     if there.kind is Kind.OTHER:
         return "it is a socket, a FIFO or a device"
-    if there.kind is Kind.SYMLINK:
-        if names_submodules(path):
+    if names_submodules(path) and there.kind in (Kind.FILE, Kind.SYMLINK):
+        if there.kind is Kind.SYMLINK:
             return "git allows no link of this name"
+        if there.copy and (reason := home.refused_submodules(there.copy)):
+            return reason
+    if there.kind is Kind.SYMLINK:
 
         def target_of(at: str) -> str | None:
             entry = sides.there.get(at)

@@ -29,6 +29,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -799,11 +800,42 @@ def test_what_runs_by_itself_on_a_branch(rig: Rig, agent: Agent) -> None:
     assert told["look_at"] == [".gitignore", "CLAUDE.md", "conftest.py", "d/tool"]
 
 
-def test_submodules(rig: Rig, agent: Agent) -> None:
-    """Their list comes, and is named; a link of its name does not."""
+REFUSED_SUBMODULES = {
+    "path": '[submodule "a"]\n\tpath = -x\n\turl = https://example.org/a\n',
+    "url": '[submodule "a"]\n\tpath = a\n\turl = -x\n',
+    "name": '[submodule "a/../b"]\n\tpath = a\n\turl = https://example.org/a\n',
+    "newline": '[submodule "a"]\n\tpath = a\n\turl = https://example.org/%0ahost=x\n',
+    "update": '[submodule "a"]\n\tpath = a\n\turl = https://example.org/a\n\tupdate = !sh\n',
+    "no configuration": '[submodule "a"\n',
+}
+
+
+@pytest.mark.parametrize("content", REFUSED_SUBMODULES.values(), ids=REFUSED_SUBMODULES)
+def test_submodules_that_git_refuses(rig: Rig, agent: Agent, content: str) -> None:
+    """They are told, and come neither into the workspace nor onto a branch."""
+    _committed(rig)
+    rig.ok("push")
+    agent.write(".gitmodules", content)
+    agent.write("sub/.GITMODULES", content)
+    agent.write("a", "theirs\n")
+    branch = json.loads(rig.ok("apply", "--branch", "theirs", "--json").out)
+    assert (branch["taken"], branch["never"]) == (["a"], [".gitmodules", "sub/.GITMODULES"])
+    applied = rig.ok("apply").out
+    assert re.search(r"never     \.gitmodules: git refuses it \(gitmodules[A-Z]", applied)
+    assert not (rig.workspace / ".gitmodules").exists()
+    assert _read(rig, "a") == "theirs\n"
+
+
+def test_submodules_that_git_accepts(rig: Rig, agent: Agent) -> None:
+    """They come, and are named; where no git can be asked, none comes."""
     content = '[submodule "a"]\n\tpath = a\n\turl = ../a\n'
     agent.write(".gitmodules", content)
     agent.symlink("sub/.gitmodules", "../a")
+    path = rig.environment()["PATH"]
+    rig.environ["PATH"] = str(rig.home / "nothing")
+    code, lists = _applied(rig)
+    assert (code, lists["never"]) == (0, [".gitmodules", "sub/.gitmodules"])
+    rig.environ["PATH"] = path
     assert "look at   .gitmodules: it may run by itself here" in rig.ok("apply").out
     assert _read(rig, ".gitmodules") == content
     assert not (rig.workspace / "sub/.gitmodules").is_symlink()

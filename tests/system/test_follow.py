@@ -169,17 +169,21 @@ def test_a_branch_is_of_now(followed: Followed) -> None:
 
 
 def test_what_never_comes(followed: Followed) -> None:
-    """What rules exclude, what is in a `.git`, and links that lead out: no commit, no store, no `diff` has them."""
+    """What rules exclude, what is in a `.git`, and links that lead out: no commit, no store, no `diff` has them.
+
+    No commit has submodules that git refuses, either.
+    """
     secret = "the agent wrote this"
     never = {".env", "tracked/.env", "ignored/x", "sub/.git/config", "sub/.GIT/hooks/pre-commit", "out", "d/up"}
     for path in never - {"out", "d/up"}:
         followed.agent.write(path, secret)
     followed.agent.symlink("out", "/etc/passwd")
     followed.agent.symlink("d/up", "../../x")
+    followed.agent.write(".gitmodules", '[submodule "a"]\n\tpath = a\n\turl = -x\n')
     followed.agent.write("notes", "this comes\n")
     followed.until("notes", "this comes\n")
     names = followed.git("ls-tree", "-r", "-z", "--name-only", REFERENCE).split("\0")
-    assert not never & {*names}
+    assert not (never | {".gitmodules"}) & {*names}
     assert secret not in followed.git("cat-file", "--batch-all-objects", "--batch")
     for path in followed.rig.state_folder.rglob("*"):
         assert not path.is_file() or secret.encode() not in path.read_bytes(), path
