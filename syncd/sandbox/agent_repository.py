@@ -22,7 +22,7 @@ from syncd.core.text import one_line
 from syncd.core.waiter import Waiter, Work
 from syncd.model.entry import EXECUTABLE, Entry, Kind, arrived_digest
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
-from syncd.remote.failure import ApiStep, StepFailed, backoff_limit_s
+from syncd.remote.failure import ApiStep, NextTry, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.executions import TIMEOUT_S, Executions, Purpose
 from syncd.sandbox.protocol import (
@@ -53,8 +53,6 @@ _RUN_S = 600
 _PACK_S = 90
 # It runs git a dozen times; a poll that comes too early would cost one request more.
 _FIRST_POLL_S = 0.4
-# After a failure; a git that is installed later is found that late.
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 # The list of all paths stays an upload of a few MB.
 MOST_FILES = 200_000
 # For the `info/exclude` there, so that what tools make there does not count as the agent's work. The workspace's
@@ -108,8 +106,7 @@ class AgentRepository:
         self._record = self._stored.load()
         self._followed: Manifest | None = None  # what the commit holds, as far as it is known
         self._unanswered: set[str] = set()  # paths that it may hold in yet another version
-        self._failures = 0
-        self._not_before_s = 0.0
+        self._next_try = NextTry()  # a git that is installed later is found that late
         self.warnings: list[SyncWarning] = []
 
     @property
@@ -135,7 +132,8 @@ class AgentRepository:
         """
         if GIT in base and self._record is not None:
             self.forget()  # the workspace's own has its place
-        if self._waiter.clock.monotonic_s() < self._not_before_s or (self._record is not None and not self.is_made):
+        is_early = self._next_try.is_waiting(self._waiter.clock.monotonic_s())
+        if is_early or (self._record is not None and not self.is_made):
             return
         if self._record is not None and self._followed is not None and not self._versions(base):
             self._followed, self.warnings = base, []
@@ -198,7 +196,8 @@ class AgentRepository:
     def _note(self, report: CommitReport, base: Manifest, identity: str) -> None:
         match report.state:
             case RepositoryState.DONE:
-                self._failures, self.warnings, self._followed, self._unanswered = 0, [], base, set()
+                self._next_try.clear()
+                self.warnings, self._followed, self._unanswered = [], base, set()
                 self._save(HomeCommit(report.home, identity))
                 _log.info("the repository in the sandbox is at %s", report.home[:10])
             case RepositoryState.FOREIGN:
@@ -212,9 +211,7 @@ class AgentRepository:
                 self._failed(f"the git repository in the sandbox could not follow ({why})")
 
     def _failed(self, what: str) -> None:
-        self._failures += 1
-        wait_s = backoff_limit_s(self._failures, _FIRST_WAIT_S, _LONGEST_WAIT_S)
-        self._not_before_s = self._waiter.clock.monotonic_s() + wait_s
+        self._next_try.failed(self._waiter.clock.monotonic_s())
         self._warn(what)
 
     def _warn(self, what: str) -> None:

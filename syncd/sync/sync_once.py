@@ -261,13 +261,10 @@ class SandboxSync(Struct):
 
     def _keep_replaced(self, here: _Here, scanned: ScanResult) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
-        base, found = self.state.base or Manifest(), scanned.difference
-        replaced = [*found.changed, *found.uncertain, *found.removed, *here.held]
-        self.workspace.base_store.keep_replaced(base, replaced, base.content_bytes)
-        for other in self.workspace.other_bases(self.services.name):
-            differing = difference(other, scanned.manifest)
-            replaced = [*differing.changed, *differing.uncertain, *differing.removed]
-            self.workspace.base_store.keep_replaced(other, replaced, other.content_bytes)
+        for base in filter(None, (self.state.base, *self.workspace.other_bases(self.services.name))):
+            found = difference(base, scanned.manifest)
+            replaced = [*found.changed, *found.uncertain, *found.removed, *here.held]
+            self.workspace.base_store.keep_replaced(base, replaced, base.content_bytes)
 
     # -- act
 
