@@ -8,6 +8,7 @@ from syncd.core.errors import KeyRefused, NeedsPerson, SandboxRefused, SyncdErro
 from syncd.remote.failure import (
     ApiStep,
     FailureAction,
+    NextTry,
     StepFailed,
     asks_first,
     classify_api_status,
@@ -96,3 +97,22 @@ def test_what_is_known_of_a_failure() -> None:
 def test_when_it_gives_up(wait_s: float, now_s: float, *, expected: bool) -> None:
     """If the wait would end too late; an attempt at once is always made."""
     assert gives_up(wait_s, 100.0, now_s, 300.0) is expected
+
+
+def test_the_next_try_of_what_keeps_failing() -> None:
+    """It comes later each time; a try before its time, or none at all, plans nothing."""
+    next_try = NextTry()
+    assert not next_try.is_waiting(0.0)
+    for now_s, at_s in ((100.0, 115.0), (101.0, 115.0), (115.0, 145.0), (145.0, 205.0), (100_000.0, 100_120.0)):
+        next_try.failed(now_s)
+        assert next_try.at_s == at_s
+    assert next_try.is_waiting(100_119.0)
+    assert not next_try.is_waiting(100_120.0)
+    next_try.hasten()
+    assert not next_try.is_waiting(0.0)
+    for number in range(8):
+        next_try.failed(number * 1e6)
+    assert next_try.at_s == 7e6 + 900.0
+    next_try.clear()
+    next_try.hasten()  # nothing is planned
+    assert next_try == NextTry()
