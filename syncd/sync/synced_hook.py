@@ -64,7 +64,7 @@ class _News(Struct, frozen=True):
     changes: dict[str, Change]
 
 
-class _Run(Struct, frozen=True):
+class _HookRun(Struct, frozen=True):
     """A run under way, whose output goes to a file without a name. `pidfd` becomes readable at its end."""
 
     news: _News
@@ -83,7 +83,7 @@ class SyncedHook:
         self._command: tuple[str, ...] = ()  # of the next run
         self._config_file = self._folder = ""
         self._pending: dict[str, _News] = {}  # by sandbox, the one that waits for the longest first
-        self._run: _Run | None = None
+        self._run: _HookRun | None = None
         self._failures: dict[str, str] = {}  # of the last run for each sandbox, if it failed
 
     def configure(self, config: Config, state_folder: str) -> None:
@@ -180,7 +180,7 @@ class SyncedHook:
                 self._failures[name] = f"cannot be started ({getattr(failure, 'strerror', None) or failure})"
             else:
                 pidfd = os.pidfd_open(process.pid)
-                self._run = _Run(news, process, pidfd, output, self._clock.monotonic_s() + TIMEOUT_S)
+                self._run = _HookRun(news, process, pidfd, output, self._clock.monotonic_s() + TIMEOUT_S)
 
     def _start(self, output: BinaryIO) -> subprocess.Popen[bytes]:
         """Start the program, without a shell. Raises `OSError`, `ValueError`."""
@@ -196,7 +196,7 @@ class SyncedHook:
             umask=original_umask(),  # its files get the person's permissions, not the daemon's
         )
 
-    def _end(self, run: _Run, *signals: signal.Signals) -> None:
+    def _end(self, run: _HookRun, *signals: signal.Signals) -> None:
         """Send its process group these signals, one after the other, until it has ended."""
         for number in signals:
             with contextlib.suppress(OSError):
@@ -204,7 +204,7 @@ class SyncedHook:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 run.process.wait(_END_S)
 
-    def _close(self, run: _Run) -> None:
+    def _close(self, run: _HookRun) -> None:
         """Log the last of what it printed, without the servers' URLs."""
         self._run = None
         self._remove_changes()
