@@ -19,7 +19,7 @@ from syncd.cli.output import home_relative, text_width
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.choices import Region
-from syncd.core.config_file import config_files, named_config, parse_toml, read_workspaces
+from syncd.core.config_file import config_files, edits, named_config, parse_toml, read_workspaces
 from syncd.core.directories import default_key_file, expand_home, make_folders
 from syncd.core.errors import ConfigError, KeyRefused, SandboxNotFound, SyncdError
 from syncd.core.settings import AcquireKeys, Config, SandboxKeys
@@ -184,7 +184,7 @@ def _filled_in(values: Mapping[str, Any], file: str) -> tuple[str, Config]:
     for other, workspace in read_workspaces(config_files(os.environ))[0].items():
         if workspace == config.workspace.path:
             what = f"{shown_path(other)} syncs {shown_path(workspace)} already"
-            raise ConfigError(what, "edit it, or name another directory")
+            raise ConfigError(what, f"{edits(other)}, or name another directory")
     refuse_named(config, os.environ)
     return text, config
 
@@ -322,9 +322,8 @@ def _write_new(path: str, text: str, option: str) -> None:
 
 
 def _exists(path: str, option: str) -> ConfigError:
-    return ConfigError(
-        f"{path} is there already and is left as it is", f"edit it (`syncd config edit`), or name another with {option}"
-    )
+    hint = f"{edits(path) if option == '--config' else 'edit it'}, or name another with {option}"
+    return ConfigError(f"{path} is there already and is left as it is", hint)
 
 
 def _next_steps(config: Config, option: str) -> Iterator[str]:

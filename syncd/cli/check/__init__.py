@@ -377,14 +377,18 @@ def _warnings(warnings: Sequence[SyncWarning]) -> Iterator[Finding]:
 Check = tuple[str, Callable[[Checkup], Iterator[Finding]], str]
 # The subject, the check, and what to do if it warns or fails and names nothing better.
 CHECKS: tuple[Check, ...] = (
-    ("configuration", check_configuration, "correct the file"),
+    ("configuration", check_configuration, "`syncd config edit` opens it"),
     ("key", check_key, "leave nothing there but the key itself"),
-    ("directory", check_directory, "run `syncd ls --excluded`, or correct workspace.path"),
+    ("directory", check_directory, "run `syncd ls --excluded`, or correct workspace.path with `syncd config edit`"),
     ("inotify", check_inotify, "raise the limit"),
     ("folders", check_folders, "free some disk space, or set XDG_STATE_HOME or XDG_CACHE_HOME to a larger disk"),
     ("api", check_api, "check the network, its proxy and sandbox.base_url, then run `syncd check` again"),
-    ("sandbox", check_sandbox, "syncd push --force; if it stays so, set sandbox.id to another one"),
-    ("clock", check_clock, "set the clock: sudo timedatectl set-ntp true"),
+    (
+        "sandbox",
+        check_sandbox,
+        "`syncd push --force`; if it stays so, set sandbox.id to another one with `syncd config edit`",
+    ),
+    ("clock", check_clock, "`sudo timedatectl set-ntp true` sets the clock"),
 )
 # Of one more sandbox; the rest is the same for all.
 _OF_FURTHER = tuple(check for check in CHECKS if check[0] in ("key", "api", "sandbox"))
