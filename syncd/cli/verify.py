@@ -113,7 +113,8 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
     with closing(StateDb(places_of(config, os.environ).state)) as db:
         leftovers = recorded_leftovers(db, target_of(config, os.environ)).entries
     deleted_here = [path for path in found.only_there if path in leftovers]
-    result = {"equal": equal, "files": len(manifest), **lists, "deleted_here": deleted_here}
+    found_there = {**lists, "unnamed": found.unnamed, "deleted_here": deleted_here}
+    result = {"equal": equal, "files": len(manifest), **found_there}
     if heading:
         result = {"sandbox": config.sandbox_name, **result}
     if as_json:

@@ -53,9 +53,7 @@ class FollowedWork(Struct, frozen=True):
 
     def still_here(self) -> FollowedWork:
         """Return the same without the paths whose kept contents are gone, which are as if nobody had looked at them."""
-        return self.only(
-            {path: each for path, each in self.there.items() if not each.copy or os.path.lexists(each.copy)}
-        )
+        return self.only({path: it for path, it in self.there.items() if not it.copy or os.path.lexists(it.copy)})
 
     def only(self, there: Mapping[str, SeenEntry]) -> FollowedWork:
         """Return the same of these paths alone."""

@@ -117,7 +117,7 @@ def test_verify_names_paths_deleted_here(rig: Rig) -> None:
     assert "not compared, as they are excluded: 1 (see" in found.err
     listed = json.loads(rig.run("verify", "--json").out)
     assert (listed["only_there"], listed["deleted_here"]) == (["agent", "gone"], ["gone"])
-    assert list(listed) == ["equal", "files", "missing", "different", "only_there", "deleted_here"]
+    assert list(listed) == ["equal", "files", "missing", "different", "only_there", "unnamed", "deleted_here"]
 
 
 def test_nothing_is_pulled_into_the_workspace(rig: Rig) -> None:
