@@ -114,7 +114,7 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that is called, loaded: from now on a signal interrupts it. `run` handles signals itself."""
         word = args[0] if args else ""
-        if word == "help":  # `syncd help push` is `syncd push --help`
+        if word == "help" and not ctx.resilient_parsing:  # `syncd help push` is `syncd push --help`
             args = [*args[1:], "--help"]
             word = args[0]
             if word == "--help":

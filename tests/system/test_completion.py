@@ -23,6 +23,7 @@ HEAVY = ("asyncio", "httpx", "watchdog", "tenacity", "ssl", "syncd.emulator", "s
 # What is typed before a TAB, and the line that must be there after it.
 LINES = (
     ("syncd expl", "syncd explain "),
+    ("syncd help expl", "syncd help explain "),
     ("syncd service unin", "syncd service uninstall "),
     ("syncd run --log-form", "syncd run --log-format "),
     ("syncd run --log-level warn", "syncd run --log-level warning "),
