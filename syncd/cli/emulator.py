@@ -50,9 +50,8 @@ def command(
 ) -> None:
     """Emulate Klavis' sandboxes and their storage on loopback, until interrupted.
 
-    Prints its address, key and sandbox, then one line for each request to stderr. Uploads and extracted files stay in
-    the data folder, and the next start finds them there. Its sandboxes confine nothing: who has the key runs programs
-    as you.
+    Prints its address, key and sandbox, then one line for each request to stderr; the next start finds its data again.
+    Its sandboxes confine nothing: who has the key runs programs as you.
     """
     api_key = key_in_file(key_file, f"the API key file {key_file!r}").reveal() if key_file else ""
     _refuse_foreign_folder(data_dir)

@@ -83,8 +83,8 @@ def command(
     syncd init                       asks for each value
     syncd init --config site --path ~/code/site --id ID
 
-    With a key it asks Klavis for the sandbox first; if that is refused, nothing is written. What is already there, a
-    configuration or a key, is never overwritten. The key of the environment is stored, as a service does not see that.
+    With a key it asks Klavis for the sandbox first; if that is refused, nothing is written. Nothing is overwritten. The
+    key of the environment is stored, as a service does not see that.
     """
     if api_key_file is None and (usual := default_key_file(os.environ)) != expand_home(_DEFAULTS.api_key_file):
         api_key_file = usual  # a service reads the file, and may have another environment
