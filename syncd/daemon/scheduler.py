@@ -46,7 +46,7 @@ class Hold(Struct, frozen=True):
 
 
 class Due(Struct, frozen=True):
-    """What is due for one sandbox, and when; each event makes another one of it."""
+    """All that is due for one sandbox, and the times; each event makes another one of it."""
 
     quiet_s: float
     max_wait_s: float
@@ -63,12 +63,12 @@ class Due(Struct, frozen=True):
 
     @property
     def changes_at_s(self) -> float:
-        """When the changes are synced if no further one comes; infinity without any."""
+        """The second at which the changes are synced if no further one comes; infinity without any."""
         return inf if self.burst is None else due_s(self.burst, self.quiet_s, self.max_wait_s)
 
     @property
     def follow_at_s(self) -> float:
-        """When the repository follows the syncs that arrived, if nothing changes before; infinity without any."""
+        """The second at which the repository follows the syncs that arrived, if nothing changes before; infinity without any."""
         return inf if self.arrived is None else due_s(self.arrived, FOLLOW_QUIET_S, FOLLOW_MAX_WAIT_S)
 
     def changed(self, now_s: float) -> Due:
