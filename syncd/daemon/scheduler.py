@@ -68,7 +68,7 @@ class Due(Struct, frozen=True):
 
     @property
     def follow_at_s(self) -> float:
-        """The second at which the repository follows the syncs that arrived, if nothing changes before; infinity without any."""
+        """The second at which the repository follows what arrived, if nothing changes before; infinity without any."""
         return inf if self.arrived is None else due_s(self.arrived, FOLLOW_QUIET_S, FOLLOW_MAX_WAIT_S)
 
     def changed(self, now_s: float) -> Due:
