@@ -148,8 +148,11 @@ class Simulation:
         follower.asked()
         if follower.due_s <= self.clock.monotonic_s():
             self.figures["looks that follow"] += 1
-            # A sync relies on its own look; what this one sees beside it may be half unpacked, and is not kept.
-            self.checker.is_aside = not daemon.is_resting
+            # A sync relies on its own look; what this one sees beside it, or where an initialize was not answered, may
+            # be half unpacked, and is not kept.
+            sandbox = daemon.cycle.sandbox
+            is_settled = sandbox is None or not sandbox.state.unanswered
+            self.checker.is_aside = not (daemon.is_resting and is_settled)
             try:
                 with self.injection(enabled=daemon.is_resting):
                     daemon._look(follower)
