@@ -99,7 +99,7 @@ def reset(connection: socket.socket) -> None:
     [
         (no_response, "cannot be reached (no connection within"),
         (http_response, "no TLS is spoken on that port"),
-        (reset, "reset"),
+        (reset, "the other side closed the connection"),
     ],
 )
 def test_a_port_without_tls(
