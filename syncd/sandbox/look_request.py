@@ -25,7 +25,7 @@ class LookAction(Enum):
     REMOVE = "r"  # remove it if it does not differ, else report it
     EXISTS = "e"  # count it if it is missing
     PLACE = "p"  # report what keeps its version from being extracted there
-    COMMITS = "g"  # as PLACE, and report it if it is a git repository: its commits are not ours to overwrite
+    COMMITS = "g"  # as PLACE, and report it if it is a git repository with commits that syncd did not make
 
 
 class Obstacle(Enum):

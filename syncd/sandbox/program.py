@@ -67,6 +67,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _LARGE_BYTES = 1 << 20  # such a file is compared last
 _LONGEST_PATH = 3840  # home takes no longer one, so a folder of such a path is not entered
 _MOST_TEXT_BYTES = 32 << 20  # of all new paths with their targets, and of those not entered, in the report
+_LARGEST_REFERENCES = 64 << 20
 _MOMENT_NS = 2 * 10**7  # what changes once more so soon may have the same time, as the kernel's clock is coarse
 _LOCK_POLL_S = 0.1
 _MOST_CHANGED = 1000  # of more entries, it costs less to compare all
@@ -598,7 +599,7 @@ class _Look:
             if len(self._blocked) == self._request["most_blocked"]:
                 continue
             found = self._obstacle(path, versions[0].kind) if versions else None
-            if action == "g" and self._kind_at(path + b"/HEAD"):
+            if action == "g" and _holds_commits(os.path.join(os.fsencode(os.environ["AGENT_WORKSPACE"]), path)):
                 found = path, "g"
             if found is not None and found[0] not in self._blocked:
                 place, kind = found
@@ -636,6 +637,35 @@ class _Look:
 def _kind_of(mode: int) -> str:
     """Return the kind of what has this mode: "d", "f", "l", or "o" for all others."""
     return {stat.S_IFDIR: "d", stat.S_IFREG: "f", stat.S_IFLNK: "l"}.get(stat.S_IFMT(mode), "o")
+
+
+def _holds_commits(folder: bytes) -> bool:
+    """Return True if a reference of the repository may lead to a commit that syncd did not make.
+
+    An archive that holds another repository would take the place of all of them.
+    """
+    if not os.path.lexists(os.path.join(folder, b"HEAD")):
+        return False
+    ours = {_content(folder, b"refs/syncd/home").strip()}
+    ours.update(re.findall(rb"[0-9a-f]{40}", _content(folder, b"syncd/state")))
+    found = re.findall(rb"(?m)^\^?([0-9a-f]{40,64})\b", _content(folder, b"packed-refs"))
+    for part in (b"refs", b"worktrees"):
+        for base, _, names in os.walk(os.path.join(folder, part)):
+            found += [_content(base, name).strip() for name in names if part == b"refs" or name == b"HEAD"]
+    tips = {tip for tip in [*found, _content(folder, b"HEAD").strip()] if not tip.startswith(b"ref: ")}
+    return not tips <= ours or os.path.lexists(os.path.join(folder, b"reftable"))
+
+
+def _content(folder: bytes, name: bytes) -> bytes:
+    """Return the content of a small file; empty if there is none."""
+    try:
+        descriptor = os.open(os.path.join(folder, name), _FILE)
+    except FileNotFoundError:
+        return b""
+    except OSError:
+        return b"unreadable"
+    with open(descriptor, "rb") as file:
+        return file.read(_LARGEST_REFERENCES)
 
 
 # -- run

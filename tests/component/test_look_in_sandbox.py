@@ -551,11 +551,41 @@ def blocked(sandbox: Sandbox, asked: Iterable[tuple[str, str]], **more: Any) -> 
     return {path: obstacle.value for path, obstacle in ran.report.blocked.items()}
 
 
-@pytest.mark.parametrize(("name", "is_one"), [("refs/heads/main", False), ("HEAD", True)])
-def test_a_repository_there(sandbox: Sandbox, name: str, is_one: bool) -> None:
-    """Its commits may be someone's, so it is in the way of another one; without a HEAD it is none."""
-    sandbox.place(f".git/{name}")
-    found = {".git": Obstacle.COMMITS} if is_one else {}
+OURS, OLDER, THEIRS = (letter * 40 for letter in "abc")
+MADE = {
+    "HEAD": "ref: refs/heads/topic\n",
+    "refs/syncd/home": OURS,
+    "refs/heads/home": OURS,
+    "refs/heads/topic": OLDER,
+    "syncd/state": json.dumps({"branch": "topic", "left": OLDER, "moving": OLDER}),
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "has_commits"),
+    [
+        ({}, False),
+        ({"refs/heads/main": THEIRS}, False),  # without a HEAD it is no repository
+        ({"HEAD": "ref: refs/heads/main\n", "config": ""}, False),
+        ({"HEAD": "ref: refs/heads/main\n", "refs/heads/main": THEIRS + "\n"}, True),
+        ({"HEAD": "ref: refs/heads/.invalid\n", "reftable/tables.list": ""}, True),
+        (MADE, False),
+        ({**MADE, "packed-refs": f"# pack-refs with: peeled\n{OURS} refs/heads/x\n"}, False),
+        ({**MADE, "HEAD": OURS}, False),
+        ({**MADE, "refs/heads/topic": THEIRS}, True),
+        ({**MADE, "refs/heads/deep/er": THEIRS}, True),
+        ({**MADE, "refs/stash": THEIRS}, True),
+        ({**MADE, "refs/tags/v1": THEIRS}, True),
+        ({**MADE, "HEAD": THEIRS}, True),
+        ({**MADE, "worktrees/w/HEAD": THEIRS}, True),
+        ({**MADE, "packed-refs": f"# pack-refs with: peeled\n{THEIRS} refs/heads/x\n"}, True),
+    ],
+)
+def test_commits_there(sandbox: Sandbox, files: dict[str, str], has_commits: bool) -> None:
+    """A repository with a reference to anything but syncd's own commits is in the way of another one."""
+    for name, content in files.items():
+        sandbox.place(f".git/{name}", content.encode())
+    found = {".git": Obstacle.COMMITS} if has_commits else {}
     assert sandbox.look({".git": item(COMMITS)}).report == LookResult(blocked=found)
     assert sandbox.look({".git": item(COMMITS, FOLDER)}).report == LookResult(blocked=found)
     assert sandbox.look({".git": item(PLACE, FOLDER)}).report == LookResult()

@@ -187,6 +187,14 @@ def test_raw_waits_for_commits_there(rig: Rig, before: str) -> None:
     assert "'.git'" not in str(rig.cycle.warnings)
 
 
+def test_raw_takes_the_place_of_a_repository_without_commits(rig: Rig) -> None:
+    """Where the agent committed nothing, the workspace's own `.git` goes in at once."""
+    sync(rig)
+    rig.restart()
+    switch(rig, "raw")
+    assert there(rig, "rev-parse", "topic") == here(rig, "rev-parse", "topic")
+
+
 def test_commits_in_what_raw_sent_stay_whole(rig: Rig) -> None:
     """With another `workspace.git`, what was sent of `.git` stays there, with all that commits need."""
     for number in range(60):
