@@ -42,7 +42,7 @@ class DeletionSync(Struct):
 
     `is_excluded` is True for a path, and whether it is a directory, that the rules exclude: it was not deleted. `gone`
     are the paths that this sync removed there. What could not be removed is tried again by itself, and not before,
-    unless it is in the way; where no program runs, it is tried along with each sync.
+    unless it is in the way or someone waits; where no program runs, it is tried along with each sync.
     """
 
     deletions: Deletions
@@ -109,6 +109,10 @@ class DeletionSync(Struct):
         tried = self._given_up if is_due else self._given_up | _with_directories(self._failed)
         untried = {path: left[path] for path in left if path not in tried}
         return bool(paths_to_delete((), wanted, unread, untried))
+
+    def hasten(self) -> None:
+        """Have what could not be removed be tried by the next sync, as someone waits for that."""
+        self._next_try.hasten()
 
     def retry_all(self) -> None:
         """Forget what could not be removed there: it may be as it was uploaded by now, or absent."""

@@ -140,6 +140,8 @@ class SandboxSync(Struct):
     def _begin(self, mode: SyncMode) -> None:
         """Forget what is known, as far as this sync is to find out anew."""
         services, state = self.services, self.state
+        if mode is not SyncMode.CHANGED:
+            services.deletion_sync.hasten()
         if mode is SyncMode.FORCED:
             services.deletion_sync.retry_all()
             services.remote_changes.retry()

@@ -199,11 +199,12 @@ def test_a_removal_that_hung_is_not_waited_for_again(rig: Rig) -> None:
     assert (there(rig), rig.warning_keys) == (["stay"], [])
 
 
-def test_a_removal_that_hung_is_tried_again_by_force(rig: Rig) -> None:
-    """Whoever wants all as it is here does not wait for its time."""
+@pytest.mark.parametrize("mode", [SyncMode.ASKED, SyncMode.FORCED])
+def test_a_removal_that_hung_is_tried_again_on_request(rig: Rig, mode: SyncMode) -> None:
+    """Whoever waits for a sync, or wants all as it is here, does not wait for its time."""
     deleted(rig, "execute: pending always")
     rig.emulator.faults.clear()
-    rig.sync(SyncMode.FORCED)
+    rig.sync(mode)
     assert (there(rig), rig.warning_keys, rig.cycle.leftover_files) == (["stay"], [], 0)
 
 
