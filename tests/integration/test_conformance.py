@@ -46,7 +46,7 @@ def probe(emulator: Emulator, folder: Path, *more: str) -> subprocess.Popen[str]
 
 
 def test_the_emulator_is_as_assumed(tmp_path: Path) -> None:
-    """All rows agree, in less than 200 requests; its sandbox is released, and nothing tells key, URL or id."""
+    """All rows agree, in less than 300 requests; its sandbox is released, and nothing tells key, URL or id."""
     with Emulator(tmp_path / "cloud", api_key=KEY) as emulator:
         process = probe(emulator, tmp_path)
         printed, _ = process.communicate(timeout=120)
@@ -54,7 +54,7 @@ def test_the_emulator_is_as_assumed(tmp_path: Path) -> None:
         assert printed.count("ok  ") == len(ROWS) + 1
         assert emulator.sandboxes() == []
         requests = list(emulator.request_log)
-        assert len(requests) < 200
+        assert len(requests) < 300
         secrets = {KEY, "X-Goog", "http", *(each.sandbox for each in requests if len(each.sandbox or "") == 32)}
         written = (tmp_path / "profile.json").read_text()
         assert [secret for secret in secrets if secret and secret in printed + written] == []

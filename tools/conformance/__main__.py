@@ -1,6 +1,6 @@
 """`python -m tools.conformance --api-key-file F` tries each assumption about the service in a throw-away sandbox.
 
-It acquires a sandbox and releases it, also when it is stopped, makes less than 200 requests, and prints what is assumed
+It acquires a sandbox and releases it, also when it is stopped, makes less than 300 requests, and prints what is assumed
 and what was found. In what the service differs goes into a profile, which the convergence tests take. Neither has the
 key, a URL or the sandbox's id.
 """
@@ -52,7 +52,7 @@ def main() -> int:
             signal.signal(number, signal.SIG_IGN)
         _leave(service, is_ours=not chosen.sandbox)
     chosen.profile.write_bytes(msgspec.json.encode(Profile(**it.profile)) + b"\n")
-    print(f"\n{sum(rows)} as assumed, {len(rows) - sum(rows)} not; {service.requests} requests (less than 200)")
+    print(f"\n{sum(rows)} as assumed, {len(rows) - sum(rows)} not; {service.requests} requests (less than 300)")
     print(f"Not tried, as it takes long: a URL after its end, a sandbox's own end. Profile: {chosen.profile}")
     return 0 if all(rows) else 1
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 from syncd.core.clock import SystemClock
 
 CLOCK = SystemClock()
-MOST_REQUESTS = 199
+MOST_REQUESTS = 299
 GZIP = {"Content-Type": "application/gzip"}
 _TRIES = 6
 _POLLS_S = (0.2, 0.4, 0.8, 1.6, 3.0)
