@@ -8,11 +8,11 @@ import sys
 
 import click
 
-from syncd.cli.daemon_client import sync_now
 from syncd.cli.options import config_option, configured, json_option, no_setup_option, of_sandbox, sandbox_option
 from syncd.cli.output import verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.push import tell_agents_side
+from syncd.cli.sync_now import sync_now
 
 # A flush that is over sooner shows nothing.
 _SILENT_S = 1.0

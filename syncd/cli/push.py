@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from syncd.cli.daemon_client import sync_now
 from syncd.cli.options import (
     config_option,
     config_path,
@@ -25,6 +24,7 @@ from syncd.cli.options import (
 )
 from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
+from syncd.cli.sync_now import sync_now
 from syncd.core.directories import directories_for, holder
 from syncd.core.settings import Config
 from syncd.core.text import counted, few, for_sandbox, shown_path, size

@@ -6,10 +6,10 @@ import sys
 
 import click
 
-from syncd.cli.daemon_client import sync_now
 from syncd.cli.options import config_option, configured_for, hinted, sandbox_option
 from syncd.cli.output import verbosity_options
 from syncd.cli.progress import ProgressDisplay
+from syncd.cli.sync_now import sync_now
 from syncd.core.errors import ConfigError, ExitCode
 from syncd.core.settings import table_of
 

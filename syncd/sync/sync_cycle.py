@@ -41,7 +41,6 @@ class SyncCycle:
         folder = "copies" if self.name == MAIN else f"copies-{self.name}"
         self._copies_folder = os.path.join(access.folders.spool, folder)
         self._left: list[SyncWarning] = []  # the last sandboxes that were gone, since the start
-        workspace.cycles[self.name] = self
 
     # -- what is known of the sandbox
 
@@ -155,6 +154,7 @@ class SyncCycle:
         if sandbox.state.base is not None:
             sandbox.state.share(self.snapshotter.shared(sandbox.state.base))
             sandbox.agent_repository.recall(sandbox.state.base, sandbox.state.identity)
+        self._workspace.states[self.name] = sandbox.state
         self.sync = SandboxSync(sandbox, self._workspace, self.snapshotter, self.work_saver)
         return self.sync
 
@@ -174,6 +174,7 @@ class SyncCycle:
         self.provider.mark_lost(sandbox.target)
         self.work_saver.save_followed(sandbox, Why.SANDBOX_ENDED)
         self._note_left(sandbox.target.sandbox_id)
+        del self._workspace.states[self.name]
         self.sync = None
         return True
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
@@ -19,6 +19,7 @@ from syncd.core.durable_file import remove_drafts
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
 from syncd.model.manifest import Manifest
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.guards import LossGuard
 from syncd.scan.path_rules import PathRules
@@ -27,9 +28,6 @@ from syncd.selection.secret_scanner import Search
 from syncd.selection.selection import Selection
 from syncd.sync.agent_work import LeaveOut
 from syncd.watch.changes import ScanListener
-
-if TYPE_CHECKING:
-    from syncd.sync.sync_cycle import SyncCycle
 
 
 class Writer(Struct):
@@ -44,7 +42,7 @@ class Writer(Struct):
 class Workspace:
     """One workspace, with its folders, rules, scanner and packers. One snapshot of it is taken at a time.
 
-    `cycles` are those of its sandboxes, by name, and `syncing` the names of those that are in a sync. `writers` are the
+    `states` are those of its sandboxes, by name, and `syncing` the names of those that are in a sync. `writers` are the
     commands that write to the workspace, or wait to.
     """
 
@@ -92,7 +90,7 @@ class Workspace:
         self._part_packer = Packer(path, part_store, clock, check, search)
         self._is_snapshotting = False
         self.syncing: set[str] = set()
-        self.cycles: dict[str, SyncCycle] = {}
+        self.states: dict[str, SandboxState] = {}
         self.writers: list[Writer] = []
 
     def snapshotter(self, name: str) -> Snapshotter:
@@ -115,7 +113,7 @@ class Workspace:
 
     def other_bases(self, name: str) -> list[Manifest]:
         """Return what the other sandboxes hold: what was sent to them is kept for their merges."""
-        others = [cycle.baseline for each, cycle in self.cycles.items() if each != name]
+        others = [state.base for each, state in self.states.items() if each != name]
         return [base for base in others if base is not None]
 
     # -- whose turn it is

@@ -191,9 +191,8 @@ class Lasting:
         short = checker.missing(checker._unblocked(wanted))
         if publisher.now.state is State.WATCHING and checker.settings.current.sandbox.deletions == "mirror":
             short += current.model.left_over(wanted, checker._without_held(remote))
-        if (short or publisher.now.state is not State.WATCHING) and not re.search(
-            f"{FAULTS[self.name].words}|{_ALWAYS_NAMED}", told
-        ):
+        is_at_rest = publisher.now.state in (State.WATCHING, State.DEBOUNCING)  # an event may have come just now
+        if (short or not is_at_rest) and not re.search(f"{FAULTS[self.name].words}|{_ALWAYS_NAMED}", told):
             checker.lose(f"beside {self.name!r}, {short} is short, and what is told is {told}")
 
     def _heal(self) -> None:
