@@ -20,7 +20,7 @@ from syncd.core.waiter import Waiter
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
-from syncd.remote.failure import FailureAction, RetrySettings, StepFailed
+from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.executions import TIMEOUT_S, Executions
 from syncd.sandbox.look_by_dump import look_by_dump
@@ -264,6 +264,27 @@ def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(StepFailed, match="it is larger than"):
         look(rig, {"a": item(FETCH)}, most_copied_bytes=100_000)
     assert os.listdir(copies(rig)) == []
+
+
+def test_a_removal_that_was_given_up_does_nothing_later(rig: Rig) -> None:
+    """It stays recorded until the sandbox's clock has passed the second after which it removes nothing."""
+    place(rig, "a")
+    rig.emulator.faults.script(
+        'execute: json {"execution_name": "x"}', 'execution-logs: json {"status": "pending"} always'
+    )
+    with pytest.raises(StepFailed) as caught:
+        run_look(executions(rig), LookRequest({"a": item(REMOVE, a_file("ours"))}), str(copies(rig)))
+    assert caught.value.step is ApiStep.DELETE
+    rig.emulator.faults.clear()
+    (name,) = pending(rig)
+    with pytest.raises(StepFailed, match="has not ended"):
+        executions(rig).settle(["a"])
+    rig.clock.go_on(2 * TIMEOUT_S)
+    executions(rig).settle(["a"])
+    assert pending(rig) == []
+    assert begin_late(rig, name) == 200
+    rig.sandbox.wait()
+    assert (rig.sandbox.workspace / "a").exists()
 
 
 def test_a_clock_that_was_guessed_wrong(rig: Rig) -> None:
