@@ -50,16 +50,18 @@ def command(config_file: str | None, as_json: bool, *, watch: bool, all_: bool, 
     path = config_path(config_file)
     reader = reader_for(path, lambda _path: configured(config_file))
 
-    def read() -> Status:
+    def read() -> tuple[Status, int | None]:
         nonlocal reader
         if watch:
             reader = reader_for(path, lambda _path: configured(config_file))
-        return reader.status()
+        status = reader.status()
+        # A daemon that is ending still holds the workspace when its last document is read.
+        return status, None if as_json else reader.busy_pid(status)
 
-    def text(status: Status) -> str:
-        return printable_json(encoded(status).decode()) if as_json else _text(reader, status)
+    def text(shown: tuple[Status, int | None]) -> str:
+        return printable_json(encoded(shown[0]).decode()) if as_json else _text(reader, *shown)
 
-    status = _show(read, text, watch=watch, as_json=as_json)
+    status, _ = _show(read, text, watch=watch, as_json=as_json)
     return _code(checks, [status], None if watch else reader.problem)
 
 
@@ -83,11 +85,11 @@ def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: boo
     return shown
 
 
-def _text(reader: StatusReader, status: Status) -> str:
+def _text(reader: StatusReader, status: Status, busy_pid: int | None) -> str:
     from syncd.cli.status.screen import screen  # noqa: PLC0415 - for people alone
 
     status = structs.replace(status, workspace=home_relative(status.workspace))
-    return _written(screen(status, reader.context(status), CLOCK.wall_s(), text_width(sys.stdout, _WIDTH)))
+    return _written(screen(status, reader.context(status, busy_pid), CLOCK.wall_s(), text_width(sys.stdout, _WIDTH)))
 
 
 def _all_text(rows: tuple[WorkspaceRow, ...]) -> str:

@@ -86,7 +86,11 @@ class StatusReader:
             answers = None
         return replace(status, responding=answers)
 
-    def context(self, status: Status) -> StatusContext:
+    def busy_pid(self, status: Status) -> int | None:
+        """The process that holds the workspace and is not the status', as a daemon that is ending."""
+        return None if status.running else holder(self._folder)
+
+    def context(self, status: Status, busy_pid: int | None) -> StatusContext:
         """The facts that the screen needs beside this document."""
         needs_start = (
             not status.running or status.responding is False or status.daemon_version not in (None, __version__)
@@ -94,7 +98,7 @@ class StatusReader:
         return StatusContext(
             written_at_s=self._written_at_s(),
             was_killed=(read_document(self._folder) or self._nothing).running,
-            busy_pid=None if status.running else holder(self._folder),  # another one, as a daemon that is ending
+            busy_pid=busy_pid,
             unit=self._installed_unit() if needs_start else None,
             option=option_for(self._path),
             is_paused=pause_marker(self._folder).exists,
