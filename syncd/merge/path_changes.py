@@ -21,6 +21,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
 from functools import partial
 
 from msgspec import Struct
@@ -190,6 +191,12 @@ class PathChanges:
             for descriptor in unflushed:
                 os.close(descriptor)
 
+    def discard(self) -> None:
+        """Remove the temporary files that are left, after a failure, as far as that can be done."""
+        for path in self._drafts.values():
+            with suppress(OSError), self._cursor() as cursor:
+                _remove(cursor, path)
+
     def make(self) -> None:
         """Change the workspace; `left` are then the paths that changed since they were seen. Raises `OSError`."""
         with self._cursor() as cursor, self._cursor() as drafts:
@@ -198,9 +205,9 @@ class PathChanges:
             created = (c for c in top_first if c.after.is_directory and not c.before.is_directory)
             self._each(cursor, created, self._create_directory)
             self._each(cursor, (c for c in top_first if c.places), partial(self._place, drafts))
-            for path in sorted(self._drafts):
+            for path, draft in sorted(self._drafts.items()):
                 self._at.path = path
-                _remove(drafts, self._drafts.pop(path))
+                _remove(drafts, draft)
             self._flush_folders(cursor)
             self._each(cursor, (c for c in deepest_first if c.after.is_directory), self._set_mode)
 

@@ -367,8 +367,12 @@ class WorkspaceWriter:
                     self._done.remove()
             if changes:
                 steps = PathChanges(self._workspace, entry.token, changes, at)
-                steps.prepare()
-                steps.make()
+                try:
+                    steps.prepare()
+                    steps.make()
+                except OSError:
+                    steps.discard()  # a disk that is full is not kept full by them until the next undo
+                    raise
                 left |= steps.left
             at.path = ""
             with self._db.transaction():

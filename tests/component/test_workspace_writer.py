@@ -199,6 +199,27 @@ def test_a_step_fails_once(on: WriterMachine, numbers: list[int], choice: Choice
     assert failed > len(chosen) // 2
 
 
+@pytest.mark.timeout(600)
+@FEW_OR_ALL
+def test_a_step_of_an_undo_fails_once(on: WriterMachine, choice: Choice) -> None:
+    """It is told in one line, no temporary file is left, and the next undo completes it."""
+    failed = 0
+    chosen = choice(_steps(on, undo=True))
+    for step, number in zip(chosen, cycle(FAILURES), strict=False):
+        on.fresh()
+        on.fill()
+        before = snapshot(on.workspace)
+        on.writer.write(on.plan(*on.changes()))
+        ended = on.run([], step, undo=True, errno=number)
+        failed += ended.word == "TryLater"
+        assert ended.word in ("done", "TryLater")
+        assert "\n" not in ended.said
+        assert [path for path in on.workspace.rglob(".syncd-*") if not path.is_dir()] == [], ended.steps[-3:]
+        on.writer.undo()
+        assert snapshot(on.workspace) == before, ended.steps[-3:]
+    assert failed > len(chosen) // 2
+
+
 def test_a_directory_that_a_person_may_not_write_to(on: WriterMachine) -> None:
     """It is named in one line, and nothing is changed."""
     on.file("locked/a")
