@@ -69,7 +69,7 @@ class OpenSandbox(Struct, frozen=True):
 
     config: Config
     folders: Directories
-    services: Sandbox
+    sandbox: Sandbox
     waiter: Waiter
     scratch: str
 
@@ -124,7 +124,7 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
 
     Raises `SyncdError`, `StepFailed`, `Stop`.
     """
-    base = opened.services.state.base
+    base = opened.sandbox.state.base
     if base is None:
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
     if opened.config.sandbox.follow_seconds:  # its looks go on after a silence
@@ -144,7 +144,7 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
 
 def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPatterns | None = None) -> AgentSide:
     """Find the agent's work, with that base. Raises `StepFailed`, `SyncdError`, `Stop`."""
-    state, home = opened.services.state, home_folder(opened.config, opened.services.state.db, opened.scratch)
+    state, home = opened.sandbox.state, home_folder(opened.config, opened.sandbox.state.db, opened.scratch)
     content, rules = replace(state.content, base=base), home.rules()
 
     def is_included(path: str, is_dir: bool) -> bool:
@@ -156,7 +156,7 @@ def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPat
 
     work = find(opened, content, leave_out)
     work = work.leaving_out([path for path in home.search(work.changed) if not is_included(path, False)])
-    return AgentSide(home, opened.services, base, work, rules, leave_out, state.identity, state.uncertain)
+    return AgentSide(home, opened.sandbox, base, work, rules, leave_out, state.identity, state.uncertain)
 
 
 def _find_newest(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
@@ -176,7 +176,7 @@ def _kept(opened: OpenSandbox, content: SandboxContent) -> FollowedWork | None:
 
     The contents that this disk damaged are left out.
     """
-    state, target = opened.services.state, opened.services.target
+    state, target = opened.sandbox.state, opened.sandbox.target
     store = FollowedStore(state.db, target)
     kept = store.load() if opened.config.sandbox.follow_seconds else None
     if kept is None:
@@ -194,7 +194,7 @@ def _find_there(
     """Look at the sandbox, but not for what is as it is known to be."""
     with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("looking at the sandbox")
-        return find_agent_work(opened.services.remote_changes, content, leave_out, known=known)
+        return find_agent_work(opened.sandbox.remote_changes, content, leave_out, known=known)
 
 
 def _kept_work(opened: OpenSandbox, kept: FollowedWork, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
@@ -276,7 +276,7 @@ def save_before_release(config: Config) -> str:
     Where it is not known what was sent there, all that differs from the workspace is. Raises as `look_at` does.
     """
     with open_sandbox(config) as opened:
-        state, remote_changes = opened.services.state, opened.services.remote_changes
+        state, remote_changes = opened.sandbox.state, opened.sandbox.remote_changes
         base_bytes = BaseStore(opened.folders.spool, ChunkStore(opened.folders.spool)).get
 
         def find(known: Mapping[str, SeenEntry]) -> AgentWork:

@@ -137,7 +137,7 @@ def _list(rows: list[Waiting], *, as_json: bool) -> int:
 def _tell_saved(opened: OpenSandbox) -> None:
     """Count on stderr the versions that gave way to ours: they wait for nothing, and may be wanted all the same."""
     name = opened.config.sandbox_name
-    versions = opened.services.remote_changes.saved_versions.all()
+    versions = opened.sandbox.remote_changes.saved_versions.all()
     gave_way = sum(each.why is Why.OVERWRITTEN and each.sandbox_name == name for each in versions)
     if gave_way:
         click.echo(hinted(f"{counted(gave_way, 'version')} saved where both changed a path: `syncd saved`"), err=True)
@@ -187,7 +187,7 @@ class Waiting(Struct, frozen=True):
 
 def _waiting(side: AgentSide, plan: Plan, saved: frozenset[str]) -> list[Waiting]:
     """Return what waits by this plan; of `saved` paths theirs is a saved version."""
-    seen = side.services.state.seen
+    seen = side.sandbox.state.seen
     both = {*seen.both_changed, *saved}
     rows: dict[str, Waiting] = {}
     for each in plan.paths:
@@ -209,11 +209,11 @@ def _waiting(side: AgentSide, plan: Plan, saved: frozenset[str]) -> list[Waiting
 
 def _with_saved(side: AgentSide) -> tuple[AgentSide, frozenset[str]]:
     """Return the sides with what only saved versions have of conflicts, and the paths of those."""
-    services = side.services
-    store = services.remote_changes.saved_versions
+    sandbox = side.sandbox
+    store = sandbox.remote_changes.saved_versions
     changed: dict[str, SeenEntry] = {}
     base: dict[str, list[Entry]] = {}
-    for path, id_ in OpenConflicts(services.state.db, services.target.owner).versions.items():
+    for path, id_ in OpenConflicts(sandbox.state.db, sandbox.target.owner).versions.items():
         version = None if path in side.work.changed else store.find(id_)
         there = None if version is None else version.paths.get(path)
         if (

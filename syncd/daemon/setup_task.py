@@ -1,7 +1,7 @@
 """Sets one sandbox up when that is due, and as a command asks: `sandbox.setup`.
 
-It is a task of its own beside the loop of the sandbox, so that it delays no sync. What is due is decided, and run, in
-`syncd.sandbox.setup`; this says when, and answers the commands that wait for it.
+It is a task of its own beside the loop of the sandbox, so that it delays no sync. What is due is decided in
+`sandbox.setup_rules`, and run in `sandbox.setup`; this says when, and answers the commands that wait for it.
 """
 
 from __future__ import annotations

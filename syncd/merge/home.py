@@ -101,7 +101,7 @@ class AgentSide(Struct, frozen=True):
     """
 
     home: HomeFolder
-    services: Sandbox
+    sandbox: Sandbox
     base: Manifest
     work: AgentWork
     rules: PathRules
@@ -318,7 +318,7 @@ def bring_home(side: AgentSide, prepared: Prepared) -> Plan:
 
     No sync may begin meanwhile; one that was made since the look is known by its record.
     """
-    state, choices = side.services.state, prepared.decisions.choices
+    state, choices = side.sandbox.state, prepared.decisions.choices
     state.read()
     base = state.base
     is_as_planned = base is not None and not state.uncertain and state.identity == side.base_identity
@@ -374,7 +374,7 @@ def write(
 
 def save_theirs(side: AgentSide, paths: Iterable[PlannedPath]) -> None:
     """Save the sandbox's versions of these paths. Raises `TryLater`."""
-    remote_changes, versions = side.services.remote_changes, {planned.path: planned.there for planned in paths}
+    remote_changes, versions = side.sandbox.remote_changes, {planned.path: planned.there for planned in paths}
     unsaved = remote_changes.save(Why.CONFLICT, versions, side.sent)
     if unsaved:
         first = min(unsaved)
@@ -387,11 +387,11 @@ def save_theirs(side: AgentSide, paths: Iterable[PlannedPath]) -> None:
 
 def note_conflicts(side: AgentSide, done: Plan, is_wanted: Callable[[str], bool]) -> None:
     """Note what waits for a person from now on, whatever becomes of the sandbox's version."""
-    store = side.services.remote_changes.saved_versions
+    store = side.sandbox.remote_changes.saved_versions
     held_by = {each.path: store.holder_of(each.path, each.there) for each in done.of(PathOutcome.CONFLICT)}
     found = {path: id_ for path, id_ in held_by.items() if id_ is not None}
     with contextlib.suppress(OSError):  # it costs what `resolve` lists, and all is written
-        OpenConflicts(side.services.state.db, side.services.target.owner).note(found, is_wanted)
+        OpenConflicts(side.sandbox.state.db, side.sandbox.target.owner).note(found, is_wanted)
 
 
 def _differing_there(side: AgentSide, rows: Iterable[TakenPath]) -> tuple[set[str], set[str]]:
@@ -399,7 +399,7 @@ def _differing_there(side: AgentSide, rows: Iterable[TakenPath]) -> tuple[set[st
 
     Whatever else is there, someone has made of what is taken.
     """
-    content = side.services.state.content
+    content = side.sandbox.state.content
     rows = [row for row in rows if not row.is_left_out and row.before != row.after]
     sent = {row.path: content.versions_of(row.path) if content.may_hold(row.path) else [ABSENT] for row in rows}
     items: dict[str, LookItem] = {}
@@ -409,7 +409,7 @@ def _differing_there(side: AgentSide, rows: Iterable[TakenPath]) -> tuple[set[st
         items[row.path] = LookItem((*sizes, *(() if row.after is None else (row.after,))), LookAction.COMPARE)
     request = LookRequest(items, most_copied_bytes=0)  # what was fetched is still to be written
     try:
-        found = side.services.remote_changes.look(request).differing if items else {}
+        found = side.sandbox.remote_changes.look(request).differing if items else {}
     except StepFailed:
         return set(), set(items)  # the next sync compares them once more
     return set(found), {path for path, there in found.items() if any(same(there, each) for each in sent[path])}

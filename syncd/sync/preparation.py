@@ -63,7 +63,7 @@ class Preparation(Struct):
     looked for. `is_cleared`: nothing of what was there outlives the archive.
     """
 
-    services: Sandbox
+    sandbox: Sandbox
     packed: Packed
     attempt: Attempt
     work_saver: WorkSaver
@@ -81,7 +81,7 @@ class Preparation(Struct):
         """Start the look, if it may run beside the upload. Raises `Stop`."""
         if self._looks:
             self._request = self._look_request()
-            self.services.remote_changes.begin(self._request)
+            self.sandbox.remote_changes.begin(self._request)
 
     def prepare(self) -> Verdict:
         """Do what must be done before initialize, again if that took so long that the agent may have gone on.
@@ -105,12 +105,12 @@ class Preparation(Struct):
 
     def find_reason(self) -> Verdict | None:
         """Find out if an obstacle there made the initialize fail; None if nobody could look. Raises `Stop`."""
-        manifest, written, seen = self.attempt.manifest, self.attempt.written, self.services.state.seen
+        manifest, written, seen = self.attempt.manifest, self.attempt.written, self.sandbox.state.seen
         paths = in_archive_order({*written, *directories_above(written)})
         checked = {path: manifest[path] for path in paths[:_MOST_CHECKED] if path in manifest}
         try:
             request = LookRequest(place_items(checked, self._is_ours_there), most_copied_bytes=0)
-            result = self.services.remote_changes.look_aside(request)
+            result = self.sandbox.remote_changes.look_aside(request)
         except (StepFailed, NotKeptHere) as failure:
             _log.debug("cannot find out what keeps %d paths from being extracted there: %s", len(checked), failure)
             return None
@@ -122,7 +122,7 @@ class Preparation(Struct):
 
     def save_followed(self) -> None:
         """Save what following kept after this sync's own look, and the archive, which has arrived, went over."""
-        state, remote_changes, arrived = self.services.state, self.services.remote_changes, self.attempt.manifest
+        state, remote_changes, arrived = self.sandbox.state, self.sandbox.remote_changes, self.attempt.manifest
         work = FollowedStore(state.db, state.target).load() if remote_changes.looks else None
         there = {} if work is None else work.savable(state.content)
         lost = {
@@ -137,25 +137,25 @@ class Preparation(Struct):
     @property
     def _looks(self) -> bool:
         """True if what is there outlives the initialize, so that a look says what becomes of each path."""
-        return self.attempt.policy is not AgentChanges.OVERWRITE and not self.services.partial_archives.replaces
+        return self.attempt.policy is not AgentChanges.OVERWRITE and not self.sandbox.partial_archives.replaces
 
     @property
     def _is_outdated(self) -> bool:
         """True if there was a look, and the agent may have gone on since."""
         if self.attempt.policy is AgentChanges.OVERWRITE:
             return False
-        return is_outdated(self.services.remote_changes.age_s(self.looked), self.attempt.number + self._repeated)
+        return is_outdated(self.sandbox.remote_changes.age_s(self.looked), self.attempt.number + self._repeated)
 
     def _is_marked_in_time(self) -> bool:
         """Record that what is written may be there from now on; a slow disk takes its time."""
         if self._is_outdated:
             return False
-        self.services.delivery.mark_uncertain(self.attempt.written)
+        self.sandbox.delivery.mark_uncertain(self.attempt.written)
         return not self._is_outdated
 
     def _complete(self) -> Verdict:
-        attempt, partial_archives = self.attempt, self.services.partial_archives
-        self.services.deletion_sync.settle_pending(attempt.wanted)
+        attempt, partial_archives = self.attempt, self.sandbox.partial_archives
+        self.sandbox.deletion_sync.settle_pending(attempt.wanted)
         if partial_archives.replaces:
             return self._clear()
         if self._looks or attempt.to_delete or attempt.unsent:
@@ -163,32 +163,32 @@ class Preparation(Struct):
             if verdict is not Verdict.INITIALIZE:
                 return verdict
         if not self._looks:
-            self.services.state.seen.note_written(attempt.written)
+            self.sandbox.state.seen.note_written(attempt.written)
         elif partial_archives.may_replace or attempt.content.unanswered:
             self._save_what_stays()
         return Verdict.INITIALIZE
 
     def _clear(self) -> Verdict:
         """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""
-        state, attempt = self.services.state, self.attempt
+        state, attempt = self.sandbox.state, self.attempt
         self.is_cleared = True
         if attempt.policy is not AgentChanges.OVERWRITE:
             self.looked = None
             try:
-                self.looked = self.work_saver.before_replacing(self.services, self._saved)
+                self.looked = self.work_saver.before_replacing(self.sandbox, self._saved)
             except StepFailed as failure:
-                self.services.remote_changes.could_not_look(failure)
+                self.sandbox.remote_changes.could_not_look(failure)
         gone = {**state.leftovers.entries, **attempt.to_delete}
-        programs = self.services.remote_changes.programs
-        self.services.deletion_sync.removed([LookResult(removed=[*gone])], gone, attempt.wanted, programs)
+        programs = self.sandbox.remote_changes.programs
+        self.sandbox.deletion_sync.removed([LookResult(removed=[*gone])], gone, attempt.wanted, programs)
         was_obstructed = bool(state.seen.obstacles)
         state.seen.forget()
         return Verdict.PACK_AGAIN if was_obstructed else Verdict.INITIALIZE
 
     def _save_what_stays(self) -> None:
         """Save what stays as it is there, while an initialize may not leave it alone, this one or a late one."""
-        content, remote_changes, paths = self.attempt.content, self.services.remote_changes, self._staying
-        if not self.services.partial_archives.may_replace:
+        content, remote_changes, paths = self.attempt.content, self.sandbox.remote_changes, self._staying
+        if not self.sandbox.partial_archives.may_replace:
             paths = [path for path in paths if any(path in sent for sent in content.unanswered)]
         items = {path: LookItem(tuple(content.versions_of(path)), LookAction.FETCH) for path in paths}
         if not items:
@@ -203,7 +203,7 @@ class Preparation(Struct):
 
     @property
     def _staying(self) -> list[str]:
-        seen = self.services.state.seen
+        seen = self.sandbox.state.seen
         return [*seen.both_changed, *seen.kept]
 
     # -- the look
@@ -223,10 +223,10 @@ class Preparation(Struct):
 
     def _is_ours_there(self, path: str) -> bool:
         """True if the path is here, and nothing of someone else's stays in its place there."""
-        return path in self.attempt.here and not is_within(path, self.services.state.seen.staying)
+        return path in self.attempt.here and not is_within(path, self.sandbox.state.seen.staying)
 
     def _look_request(self) -> LookRequest:
-        attempt, kept = self.attempt, self.services.state.seen.kept
+        attempt, kept = self.attempt, self.sandbox.state.seen.kept
         if not attempt.all_may_go:
             return look_request(attempt, kept, self._places)
         pruned = pruned_names(self.work_saver.workspace.leave_out())
@@ -237,13 +237,13 @@ class Preparation(Struct):
 
     def _look(self) -> Verdict:
         """Look, do what follows from it, and return the verdict on the archive."""
-        attempt, services, seen = self.attempt, self.services, self.services.state.seen
-        remote_changes, deletion_sync, before = services.remote_changes, services.deletion_sync, seen.staying
+        attempt, sandbox, seen = self.attempt, self.sandbox, self.sandbox.state.seen
+        remote_changes, deletion_sync, before = sandbox.remote_changes, sandbox.deletion_sync, seen.staying
         request, self._request = self._request or self._look_request(), None  # the next one is of what is there then
         if not request.items and not request.find_new:
             return Verdict.INITIALIZE
         if request.with_action(LookAction.REMOVE):
-            services.delivery.mark_uncertain()
+            sandbox.delivery.mark_uncertain()
         if attempt.unsent:
             remote_changes.retry()  # nothing else finds out that a place is free
         self.looked = result = remote_changes.finish(request)
@@ -256,9 +256,9 @@ class Preparation(Struct):
             self._is_filled = True
             return self._look()
         if lost_all(attempt, request, result):
-            self.work_saver.save_followed(services, Why.SANDBOX_ENDED)
-            is_believed = not services.partial_archives.may_replace
-            services.partial_archives.withdraw()
+            self.work_saver.save_followed(sandbox, Why.SANDBOX_ENDED)
+            is_believed = not sandbox.partial_archives.may_replace
+            sandbox.partial_archives.withdraw()
             if is_believed or not attempt.is_whole:
                 return Verdict.SEND_ALL  # with a look at what only the sandbox has
         plan = self._saved_plan(result)
@@ -285,11 +285,11 @@ class Preparation(Struct):
     def _obstacles_seen(self, result: LookResult | None) -> dict[str, Obstacle]:
         """Return what keeps paths from being extracted, as far as a look, if there was one, came to it."""
         repositories = [path for path, item in self._places.items() if item.action is LookAction.COMMITS]
-        return obstacles_seen(result, self.services.state.seen.obstacles, repositories)
+        return obstacles_seen(result, self.sandbox.state.seen.obstacles, repositories)
 
     def _saved_plan(self, result: LookResult) -> Plan:
         """Save what is about to be overwritten or removed, and return what becomes of each path."""
-        attempt, remote_changes = self.attempt, self.services.remote_changes
+        attempt, remote_changes = self.attempt, self.sandbox.remote_changes
         if result.new:  # what only the sandbox has, until it is known that an initialize leaves it alone
             leave_out = self.work_saver.workspace.leave_out()
             new = {
@@ -310,7 +310,7 @@ class Preparation(Struct):
 
     def _remove(self, request: LookRequest, result: LookResult, plan: Plan) -> dict[str, Obstacle]:
         """Remove what the look itself did not; return what still has a wanted path's place."""
-        attempt, remote_changes = self.attempt, self.services.remote_changes
+        attempt, remote_changes = self.attempt, self.sandbox.remote_changes
         again = removals_after(attempt, request, result, plan)
         if attempt.policy is AgentChanges.OVERWRITE:
             again |= self._changed_there(result)
@@ -318,11 +318,11 @@ class Preparation(Struct):
             again[path] = attempt.to_delete[path]
         removals = [result]
         if again:
-            self.services.delivery.mark_uncertain()
+            self.sandbox.delivery.mark_uncertain()
             items = {path: LookItem(tuple(again[path]), LookAction.REMOVE) for path in sorted(again, reverse=True)}
             removals.append(remote_changes.look(LookRequest(items)))
         self._removed.update(*(each.removed for each in removals))
-        deletion_sync, programs = self.services.deletion_sync, remote_changes.programs
+        deletion_sync, programs = self.sandbox.deletion_sync, remote_changes.programs
         taken = deletion_sync.removed(removals, attempt.to_delete, attempt.wanted, programs)
         return {path: obstacle for path, obstacle in taken.items() if path not in plan.stays}
 
@@ -338,7 +338,7 @@ class Preparation(Struct):
             for path, there in changed.items()
             if there != ABSENT and (path not in wanted or there.kind is not wanted[path].kind)
         }
-        found = self.services.remote_changes.look(LookRequest(items)).differing if items else {}
+        found = self.sandbox.remote_changes.look(LookRequest(items)).differing if items else {}
         return {path: [there] for path, there in found.items() if is_exact(there)}
 
     def _note(self, request: LookRequest, plan: Plan) -> None:
@@ -347,7 +347,7 @@ class Preparation(Struct):
         What is here again as it was put there, and was changed there meanwhile, is then a kept path as any other. So
         is what was in a directory in whose place something else is there.
         """
-        attempt, remote_changes, state = self.attempt, self.services.remote_changes, self.services.state
+        attempt, remote_changes, state = self.attempt, self.sandbox.remote_changes, self.sandbox.state
         saves = remote_changes.agent_changes is AgentChanges.SAVE or attempt.policy is Forced.FORCE
         state.seen.note(
             plan,
@@ -366,7 +366,7 @@ class Preparation(Struct):
 
     def _judged(self, before: Collection[str]) -> Verdict:
         """Return the verdict on the archive by what stays there now; `before` are the paths that did so until then."""
-        attempt, seen, deletion_sync = self.attempt, self.services.state.seen, self.services.deletion_sync
+        attempt, seen, deletion_sync = self.attempt, self.sandbox.state.seen, self.sandbox.deletion_sync
         obstructed, staying = seen.obstacles, seen.staying
         if any(is_within(path, obstructed) for path in attempt.written):
             return Verdict.PACK_AGAIN

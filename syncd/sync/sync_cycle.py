@@ -47,7 +47,7 @@ class SyncCycle:
     @property
     def sandbox(self) -> Sandbox | None:
         """The sandbox, once there is one."""
-        return self.sync.services if self.sync else None
+        return self.sync.sandbox if self.sync else None
 
     @property
     def baseline(self) -> Manifest | None:
@@ -137,14 +137,14 @@ class SyncCycle:
             return
         current = self.sandbox
         if current is None or not current.target.same_sandbox(recorded):
-            current = self._switch_to(recorded).services
+            current = self._switch_to(recorded).sandbox
         self.work_saver.before_move(current)
 
     def _current(self, observer: SyncObserver) -> SandboxSync:
         if self.provider.known is None:
             self.save_before_end()
         target = self.provider.target(observer)
-        if self.sync is not None and self.sync.services.target == target:
+        if self.sync is not None and self.sync.sandbox.target == target:
             return self.sync
         self._leave_recorded_sandbox(target)
         return self._switch_to(target)

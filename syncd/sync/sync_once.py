@@ -62,7 +62,7 @@ class _Here(Struct, frozen=True):
 class SandboxSync(Struct):
     """The syncs of one sandbox, one after the other."""
 
-    services: Sandbox
+    sandbox: Sandbox
     workspace: Workspace
     snapshotter: Snapshotter
     work_saver: WorkSaver
@@ -71,12 +71,12 @@ class SandboxSync(Struct):
     _is_unknown: bool = False  # nobody could look if it has that
 
     def __post_init__(self) -> None:
-        if self.services.remote_changes.agent_changes is AgentChanges.SAVE:
+        if self.sandbox.remote_changes.agent_changes is AgentChanges.SAVE:
             self.state.seen.try_again_after_start(self.clock.monotonic_s())
 
     @property
     def state(self) -> SandboxState:
-        return self.services.state
+        return self.sandbox.state
 
     @property
     def clock(self) -> Clock:
@@ -129,8 +129,8 @@ class SandboxSync(Struct):
                 if ended is Verdict.SEND_ALL:
                     _log.warning("the sandbox lost what was put there: everything is sent again")
                     self._before, scan_plan = SandboxContent(), EVERYTHING
-                    self.services.delivery.mark_uncertain()
-                    self.services.setup.forget()
+                    self.sandbox.delivery.mark_uncertain()
+                    self.sandbox.setup.forget()
                 elif mode is SyncMode.FORCED:
                     unsaved |= self.state.seen.staying
         finally:
@@ -139,21 +139,21 @@ class SandboxSync(Struct):
 
     def _begin(self, mode: SyncMode) -> None:
         """Forget what is known, as far as this sync is to find out anew."""
-        services, state = self.services, self.state
+        sandbox, state = self.sandbox, self.state
         if mode is not SyncMode.CHANGED:
-            services.deletion_sync.hasten()
+            sandbox.deletion_sync.hasten()
         if mode is SyncMode.FORCED:
-            services.deletion_sync.retry_all()
-            services.remote_changes.retry()
+            sandbox.deletion_sync.retry_all()
+            sandbox.remote_changes.retry()
             state.seen.retry(state.leftovers.entries)
             base = self.snapshotter.forget_all_stamps(state.base or Manifest())
             state.base = None if state.base is None else base
-        if not services.remote_changes.looks:
+        if not sandbox.remote_changes.looks:
             state.seen.release_changed()
 
     def _completed(self, outcome: Outcome, mode: SyncMode) -> Outcome:
         """Add what became of the paths that stay, and what is other there since the last outcome."""
-        seen, remote_changes = self.state.seen, self.services.remote_changes
+        seen, remote_changes = self.state.seen, self.sandbox.remote_changes
         before, self._before = self._before or SandboxContent(), None
         arrived = arrived_changes(before, self.state.content) if outcome.sync else None
         saved = remote_changes.take_saved()
@@ -176,14 +176,14 @@ class SandboxSync(Struct):
         """
         if self._was_asked and mode is not SyncMode.ASKED:
             return False
-        services, staying = self.services, self.state.seen.staying
+        sandbox, staying = self.sandbox, self.state.seen.staying
         sample = [path for path in (self.state.base or Manifest()).spread(SAMPLE) if not is_within(path, staying)]
         items = dict.fromkeys(sample, LookItem((), LookAction.EXISTS))
         if not items:
             return False
-        look = partial(services.remote_changes.finish, LookRequest(items, most_copied_bytes=0))
+        look = partial(sandbox.remote_changes.finish, LookRequest(items, most_copied_bytes=0))
         try:
-            result = services.delivery.asked(look, observer) if mode is SyncMode.ASKED else look()
+            result = sandbox.delivery.asked(look, observer) if mode is SyncMode.ASKED else look()
         except StepFailed as failure:
             if mode is SyncMode.ASKED or failure.action is FailureAction.REFUSED:
                 raise
@@ -192,7 +192,7 @@ class SandboxSync(Struct):
         self._was_asked, self._is_unknown = True, result is None
         if result is None or not was_emptied(result.missing, len(items)):
             return False
-        services.partial_archives.withdraw()
+        sandbox.partial_archives.withdraw()
         return True
 
     # -- list, and decide what is sent
@@ -203,11 +203,11 @@ class SandboxSync(Struct):
         scan_plan.before()
         observer.stage(State.SNAPSHOTTING)
         state.base = None if state.base is None else snapshotter.shared(state.base)
-        scanned = snapshotter.scan(state.base, mode, scan_plan.to_scan, self.workspace.other_bases(self.services.name))
+        scanned = snapshotter.scan(state.base, mode, scan_plan.to_scan, self.workspace.other_bases(self.sandbox.name))
         here = scanned.manifest
         seen.forget_deleted(here, state.content.versions_of)
         unsent = here.within(seen.obstacles)
-        stays = () if self.services.partial_archives.replaces else seen.both_changed
+        stays = () if self.sandbox.partial_archives.replaces else seen.both_changed
         # Some may be as there by now.
         held = snapshotter.with_digests(here.within(unsaved if mode is SyncMode.FORCED else stays))
         if unsent or held:
@@ -222,12 +222,12 @@ class SandboxSync(Struct):
     def _is_unchanged(self, here: _Here, manifest: Manifest, found: Difference) -> bool:
         """True if the sandbox holds the manifest already, and nothing is left to be done there."""
         state = self.state
-        if state.base is None or state.content.may_differ(found) or self.services.remote_changes.unseen:
+        if state.base is None or state.content.may_differ(found) or self.sandbox.remote_changes.unseen:
             return False
         if state.seen.wants_look(here.manifest, self.clock.monotonic_s()):
             return False
         unread = {*self.snapshotter.unread, *state.seen.obstacles}
-        return not self.services.deletion_sync.has_pending(manifest | here.unsent, unread)
+        return not self.sandbox.deletion_sync.has_pending(manifest | here.unsent, unread)
 
     def _packed(self, mode: SyncMode, observer: SyncObserver, here: _Here, number: int) -> Preparation | None:
         """Pack what the sandbox lacks, or all, into an archive in the spool; None if nothing is to be sent."""
@@ -241,14 +241,14 @@ class SandboxSync(Struct):
         base, kept = state.base or Manifest(), state.seen.kept
         # After any uncertainty the whole is sent.
         is_certain = state.base is not None and not state.uncertain and not is_forced
-        is_partial = is_certain and self.services.partial_archives.usable and bool(scanned.manifest)
+        is_partial = is_certain and self.sandbox.partial_archives.usable and bool(scanned.manifest)
         # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there,
         # with all that is in it.
         if is_partial or is_forced or (kept and any(is_within(path, kept) for path in scanned.difference.uncertain)):
             scanned = self.snapshotter.resolved(scanned, base)
         stays = frozenset(here.held)
         if not is_forced:
-            replaces = self.services.partial_archives.replaces
+            replaces = self.sandbox.partial_archives.replaces
             stays = frozenset() if replaces else staying_paths(scanned.manifest, scanned.difference, here.held, kept)
         only = partial_paths(scanned.manifest, scanned.difference, stays) if is_partial else None
         if only is None:
@@ -263,7 +263,7 @@ class SandboxSync(Struct):
 
     def _keep_replaced(self, here: _Here, scanned: ScanResult) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
-        for base in filter(None, (self.state.base, *self.workspace.other_bases(self.services.name))):
+        for base in filter(None, (self.state.base, *self.workspace.other_bases(self.sandbox.name))):
             found = difference(base, scanned.manifest)
             replaced = [*found.changed, *found.uncertain, *found.removed, *here.held]
             self.workspace.base_store.keep_replaced(base, replaced, base.content_bytes)
@@ -281,7 +281,7 @@ class SandboxSync(Struct):
         number: int = 0,
     ) -> Preparation:
         """Prepare for an archive, after which the sandbox holds `manifest`; `only` are the paths of a partial one."""
-        remote_changes, partial_archives = self.services.remote_changes, self.services.partial_archives
+        remote_changes, partial_archives = self.sandbox.remote_changes, self.sandbox.partial_archives
         unread, given = {*self.snapshotter.unread, *packed.follow_up}, remote_changes.agent_changes
         part = packed.manifest
         if only is not None:
@@ -290,7 +290,7 @@ class SandboxSync(Struct):
             content=self.state.content,
             manifest=manifest,
             written=part,
-            to_delete=self.services.deletion_sync.paths_to_delete(manifest | here.unsent, unread),
+            to_delete=self.sandbox.deletion_sync.paths_to_delete(manifest | here.unsent, unread),
             held=here.held,
             unsent=here.unsent,
             is_whole=only is None,
@@ -298,13 +298,13 @@ class SandboxSync(Struct):
             policy=Forced.FORCE if mode is SyncMode.FORCED and remote_changes.looks else given,
             number=number,
         )
-        return Preparation(self.services, packed, attempt, self.work_saver, self._sent_entry)
+        return Preparation(self.sandbox, packed, attempt, self.work_saver, self._sent_entry)
 
     def _deliver(self, preparation: Preparation, observer: SyncObserver) -> str | Verdict:
         """Upload the archive and have it initialized; return its SHA-256, or why it was not."""
         archive = preparation.packed.archive
         try:
-            ended = self.services.delivery.deliver(
+            ended = self.sandbox.delivery.deliver(
                 archive,
                 preparation.attempt.written,
                 observer,
@@ -319,7 +319,7 @@ class SandboxSync(Struct):
             _log.warning("%s: it is made again", damage)
             with self.workspace.snapshot_turn():
                 self.snapshotter.drop_damaged()
-            self.services.delivery.mark_uncertain()  # the next one is whole, of another spool
+            self.sandbox.delivery.mark_uncertain()  # the next one is whole, of another spool
             return Verdict.PACK_AGAIN
         if not preparation.attempt.is_whole and not isinstance(ended, Verdict):
             self.workspace.base_store.keep_sent(archive, preparation.attempt.manifest.content_bytes)
@@ -335,8 +335,8 @@ class SandboxSync(Struct):
 
         `last` is the preparation for the archive that has just arrived.
         """
-        manifest, delivery, seen = last.attempt.manifest, self.services.delivery, self.state.seen
-        partial_archives = self.services.partial_archives
+        manifest, delivery, seen = last.attempt.manifest, self.sandbox.delivery, self.state.seen
+        partial_archives = self.sandbox.partial_archives
         stays = frozenset((self.state.base or Manifest()).paths_within({*here.held, *seen.kept}))
         only = least_of(manifest, stays) if partial_archives.wants_proof else set()
         if not only or partial_paths(manifest, Difference(added=[*only])) is None:
@@ -382,8 +382,8 @@ class SandboxSync(Struct):
             sha256=sha256,
             seconds=round(self.clock.monotonic_s() - started_s, 3),
         )
-        if self.services.partial_archives.replaces:  # what a set-up made is gone
-            self.services.setup.forget()
+        if self.sandbox.partial_archives.replaces:  # what a set-up made is gone
+            self.sandbox.setup.forget()
         preparation.save_followed()
         self._record(here, manifest, follow_up, preparation.goes_over)
         if follow_up:
@@ -405,15 +405,15 @@ class SandboxSync(Struct):
         state, unread = self.state, {*self.snapshotter.unread, *follow_up, *here.unsent, *here.held}
         before = state.base
         if state.is_released:
-            self.services.setup.forget()
-        self.services.deletion_sync.note_arrived(manifest, unread, set(self.snapshotter.secret_files))
+            self.sandbox.setup.forget()
+        self.sandbox.deletion_sync.note_arrived(manifest, unread, set(self.snapshotter.secret_files))
         state.note_arrived(manifest, follow_up)
         if state.overwritten is not None:
             state.overwritten.append(goes_over)
         try:
             with state.db.transaction():
                 state.record()
-                self.services.setup.note_arrived(before, manifest)
+                self.sandbox.setup.note_arrived(before, manifest)
                 FollowedStore(state.db, state.target).drop(goes_over)
             state.warnings = []
         except OSError as failure:
@@ -427,6 +427,6 @@ class SandboxSync(Struct):
     def warnings(self) -> list[SyncWarning]:
         state, secret_files = self.state, self.snapshotter.secret_files
         # Where a sync looks, its own warning says that nobody could.
-        unknown = [EMPTY_PERHAPS] if self._is_unknown and not self.services.remote_changes.looks else []
+        unknown = [EMPTY_PERHAPS] if self._is_unknown and not self.sandbox.remote_changes.looks else []
         secrets = secret_warnings(secret_files, state.content, state.leftovers.secret)
-        return [*secrets, *map(torn_copy, state.torn), *unknown, *self.services.warnings, *state.warnings]
+        return [*secrets, *map(torn_copy, state.torn), *unknown, *self.sandbox.warnings, *state.warnings]

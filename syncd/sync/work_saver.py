@@ -44,7 +44,7 @@ _WARNED_FOR_S = 86_400.0
 class _Ending(Struct):
     """A sandbox that ends, and what is known of it and saved; times are monotonic seconds."""
 
-    services: Sandbox
+    sandbox: Sandbox
     ends_s: float
     next_s: float
     known: dict[str, SeenEntry] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class WorkSaver(Struct):
 
     def is_begun(self, target: Target) -> bool:
         """True if the work in this sandbox is saved from time to time until its end, or need not be any more."""
-        known = [each.services.target for each in self._ending] + ([self._done] if self._done else [])
+        known = [each.sandbox.target for each in self._ending] + ([self._done] if self._done else [])
         return any(each.same_sandbox(target) for each in known)
 
     @property
@@ -78,16 +78,16 @@ class WorkSaver(Struct):
             if 0 < ends_wall_s - wall_s < _LONGEST_S and not self.is_begun(target):
                 self._ending.append(_Ending(build_services(target), now_s + ends_wall_s - wall_s, now_s))
 
-    def begin(self, services: Sandbox, ends_in_s: float) -> None:
+    def begin(self, sandbox: Sandbox, ends_in_s: float) -> None:
         """Save the work in a sandbox that ends so soon from now on, with `save_due`."""
-        if not services.remote_changes.looks:
-            self.note_done(services.target)
-        elif not self.is_begun(services.target):
+        if not sandbox.remote_changes.looks:
+            self.note_done(sandbox.target)
+        elif not self.is_begun(sandbox.target):
             now_s = self.access.clock.monotonic_s()
             self._ending = [each for each in self._ending if each.ends_s > now_s]
-            self._ending.append(_Ending(services, now_s + ends_in_s, now_s))
+            self._ending.append(_Ending(sandbox, now_s + ends_in_s, now_s))
             wall_s = self.access.clock.wall_s()
-            ending = [(each.services.target, wall_s + each.ends_s - now_s) for each in self._ending]
+            ending = [(each.sandbox.target, wall_s + each.ends_s - now_s) for each in self._ending]
             with suppress(OSError):  # then the next process does not go on with them
                 ending_targets(self.access.db, self.access.config.sandbox_name).save(ending)
 
@@ -98,7 +98,7 @@ class WorkSaver(Struct):
                 self._save_ending(ending)
 
     def _save_ending(self, ending: _Ending) -> None:
-        services, left_s = ending.services, ending.ends_s - self.access.clock.monotonic_s()
+        sandbox, left_s = ending.sandbox, ending.ends_s - self.access.clock.monotonic_s()
         ending.next_s = ending.ends_s - left_s / 2 if left_s > 2 * LAST_S else inf
         try:
             unsaved = self._save_whatever_changes(ending, left_s)
@@ -107,56 +107,56 @@ class WorkSaver(Struct):
             again_s = self.access.clock.monotonic_s() + AFTER_FAILURE_S
             ending.next_s = min(ending.next_s, again_s) if again_s <= ending.ends_s else inf
             if ending.next_s == inf:
-                self.save_followed(services, Why.SANDBOX_ENDED)
-            self._warn_of(services, failure, is_last=ending.next_s == inf)
+                self.save_followed(sandbox, Why.SANDBOX_ENDED)
+            self._warn_of(sandbox, failure, is_last=ending.next_s == inf)
         else:
             self._warning = self._unsaved = None
             if unsaved:
                 what = f"{unsaved.count} in the sandbox could not be saved before it ended: {unsaved}"
                 self._warn(what, "while the sandbox is there, `syncd pull` brings all of it home", what)
 
-    def _warn_of(self, services: Sandbox, failure: Exception, *, is_last: bool) -> None:
+    def _warn_of(self, sandbox: Sandbox, failure: Exception, *, is_last: bool) -> None:
         what = f"what was changed in the sandbox could not be saved before it ended ({failure})"
         remedy = "what was brought home before is here; the rest ended with the sandbox"
         if not is_last:
             what = f"what was changed in the sandbox, which ends soon, could not be saved yet ({failure})"
             remedy = "it is tried again until then; `syncd pull` brings all of it home"
         # One that ended while the machine slept is no news, unless something is known to have been changed there.
-        is_known = bool(services.state.seen.both_changed or services.state.seen.kept)
+        is_known = bool(sandbox.state.seen.both_changed or sandbox.state.seen.kept)
         is_news = is_last and (is_known or not _is_gone(failure))
         self._warn(what, remedy, what if is_news else None)
 
-    def before_move(self, services: Sandbox) -> None:
+    def before_move(self, sandbox: Sandbox) -> None:
         """Save the work in a sandbox that is left for another one, while it answers.
 
         Raises `StepFailed` or `SyncdError` if the move has to wait, `Superseded`, `Stop`.
         """
-        sandbox_id = services.target.sandbox_id
+        sandbox_id = sandbox.target.sandbox_id
         give_up = f"a sync follows by itself; `syncd sandbox release --yes {sandbox_id}` gives that work up"
-        if self.is_begun(services.target) or services.state.is_released or not services.remote_changes.looks:
+        if self.is_begun(sandbox.target) or sandbox.state.is_released or not sandbox.remote_changes.looks:
             return
         try:
-            unsaved = self._save_all(services, Why.SANDBOX_ENDED, {})
+            unsaved = self._save_all(sandbox, Why.SANDBOX_ENDED, {})
         except StepFailed as failure:
             if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused:
                 what = f"what was changed in the sandbox {sandbox_id} cannot be saved before it is left"
                 message = f"{what} ({failure.message})"
                 raise StepFailed(failure.step, failure.action, message, give_up, refusal=failure.refusal) from None
-            if not services.remote_changes.is_gone(failure):
-                services.remote_changes.could_not_look(failure)
-            self.save_followed(services, Why.SANDBOX_ENDED)
-            self._warn_of(services, failure, is_last=True)
+            if not sandbox.remote_changes.is_gone(failure):
+                sandbox.remote_changes.could_not_look(failure)
+            self.save_followed(sandbox, Why.SANDBOX_ENDED)
+            self._warn_of(sandbox, failure, is_last=True)
         else:
             if unsaved:
                 raise TryLater(
                     f"the sandbox {sandbox_id} is not left, as {unsaved.count} there could not be saved: {unsaved}",
                     give_up,
                 )
-        self.note_done(services.target)
+        self.note_done(sandbox.target)
 
-    def before_replacing(self, services: Sandbox, known: dict[str, SeenEntry]) -> LookResult:
+    def before_replacing(self, sandbox: Sandbox, known: dict[str, SeenEntry]) -> LookResult:
         """Save the work that an archive will remove, note it as known, and return the look. Raises as `before_move`."""
-        unsaved = self._save_all(services, Why.OVERWRITTEN, known)
+        unsaved = self._save_all(sandbox, Why.OVERWRITTEN, known)
         if unsaved:
             raise TryLater(
                 f"nothing is sent, as the sandbox would lose {unsaved.count} that could not be saved: {unsaved}",
@@ -180,27 +180,27 @@ class WorkSaver(Struct):
         unsaved, self._unsaved = self._unsaved, None
         return unsaved
 
-    def _save_all(self, services: Sandbox, why: Why, known: dict[str, SeenEntry]) -> Unsaved:
+    def _save_all(self, sandbox: Sandbox, why: Why, known: dict[str, SeenEntry]) -> Unsaved:
         """Save all that differs in a sandbox of which nothing will be left, and return what was not saved.
 
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`.
         """
-        find = partial(self._find, services, inf)
-        return _logged(save_before_all_goes(services.remote_changes, find, why, self.workspace.base_store.get, known))
+        find = partial(self._find, sandbox, inf)
+        return _logged(save_before_all_goes(sandbox.remote_changes, find, why, self.workspace.base_store.get, known))
 
-    def _find(self, services: Sandbox, left_s: float, known: Mapping[str, SeenEntry]) -> AgentWork:
-        content = services.state.content
-        return find_agent_work(services.remote_changes, content, self.workspace.leave_out(), left_s, known)
+    def _find(self, sandbox: Sandbox, left_s: float, known: Mapping[str, SeenEntry]) -> AgentWork:
+        content = sandbox.state.content
+        return find_agent_work(sandbox.remote_changes, content, self.workspace.leave_out(), left_s, known)
 
-    def save_followed(self, services: Sandbox, why: Why) -> None:
+    def save_followed(self, sandbox: Sandbox, why: Why) -> None:
         """Save what following kept at home of a sandbox that cannot be asked any more."""
         save_followed(
-            services.remote_changes, services.state, why, self.workspace.base_store.get, self.access.clock.wall_s()
+            sandbox.remote_changes, sandbox.state, why, self.workspace.base_store.get, self.access.clock.wall_s()
         )
 
     def _save_whatever_changes(self, ending: _Ending, left_s: float) -> Unsaved:
         """Save the work once; a change here is no reason to lose the work there."""
-        remote_changes, find = ending.services.remote_changes, partial(self._find, ending.services, left_s)
+        remote_changes, find = ending.sandbox.remote_changes, partial(self._find, ending.sandbox, left_s)
         for _ in range(_TRIES):
             try:
                 why, base_bytes = Why.SANDBOX_ENDED, self.workspace.base_store.get

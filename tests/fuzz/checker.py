@@ -193,15 +193,15 @@ class Checker:
         if self.account is not None and self._arrived_in not in ("", self.sandbox_id):
             self.note_left(self._arrived_in)
         self._arrived_in = self.sandbox_id
-        tracked, services = self.current, self.cycle.sandbox if self.cycle is not None else None
-        if tracked is None or services is None:
+        tracked, sandbox = self.current, self.cycle.sandbox if self.cycle is not None else None
+        if tracked is None or sandbox is None:
             return
         # If something was changed meanwhile, it is not known here what was wanted then.
         is_agents = bool(tracked.model.made or tracked.model.agent)
         wanted = self.wanted() if is_agents and self.is_unchanged_since_sync else tracked.model.synced
         if not self.is_unchanged_since_sync:
             wanted = {path: entry for path, entry in wanted.items() if path not in tracked.model.agent}
-        tracked.model.arrived(wanted, services.state.seen.kept, looked=self._looks and not self._nobody_looked)
+        tracked.model.arrived(wanted, sandbox.state.seen.kept, looked=self._looks and not self._nobody_looked)
 
     def note_left(self, sandbox_id: str) -> None:
         """Check that all that was changed in a sandbox was saved before another one took its place.
@@ -209,7 +209,7 @@ class Checker:
         One that ends by itself is saved until then: it is checked at the end of the story.
         """
         ending = self.cycle.work_saver._ending if self.cycle is not None else []
-        if any(each.services.target.sandbox_id == sandbox_id and each.next_s < inf for each in ending):
+        if any(each.sandbox.target.sandbox_id == sandbox_id and each.next_s < inf for each in ending):
             self._left_to_end.add(sandbox_id)
             return
         tracked = self.sandboxes.get(sandbox_id)
@@ -309,8 +309,8 @@ class Checker:
 
     @property
     def _nobody_looked(self) -> bool:
-        services = self.cycle.sandbox if self.cycle is not None else None
-        return services is not None and any(each.key == "remote-changes" for each in services.remote_changes.warnings)
+        sandbox = self.cycle.sandbox if self.cycle is not None else None
+        return sandbox is not None and any(each.key == "remote-changes" for each in sandbox.remote_changes.warnings)
 
     def _is_saved(self, path: str, entry: Entry) -> bool:
         """True if that version is saved or at home; nothing is known of them once the state was damaged."""
@@ -599,8 +599,8 @@ class Checker:
 
     def held(self) -> tuple[str, ...]:
         """Return the paths that the last daemon holds, as both sides changed them."""
-        services = self.cycle.sandbox if self.cycle is not None else None
-        return services.state.seen.both_changed if services is not None else ()
+        sandbox = self.cycle.sandbox if self.cycle is not None else None
+        return sandbox.state.seen.both_changed if sandbox is not None else ()
 
     def has_other_links(self) -> bool:
         """True if an included file has hard links that are excluded."""

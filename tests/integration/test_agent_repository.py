@@ -270,11 +270,11 @@ def test_what_was_brought_home_counts(rig: Rig) -> None:
     sync(rig)
     (rig.sandbox.workspace / "a.txt").write_text("the agent's\n")
     rig.write("a.txt", "the agent's\n")
-    base, services = rig.cycle.baseline, rig.cycle.sandbox
+    base, sandbox = rig.cycle.baseline, rig.cycle.sandbox
     assert base is not None
-    assert services is not None
+    assert sandbox is not None
     after = replace(base["a.txt"], size_bytes=12, digest=hashlib.sha256(b"the agent's\n").digest(), stamp=None)
-    apart = SandboxState(StateDb(rig.cycle.db.path.rpartition("/")[0]), services.target)  # as a command's
+    apart = SandboxState(StateDb(rig.cycle.db.path.rpartition("/")[0]), sandbox.target)  # as a command's
     apart.record_taken([TakenPath("a.txt", base["a.txt"], after)])
     uploads = rig.asked().count("upload")
     sync(rig)

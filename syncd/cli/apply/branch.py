@@ -129,7 +129,7 @@ def _fetched(opened: OpenSandbox, git: Git) -> tuple[SandboxCommits, tuple[Sandb
 
     Where they cannot be read, their changes still come, as one commit; where no repository was made, that is no news.
     """
-    home = recorded_home(opened.services.state.db, opened.services.target)
+    home = recorded_home(opened.sandbox.state.db, opened.sandbox.target)
     if not home:
         return SandboxCommits(RepositoryState.LOST), ()
     folder = os.path.join(opened.scratch, "commits")
@@ -137,7 +137,7 @@ def _fetched(opened: OpenSandbox, git: Git) -> tuple[SandboxCommits, tuple[Sandb
     with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("reading the commits in the sandbox")
         try:
-            found, pack = opened.services.agent_repository.fetch_commits(home, folder)
+            found, pack = opened.sandbox.agent_repository.fetch_commits(home, folder)
             if pack:
                 return found, read_pack(git, found, pack, folder)
         except StepFailed as failure:
