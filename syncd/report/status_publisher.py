@@ -43,6 +43,7 @@ class RunTotals(Struct):
 
     started_at: str | None = None
     synced_once: bool = False
+    is_reloaded: bool = False  # the document before is its own
 
 
 class StatusPublisher(Struct):
@@ -215,7 +216,7 @@ class WorkspaceStatus(Struct):
         before = read_document(self.folder)
         if before is None:
             return
-        is_same_run = self.pid is None or before.started_at == self.totals.started_at
+        is_same_run = self.pid is None or self.totals.is_reloaded
         self.totals.started_at = self.totals.started_at or before.started_at
         self._ended_at = before.urgent.state_since if before.state is State.STOPPED else None
         known = {each.name: each for each in before.sandboxes}
@@ -249,6 +250,7 @@ class WorkspaceStatus(Struct):
 
     def ended(self) -> None:
         """The process ends, or reads its configuration anew: no plan and no state outlives that."""
+        self.totals.is_reloaded = True
         for publisher in self.publishers:
             if publisher.now.state is not State.STOPPED:
                 publisher.enter(State.STOPPED)

@@ -61,3 +61,14 @@ def test_the_last_sync_of_another_process_is_taken_over(publisher: StatusPublish
     publisher.note(last_sync=own)
     status.recall()
     assert publisher.now.last_sync == commands
+
+
+def test_a_run_that_begins_in_the_second_of_the_one_before_counts_anew(
+    publisher: StatusPublisher, status: WorkspaceStatus
+) -> None:
+    """Its start is told in whole seconds; what was counted goes on after a reload alone."""
+    status.totals.started_at = "2026-11-24T13:20:00Z"
+    publisher.enter(State.WATCHING, syncs=2)
+    publisher.note(syncs=0)
+    status.recall()
+    assert publisher.now.syncs == 0
