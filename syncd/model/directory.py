@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
+from itertools import chain
 from types import MappingProxyType
 
 import msgspec
@@ -150,27 +151,7 @@ class Directory:
 
     def walk(self) -> Iterator[tuple[str, Entry]]:
         """Yield all paths with their entries, in the archive's order: a directory's content comes right after it."""
-        # A stack, not recursion: a workspace may be nested deeper than Python calls may be.
-        stack = [("", self.below, self.steps())]
-        while stack:
-            prefix, below, steps = stack[-1]
-            for name, entry in steps:
-                if entry is not None:
-                    yield prefix + name, entry
-                directory = below.get(name)
-                if directory is not None:
-                    stack.append((f"{prefix}{name}/", directory.below, directory.steps()))
-                    break
-            else:
-                stack.pop()
-
-    def steps(self) -> Iterator[tuple[str, Entry | None]]:
-        """Yield the names in this directory with their entries: none for a directory without an entry of its own."""
-        entries = self.own.decoded()
-        yield from entries.items()
-        for name in self.below:
-            if name not in entries:
-                yield name, None
+        return ((path, entry) for path, _, entry in differing_entries(EMPTY, self))
 
     def directories(self) -> Iterator[tuple[str, Directory]]:
         """Yield this directory and all below it that are not empty, with their paths; one comes before those in it."""
@@ -200,29 +181,29 @@ def differing_entries(before: Directory, now: Directory) -> Iterator[tuple[str, 
 
     The one before comes first, None if there was none. Directories that are the same object are not looked into.
     """
+    # A stack, not recursion: a workspace may be nested deeper than Python calls may be.
     stack = [("", before, now, _steps(before, now))]
     while stack:
-        path, old, new, steps = stack[-1]
+        prefix, old, new, steps = stack[-1]
         for name, entry_before, entry in steps:
             if entry is not None and entry != entry_before:
-                yield _below(path, name), entry_before, entry
+                yield prefix + name, entry_before, entry
             below = new.below.get(name)
             if below is not None and below is not old.below.get(name):
                 old_below = old.below.get(name, EMPTY)
-                stack.append((_below(path, name), old_below, below, _steps(old_below, below)))
+                stack.append((f"{prefix}{name}/", old_below, below, _steps(old_below, below)))
                 break
         else:
             stack.pop()
 
 
 def _steps(before: Directory, now: Directory) -> Iterator[tuple[str, Entry | None, Entry | None]]:
-    """Yield the names in a directory that may differ, each with its entries before and now."""
+    """Return the names in a directory that may differ, each with its entries before and now."""
     if before.own.equals(now.own):
-        yield from [(name, None, None) for name, each in now.below.items() if before.below.get(name) is not each]
-        return
+        return iter([(name, None, None) for name, each in now.below.items() if before.below.get(name) is not each])
     entries_before, entries = read(before.own), read(now.own)
-    yield from ((name, entries_before.get(name), entry) for name, entry in entries.items())
-    yield from ((name, None, None) for name in now.below if name not in entries)
+    without_entry = [(name, None, None) for name in now.below if name not in entries]
+    return chain(((name, entries_before.get(name), entry) for name, entry in entries.items()), without_entry)
 
 
 def rebuilt(
