@@ -318,7 +318,6 @@ def described(found: Difference) -> str:
     counts = []
     for word, paths in (("new", found.added), ("changed", found.changed), ("removed", found.removed)):
         if paths:
-            counts.append(
-                f"{counted(len(paths), f'{word} path')} ({shown_path(paths[0])}{', …' if len(paths) > 1 else ''})"
-            )
+            first, more = shown_path(next(iter(paths))), ", …" if len(paths) > 1 else ""
+            counts.append(f"{counted(len(paths), f'{word} path')} ({first}{more})")
     return ", ".join(counts) or "nothing new"

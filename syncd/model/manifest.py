@@ -10,19 +10,10 @@ kind, permission bits, link target and content. Times are not compared: a touch 
 
 from __future__ import annotations
 
-from collections.abc import (
-    Collection,
-    ItemsView,
-    Iterable,
-    Iterator,
-    Mapping,
-    MutableMapping,
-    Sequence,
-    ValuesView,
-)
+from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from itertools import islice
 from types import MappingProxyType
-from typing import Any, overload
+from typing import Any
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -197,33 +188,6 @@ class _Values(ValuesView[Entry]):
         return (entry for _, entry in self._mapping.top.walk())
 
 
-class Paths(Sequence[str]):
-    """The paths of a manifest, in order. They are made one by one, as a list of all paths takes much memory."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-
-    def __len__(self) -> int:
-        return len(self._manifest)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._manifest)
-
-    def __contains__(self, path: object) -> bool:
-        return path in self._manifest
-
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        if isinstance(at, slice):
-            return list(islice(self, *at.indices(len(self))))
-        for path in islice(self, range(len(self))[at], None):
-            return path
-        raise IndexError(at)
-
-
 def is_within(path: str, paths: Collection[str]) -> bool:
     """True if the path is one of these, or below one."""
     while path and paths:
@@ -248,9 +212,12 @@ def in_archive_order(paths: Iterable[str]) -> list[str]:
 
 
 class Difference(Struct, frozen=True):
-    """The difference between two manifests. `uncertain` paths can only be compared after their content is read."""
+    """The difference between two manifests. `uncertain` paths can only be compared after their content is read.
 
-    added: Sequence[str] = field(default_factory=list)
+    `added` is the manifest itself where all of it is new: a list of a million paths would take as much memory again.
+    """
+
+    added: Collection[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     uncertain: list[str] = field(default_factory=list)
@@ -289,7 +256,7 @@ def removed_paths(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> list
 def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Difference:
     """Compare two manifests; the second one has only the digests that `carry_over_digests` found."""
     if not before and isinstance(now, Manifest):
-        return Difference(added=Paths(now.copy()))
+        return Difference(added=now.copy())
     added: list[str] = []
     found = Difference(added)
     for path, old, entry in entry_changes(before, now):

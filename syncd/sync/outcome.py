@@ -13,7 +13,7 @@ from msgspec import Struct
 from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.text import few, shown_path
 from syncd.model.entry import Entry
-from syncd.model.manifest import Difference, Paths, difference
+from syncd.model.manifest import Difference, Manifest, difference
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.selection.secret_scanner import Secret, secret_warning, sent_secret_warning
 from syncd.sync.status_document import LastSync
@@ -36,7 +36,7 @@ def arrived_changes(before: SandboxContent, now: SandboxContent) -> Difference:
     if now.base is None:
         return Difference()
     if before.base is None:
-        return Difference(added=Paths(now.base.copy()))
+        return Difference(added=now.base.copy())
     found = difference(before.base, now.base)
     if not before.leftovers and not now.leftovers:
         return Difference(found.added, [*found.changed, *found.uncertain], found.removed)
@@ -59,7 +59,7 @@ def combined(before: Change | None, now: Change) -> Change | None:
 
 def combine(changes: dict[str, Change], arrived: Difference) -> None:
     """Add the changes of one more sync, so that those of several are told of as those of one."""
-    if isinstance(arrived.added, Paths):  # of a first one
+    if isinstance(arrived.added, Manifest):  # of a first one
         changes.clear()
     for change in Change:
         for path in getattr(arrived, change):
