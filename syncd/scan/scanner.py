@@ -240,7 +240,6 @@ class Scanner:
             self.tree.manifest = Manifest.of(self._descend(current))
         except BaseException:
             self.tree = replaced  # others still ask what the rules exclude
-            self._scan_listener.abort()
             raise
         finally:
             self._before = self.tree

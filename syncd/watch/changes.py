@@ -134,6 +134,3 @@ class ScanListener:
 
     def finish(self) -> None:
         """End a full scan that succeeded: what it did not add no longer exists."""
-
-    def abort(self) -> None:
-        """End a full scan that failed."""

@@ -234,7 +234,6 @@ class InotifyWatch(ScanListener):
         self._failed: dict[str, tuple[int, int]] = {}  # added, but not watched: path to (errno, scan)
         self._shared: dict[str, str] = {}  # by path the types of the shared file systems that were scanned
         self._scan = 0
-        self._known_at_limit: set[str] | None = None  # paths that had a watch when this scan reached the limit
         self.paused_until_s: float | None = None
         """The monotonic second until which `filenos()` is empty, as events are collected."""
         self.found_s = -inf
@@ -287,7 +286,6 @@ class InotifyWatch(ScanListener):
         if self._inotify is None:
             self.open()
         self._scan += 1
-        self._known_at_limit = None
         self._watch_parents()
 
     def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
@@ -317,9 +315,6 @@ class InotifyWatch(ScanListener):
         if self._inotify is None:
             self._failed[path] = (0, self._scan)
             return
-        if self._is_skipped(path):
-            self._failed[path] = (errno.ENOSPC, self._scan)
-            return
         try:
             self._register(self._add(self._inotify, path, fd), path, scope, fd)
         except OSError as error:
@@ -330,7 +325,6 @@ class InotifyWatch(ScanListener):
 
     def finish(self) -> None:
         """End a full scan: directories that it did not add are no longer watched."""
-        self.abort()
         self._failed = {path: failure for path, failure in self._failed.items() if failure[1] == self._scan}
         for wd in [wd for wd, target in self._targets.items() if target.scan != self._scan]:
             del self._targets[wd]
@@ -344,9 +338,6 @@ class InotifyWatch(ScanListener):
             return shared
         scanned = {"", *self._failed, *(target.path for target in self._targets.values())}
         return {path: kind for path, kind in sorted(shared.items()) if path in scanned}
-
-    def abort(self) -> None:
-        self._known_at_limit = None
 
     def warnings(self) -> tuple[SyncWarning, ...]:
         """Return warnings about what is not watched now, or does not report all changes, with the reasons."""
@@ -384,12 +375,6 @@ class InotifyWatch(ScanListener):
         if error.errno in (errno.ENOENT, errno.ENOTDIR) and path:
             return  # it was removed since it was opened: its parent's watch reports that
         self._failed[path] = (error.errno or 0, self._scan)
-        if error.errno == errno.ENOSPC and self._known_at_limit is None:
-            self._known_at_limit = {target.path for target in self._targets.values()}
-
-    def _is_skipped(self, path: str) -> bool:
-        """True if the limit was reached and the path had no watch: 50,000 more failing calls would show nothing new."""
-        return self._known_at_limit is not None and path not in self._known_at_limit
 
     def _watch_parents(self) -> None:
         """Watch all directories above the workspace: it may be moved away with one of them, and put back."""

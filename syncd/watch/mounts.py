@@ -36,11 +36,6 @@ LOCAL_FILESYSTEMS = frozenset(
     # The kernel's own, and the place of a mount that is made when it is used, which is a line of its own then.
     | {"autofs", "proc", "sysfs"}
 )
-DRVFS = "drvfs"
-_VIRTUAL_MACHINE = frozenset(
-    {"9p", "fakeowner", "fuse.grpcfuse", "fuse.osxfs", "fuse.vmhgfs-fuse", "grpcfuse", "osxfs", "prl_fs", "vboxsf"}
-    | {"virtiofs", "vmhgfs"}
-)
 
 
 class Mount(NamedTuple):
@@ -54,16 +49,13 @@ def parse_mountinfo(content: bytes) -> Iterator[Mount]:
     """Yield the mounts in the kernel's order (proc_pid_mountinfo(5)); lines of another form are skipped.
 
     The fifth field is the mount point, in which space, tab, line feed and backslash are octal numbers. The file
-    system's type follows a "-", behind any number of optional fields. WSL 2 mounts the drives of Windows as 9p or
-    virtiofs, and says so behind the type.
+    system's type follows a "-", behind any number of optional fields.
     """
     for line in content.splitlines():
         fields = line.split(b" ")
         if b"-" in fields[6:-1]:
             point = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), fields[4]).rstrip(b"/") + b"/"
-            filesystem, *source = fields[fields.index(b"-", 6) + 1 :]
-            is_drvfs = filesystem in (b"9p", b"virtiofs") and b"drvfs" in b" ".join(source)
-            yield Mount(point, DRVFS if is_drvfs else filesystem.decode("ascii", "replace"))
+            yield Mount(point, fields[fields.index(b"-", 6) + 1].decode("ascii", "replace"))
 
 
 def filesystems(mounts: Iterable[Mount], workspace: bytes) -> dict[str, str]:
@@ -101,15 +93,8 @@ def shared_warning(path: str, filesystem: str) -> SyncWarning:
     """Return the warning about a part of the workspace that is polled."""
     where = f"{path!r}" if path else "the workspace"
     shared = f"a shared file system ({shown_path(filesystem)}), which does not report what others change there"
-    return SyncWarning(f"shared:{path or '.'}", f"{where} is polled, as it is on {shared}", _remedy(filesystem))
-
-
-def _remedy(filesystem: str) -> str:
-    if filesystem == DRVFS:
-        return "move it into the Linux file system of WSL, such as below your home directory"
-    if filesystem in _VIRTUAL_MACHINE:
-        return "move it to a disk or volume of this virtual machine or container, or live with the delay"
-    return "move it to a local disk, or live with the delay"
+    remedy = "move it to a local disk (in WSL, a virtual machine or a container one of its own), or live with the delay"
+    return SyncWarning(f"shared:{path or '.'}", f"{where} is polled, as it is on {shared}", remedy)
 
 
 def poll_interval_s(scan_took_s: float) -> float:

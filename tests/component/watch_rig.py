@@ -36,11 +36,7 @@ class Rules:
 def walk(watch: InotifyWatch, root: str | os.PathLike[str], rules: Rules | None = None) -> list[str]:
     """Do a full scan: add every included directory before it is listed; return their paths."""
     watch.begin()
-    try:
-        added = list(_descend(watch, os.fspath(root), "", rules or Rules()))
-    except OSError:
-        watch.abort()
-        raise
+    added = list(_descend(watch, os.fspath(root), "", rules or Rules()))
     watch.finish()
     return added
 

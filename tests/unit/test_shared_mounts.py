@@ -36,15 +36,8 @@ def _shared(text: str, workspace: str) -> tuple[dict[str, str], set[str]]:
         pytest.param(ROOT, "/home/me/work", {}, {""}, id="a local disk"),
         pytest.param("", "/home/me/work", {}, set(), id="no list"),
         pytest.param("a line of another form\n" + ROOT, "/work", {}, {""}, id="a line of another form"),
-        pytest.param(WSL, "/mnt/c/code", {"": "drvfs"}, set(), id="a drive of Windows in WSL 2"),
+        pytest.param(WSL, "/mnt/c/code", {"": "9p"}, set(), id="a drive of Windows in WSL 2"),
         pytest.param(WSL, "/home/me/code", {}, {""}, id="the Linux file system of WSL 2"),
-        pytest.param(
-            WSL.replace("- 9p C:\\134", "- virtiofs drvfsaC"),
-            "/mnt/c/code",
-            {"": "drvfs"},
-            set(),
-            id="the same by virtiofs",
-        ),
         pytest.param(
             DOCKER.replace("TYPE", "fakeowner"), "/app", {"": "fakeowner"}, {"node_modules"}, id="Docker Desktop"
         ),
@@ -121,9 +114,8 @@ def test_shared_parts(mounts: str, workspace: str, shared: dict[str, str], local
 @pytest.mark.parametrize(
     ("path", "filesystem", "key", "words"),
     [
-        ("", "drvfs", "shared:.", ("the workspace is polled", "(drvfs)", "Linux file system of WSL")),
-        ("a\nb", "vboxsf", "shared:a\nb", ("'a\\nb' is polled", "virtual machine")),
-        ("data", "nfs4", "shared:data", ("'data' is polled", "local disk")),
+        ("", "9p", "shared:.", ("the workspace is polled", "(9p)", "in WSL, a virtual machine or a container")),
+        ("a\nb", "nfs4", "shared:a\nb", ("'a\\nb' is polled", "(nfs4)", "local disk")),
     ],
 )
 def test_the_warning(path: str, filesystem: str, key: str, words: tuple[str, ...]) -> None:
