@@ -150,15 +150,12 @@ def test_directories_are_added_before_they_are_listed(work: Path) -> None:
         def finish(self) -> None:
             calls.append("finish")
 
-        def abort(self) -> None:
-            calls.append("abort")
-
     selection = Selection()
     assert list(Scanner(str(work), selection, LateFiles()).scan().manifest) == ["d", "d/late", "late"]
     assert calls == ["begin", "", "d", "finish"]
     with pytest.raises(WorkspaceError):
         Scanner(str(work / "none"), selection, LateFiles()).scan()
-    assert calls[4:] == ["begin", "abort"]
+    assert calls[4:] == ["begin"]
 
 
 class ActingListener(ScanListener):
