@@ -172,7 +172,7 @@ def _run_in_sandbox() -> None:
 @cache
 def _compiled() -> dict[bytes, CodeType]:
     executions = sys.modules["syncd.sandbox.executions"]
-    sources = map(executions.program_text, [(), *((verb,) for verb in ("look", "run", "commit", "pack"))])
+    sources = map(executions.program_text, [(), *((verb,) for verb in ("look", "run", "commit", "log"))])
     return {source: compile(source, "main.py", "exec") for source in sources}
 
 

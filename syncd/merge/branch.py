@@ -1,7 +1,7 @@
 """Puts the agent's changes, and its commits, on a new branch of the repository that the workspace lies in.
 
-The commits come in a pack that was made in the sandbox. Nothing in it is trusted: git reads it, in a private repository
-that holds nothing else, with a limit on memory; what comes out are texts, names, modes and contents, which are checked.
+The commits come in a file that was made in the sandbox: what git told of them there, and contents. Nothing in it is
+trusted: it is read as texts, names, modes and contents, which are checked, and no git here reads the agent's objects.
 
 The branch begins at HEAD. Its first commit holds what was sent to the sandbox, where that differs from HEAD; then come
 the agent's commits, made anew with their authors, dates and messages; the last one holds the changes that are in none
@@ -18,14 +18,14 @@ import re
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import IO
 
 from msgspec import Struct
 
-from syncd.core.errors import NeedsPerson, SyncdError
+from syncd.core.errors import NeedsPerson
 from syncd.core.text import one_line, shown_path
 from syncd.merge.git import (
     ANY_CODE,
-    END_S,
     SUBMODULE_MODE,
     Git,
     GitWorkTree,
@@ -44,23 +44,23 @@ from syncd.merge.git import (
 from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository, names_submodules
 from syncd.model.manifest import is_within
-from syncd.sandbox.protocol import MOST_PACKED_BYTES, MOST_PACKED_PATHS, SandboxCommits, leads_outside
+from syncd.sandbox.protocol import MOST_COMMITS, MOST_COMMITTED_PATHS, SandboxCommits, leads_outside
 
-_MOST_BYTES = 128 << 20  # of messages and names
 _MOST_OF_MESSAGE = 64 << 10
 _MOST_OF_NAME = 1000
 _LONGEST_TARGET = 4095  # of a link
-_COMPARE = (
-    "diff-tree", "--stdin", "--root", "--always", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff",
-    "--no-textconv", "--date=raw", "--encoding=UTF-8", "--format=%x00%H%x00%an%x00%ae%x00%ad%x00%B",
-)  # fmt: skip
+_BLOCK_BYTES = 1 << 18
+_LONGEST_LINE = 100
+_MOST_FIELDS = 2 * MOST_COMMITTED_PATHS + 8 * MOST_COMMITS  # of a path two, of a commit itself no more than eight
+_ROW = re.compile(rb"\n?:[0-7]{6} ([0-7]{6}) [0-9a-f]{40} ([0-9a-f]{40}) [A-Z]")
+_CONTENT = re.compile(rb"([0-9a-f]{40}) blob ([0-9]{1,12})\n")
 _Header = tuple[bytes, ...]
 _Rows = list[tuple[str, bytes, str]]
 _DATE = re.compile(rb"(-?[0-9]{1,18}) ([+-][0-9]{4})")
 
 
-class UnreadablePack(Exception):
-    """The pack cannot be read; the message says why."""
+class UnreadableCommits(Exception):
+    """The commits cannot be read; the message says why."""
 
 
 class SandboxCommit(Struct, frozen=True):
@@ -80,63 +80,61 @@ class SandboxCommit(Struct, frozen=True):
     refused: tuple[str, ...] = ()
 
 
-def read_pack(git: Git, found: SandboxCommits, pack: str, folder: str) -> tuple[SandboxCommit, ...]:
-    """Return the commits that the sandbox reported, from the file with their pack.
+def read_commits(found: SandboxCommits, path: str, folder: str) -> tuple[SandboxCommit, ...]:
+    """Return the commits that the sandbox reported, from the file with them, which is removed.
 
-    The pack is removed. `folder` is private; the contents stay there, in files. Raises `UnreadablePack`.
+    `folder` is private; the contents stay there, in files. Raises `UnreadableCommits`.
     """
     try:
-        with private_repository(git, folder, "sha1") as private:
-            variables = {"GIT_DIR": private}
-            with open(pack, "rb") as file:
-                git.run(["index-pack", "--stdin", "--threads=1"], variables, given=file, within_s=END_S)
-            os.unlink(pack)  # git has its own one
-            commits = _compared(git, found, variables)
+        with open(path, "rb") as file:
+            os.unlink(path)
+            commits = _compared(found, file.read(found.told_bytes))
             wanted = {blob for _, rows in commits for _, mode, blob in rows if mode[:2] in (b"10", b"12")}
-            sizes = _write_blobs(git, wanted, folder, variables)
-            return tuple(_commit(header, rows, sizes, folder) for header, rows in commits)
-    except SyncdError as failure:
-        raise UnreadablePack(failure.message) from None
+            sizes = _write_contents(file, wanted, folder)
+        return tuple(_commit(header, rows, sizes, folder) for header, rows in commits)
+    except OSError as failure:
+        raise UnreadableCommits(f"they cannot be written here: {failure.strerror}") from None
 
 
-def _compared(git: Git, found: SandboxCommits, variables: Mapping[str, str]) -> list[tuple[_Header, _Rows]]:
+def _compared(found: SandboxCommits, told: bytes) -> list[tuple[_Header, _Rows]]:
     """Return each commit's id, author, address, date and message, and path, mode and blob of what it changed."""
-    output = bytearray()
-    for block in git.read(_COMPARE, variables, "".join(f"{pair}\n" for pair in found.commits).encode()):
-        output += block
-        if len(output) > _MOST_BYTES:
-            raise UnreadablePack("they are too large")
-    fields = iter(bytes(output).split(b"\0"))
+    if told.count(b"\0") > _MOST_FIELDS:
+        raise UnreadableCommits("they changed too many paths")
+    fields = iter(told.split(b"\0"))
     commits: list[tuple[_Header, _Rows]] = []
-    paths = 0
     for part in fields:
         if not part.lstrip(b"\n").startswith(b":"):
             header = tuple(itertools.islice(fields, 5))
             if len(header) == 5:
                 commits.append((header, []))
             continue
-        paths += 1
-        if paths > MOST_PACKED_PATHS:
-            raise UnreadablePack("they are too many")
-        _, mode, _, blob, _ = part.split(b" ")
-        commits[-1][1].append((os.fsdecode(next(fields, b"")), mode, blob.decode()))
-    if [header[0].decode() for header, _ in commits] != [pair.partition(" ")[0] for pair in found.commits]:
-        raise UnreadablePack("git names other ones")
+        row = _ROW.fullmatch(part)
+        if row is None or not commits:
+            raise UnreadableCommits("what they changed cannot be read")
+        commits[-1][1].append((os.fsdecode(next(fields, b"")), row[1], row[2].decode()))
+    if [header[0] for header, _ in commits] != [pair.partition(" ")[0].encode() for pair in found.commits]:
+        raise UnreadableCommits("git names other ones")
     return commits
 
 
-def _write_blobs(git: Git, wanted: Collection[str], folder: str, variables: Mapping[str, str]) -> Mapping[str, int]:
-    """Write the contents that the pack has into files of the folder, named by their ids; return the sizes in bytes."""
-    listed = git.run(["cat-file", "--batch-check"], variables, given="".join(f"{blob}\n" for blob in wanted).encode())
-    rows = [line.split(" ") for line in listed.output.decode().splitlines()]
-    sizes = {row[0]: int(row[2]) for row in rows if row[1] == "blob"}
-    if sum(sizes.values()) > MOST_PACKED_BYTES:
-        raise UnreadablePack("more was packed than was asked for")
-    # Without attributes, git writes each blob as it is: a large one in blocks.
-    index = {"GIT_INDEX_FILE": os.path.join(folder, "index"), "GIT_WORK_TREE": folder}
-    entries = "".join(f"100644 {blob}\t{blob}\n" for blob in sizes).encode()
-    git.run(["update-index", "--index-info"], {**variables, **index}, given=entries, within_s=END_S)
-    git.run(["checkout-index", "--all"], {**variables, **index}, within_s=END_S)
+def _write_contents(file: IO[bytes], wanted: set[str], folder: str) -> dict[str, int]:
+    """Write the wanted contents that follow in the file into files of the folder, named by their ids.
+
+    Returns their sizes in bytes. Raises `UnreadableCommits` for what `git cat-file --batch` does not print.
+    """
+    sizes: dict[str, int] = {}
+    while line := file.readline(_LONGEST_LINE):
+        content = _CONTENT.fullmatch(line)
+        blob = content[1].decode() if content is not None else ""
+        if content is None or blob not in wanted or blob in sizes:
+            raise UnreadableCommits("they come with what is no content of theirs")
+        left = sizes[blob] = int(content[2])
+        with open(os.path.join(folder, blob), "xb") as to:
+            while left and (block := file.read(min(left, _BLOCK_BYTES))):
+                to.write(block)
+                left -= len(block)
+        if left or file.read(1) != b"\n":
+            raise UnreadableCommits("a content of theirs is cut")
     return sizes
 
 

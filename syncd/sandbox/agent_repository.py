@@ -1,8 +1,8 @@
 """Keeps a git repository in the sandbox that holds what was sent, and fetches the commits that the agent makes there.
 
-One execution makes the repository, one follows what arrived since the last one, and one packs the agent's commits.
-Nothing of it is part of a comparison or a removal. What is in the pack, git says. Where the repository cannot follow,
-that is one warning, and no sync waits for it: newer changes end the wait.
+One execution makes the repository, one follows what arrived since the last one, and one reads the agent's commits.
+Nothing of it is part of a comparison or a removal. Where the repository cannot follow, that is one warning, and no sync
+waits for it: newer changes end the wait.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from syncd.remote.target import Target
 from syncd.sandbox.executions import TIMEOUT_S, Executions, Purpose
 from syncd.sandbox.protocol import (
     MOST_COMMITS,
-    MOST_PACKED_BYTES,
-    MOST_PACKED_PATHS,
+    MOST_COMMITTED_BYTES,
+    MOST_COMMITTED_PATHS,
     REPOSITORY_BOUNDS,
     CommitReport,
     Report,
@@ -44,13 +44,13 @@ from syncd.store.state_db import Record, StateDb
 
 _log = logging.getLogger("syncd.repository")
 _FOLLOW = Purpose(ApiStep.EXECUTION, "the git repository there")
-_PACK = Purpose(ApiStep.EXECUTION, "the commits there")
+_LOG = Purpose(ApiStep.EXECUTION, "the commits there")
 # A sync that a command waits for waits so long for the repository too.
 _FOLLOW_S = 15.0
 _MAKE_S = 120.0
 # A run that nobody waits for any more goes on: the next one finds what it did.
 _RUN_S = 600
-_PACK_S = 90
+_LOG_S = 90
 # It runs git a dozen times; a poll that comes too early would cost one request more.
 _FIRST_POLL_S = 0.4
 # The list of all paths stays an upload of a few MB.
@@ -225,7 +225,7 @@ class AgentRepository:
             self._stored.save(record)
 
     def fetch_commits(self, home: str, folder: str) -> tuple[SandboxCommits, str]:
-        """Return the agent's commits after `home`, and the file with their pack; empty if there are no commits.
+        """Return the agent's commits after `home`, and the file with them; empty if there are none.
 
         `folder` is private, and holds nothing more at the end. Raises `StepFailed` if nobody could read them, or if the
         report is not to be trusted, `NotKeptHere`, `Stop`.
@@ -233,28 +233,28 @@ class AgentRepository:
         request = {
             "home": home,
             "most_commits": MOST_COMMITS,
-            "most_paths": MOST_PACKED_PATHS,
-            "most_bytes": MOST_PACKED_BYTES,
-            "within_s": _PACK_S,
+            "most_paths": MOST_COMMITTED_PATHS,
+            "most_bytes": MOST_COMMITTED_BYTES,
+            "within_s": _LOG_S,
         }
-        running = self._executions.begin(_PACK, {"pack": request}, REPOSITORY_BOUNDS)
+        running = self._executions.begin(_LOG, {"log": request}, REPOSITORY_BOUNDS)
         with self._executions.answer(running, commits_of, folder, fetch_s=TIMEOUT_S, first_wait_s=_FIRST_POLL_S) as (
             found,
             extract,
         ):
             if not found.commits:
                 return found, ""
-            size_bytes, digest = found.pack
-            pack = Entry(Kind.FILE, size_bytes=size_bytes, digest=bytes.fromhex(digest))
-            path = extract({"copies/0": pack}).path("copies/0")
+            size_bytes, digest = found.file
+            file = Entry(Kind.FILE, size_bytes=size_bytes, digest=bytes.fromhex(digest))
+            path = extract({"copies/0": file}).path("copies/0")
             if not path:
-                raise _PACK.invalid("the pack is another one")
+                raise _LOG.invalid("the file with them is another one")
             return found, path
 
 
 def commits_of(report: Report) -> SandboxCommits:
     """Return the agent's commits, with names as this machine has them. Raises `ValueError`."""
-    found = _told(report.pack)
+    found = _told(report.log)
     return replace(found, branches=tuple((from_remote(name), count) for name, count in found.branches))
 
 

@@ -61,7 +61,7 @@ _ENDING = RetrySettings(FIRST_POLL_S, 1.0, 1.5)
 _LARGEST_REPORT = 256 << 20
 _FILE = "report.json"
 # Of the program, the parts that a verb needs, beside the first and the last one.
-_PARTS_OF = {"look": (b"look",), "run": (b"run",), "commit": (b"git", b"commit"), "pack": (b"git", b"pack")}
+_PARTS_OF = {"look": (b"look",), "run": (b"run",), "commit": (b"git", b"commit"), "log": (b"git", b"log")}
 # The sandbox's clock may be told in whole seconds, and a removal takes a moment.
 _MARGIN_S = 2.0
 # Where nobody can ask for the sandbox's clock, it is taken to be no further behind.

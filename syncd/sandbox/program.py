@@ -15,7 +15,7 @@ which no program can set, and the names in each folder that has; where other fol
 told of. The agent's branch, its index and HEAD follow only while the branch has no commit of the agent's and the work
 tree is clean: what someone does there is not undone.
 
-`pack` packs the agent's commits into a file beside itself.
+`log` puts what the agent's commits say and changed, and the contents that they have, into a file beside itself.
 
 `run` runs a command in the workspace, prints what that prints, and reports how it ended. A lock keeps a second one from
 running there at the same time, also where the first one outlives its execution.
@@ -160,6 +160,21 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+def _hash(descriptor: int, size: int, write: Any = None) -> tuple[bytes, int]:
+    """Return the digest of an open file and its length, at most one byte more than `size`: a growing file ends too."""
+    sha256 = hashlib.sha256()
+    left = size + 1
+    while left > 0:
+        block = os.read(descriptor, min(_BLOCK, left))
+        if not block:
+            break
+        sha256.update(block)
+        left -= len(block)
+        if write is not None:
+            write(block)
+    return sha256.digest(), size + 1 - left
+
+
 # -- look
 
 
@@ -202,21 +217,6 @@ class _SeenEntry:
         digest = base64.b64encode(self.digest).decode("ascii")
         row = [self.kind, self.mode, self.size, self.mtime, digest, self.copy, self.unstable]
         return [*row, _text_of(self.target)] if self.kind == "l" else row
-
-
-def _hash(descriptor: int, size: int, write: Any = None) -> tuple[bytes, int]:
-    """Return the digest of an open file and its length, at most one byte more than `size`: a growing file ends too."""
-    sha256 = hashlib.sha256()
-    left = size + 1
-    while left > 0:
-        block = os.read(descriptor, min(_BLOCK, left))
-        if not block:
-            break
-        sha256.update(block)
-        left -= len(block)
-        if write is not None:
-            write(block)
-    return sha256.digest(), size + 1 - left
 
 
 class _Look:
@@ -839,29 +839,19 @@ class _PrivateGit:
         )
 
     def run(self, *arguments: str, **options: Any) -> bytes:
-        """Run a command, and return its output. Raises `Refused` if it fails."""
+        """Run a command as `result` does, and return its output. Raises `Refused` if it fails."""
         output, code, complaint = self.result(*arguments, **options)
         _check(arguments[0], code, complaint)
         return output
 
-    def result(self, *arguments: str, text: bytes = b"", **variables: Any) -> tuple[bytes, int, str]:
-        """Run a command with this input, and return its output, exit code and complaint.
+    def result(
+        self, *arguments: str, text: bytes = b"", feed: Any = None, to: Any = subprocess.PIPE, **variables: Any
+    ) -> tuple[bytes, int, str]:
+        """Run a command, and return its output, exit code and complaint.
 
-        `variables` are of its environment; None: it is not set. Raises `Refused` if there is no git, or if it prints
-        too much.
-        """
-        with self.started(arguments, text, **variables) as (process, ended):
-            output = process.stdout.read(_MOST_OUTPUT + 1)
-            if len(output) > _MOST_OUTPUT:
-                raise _Refused("failed", f"git {arguments[0]} prints too much")
-            return (output, *ended())
-
-    @contextlib.contextmanager
-    def started(self, arguments: Any, text: bytes | None, **variables: Any) -> Any:
-        """Start a command with this input; None: a pipe. Returns the process, whose output is a pipe, and a function.
-
-        The function waits for its end, and returns its exit code and its complaint. The process is ended with the
-        context. Raises `Refused` if there is no git, `OSError` if it cannot be started.
+        Its input is this text, or what `feed` writes into a pipe; its output goes into the file `to` where there is
+        one. `variables` are of its environment; None: it is not set. Raises `Refused` if there is no git, or if it
+        prints too much, `OSError` if it cannot be started.
         """
         if not self._program:
             raise _Refused("no-git", "no git is installed in the sandbox")
@@ -869,28 +859,30 @@ class _PrivateGit:
         environment = {name: value for name, value in changed.items() if value is not None}
         options = [part for setting in SETTINGS for part in ("-c", setting)]
         with tempfile.TemporaryFile(dir=self.private) as given, tempfile.TemporaryFile(dir=self.private) as complaints:
-            given.write(text or b"")
+            given.write(text)
             given.seek(0)
             process = subprocess.Popen(
                 # Names are UTF-8, whatever the locale there is.
                 [_bytes_of(part) for part in [self._program, "--no-pager", *options, *arguments]],
-                stdin=subprocess.PIPE if text is None else given,
-                stdout=subprocess.PIPE,
+                stdin=given if feed is None else subprocess.PIPE,
+                stdout=to,
                 stderr=complaints,
                 cwd=self.workspace,
                 env=environment,
             )
-
-            def ended() -> tuple[int, str]:
-                code = process.wait()
-                complaints.seek(0)
-                return code, complaints.read(_BLOCK).decode("utf-8", "replace")
-
             with process:
                 try:
-                    yield process, ended
+                    if process.stdin is not None:
+                        with contextlib.suppress(BrokenPipeError), process.stdin as into:
+                            feed(into)
+                    output = b"" if process.stdout is None else process.stdout.read(_MOST_OUTPUT + 1)
+                    if len(output) > _MOST_OUTPUT:
+                        raise _Refused("failed", f"git {arguments[0]} prints too much")
+                    code = process.wait()
                 finally:
                     process.kill()  # if it has not ended
+            complaints.seek(0)
+            return output, code, complaints.read(_BLOCK).decode("utf-8", "replace")
 
     def under_way(self) -> set[str]:
         """Return what someone has begun in the agent's repository."""
@@ -957,10 +949,8 @@ class _Importer:
 
     def commit(self, parent: str) -> str:
         """Return the id of the commit, which is the parent if nothing is otherwise than there."""
-        with self._git.started(["fast-import", "--quiet", "--done", "--depth=0"], None) as (process, ended):
-            with contextlib.suppress(BrokenPipeError), process.stdin as into:
-                self._write(into, parent)
-            _check("fast-import", *ended())
+        words = ("fast-import", "--quiet", "--done", "--depth=0")
+        self._git.run(*words, feed=lambda into: self._write(into, parent))
         made = self._git.run("rev-parse", "refs/heads/home").decode("ascii").strip()
         return parent if parent and self._git.result("diff-tree", "--quiet", parent, made)[1] == 0 else made
 
@@ -1250,15 +1240,20 @@ class _Repository:
         return None
 
 
-# -- pack
+# -- log
+
+# A commit's id, author, address, date and message, then what it changed; each part ends with a NUL.
+_COMPARE = (
+    *("diff-tree", "--stdin", "--root", "--always", "-r", "-z", "--raw", "--no-renames", "--no-abbrev"),
+    *("--no-ext-diff", "--no-textconv", "--date=raw", "--encoding=UTF-8", "--format=%x00%H%x00%an%x00%ae%x00%ad%x00%B"),
+)
+_CHANGED = re.compile(rb"(?<=[\0\n]):[0-7]{6} ([0-7]{6}) [0-9a-f]{40} ([0-9a-f]{40}) [A-Z]\0")
 
 
-class _Packer:
-    """Packs the commits on the first-parent line of HEAD that the commit `home` does not reach.
+class _Log:
+    """Reads the commits on the first-parent line of HEAD that the commit `home` does not reach.
 
-    The pack has each commit, the folders by which it differs from its first parent, on both sides, and the contents of
-    what it changed. Whoever has the pack can compare each commit with its parent, and needs no other object. Only HEAD
-    and the references are asked from the agent's repository, by commands that read nothing else.
+    Only HEAD and the references are asked from the agent's repository, by commands that read nothing else.
     """
 
     def __init__(self, git: _PrivateGit, request: dict[str, Any], own: str) -> None:
@@ -1267,8 +1262,8 @@ class _Packer:
         self._own = own
         self._report: dict[str, Any] = {"branches": []}
 
-    def pack(self) -> dict[str, Any]:
-        """Pack all that is asked for into `copies/0`, and return the report. Raises `Refused`, `OSError`."""
+    def write(self) -> dict[str, Any]:
+        """Write all that is asked for into `copies/0`, and return the report. Raises `Refused`, `OSError`."""
         if self._git.result("cat-file", "-t", self._request["home"])[0].strip() != b"commit":
             is_another = os.path.lexists(self._git.agent)
             why = "the repository in {} is not the one that syncd made" if is_another else "there is no .git in {}"
@@ -1278,10 +1273,10 @@ class _Packer:
         listed = self._git.run(*words, head, *self._ours(), "--").decode("ascii").splitlines()
         # Each commit with its first parent, the oldest first.
         pairs = [" ".join(line.split(" ")[:2]) for line in reversed(listed)]
-        commits, objects = self._find_objects(pairs[: self._request["most_commits"]])
+        commits, told, contents = self._compared(pairs[: self._request["most_commits"]])
         self._report.update(commits=commits, unlisted=len(pairs) - len(commits))
         if commits:
-            self._write_pack(self._within_limit(objects))
+            self._write(told, contents)
         self._find_others(head)
         return self._report
 
@@ -1304,73 +1299,39 @@ class _Packer:
         self._report.update(branch=_text_of(_bytes_of(branch)), under_way=sorted(self._git.under_way()))
         return lines[0]
 
-    def _find_objects(self, pairs: list[str]) -> tuple[list[str], list[str]]:
-        """Return the commits of which not too many paths changed, and the objects that they need, by name."""
-        needed: dict[str, None] = {}
-        most, done = self._request["most_paths"], 0
-        words = ["diff-tree", "--stdin", "--root", "--always", "-r", "-t", "--raw", "--no-renames", "--no-abbrev"]
-        given = "".join(pair + "\n" for pair in pairs).encode("ascii")
-        with self._git.started([*words, "--no-ext-diff"], given) as (process, ended):
-            paths = lines = 0
-            of_commit: dict[str, None] = {}
-            for line in process.stdout:
-                lines += 1
-                if not line.startswith(b":"):  # the id of the next commit: the one before is complete
-                    needed.update(of_commit)
-                    of_commit, done = {}, done + 1
-                    continue
-                before, mode, old, new = line[1:].decode("ascii", "replace").split(" ")[:4]
-                if before == "040000":
-                    of_commit[old] = None
-                if mode == "040000" or mode[:2] in ("10", "12"):
-                    of_commit[new] = None
-                paths += before not in ("000000", "040000") or mode not in ("000000", "040000")
-                if paths > most or lines > 4 * most:
-                    done -= 1
-                    break
-            else:
-                needed.update(of_commit)
-                _check("diff-tree", *ended())
-        commits = {name: None for pair in pairs[:done] for name in pair.split(" ")}
-        return pairs[:done], [*commits, *(name + "^{tree}" for name in commits), *needed]
+    def _compared(self, pairs: list[str]) -> tuple[list[str], bytes, set[bytes]]:
+        """Return the commits of which not too many paths changed, what git tells of them, and their contents' names."""
+        while pairs:
+            told = self._git.run(*_COMPARE, text="".join(pair + "\n" for pair in pairs).encode("ascii"))
+            changed = _CHANGED.findall(told)
+            if len(changed) <= self._request["most_paths"]:
+                return pairs, told, {name for mode, name in changed if mode.startswith(b"1")}
+            pairs = pairs[: len(pairs) // 2]
+        return [], b"", set()
 
-    def _within_limit(self, objects: list[str]) -> list[str]:
-        """Return the ids of commits and folders, and of the smallest contents, as long as there is room for them."""
+    def _write(self, told: bytes, contents: set[bytes]) -> None:
+        """Write what git told, and the smallest contents, as long as there is room for them."""
         disk = os.statvfs(self._own)
-        left = min(self._request["most_bytes"], disk.f_bavail * disk.f_frsize - _SPARE_BYTES)
-        listed = self._git.run("cat-file", "--batch-check", text="\n".join([*objects, ""]).encode("ascii"))
-        kept: dict[str, None] = {}
-        contents: dict[str, int] = {}
-        for line in listed.decode("ascii", "replace").splitlines():
-            words = line.split(" ")
-            if words[1] == "blob":
-                contents[words[0]] = int(words[2])
-            elif words[1] in ("commit", "tree"):
-                kept[words[0]] = None
-                left -= int(words[2])
-            elif line.endswith("^{tree} missing"):
-                raise _Refused("failed", f"a folder of the commit {words[0][:10]} is missing")
+        left = min(self._request["most_bytes"], disk.f_bavail * disk.f_frsize - _SPARE_BYTES) - len(told)
         if left < 0:
-            raise _Refused("failed", "the disk there has no room for a pack of them, or they are too large")
-        for name, size in sorted(contents.items(), key=lambda item: item[1]):
+            raise _Refused("failed", "the disk there has no room for a copy of them, or they are too large")
+        listed = self._git.run("cat-file", "--batch-check", text=b"\n".join([*contents, b""]))
+        rows = [line.split(b" ") for line in listed.splitlines()]
+        kept = []
+        for size, name in sorted((int(row[2]), row[0]) for row in rows if row[1] == b"blob"):
             left -= size
             if left < 0:
                 break
-            kept[name] = None
-        return list(kept)
-
-    def _write_pack(self, ids: list[str]) -> None:
-        words = ["pack-objects", "--stdout", "--quiet", "--no-reuse-delta", "--threads=1", "--window-memory=64m"]
-        sha256, length = hashlib.sha256(), 0
-        os.mkdir(os.path.join(self._own, "copies"), 0o700)
-        given, path = "\n".join([*ids, ""]).encode("ascii"), os.path.join(self._own, "copies", "0")
-        with open(path, "xb") as to, self._git.started(words, given) as (process, ended):
-            for block in iter(lambda: process.stdout.read(_BLOCK), b""):
-                sha256.update(block)
-                length += len(block)
-                to.write(block)
-            _check("pack-objects", *ended())
-        self._report["pack"] = [length, sha256.hexdigest()]
+            kept.append(name)
+        path = os.path.join(self._own, "copies", "0")
+        os.mkdir(os.path.dirname(path), 0o700)
+        with open(path, "x+b") as file:
+            file.write(told)
+            file.flush()
+            self._git.run("cat-file", "--batch", text=b"\n".join([*kept, b""]), to=file)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            self._report.update(told_bytes=len(told), file=[size, _hash(file.fileno(), size)[0].hex()])
 
     def _find_others(self, head: str) -> None:
         """Tell if something is stashed, and count the commits of other branches beyond those of HEAD and `home`."""
@@ -1394,7 +1355,7 @@ class _Packer:
 def answer(request: dict[str, Any], own: str) -> dict[str, Any]:
     """Do what is asked, and return the report; `own` is the program's folder. Raises `OSError` without a workspace."""
     report: dict[str, Any] = {}
-    look, run, commit, pack = (request.get(verb) for verb in ("look", "run", "commit", "pack"))
+    look, run, commit, log = (request.get(verb) for verb in ("look", "run", "commit", "log"))
     if look is not None:
         top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         report["look"] = _Look(look, top, own).run()
@@ -1402,8 +1363,8 @@ def answer(request: dict[str, Any], own: str) -> dict[str, Any]:
         report["run"] = _run(run)
     if commit is not None:
         report["commit"] = _by_git(lambda git: _Repository(git, commit).follow(), own, commit["within_s"])
-    if pack is not None:
-        report["pack"] = _by_git(lambda git: _Packer(git, pack, own).pack(), own, pack["within_s"])
+    if log is not None:
+        report["log"] = _by_git(lambda git: _Log(git, log, own).write(), own, log["within_s"])
     report["ended_s"] = int(time.time())  # noqa: TID251
     return report
 

@@ -44,14 +44,15 @@ MOST_BLOCKED = 5_000  # so that the report fits into a log; the next look finds 
 
 # Of the agent's commits. More are left to what is not committed.
 MOST_COMMITS = 1_000
-MOST_PACKED_PATHS = 100_000
-MOST_PACKED_BYTES = 2 << 30  # of all objects of a pack
-_MOST_PACK_BYTES = MOST_PACKED_BYTES + (64 << 20)
+MOST_COMMITTED_PATHS = 100_000
+MOST_COMMITTED_BYTES = 2 << 30  # of what they say and changed, with the contents
+_MOST_TOLD_BYTES = 64 << 20
+_MOST_FILE_BYTES = MOST_COMMITTED_BYTES + (64 << 20)  # each content has a line of its own
 
 Count = Annotated[int, Meta(ge=0, le=1 << 40)]
 Text = Annotated[str, Meta(max_length=_LONGEST_PATH)]
 _Pair = Annotated[str, Meta(pattern=r"\A[0-9a-f]{40}(?: [0-9a-f]{40})?\Z")]
-_Pack = tuple[Annotated[int, Meta(ge=0, le=_MOST_PACK_BYTES)], Annotated[str, Meta(pattern=r"\A(?:[0-9a-f]{64})?\Z")]]
+_File = tuple[Annotated[int, Meta(ge=0, le=_MOST_FILE_BYTES)], Annotated[str, Meta(pattern=r"\A(?:[0-9a-f]{64})?\Z")]]
 
 
 class _ReportRow(Struct, array_like=True, forbid_unknown_fields=True):
@@ -140,16 +141,18 @@ class SandboxCommits(Struct, frozen=True, forbid_unknown_fields=True):
     """The agent's commits as the sandbox reports them; `why` is empty if it does.
 
     `commits` are the ids, the oldest first, each with that of its first parent after a space, if it has one. `unlisted`
-    counts the newer ones, which are too many to be read. `pack` are length and SHA-256 of the pack there. `branch` is
-    the branch that is checked out, empty for a detached HEAD. `under_way` are operations such as a rebase, `branches`
-    other branches with the number of their commits, which stay there.
+    counts the newer ones, which are too many to be read. `file` are length and SHA-256 of the file there that begins,
+    for `told_bytes`, with what git tells of them. `branch` is the branch that is checked out, empty for a detached
+    HEAD. `under_way` are operations such as a rebase, `branches` other branches with the number of their commits, which
+    stay there.
     """
 
     state: RepositoryState
     why: Text = ""
     commits: Annotated[tuple[_Pair, ...], Meta(max_length=MOST_COMMITS)] = ()
     unlisted: Count = 0
-    pack: _Pack = (0, "")
+    file: _File = (0, "")
+    told_bytes: Annotated[int, Meta(ge=0, le=_MOST_TOLD_BYTES)] = 0
     branch: Text = ""
     under_way: Annotated[tuple[Text, ...], Meta(max_length=10)] = ()
     has_stash: bool = False
@@ -172,7 +175,7 @@ class Report(Struct, forbid_unknown_fields=True):
     look: LookReport | None = None
     run: RunReport | None = None
     commit: CommitReport | None = None
-    pack: SandboxCommits | None = None
+    log: SandboxCommits | None = None
 
 
 class Bounds(Struct, frozen=True):
@@ -194,7 +197,7 @@ class Bounds(Struct, frozen=True):
 
 RUN_BOUNDS = Bounds(1 << 10, 64)
 # Of a report about the repository: a thousand commits and a hundred branches are some 200 KB.
-REPOSITORY_BOUNDS = Bounds(2 << 20, 10_000, _MOST_PACK_BYTES)
+REPOSITORY_BOUNDS = Bounds(2 << 20, 10_000, _MOST_FILE_BYTES)
 
 
 def decoded(content: bytes, bounds: Bounds) -> Report:

@@ -1,4 +1,4 @@
-"""The program that packs the agent's commits, run on repositories of real git, and the reader of its pack."""
+"""The program that reads the agent's commits, run on repositories of real git, and the reader of its file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pytest
 from msgspec import Struct
 
 from syncd.merge import branch
-from syncd.merge.branch import SandboxCommit, UnreadablePack, read_pack
-from syncd.merge.git import find_git
+from syncd.merge.branch import SandboxCommit, UnreadableCommits, read_commits
 from syncd.model.entry import Kind
 from syncd.sandbox.agent_repository import commits_of
 from syncd.sandbox.protocol import REPOSITORY_BOUNDS, RepositoryState, SandboxCommits
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not 
 
 
 class Ran(Struct):
-    """The outcome of one run of the program: its report, and the commits that git reads out of the pack here."""
+    """The outcome of one run of the program: its report, and the commits that are read here."""
 
     found: SandboxCommits
     commits: tuple[SandboxCommit, ...]
@@ -65,7 +64,7 @@ class There:
         }
         self.runs += 1
         folder = self.folder / f"run{self.runs}"
-        name = prepared({"pack": request}, folder)
+        name = prepared({"log": request}, folder)
         environment = {
             "AGENT_WORKSPACE": str(self.workspace),
             "PATH": os.environ["PATH"] if path is None else path,
@@ -76,10 +75,8 @@ class There:
         found = told(name, output, REPOSITORY_BOUNDS, folder, commits_of)
         commits: tuple[SandboxCommit, ...] = ()
         if found.commits:
-            git = find_git(os.environ)
-            assert git is not None
             (into := folder / "read").mkdir()
-            commits = read_pack(git, found, str(folder / "copies/0"), str(into))
+            commits = read_commits(found, str(folder / "copies/0"), str(into))
         return Ran(found, commits, folder)
 
 
@@ -149,9 +146,52 @@ def test_a_tree_of_endless_folders(there: There, monkeypatch: pytest.MonkeyPatch
     repository.raw_commit(inner, b"bomb")
     ran = there.run()
     assert (ran.commits, ran.found.unlisted) == ((), 1)
-    monkeypatch.setattr(branch, "MOST_PACKED_PATHS", 1000)
-    with pytest.raises(UnreadablePack, match="they are too many"):
+    monkeypatch.setattr(branch, "_MOST_FIELDS", 1000)
+    with pytest.raises(UnreadableCommits, match="they changed too many paths"):
         there.run(most_paths=100_000)
+
+
+_ID = b"1" * 40
+_HEAD = b"\n\0%s\0Ada\0ada@x\x005 +0000\0m\n\0" % _ID
+_ADDED = b"\n:000000 100644 %s %s A\0a\0" % (b"0" * 40, _ID)
+
+
+@pytest.mark.parametrize(
+    ("told", "contents"),
+    [
+        (b"", b""),
+        (_HEAD.replace(b"1", b"2"), b""),
+        (_HEAD * 2, b""),
+        (_ADDED, b""),
+        (_HEAD + _ADDED.replace(b"100644", b"1x0644"), b""),
+        (_HEAD + _ADDED.replace(_ID, b"../../../etc/passwd"), b""),
+        (b"\0" * 1_000_000, b""),
+        (_HEAD + _ADDED, b"%s blob 5\nshort" % _ID),
+        (_HEAD + _ADDED, b"%s blob 5\nlonger\n" % _ID),
+        (_HEAD + _ADDED, b"%s blob -5\n\n" % _ID),
+        (_HEAD + _ADDED, b"%s tree 1\nx\n" % _ID),
+        (_HEAD + _ADDED, b"%s blob 1\nx\n" % _ID * 2),
+        (_HEAD + _ADDED, b"%s blob 1\nx\n" % (b"2" * 40)),
+        (_HEAD + _ADDED, b"../out blob 1\nx\n"),
+        (_HEAD + _ADDED, b"x" * 1000),
+    ],
+)
+def test_a_hostile_file(tmp_path: Path, told: bytes, contents: bytes) -> None:
+    """What git does not print makes all of it unreadable; nothing is written beside the folder."""
+    (folder := tmp_path / "folder").mkdir()
+
+    def read(told: bytes, contents: bytes) -> tuple[SandboxCommit, ...]:
+        (tmp_path / "file").write_bytes(told + contents)
+        found = SandboxCommits(RepositoryState.DONE, commits=(_ID.decode(),), told_bytes=len(told))
+        return read_commits(found, str(tmp_path / "file"), str(folder))
+
+    with pytest.raises(UnreadableCommits):
+        read(told, contents)
+    assert os.listdir(tmp_path) == ["folder"]
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (commit,) = read(_HEAD + _ADDED, b"%s blob 1\nx\n" % _ID)
+    assert Path(commit.changes["a"].copy).read_bytes() == b"x"
 
 
 def failure(there: There, **more: Any) -> str:

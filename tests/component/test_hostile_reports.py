@@ -66,14 +66,14 @@ LONG: dict[str, tuple[LookRequest | None, int, tuple[bytes, bytes, bytes], str]]
     "one number": (_WHOLE, 4, (b'{"ended_s":', b"9", b"}"), "Integer value out of range"),
     "one name": (_WHOLE, _LONGEST, (b'{"look":{"pruned":["', b"a", b'"]}}'), "Expected `str` of length <= 65536"),
     "spaces": (_WHOLE, _LONG, (b"{", b" ", b"}"), "Object missing required field"),
-    "commits": (None, 1, (b'{"pack":{"state":"done","commits":[', b'"a",', b'"a"]}}'), _MORE),
+    "commits": (None, 1, (b'{"log":{"state":"done","commits":[', b'"a",', b'"a"]}}'), _MORE),
     "lists of commits": (
         None,
         1,
-        (b'{"pack":{"state":"done","commits":[', b"[],", b"[]]}}"),
+        (b'{"log":{"state":"done","commits":[', b"[],", b"[]]}}"),
         "Expected `str`, got `array`",
     ),
-    "more commits than any": (None, 64, (b'{"pack":{"commits":[', b'"a",', b'"a"]}}'), "it is too long"),
+    "more commits than any": (None, 64, (b'{"log":{"commits":[', b'"a",', b'"a"]}}'), "it is too long"),
 }
 
 
@@ -275,19 +275,20 @@ OF_REPOSITORIES: list[dict[str, Any]] = [
         )
     ),
     *(
-        {"pack": {"state": "done", "commits": [each]}}
+        {"log": {"state": "done", "commits": [each]}}
         for each in ("", "1" * 39, f"{_ID} ", f"{_ID} {_ID} {_ID}", f"{_ID}\n", "--all", "1" * 64)
     ),
-    {"pack": {"state": "done", "commits": [_ID] * 1001}},
+    {"log": {"state": "done", "commits": [_ID] * 1001}},
     *(
-        {"pack": {"state": "done", "pack": each}}
+        {"log": {"state": "done", "file": each}}
         for each in (["1", ""], [-1, ""], [3 << 30, ""], [1], [1, "A" * 64], [1, "a" * 64 + "\n"])
     ),
-    {"pack": {"state": "done", "branches": [["x"]]}},
-    {"pack": {"state": "done", "branches": [["\udcff\0", 1]]}},
-    {"pack": {"state": "done", "unlisted": 1 << 50}},
-    {"pack": {"state": "done", "under_way": ["x"] * 11}},
-    {"pack": {"state": "done", "more": 1}},
+    {"log": {"state": "done", "told_bytes": 1 << 40}},
+    {"log": {"state": "done", "branches": [["x"]]}},
+    {"log": {"state": "done", "branches": [["\udcff\0", 1]]}},
+    {"log": {"state": "done", "unlisted": 1 << 50}},
+    {"log": {"state": "done", "under_way": ["x"] * 11}},
+    {"log": {"state": "done", "more": 1}},
     {"more": 1},
 ]
 
@@ -295,7 +296,7 @@ OF_REPOSITORIES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("values", OF_REPOSITORIES, ids=lambda each: json.dumps(each)[:60])
 def test_a_hostile_report_of_a_repository(values: dict[str, Any]) -> None:
     """Nothing of it is believed."""
-    honest = decoded(json.dumps({"ended_s": 1, "pack": {"state": "done"}}).encode(), REPOSITORY_BOUNDS)
+    honest = decoded(json.dumps({"ended_s": 1, "log": {"state": "done"}}).encode(), REPOSITORY_BOUNDS)
     assert commits_of(honest).state is RepositoryState.DONE
     with pytest.raises(ValueError, match=r"."):
         commits_of(decoded(json.dumps({"ended_s": 1, **values}).encode(), REPOSITORY_BOUNDS))

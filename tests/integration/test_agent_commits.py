@@ -1,4 +1,4 @@
-"""Fetching the pack of the agent's commits by executions that really run."""
+"""Fetching the file with the agent's commits by executions that really run."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def folder(rig: Rig) -> Path:
     return made
 
 
-def test_a_pack_is_fetched(rig: Rig, repository: RepositoryThere) -> None:
+def test_the_file_is_fetched(rig: Rig, repository: RepositoryThere) -> None:
     """By one execution and one export; without commits there is none."""
-    found, pack = fetch(rig, repository.home)
+    found, path = fetch(rig, repository.home)
     assert found.commits == (f"{repository.id_of('HEAD')} {repository.home}",)
-    assert Path(pack).read_bytes()[:4] == b"PACK"
-    assert os.listdir(folder(rig)) == [Path(pack).name]
+    assert b" blob 6\nlonger\n" in Path(path).read_bytes()
+    assert os.listdir(folder(rig)) == [Path(path).name]
     expected = ["execution-upload-url", "execution-upload", "execute", "execution-logs"]
     assert rig.asked() == [*expected, "export-artifacts", "download"]
     assert fetch(rig, repository.id_of("HEAD"))[1] == ""
@@ -88,7 +88,7 @@ def test_failures(rig: Rig, repository: RepositoryThere, fault: str, action: Fai
     assert len(fetch(rig, repository.home)[0].commits) == 1
 
 
-def test_a_pack_that_was_exchanged(rig: Rig, repository: RepositoryThere, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_was_exchanged(rig: Rig, repository: RepositoryThere, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its content is hashed here; another one is a failure."""
 
     def pack(folder: Path, file: BinaryIO) -> None:
@@ -96,6 +96,6 @@ def test_a_pack_that_was_exchanged(rig: Rig, repository: RepositoryThere, monkey
         tar_gz(folder, file)
 
     exported(rig, monkeypatch, pack)
-    with pytest.raises(StepFailed, match="the pack is another one"):
+    with pytest.raises(StepFailed, match="the file with them is another one"):
         fetch(rig, repository.home)
     assert os.listdir(folder(rig)) == []

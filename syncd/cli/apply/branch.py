@@ -25,8 +25,8 @@ from syncd.cli.options import CLOCK, is_named
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path
-from syncd.merge.branch import SandboxCommit, UnreadablePack, make_branch, read_pack
-from syncd.merge.git import Git, is_version, need_git
+from syncd.merge.branch import SandboxCommit, UnreadableCommits, make_branch, read_commits
+from syncd.merge.git import is_version, need_git
 from syncd.merge.home import AgentSide, make_plan
 from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository, names_submodules
@@ -68,7 +68,7 @@ def _apply_to_branch(
     git = need_git(os.environ)
     with open_sandbox(config) as opened:
         # Before the look, a new one: what is committed in between counts as not committed, and nothing is taken back.
-        found, commits = _fetched(opened, git)
+        found, commits = _fetched(opened)
         side = look_at(opened, PathPatterns(included) if included else None)
         plan = make_plan(side, side.local(), partial(is_named, named=named))
         to_make, never, stays = _commits_to_make(side, commits, named)
@@ -124,7 +124,7 @@ def _apply_to_branch(
     return lists
 
 
-def _fetched(opened: OpenSandbox, git: Git) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:
+def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:
     """Return the sandbox's report, and the agent's commits, the oldest first. Raises `SyncdError`, `Stop`.
 
     Where they cannot be read, their changes still come, as one commit; where no repository was made, that is no news.
@@ -137,12 +137,12 @@ def _fetched(opened: OpenSandbox, git: Git) -> tuple[SandboxCommits, tuple[Sandb
     with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("reading the commits in the sandbox")
         try:
-            found, pack = opened.sandbox.agent_repository.fetch_commits(home, folder)
-            if pack:
-                return found, read_pack(git, found, pack, folder)
+            found, path = opened.sandbox.agent_repository.fetch_commits(home, folder)
+            if path:
+                return found, read_commits(found, path, folder)
         except StepFailed as failure:
             found = SandboxCommits(RepositoryState.FAILED, failure.message)
-        except UnreadablePack as failure:
+        except UnreadableCommits as failure:
             found = replace(found, state=RepositoryState.FAILED, why=str(failure), unlisted=0)
     if found.why:
         reason = one_line(found.why, 160)
