@@ -277,7 +277,6 @@ def save_before_release(config: Config) -> str:
     """
     with open_sandbox(config) as opened:
         state, remote_changes = opened.sandbox.state, opened.sandbox.remote_changes
-        base_bytes = BaseStore(opened.folders.spool, ChunkStore(opened.folders.spool)).get
 
         def find(known: Mapping[str, SeenEntry]) -> AgentWork:
             side = _look_at(opened, state.base or Manifest(), partial(_find_there, known=known))
@@ -287,12 +286,12 @@ def save_before_release(config: Config) -> str:
             return side.work.leaving_out([path for path, there in side.work.changed.items() if same(here[path], there)])
 
         try:
-            unsaved = save_before_all_goes(remote_changes, find, Why.RELEASED, base_bytes, {})
+            unsaved = save_before_all_goes(remote_changes, find, Why.RELEASED, {})
         except (StepFailed, NotKeptHere) as failure:
             if isinstance(failure, StepFailed):
                 if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
                     raise
-                save_followed(remote_changes, state, Why.RELEASED, base_bytes, CLOCK.wall_s())
+                save_followed(remote_changes, state, Why.RELEASED, CLOCK.wall_s())
                 if remote_changes.is_gone(failure):
                     return ""
             return f"nobody could look for what an agent changed there ({failure.message})"

@@ -236,7 +236,7 @@ class Follower:
     def _note_emptied(self, sandbox: Sandbox, looks: RemoteChanges) -> LookEnd:
         """Save what was kept of a sandbox that was emptied or reset, and have it filled again, unless that is due."""
         state = sandbox.state
-        save_followed(looks, state, Why.SANDBOX_ENDED, self._workspace.base_store.get, self._clock.wall_s())
+        save_followed(looks, state, Why.SANDBOX_ENDED, self._clock.wall_s())
         if state.uncertain:
             return LookEnd.SAME
         state.mark_uncertain()

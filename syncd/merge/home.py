@@ -38,7 +38,7 @@ from syncd.model.reconcile import CHANGES, Choice, Home, PathOutcome, Plan, Plan
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.sandbox_state import TakenPath
-from syncd.sandbox.saved_versions import SentEntry, Why
+from syncd.sandbox.saved_versions import Why
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection import ignore_files
@@ -112,10 +112,6 @@ class AgentSide(Struct, frozen=True):
     def local(self) -> dict[str, Entry]:
         """Return what is here at each path that differs, and above it. Raises `TryLater`."""
         return self.home.writer.look({*self.work.changed, *directories_above(self.work.changed)})
-
-    def sent(self, path: str) -> SentEntry | None:
-        """Return what was sent as this path, with its bytes if they are known."""
-        return self.work.sent(path, self.home.sent_files.base_store.get)
 
     @property
     def left_out(self) -> int:
@@ -375,7 +371,7 @@ def write(
 def save_theirs(side: AgentSide, paths: Iterable[PlannedPath]) -> None:
     """Save the sandbox's versions of these paths. Raises `TryLater`."""
     remote_changes, versions = side.sandbox.remote_changes, {planned.path: planned.there for planned in paths}
-    unsaved = remote_changes.save(Why.CONFLICT, versions, side.sent)
+    unsaved = remote_changes.save(Why.CONFLICT, versions, side.work.arrived)
     if unsaved:
         first = min(unsaved)
         raise TryLater(

@@ -19,13 +19,14 @@ from math import inf
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.archive.base_store import BaseStore
 from syncd.archive.exported_files import NotKeptHere
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import Moment, stamp, utc
 from syncd.core.errors import KeyRefused, SandboxNotFound, SyncWarning
 from syncd.core.text import counted, shown_path, size
 from syncd.core.waiter import Waiter, Work
-from syncd.model.entry import Kind, SeenEntry, is_savable
+from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, is_savable
 from syncd.remote.bucket import Dump
 from syncd.remote.failure import ApiStep, FailureAction, NextTry, StepFailed
 from syncd.remote.target import Target
@@ -52,6 +53,8 @@ _DUMP_S = 15.0
 _STALE_S = 2.0
 # The archive of all that is there may be GiBs.
 _LONGEST_DOWNLOAD_S = 1800.0
+# Before a sandbox ends there is no time to read the bytes of more that had been sent.
+_HURRIED, _MOST_BASES = (Why.SANDBOX_ENDED, Why.RELEASED), 1000
 _LOOKS_AGAIN = 'the next sync looks again; with sandbox.agent_changes = "overwrite" none does'
 _PROGRAM = Purpose(ApiStep.EXECUTION, "the look at the files there")
 _DUMP = Purpose(ApiStep.DUMP, "the download of the sandbox's archive")
@@ -90,6 +93,7 @@ class RemoteChanges:
         copies_folder: str,
         waiter: Waiter,
         ask_for_sandbox: Callable[[], object],
+        base_store: BaseStore,
     ) -> None:
         """`ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox."""
         self.agent_changes = agent_changes
@@ -106,6 +110,7 @@ class RemoteChanges:
         self._waiter = waiter
         self._clock = waiter.clock
         self._ask_for_sandbox = ask_for_sandbox
+        self._base_store = base_store
         self._took_s = 0.0  # the last look by the archive, or at all that is there, that fetched nothing
         self._running: _Running | StepFailed | None = None  # the look beside the upload, or why it was given up
         self._next_try = NextTry()  # after looks with which nobody could look
@@ -417,7 +422,7 @@ class RemoteChanges:
         self,
         why: Why,
         versions: Mapping[str, SeenEntry],
-        base_of: Callable[[str], SentEntry | None] = lambda _: None,
+        base_of: Callable[[str], Entry | None] = lambda _: None,
     ) -> frozenset[str]:
         """Save these versions at home, but not those that are saved already. Return those that cannot be saved here.
 
@@ -429,7 +434,11 @@ class RemoteChanges:
         if not new:
             return frozenset()
         try:
-            bases = {path: base for path in new if (base := base_of(path)) is not None}
+            bases: dict[str, SentEntry] = {}
+            reads = why not in _HURRIED or len(new) <= _MOST_BASES
+            for path in new:
+                if (entry := base_of(path)) is not None:
+                    bases[path] = entry, self._base_store.get(path, arrived_digest(entry)) if reads else None
             saved = self.saved_versions.save(why, self._target.sandbox_id, new, bases)
         except OSError as failure:
             if len(new) > 1:  # a part of them may well be saved

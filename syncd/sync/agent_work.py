@@ -15,7 +15,6 @@ from syncd.model.entry import (
     Entry,
     Kind,
     SeenEntry,
-    arrived_digest,
     is_savable,
 )
 from syncd.model.git_names import is_in_repository
@@ -24,7 +23,7 @@ from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent
-from syncd.sandbox.saved_versions import SentEntry, Why
+from syncd.sandbox.saved_versions import Why
 from syncd.scan.exclusions import too_long
 from syncd.selection.builtin_rules import DIRECTORY_NAMES, GIT
 from syncd.sync.sync_plan import is_outdated
@@ -43,10 +42,6 @@ _MOST_LOOKS = 5
 _WITHOUT_CONTENT = (Kind.ABSENT, Kind.OTHER)
 # Folders of what programs make; they are looked into unless the workspace's rules leave them out.
 _OUTPUTS = ("build", "dist", "target", "out", "venv", "env", ".next", ".nuxt", "coverage", "obj", "tmp", "logs")
-
-
-# Of more paths only the digests of what was sent are saved: to read the bytes of so many would take too long.
-_MOST_BASES = 1000
 
 
 class AgentWork(Struct, frozen=True):
@@ -77,10 +72,9 @@ class AgentWork(Struct, frozen=True):
         versions = self.base[path] if path in self.base else self.content.versions_of(path)
         return next(iter(versions), None)
 
-    def sent(self, path: str, base_bytes: Callable[[str, bytes], bytes | None]) -> SentEntry | None:
-        """Return what was put there as this path, with its bytes if they are known."""
-        entry = self.base_of(path) if self.content.has_arrived(path) else None
-        return None if entry is None else (entry, base_bytes(path, arrived_digest(entry)))
+    def arrived(self, path: str) -> Entry | None:
+        """Return what was put there as this path, None if nothing is known to have arrived."""
+        return self.base_of(path) if self.content.has_arrived(path) else None
 
     def leaving_out(self, paths: Collection[str]) -> AgentWork:
         """Return the same with these paths left out."""
@@ -225,21 +219,18 @@ def save_work(
     remote_changes: RemoteChanges,
     find: Find,
     why: Why,
-    base_bytes: Callable[[str, bytes], bytes | None],
     known: dict[str, SeenEntry],
 ) -> Unsaved:
     """Save all that `find` finds to differ, but what is `known`, have it be known, and return what could not be saved.
 
-    `base_bytes` returns the bytes of that digest that were sent as a path, if they are known. What the rules leave out
-    is not saved, unless it was put there before. Raises what `find` raises.
+    What the rules leave out is not saved, unless it was put there before. Raises what `find` raises.
     """
     try:
         work = find(known)
         there = work.to_save
         failed = {path: remote for path, remote in there.items() if not is_savable(remote)}
         savable = {path: remote for path, remote in there.items() if path not in failed}
-        bytes_of = base_bytes if len(savable) <= _MOST_BASES else lambda _path, _digest: None
-        for path in remote_changes.save(why, savable, lambda path: work.sent(path, bytes_of)):
+        for path in remote_changes.save(why, savable, work.arrived):
             failed[path] = there[path]
     finally:
         remote_changes.drop_copies()
@@ -254,7 +245,6 @@ def save_before_all_goes(
     remote_changes: RemoteChanges,
     find: Find,
     why: Why,
-    base_bytes: Callable[[str, bytes], bytes | None],
     known: dict[str, SeenEntry],
 ) -> Unsaved:
     """Save as `save_work` does, again and again, until that took so short a time that hardly anything has come since.
@@ -262,7 +252,7 @@ def save_before_all_goes(
     What has no end is "." of the outcome. Raises what `find` raises.
     """
     for _ in range(_MOST_LOOKS):
-        unsaved = save_work(remote_changes, find, why, base_bytes, known)
+        unsaved = save_work(remote_changes, find, why, known)
         if not is_outdated(remote_changes.age_s(unsaved.look), 0):
             return unsaved
     return replace(unsaved, paths={".": "what is in it changes faster than it can be saved", **unsaved.paths})

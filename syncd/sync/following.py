@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.choices import SAVED_BYTES
-from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, arrived_digest, same
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, same
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.remote.target import Target
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
@@ -253,24 +253,11 @@ def _alike(one: Mapping[str, SeenEntry], other: Mapping[str, SeenEntry]) -> bool
     )
 
 
-def save_followed(
-    remote_changes: RemoteChanges,
-    state: SandboxState,
-    why: Why,
-    base_bytes: Callable[[str, bytes], bytes | None],
-    now_s: float,
-) -> None:
+def save_followed(remote_changes: RemoteChanges, state: SandboxState, why: Why, now_s: float) -> None:
     """Save what was followed in a sandbox of which nothing is left, or that nobody can ask any more."""
     store = FollowedStore(state.db, state.target)
     kept = store.load()
-    if kept is None:
-        return
-
-    def base_of(path: str) -> SentEntry | None:
-        entry = kept.base.get(path)
-        return None if entry is None else (entry, base_bytes(path, arrived_digest(entry)))
-
-    if not remote_changes.save(why, kept.savable(state.content), base_of):
+    if kept is not None and not remote_changes.save(why, kept.savable(state.content), kept.base.get):
         with suppress(OSError):
             store.remove(now_s)
 

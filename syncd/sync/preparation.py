@@ -13,7 +13,7 @@ fresh as it can be, and in this order:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
 
 from msgspec import Struct, field, structs
@@ -30,7 +30,7 @@ from syncd.sandbox.deletions import NOBODY
 from syncd.sandbox.followed_work import FollowedStore
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
-from syncd.sandbox.saved_versions import SentEntry, Why
+from syncd.sandbox.saved_versions import Why
 from syncd.sandbox.seen_paths import place_items
 from syncd.selection.ignore_files import GIT
 from syncd.sync.agent_work import pruned_names
@@ -67,7 +67,6 @@ class Preparation(Struct):
     packed: Packed
     attempt: Attempt
     work_saver: WorkSaver
-    base_of: Callable[[str], SentEntry | None]
     looked: LookResult | None = None
     only_there: frozenset[str] = frozenset()
     is_cleared: bool = False
@@ -130,7 +129,7 @@ class Preparation(Struct):
             for path, entry in there.items()
             if self.goes_over(path) and not same(entry, arrived.get(path, ABSENT))
         }
-        remote_changes.save(Why.OVERWRITTEN, lost, self.base_of)
+        remote_changes.save(Why.OVERWRITTEN, lost, self.attempt.content.base_of)
 
     # -- before initialize
 
@@ -198,7 +197,7 @@ class Preparation(Struct):
         except StepFailed as failure:
             remote_changes.could_not_look(failure)
         else:
-            remote_changes.save(Why.CONFLICT, there, self.base_of)
+            remote_changes.save(Why.CONFLICT, there, self.attempt.content.base_of)
             remote_changes.drop_copies()
 
     @property
@@ -303,7 +302,7 @@ class Preparation(Struct):
         versions, here = plan.there(PathOutcome.SAVE), attempt.here  # what was held is written by the next round
         overwritten = {path: there for path, there in versions.items() if path in here}
         removed = {path: there for path, there in versions.items() if path not in here}
-        unsaved = remote_changes.save(Why.OVERWRITTEN, overwritten, self.base_of)
+        unsaved = remote_changes.save(Why.OVERWRITTEN, overwritten, self.attempt.content.base_of)
         unsaved |= remote_changes.save(Why.REMOVED, removed)
         remote_changes.drop_copies()
         return plan_look(attempt, result, unsaved) if unsaved else plan

@@ -7,6 +7,8 @@ from functools import partial
 
 from msgspec import Struct, field
 
+from syncd.archive.base_store import BaseStore
+from syncd.archive.chunk_store import ChunkStore
 from syncd.core.api_key import ApiKey
 from syncd.core.choices import GitThere
 from syncd.core.clock import Clock
@@ -91,6 +93,7 @@ class Access(Struct, frozen=True):
             copies_folder=copies_folder,
             waiter=self.waiter,
             ask_for_sandbox=api.sandbox,
+            base_store=BaseStore(self.folders.spool, ChunkStore(self.folders.spool)),
         )
 
     def provider(self) -> SandboxProvider:

@@ -21,7 +21,7 @@ from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.text import counted, shown_path
-from syncd.model.entry import ALL_BITS, Entry, arrived_digest, same
+from syncd.model.entry import ALL_BITS, Entry, same
 from syncd.model.manifest import Difference, Manifest, difference, directories_above, is_within
 from syncd.model.reconcile import Forced
 from syncd.remote.failure import FailureAction, StepFailed
@@ -29,7 +29,7 @@ from syncd.sandbox.followed_work import FollowedStore
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
 from syncd.sandbox.partial_archives import Kept
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
-from syncd.sandbox.saved_versions import SentEntry, Why
+from syncd.sandbox.saved_versions import Why
 from syncd.sync.delivery import SyncObserver, Verdict
 from syncd.sync.outcome import EMPTY_PERHAPS, Outcome, arrived_changes, secret_warnings, torn_copy
 from syncd.sync.preparation import Preparation
@@ -298,7 +298,7 @@ class SandboxSync(Struct):
             policy=Forced.FORCE if mode is SyncMode.FORCED and remote_changes.looks else given,
             number=number,
         )
-        return Preparation(self.sandbox, packed, attempt, self.work_saver, self._sent_entry)
+        return Preparation(self.sandbox, packed, attempt, self.work_saver)
 
     def _deliver(self, preparation: Preparation, observer: SyncObserver) -> str | Verdict:
         """Upload the archive and have it initialized; return its SHA-256, or why it was not."""
@@ -324,11 +324,6 @@ class SandboxSync(Struct):
         if not preparation.attempt.is_whole and not isinstance(ended, Verdict):
             self.workspace.base_store.keep_sent(archive, preparation.attempt.manifest.content_bytes)
         return ended
-
-    def _sent_entry(self, path: str) -> SentEntry | None:
-        """Return what was sent as this path, with its bytes if they are known."""
-        entry = self.state.content.base_of(path)
-        return None if entry is None else (entry, self.workspace.base_store.get(path, arrived_digest(entry)))
 
     def _prove(self, mode: SyncMode, observer: SyncObserver, here: _Here, last: Preparation) -> Verdict:
         """Find out if the sandbox keeps what an archive does not hold. Any verdict but INITIALIZE: the whole follows.

@@ -185,8 +185,7 @@ class WorkSaver(Struct):
 
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`.
         """
-        find = partial(self._find, sandbox, inf)
-        return _logged(save_before_all_goes(sandbox.remote_changes, find, why, self.workspace.base_store.get, known))
+        return _logged(save_before_all_goes(sandbox.remote_changes, partial(self._find, sandbox, inf), why, known))
 
     def _find(self, sandbox: Sandbox, left_s: float, known: Mapping[str, SeenEntry]) -> AgentWork:
         content = sandbox.state.content
@@ -194,17 +193,14 @@ class WorkSaver(Struct):
 
     def save_followed(self, sandbox: Sandbox, why: Why) -> None:
         """Save what following kept at home of a sandbox that cannot be asked any more."""
-        save_followed(
-            sandbox.remote_changes, sandbox.state, why, self.workspace.base_store.get, self.access.clock.wall_s()
-        )
+        save_followed(sandbox.remote_changes, sandbox.state, why, self.access.clock.wall_s())
 
     def _save_whatever_changes(self, ending: _Ending, left_s: float) -> Unsaved:
         """Save the work once; a change here is no reason to lose the work there."""
         remote_changes, find = ending.sandbox.remote_changes, partial(self._find, ending.sandbox, left_s)
         for _ in range(_TRIES):
             try:
-                why, base_bytes = Why.SANDBOX_ENDED, self.workspace.base_store.get
-                return _logged(save_work(remote_changes, find, why, base_bytes, ending.known))
+                return _logged(save_work(remote_changes, find, Why.SANDBOX_ENDED, ending.known))
             except Superseded:
                 continue
         raise TryLater("the workspace changed all the time", "")

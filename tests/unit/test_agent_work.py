@@ -77,10 +77,6 @@ def test_what_is_found() -> None:
     assert look.request.find_new
 
 
-def _no_bytes(_path: str, _digest: bytes) -> None:
-    return None
-
-
 def test_what_could_not_be_saved() -> None:
     """A folder that cannot be listed counts, unless the rules leave it out; what has no content does not."""
     result = LookResult(
@@ -101,7 +97,7 @@ def test_what_could_not_be_saved() -> None:
     def leave_out(path: str, _is_dir: bool) -> bool:
         return path.endswith((".log", "node_modules"))
 
-    unsaved = save_work(look, lambda _: find_agent_work(look, content, leave_out), Why.RELEASED, _no_bytes, {})
+    unsaved = save_work(look, lambda _: find_agent_work(look, content, leave_out), Why.RELEASED, {})
 
     assert unsaved.paths == {
         "secret": "its files cannot be listed there, or not in time",
@@ -115,4 +111,4 @@ def test_what_could_not_be_saved() -> None:
         "'mine' (UNREAD), and 7 more"
     )
     assert cast(ScriptedLook, look).saved == ["ok", "secret"]
-    assert not save_work(look, lambda _: AgentWork({}, {}, {}, ()), Why.RELEASED, _no_bytes, {})
+    assert not save_work(look, lambda _: AgentWork({}, {}, {}, ()), Why.RELEASED, {})
