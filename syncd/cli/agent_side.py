@@ -235,7 +235,6 @@ def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:
         selection_of(config, os.environ),
         excludes_for(config, os.environ),
         reader_of(config, CLOCK, os.environ).secrets,
-        config.sync.max_snapshot_mib << 20,
         SentFiles(config.workspace.path, scratch, base_store, Blobs(db)),
         WorkspaceWriter(config.workspace.path, db, CLOCK, target, config.sandbox_name),
         db,

@@ -40,9 +40,7 @@ from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.sandbox_state import TakenPath
 from syncd.sandbox.saved_versions import Why
 from syncd.scan.path_rules import PathRules
-from syncd.scan.scanner import Scanner
-from syncd.selection import ignore_files
-from syncd.selection.selection import RULE_FILES, WORKTREEINCLUDE, Selection
+from syncd.selection.selection import Selection
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import AgentWork, LeaveOut
 from syncd.sync.sandbox import Sandbox
@@ -54,7 +52,7 @@ _NO_DIGEST = bytes(32)
 class HomeFolder(Struct, frozen=True):
     """The workspace that work comes home to. `scratch` is a private folder that somebody else removes.
 
-    `search` returns those of some paths that hold a secret here; a file of more than `largest_bytes` is never sent.
+    `search` returns those of some paths that hold a secret here.
     """
 
     path: str
@@ -62,7 +60,6 @@ class HomeFolder(Struct, frozen=True):
     selection: Selection
     excludes: str
     search: Callable[[Iterable[str]], Collection[str]]
-    largest_bytes: int
     sent_files: SentFiles
     writer: WorkspaceWriter
     db: StateDb
@@ -134,14 +131,10 @@ NO_DECISIONS = Decisions()
 
 
 class Prepared(Struct, frozen=True):
-    """A plan whose texts are merged, and the changes of the workspace that it needs, by path.
-
-    `newly_sent` are files and links that stay home now, and that a sync would send by the ignore files of the plan.
-    """
+    """A plan whose texts are merged, and the changes of the workspace that it needs, by path."""
 
     plan: Plan
     changes: Mapping[str, PathChange]
-    newly_sent: list[str]
     decisions: Decisions = NO_DECISIONS
 
     @property
@@ -236,7 +229,7 @@ def prepare(home: HomeFolder, plan: Plan, decisions: Decisions = NO_DECISIONS) -
             becomes = Entry(there.kind, _mode(planned), target=there.target, digest=digest)
             changes[path] = PathChange(path, here, ABSENT if there.kind is Kind.ABSENT else becomes, content)
         paths.append(planned)
-    return Prepared(Plan(tuple(paths)), changes, _newly_sent(home, changes.values()), decisions)
+    return Prepared(Plan(tuple(paths)), changes, decisions)
 
 
 def _merged(home: HomeFolder, planned: PlannedPath) -> bytes | str:
@@ -266,42 +259,6 @@ def _content_of(place: str) -> bytes:
             return file.read()
     except OSError as failure:
         raise TryLater(f"{place} cannot be read ({failure.strerror})", "nothing was changed; try again") from None
-
-
-def _newly_sent(home: HomeFolder, changes: Iterable[PathChange]) -> list[str]:
-    """Return the files and links that stay home now, and that a sync would send by the rules as the plan leaves them.
-
-    The workspace is scanned for it, if the plan changes an ignore file at all. Raises `SyncdError`.
-    """
-    planned_rules = _planned_rules(changes)
-    if not planned_rules:
-        return []
-    scan = Scanner(home.path, home.selection, personal_excludes=home.excludes, planned_rules=planned_rules).scan()
-    rules = home.rules()
-    found = {
-        path: entry
-        for path, entry in scan.manifest.items()
-        if entry.kind is not Kind.DIRECTORY and rules.leave_out(path, is_dir=False)
-    }
-    files = [path for path, each in found.items() if each.kind is Kind.FILE and each.size_bytes <= home.largest_bytes]
-    secrets = home.search(files)
-    return [path for path in found if path not in secrets]
-
-
-def _planned_rules(changes: Iterable[PathChange]) -> dict[str, dict[str, bytes | None]]:
-    """Return the ignore files that the plan changes, by folder and name; None: none is there then."""
-    found: dict[str, dict[str, bytes | None]] = {}
-    for change in changes:
-        folder, _, name = change.path.rpartition("/")
-        if name not in RULE_FILES or (name == WORKTREEINCLUDE and folder):
-            continue
-        content = None  # a link or a directory in its place has no rules
-        if change.content:
-            with open(change.content, "rb") as file:
-                content = file.read(ignore_files.LARGEST_BYTES + 1)
-        if content is None or len(content) <= ignore_files.LARGEST_BYTES:  # beside a larger one, nothing is sent
-            found.setdefault(folder, {})[name] = content
-    return found
 
 
 # -- the write, and what counts as sent

@@ -58,8 +58,6 @@ _MAX_RULE_READS = 3
 # If rules change during each of so many listings, their events start another scan.
 _MAX_LISTINGS = 3
 NO_RULES: Mapping[str, bytes] = {}
-# For a folder the contents of its ignore files by name; None: the file is gone.
-PlannedRules = Mapping[str, Mapping[str, bytes | None]]
 LeftOut = Callable[[str, bool, Decision], None]
 
 
@@ -74,7 +72,7 @@ class Scan(Struct):
 
 
 class Scanner:
-    """Scans one workspace with one selection. `planned_rules` count in the place of the ignore files that are there."""
+    """Scans one workspace with one selection."""
 
     def __init__(
         self,
@@ -85,7 +83,6 @@ class Scanner:
         check: Callable[[], None] = lambda: None,
         *,
         personal_excludes: str = "",
-        planned_rules: PlannedRules | None = None,
         link: str = "",
         alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
@@ -96,7 +93,6 @@ class Scanner:
         self._on_left_out = on_left_out
         self._check = check
         self._personal = personal_excludes
-        self._planned_rules = planned_rules or {}
         self._alone = alone
         self._link = link  # the path by which the workspace is configured, if it leads through a link
         self.tree = TreeCache()  # the results of the last scan
@@ -381,9 +377,6 @@ class Scanner:
                     items = {item.name: item for item in found}
                 files = [name for name in outer.ignore_files if name in items]
                 rules = read_ignore_files(descriptor, files) if files else NO_RULES
-                if path in self._planned_rules:
-                    planned = {**rules, **self._planned_rules[path]}
-                    rules = {name: data for name, data in planned.items() if data is not None}
                 if rules == covered_rules:
                     break
                 scope, covered_rules = outer.with_files(rules) if rules else outer, rules

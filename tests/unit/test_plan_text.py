@@ -8,7 +8,6 @@ from syncd.cli.apply.plan_text import (
     decides_what_is_sent,
     new_conflicts,
     plan_lines,
-    question,
     runs_automatically,
     summary_line,
     to_look_at,
@@ -84,20 +83,6 @@ def test_a_line_a_path() -> None:
     assert to_look_at(PLAN.of(*CHANGES)).keys() == {".envrc", "sub/.gitignore", "tool", "was a folder"}
     assert [*plan_lines(Plan())] == []
     assert summary_line(Plan()) == "nothing to apply"
-
-
-@pytest.mark.parametrize(
-    ("paths", "what", "names"),
-    [
-        (["s"], "1 file that is excluded now would be sent", "s"),
-        ([*"stuvw", "\t"], "6 files that are excluded now would be sent", "s, t, u, v, w, and 1 more"),
-    ],
-)
-def test_what_would_be_sent_from_now_on(paths: list[str], what: str, names: str) -> None:
-    """A person hears of it with the plan, and once more with the question."""
-    assert [*plan_lines(PLAN, paths)] == [*plan_lines(PLAN), f"look at   {what}: {names}"]
-    assert question(PLAN, paths) == f"{summary_line(PLAN)}; {what}. Apply 13? [y/d/N]:"
-    assert question(Plan(PLAN.paths[1:2]), []) == "1 applied. Apply 1? [y/d/N]:"
 
 
 def test_a_conflict_since_the_plan() -> None:

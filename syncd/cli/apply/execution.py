@@ -23,7 +23,6 @@ from syncd.cli.agent_side import (
 from syncd.cli.apply.plan_text import (
     new_conflicts,
     plan_lines,
-    question,
     runs_automatically,
     summary_line,
     to_look_at,
@@ -86,7 +85,7 @@ def apply(
         side = look_at(opened, PathPatterns(included) if included else None)
         prepared = prepare(side.home, make_plan(side, side.local(), is_wanted, deletions=deletions))
         plan = prepared.plan
-        lines = [*plan_lines(plan, prepared.newly_sent)]
+        lines = [*plan_lines(plan)]
         if asks and len(lines) > _MOST_LINES:
             paged(f"{line}\n".encode("utf-8", "backslashreplace") for line in lines)
         elif not as_json:
@@ -99,7 +98,7 @@ def apply(
         if dry_run:
             return tell_end(plan, prepared, "would be: ", as_json=as_json)
         # Nothing else waits for the answer.
-        if asks and plan.of(*CHANGES) and not _agreed(side, named, prepared, opened.waiter):
+        if asks and plan.of(*CHANGES) and not _agreed(side, named, plan, opened.waiter):
             click.echo("nothing was changed", err=True)
             return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
         with no_sync_begins(config, opened.waiter):
@@ -128,9 +127,9 @@ def bring_home_and_save(side: AgentSide, prepared: Prepared) -> Plan:
     return done
 
 
-def _agreed(side: AgentSide, named: tuple[str, ...], prepared: Prepared, waiter: Waiter) -> bool:
+def _agreed(side: AgentSide, named: tuple[str, ...], plan: Plan, waiter: Waiter) -> bool:
     """True if a person wants the plan carried out; the diff is shown to one who asks for it. Raises `Stop`."""
-    asked = question(prepared.plan, prepared.newly_sent)
+    asked = f"{summary_line(plan)}. Apply {len(plan.of(*CHANGES)):,}? [y/d/N]:"
     while (answer := answered(asked, ("y", "yes", "d", "diff", "n", "no", ""), waiter)) in ("d", "diff"):
         from syncd.cli.diff import show  # noqa: PLC0415 - for this answer alone
 
@@ -160,7 +159,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
             found = {each.path: version.id for each in plan.of(PathOutcome.CONFLICT)}
             OpenConflicts(home.db, target_of(config, os.environ).owner).note(found, there.__contains__)
     if not as_json:
-        print_lines(plan_lines(plan, prepared.newly_sent))
+        print_lines(plan_lines(plan))
     code = tell_end(plan, prepared, as_json=as_json)
     return ExitCode.DIFFERENT if damaged else code
 
@@ -201,11 +200,11 @@ def tell_end(plan: Plan, prepared: Prepared, prefix: str = "", *, as_json: bool)
         paths = {name: [each.path for each in plan.of(*outcomes)] for name, outcomes in _LISTS.items()}
         if prepared.decisions.choices:
             paths["mine"] = [each.path for each in plan.of(PathOutcome.WRITE)]
-        print_lists(**paths, look_at=to_look_at(plan.of(*CHANGES)), newly_sent=prepared.newly_sent)
+        print_lists(**paths, look_at=to_look_at(plan.of(*CHANGES)))
     else:
         if choices := prepared.decisions.choices:
             decided = Plan(tuple(each for each in plan.paths if each.path in choices))
-            print_lines(plan_lines(decided, prepared.newly_sent))
+            print_lines(plan_lines(decided))
         click.echo(f"{prefix}{summary_line(plan)}")
     is_open = any(waits(each) and each.path in prepared.decisions.choices for each in plan.paths)
     return ExitCode.DIFFERENT if is_open or plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
@@ -219,5 +218,5 @@ def print_lines(lines: Iterable[str]) -> None:
 
 def print_lists(**lists: Iterable[object]) -> None:
     """Print the lists that `--json` has, of paths but for `sandboxes`; of those that it always has, none is missing."""
-    names = dict.fromkeys((*_LISTS, "undone", "look_at", "newly_sent", *lists))
+    names = dict.fromkeys((*_LISTS, "undone", "look_at", *lists))
     click.echo(json.dumps({name: [*lists.get(name, ())] for name in names}))

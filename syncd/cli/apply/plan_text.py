@@ -6,10 +6,10 @@ in any letter case, since a workspace may lie on a file system that does not tel
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from syncd.core.text import counted, few, shown_path
+from syncd.core.text import shown_path
 from syncd.model.entry import EXECUTABLE, Kind
 from syncd.model.manifest import directories_above
 from syncd.model.reconcile import CHANGES, PathOutcome, Plan, PlannedPath
@@ -51,11 +51,10 @@ _AUTOMATIC = """
 """
 
 
-def plan_lines(plan: Plan, newly_sent: Sequence[str] = ()) -> Iterator[str]:
+def plan_lines(plan: Plan) -> Iterator[str]:
     """Return the lines, a path each.
 
-    None is for what is the same on both sides, nor for directories that come with a file. `newly_sent` are paths that
-    stay home now, and that the ignore files of the plan would have sent.
+    None is for what is the same on both sides, nor for directories that come with a file.
     """
     above = directories_above(planned.path for planned in plan.paths)
     for outcome, word in _WORDS.items():
@@ -65,9 +64,6 @@ def plan_lines(plan: Plan, newly_sent: Sequence[str] = ()) -> Iterator[str]:
                 yield f"{word:8}  {shown_path(planned.path)}{_note(planned)}"
     for path, why in to_look_at(plan.of(*CHANGES)).items():
         yield f"look at   {shown_path(path)}: {why}"
-    if newly_sent:
-        names = few([*map(shown_path, newly_sent)], len(newly_sent))
-        yield f"look at   {_newly_sent_text(newly_sent)}: {', '.join(names)}"
 
 
 def new_conflicts(planned: Plan, done: Plan) -> Plan:
@@ -95,12 +91,6 @@ def summary_line(plan: Plan) -> str:
     return ", ".join(words) or "nothing to apply"
 
 
-def question(plan: Plan, newly_sent: Sequence[str]) -> str:
-    """Return what a person is asked: yes, no, or first the diff."""
-    parts = [summary_line(plan), *([_newly_sent_text(newly_sent)] if newly_sent else [])]
-    return f"{'; '.join(parts)}. Apply {len(plan.of(*CHANGES)):,}? [y/d/N]:"
-
-
 def runs_automatically(path: str) -> bool:
     """True if a program runs this file, or what it says, without being asked for it; at any depth."""
     names = path.lower().split("/")
@@ -112,10 +102,6 @@ def decides_what_is_sent(path: str) -> bool:
     """True for an ignore file, at any depth, and for `.worktreeinclude` at the top."""
     name = path.rpartition("/")[2].lower()
     return name in RULE_FILES and (name != WORKTREEINCLUDE or name == path.lower())
-
-
-def _newly_sent_text(paths: Sequence[str]) -> str:
-    return f"{counted(len(paths), 'file')} that {'is' if len(paths) == 1 else 'are'} excluded now would be sent"
 
 
 def _note(planned: PlannedPath) -> str:
