@@ -21,14 +21,13 @@ from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.choices import Region
 from syncd.core.config_file import config_files, edits, named_config, parse_toml, read_workspaces
 from syncd.core.directories import default_key_file, expand_home, make_folders
-from syncd.core.errors import ConfigError, KeyRefused, SandboxNotFound, SyncdError
+from syncd.core.errors import ConfigError, SandboxNotFound, SyncdError
 from syncd.core.settings import AcquireKeys, Config, SandboxKeys
 from syncd.core.text import one_line, shown_path
 from syncd.daemon.shared_sandbox import refuse_named
 
 _WIDTH = 79
 _SILENT_S = 0.5
-_PROMPT = "the prompt"  # where a typed key comes from
 _DEFAULTS = SandboxKeys()
 # In the place of an answer that is still to come.
 _ANY = {"workspace.path": "/any/where", "sandbox.id": "any"}
@@ -110,17 +109,7 @@ def command(
             _ask(values, file)
         text, config = _filled_in(values, file)
         key = _key_to_store(config, is_stored=not no_store_key, is_terminal=is_terminal)
-        while refusal := _refusal(config, key):
-            if isinstance(refusal, KeyRefused) and key is not None and key.source == _PROMPT:
-                _say(str(refusal))
-                key = _asked_key(config.sandbox.api_key_file)
-            elif isinstance(refusal, SandboxNotFound) and sandbox_id is None:
-                _say(str(refusal))
-                del values["sandbox.id"]
-                _ask(values, file)
-                text, config = _filled_in(values, file)
-            else:
-                raise refusal
+        _try(config, key)
     if key is not None:
         _write_new(config.sandbox.api_key_file, key.reveal() + "\n", "--api-key-file")
     _write_new(file, text, "--config")
@@ -131,9 +120,8 @@ def command(
 def filled(example: str, values: Mapping[str, Any]) -> str:
     """`example` with each `table.key` of `values` set on its own line, and its table's heading not commented out.
 
-    Raises `ConfigError` for a value that TOML cannot hold, and `KeyError` for a key that the example does not have.
+    Raises `ConfigError` for a value that TOML cannot hold.
     """
-    left = dict(values)
     table = ""
     lines = []
     for line in example.splitlines():
@@ -142,13 +130,10 @@ def filled(example: str, values: Mapping[str, Any]) -> str:
             table = heading[1]
             wanted = any(name.rpartition(".")[0] == table for name in values)
             lines.append(f"[{table}]" if wanted else line)
-        elif key and f"{table}.{key[1]}" in left:
-            name = f"{table}.{key[1]}"
-            lines.append(f"{key[1]} = {toml(left.pop(name), name)}")
+        elif key and (name := f"{table}.{key[1]}") in values:
+            lines.append(f"{key[1]} = {toml(values[name], name)}")
         else:
             lines.append(line)
-    for name in left:
-        raise KeyError(name)
     return "\n".join(lines) + "\n"
 
 
@@ -190,7 +175,10 @@ def _filled_in(values: Mapping[str, Any], file: str) -> tuple[str, Config]:
 
 
 def _ask(values: dict[str, Any], file: str) -> None:
-    """Ask for what is not in `values` yet, and put it there. Raises `Stop`, `click.Abort`."""
+    """Ask for what is not in `values` yet, and put it there.
+
+    Raises `SyncdError` for an answer that is refused, `Stop`, `click.Abort`.
+    """
     here = _offered(file)
     shown = here and f" [{home_relative(here)}]"
     for name, question, default in (
@@ -199,22 +187,17 @@ def _ask(values: dict[str, Any], file: str) -> None:
         ("sandbox.region", f"Region, {' or '.join(Region)} [{_DEFAULTS.region}]", _DEFAULTS.region),
         ("sandbox.id", "Sandbox id [Enter: acquire one when needed]", ""),
     ):
-        while name not in values:
-            try:
-                with asking() as waiter:
-                    answer = typed(f"{question}:", waiter, err=True) or default
-                if not answer and name == "sandbox.id":
-                    values |= _ACQUIRED
-                    return
-                value = _absolute(answer) if name == "workspace.path" else str(answer)
-                _, config = _filled_in({**_ANY, **values, name: value}, file)
-                if name == "workspace.path" and not os.path.isdir(config.workspace.path):
-                    raise ConfigError(
-                        f"{home_relative(config.workspace.path)} is no directory", "name one that is there"
-                    )
-                values[name] = value
-            except (SyncdError, UnicodeDecodeError) as failure:
-                _say(str(failure))
+        if name in values:
+            continue
+        with asking() as waiter:
+            answer = typed(f"{question}:", waiter, err=True) or default
+        if name == "sandbox.id" and not answer:
+            values |= _ACQUIRED
+            return
+        values[name] = _absolute(answer) if name == "workspace.path" else str(answer)
+        _, config = _filled_in({**_ANY, **values}, file)
+        if name == "workspace.path" and not os.path.isdir(config.workspace.path):
+            raise ConfigError(f"{home_relative(config.workspace.path)} is no directory", "name one that is there")
 
 
 def _offered(file: str) -> str:
@@ -237,36 +220,31 @@ def _say(what: str) -> None:
 
 
 def _key_to_store(config: Config, *, is_stored: bool, is_terminal: bool) -> ApiKey | None:
-    """The key for the key file; None if the file exists, if no key is known, or if it is not to be stored."""
+    """The key for the key file; None if the file exists, if no key is known, or if it is not to be stored.
+
+    Raises `KeyRefused`, `click.Abort`.
+    """
     key_file, value = config.sandbox.api_key_file, os.environ.get(KEY_VARIABLE)
     if os.path.lexists(key_file):
         return None
-    if not value:
-        return _asked_key(key_file) if is_terminal else None
-    return parse_key(value, f"${KEY_VARIABLE}") if is_stored else None
-
-
-def _asked_key(key_file: str) -> ApiKey | None:
-    """The key that a person typed; None if there was none. Raises `click.Abort`."""
+    if value:
+        return parse_key(value, f"${KEY_VARIABLE}") if is_stored else None
+    if not is_terminal:
+        return None
     _say(f"The API key goes into {home_relative(key_file)}, for only you to read.")
-    while True:
-        answer = click.prompt(
-            "API key (not shown; Enter to do it later)", "", show_default=False, err=True, hide_input=True
-        )
-        try:
-            return parse_key(answer, _PROMPT) if answer else None
-        except KeyRefused as failure:
-            _say(str(failure))
+    question = "API key (not shown; Enter to do it later)"
+    answer = click.prompt(question, "", show_default=False, err=True, hide_input=True)
+    return parse_key(answer, "the prompt") if answer else None
 
 
-def _refusal(config: Config, key: ApiKey | None) -> SyncdError | None:
-    """Ask the API for the sandbox, or for the list of them; returns its refusal, and tells where no answer came.
+def _try(config: Config, key: ApiKey | None) -> None:
+    """Ask the API for the sandbox, or for the list of them, and tell where no answer came. Raises its refusal.
 
     `key` is the one to be stored; else that which commands would find. Without one nothing is asked.
     """
     sandbox = config.sandbox
     if key is None and not os.environ.get(KEY_VARIABLE) and not os.path.lexists(sandbox.api_key_file):
-        return None
+        return
     # `init --help` needs none of these.
     from syncd.core.interrupt import Interrupt  # noqa: PLC0415
     from syncd.core.waiter import Waiter  # noqa: PLC0415
@@ -284,18 +262,15 @@ def _refusal(config: Config, key: ApiKey | None) -> SyncdError | None:
                 Account(sandbox.base_url, key, client).count()
             else:
                 Api(Target(sandbox.base_url, sandbox.id, sandbox.region), key, client).sandbox()
-    except KeyRefused as refusal:
-        return refusal
     except StepFailed as failure:
         if failure.action is FailureAction.REFUSED:
             error = failure.as_error()
             if isinstance(error, SandboxNotFound):
                 error.hint = "it may have expired; name a living one"
-            return error
+            raise error from None
         _say(f"key and sandbox could not be tried: {failure.message}; `syncd check` tries them later")
     finally:
         client.drop()
-    return None
 
 
 def _write_new(path: str, text: str, option: str) -> None:

@@ -259,16 +259,16 @@ def answered(question: str, answers: Collection[str], waiter: Waiter, *, err: bo
 
 
 def typed(question: str, waiter: Waiter, *, err: bool = False) -> str:
-    """Return the line that a person types. Raises `Stop`, `click.Abort` at the end of the input.
+    """Return the line that a person types, whatever its bytes. Raises `Stop`, `click.Abort` at the end of the input.
 
     `input()` loses a signal that comes while it writes the question, where that goes to stderr.
     """
     click.echo(f"{question} ", nl=False, err=err)
     waiter.wait_ready(sys.stdin.fileno(), select.POLLIN, inf)  # a line is complete
-    line = sys.stdin.readline()
+    line = sys.stdin.buffer.readline()
     if not line:
         raise click.Abort
-    return line.strip()
+    return os.fsdecode(line).strip()
 
 
 @contextmanager

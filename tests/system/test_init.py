@@ -200,30 +200,11 @@ _WALK = """\
 This writes ~/.config/syncd/config.toml.
 Enter takes what is in [brackets]. Ctrl-C leaves, and nothing is written.
 
-Directory to keep in the sandbox [~/work]: ~
-  workspace.path = "~": is the home directory itself: must be a project's
-  directory, such as "~/code/project"
-Directory to keep in the sandbox [~/work]: not there
-  ~/work/not there is no directory: name one that is there
 Directory to keep in the sandbox [~/work]: ~/my work
-Region, us or asia [us]: mars
-  sandbox.region = "mars": must be "us" or "asia"
 Region, us or asia [us]: asia
-Sandbox id [Enter: acquire one when needed]: ..
-  sandbox.id = "..": must be the id of a sandbox
-Sandbox id [Enter: acquire one when needed]: gone
-  The API key goes into ~/.config/syncd/api-key, for only you to read.
-API key (not shown; Enter to do it later):
-  the API key from the prompt has blanks or characters that no key has: copy it
-  again from https://www.klavis.ai/home/, one line and no more
-API key (not shown; Enter to do it later):
-  Klavis refused the key from the prompt (401, Invalid API key): put a valid
-  one there, from https://www.klavis.ai/home/
-  The API key goes into ~/.config/syncd/api-key, for only you to read.
-API key (not shown; Enter to do it later):
-  Klavis knows no sandbox 'gone' (404, Local sandbox not found): it may have
-  expired; name a living one
 Sandbox id [Enter: acquire one when needed]: box
+  The API key goes into ~/.config/syncd/api-key, for only you to read.
+API key (not shown; Enter to do it later):
 wrote ~/.config/syncd/api-key
 wrote ~/.config/syncd/config.toml
 
@@ -235,20 +216,40 @@ Next:
 
 
 def test_the_whole_dialog(bare: Rig, begin: Begin) -> None:
-    """It goes from nothing to a configuration: each wrong answer has its reason, from the API too; no key is shown."""
+    """It goes from nothing to a configuration that Klavis takes; no key is shown."""
     (bare.home / "my work").mkdir()
     dialog = begin("--base-url", bare.emulator.base_url, cwd=bare.home / "work")
-    dialog.turns(("Directory to", "~"), ("Directory to", "not there"), ("Directory to", "~/my work"))
-    dialog.turns(("Region", "mars"), ("Region", "asia"), ("Sandbox id", ".."), ("Sandbox id", "gone"))
-    dialog.turns(("API key (", "two words"), ("API key (", "another-key"), ("API key (", KEY), ("Sandbox id", "box"))
+    dialog.turns(("Directory to", "~/my work"), ("Region", "asia"), ("Sandbox id", "box"), ("API key (", KEY))
     assert dialog.end() == 0, dialog.text
-    assert bare.emulator.request_log.ops() == ["get"] * 3
+    assert bare.emulator.request_log.ops() == ["get"]
     assert re.sub(r"syncd (run|service install) +keeps", "…  keeps", dialog.text) == _WALK
     assert bare.key_file.read_text() == f"{KEY}\n"
     assert stat.S_IMODE(bare.key_file.stat().st_mode) == 0o600
     written = tomllib.loads(bare.config_file.read_text("utf-8"))
     assert written["workspace"]["path"] == "~/my work"
     assert (written["sandbox"]["id"], written["sandbox"]["region"]) == ("box", "asia")
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (["~"], 'workspace.path = "~": is the home directory itself'),
+        (["not there"], "~/work/not there is no directory: name one that is there"),
+        (["", "mars"], 'sandbox.region = "mars": must be "us" or "asia"'),
+        (["", "", ".."], 'sandbox.id = "..": must be the id of a sandbox'),
+        (["", "", "box", "two words"], "the API key from the prompt has blanks or characters that no key has"),
+        (["", "", "box", "another-key"], "Klavis refused the key from the prompt (401, Invalid API key)"),
+        (["", "", "gone", KEY], "Klavis knows no sandbox 'gone' (404, Local sandbox not found): it may have expired"),
+    ],
+)
+def test_an_answer_that_is_refused(bare: Rig, begin: Begin, answers: list[str], words: str) -> None:
+    """It ends with the reason, of Klavis too; nothing is written, and no key is shown."""
+    dialog = begin("--base-url", bare.emulator.base_url, cwd=bare.workspace)
+    dialog.turns(*zip(("Directory to", "Region", "Sandbox id", "API key ("), answers, strict=False))
+    assert dialog.end() == 78, dialog.text
+    assert words in dialog.text.replace("\n", "")
+    assert not bare.config_file.parent.exists()
+    assert answers[-1] not in dialog.text or len(answers) < 4
 
 
 def test_enter_takes_what_is_offered(bare: Rig, begin: Begin) -> None:
@@ -282,15 +283,9 @@ def test_a_key_at_hand_is_not_asked_for(bare: Rig, begin: Begin, stored: str) ->
 
 @pytest.mark.parametrize("way", [_END_OF_INPUT, signal.SIGINT])
 def test_it_can_be_aborted(bare: Rig, begin: Begin, way: str | signal.Signals) -> None:
-    """Ctrl-D or Ctrl-C at a question writes nothing, and says so. A path that no file can hold is asked for again, and
-    control characters are escaped.
-    """
+    """Ctrl-D or Ctrl-C at a question writes nothing, and says so."""
     dialog = begin()
-    dialog.turns(("Directory to", None))
-    os.write(dialog.terminal._ours, b"\x1b[45mw\xff\n")
     dialog.turns(("Directory to", "work"), ("Klavis' address", None))
-    assert "must be valid UTF-8" in " ".join(dialog.text.split())
-    assert {cell.bg for row in dialog.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
     if isinstance(way, str):
         dialog.terminal.type(way)
     else:
@@ -298,6 +293,18 @@ def test_it_can_be_aborted(bare: Rig, begin: Begin, way: str | signal.Signals) -
     assert dialog.end() == 75, dialog.text
     assert "nothing was written" in dialog.text
     assert not bare.config_file.parent.exists()
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "POSIX"])
+def test_a_path_that_no_file_can_hold(bare: Rig, begin: Begin, locale: str) -> None:
+    """It is refused whatever the locale, and its control characters are escaped."""
+    bare.environ["LC_ALL"] = locale
+    dialog = begin()
+    dialog.turns(("Directory to", None))
+    os.write(dialog.terminal._ours, b"\x1b[45mw\xff\n")
+    assert dialog.end() == 78, dialog.text
+    assert "must be valid UTF-8" in " ".join(dialog.text.split())
+    assert {cell.bg for row in dialog.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
 
 
 @pytest.mark.parametrize(
