@@ -16,7 +16,7 @@ from tests.repo.sources import REPO
 _UNIT = """\
 import sys
 from syncd.cli.options import shipped
-from syncd.cli.service.systemd import fitted
+from syncd.cli.service import fitted
 paths = {"python": sys.executable, "key_file": "/key", "folders": ("/state", "/cache"), "version": 257}
 print(*(fitted(shipped(unit), **paths) for unit in ("syncd.service", "syncd@.service")))
 """

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from syncd.cli.options import shipped
-from syncd.cli.service.systemd import SANDBOXING, fitted, is_unchanged, switched_off, unit_of, with_digest
+from syncd.cli.service import SANDBOXING, fitted, is_unchanged, switched_off, unit_of, with_digest
 from syncd.core.errors import ConfigError
 
 FOLDER = "/home/dev/.config/syncd"

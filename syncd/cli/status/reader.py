@@ -109,7 +109,7 @@ class StatusReader:
         folder = os.path.dirname(default_config_path(os.environ))
         if not os.path.isdir(os.path.join(os.path.dirname(folder), "systemd", "user")):
             return None
-        from syncd.cli.service.systemd import unit_of  # noqa: PLC0415 - where there are units
+        from syncd.cli.service import unit_of  # noqa: PLC0415 - where there are units
 
         with suppress(ConfigError):
             unit = unit_of(self._path, folder)
