@@ -29,7 +29,7 @@ from weakref import finalize
 
 _MOST_BYTES = 1 << 20
 _LOADED = {
-    "syncd": ("syncd.daemon.build", "syncd.cli.commands", "syncd.cli.run", "syncd.cli.push", "syncd.cli.flush"),
+    "syncd": ("syncd.daemon.build", "syncd.cli.commands", "syncd.cli.run", "syncd.cli.push"),
     "main.py": ("syncd.sandbox.executions",),
 }
 # The seconds by which the clock of a program in the sandbox is ahead of this machine's.

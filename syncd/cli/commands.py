@@ -91,7 +91,7 @@ _MEANT = {
 }
 
 # The module of a command that has none of its own.
-_BESIDE = {"resume": "pause", "reload": "config", "completion": "commands"}
+_BESIDE = {"completion": "commands", "flush": "push", "reload": "config", "resume": "pause", "setup": "push"}
 
 
 class _Commands(click.Group):

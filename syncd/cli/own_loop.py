@@ -17,7 +17,7 @@ from syncd.cli.options import CLOCK
 from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.durable_file import pause_marker
-from syncd.core.errors import ExitCode, Stop, SyncWarning
+from syncd.core.errors import ExitCode, Stop
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import one_line
@@ -33,7 +33,6 @@ from syncd.sync.synced_hook import SyncedHook
 
 _SHOWN_WARNINGS = 3
 _LONGEST_S = 1e8  # that a timer takes
-_PUSH: Message = {"do": "push"}
 
 
 class _Asker:
@@ -48,17 +47,14 @@ class _Asker:
         return self.answer is None
 
     def send(self, message: Message) -> None:
-        if message["event"] == "output":
-            self._view.output(message["text"])
-        else:
-            show(message, self._view)
+        show(message, self._view)
 
     def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
         self.answer = {"exit": exit_code, "message": message, **more}
 
 
 def sync_alone(
-    config: Config, view: ProgressDisplay, request: Message = _PUSH, timeout_s: float | None = None
+    config: Config, view: ProgressDisplay, request: Message, timeout_s: float | None = None
 ) -> dict[str, Any]:
     """Sync once, as a daemon does for this `push` or `flush`, and again while files change as they are read; or set up.
 
@@ -94,7 +90,11 @@ def sync_alone(
             view.note("stopped before sync.on_synced was done")
     answer = asker.answer or {}
     named = ("torn:", "obstacle:", "setup") if answer["exit"] != ExitCode.DONE else ()  # the error names these paths
-    _show_warnings(view, [warning for warning in warnings if not warning.key.startswith(named)])
+    told = [f"warning: {one_line(str(each), 600)}" for each in warnings if not each.key.startswith(named)]
+    if len(told) > _SHOWN_WARNINGS:
+        told[_SHOWN_WARNINGS:] = [f"and {len(told) - _SHOWN_WARNINGS} more warnings: see `syncd status`"]
+    for text in told:
+        view.note(text)
     return result_of(answer)
 
 
@@ -111,11 +111,3 @@ def _alarm(timeout_s: float | None) -> Iterator[None]:
         raise TimeoutError from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _show_warnings(view: ProgressDisplay, warnings: list[SyncWarning]) -> None:
-    for warning in warnings[:_SHOWN_WARNINGS]:
-        view.note(f"warning: {one_line(str(warning), 600)}")
-    more = len(warnings) - _SHOWN_WARNINGS
-    if more > 0:
-        view.note(f"and {more} more warnings: see `syncd status`")

@@ -1,8 +1,9 @@
-"""`syncd push`: syncs once, by the daemon if one runs, else by itself."""
+"""`syncd push`, `flush` and `setup`: a sync or a set-up on request, by the daemon if one runs, else by themselves."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -10,10 +11,12 @@ from typing import Any
 
 import click
 
+from syncd.cli.daemon_client import sync_now
 from syncd.cli.options import (
     config_option,
     config_path,
     configured,
+    configured_for,
     hinted,
     json_option,
     keeper,
@@ -24,10 +27,13 @@ from syncd.cli.options import (
 )
 from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
-from syncd.cli.sync_now import sync_now
 from syncd.core.directories import directories_for, holder
-from syncd.core.settings import Config
+from syncd.core.errors import ConfigError, ExitCode
+from syncd.core.settings import table_of
 from syncd.core.text import counted, few, for_sandbox, shown_path, size
+
+# What is over sooner shows nothing.
+_SILENT_S = 1.0
 
 
 @click.command("push")
@@ -51,13 +57,79 @@ def command(config_file: str | None, force: bool, sandbox: str | None, no_setup:
     `sandbox.setup` it waits for the set-up too, as `syncd flush` does.
     """
     config = of_sandbox(configured(config_file), sandbox)
-    result, is_first = push(config, {"force": force, "sandbox": sandbox, "no_setup": no_setup})
+    with ProgressDisplay() as progress:
+        request = {"do": "push", "force": force, "sandbox": sandbox, "no_setup": no_setup}
+        result = sync_now(config, request, progress)
     if as_json or verbosity() >= 0:
-        click.echo(json.dumps(result) if as_json else summaries(result))
+        click.echo(json.dumps(result) if as_json else _summaries(result))
     sys.stdout.flush()
-    tell_agents_side(result)
-    if is_first and not as_json and verbosity() >= 0:
+    _tell_agents_side(result)
+    is_first = result["sync"] is not None and result.get("change") is None
+    has_daemon = holder(directories_for(config.workspace.path, os.environ).state) is not None
+    if is_first and not has_daemon and not as_json and verbosity() >= 0:
         click.echo(next_step(option_for(config_path(config_file))), err=True)
+
+
+@click.command("flush")
+@config_option
+@click.option(
+    "--timeout",
+    "timeout_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Give up after this long.",
+)
+@sandbox_option
+@no_setup_option
+@json_option
+@verbosity_options
+def flush(config_file: str | None, timeout_s: float | None, sandbox: str | None, no_setup: bool, as_json: bool) -> None:
+    """Wait until all that is on disk now is in the sandbox.
+
+    \b
+    syncd flush && start-the-agent
+    syncd flush --timeout 60         75 if that takes longer
+
+    After a second it says on stderr what it waits for. Ends with 75 as well where a file changes each time that it is
+    read, which is named, while syncing is paused, and where `sandbox.setup` failed, whose last lines are on stderr.
+    Held paths are named on stderr, and so are saved ones: they are no failure.
+    """
+    if timeout_s is not None and math.isnan(timeout_s):
+        raise click.UsageError("--timeout needs a number of seconds.")
+    config = of_sandbox(configured(config_file), sandbox)
+    with ProgressDisplay(silent_s=_SILENT_S) as progress:
+        result = sync_now(config, {"do": "flush", "sandbox": sandbox, "no_setup": no_setup}, progress, timeout_s)
+    if as_json:
+        click.echo(json.dumps(result))
+        sys.stdout.flush()
+    _tell_agents_side(result)
+
+
+@click.command("setup")
+@config_option
+@sandbox_option
+@verbosity_options
+def setup(config_file: str | None, sandbox: str | None) -> ExitCode:
+    """Run `sandbox.setup` in the sandbox now, and show its output.
+
+    \b
+    syncd setup && start-the-agent
+    syncd setup --sandbox review     that of one, where there are several
+
+    It ends with 0 if the program there did, and with 1 if that failed, took too long, or was ended by the service. It
+    is run by the daemon, or by this command where none runs; one that is running already is waited for first.
+    """
+    config = configured_for(config_file, sandbox)
+    if not config.sandbox.setup:
+        table = table_of(config.sandbox_name)
+        raise ConfigError(
+            "there is no set-up to run", f'set {table}.setup, such as ["npm", "ci"], with `syncd config edit`'
+        )
+    with ProgressDisplay(silent_s=_SILENT_S, output=sys.stdout) as progress:
+        result = sync_now(config, {"do": "setup", "sandbox": config.sandbox_name}, progress)
+    if result["why"]:
+        click.echo(hinted(f"the set-up {result['why']}; `syncd status` names it until one succeeds"), err=True)
+    return ExitCode.DIFFERENT if result["why"] else ExitCode.DONE
 
 
 def next_step(option: str) -> str:
@@ -65,34 +137,24 @@ def next_step(option: str) -> str:
     return f"next: `{keeper(option)}` keeps it in sync from now on"
 
 
-def tell_agents_side(result: Mapping[str, Any]) -> None:
+def _tell_agents_side(result: Mapping[str, Any]) -> None:
     """Name on stderr the paths that stay as they are in the sandbox, or in each of several, and what was saved."""
     for row in result.get("sandboxes", ()) or (result,):
         name, named = row.get("name"), row.get("held", ())
         there = f" {name}" if name else ""
-        apply = for_sandbox("`syncd apply`", name) if name else hinted("`syncd apply`")
+        apply, lists = (
+            for_sandbox(each, name) if name else hinted(each) for each in ("`syncd apply`", "`syncd saved`")
+        )
         for path in named:
             click.echo(f"held: {shown_path(path)} stays in the sandbox{there} as it is: {apply} merges it", err=True)
         more = row.get("held_count", 0) - len(named)
         if more > 0:
             click.echo(f"held: {counted(more, 'more path')}{there and f' in{there}'}: {apply} merges them", err=True)
         if saved := ", ".join(few([*map(shown_path, row.get("saved", ()))], row.get("saved_count", 0))):
-            lists = for_sandbox("`syncd saved`", name) if name else hinted("`syncd saved`")
             click.echo(f"saved: what the sandbox{there} had of {saved}: {lists} lists it", err=True)
 
 
-def push(config: Config, request: Mapping[str, object]) -> tuple[dict[str, Any], bool]:
-    """Sync once, to the sandbox that the request names or to each, and show the progress.
-
-    The result, and if no earlier sync was known, and no daemon runs. Raises `SyncdError`.
-    """
-    with ProgressDisplay() as progress:
-        result = sync_now(config, {"do": "push", **request}, progress)
-    is_first = result["sync"] is not None and result.get("change") is None
-    return result, is_first and holder(directories_for(config.workspace.path, os.environ).state) is None
-
-
-def summaries(result: Mapping[str, Any]) -> str:
+def _summaries(result: Mapping[str, Any]) -> str:
     """The result for people: a line, or one for each of several sandboxes."""
     rows = result.get("sandboxes", ())
     return "\n".join(f"{row['name']}: {summary(row)}" for row in rows) if rows else summary(result)
@@ -106,13 +168,9 @@ def summary(result: Mapping[str, Any]) -> str:
     if sync is None:
         files = "the one file" if result["files"] == 1 else f"all {result['files']:,} files"
         return f"nothing to do: the sandbox holds {files}"
-    words, sent = change_words(result.get("change") or {}), size(sync["archive_bytes"])
+    change, kinds = result.get("change") or {}, {"added": "new", "changed": "changed", "removed": "removed"}
+    words = ", ".join(f"{change[name]:,} {word}" for name, word in kinds.items() if change.get(name))
+    sent = size(sync["archive_bytes"])
     # Of a first sync, and of one without changes, all was sent.
     what = f"{words}, {sent}, {sync['files']:,} in all" if words else f"{counted(sync['files'], 'file')}, {sent}"
     return f"synced {what}, in {sync['seconds']:.2f} s"
-
-
-def change_words(change: Mapping[str, int]) -> str:
-    """The numbers of changes: `6 new, 2 changed`; empty without any."""
-    names = {"added": "new", "changed": "changed", "removed": "removed"}
-    return ", ".join(f"{change[name]:,} {word}" for name, word in names.items() if change.get(name))

@@ -291,7 +291,7 @@ def _one_sync(order: Order) -> None:
     arm(trip)
     arm_commits(trip)
     try:
-        outcome = sync_alone(config, ProgressDisplay(silent_s=float("inf")))
+        outcome = sync_alone(config, ProgressDisplay(silent_s=float("inf")), {"do": "push"})
         ended = outcome["outcome"], ""
     except SyncdError as failure:
         ended = "failed", str(failure)
