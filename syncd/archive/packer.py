@@ -1,9 +1,7 @@
 """Packs a manifest into an archive: unchanged chunks are reused, the others are read and compressed.
 
-A file is read in one of two ways. A small one is read whole into its place in the chunk. A large one, which is a chunk
-of its own, or one that changed since the scan, is read piece by piece as it is; if it changed meanwhile, it is read
-once more, and if that gives other bytes, it is named for a follow-up. In both cases as many bytes follow a header as it
-states.
+A file is read piece by piece; a large one is a chunk of its own. If it changed meanwhile, it is read once more, and if
+that gives other bytes, it is named for a follow-up. In any case as many bytes follow a header as it states.
 
 The bytes that are searched for secrets are the very bytes that are packed. A reused chunk was made of contents with a
 digest, and no content gets a digest in this module or in `scan.file_reader` before it was searched.
@@ -15,12 +13,10 @@ import contextlib
 import errno
 import hashlib
 import os
-import stat
 import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
 from types import TracebackType
 from typing import Self
 
@@ -37,10 +33,10 @@ from syncd.core.errors import SyncWarning
 from syncd.model.entry import Entry, Kind, as_read, as_sent, content_bytes, count_files
 from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import unreadable
-from syncd.scan.file_reader import PIECE_BYTES, ReadError, file_entry, matches_status, pieces, wall_ns
+from syncd.scan.file_reader import PIECE_BYTES, ReadError, file_entry, matches_status, pieces, search_in, wall_ns
 from syncd.selection.secret_scanner import Search, Secret
 
-# Most chunks fit one block, and so does each file that is read whole (`file_reader.PIECE_BYTES`), with its header.
+# Most chunks fit one block, and so does each piece of a file (`file_reader.PIECE_BYTES`), with its header.
 # Memory that was never written to costs nothing, but a large file fills all blocks.
 BLOCK_BYTES = (1 << 20) + (64 << 10)
 _MOST_THREADS = 4
@@ -52,8 +48,8 @@ class Compressor:
     """A queue of blocks, used by one thread. On exit all of it is written, or all discarded after an exception.
 
     The codec releases the interpreter's lock, so that threads compress while the main thread reads. A single block is
-    compressed without a pool: most saves change one chunk, and starting a pool costs more. Files are read directly into
-    blocks, which are reused: nothing is copied, and no fresh memory, which the kernel would clear first, is allocated.
+    compressed without a pool: most saves change one chunk, and starting a pool costs more. Blocks are reused, as the
+    kernel would clear fresh memory first.
     """
 
     def __init__(self, store: ChunkStore) -> None:
@@ -132,23 +128,14 @@ class ChunkWriter:
         self._content = Sum()
         self.piece: Piece  # once the chunk is written
 
-    def space(self, size_bytes: int) -> memoryview:
-        """Space for the next bytes, up to `BLOCK_BYTES`: fill it and call `advance`, or leave it unused."""
-        end = self._filled_bytes + size_bytes
-        if end > BLOCK_BYTES:
+    def write(self, *parts: bytes) -> None:
+        """Write these bytes into one block, up to `BLOCK_BYTES`."""
+        if self._filled_bytes + sum(map(len, parts)) > BLOCK_BYTES:
             self._compressor.add(self, self._block[: self._filled_bytes])
-            self._block = self._compressor.block()
-            self._filled_bytes, end = 0, size_bytes
-        return self._block[self._filled_bytes : end]
-
-    def advance(self, size_bytes: int) -> None:
-        """Count bytes of the last `space` as written."""
-        self._filled_bytes += size_bytes
-
-    def write(self, content: bytes) -> None:
-        """Write these bytes, up to `BLOCK_BYTES`."""
-        self.space(len(content))[:] = content
-        self._filled_bytes += len(content)
+            self._block, self._filled_bytes = self._compressor.block(), 0
+        for part in parts:
+            begin, self._filled_bytes = self._filled_bytes, self._filled_bytes + len(part)
+            self._block[begin : self._filled_bytes] = part
 
     def end(self, key: str | None) -> None:
         """Finish the chunk, once its blocks are written; without a key it is stored for one archive only."""
@@ -308,7 +295,6 @@ class Packer:
                 chunk_writer.write(archive_format.headers(path, entry, 0))
                 written[path] = entry
                 continue
-            self._check()
             read = self._file(chunk_writer, cursor, path, entry)
             if read is None:
                 del self._packed.manifest[path]
@@ -321,7 +307,7 @@ class Packer:
         """Write a file; return its entry as written, or None if it is left out."""
         try:
             parent, name = cursor.parent_of(path)
-            descriptor = os.open(name, safe_open.FILE, dir_fd=parent)
+            descriptor, status = safe_open.open_file(name, parent)
         except OSError as failure:
             if failure.errno in _REPLACED:
                 self._packed.follow_up.append(path)  # it is not what the scan saw
@@ -329,86 +315,42 @@ class Packer:
                 self._leave_out(path, entry, failure)
             return None
         try:
-            return self._opened_file(chunk_writer, path, entry, descriptor)
+            grown_bytes = max(0, status.st_size - entry.size_bytes)
+            has_grown_large = entry.size_bytes <= PIECE_BYTES < status.st_size  # it needs a chunk of its own
+            if has_grown_large or grown_bytes > self._room_bytes:
+                self._packed.follow_up.append(path)
+                return None
+            self._room_bytes -= grown_bytes
+            return self._read(chunk_writer, path, descriptor, status)
         except ReadError as failure:
             self._leave_out(path, entry, failure.cause)
             return None
         finally:
             os.close(descriptor)
 
-    def _opened_file(self, chunk_writer: ChunkWriter, path: str, entry: Entry, descriptor: int) -> Entry | None:
-        """Read a small file whole; read any other, and one that is not what the scan saw, piece by piece."""
-        if entry.size_bytes <= PIECE_BYTES:
-            read = self._read_whole(chunk_writer, path, entry, descriptor)
-            if read is not None:
-                return self._without_secret(path, *read)
-        status = os.fstat(descriptor)
-        grown_bytes = max(0, status.st_size - entry.size_bytes)
-        has_grown_large = entry.size_bytes <= PIECE_BYTES < status.st_size  # it needs a chunk of its own
-        if has_grown_large or grown_bytes > self._room_bytes or not stat.S_ISREG(status.st_mode):
-            self._packed.follow_up.append(path)
-            return None
-        self._room_bytes -= grown_bytes
-        return self._read_pieces(chunk_writer, path, descriptor, status)
-
-    def _read_whole(
-        self, chunk_writer: ChunkWriter, path: str, expected: Entry, descriptor: int
-    ) -> tuple[Entry, Secret | None] | None:
-        """Read a small file into its place in the chunk; with a secret it is not written.
-
-        None, and nothing is written, if it is not as expected.
-        """
-        size_bytes = expected.size_bytes
-        header = archive_format.headers(path, expected, size_bytes)
-        start = len(header)
-        end = start + size_bytes
-        padding_bytes = -end % archive_format.BLOCK
-        space = chunk_writer.space(end + padding_bytes)
-        content = space[start:end]
-        read_at_ns = wall_ns(self._clock)
-        try:
-            got_bytes = os.preadv(descriptor, [content], 0) if size_bytes else 0
-        except OSError as failure:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ReadError(failure) from failure
-            return None
-        if got_bytes != size_bytes or not matches_status(expected, os.fstat(descriptor)):
-            return None
-        entry = as_read(expected, hashlib.sha256(content).digest(), read_at_ns)
-        secret = self._search.in_file(path, content)
-        if secret is None:
-            space[:start] = header
-            space[end:] = bytes(padding_bytes)
-            chunk_writer.advance(end + padding_bytes)
-        return entry, secret
-
-    def _read_pieces(
-        self, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result
-    ) -> Entry | None:
-        """Read as many bytes of a file as its status says, whatever happens to it meanwhile."""
+    def _read(self, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result) -> Entry | None:
+        """Write as many bytes of a file as its status says, whatever happens to it meanwhile."""
         read_at_ns = wall_ns(self._clock)
         before = file_entry(status)
-        size_bytes = before.size_bytes
-        read = pieces(descriptor, size_bytes, self._check)
-        first = next(read, b"")  # before the header, as a small file may share its chunk: after a failure it has none
-        secret = self._search.in_file(path, first) if size_bytes <= PIECE_BYTES else None
-        if secret is not None:
-            return self._without_secret(path, as_sent(before, len(first), hashlib.sha256(first).digest()), secret)
-        chunk_writer.write(archive_format.headers(path, before, size_bytes))
-        digest, search = hashlib.sha256(), self._search.in_pieces(path)
-        left_bytes, whole = size_bytes, True
-        for piece in chain([first], read):
+        left_bytes = size_bytes = before.size_bytes
+        digest, whole = hashlib.sha256(), True
+        search = search_in(self._search, path, size_bytes)
+        # It is written with the first piece: after a failure, a small file, which may share its chunk, has none.
+        header = archive_format.headers(path, before, size_bytes)
+        for piece in pieces(descriptor, size_bytes, self._check):
+            digest.update(piece)
+            secret = search(piece)
+            if secret is not None:  # what was written of it goes with its chunk, which holds no other file
+                self._packed.secret_files[path] = as_read(before, digest.digest(), read_at_ns), secret
+                return None
             missing_bytes = min(PIECE_BYTES, left_bytes) - len(piece)
             if missing_bytes:
                 # Cut shorter meanwhile: zeros fill the length that the header states, and another sync follows.
                 piece, whole = piece + bytes(missing_bytes), False  # noqa: PLW2901
+                digest.update(bytes(missing_bytes))
             left_bytes -= len(piece)
-            digest.update(piece)
-            secret = search.found(piece)
-            if secret is not None:  # what was written of it goes with its chunk, which holds no other file
-                return self._without_secret(path, as_read(before, digest.digest(), read_at_ns), secret)
-            chunk_writer.write(piece)
-        chunk_writer.write(archive_format.padding(size_bytes))
+            chunk_writer.write(header, piece, b"" if left_bytes else archive_format.padding(size_bytes))
+            header = b""
         content = digest.digest()
         if whole and (
             matches_status(before, os.fstat(descriptor)) or self._begins_with(descriptor, size_bytes, content)
@@ -436,10 +378,3 @@ class Packer:
         warning = unreadable(path, failure)
         self._packed.warnings.append(warning)
         self._packed.unread[path] = entry, warning
-
-    def _without_secret(self, path: str, entry: Entry, secret: Secret | None) -> Entry | None:
-        """The entry of a file without a secret; one with a secret is recorded, and gives None."""
-        if secret is None:
-            return entry
-        self._packed.secret_files[path] = entry, secret
-        return None

@@ -11,13 +11,14 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from msgspec import Struct
 
 from syncd.core import safe_open
 from syncd.core.clock import Clock
 from syncd.model.entry import Entry, Kind, Stamp, as_read
-from syncd.selection.secret_scanner import LARGEST_BYTES, Search, Secret
+from syncd.selection.secret_scanner import Search, Secret
 
 _AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
@@ -149,13 +150,18 @@ def read_at(descriptor: int, offset: int, size_bytes: int) -> bytes:
 
 
 def pieces(descriptor: int, size_bytes: int, check: Callable[[], None]) -> Iterator[bytes]:
-    """Yield so many bytes of a file in pieces, which are short beyond the file's end. Raises `ReadError`.
+    """Yield so many bytes of a file in pieces, one at least, which are short beyond its end. Raises `ReadError`.
 
     A file that is written faster than it is read has no end.
     """
-    for offset in range(0, size_bytes, PIECE_BYTES):
+    for offset in range(0, max(1, size_bytes), PIECE_BYTES):
         check()
         yield read_at(descriptor, offset, min(PIECE_BYTES, size_bytes - offset))
+
+
+def search_in(search: Search, path: str, size_bytes: int) -> Callable[[bytes], Secret | None]:
+    """Return what finds a secret in the next piece of a file of this size; in several ones only syncd's own keys."""
+    return partial(search.in_file, path) if size_bytes <= PIECE_BYTES else search.in_pieces(path).found
 
 
 def wall_ns(clock: Clock) -> int:
@@ -178,18 +184,11 @@ class ContentReader:
         found: dict[str, Secret] = {}
         for path, descriptor, status in self._opened(paths) if self._search.identity else ():
             with contextlib.suppress(ReadError):
-                secret = self._secret(path, descriptor, status.st_size)
+                read = pieces(descriptor, status.st_size, self._check)
+                secret = next(filter(None, map(search_in(self._search, path, status.st_size), read)), None)
                 if secret is not None:
                     found[path] = secret
         return found
-
-    def _secret(self, path: str, descriptor: int, size_bytes: int) -> Secret | None:
-        """Return the first secret in a file; in a large one only syncd's own key. Raises `ReadError`."""
-        if size_bytes <= LARGEST_BYTES:
-            return self._search.in_file(path, read_at(descriptor, 0, size_bytes))
-        search = self._search.in_pieces(path)
-        read = pieces(descriptor, size_bytes, self._check) if search.has_keys else ()
-        return next((secret for piece in read if (secret := search.found(piece)) is not None), None)
 
     def digests(self, paths: Iterable[str]) -> Iterator[tuple[str, Entry]]:
         """Yield these paths with their entries, which have digests, as each is read.
@@ -222,10 +221,9 @@ class ContentReader:
 
     def _digest(self, path: str, descriptor: int, status: os.stat_result) -> Entry | None:
         entry, read_at_ns = file_entry(status), wall_ns(self._clock)
-        digest, search = hashlib.sha256(), self._search.in_pieces(path)
+        digest, search = hashlib.sha256(), search_in(self._search, path, entry.size_bytes)
         for piece in pieces(descriptor, entry.size_bytes, self._check):
-            is_whole = len(piece) == entry.size_bytes
-            if (self._search.in_file(path, piece) if is_whole else search.found(piece)) is not None:
+            if search(piece) is not None:
                 return None
             digest.update(piece)
         unchanged = matches_status(entry, os.fstat(descriptor))

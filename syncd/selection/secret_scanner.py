@@ -77,11 +77,6 @@ class PieceSearch:
         self._overlap = max(map(len, keys), default=_MIN_OWN_KEY) - 1
         self._end = b""  # of the piece before
 
-    @property
-    def has_keys(self) -> bool:
-        """True if there is something to search for."""
-        return bool(self._keys)
-
     def found(self, piece: bytes) -> Secret | None:
         """Return the key that ends in this piece, the next one of the file."""
         if not self._keys:
