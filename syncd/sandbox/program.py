@@ -802,7 +802,8 @@ _PARTS = {"syncd", "objects", "refs", "info", "config", "index"}  # of a reposit
 _REFUSED_PATTERNS = ".[gG][iI][tT]\n.[gG][iI][tT][ .:\\\\]*\n[gG][iI][tT]~1*\n"
 _NEW = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n"
 _AGENT = "[user]\n\tname = agent\n\temail = agent@localhost\n"
-_MARKS = (b"\r", b"\0", b"$Id")  # of a file that git may convert: line ends, an encoding, keywords
+# Its objects are the bytes that were sent, whatever `.gitattributes` say; else git would call those files modified.
+_ATTRIBUTES = "* -text -ident -filter !working-tree-encoding\n"
 # What git takes for its own folder, or for the list of its submodules, on some system, and refuses (path.c, fsck.c).
 _REFUSED = re.compile(rb"(^|/)(\.git|git~1)[ .]*([:\\][^/]*)?(/|\Z)", re.IGNORECASE)
 _REFUSED_LINK = re.compile(rb"(^|/)(\.gitmodules|gitmod~[1-4])[ .]*([:\\][^/]*)?\Z", re.IGNORECASE)
@@ -828,6 +829,7 @@ class _PrivateGit:
             os.makedirs(os.path.join(private, folder))
         _write_text(os.path.join(private, "HEAD"), "ref: refs/heads/home\n")
         _write_text(os.path.join(private, "config"), _PRIVATE)
+        _write_text(os.path.join(private, "info", "attributes"), _ATTRIBUTES)
         self._environment = dict(
             ENVIRONMENT,
             PATH=path,
@@ -931,120 +933,6 @@ def _by_git(act: Any, own: str, within_s: float) -> dict[str, Any]:
 # -- commit
 
 
-class _Importer:
-    """Makes a commit of what was sent, from the files there that are as they were sent.
-
-    What is not, or what git refuses, stays as it is in the parent. Paths may lead through a link: what is read there is
-    what was sent, or not used.
-    """
-
-    def __init__(self, git: _PrivateGit, request: dict[str, Any]) -> None:
-        self._git = git
-        self._request = request
-        self._top = os.fsencode(git.workspace)
-        self._attributes: dict[bytes, bytes] = {}
-        self._lines: list[bytes] = []
-        self._converted: list[tuple[bytes, _Version, os.stat_result, bytes]] = []
-        self._blobs = 0
-
-    def commit(self, parent: str) -> str:
-        """Return the id of the commit, which is the parent if nothing is otherwise than there."""
-        words = ("fast-import", "--quiet", "--done", "--depth=0")
-        self._git.run(*words, feed=lambda into: self._write(into, parent))
-        made = self._git.run("rev-parse", "refs/heads/home").decode("ascii").strip()
-        return parent if parent and self._git.result("diff-tree", "--quiet", parent, made)[1] == 0 else made
-
-    def _write(self, into: Any, parent: str) -> None:
-        gone, named = [], set()
-        for path, versions in _listed(self._request):
-            named.add(path)
-            if not versions:
-                gone.append(path)
-            elif not (_REFUSED.search(path) or (versions[0].kind == "l" and _REFUSED_LINK.search(path))):
-                with contextlib.suppress(OSError):
-                    self._add(into, path, versions[0])
-        self._convert()
-        if self._request["whole"] and parent:
-            listed = self._git.run("ls-tree", "-r", "-z", "--name-only", "--full-tree", parent)
-            gone += set(listed.split(b"\0")[:-1]).difference(named)
-        person, message = _bytes_of(self._request["person"]), _bytes_of(self._request["message"])
-        into.write(b"commit refs/heads/home\ncommitter %s\ndata %d\n%s\n" % (person, len(message), message))
-        if parent:
-            into.write(b"from %s\n" % parent.encode("ascii"))
-        # A file may take the place of a directory, and the other way round: what is gone makes room first.
-        for path in gone:
-            into.write(b"D %s\n" % _quoted(path))
-        into.write(b"".join(self._lines))
-        into.write(b"done\n")
-
-    def _add(self, into: Any, path: bytes, sent: _Version) -> None:
-        """Add a file or a link if it is as it was sent. Raises `OSError`."""
-        place = os.path.join(self._top, path)
-        if sent.kind == "l" and os.readlink(place) == sent.target:
-            self._name(path, sent, self._begin_blob(into, len(sent.target)))
-            into.write(sent.target + b"\n")
-        elif sent.kind in "fx":
-            with open(os.open(place, _FILE), "rb") as file:
-                self._add_file(into, path, sent, file)
-
-    def _add_file(self, into: Any, path: bytes, sent: _Version, file: Any) -> None:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_size != sent.size:
-            return
-        sha256, left, has_mark = hashlib.sha256(), sent.size, False
-        blob = self._begin_blob(into, left)
-        while left:
-            block = file.read(min(left, _BLOCK)) or b"\0" * min(left, _BLOCK)  # it was cut short
-            sha256.update(block)
-            into.write(block)
-            left -= len(block)
-            has_mark = has_mark or any(mark in block for mark in _MARKS)
-        into.write(b"\n")
-        if sha256.digest()[:_DIGEST_BYTES] != sent.digest:
-            return  # no one uses the object
-        # Git would have to hold a larger one in memory.
-        if sent.size <= LARGE_BYTES and self._may_be_converted(path, has_mark):
-            self._converted.append((path, sent, status, blob))
-        else:
-            self._name(path, sent, blob)
-
-    def _begin_blob(self, into: Any, size: int) -> bytes:
-        self._blobs += 1
-        into.write(b"blob\nmark :%d\ndata %d\n" % (self._blobs, size))
-        return b":%d" % self._blobs
-
-    def _name(self, path: bytes, sent: _Version, blob: bytes) -> None:
-        self._lines.append(b"M %s %s %s\n" % (_MODES[sent.kind], blob, _quoted(path)))
-
-    def _may_be_converted(self, path: bytes, has_mark: bool) -> bool:
-        """Return True if git may put another content into its objects."""
-        folder = path
-        while folder:
-            folder = folder.rpartition(b"/")[0]
-            if folder not in self._attributes:
-                self._attributes[folder] = b""
-                path = os.path.join(self._top, folder, b".gitattributes")
-                with contextlib.suppress(OSError), open(os.open(path, _FILE), "rb") as file:
-                    self._attributes[folder] = file.read(LARGE_BYTES) or b""
-            attributes = self._attributes[folder]
-            if attributes and (has_mark or b"working-tree-encoding" in attributes):
-                return True
-        return False
-
-    def _convert(self) -> None:
-        """Have git make the objects of files that it may convert, as its own `add` would."""
-        if not self._converted:
-            return
-        listed = b"".join(_quoted(path) + b"\n" for path, _, _, _ in self._converted)
-        output, code, _ = self._git.result("hash-object", "-w", "--stdin-paths", text=listed)
-        # If one cannot be converted, `add` would refuse it, too.
-        blobs = [blob for _, _, _, blob in self._converted] if code else output.split()
-        for (path, sent, before, _), blob in zip(self._converted, blobs):  # noqa: B905
-            with contextlib.suppress(OSError):
-                if _stamp(os.lstat(os.path.join(self._top, path))) == _stamp(before):
-                    self._name(path, sent, blob)
-
-
 def _quoted(path: bytes) -> bytes:
     """Return the path in double quotes, as git reads it: each byte that is not plain ASCII in octal digits."""
     plain = b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte not in b'"\\' else b"\\%03o" % byte for byte in path)
@@ -1052,7 +940,11 @@ def _quoted(path: bytes) -> bytes:
 
 
 class _Repository:
-    """The repository in the sandbox."""
+    """The repository in the sandbox.
+
+    Its commits are made of the files there that are as they were sent. What is not, or what git refuses, stays as it is
+    in the parent. Paths may lead through a link: what is read there is what was sent, or not used.
+    """
 
     def __init__(self, git: _PrivateGit, request: dict[str, Any]) -> None:
         self._git = git
@@ -1113,8 +1005,9 @@ class _Repository:
         words = ("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
         _, is_unknown, _ = self._git.result(*words, **persons)
         _write_text(self._path("config"), _NEW + (_AGENT if is_unknown else ""))
+        _write_text(self._path("info/attributes"), _ATTRIBUTES)
         self._write_excludes()
-        home, branch = _Importer(self._git, self._request).commit(""), self._request["branch"]
+        home, branch = self._commit(""), self._request["branch"]
         for name in {_HOME, "refs/heads/home", "refs/heads/" + branch}:
             path = os.path.join(os.fsencode(self._top), _bytes_of(name))
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -1143,13 +1036,63 @@ class _Repository:
         self._remove_leftovers()
         if self._read("info/exclude") in (self._read("syncd/exclude"), self._exclude):
             self._write_excludes()
-        home = _Importer(self._git, self._request).commit(before)
+        home = self._commit(before)
         if home != before and not self._git.move(_HOME, home, before):
             raise _Refused("failed", "someone else moves the references")
         self._move_home(home)
         with contextlib.suppress(OSError):  # someone changes the index or the branch
             self._move_agent(home)
         return home
+
+    def _commit(self, parent: str) -> str:
+        """Return the id of the commit, which is the parent if nothing is otherwise than there."""
+        words = ("fast-import", "--quiet", "--done", "--depth=0")
+        self._git.run(*words, feed=lambda into: self._write_commit(into, parent))
+        made = self._git.run("rev-parse", "refs/heads/home").decode("ascii").strip()
+        return parent if parent and self._git.result("diff-tree", "--quiet", parent, made)[1] == 0 else made
+
+    def _write_commit(self, into: Any, parent: str) -> None:
+        gone, named, lines = [], set(), []
+        for mark, (path, versions) in enumerate(_listed(self._request), 1):
+            named.add(path)
+            if not versions:
+                gone.append(path)
+            elif not (_REFUSED.search(path) or (versions[0].kind == "l" and _REFUSED_LINK.search(path))):
+                with contextlib.suppress(OSError):
+                    if self._write_blob(into, mark, path, versions[0]):
+                        lines.append(b"M %s :%d %s\n" % (_MODES[versions[0].kind], mark, _quoted(path)))
+        if self._request["whole"] and parent:
+            listed = self._git.run("ls-tree", "-r", "-z", "--name-only", "--full-tree", parent)
+            gone += set(listed.split(b"\0")[:-1]).difference(named)
+        person, message = _bytes_of(self._request["person"]), _bytes_of(self._request["message"])
+        into.write(b"commit refs/heads/home\ncommitter %s\ndata %d\n%s\n" % (person, len(message), message))
+        if parent:
+            into.write(b"from %s\n" % parent.encode("ascii"))
+        # A file may take the place of a directory, and the other way round: what is gone makes room first.
+        into.write(b"".join(b"D %s\n" % _quoted(path) for path in gone))
+        into.write(b"".join(lines) + b"done\n")
+
+    def _write_blob(self, into: Any, mark: int, path: bytes, sent: _Version) -> bool:
+        """Write what is at a path, and return True if it is as it was sent; else no one uses that. Raises `OSError`."""
+        place, begin = os.path.join(os.fsencode(self._git.workspace), path), b"blob\nmark :%d\ndata %d\n"
+        if sent.kind == "l":
+            into.write(begin % (mark, len(sent.target)) + sent.target + b"\n")
+            return os.readlink(place) == sent.target
+        if sent.kind not in "fx":
+            return False
+        with open(os.open(place, _FILE), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size != sent.size:
+                return False
+            into.write(begin % (mark, sent.size))
+            sha256, left = hashlib.sha256(), sent.size
+            while left:
+                block = file.read(min(left, _BLOCK)) or b"\0" * min(left, _BLOCK)  # it was cut short
+                sha256.update(block)
+                into.write(block)
+                left -= len(block)
+            into.write(b"\n")
+        return sha256.digest()[:_DIGEST_BYTES] == sent.digest
 
     def _write_excludes(self) -> None:
         for name in ("info/exclude", "syncd/exclude"):

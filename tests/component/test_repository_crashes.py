@@ -13,7 +13,7 @@ import pytest
 
 from tests.component.forks import Forks, forks_of
 from tests.component.repository_crash_worker import DEAD
-from tests.component.repository_rig import LocalRunner, RepositoryRig, sent
+from tests.component.repository_rig import LocalRunner, RepositoryRig
 from tests.instants import FEW_OR_ALL, Choice
 
 
@@ -79,7 +79,6 @@ def _count(rig: RepositoryRig) -> int:
 def test_killed_while_it_is_made(rig: RepositoryRig, choice: Choice) -> None:
     """The next run makes it."""
     rig.arrive({"a": "1\n", "d/b": "2\n", ".gitattributes": "*.w text\n", "c.w": "3\r\n"})
-    rig.files["c.w"] = sent("3\n")  # as git keeps it
     count = _count(rig)
     assert count > 75
     for step in choice(count):

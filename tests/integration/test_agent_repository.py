@@ -119,16 +119,13 @@ def test_it_follows_what_a_person_does(rig: Rig) -> None:
     (work / "d").write_text("a file\n")
     (work / "a.txt").unlink()
     rig.write("a.txt/in", "a folder\n")
-    rig.write(".gitattributes", "*.win text\n")
-    (work / "x.win").write_bytes(b"1\r\n2\r\n")
-    sync(rig)
-    assert there(rig, "status", "--porcelain") == ""
-    assert there(rig, "ls-tree", "-r", "--name-only", "HEAD") == there(rig, "ls-files")
-    (work / "x.win").unlink()
+    rig.write(".gitattributes", "*.win text ident filter=lfs\n*.utf eol=crlf working-tree-encoding=UTF-16\n")
+    (work / "x.win").write_bytes(b"1\r\n2\r\n$Id$")
+    (work / "x.utf").write_bytes("1\r\n".encode("utf-16"))
     sync(rig)
     check(rig)
     log = there(rig, "log", "--format=%an %s").splitlines()
-    assert len(log) == 6
+    assert len(log) == 5
     assert all(line.startswith("syncd workspace as of 20") for line in log)
 
 
