@@ -34,8 +34,8 @@ from syncd.sandbox.protocol import (
     Report,
     RepositoryState,
     SandboxCommits,
-    columns_of,
     from_remote,
+    items_of,
     to_remote,
 )
 from syncd.selection.builtin_rules import DEFAULTS, SECRETS
@@ -173,9 +173,8 @@ class AgentRepository:
         now = datetime.fromtimestamp(self._waiter.clock.wall_s()).astimezone()
         timeout_s = _FOLLOW_S if commit else _MAKE_S
         versions = self._versions(base)
-        columns = ((path, () if entry is None else (entry,)) for path, entry in versions.items())
         request = {
-            **columns_of(columns),
+            **items_of(("c", path, () if entry is None else (entry,)) for path, entry in versions.items()),
             "whole": not commit,
             "home": commit,
             "branch": branch_there(branch),

@@ -139,21 +139,20 @@ def _bytes_of(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def _listed(columns: dict[str, Any]) -> Any:
-    """Yield each path of a request with its versions, from their columns."""
-    kinds, sizes, targets = iter(columns["kinds"]), map(int, columns["sizes"].split()), iter(columns["targets"])
-    digests = base64.b64decode(columns["digests"])
+def _listed(request: dict[str, Any]) -> Any:
+    """Yield the letter of each item of a request, its path, and its versions."""
+    digests = base64.b64decode(request["digests"])
     place = 0
-    for path, count in zip(columns["paths"].split("\0"), columns["counts"]):  # noqa: B905 - Python 3.8 may run this
+    for item in request["items"].split("\0\0") if request["items"] else ():
+        path, *texts = item.split("\0")
         versions = []
-        for _ in range(ord(count) - 48):
-            kind = next(kinds)
+        for kind, fact in ((text[0], text[1:]) for text in texts):
             if kind in "fx":
-                versions.append(_Version(kind, next(sizes), digests[place : place + _DIGEST_BYTES], b""))
+                versions.append(_Version(kind, int(fact), digests[place : place + _DIGEST_BYTES], b""))
                 place += _DIGEST_BYTES
             else:
-                versions.append(_Version(kind, -1, b"", _bytes_of(next(targets)) if kind == "l" else b""))
-        yield _bytes_of(path), versions
+                versions.append(_Version(kind, -1, b"", _bytes_of(fact)))
+        yield path[0], _bytes_of(path[1:]), versions
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
@@ -228,7 +227,7 @@ class _Look:
         self._top = self._open = top
         self._open_path = b""  # of the folder that was used last, and stays open: paths come folder by folder
         self._began_s = _now_s()
-        self._outcomes = bytearray(_SAME if action == "e" else _UNSEEN for action in request["actions"])
+        self._outcomes = bytearray(_SAME if action == "e" else _UNSEEN for action, _, _ in _listed(request))
         self._differing: dict[int, _SeenEntry] = {}
         self._failed: dict[int, str] = {}
         self._blocked: dict[bytes, list[Any]] = {}
@@ -249,7 +248,7 @@ class _Look:
 
     def run(self) -> dict[str, Any]:
         """Do all that is asked, and return the report."""
-        removals = [item for item in self._items() if item[1] == "r"]
+        removals = [(index, item) for index, item in enumerate(_listed(self._request)) if item[0] == "r"]
         _within(self._left_s(_COMPARES if self._request["find_new"] else _SEARCHES), self._compare_all)
         mark, is_other = None, False
         if self._request["find_new"]:
@@ -258,7 +257,7 @@ class _Look:
         if is_other:  # all is to be asked for
             self._new, self._names_in, self._to_copy = {}, {}, []
         _within(self._left_s(_COPIES), self._copy_all)
-        for index, _, path, versions in removals:
+        for index, (_, path, versions) in removals:
             self._close_folder()  # a directory that was moved away meanwhile is not the workspace's any more
             self._outcomes[index] = self._remove(index, path, versions)
         _within(self._left_s(1.0), self._check_places)
@@ -282,15 +281,10 @@ class _Look:
         """Return the seconds until so much of the time is over."""
         return float(self._began_s + share * self._request["within_s"] - _now_s())
 
-    def _items(self) -> Any:
-        """Yield each item's index, action, path and versions."""
-        items = enumerate(zip(self._request["actions"], _listed(self._request)))  # noqa: B905
-        return ((index, action, path, versions) for index, (action, (path, versions)) in items)
-
     def _compare_all(self) -> None:
         for letters in ("fF", "cCe"):
             large = []
-            for index, action, path, versions in self._items():
+            for index, (action, path, versions) in enumerate(_listed(self._request)):
                 if action not in letters:
                     continue
                 if action == "e":
@@ -439,7 +433,7 @@ class _Look:
 
     def _search(self, folders: deque[bytes]) -> None:
         """Search these folders and those in them; a folder leaves the queue once it was searched."""
-        items = {path for path, _ in _listed(self._request)}
+        items = {path for _, path, _ in _listed(self._request)}
         pruned = {_bytes_of(name) for name in self._request["pruned"]}
         repository = re.compile(self._request["repository"].encode("ascii"))
         own = os.stat(self._own)
@@ -592,7 +586,7 @@ class _Look:
 
     def _check_places(self) -> None:
         """Note what keeps a path from being extracted, once for all that it keeps."""
-        for index, action, path, versions in self._items():
+        for index, (action, path, versions) in enumerate(_listed(self._request)):
             if action not in "pg":
                 continue
             self._outcomes[index] = _SAME
@@ -991,7 +985,8 @@ class _Repository:
     def _make(self) -> str:
         """Make the repository, in place of what is left of one, and return its commit."""
         disk = os.statvfs(self._git.workspace)
-        if sum(map(int, self._request["sizes"].split())) + _SPARE_BYTES > disk.f_bavail * disk.f_frsize:
+        sizes = (version.size for _, _, versions in _listed(self._request) for version in versions)
+        if sum(max(0, size) for size in sizes) + _SPARE_BYTES > disk.f_bavail * disk.f_frsize:
             raise _Refused("failed", "the disk there has no room for a repository")
         # The references go first: see `_are_remains`.
         shutil.rmtree(self._path("refs"), ignore_errors=True)
@@ -1053,7 +1048,7 @@ class _Repository:
 
     def _write_commit(self, into: Any, parent: str) -> None:
         gone, named, lines = [], set(), []
-        for mark, (path, versions) in enumerate(_listed(self._request), 1):
+        for mark, (_, path, versions) in enumerate(_listed(self._request), 1):
             named.add(path)
             if not versions:
                 gone.append(path)

@@ -1,9 +1,9 @@
 """The request to the program in the sandbox, and its report, of which nothing is trusted.
 
-Both are JSON objects with a key for each verb (`program` tells what they do). Paths are sent in columns, which compress
-best, with 16 bytes of each digest: 5,000 files take some 100 KB in the archive of an execution, 50,000 some 0.95 MB,
-most of that the digests. The report of a look has one outcome for each path of the request, run after run of equal
-ones.
+Both are JSON objects with a key for each verb (`program` tells what they do). Paths are sent as one text, and apart
+from it, which compresses best, 16 bytes of each digest: 5,000 files take some 100 KB in the archive of an execution,
+50,000 some 1 MB, most of that the digests. The report of a look has one outcome for each path of the request, run after
+run of equal ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, Mark
 
 _DIGEST_BYTES = 16
 _OF_NAMES = sys.getfilesystemencoding()  # of this machine; it stays the same while a process runs
-_MOST_VERSIONS = 70  # a count is one character from "0" on
+_MOST_VERSIONS = 70
 _LONGEST_PATH = 1 << 16
 # More new paths are counted, not listed: an agent may have built something large.
 MOST_NEW = 100_000
@@ -214,17 +214,15 @@ def look_values(request: LookRequest, within_s: float, not_after_s: float) -> di
     What the program does ends that long after it began, and nothing is removed after that second of the sandbox's
     clock.
     """
-    actions: list[str] = []
 
-    def versions() -> Iterator[tuple[str, Sequence[Entry]]]:
+    def items() -> Iterator[tuple[str, str, Sequence[Entry]]]:
         for path, item in request.each():
             letter = item.action.value
-            actions.append(letter.upper() if item.missing is Missing.AS_WANTED else letter)
-            yield path, item.versions[:_MOST_VERSIONS] if item.action is not LookAction.EXISTS else ()
+            versions = item.versions[:_MOST_VERSIONS] if item.action is not LookAction.EXISTS else ()
+            yield letter.upper() if item.missing is Missing.AS_WANTED else letter, path, versions
 
     return {
-        **columns_of(versions()),
-        "actions": "".join(actions),
+        **items_of(items()),
         "find_new": request.find_new,
         "pruned": [to_remote(name) for name in request.pruned_names],
         "repository": REPOSITORY,
@@ -238,32 +236,21 @@ def look_values(request: LookRequest, within_s: float, not_after_s: float) -> di
     }
 
 
-def columns_of(versions: Iterable[tuple[str, Sequence[Entry]]]) -> dict[str, Any]:
-    """Return paths, each with its versions, as JSON values: a column of each fact."""
+def items_of(items: Iterable[tuple[str, str, Sequence[Entry]]]) -> dict[str, Any]:
+    """Return letters and paths, each with its versions, as JSON values: one text, and the digests of all files."""
     # Of a million files, a list of texts would take much more memory than one text.
-    paths, sizes, digests = bytearray(), bytearray(), bytearray()
-    counts: list[str] = []
-    kinds: list[str] = []
-    targets: list[str] = []
-    for path, entries in versions:
-        paths += to_remote(path).encode("utf-8", "surrogatepass") + b"\0"
-        counts.append(chr(ord("0") + len(entries)))
-        for entry in entries:
-            kind = _letter(entry)
-            kinds.append(kind)
-            if entry.kind is Kind.SYMLINK:
-                targets.append(to_remote(entry.target))
-            elif kind in "fx":
-                sizes += b"%d " % entry.size_bytes
+    text, digests = bytearray(), bytearray()
+    for letter, path, versions in items:
+        text += f"\0\0{letter}{to_remote(path)}".encode("utf-8", "surrogatepass")
+        for entry in versions:
+            kind, fact = _letter(entry), ""
+            if kind in "fx":
+                fact = str(entry.size_bytes)
                 digests += arrived_digest(entry)[:_DIGEST_BYTES]
-    return {
-        "paths": paths[:-1].decode("utf-8", "surrogatepass"),
-        "counts": "".join(counts),
-        "kinds": "".join(kinds),
-        "sizes": sizes.decode(),
-        "digests": base64.b64encode(digests).decode(),
-        "targets": targets,
-    }
+            elif entry.kind is Kind.SYMLINK:
+                fact = to_remote(entry.target)
+            text += f"\0{kind}{fact}".encode("utf-8", "surrogatepass")
+    return {"items": text[2:].decode("utf-8", "surrogatepass"), "digests": base64.b64encode(digests).decode()}
 
 
 def _letter(entry: Entry) -> str:

@@ -536,7 +536,7 @@ def test_a_fifo_that_takes_a_files_place_does_not_block(sandbox: Sandbox) -> Non
     os.mkfifo(sandbox.workspace / "a")
     top = os.open(sandbox.workspace, os.O_RDONLY)
     try:
-        look = program._Look({"actions": "", "since": None}, top, str(sandbox.folder))
+        look = program._Look({"items": "", "digests": "", "since": None}, top, str(sandbox.folder))
         with pytest.raises(OSError, match=r"Stale"):
             look._read(program._SeenEntry("f"), b"a")
     finally:

@@ -37,10 +37,10 @@ def note_look(model: Looked, packed: BinaryIO) -> None:
         look = request.get("look", {})
         if look.get("find_new"):
             model.looked()
-        elif look.get("actions"):
-            paths = [os.fsdecode(path.encode("utf-8", "surrogateescape")) for path in look["paths"].split("\0")]
-            actions = zip(paths, look["actions"], strict=True)
-            model.looked([path for path, action in actions if action != "e"])
+        elif look.get("items"):
+            paths = [item.partition("\0")[0] for item in look["items"].split("\0\0")]
+            looked = [path[1:].encode("utf-8", "surrogateescape") for path in paths if not path.startswith("e")]
+            model.looked(list(map(os.fsdecode, looked)))
     packed.seek(start)
 
 

@@ -12,8 +12,8 @@ from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.sandbox.executions import PendingRemoval
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, Missing, Obstacle
-from syncd.sandbox.program import _text_of
-from syncd.sandbox.protocol import Bounds, columns_of, decoded, look_result, look_values
+from syncd.sandbox.program import _listed, _text_of
+from syncd.sandbox.protocol import Bounds, decoded, items_of, look_result, look_values
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
@@ -104,24 +104,22 @@ def test_what_is_asked() -> None:
         "c": LookItem((FILE,), EXISTS),
     }
     values = look_values(LookRequest(items), 5.0, 9.0)
-    assert (values["actions"], values["counts"]) == (f"{FETCH.value.upper()}{COMPARE.value}{EXISTS.value}", "210")
+    file = f"\0f{FILE.size_bytes}"
+    assert values["items"] == f"{FETCH.value.upper()}a{file}{file}\0\0{COMPARE.value}b{file}\0\0{EXISTS.value}c"
 
 
-def test_versions_are_asked_about_in_columns() -> None:
+def test_versions_are_asked_about() -> None:
     """Files have a size and a digest, links a target; of a file without a digest any content differs."""
     link = Entry(Kind.SYMLINK, 0o777, 1, target="t/\udcff")
     program = Entry(Kind.FILE, 0o755, 1, 12, digest=DIGEST[::-1][:16])
     folder, unknown = Entry(Kind.DIRECTORY, 0o755), Entry(Kind.FILE, 0o644, 1, 7)
-    versions = {"d": [folder], "\udcff": [FILE, program, link], "u": [unknown]}
-    digests = base64.b64encode(DIGEST[:16] + DIGEST[::-1][:16]).decode()
-    assert columns_of(versions.items()) == {
-        "paths": "d\0\udcff\0u",
-        "counts": "131",
-        "kinds": "dfxlu",
-        "sizes": "4 12 ",
-        "digests": digests,
-        "targets": ["t/\udcff"],
+    versions = [("f", "d", [folder]), ("c", "\udcff", [FILE, program, link]), ("r", "u", [unknown]), ("e", "n", [])]
+    assert items_of(versions) == {
+        "items": "fd\0d\0\0c\udcff\0f4\0x12\0lt/\udcff\0\0ru\0u\0\0en",
+        "digests": base64.b64encode(DIGEST[:16] + DIGEST[::-1][:16]).decode(),
     }
+    assert [item[0] + item[1].decode() for item in _listed(items_of(versions[::3]))] == ["fd", "en"]
+    assert [*_listed(items_of([]))] == []
 
 
 def test_a_name_that_cannot_be() -> None:
