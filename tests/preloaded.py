@@ -1,8 +1,7 @@
 """Processes forked from an interpreter that has loaded what they run: loading is most of what a short one costs.
 
-Run as a program with a socket's number and what it is for, it is that interpreter. For each request, one process
-between starts the command, and reports its number and its end. What matters to a start (another locale, a program
-before it) has none.
+Run as a program with a socket's number and what it is for, it is that interpreter. It reports the number and the end of
+each process. What matters to a start (another locale, a program before it) has none.
 """
 
 from __future__ import annotations
@@ -122,31 +121,66 @@ def _interpreter(name: str) -> socket.socket:
 
 def _serve(connection: socket.socket) -> list[str]:
     """Fork a process for each request, and return the command's arguments in it."""
+    running: dict[int, tuple[int, int]] = {}  # by what tells of the end
+    events = select.poll()
+    events.register(connection, select.POLLIN)
     while True:
-        message, descriptors, _, _ = socket.recv_fds(connection, _MOST_BYTES, 4)
-        if not message:
-            sys.exit()
-        *standard, report = descriptors
-        args, env, cwd = pickle.loads(message)
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            if command := os.fork():
-                os.write(report, b"%d\n" % command)
-                os.write(report, b"%d\n" % os.waitpid(command, 0)[1])
+        for ready, _ in events.poll():
+            if ready in running:
+                events.unregister(ready)
+                command, report = running.pop(ready)
+                with suppress(BrokenPipeError):  # nobody has waited for it
+                    os.write(report, b"%d\n" % os.waitpid(command, 0)[1])
+                os.close(report)
+                os.close(ready)
+                continue
+            message, descriptors, _, _ = socket.recv_fds(connection, _MOST_BYTES, 4)
+            if not message:
                 os._exit(0)
-            connection.close()
-            os.setsid()  # no terminal but the one that it is given
-            for number, descriptor in enumerate(standard):
-                os.dup2(descriptor, number)
-            os.closerange(3, max(descriptors) + 1)
-            os.environ.clear()
-            os.environ.update(env)
-            time.tzset()
-            os.chdir(cwd)
-            sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
-            return args
-        for descriptor in descriptors:
-            os.close(descriptor)
+            args, env, cwd = pickle.loads(message)
+            *standard, report = descriptors
+            command = os.fork()
+            if command == 0:
+                connection.close()
+                _become(env, cwd, standard)
+                return list(args)
+            os.write(report, b"%d\n" % command)
+            tells = os.pidfd_open(command)
+            running[tells] = command, report
+            events.register(tells, select.POLLIN)
+            for descriptor in standard:
+                os.close(descriptor)
+
+
+def _become(env: Mapping[str, str], cwd: str, standard: Sequence[int]) -> None:
+    """Make this process one that was just started: with nothing of its parent's but the modules."""
+    os.setsid()  # no terminal but the one that it is given
+    for number, descriptor in enumerate(standard):
+        os.dup2(descriptor, number)
+    os.closerange(3, 1 + max(int(name) for name in os.listdir("/proc/self/fd")))
+    os.environ.clear()
+    os.environ.update(env)
+    time.tzset()
+    os.chdir(cwd)
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
+
+
+def _run_command() -> None:
+    """Run syncd, and end without taking the interpreter apart: that would first copy what is shared with the parent."""
+    codes: list[int] = []
+
+    def end() -> None:
+        for code in codes:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(code)
+
+    atexit.register(end)  # the first one runs last
+    try:
+        runpy.run_module("syncd", run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        codes.append(ended.code)  # type: ignore[arg-type]
+        raise
 
 
 def _run_in_sandbox() -> None:
@@ -166,7 +200,7 @@ def _run_in_sandbox() -> None:
         traceback.print_exc()
         os._exit(1)
     sys.stdout.flush()
-    os._exit(0)  # an interpreter that ends would first touch, and so copy, all that it shares with its parent
+    os._exit(0)
 
 
 @cache
@@ -182,13 +216,15 @@ def _main() -> None:
         __import__(each)
     if name == "main.py":
         _compiled()
+    else:  # so that the built-in rules are compiled
+        sys.modules["syncd.selection.secret_scanner"].secret_forms()
+        sys.modules["syncd.selection.selection"].Selection().root().decide("name", is_dir=False)
     gc.freeze()  # else each process copies all of it at its first collection
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those between
     sys.argv = _serve(socket.socket(fileno=int(number)))
     if name == "main.py":
         _run_in_sandbox()
     else:
-        runpy.run_module(name, run_name="__main__", alter_sys=True)
+        _run_command()
 
 
 if __name__ == "__main__":
