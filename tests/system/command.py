@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import pytest
 
@@ -22,6 +22,12 @@ CLOCK = SystemClock()
 SYNCD = (sys.executable, "-m", "syncd")
 # The promise is 5 s from signal to exit.
 STOP_S = 5.0
+# Only a test that fails waits for so long. A busy machine may do nothing for many seconds.
+TIMEOUT_S = 60.0
+# A condition is looked at again so soon, but what takes long, as it starts a process, only in a part of the time.
+_POLL_S, _POLL_SHARE, _LONGEST_POLL_S = 0.03, 4, 1.0
+# The most that counts between two polls: a virtual machine may stand still for a minute, and so does the daemon in it.
+_STALL_S = 2.0
 # Root reads everything unless this right is taken away.
 AS_ANYONE = (
     ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
@@ -31,6 +37,21 @@ AS_ANYONE = (
 as_anyone = pytest.mark.skipif(
     bool(AS_ANYONE) and shutil.which("setpriv") is None, reason="root without setpriv(1) reads all"
 )
+
+
+Found = TypeVar("Found")
+
+
+def wait_until(condition: Callable[[], Found], failed: Callable[[], str], timeout_s: float = TIMEOUT_S) -> Found:
+    """Wait for the condition to hold, and return its value. Fails with that text after the timeout."""
+    waited_s, began_s = 0.0, CLOCK.monotonic_s()
+    while not (found := condition()):
+        assert waited_s < timeout_s, f"waited {timeout_s:g} s for {failed()}"
+        CLOCK.sleep(min(max(_POLL_S, _POLL_SHARE * (CLOCK.monotonic_s() - began_s)), _LONGEST_POLL_S))
+        ended_s = CLOCK.monotonic_s()
+        waited_s += min(ended_s - began_s, _STALL_S)
+        began_s = ended_s
+    return found
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
-from tests.system.command import CLOCK, Finished
+from tests.system.command import CLOCK, Finished, wait_until
 
 REPO = Path(__file__).resolve().parent.parent.parent
 USER = "dev"
@@ -27,9 +26,6 @@ RUNTIME = f"/run/user/{UID}"
 PROGRAMS = ("unshare", "nsenter", "setpriv", "mount", "pivot_root", "ip", "systemctl", "journalctl", "loginctl")
 NAMESPACES = ("--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup")
 NEWNET = 0x40000000  # CLONE_NEWNET, setns(2)
-_BOOT_S = 60.0
-
-Found = TypeVar("Found")
 
 
 def missing() -> str:
@@ -99,10 +95,10 @@ class Machine:
                 stderr=log,
             )
         try:
-            self.until(self._init, "process 1", _BOOT_S)
+            wait_until(self._init, lambda: "process 1")
             self.pid = self._init()
             private = Path(f"/proc/{self.pid}/root{RUNTIME}/systemd/private")
-            self.until(lambda: self._is_systemd() and private.exists(), "the user's service manager", _BOOT_S)
+            wait_until(lambda: self._is_systemd() and private.exists(), lambda: "the user's service manager")
         except BaseException:
             self.close()
             raise
@@ -153,14 +149,6 @@ class Machine:
             *args,
         ]
 
-    def until(self, condition: Callable[[], Found], what: str, timeout_s: float = 60.0) -> Found:
-        """Wait for the condition to hold, and return its value."""
-        deadline_s = CLOCK.monotonic_s() + timeout_s
-        while not (found := condition()):
-            assert CLOCK.monotonic_s() < deadline_s, f"waited {timeout_s:g} s for {what}"
-            CLOCK.sleep(0.05)  # each check may be a process or two
-        return found
-
     @contextmanager
     def network(self) -> Iterator[None]:
         """Open sockets of this thread in the machine's network; threads that it starts stay there."""
@@ -178,7 +166,7 @@ class Machine:
             (self._cgroup / "cgroup.kill").write_text("1")
         self._unshare.kill()
         self._unshare.wait()
-        self.until(self._gone, "its processes to end")
+        wait_until(self._gone, lambda: "its processes to end")
 
     def _gone(self) -> bool:
         for folder, _, _ in os.walk(self._cgroup, topdown=False):

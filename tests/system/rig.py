@@ -10,12 +10,12 @@ import stat
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from syncd.core.directories import directories_for
 from tests.emulator import Emulator, RequestRecord, When
 from tests.recorded import records
-from tests.system.command import CLOCK, Finished, Running, run_command
+from tests.system.command import TIMEOUT_S, Finished, Found, Running, run_command, wait_until
 from tests.system.trees import Tree, lacking, names_in, tree
 
 REPO = Path(__file__).resolve().parents[2]
@@ -43,14 +43,7 @@ DEFAULTS: dict[str, object] = {
     "sandbox.agent_changes": "save",
     "sync.archive": "auto",
 }
-# Only a test that fails waits for so long. A busy machine may do nothing for many seconds.
-TIMEOUT_S = 60.0
-_POLL_S = 0.03
-# The most that counts between two polls: a virtual machine may stand still for a minute, and so does the daemon in it.
-_STALL_S = 1.0
 _SIGNED = re.compile(r"(?i)x-goog-signature|[0-9a-f]{200}")
-
-Found = TypeVar("Found")
 
 
 class Rig:
@@ -239,14 +232,7 @@ class Rig:
 
     def until(self, condition: Callable[[], Found], what: str, timeout_s: float = TIMEOUT_S) -> Found:
         """Wait for the condition to hold, and return its value. Fails with a report after the timeout."""
-        waited_s, before_s = 0.0, CLOCK.monotonic_s()
-        while not (found := condition()):
-            now_s = CLOCK.monotonic_s()
-            waited_s += min(now_s - before_s, _STALL_S)
-            before_s = now_s
-            assert waited_s < timeout_s, f"waited {timeout_s:g} s for {what}\n{self.report()}"
-            CLOCK.sleep(_POLL_S)
-        return found
+        return wait_until(condition, lambda: f"{what}\n{self.report()}", timeout_s)
 
     def in_state(self, *states: str, timeout_s: float = TIMEOUT_S) -> None:
         """Wait for the daemon to be in one of these states."""

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from syncd.core.directories import directories_for
 from tests.emulator import Emulator
-from tests.system.command import Finished
+from tests.system.command import Finished, Found, wait_until
 from tests.system.machine import HOME, REPO, UID, Machine, shown
 from tests.system.rig import FAST, KEY, SANDBOX
 from tests.system.trees import Tree, lacking, tree
@@ -20,8 +20,6 @@ from tests.system.trees import Tree, lacking, tree
 # Blanks and what systemd would take for a specifier or a variable: an installation is where it is.
 VENV = "my tools/50%h $HOME/venv"
 UNITS = ".config/systemd/user"
-
-Found = TypeVar("Found")
 
 
 def make_home(home: Path) -> None:
@@ -185,12 +183,9 @@ class ServiceRig:
 
     # -- waiting and seeing
 
-    def until(self, condition: Callable[[], Found], what: str, timeout_s: float = 60.0) -> Found:
-        """Wait for the condition to hold; fails with the journal."""
-        try:
-            return self.machine.until(condition, what, timeout_s)
-        except AssertionError as failure:
-            raise AssertionError(f"{failure}\n{self.log()[-4000:]}") from None
+    def until(self, condition: Callable[[], Found], what: str) -> Found:
+        """Wait for the condition to hold, and return its value. Fails with the journal."""
+        return wait_until(condition, lambda: f"{what}\n{self.log()[-4000:]}")
 
     def active(self, *, other_than: str = "") -> str:
         """Wait for the unit to be active with another process, and return its id in the machine."""

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.system.command import CLOCK, STOP_S
+from tests.system.command import CLOCK, STOP_S, wait_until
 from tests.system.rig import Rig
 
-_TIMEOUT_S = 60.0
 _READ_AGAIN_S = 0.05
 # A path that is longer than the screen is cut where the line ends; a test's own paths are.
 _FULL = re.compile(r"^(.{79})\n +", re.MULTILINE)
@@ -49,11 +48,8 @@ class Shell:
         mark = f"-- done {self._count}\n"
         self._process.stdin.write(f"{lines}\necho '{mark.strip()}'\n".encode())
         self._process.stdin.flush()
-        deadline_s = CLOCK.monotonic_s() + _TIMEOUT_S
-        while mark not in self._raw():
-            assert self._process.poll() is None, f"{lines}\nfailed:\n{self._raw()}"
-            assert CLOCK.monotonic_s() < deadline_s, f"{lines}\nis not done:\n{self._raw()}"
-            CLOCK.sleep(_READ_AGAIN_S)
+        wait_until(lambda: mark in self._raw() or self._process.poll() is not None, lambda: f"{lines}\n{self._raw()}")
+        assert mark in self._raw(), f"{lines}\nfailed:\n{self._raw()}"
 
     @property
     def printed(self) -> str:

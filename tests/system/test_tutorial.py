@@ -10,14 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.command import CLOCK
+from tests.system.command import wait_until
 from tests.system.rig import Rig
 from tests.system.shell import Shell, fresh_shell
 
 _BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PORT = "8765"
-_TIMEOUT_S = 60.0
-_READ_AGAIN_S = 0.05
 
 
 @pytest.fixture
@@ -74,10 +72,7 @@ def _until_watching(rig: Rig) -> None:
 def _expect(shell: Shell, typed: str, shown: str) -> None:
     """Wait for this output, as background programs print at any time."""
     pattern = _pattern(shown)
-    deadline_s = CLOCK.monotonic_s() + (_TIMEOUT_S if "&\n" in typed else 0.0)
-    while not pattern.fullmatch(printed := shell.printed):
-        assert CLOCK.monotonic_s() < deadline_s, f"$ {typed}\nshows\n{printed}\nand not\n{shown}"
-        CLOCK.sleep(_READ_AGAIN_S)
+    wait_until(lambda: pattern.fullmatch(shell.printed), lambda: f"$ {typed}\nshows\n{shell.printed}\nand not\n{shown}")
 
 
 def _pattern(shown: str) -> re.Pattern[str]:
