@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
-import pytest
-
 from syncd.core import errors
 from syncd.core.errors import NeedsPerson, SyncdError
 from tests.repo.sources import sources
@@ -151,10 +149,3 @@ def test_a_reason_is_in_parentheses() -> None:
     assert _at(after_colon) == [], "put the reason into parentheses there"
     without = [each for each in _messages() if not each.remedy and re.search(r": (?![^<]*>)", each.what)]
     assert _at(without) == [], "put what stands after the colon into parentheses there, or make it the remedy"
-
-
-@pytest.mark.parametrize("words", [("make room", "free some disk space"), ("sign-in?", "sign in")])
-def test_one_thing_has_one_name(words: tuple[str, str]) -> None:
-    """The same remedy has the same words: the second, not the first."""
-    assert _at([each for each in _messages() if words[0] in each.remedy]) == [], f"write {words[1]!r} there"
-    assert any(words[1] in each.remedy for each in _messages()), "no message has these words: take them from this list"

@@ -57,15 +57,6 @@ def test_nothing_is_shown_that_does_not_exist(text: str) -> None:
         assert (config.sandbox.id is None) == (left_out == "id")
 
 
-def test_each_key_is_explained(text: str) -> None:
-    """Above each key stands a sentence about it."""
-    previous = ""
-    for line in text.splitlines():
-        if re.match(r"(# )?\w+ = ", line):
-            assert re.match(r"# .*[.:;]$", previous), f"config.example.toml: explain in a sentence above it: {line}"
-        previous = line
-
-
 def _uncommented(text: str) -> dict[str, Any]:
     return tomllib.loads(_EXAMPLE.sub(r"\1", text))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from syncd.cli.commands import COMMANDS, GROUPS, cli
+from syncd.cli.commands import COMMANDS, cli
 from tests.repo.test_documents import refusal
 
 WIDTH = 80
@@ -50,8 +50,3 @@ def test_it_begins_with_examples(name: str) -> None:
             words = typed.split()
             if words[:1] == ["syncd"]:
                 assert not refusal(words[1:]), f"{typed}: write a command that the program takes"
-
-
-def test_a_person_takes_each_group_in() -> None:
-    """None has more than seven commands."""
-    assert [title for title, group in GROUPS.items() if len(group) > 7] == []

@@ -40,13 +40,6 @@ def test_the_map_has_every_folder_of_tests_and_tools(repo: Path) -> None:
     assert sorted(listed) == sorted(folders), "docs/architecture.md: give each folder of tests and each tool its row"
 
 
-def test_the_readme_has_the_two_commands(repo: Path) -> None:
-    """A newcomer needs one command for the demo and one for the tests, each in a block of its own."""
-    blocks = re.findall(r"^```sh\n(.*)\n```$", (repo / "README.md").read_text("utf-8"), re.MULTILINE)
-    assert blocks[0].endswith("/syncd demo"), "README.md: show the demo in the first block, a command in one line"
-    assert ".ci/run" in blocks, "README.md: show .ci/run in a block of its own"
-
-
 def test_the_documents_name_only_what_is_there(repo: Path) -> None:
     """A page that points at a test or a module points at one that exists."""
     pages = [

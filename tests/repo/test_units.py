@@ -65,19 +65,6 @@ def test_the_template_differs_in_its_name_alone(repo: Path) -> None:
     assert sorted(named) == sorted(plain), remedy
 
 
-def test_each_setting_has_its_reason(repo: Path) -> None:
-    """In the plain unit a comment is above each setting, or above the group of settings that it is in."""
-    bare, said = [], False
-    for line in (repo / "systemd" / UNITS[0]).read_text("utf-8").splitlines():
-        if not line or line.startswith("["):
-            said = False
-        elif line.startswith("#"):
-            said = True
-        elif not said and not line.startswith("Description="):
-            bare.append(line)
-    assert bare == [], f"systemd/{UNITS[0]}: write the reason above"
-
-
 def _settings(file: Path) -> list[str]:
     return [line for line in file.read_text("utf-8").splitlines() if line and not line.startswith("#")]
 
