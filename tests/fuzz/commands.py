@@ -183,9 +183,7 @@ class Commands:
             wrote, sandbox_id = self._wrote
             # Another sandbox than the one it came from has what was sent from here.
             if live is not None and live.sandbox.id == sandbox_id and takes_back and wrote in ("apply", "resolve"):
-                sent = live.model.synced if wrote == "resolve" else {}  # that stays sent
                 agents = checker.account.agents(home, checker.account.home, there)
-                agents = [path for path in agents if path not in sent or sent[path] != there.get(path)]
                 live.model.taken_back(agents, there, checker.account.undone(home))
             if home != checker.account.home and step.name in READING:
                 checker.lose(f"{step.name} changed the workspace")

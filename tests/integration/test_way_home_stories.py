@@ -126,6 +126,10 @@ LOST_ONCE = {
         "write('g', 300, 4)\n wait_idle()\n agent_prepends('g', 6)\n remove('g')\n wait_idle()\n"
         "resolve('mine', ('g',), ())\n wait_idle()"
     ),
+    "what a person chose there, and a forced push sent since, is the agent's again after an undo": (
+        "write('n', 300, 2)\n wait_idle()\n remove('n')\n agent_writes('n', 6)\n resolve('theirs', ('n',), ())\n"
+        "push_force()\n undo(())\n wait_idle()"
+    ),
     "a killed apply leaves temporary files, which the next sync sends": _BEGIN
     + "agent_writes('f', 2)\n apply((), (), ('dies', 2, 'open .syncd-'))\n write('g', 8, 2)\n wait_idle()",
     "an undo of a merge whose initialize is unanswered does not save what the merge has overwritten there": _MERGED
