@@ -72,6 +72,22 @@ def test_proxies(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
             assert invalid == "the proxy of the environment has an invalid address: correct HTTPS_PROXY or ALL_PROXY"
 
 
+def test_cookies_are_not_kept(client: HttpClient) -> None:
+    """A cookie of a response is not sent with the next request."""
+    asked: list[bytes] = []
+
+    def talk(connection: socket.socket) -> None:
+        for _ in range(2):
+            asked.append(connection.recv(65_536))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 0\r\n\r\n")
+
+    with answering(talk) as port:
+        for _ in range(2):
+            client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=60)
+        client.drop()
+    assert [b"cookie" in head.lower() for head in asked] == [False, False]
+
+
 def test_a_signal_ends_a_request_at_once() -> None:
     """A server that never responds does not delay a stop."""
     interrupt = Interrupt()

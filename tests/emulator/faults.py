@@ -61,7 +61,6 @@ class Action(StrEnum):
     # The work is done, and its answer changed:
     CUT = "cut"  # only the first half of the body is sent
     DRIP = "drip"  # each byte is sent after so many seconds
-    TWICE = "twice"  # it is sent twice
     SKEW = "skew"  # its date is ahead by so many seconds, behind with a minus
     WRONG_HASH = "wrong-hash"  # upload: stored as sent, the answer has wrong hashes
     NO_HASH = "no-hash"  # none

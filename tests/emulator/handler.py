@@ -228,9 +228,7 @@ class FaultyHandler(Handler):
             super().transmit(opening, pieces)
             return
         pieces = self._pieces(pieces)
-        if self.fault_of(Action.TWICE):
-            self.write((opening + b"".join(pieces)) * 2)
-        elif (drip := self.fault_of(Action.DRIP)) is not None:
+        if (drip := self.fault_of(Action.DRIP)) is not None:
             for byte in opening + b"".join(pieces):
                 self.wait(drip.amount)
                 self.write(bytes([byte]))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import re
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.clock import SystemClock
 from syncd.remote.failure import FailureAction, StepFailed
 from tests.integration.sync_rig import KEY, RecordingObserver, Rig
 
@@ -50,19 +46,6 @@ class RecordedRig:
         self.failures.append(failure)
         return failure
 
-    def one_failure(self) -> tuple[StepFailed, list[float]]:
-        """Sync until it succeeds, and return its one failure with the waits for it."""
-        observer = RecordingObserver(self.rig.clock)
-        self.observers.append(observer)
-        try:
-            self.rig.sync(observer=observer)
-        except StepFailed as refused:
-            self.failures.append(refused)
-            self.sync()
-            return refused, observer.waits
-        (failure,) = observer.failures
-        return failure, observer.waits
-
     def converge(self) -> None:
         """Clear the faults: the next sync must bring everything over."""
         self.rig.emulator.faults.clear()
@@ -70,19 +53,6 @@ class RecordedRig:
         observer = self.sync()
         assert observer.failures == []
         assert self.rig.arrived() == {file.name: file.read_text() for file in self.rig.workspace.iterdir()}
-
-    def wait_for_files(self, wanted: dict[str, str]) -> None:
-        """Wait until the sandbox holds these files and no others."""
-        clock = SystemClock()
-        deadline_s = clock.monotonic_s() + 60
-        while True:
-            found: dict[str, str] | None = None
-            with suppress(FileNotFoundError):  # the file is being replaced
-                found = self.rig.arrived()
-            if found == wanted:
-                return
-            assert clock.monotonic_s() < deadline_s, found
-            clock.sleep(0.01)
 
     def request_counts(self) -> str:
         """Return the number of requests for each of `OPS`."""
@@ -104,8 +74,3 @@ class RecordedRig:
 def raw(status: str, *headers: str, body: str = "", ends: str = "\\r\\n") -> str:
     """Return the fault `raw …` for this response."""
     return "raw " + "\\r\\n".join([f"HTTP/1.1 {status}", *headers]) + ends + "\\r\\n" + body
-
-
-def fill(path: Path, size_bytes: int = 12 << 20) -> None:
-    """Write incompressible bytes, by default more than all the socket buffers hold."""
-    path.write_bytes(random.Random(1).randbytes(size_bytes))

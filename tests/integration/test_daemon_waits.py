@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import Role, daemon_of, folders_of
-from syncd.daemon.loop import LoopEnd
+from syncd.daemon.loop import Daemon, LoopEnd
 from syncd.daemon.signals import Signals
 from syncd.report.status_publisher import RunTotals
+from syncd.sync.outcome import SyncReason
 from syncd.sync.synced_hook import SyncedHook
 from tests.emulator import RequestRecord, When
 from tests.integration.sync_rig import Rig, rigged
@@ -57,7 +59,9 @@ class DaemonRig:
         """Send the daemon a signal, within `signals.installed`."""
         os.kill(os.getpid(), number)
 
-    def run(self) -> None:
+    @contextmanager
+    def daemon(self) -> Iterator[Daemon]:
+        """Give a daemon of this configuration."""
         with daemon_of(
             self.config,
             Role.DAEMON,
@@ -68,6 +72,10 @@ class DaemonRig:
             totals=RunTotals(),
             synced_hook=SyncedHook(self.environ, self.waiter.clock),
         ) as daemon:
+            yield daemon
+
+    def run(self) -> None:
+        with self.daemon() as daemon:
             assert daemon.run() is LoopEnd.RELOAD
 
 
@@ -94,6 +102,18 @@ def test_a_request_while_paused_keeps_its_backoff(loop: DaemonRig, caplog: pytes
     loop.end_after(4, "upload-url")
     loop.run()
     assert _snapshots(caplog) == 1
+
+
+def test_a_suspend_ends_all_connections(loop: DaemonRig) -> None:
+    """They look open and are dead."""
+    loop.use(loop.rig.clock)
+    with loop.daemon() as daemon:
+        pools = daemon._loops["main"]._client._transport.pools
+        daemon._loops["main"]._sync(SyncReason.RESCAN)
+        assert len(pools) == 2
+        loop.rig.clock.suspend(3600)
+        daemon.handle(set())
+        assert not pools
 
 
 def test_a_removal_that_failed_is_tried_again(loop: DaemonRig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tracemalloc
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.target import Target
 from tests.clock import ScriptedClock
+from tests.emulator.hostile_bodies import bomb
+from tests.integration.recorded_rig import RecordedRig
 from tests.integration.sync_rig import KEY, RecordingObserver, Rig
 from tests.loopback import answering
 
@@ -159,3 +162,37 @@ def test_a_network_failure_shows_no_url() -> None:
         assert "5ECRET" not in str(caught.value)
         assert caught.value.__suppress_context__
     client.drop()
+
+
+@pytest.mark.parametrize("raised", [OSError(28, "No space left on device"), ValueError("a defect"), BrokenPipeError()])
+def test_an_error_of_the_body_is_not_a_cut_upload(recorded: RecordedRig, raised: Exception) -> None:
+    """An error while the body is read, such as a full disk, is raised as it is and not retried."""
+
+    def fail(_sent: int, _total: int) -> None:
+        if _sent:
+            raise raised
+
+    observer = RecordingObserver(recorded.rig.clock)
+    observer.sent = fail  # type: ignore[method-assign]
+    with pytest.raises(type(raised)) as caught:
+        recorded.rig.sync(observer=observer)
+    assert caught.value is raised
+    assert observer.failures == []
+    assert recorded.rig.asked().count("initialize") == 0
+    # What was sent is put down, or it is not, before anything else comes.
+    assert recorded.rig.emulator.request_log.wait("upload")
+    recorded.converge()
+
+
+def test_a_compression_bomb_is_not_decoded(recorded: RecordedRig) -> None:
+    """Response bodies are not decoded: none takes more memory than it has bytes."""
+    recorded.sync()
+    recorded.rig.write(content="more")
+    recorded.rig.emulator.faults.script("initialize: bomb always")
+    bomb()  # cached: making it takes memory
+    tracemalloc.start()
+    try:
+        recorded.fail()
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()

@@ -31,6 +31,10 @@ SERVER_S = 1_795_521_600.0
         ("-5", None),
         ("1.5", None),
         ("\u0663", None),
+        ("+9", None),
+        ("25, 25", None),
+        ("inf", None),
+        ("0x10", None),
         ("soon", None),
         ("", None),
         ("Tue, 24 Nov 2026 12:00:30 GMT", 30.0),
@@ -39,7 +43,10 @@ SERVER_S = 1_795_521_600.0
         ("Tue, 24 Nov 2026 11:00:00 GMT", 0.0),
         ("Tue, 24 Nov 2099 12:00:00 GMT", LONGEST_RETRY_AFTER_S),
         ("Tuesday, 24-Nov-26 12:00:30 GMT", 30.0),
+        ("Tue, 24 Nov 2026 12:00:30", 30.0),
         ("Tue, 99 Nov 2026 12:00:30 GMT", None),
+        ("Fri, 31 Dec 99999 23:59:59 GMT", None),
+        ("Mon, 00 Foo 0000 99:99:99 GMT", None),
     ],
 )
 def test_retry_after(value: str | None, expected: float | None) -> None:
