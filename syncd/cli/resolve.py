@@ -7,7 +7,6 @@ since, is planned for with the saved version.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -15,7 +14,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli.agent_side import OpenSandbox, look_at, no_sync_begins, open_sandbox, take_back_killed
-from syncd.cli.apply.execution import bring_home_and_save, tell_end
+from syncd.cli.apply.execution import bring_home_and_save, print_lines, tell_end
+from syncd.cli.apply.plan_text import plan_lines
 from syncd.cli.options import (
     CLOCK,
     config_option,
@@ -30,10 +30,10 @@ from syncd.cli.options import (
 )
 from syncd.core.errors import ExitCode
 from syncd.core.text import ago, counted, shown_path, size
-from syncd.merge.home import AgentSide, Decisions, make_plan, marked, prepare, refusal
+from syncd.merge.home import AgentSide, make_plan, prepare, refusal
 from syncd.merge.open_conflicts import OpenConflicts
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
-from syncd.model.reconcile import Choice, PathOutcome, Plan, PlannedPath, waits
+from syncd.model.reconcile import Choice, PathOutcome, Plan, waits
 from syncd.sandbox.saved_versions import Why
 
 _HELP = {
@@ -79,44 +79,35 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
         if chosen:
             take_back_killed(config)
         with open_sandbox(config) as opened:
-            side, saved = _with_saved(look_at(opened))
+            side = _with_saved(look_at(opened))
             here = side.local()
             plan = prepare(side.home, make_plan(side, here)).plan
-            found = [each for each in _waiting(side, plan, saved) if is_named(each.path, named)]
+            found = [each for each in _waiting(side, plan) if is_named(each.path, named)]
             if not chosen:
                 code = _list(found, as_json=as_json)
                 _tell_saved(opened)
                 return code
             if not found:
                 click.echo(hinted("nothing waits for a decision there: `syncd resolve` lists what does"), err=True)
+            for each in found:
+                if not each.choices:
+                    click.echo(f"{shown_path(each.path)} waits for something else: {each.reason}", err=True)
             choices = {each.path: chosen[0] for each in found if each.choices}
-            texts = _texts(side, (each for each in plan.paths if each.path in choices), chosen[0])
-            stuck = [each for each in found if not each.choices]
-            for each in stuck:
-                click.echo(f"{shown_path(each.path)} waits for something else: {each.reason}", err=True)
             plan = make_plan(side, here, choices=choices)
-            of_these = Plan(tuple(each for each in plan.paths if each.path in choices))
-            prepared = prepare(side.home, of_these, Decisions(choices, texts, saved))
+            prepared = prepare(side.home, Plan(tuple(each for each in plan.paths if each.path in choices)))
             done = prepared.plan
+            if chosen[0] is Choice.MARKERS and (refused := done.of(PathOutcome.CONFLICT)):
+                raise click.UsageError(
+                    f"{shown_path(refused[0].path)} cannot be decided by --markers ({refused[0].reason})."
+                )
             if choices:
                 with no_sync_begins(config, opened.waiter):
                     done = bring_home_and_save(side, prepared)
-            code = tell_end(done, prepared, as_json=as_json)
-            return ExitCode.DIFFERENT if stuck else code
-
-
-def _texts(side: AgentSide, chosen: Iterable[PlannedPath], choice: Choice) -> dict[str, bytes]:
-    """Return the texts with markers, if these are chosen. Raises `click.UsageError` for a choice that is impossible."""
-    texts: dict[str, bytes] = {}
-    for planned in chosen:
-        reason = refusal(planned, choice)
-        text = marked(side.home, planned) if choice is Choice.MARKERS and not reason else reason
-        if isinstance(text, bytes):
-            texts[planned.path] = text
-        elif text:
-            name = f"--{choice.name.lower()}"
-            raise click.UsageError(f"{shown_path(planned.path)} cannot be decided by {name} ({text}).")
-    return texts
+            if not as_json:
+                print_lines(plan_lines(done))
+            code = tell_end(done, as_json=as_json)
+            is_open = len(choices) < len(found) or any(waits(each) for each in done.paths)
+            return ExitCode.DIFFERENT if is_open else code
 
 
 def _list(rows: list[Waiting], *, as_json: bool) -> int:
@@ -185,10 +176,10 @@ class Waiting(Struct, frozen=True):
     choices: tuple[Choice, ...] = ()
 
 
-def _waiting(side: AgentSide, plan: Plan, saved: frozenset[str]) -> list[Waiting]:
-    """Return what waits by this plan; of `saved` paths theirs is a saved version."""
+def _waiting(side: AgentSide, plan: Plan) -> list[Waiting]:
+    """Return what waits by this plan."""
     seen = side.sandbox.state.seen
-    both = {*seen.both_changed, *saved}
+    both = {*seen.both_changed, *side.saved}
     rows: dict[str, Waiting] = {}
     for each in plan.paths:
         if waits(each) or (each.outcome is PathOutcome.MERGE and each.path in both):
@@ -207,8 +198,8 @@ def _waiting(side: AgentSide, plan: Plan, saved: frozenset[str]) -> list[Waiting
     return [rows[path] for path in sorted(rows)]
 
 
-def _with_saved(side: AgentSide) -> tuple[AgentSide, frozenset[str]]:
-    """Return the sides with what only saved versions have of conflicts, and the paths of those."""
+def _with_saved(side: AgentSide) -> AgentSide:
+    """Return the sides with what only saved versions have of conflicts."""
     sandbox = side.sandbox
     store = sandbox.remote_changes.saved_versions
     changed: dict[str, SeenEntry] = {}
@@ -228,4 +219,4 @@ def _with_saved(side: AgentSide) -> tuple[AgentSide, frozenset[str]]:
     here = side.home.writer.look(changed)
     changed = {path: there for path, there in changed.items() if not same(here[path], there)}
     work = replace(side.work, changed={**side.work.changed, **changed}, base={**side.work.base, **base})
-    return replace(side, work=work), frozenset(changed)
+    return replace(side, work=work, saved=frozenset(changed))

@@ -46,7 +46,6 @@ from syncd.sync.agent_work import AgentWork, LeaveOut
 from syncd.sync.sandbox import Sandbox
 
 NO_CHOICES: Mapping[str, Choice] = MappingProxyType({})
-_NO_DIGEST = bytes(32)
 
 
 class HomeFolder(Struct, frozen=True):
@@ -94,7 +93,8 @@ class AgentSide(Struct, frozen=True):
     """The three sides: what was sent, what is here, and, in `work`, what differs in the sandbox.
 
     `leave_out` says which paths stay home by the rules, but for those that the person included. `is_unanswered`: a sync
-    may have changed the sandbox in a way that is not recorded.
+    may have changed the sandbox in a way that is not recorded. Of `saved` paths theirs is a saved version, and the
+    sandbox has something else.
     """
 
     home: HomeFolder
@@ -105,6 +105,7 @@ class AgentSide(Struct, frozen=True):
     leave_out: LeaveOut
     base_identity: str
     is_unanswered: bool
+    saved: frozenset[str] = frozenset()
 
     def local(self) -> dict[str, Entry]:
         """Return what is here at each path that differs, and above it. Raises `TryLater`."""
@@ -116,32 +117,11 @@ class AgentSide(Struct, frozen=True):
         return len(self.work.left_out) + len(self.work.pruned)
 
 
-class Decisions(Struct, frozen=True):
-    """A person's choices by path; of some, the text that becomes of it.
-
-    Of `saved` paths theirs is a saved version, and the sandbox has something else.
-    """
-
-    choices: Mapping[str, Choice] = NO_CHOICES
-    texts: Mapping[str, bytes] = MappingProxyType({})
-    saved: frozenset[str] = frozenset()
-
-
-NO_DECISIONS = Decisions()
-
-
 class Prepared(Struct, frozen=True):
     """A plan whose texts are merged, and the changes of the workspace that it needs, by path."""
 
     plan: Plan
     changes: Mapping[str, PathChange]
-    decisions: Decisions = NO_DECISIONS
-
-    @property
-    def decided(self) -> list[str]:
-        """The paths of which nothing changes here since a person decided so; they count as sent all the same."""
-        chosen = self.plan.of(PathOutcome.WRITE, PathOutcome.MERGE)
-        return [each.path for each in chosen if each.path in self.decisions.choices and each.path not in self.changes]
 
 
 # -- the plan
@@ -198,16 +178,18 @@ def refusal(planned: PlannedPath, choice: Choice) -> str:
     return "it is no text" if is_binary(_content_of(there.copy)) else ""
 
 
-def marked(home: HomeFolder, planned: PlannedPath) -> bytes | str:
+def _marked(home: HomeFolder, planned: PlannedPath) -> bytes | str:
     """Return the text that git, with its markers, makes of both sides, or the reason why there is none."""
+    if reason := refusal(planned, Choice.MARKERS):
+        return reason
     base = home.base_bytes(planned) or b""
     ours, theirs = _content_of(home.place(planned.path)), _content_of(planned.there.copy)
     merged = merge(need_git(os.environ), base, ours, theirs, home.scratch)
     return merged if isinstance(merged, str) else merged.content
 
 
-def prepare(home: HomeFolder, plan: Plan, decisions: Decisions = NO_DECISIONS) -> Prepared:
-    """Merge the texts, or take those that were decided. What cannot be merged is a conflict. Raises `SyncdError`."""
+def prepare(home: HomeFolder, plan: Plan) -> Prepared:
+    """Merge the texts, with markers where a person chose so; what cannot be is a conflict. Raises `SyncdError`."""
     changes: dict[str, PathChange] = {}
     paths: list[PlannedPath] = []
     for planned in plan.paths:
@@ -215,8 +197,7 @@ def prepare(home: HomeFolder, plan: Plan, decisions: Decisions = NO_DECISIONS) -
         digest = there.digest
         is_changed = planned.outcome in (PathOutcome.TAKE, PathOutcome.DELETE)
         if planned.outcome is PathOutcome.MERGE:
-            decided = decisions.texts.get(path)
-            merged = _merged(home, planned) if decided is None else decided
+            merged = _marked(home, planned) if planned.choice is Choice.MARKERS else _merged(home, planned)
             if isinstance(merged, str):
                 planned = replace(planned, outcome=PathOutcome.CONFLICT, reason=merged)  # noqa: PLW2901
             # To write what is here would cost the file its time, and the last write its undo.
@@ -229,7 +210,7 @@ def prepare(home: HomeFolder, plan: Plan, decisions: Decisions = NO_DECISIONS) -
             becomes = Entry(there.kind, _mode(planned), target=there.target, digest=digest)
             changes[path] = PathChange(path, here, ABSENT if there.kind is Kind.ABSENT else becomes, content)
         paths.append(planned)
-    return Prepared(Plan(tuple(paths)), changes, decisions)
+    return Prepared(Plan(tuple(paths)), changes)
 
 
 def _merged(home: HomeFolder, planned: PlannedPath) -> bytes | str:
@@ -271,58 +252,74 @@ def bring_home(side: AgentSide, prepared: Prepared) -> Plan:
 
     No sync may begin meanwhile; one that was made since the look is known by its record.
     """
-    state, choices = side.sandbox.state, prepared.decisions.choices
+    state, plan, base = side.sandbox.state, prepared.plan, side.base
     state.read()
-    base = state.base
-    is_as_planned = base is not None and not state.uncertain and state.identity == side.base_identity
-    plan = prepared.plan
-    if base is not None and not is_as_planned:
+    is_as_planned = not state.uncertain and state.identity == side.base_identity
+    if not is_as_planned:
         # What is there by the plan was sent from here, by a sync that had not been recorded.
-        was = side.base
-        sent = [
-            each.path
-            for each in plan.paths
-            if same(base.get(each.path, ABSENT), each.there) and not same(was.get(each.path, ABSENT), each.there)
-        ]
+        now = state.base or Manifest()
+        sent = {
+            each.path for each in plan.of(*CHANGES, PathOutcome.WRITE) if same(now.get(each.path, ABSENT), each.there)
+        }
         plan = plan.with_outcome(sent, PathOutcome.SAME, "")
     rows = {planned.path: row for planned in plan.paths if (row := _row(side, planned)) is not None}
-    differing, ours = (set(), set()) if is_as_planned else _differing_there(side, rows.values())
-    for path in rows.keys() & prepared.decisions.saved:  # the sandbox has something else
-        rows[path] = TakenPath(path, base_now := side.base.get(path), base_now)
+    ours = set() if is_as_planned else _ours_there(side, rows)
+    for path in rows.keys() & side.saved:  # the sandbox has something else
+        rows[path] = TakenPath(path, base.get(path), base.get(path))
     arrived = (
         _content_of(planned.there.copy)
         for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.WRITE)
         if planned.there.copy and planned.there.size_bytes <= LARGEST_BYTES
     )
-    side.home.sent_files.base_store.add(arrived, side.base.content_bytes)
+    side.home.sent_files.base_store.add(arrived, base.content_bytes)
 
     def record(written: Written) -> None:
         # By the rules as they are now: a rule file may have come along, and what it leaves out would be removed there.
-        rules = side.home.rules()
-        left = set(written.left)
+        rules, left = side.home.rules(), set(written.left)
         done = [_left_out_by(rules, row) for path, row in rows.items() if path not in left]
         taken = [row for row in done if row.is_left_out or (row.before != row.after and row.path not in ours)]
         if taken:
-            state.record_taken(taken, differing.intersection(row.path for row in taken))
-        OpenConflicts(state.db, state.target.owner).decide([path for path in choices if path in rows.keys() - left])
+            state.record_taken(taken)
+        OpenConflicts(state.db, state.target.owner).decide([row.path for row in done])
 
     # From the record on a sync may overwrite these.
-    save_theirs(side, [each for each in plan.of(PathOutcome.WRITE, PathOutcome.MERGE) if each.path in choices])
-    return write(side.home, prepared, plan, rows.values(), record)
+    save_theirs(side, [each for each in plan.of(PathOutcome.WRITE, PathOutcome.MERGE) if each.choice])
+    return write(side.home, replace(prepared, plan=plan), rows.values(), record)
+
+
+def _ours_there(side: AgentSide, rows: Iterable[str]) -> set[str]:
+    """Return the paths at which the sandbox has a version of ours by now; all of them where nobody can look.
+
+    Their next sync compares them. Whatever else is there, someone has made of what is taken.
+    """
+    content = side.sandbox.state.content
+    items = {path: LookItem(tuple(content.versions_of(path)), LookAction.COMPARE) for path in rows}
+    request = LookRequest(items, most_copied_bytes=0)  # what was fetched is still to be written
+    try:
+        found = side.sandbox.remote_changes.look(request).differing if items else {}
+    except StepFailed:
+        found = {}
+    return items.keys() - found.keys()
 
 
 def write(
     home: HomeFolder,
     prepared: Prepared,
-    plan: Plan,
     taken: Iterable[TakenPath] = (),
     record: Callable[[Written], None] = lambda _: None,
 ) -> Plan:
-    """Write what the plan's outcomes need. Returns it with what changed here meanwhile as conflicts."""
-    changes = [prepared.changes[each.path] for each in plan.of(*CHANGES) if each.path in prepared.changes]
-    beside = [each.there for each in plan.of(PathOutcome.MERGE, PathOutcome.WRITE) if each.there.kind is Kind.FILE]
-    written = home.writer.write(changes, taken, record, prepared.decided, beside)
-    return plan.with_outcome(written.left, PathOutcome.CONFLICT, "it changed here meanwhile")
+    """Write what the plan's outcomes need. Returns the plan with what changed here meanwhile as conflicts."""
+    plan, changes = prepared.plan, prepared.changes
+    beside = plan.of(PathOutcome.MERGE, PathOutcome.WRITE)
+    written = home.writer.write(
+        [changes[each.path] for each in plan.of(*CHANGES) if each.path in changes],
+        taken,
+        record,
+        # Nothing changes here since a person decided so; it counts as sent all the same.
+        decided=[each.path for each in beside if each.choice and each.path not in changes],
+        theirs=[each.there for each in beside if each.there.kind is Kind.FILE],
+    )
+    return plan.with_outcome(set(written.left), PathOutcome.CONFLICT, "it changed here meanwhile")
 
 
 def save_theirs(side: AgentSide, paths: Iterable[PlannedPath]) -> None:
@@ -338,34 +335,14 @@ def save_theirs(side: AgentSide, paths: Iterable[PlannedPath]) -> None:
         )
 
 
-def note_conflicts(side: AgentSide, done: Plan, is_wanted: Callable[[str], bool]) -> None:
-    """Note what waits for a person from now on, whatever becomes of the sandbox's version."""
+def save_conflicts(side: AgentSide, done: Plan, is_covered: Callable[[str], bool]) -> None:
+    """Save theirs of the conflicts, and note that these wait, but no other covered path. Raises `TryLater`."""
+    conflicts = done.of(PathOutcome.CONFLICT)
+    save_theirs(side, conflicts)
     store = side.sandbox.remote_changes.saved_versions
-    held_by = {each.path: store.holder_of(each.path, each.there) for each in done.of(PathOutcome.CONFLICT)}
-    found = {path: id_ for path, id_ in held_by.items() if id_ is not None}
+    found = {each.path: id_ for each in conflicts if (id_ := store.holder_of(each.path, each.there)) is not None}
     with contextlib.suppress(OSError):  # it costs what `resolve` lists, and all is written
-        OpenConflicts(side.sandbox.state.db, side.sandbox.target.owner).note(found, is_wanted)
-
-
-def _differing_there(side: AgentSide, rows: Iterable[TakenPath]) -> tuple[set[str], set[str]]:
-    """Return the paths that the sandbox does not hold as they are taken, and those of these that a sync may have sent.
-
-    Whatever else is there, someone has made of what is taken.
-    """
-    content = side.sandbox.state.content
-    rows = [row for row in rows if not row.is_left_out and row.before != row.after]
-    sent = {row.path: content.versions_of(row.path) if content.may_hold(row.path) else [ABSENT] for row in rows}
-    items: dict[str, LookItem] = {}
-    for row in rows:
-        # The report has a file's digest if its size is known: of ours, the size alone is named.
-        sizes = [replace(each, digest=_NO_DIGEST) for each in sent[row.path] if each.kind is Kind.FILE]
-        items[row.path] = LookItem((*sizes, *(() if row.after is None else (row.after,))), LookAction.COMPARE)
-    request = LookRequest(items, most_copied_bytes=0)  # what was fetched is still to be written
-    try:
-        found = side.sandbox.remote_changes.look(request).differing if items else {}
-    except StepFailed:
-        return set(), set(items)  # the next sync compares them once more
-    return set(found), {path for path, there in found.items() if any(same(there, each) for each in sent[path])}
+        OpenConflicts(side.sandbox.state.db, side.sandbox.target.owner).note(found, is_covered)
 
 
 def _mode(planned: PlannedPath) -> int:

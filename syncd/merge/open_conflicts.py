@@ -32,7 +32,8 @@ class OpenConflicts:
     def note(self, found: Mapping[str, str], is_covered: Callable[[str], bool]) -> None:
         """Note what an `apply` found, with the versions' ids; of other paths that it covered none is left."""
         before = self._load()
-        others = [each for each in before if not is_covered(os.fsdecode(each.path))]
+        paths = [os.fsdecode(each.path) for each in before]
+        others = [each for each, path in zip(before, paths, strict=True) if path not in found and not is_covered(path)]
         self._save(before, others + [_OpenConflict(os.fsencode(path), id_) for path, id_ in sorted(found.items())])
 
     def decide(self, paths: Collection[str], *, undone: bool = False) -> None:

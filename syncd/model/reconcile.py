@@ -97,7 +97,10 @@ Policy = AgentChanges | Forced
 
 
 class PlannedPath(Struct, frozen=True):
-    """One path with its three sides. `reason` is for people, where the outcome does not say it."""
+    """One path with its three sides. `reason` is for people, where the outcome does not say it.
+
+    `choice` is the person's that the outcome follows, or that could not be followed.
+    """
 
     path: str
     outcome: PathOutcome
@@ -105,6 +108,7 @@ class PlannedPath(Struct, frozen=True):
     here: Entry
     there: SeenEntry
     reason: str = ""
+    choice: Choice | None = None
 
 
 class Plan(Struct, frozen=True):
@@ -279,7 +283,7 @@ def _chosen(planned: PlannedPath, home: Home, *among: Choice) -> PlannedPath:
         outcome = PathOutcome.DELETE if planned.there.kind is Kind.ABSENT else PathOutcome.TAKE
     else:
         outcome = PathOutcome.WRITE if choice is Choice.MINE else PathOutcome.MERGE
-    return replace(planned, outcome=outcome, reason="")
+    return replace(planned, outcome=outcome, reason="", choice=choice)
 
 
 _HOLDS_MORE = "its directory here holds more than was deleted there"

@@ -81,7 +81,7 @@ def _applied(rig: Rig, *args: str) -> tuple[int, dict[str, Any]]:
     """The exit code, and the lists that are not empty, but for what a person should look at."""
     done = rig.run("apply", "--json", *args)
     document = json.loads(done.out)
-    lists = ["taken", "merged", "deleted", "conflicts", "never", "stays", "undone", "look_at"]
+    lists = ["taken", "merged", "deleted", "mine", "conflicts", "stays", "never", "undone", "look_at"]
     assert list(document) == lists
     return done.code, {name: paths for name, paths in document.items() if paths and name != "look_at"}
 

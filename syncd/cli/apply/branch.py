@@ -5,6 +5,7 @@ The same paths come in a commit as may come from the sandbox at all.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -19,8 +20,7 @@ from syncd.cli.agent_side import (
     look_at,
     open_sandbox,
 )
-from syncd.cli.apply.execution import print_lists
-from syncd.cli.apply.plan_text import to_look_at
+from syncd.cli.apply.plan_text import lists_of, to_look_at
 from syncd.cli.options import CLOCK, is_named
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.settings import Config
@@ -30,7 +30,7 @@ from syncd.merge.git import is_version, need_git
 from syncd.merge.home import AgentSide, make_plan
 from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository, names_submodules
-from syncd.model.reconcile import PathOutcome, PlannedPath, Sides, never_taken
+from syncd.model.reconcile import PathOutcome, Plan, PlannedPath, Sides, never_taken
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.agent_repository import recorded_home
 from syncd.sandbox.protocol import RepositoryState, SandboxCommits
@@ -55,7 +55,8 @@ def apply_to_branches(
     failed = for_each(configs, make)
     if as_json:
         of_all = {key: sorted({path for each in made for path in each[key]}) for key in (made[0] if made else ())}
-        print_lists(**of_all, **({"sandboxes": rows} if len(configs) > 1 else {}))
+        several = {"sandboxes": rows} if len(configs) > 1 else {}
+        click.echo(json.dumps({**lists_of(Plan()), **of_all, **several}))
     if failed is not None:
         raise failed
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
@@ -21,11 +21,11 @@ from syncd.cli.agent_side import (
     written_config,
 )
 from syncd.cli.apply.plan_text import (
+    lists_of,
     new_conflicts,
     plan_lines,
     runs_automatically,
     summary_line,
-    to_look_at,
 )
 from syncd.cli.options import CLOCK, answered, hinted, is_named, note_done
 from syncd.cli.output import paged, print_error
@@ -40,26 +40,16 @@ from syncd.merge.home import (
     Prepared,
     bring_home,
     make_plan,
-    note_conflicts,
     plan_of_version,
     prepare,
-    save_theirs,
+    save_conflicts,
     write,
 )
 from syncd.merge.open_conflicts import OpenConflicts
-from syncd.model.reconcile import CHANGES, PathOutcome, Plan, waits
+from syncd.model.reconcile import CHANGES, PathOutcome, Plan
 from syncd.sandbox.saved_versions import SavedVersion, SavedVersions
 from syncd.selection.selection import PathPatterns
 
-# The lists of `--json` by the outcomes that they hold.
-_LISTS = {
-    "taken": (PathOutcome.TAKE,),
-    "merged": (PathOutcome.MERGE,),
-    "deleted": (PathOutcome.DELETE,),
-    "conflicts": (PathOutcome.CONFLICT,),
-    "never": (PathOutcome.NEVER,),
-    "stays": (PathOutcome.STAYS, PathOutcome.DELETED_THERE),
-}
 # A person is shown a longer plan page by page.
 _MOST_LINES = 30
 
@@ -96,17 +86,16 @@ def apply(
             names = few([*map(shown_path, automatic)], len(automatic))
             click.echo(f"of these, some may run by themselves here: {', '.join(names)}", err=True)
         if dry_run:
-            return tell_end(plan, prepared, "would be: ", as_json=as_json)
+            return tell_end(plan, "would be: ", as_json=as_json)
         # Nothing else waits for the answer.
         if asks and plan.of(*CHANGES) and not _agreed(side, named, plan, opened.waiter):
             click.echo("nothing was changed", err=True)
             return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
         with no_sync_begins(config, opened.waiter):
-            done = bring_home_and_save(side, prepared)
-            note_conflicts(side, done, is_wanted)
+            done = bring_home_and_save(side, prepared, is_wanted)
     if not as_json:
         print_lines(plan_lines(new_conflicts(plan, done)))
-    code = tell_end(done, prepared, as_json=as_json)
+    code = tell_end(done, as_json=as_json)
     if code is ExitCode.DIFFERENT and not as_json:
         # `resolve` writes to no path that the rules exclude.
         excluded = all(
@@ -118,12 +107,17 @@ def apply(
     return code
 
 
-def bring_home_and_save(side: AgentSide, prepared: Prepared) -> Plan:
-    """Write, save the conflicts, and return the plan as it turned out. A stop in between says that all was written."""
+def bring_home_and_save(
+    side: AgentSide, prepared: Prepared, is_covered: Callable[[str], bool] = lambda _: False
+) -> Plan:
+    """Write, save the conflicts, and return the plan as it turned out. A stop in between says that all was written.
+
+    What it covers and is no conflict waits no more.
+    """
     done = bring_home(side, prepared)
     if done.of(*CHANGES, PathOutcome.WRITE):
         note_done("all was written", "`syncd apply --undo` takes it back")
-    save_theirs(side, done.of(PathOutcome.CONFLICT))
+    save_conflicts(side, done, is_covered)
     return done
 
 
@@ -154,13 +148,13 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         open_home(config, scratch) as home,
     ):
         prepared = prepare(home, plan_of_version(home, version.bases, there))
-        plan = write(home, prepared, prepared.plan)
+        plan = write(home, prepared)
         with suppress(NeedsPerson, OSError):  # no sandbox is known, or the state has no room: all is written
             found = {each.path: version.id for each in plan.of(PathOutcome.CONFLICT)}
             OpenConflicts(home.db, target_of(config, os.environ).owner).note(found, there.__contains__)
     if not as_json:
         print_lines(plan_lines(plan))
-    code = tell_end(plan, prepared, as_json=as_json)
+    code = tell_end(plan, as_json=as_json)
     return ExitCode.DIFFERENT if damaged else code
 
 
@@ -180,7 +174,7 @@ def undo_and_tell(config: Config, sandbox: str | None, *, as_json: bool) -> int:
             if undone.done:
                 note_done("all was taken back", "nothing is left to do")
     if as_json:
-        print_lists(stays=undone.left, undone=undone.done)
+        click.echo(json.dumps({**lists_of(Plan()), "stays": undone.left, "undone": undone.done}))
         return ExitCode.DONE
     for path in undone.done:
         click.echo(f"undone    {shown_path(path)}")
@@ -194,29 +188,13 @@ def undo_and_tell(config: Config, sandbox: str | None, *, as_json: bool) -> int:
 # -- what is said
 
 
-def tell_end(plan: Plan, prepared: Prepared, prefix: str = "", *, as_json: bool) -> ExitCode:
+def tell_end(plan: Plan, prefix: str = "", *, as_json: bool) -> ExitCode:
     """Print the end of an `apply`, and return its exit code."""
-    if as_json:
-        paths = {name: [each.path for each in plan.of(*outcomes)] for name, outcomes in _LISTS.items()}
-        if prepared.decisions.choices:
-            paths["mine"] = [each.path for each in plan.of(PathOutcome.WRITE)]
-        print_lists(**paths, look_at=to_look_at(plan.of(*CHANGES)))
-    else:
-        if choices := prepared.decisions.choices:
-            decided = Plan(tuple(each for each in plan.paths if each.path in choices))
-            print_lines(plan_lines(decided))
-        click.echo(f"{prefix}{summary_line(plan)}")
-    is_open = any(waits(each) and each.path in prepared.decisions.choices for each in plan.paths)
-    return ExitCode.DIFFERENT if is_open or plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
+    click.echo(json.dumps(lists_of(plan)) if as_json else f"{prefix}{summary_line(plan)}")
+    return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
 
 
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines on stdout."""
     for line in lines:
         click.echo(line)
-
-
-def print_lists(**lists: Iterable[object]) -> None:
-    """Print the lists that `--json` has, of paths but for `sandboxes`; of those that it always has, none is missing."""
-    names = dict.fromkeys((*_LISTS, "undone", "look_at", *lists))
-    click.echo(json.dumps({name: [*lists.get(name, ())] for name in names}))

@@ -15,15 +15,16 @@ from syncd.model.manifest import directories_above
 from syncd.model.reconcile import CHANGES, PathOutcome, Plan, PlannedPath
 from syncd.selection.selection import RULE_FILES, WORKTREEINCLUDE
 
+# Of each outcome that is told: the word before a path, the list of `--json`, and the word after a number.
 _WORDS = {
-    PathOutcome.TAKE: "apply",
-    PathOutcome.MERGE: "merge",
-    PathOutcome.DELETE: "delete",
-    PathOutcome.WRITE: "mine",
-    PathOutcome.CONFLICT: "conflict",
-    PathOutcome.STAYS: "stays",
-    PathOutcome.DELETED_THERE: "stays",
-    PathOutcome.NEVER: "never",
+    PathOutcome.TAKE: ("apply", "taken", "applied"),
+    PathOutcome.MERGE: ("merge", "merged", "merged"),
+    PathOutcome.DELETE: ("delete", "deleted", "deleted"),
+    PathOutcome.WRITE: ("mine", "mine", "as here"),
+    PathOutcome.CONFLICT: ("conflict", "conflicts", "in conflict"),
+    PathOutcome.STAYS: ("stays", "stays", ""),
+    PathOutcome.DELETED_THERE: ("stays", "stays", ""),
+    PathOutcome.NEVER: ("never", "never", ""),
 }
 # By agents, editors, shells, interpreters, build tools and services that act on a checkout without being asked for that
 # file, or obey it; each pattern is in lower case, of a path's end.
@@ -57,7 +58,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     None is for what is the same on both sides, nor for directories that come with a file.
     """
     above = directories_above(planned.path for planned in plan.paths)
-    for outcome, word in _WORDS.items():
+    for outcome, (word, _, _) in _WORDS.items():
         for planned in plan.of(outcome):
             is_new_folder = planned.there.kind is Kind.DIRECTORY and outcome is PathOutcome.TAKE
             if not (is_new_folder and planned.path in above):
@@ -80,15 +81,17 @@ def to_look_at(changes: Iterable[PlannedPath]) -> dict[str, str]:
 
 def summary_line(plan: Plan) -> str:
     """Return the numbers of paths by outcome."""
-    counts = (
-        (plan.of(PathOutcome.TAKE), "applied"),
-        (plan.of(PathOutcome.MERGE), "merged"),
-        (plan.of(PathOutcome.DELETE), "deleted"),
-        (plan.of(PathOutcome.WRITE), "as here"),
-        (plan.of(PathOutcome.CONFLICT), "in conflict"),
-    )
-    words = [f"{len(paths):,} {word}" for paths, word in counts if paths]
-    return ", ".join(words) or "nothing to apply"
+    numbers = [(len(plan.of(outcome)), word) for outcome, (_, _, word) in _WORDS.items() if word]
+    return ", ".join(f"{number:,} {word}" for number, word in numbers if number) or "nothing to apply"
+
+
+def lists_of(plan: Plan) -> dict[str, list[str]]:
+    """Return the lists that `--json` has of a plan."""
+    lists: dict[str, list[str]] = {name: [] for _, name, _ in _WORDS.values()}
+    for each in plan.paths:
+        if each.outcome in _WORDS:
+            lists[_WORDS[each.outcome][1]].append(each.path)
+    return {**lists, "undone": [], "look_at": [*to_look_at(plan.of(*CHANGES))]}
 
 
 def runs_automatically(path: str) -> bool:
