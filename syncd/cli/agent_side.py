@@ -39,10 +39,9 @@ from syncd.model.entry import (
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import followed_at_s
-from syncd.sandbox.followed_work import FollowedStore, FollowedWork
+from syncd.sandbox.followed_work import FollowedStore
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sandbox.saved_versions import Why
 from syncd.selection.selection import PathPatterns
@@ -59,7 +58,6 @@ from syncd.sync.agent_work import (
 from syncd.sync.following import save_followed
 from syncd.sync.sandbox import Sandbox
 
-_BLOCK = 1 << 18
 _SCRATCH = "command-"
 _TOLD_AFTER_S = 2.0
 
@@ -96,7 +94,7 @@ def for_each(configs: Sequence[Config], ask: Callable[[Config], None]) -> SyncdE
 def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     """Open the parts by which a command asks the sandbox; the files that they fetch are gone at the end.
 
-    Raises `SyncdError`, `OSError` where the state cannot be read, `Stop`.
+    Raises `SyncdError`, `Stop`.
     """
     set_up_logs(log_level("error"), LogFormat.TEXT, {})
     waiter = Waiter(Interrupt(), CLOCK)
@@ -105,7 +103,6 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     client = HttpClient(waiter)
     access = access_of(config, os.environ, key, client)
     try:
-        access.db.require_readable()
         with scratch_folder(folders.spool, config.sandbox_name) as scratch, interrupting(waiter.interrupt):
             look = os.path.join(scratch, "look")
             yield OpenSandbox(config, folders, Sandbox(access, target, look), waiter, scratch)
@@ -143,8 +140,12 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
 
 
 def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPatterns | None = None) -> AgentSide:
-    """Find the agent's work, with that base. Raises `StepFailed`, `SyncdError`, `Stop`."""
+    """Find the agent's work, with that base.
+
+    Raises `StepFailed`, `SyncdError`, `OSError` where the state cannot be read, `Stop`.
+    """
     state, home = opened.sandbox.state, home_folder(opened.config, opened.sandbox.state.db, opened.scratch)
+    state.db.require_readable()
     content, rules = replace(state.content, base=base), home.rules()
 
     def is_included(path: str, is_dir: bool) -> bool:
@@ -160,29 +161,22 @@ def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPat
 
 
 def _find_newest(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
-    """Look at the sandbox; where nobody can, take what following keeps."""
+    """Look at the sandbox; where nobody can, take what following keeps, and say as of when it last found just that."""
     try:
         return _find_there(opened, content, leave_out)
     except StepFailed as failure:
-        kept = None if failure.refusal is KeyRefused else _kept(opened, content)
+        store = FollowedStore(opened.sandbox.state.db, opened.sandbox.target)
+        asks_for_it = opened.config.sandbox.follow_seconds and failure.refusal is not KeyRefused
+        kept = store.load() if asks_for_it else None
         if kept is None:
             raise
         click.echo(f"the sandbox cannot be asked: {failure.message}", err=True)
-        return _kept_work(opened, kept, content, leave_out)
-
-
-def _kept(opened: OpenSandbox, content: SandboxContent) -> FollowedWork | None:
-    """Return what still holds of what following keeps, as of when it last found just that.
-
-    The contents that this disk damaged are left out.
-    """
-    state, target = opened.sandbox.state, opened.sandbox.target
-    store = FollowedStore(state.db, target)
-    kept = store.load() if opened.config.sandbox.follow_seconds else None
-    if kept is None:
-        return None
-    at_s = max(kept.at_s, followed_at_s(opened.folders.state, target))
-    return replace(store.checked(kept.holding(content)), at_s=at_s)
+        at_s = max(kept.at_s, followed_at_s(opened.folders.state, opened.sandbox.target))
+        age_s = max(0.0, CLOCK.wall_s() - at_s)
+        click.echo(f"as of {utc(at_s).astimezone():%Y-%m-%d %H:%M:%S}, {ago(age_s)}", err=True)
+        # A content that this disk damaged is left out.
+        result = store.checked(kept.holding(content)).result(content)
+        return agent_work(result, content, leave_out, pruned_names(leave_out))
 
 
 def _find_there(
@@ -197,36 +191,8 @@ def _find_there(
         return find_agent_work(opened.sandbox.remote_changes, content, leave_out, known=known)
 
 
-def _kept_work(opened: OpenSandbox, kept: FollowedWork, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
-    """Return what is kept at home, and say as of when. Its contents are this command's, whatever becomes of them."""
-    there = dict(kept.there)
-    for number, (path, entry) in enumerate(there.items()):
-        if entry.copy:
-            copy = os.path.join(opened.scratch, f"kept-{number}")
-            with contextlib.suppress(OSError):  # one that is gone has no content
-                _link_or_copy(entry.copy, copy)
-            there[path] = replace(entry, copy=copy if os.path.exists(copy) else "")
-    at, age_s = utc(kept.at_s).astimezone(), max(0.0, CLOCK.wall_s() - kept.at_s)
-    click.echo(f"as of {at:%Y-%m-%d %H:%M:%S}, {ago(age_s)}", err=True)
-    result = replace(kept, there=there).result(content)
-    return agent_work(result, content, leave_out, pruned_names(leave_out))
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # to another file system
-        shutil.copyfile(source, target)
-
-
 def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:
     """Return the workspace that work comes home to, with the writer of what this sandbox has. Raises `ConfigError`."""
-
-    def target(name: str) -> Target | None:
-        with contextlib.suppress(NeedsPerson):
-            return target_of(config.for_sandbox(name), os.environ) if name in config.sandboxes else None
-        return None
-
     spool = folders_of(config, os.environ).spool
     base_store = BaseStore(spool, ChunkStore(spool))
     return HomeFolder(
@@ -236,7 +202,7 @@ def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:
         excludes_for(config, os.environ),
         reader_of(config, CLOCK, os.environ).secrets,
         SentFiles(config.workspace.path, scratch, base_store, Blobs(db)),
-        WorkspaceWriter(config.workspace.path, db, CLOCK, target, config.sandbox_name),
+        WorkspaceWriter(config.workspace.path, db, CLOCK, config.sandbox_name),
         db,
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from typing import Any
 
 import click
@@ -96,22 +95,20 @@ def command(config_file: str | None, sandbox: str | None, all_sandboxes: bool, a
 
 def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]:
     """Compare with one sandbox, print that for people, and return it."""
-    from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415 - `verify --help` needs none of these
+    from syncd.cli.agent_side import open_sandbox  # noqa: PLC0415 - `verify --help` needs none of these
+    from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415
     from syncd.cli.pull import read_dump, repository_there  # noqa: PLC0415
-    from syncd.daemon.build import places_of, reader_of, target_of  # noqa: PLC0415
-    from syncd.sandbox.sandbox_state import recorded_leftovers  # noqa: PLC0415
-    from syncd.store.state_db import StateDb  # noqa: PLC0415
+    from syncd.daemon.build import reader_of  # noqa: PLC0415
 
-    with stoppable(), ProgressDisplay() as progress:
+    with stoppable(), ProgressDisplay() as progress, open_sandbox(config) as opened:
         progress.doing("scanning the workspace")
         local = scan_workspace(config)
-        manifest, git = local.scan.manifest, repository_there(config)
+        manifest, git = local.scan.manifest, repository_there(opened)
         reader = reader_of(config, CLOCK, os.environ)
-        found = read_dump(config, progress, lambda packed, check: verify(reader, manifest, packed, check, git))
+        found = read_dump(opened, progress, lambda packed, check: verify(reader, manifest, packed, check, git))
+        leftovers = opened.sandbox.state.leftovers.entries
     lists = {"missing": found.missing, "different": found.different, "only_there": found.only_there}
     equal = not any(lists.values()) and not found.unnamed
-    with closing(StateDb(places_of(config, os.environ).state)) as db:
-        leftovers = recorded_leftovers(db, target_of(config, os.environ)).entries
     deleted_here = [path for path in found.only_there if path in leftovers]
     found_there = {**lists, "unnamed": found.unnamed, "deleted_here": deleted_here}
     result = {"equal": equal, "files": len(manifest), **found_there}

@@ -104,7 +104,7 @@ class RemoteChanges:
         self.programs = Programs.SOME  # as the last look of a sync found
         self._target = target
         self._executions = executions
-        self._dump = dump
+        self.dump = dump
         self._copies_folder = copies_folder
         self._state_folder = state_folder
         self._waiter = waiter
@@ -280,7 +280,7 @@ class RemoteChanges:
         limited, folder = self._within_room(request), self._folder_for(request)
         asked = Moment.now(self._clock)
         with _DUMP.limited(self._waiter, timeout_s):
-            result = look_by_dump(self._dump, limited, folder, self._waiter.poll_events)
+            result = look_by_dump(self.dump, limited, folder, self._waiter.poll_events)
         return self._with_time(replace(result, asked=asked, takes_s=_paths_s(request)))
 
     def _with_time(self, result: LookResult) -> LookResult:
