@@ -120,7 +120,7 @@ class _Transport(httpx.BaseTransport):
         if pool is None:
             pool = self.pools[origin] = httpcore.ConnectionPool(
                 ssl_context=_tls_context() if url.scheme == "https" else None,
-                proxy=_proxy_for(url),
+                proxy=_proxy_of(url),
                 network_backend=self._network,
             )
         answer = pool.handle_request(
@@ -278,12 +278,19 @@ def _sent(blocks: Iterable[bytes]) -> Iterator[bytes]:
         raise _BodyFailed(failure) from None
 
 
-def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
-    """Return the proxy that the environment names for a URL, if any. Raises `ValueError` for one of another kind."""
-    proxies = getproxies()
-    address = proxies.get(url.scheme) or proxies.get("all")
+def proxy_for(url: str) -> str:
+    """Return the address of the proxy that the environment names for this URL; empty if there is none."""
+    proxies, to = getproxies(), httpx.URL(url)
     # A proxy for plain http would see the key; this machine itself is never reached through one.
-    if not address or is_loopback(url.host) or proxy_bypass(url.host) or proxy_bypass(url.netloc.decode()):
+    if is_loopback(to.host) or proxy_bypass(to.host) or proxy_bypass(to.netloc.decode()):
+        return ""
+    return proxies.get(to.scheme) or proxies.get("all") or ""
+
+
+def _proxy_of(url: httpx.URL) -> httpcore.Proxy | None:
+    """Return the proxy that the environment names for a URL, if any. Raises `ValueError` for one of another kind."""
+    address = proxy_for(str(url))
+    if not address:
         return None
     scheme, user, place = proxy_parts(address)
     if scheme not in ("http", "socks5", "socks5h"):  # https: TLS through TLS, which no socket of Python's does

@@ -122,14 +122,6 @@ def test_a_sandbox_that_is_acquired(rig: Rig) -> None:
     assert "is gone: the next sync acquires another" in rig.ok("check").out
 
 
-_SYSTEMCTL = """#!/bin/sh
-case "$*" in
-    *show-environment*) echo SSL_CERT_DIR=/etc ;;
-    *" show "*) echo LoadState=loaded; echo ActiveState=active; echo "Environment=no_proxy=example A=b" ;;
-esac
-"""
-
-
 def test_what_is_a_warning(rig: Rig) -> None:
     """A link that leads outside, a key with quotes around it, and a configuration or a key folder that others may write
     to, each with its remedy, do not fail the check; a workspace without a file has its own.

@@ -11,12 +11,10 @@ import re
 import shlex
 import stat
 import sys
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from enum import Enum
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 from msgspec import Struct
@@ -30,16 +28,16 @@ from syncd.cli.status.reader import StatusReader
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, NeedsPerson, SandboxNotFound, SyncdError, SyncWarning
 from syncd.core.interrupt import Interrupt
-from syncd.core.settings import MAIN, Config, is_loopback, table_of
+from syncd.core.settings import MAIN, Config, table_of
 from syncd.core.text import counted, duration, one_line, redacted, shown_path, size
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import key_of, places_of, selection_of
+from syncd.daemon.build import key_of, places_of, selection_of, target_of
 from syncd.daemon.shared_sandbox import refuse_named
 from syncd.model.entry import Kind, count_files
 from syncd.model.manifest import Manifest
 from syncd.remote.api import Account, Api, SandboxInfo
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.http_client import HttpClient, Response, proxy_parts
+from syncd.remote.http_client import HttpClient, Response, proxy_for, proxy_parts
 from syncd.remote.target import AcquiredSandbox, Target
 from syncd.sandbox.provider import acquired_of
 from syncd.scan.exclusions import check_size
@@ -78,6 +76,7 @@ class Finding(Struct, frozen=True):
     grade: Grade
     what: str
     remedy: str = ""
+    subject: str = ""
 
 
 class Checkup:
@@ -102,8 +101,9 @@ class Checkup:
     @property
     def target(self) -> Target:
         """The sandbox; its id is empty if one is still to be acquired."""
-        sandbox = self.config.sandbox
-        return Target(sandbox.base_url, sandbox.id or (it.sandbox_id if (it := self.acquired) else ""), sandbox.region)
+        with suppress(SyncdError):
+            return target_of(self.config, os.environ)
+        return Target(self.config.sandbox.base_url, "", self.config.sandbox.region)
 
 
 @click.command("check")
@@ -115,30 +115,22 @@ def command(config_file: str | None, as_json: bool) -> int:
     Nothing of yours is sent, nothing is changed. Ends with 0 if nothing failed, 75 if only the network or Klavis did,
     else 78.
     """
-    rows, secret = [], ""
-    for subject, finding, key in findings(config_file):
-        secret = key.reveal() if key else secret
-        shown = replace(finding, what=_printable(finding.what, secret), remedy=_printable(finding.remedy, secret))
-        rows.append((subject, shown))
+    found = []
+    for finding in findings(config_file):
+        found.append(finding)
         if not as_json:
-            click.echo("\n".join(_lines(subject, shown)))
-    code = exit_code(finding for _, finding in rows)
+            click.echo("\n".join(_lines(finding)))
+    code = max(each.grade.exit_code for each in found)
     if as_json:
-        listed = [{"subject": at, "grade": it.grade.word, "what": it.what, "remedy": it.remedy} for at, it in rows]
-        click.echo(json.dumps({"version": 1, "exit_code": code, "findings": listed}))
+        rows = [{"subject": it.subject, "grade": it.grade.word, "what": it.what, "remedy": it.remedy} for it in found]
+        click.echo(json.dumps({"version": 1, "exit_code": code, "findings": rows}))
     else:
-        click.echo(summary(finding for _, finding in rows))
+        click.echo(_summary([each.grade.word for each in found]))
     return code
 
 
-def exit_code(found: Iterable[Finding]) -> ExitCode:
-    """0 if nothing failed, 75 if every failure may end by itself, else 78."""
-    return max((finding.grade.exit_code for finding in found), default=ExitCode.DONE)
-
-
-def summary(found: Iterable[Finding]) -> str:
+def _summary(words: Sequence[str]) -> str:
     """The number of findings of each grade, in one line."""
-    words = [finding.grade.word for finding in found]
     failures, warnings, passed = words.count("fail"), words.count("warn"), words.count("pass")
     parts = [f"{failures} failed"] if failures else []
     parts += [counted(warnings, "warning")] if warnings else []
@@ -151,54 +143,51 @@ def _printable(text: str, secret: str) -> str:
     return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"
 
 
-def _lines(subject: str, finding: Finding) -> list[str]:
+def _lines(finding: Finding) -> list[str]:
     """The lines of a finding: wrapped to the width of a terminal, with `~`; one line each in a pipe."""
     home, width = "(?!)", _UNWRAPPED
     if sys.stdout.isatty():
         home = rf"(?<!\S){re.escape(os.path.expanduser('~'))}(?=/)"
         width = text_width(sys.stdout, _MAX_COLUMNS)
-    rows = [(f"{styled(finding.grade.word, finding.grade.tone)}  {subject:15}", finding.what)]
+    rows = [(f"{styled(finding.grade.word, finding.grade.tone)}  {finding.subject:15}", finding.what)]
     rows += [(f"{'to do:':>19}  ", finding.remedy)] if finding.remedy else []
     return [line for label, text in rows for line in wrapped(re.sub(home, "~", text), width, label, _INDENT)]
 
 
-def findings(config_file: str | None) -> Iterator[tuple[str, Finding, ApiKey | None]]:
-    """Yield each finding with its subject as soon as it is known, and the key, once that is known, to be redacted.
-
-    The first ones are shown before the network answers.
-    """
+def findings(config_file: str | None) -> Iterator[Finding]:
+    """Yield each finding, to be printed, as soon as it is known: the first ones before the network answers."""
     try:
         config = configured(config_file)
         selection_of(config, os.environ)
     except SyncdError as failure:
-        yield "configuration", failed(failure), None
+        yield replace(failed(failure), subject="configuration")
         return
-    checkup = Checkup(config_file, config)
-    for subject, finding in run(checkup, CHECKS):
-        yield subject, finding, checkup.key
+    secret = ""
     for name in config.sandboxes:
-        if name != MAIN:
-            further = Checkup(config_file, config.for_sandbox(name))
-            for subject, finding in run(further, _OF_FURTHER):
-                if subject == "sandbox" or finding.grade is not Grade.PASS:
-                    yield subject, replace(finding, what=f"{name}: {finding.what}"), further.key
+        checkup, before = Checkup(config_file, config.for_sandbox(name)), "" if name == MAIN else f"{name}: "
+        for finding in run(checkup, CHECKS if name == MAIN else _OF_FURTHER):
+            secret = checkup.key.reveal() if checkup.key else secret
+            if name == MAIN or finding.subject == "sandbox" or finding.grade is not Grade.PASS:
+                what, remedy = (_printable(text, secret) for text in (f"{before}{finding.what}", finding.remedy))
+                yield replace(finding, what=what, remedy=remedy)
 
 
-def run(checkup: Checkup, checks: Sequence[Check]) -> Iterator[tuple[str, Finding]]:
+def run(checkup: Checkup, checks: Sequence[Check]) -> Iterator[Finding]:
     """Run these checks; one that fails stops only those that need what it finds out."""
     for subject, check, remedy in checks:
         try:
             for finding in check(checkup):
                 is_well = finding.grade in (Grade.PASS, Grade.NOTE)
-                yield subject, finding if finding.remedy or is_well else replace(finding, remedy=remedy)
+                yield replace(finding, subject=subject, remedy=finding.remedy or ("" if is_well else remedy))
         except SyncdError as failure:
-            yield subject, failed(failure, remedy)
+            found = failed(failure)
+            yield replace(found, subject=subject, remedy=found.remedy or remedy)
 
 
-def failed(failure: SyncdError, remedy: str = "") -> Finding:
-    """The finding about an error, which may end by itself or not; `remedy` is for one that names none."""
+def failed(failure: SyncdError) -> Finding:
+    """The finding about an error, which may end by itself or not."""
     grade = Grade.FAIL if failure.exit_code == ExitCode.NEEDS_PERSON else Grade.FAIL_FOR_NOW
-    return Finding(grade, failure.message, failure.hint or remedy)
+    return Finding(grade, failure.message, failure.hint)
 
 
 # -- the checks, in the order in which they run
@@ -305,26 +294,14 @@ def check_api(it: Checkup) -> Iterator[Finding]:
         client.drop()
     if client.answer and client.answer.server_wall_s is not None:
         it.skew_s = CLOCK.wall_s() - client.answer.server_wall_s
-    where = " through ".join(filter(None, (target.base_url, _proxy(target.base_url))))
+    where = target.base_url
+    with suppress(ValueError):  # none, or no valid one, which the request's failure says
+        where += f" through {one_line(proxy_parts(proxy_for(target.base_url))[2])}"
     if isinstance(it.found, StepFailed) and it.found.action is not FailureAction.REFUSED:
         remedy = it.found.hint or ("nothing to do here: run `syncd check` again later" if client.answer else "")
         yield Finding(Grade.FAIL_FOR_NOW, f"{where}: {it.found.message}", remedy)
     else:
         yield Finding(Grade.PASS, f"{where} answers")
-
-
-def _proxy(base_url: str) -> str:
-    """The proxy that the environment names for this address, without its password; "" if none."""
-    components = urlsplit(base_url)
-    host = components.hostname or ""
-    proxies = urllib.request.getproxies_environment()
-    proxy = proxies.get(components.scheme) or proxies.get("all") or ""
-    if not proxy or is_loopback(host) or urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
-        return ""
-    try:
-        return one_line(proxy_parts(proxy)[2])
-    except ValueError:
-        return "a proxy with an invalid address"
 
 
 def check_sandbox(it: Checkup) -> Iterator[Finding]:
