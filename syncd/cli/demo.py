@@ -12,9 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from filecmp import cmp
 
 import click
 from msgspec import Struct
@@ -23,14 +22,13 @@ from syncd.cli.config import toml
 from syncd.cli.options import CLOCK
 from syncd.cli.output import stdout_failure
 from syncd.core.config_file import load_config
-from syncd.core.errors import Stop, TryLater, WorkspaceError, failure_with
+from syncd.core.errors import Stop, WorkspaceError, failure_with
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.text import shown_path
 from syncd.core.waiter import Waiter
 from syncd.emulator import Emulator
 
-_LOOK_S = 0.2
-_ARRIVES_S = 100.0  # a busy machine takes its time
+_LOOK_S = 0.05
 _STOP_S = 6.0  # the daemon itself takes at most 5 s from signal to exit
 _URL_LIFETIME_S = 1800
 _SANDBOX = "demo"
@@ -38,17 +36,17 @@ _SANDBOX = "demo"
 _TIMING = {"sync.debounce_seconds": 0.5, "retry.first_delay_seconds": 0.3, "retry.max_delay_seconds": 1.0}
 # Set by a service manager for its own service, which the demo's daemon is not.
 _SERVICE_VARIABLES = ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC")
-# -P: a folder named syncd in the current directory must not be taken for the program.
-_SYNCD = (sys.executable, "-P", "-m", "syncd")
 # prctl(PR_SET_PDEATHSIG, SIGTERM): a demo that is killed takes its daemon with it.
-_DAEMON = "import ctypes; ctypes.CDLL(None).prctl(1, 15); from syncd.cli import main; main()"
+_PROGRAM = "import ctypes; ctypes.CDLL(None).prctl(1, 15); from syncd.cli import main; main()"
+# -P: a folder named syncd in the current directory must not be taken for the program.
+_SYNCD = (sys.executable, "-P", "-c", _PROGRAM)
 _SETUP = {"sandbox.setup": ["sh", "setup.sh"], "sandbox.setup_files": ["setup.sh"]}
 _SAMPLE = {
     "README.md": "# Tea timer\n\nSays when the tea is ready.\n",
     ".gitignore": "build/\n",
     "brew.py": 'MINUTES = {"green": 2, "black": 4}\n',
     "setup.sh": "mkdir -p build\ncp brew.py build/brew && echo build/brew is made\n",
-    # The next two are left out.
+    # The next two are excluded.
     ".env": "API_TOKEN=a-secret-of-the-sample\n",
     "build/tea.bin": "\0" * 4096,
 }
@@ -86,8 +84,8 @@ def _show_sample(demo: _Demo) -> None:
         "an emulator on this machine stands in for the sandbox. Excluded are:",
     )
     demo.syncd("ls", "--excluded")
-    demo.start()
-    demo.arrives("brew.py")
+    daemon = demo.start()
+    demo.until(lambda: os.path.exists(os.path.join(there, "brew.py")) or daemon.poll() is not None)
     demo.syncd("flush")
     demo.say(
         "2. The sandbox is set up",
@@ -122,8 +120,8 @@ def _show_directory(demo: _Demo) -> None:
         "Change something here, and compare the two. Excluded are:",
     )
     demo.syncd("ls", "--excluded")
-    code = demo.wait_for(demo.start())
-    raise failure_with(code, f"syncd run ended with {code}: see above")
+    daemon = demo.start()
+    demo.until(lambda: daemon.poll() is not None)
 
 
 class _Demo(Struct):
@@ -144,7 +142,7 @@ class _Demo(Struct):
         """Start `syncd run` as a process of its own, which logs to stdout."""
         sys.stdout.flush()
         self.daemon = subprocess.Popen(
-            [sys.executable, "-P", "-c", _DAEMON, "run", "--config", self.config_file],
+            [*_SYNCD, "run", "--config", self.config_file],
             env=self.environ,
             stdin=subprocess.DEVNULL,
             stderr=sys.stdout.fileno(),
@@ -152,27 +150,24 @@ class _Demo(Struct):
         )
         return self.daemon
 
-    def arrives(self, path: str) -> None:
-        """Wait until the sandbox has the file as it is here. Raises `SyncdError`, `Stop`."""
-        ends_s = CLOCK.monotonic_s() + _ARRIVES_S
-        here, there = (os.path.join(top, path) for top in (self.workspace, self.there))
-        while not (os.path.exists(there) and cmp(here, there, shallow=False)):
-            if self.daemon is not None and self.daemon.poll() is not None:
-                raise failure_with(self.daemon.returncode, "syncd run ended: see above")
-            if CLOCK.monotonic_s() > ends_s:
-                raise TryLater(f"{path} is not in the sandbox after {_ARRIVES_S:.0f} s", "please report it")
+    def until(self, is_done: Callable[[], bool]) -> None:
+        """Wait. Raises `Stop` after a signal, or without a reader, and `SyncdError` if the daemon has ended."""
+        while not is_done():
+            if stdout_failure() is not None:
+                raise Stop
             Waiter(self.interrupt, CLOCK).sleep(_LOOK_S)
+        if self.daemon is not None and self.daemon.poll() is not None:
+            raise failure_with(self.daemon.returncode, f"syncd run ended with {self.daemon.returncode}: see above")
 
     def end(self) -> None:
         """Stop the daemon, and return when it has exited."""
-        if self.daemon is None:
-            return
-        self.daemon.terminate()
-        try:
-            self.daemon.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
+        if self.daemon is not None:
+            self.daemon.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.daemon.wait(_STOP_S)
             self.daemon.kill()
             self.daemon.wait()
+            self.daemon = None
 
     def syncd(self, *arguments: str) -> None:
         """Show a command of syncd and run it in the workspace. Raises `SyncdError`."""
@@ -182,20 +177,11 @@ class _Demo(Struct):
         words = (*_SYNCD, *arguments, "--config", self.config_file)
         with subprocess.Popen(words, cwd=self.workspace, env=self.environ, stdin=subprocess.DEVNULL) as program:
             try:
-                code = self.wait_for(program)
+                self.until(lambda: program.poll() is not None)
             finally:
                 program.kill()
-        if code > 1:  # 1: something differs
-            raise failure_with(code, f"{line} failed: see above")
-
-    def wait_for(self, program: subprocess.Popen[bytes]) -> int:
-        """Return the exit code. Raises `Stop` after a signal, or without a reader."""
-        while True:
-            with suppress(subprocess.TimeoutExpired):
-                return program.wait(_LOOK_S)
-            self.interrupt.check()
-            if stdout_failure() is not None:
-                raise Stop
+        if program.returncode > 1:  # 1: something differs
+            raise failure_with(program.returncode, f"{line} failed: see above")
 
 
 @contextmanager
