@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from syncd.cli.layout import Tone, styled, wrapped
 from syncd.cli.local_scan import scan_workspace
-from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
+from syncd.cli.options import CLOCK, config_option, configured, json_option
 from syncd.cli.output import text_width
 from syncd.cli.status.reader import StatusReader
 from syncd.core.api_key import ApiKey
@@ -82,9 +82,8 @@ class Finding(Struct, frozen=True):
 class Checkup:
     """One configuration under test, and what its checks find out for those after them: None is not known."""
 
-    def __init__(self, config_file: str | None, config: Config) -> None:
+    def __init__(self, config: Config) -> None:
         self.config = config
-        self.file = config_path(config_file)
         self.key: ApiKey | None = None
         self.manifest: Manifest | None = None
         self.unwatched: Sequence[SyncWarning] = ()
@@ -164,7 +163,7 @@ def findings(config_file: str | None) -> Iterator[Finding]:
         return
     secret = ""
     for name in config.sandboxes:
-        checkup, before = Checkup(config_file, config.for_sandbox(name)), "" if name == MAIN else f"{name}: "
+        checkup, before = Checkup(config.for_sandbox(name)), "" if name == MAIN else f"{name}: "
         for finding in run(checkup, CHECKS if name == MAIN else _OF_FURTHER):
             secret = checkup.key.reveal() if checkup.key else secret
             if name == MAIN or finding.subject == "sandbox" or finding.grade is not Grade.PASS:
@@ -196,8 +195,8 @@ def failed(failure: SyncdError) -> Finding:
 def check_configuration(it: Checkup) -> Iterator[Finding]:
     """The file, and that no other configuration has its sandbox."""
     refuse_named(it.config, os.environ)
-    yield Finding(Grade.PASS, it.file)
-    yield from _rights_of_others(it.file, "other users can change the address that gets the key")
+    yield Finding(Grade.PASS, it.config.file)
+    yield from _rights_of_others(it.config.file, "other users can change the address that gets the key")
 
 
 def check_key(it: Checkup) -> Iterator[Finding]:
@@ -216,7 +215,7 @@ def check_key(it: Checkup) -> Iterator[Finding]:
 
 def check_directory(it: Checkup) -> Iterator[Finding]:
     """Scan the workspace, and try to watch it, but where a daemon does: its watches count against the same limit."""
-    runs = StatusReader(it.file, it.config).status().running
+    runs = StatusReader(it.config.file, it.config).status().running
     with closing(InotifyWatch(it.config.workspace.path, CLOCK)) as watch:
         if not runs:
             watch.open()

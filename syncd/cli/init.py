@@ -14,7 +14,7 @@ import click
 
 from syncd.cli.config import checked, toml
 from syncd.cli.layout import wrapped
-from syncd.cli.options import CLOCK, asking, keeper, named, option_for, shipped, stoppable, typed
+from syncd.cli.options import asking, keeper, named, option_for, shipped, stoppable, typed
 from syncd.cli.output import home_relative, text_width
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
@@ -238,39 +238,27 @@ def _key_to_store(config: Config, *, is_stored: bool, is_terminal: bool) -> ApiK
 
 
 def _try(config: Config, key: ApiKey | None) -> None:
-    """Ask the API for the sandbox, or for the list of them, and tell where no answer came. Raises its refusal.
+    """Ask Klavis for the sandbox, as `syncd check` does, and tell where no answer came. Raises its refusal.
 
     `key` is the one to be stored; else that which commands would find. Without one nothing is asked.
     """
-    sandbox = config.sandbox
-    if key is None and not os.environ.get(KEY_VARIABLE) and not os.path.lexists(sandbox.api_key_file):
+    key_file = config.sandbox.api_key_file
+    if key is None and not os.environ.get(KEY_VARIABLE) and not os.path.lexists(key_file):
         return
-    # `init --help` needs none of these.
-    from syncd.core.interrupt import Interrupt  # noqa: PLC0415
-    from syncd.core.waiter import Waiter  # noqa: PLC0415
-    from syncd.remote.api import Account, Api  # noqa: PLC0415
-    from syncd.remote.failure import FailureAction, StepFailed  # noqa: PLC0415
-    from syncd.remote.http_client import HttpClient  # noqa: PLC0415
-    from syncd.remote.target import Target  # noqa: PLC0415
+    from syncd.cli.check import Checkup, Grade, check_api, check_sandbox  # noqa: PLC0415 - `init --help` needs none
 
-    client = HttpClient(Waiter(Interrupt(), CLOCK))
+    checkup = Checkup(config)
+    checkup.key = key or find_key(os.environ, key_file)
+    with ProgressDisplay(silent_s=_SILENT_S) as progress:
+        progress.doing("trying the key")
+        (answer,) = check_api(checkup)
+    if answer.grade is Grade.FAIL_FOR_NOW:
+        _say(f"key and sandbox could not be tried: {answer.what}; `syncd check` tries them later")
     try:
-        key = key or find_key(os.environ, sandbox.api_key_file)
-        with ProgressDisplay(silent_s=_SILENT_S) as progress:
-            progress.doing("trying the key")
-            if sandbox.id is None:
-                Account(sandbox.base_url, key, client).count()
-            else:
-                Api(Target(sandbox.base_url, sandbox.id, sandbox.region), key, client).sandbox()
-    except StepFailed as failure:
-        if failure.action is FailureAction.REFUSED:
-            error = failure.as_error()
-            if isinstance(error, SandboxNotFound):
-                error.hint = "it may have expired; name a living one"
-            raise error from None
-        _say(f"key and sandbox could not be tried: {failure.message}; `syncd check` tries them later")
-    finally:
-        client.drop()
+        list(check_sandbox(checkup))
+    except SandboxNotFound as refusal:
+        refusal.hint = "it may have expired; name a living one"
+        raise
 
 
 def _write_new(path: str, text: str, option: str) -> None:

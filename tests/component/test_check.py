@@ -25,6 +25,6 @@ def test_watches(
     (tmp_path / "work/a/b").mkdir(parents=True)
     config = check_config({"workspace": {"path": str(tmp_path / "work")}, "sandbox": {"id": "box"}})
     checks = [check for check in CHECKS if check[0] in ("directory", "inotify")]
-    *_, finding = run(Checkup(None, config), checks)
+    *_, finding = run(Checkup(config), checks)
     assert (finding.grade, finding.remedy) == (grade, "raise it" if grade is WARN else "")
     assert words in finding.what
