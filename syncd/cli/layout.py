@@ -1,4 +1,4 @@
-"""Lays out text for a terminal: wrapped to a width, aligned in columns, a bar with its figures, drawn as it changes.
+"""Lays out text for a terminal: wrapped to a width, aligned in columns, a bar with its figures.
 
 A line has colours, which `click.echo` takes out for a pipe. The words carry the meaning and the colours only help, so
 that it reads the same there.
@@ -6,23 +6,15 @@ that it reads the same there.
 
 from __future__ import annotations
 
-import os
 import re
-import select
-import sys
-import termios
 import textwrap
-import tty
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from enum import Enum
-from typing import TextIO, TypeVar
+from typing import TextIO
 
 import click
 
-from syncd.cli.interruption import discard_stdout
-from syncd.cli.options import CLOCK
-from syncd.cli.output import is_screen, may_colour, stdout_failure, terminal_size
+from syncd.cli.output import may_colour
 from syncd.core.text import countdown, counted, duration, shown_path, size
 from syncd.sync.status_document import Progress
 
@@ -31,10 +23,6 @@ _NO_BREAK = "\0"  # no text that is shown has it
 _LEAST_COLUMNS = 8
 _LEAST_BAR, _LONGEST_BAR = 6, 30
 _GAP = "  "
-_REDRAW_S = 0.5
-_LEAST_TOLD = 3  # lines of a screen, of which one is told from; a lower one has none to spare
-
-Shown = TypeVar("Shown")
 
 
 class Tone(Enum):
@@ -132,68 +120,3 @@ def next_attempt(attempt: int, wait_s: float, gives_up_in_s: float | None = None
 def written(line: str, stream: TextIO) -> str:
     """The line as it goes to this stream: with colours on a terminal that has some."""
     return line if stream.isatty() and may_colour() else click.unstyle(line)
-
-
-def keep_showing(read: Callable[[], Shown], text: Callable[[Shown], str], *, as_json: bool) -> None:
-    """Show the text of what is read, until a person ends it: drawn anew on a terminal, to a pipe once for each change.
-
-    With `as_json` a terminal is a pipe.
-    """
-    try:
-        if as_json or not is_screen(sys.stdout):
-            _print_changes(read, text)
-        else:
-            _redraw(lambda: text(read()))
-    except KeyboardInterrupt:  # the usual end, in a write to a full pipe too
-        discard_stdout()
-
-
-def _print_changes(read: Callable[[], Shown], text: Callable[[Shown], str]) -> None:
-    last: Shown | None = None
-    reader = select.poll()
-    reader.register(1, 0)  # for errors alone, as of a pipe whose reader has ended
-    while True:
-        shown = read()
-        if shown != last:
-            print(text(shown), flush=True)
-            last = shown
-        if stdout_failure() is not None or CLOCK.poll(reader, _REDRAW_S):  # nobody can read on
-            return
-
-
-def _redraw(text: Callable[[], str]) -> None:
-    """Draw on the whole terminal again and again, as watch(1) does, until `q` is typed or a signal comes.
-
-    What was there scrolls up; the last screen stays. It is right again after a resize and a Ctrl-Z. On a very narrow
-    terminal a line is cut, as one more would scroll the first away.
-    """
-    print("\n" * terminal_size(sys.stdout).lines, end="")
-    with _typed_keys() as typed:
-        while True:
-            lines = _fitting(text().split("\n"), terminal_size(sys.stdout).lines - 1)
-            screen = "".join(f"{line}\x1b[K\n" for line in lines)
-            print(f"\x1b[H\x1b[?7l{screen}\x1b[J\x1b[?7h", end="", flush=True)
-            if b"q" in typed(_REDRAW_S):
-                return
-
-
-def _fitting(lines: list[str], room: int) -> list[str]:
-    """As many of the lines as there is room for; where some have none, the last line says so."""
-    if len(lines) <= room or room < _LEAST_TOLD:
-        return lines[:room]
-    return [*lines[: room - 1], f"  and {counted(len(lines) - room + 1, 'more line')}, on a terminal with more rows"]
-
-
-@contextmanager
-def _typed_keys() -> Iterator[Callable[[float], bytes]]:
-    """Give what waits so many seconds for keys on the terminal, and returns them: each at once, and unseen."""
-    poll = select.poll()
-    before = termios.tcgetattr(0) if os.isatty(0) else None
-    if before is not None:
-        tty.setcbreak(0, termios.TCSANOW)
-        poll.register(0, select.POLLIN)
-    try:
-        yield lambda seconds: os.read(0, 64) if CLOCK.poll(poll, seconds) else b""
-    finally:
-        if before is not None:
-            termios.tcsetattr(0, termios.TCSANOW, before)
