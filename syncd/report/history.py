@@ -129,14 +129,6 @@ class History:
         return found
 
 
-class _Begun(Struct, frozen=True):
-    """The sync under way: why and when it began, in monotonic seconds, and the status then."""
-
-    why: str
-    at_s: float
-    status: SandboxStatus
-
-
 class HistoryRecorder:
     """Records the syncs to one sandbox. A history that cannot be written costs the record, never the sync."""
 
@@ -145,33 +137,35 @@ class HistoryRecorder:
         self._history = history
         self._is_first = True
         self._before: SyncRecord | None = None  # the last that succeeded or failed
-        self._begun: _Begun | None = None
+        # The sync under way: why and when it began, in monotonic seconds, and the status then.
+        self._begun: tuple[str, float, SandboxStatus] | None = None
 
     def begin(self, why: str, status: SandboxStatus) -> None:
         """A sync begins; `why` is the value of a `SyncReason`."""
         if self._is_first and why == SyncReason.RESCAN.value:
             why = START  # what changed while nothing ran, or by another configuration
         self._is_first = False
-        self._begun = _Begun(why, self._clock.monotonic_s(), status)
+        self._begun = why, self._clock.monotonic_s(), status
 
     def end(self, ending: SyncEnding, status: SandboxStatus, outcome: Outcome | None = None) -> None:
         """The sync under way, if there is one, ended so; the last error is still in the status."""
         if self._begun is None:
             return
-        begun, self._begun, before = self._begun, None, self._before
-        failures, error = status.failures - begun.status.failures, status.last_error
+        (why, began_s, then), before = self._begun, self._before
+        self._begun = None
+        failures, error = status.failures - then.failures, status.last_error
         found, change = outcome.change if outcome else None, None
         if found is not None:
             change = ChangeCounts(len(found.added), len(found.changed), len(found.removed))
         record = SyncRecord(
             at=utc(self._clock.wall_s()),
-            why=begun.why,
+            why=why,
             outcome=ending,
             files=outcome.files if outcome else None,
             change=change,
-            sent_bytes=status.uploaded_bytes - begun.status.uploaded_bytes,
+            sent_bytes=status.uploaded_bytes - then.uploaded_bytes,
             attempts=failures if ending is SyncEnding.FAILED else failures + 1,
-            seconds=round(self._clock.monotonic_s() - begun.at_s, 3),
+            seconds=round(self._clock.monotonic_s() - began_s, 3),
             sandbox=status.name,
             sandbox_id=one_line(status.id),
             error=ErrorRecord(error.step, error.message) if failures and error else None,
