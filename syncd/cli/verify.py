@@ -106,7 +106,7 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
         manifest, git = local.scan.manifest, repository_there(opened)
         reader = reader_of(config, CLOCK, os.environ)
         found = read_dump(opened, progress, lambda packed, check: verify(reader, manifest, packed, check, git))
-        leftovers = opened.sandbox.state.leftovers.entries
+        leftovers = opened.sandbox.state.content.leftovers
     lists = {"missing": found.missing, "different": found.different, "only_there": found.only_there}
     equal = not any(lists.values()) and not found.unnamed
     deleted_here = [path for path in found.only_there if path in leftovers]

@@ -425,7 +425,7 @@ class WorkspaceWriter:
 
 def _only_here(state: SandboxState, taken: Sequence[TakenPath]) -> Sequence[TakenPath]:
     """Return the rows of which the sandbox may have the agent's version no more."""
-    base, unanswered = state.base, state.unanswered
+    base, maybe = state.base, state.maybe
     if base is None:
         return taken
 
@@ -437,7 +437,7 @@ def _only_here(state: SandboxState, taken: Sequence[TakenPath]) -> Sequence[Take
         each
         for each in taken
         # A sync may have removed what was asked for against the rules.
-        if each.is_left_out or not is_there(each) or any(each.path in sent for sent in unanswered)
+        if each.is_left_out or not is_there(each) or any(each.path in sent for sent in maybe)
     ]
 
 

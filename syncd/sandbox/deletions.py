@@ -16,13 +16,7 @@ from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, directories_above, is_within
 from syncd.remote.failure import NextTry
 from syncd.sandbox.executions import Executions
-from syncd.sandbox.leftovers import (
-    Versions,
-    leftovers_after,
-    obstructed_by,
-    obstructing,
-    paths_to_delete,
-)
+from syncd.sandbox.leftovers import Versions, obstructed_by, obstructing, paths_to_delete
 from syncd.sandbox.look_request import LookResult, Obstacle
 from syncd.sandbox.sandbox_state import SandboxState
 
@@ -59,20 +53,20 @@ class DeletionSync(Struct):
         """The warnings about what stays in the sandbox although it was deleted here."""
         if not self.removes:
             return []  # then it stays as configured
-        seen, leftovers = self.state.seen, self.state.leftovers.entries
+        seen, content = self.state.seen, self.state.content
         found = [
             SyncWarning(
                 f"kept:{path}",
                 f"'{shown_path(path)}' is excluded here and was changed in the sandbox, where it stays",
                 "`syncd apply --include PATTERN` brings it home",
             )
-            if self.is_excluded(path, leftovers[path][-1].kind is Kind.DIRECTORY)
+            if self.is_excluded(path, content.versions_of(path)[-1].kind is Kind.DIRECTORY)
             else SyncWarning(
                 f"kept:{path}",
                 f"'{shown_path(path)}' was deleted here and changed in the sandbox, where it stays",
                 "`syncd diff` shows it, `syncd resolve` decides",
             )
-            for path in sorted(path for path in seen.kept if path in leftovers and path not in seen.held)
+            for path in sorted(content.leftovers.intersection(seen.kept).difference(seen.held))
         ]
         unlooked = sum(reason == NOBODY for reason in self._failed.values())
         if unlooked:
@@ -102,13 +96,13 @@ class DeletionSync(Struct):
 
     def has_pending(self, wanted: Manifest, unread: Collection[str]) -> bool:
         """True if leftovers are to be removed that were not tried just now, or are to be tried again."""
-        left = self.state.leftovers.entries
-        if not self.removes or not left:
+        if not self.removes:
             return False
         is_due = self.clock.monotonic_s() >= self.again_at_s
         tried = self._given_up if is_due else self._given_up | _with_directories(self._failed)
-        untried = {path: left[path] for path in left if path not in tried}
-        return bool(paths_to_delete((), wanted, unread, untried))
+        left = (self.state.left, *self.state.maybe)
+        untried = [{path: each[path] for path in each if path not in tried} for each in left]
+        return bool(paths_to_delete(untried, wanted, unread))
 
     def hasten(self) -> None:
         """Have what could not be removed be tried by the next sync, as someone waits for that."""
@@ -120,8 +114,7 @@ class DeletionSync(Struct):
 
     def paths_to_delete(self, wanted: Manifest, unread: Collection[str]) -> Versions:
         """Return the paths to delete before `wanted` is initialized, earlier leftovers included."""
-        held, leftovers = self.state.content.versions, self.state.leftovers.entries
-        found = paths_to_delete(held, wanted, unread, leftovers)
+        found = paths_to_delete(self.state.content.versions, wanted, unread)
         in_the_way = obstructing(found, wanted)
         if not self.removes:
             return in_the_way
@@ -135,7 +128,7 @@ class DeletionSync(Struct):
     @property
     def _given_up(self) -> set[str]:
         """The leftovers that someone changed, as far as a look saw it."""
-        return _with_directories(self.state.seen.staying) & self.state.leftovers.entries.keys()
+        return _with_directories(self.state.seen.staying) & self.state.content.leftovers
 
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""
@@ -181,17 +174,9 @@ class DeletionSync(Struct):
                 self._next_try.failed(self.clock.monotonic_s())
         return {path: Obstacle.UNKNOWN if failed.get(path) == NOBODY else Obstacle(taken[path]) for path in taken}
 
-    def note_arrived(self, wanted: Manifest, unread: Collection[str], secret_files: Collection[str] = ()) -> None:
-        """Note what is left over now that the sandbox holds `wanted`."""
-        self.state.leftovers = leftovers_after(
-            self.state.leftovers,
-            self.state.content.versions,
-            wanted,
-            gone=self.gone,
-            failed=self._failed,
-            unread=unread,
-            secret_files=secret_files,
-        )
+    def note_arrived(self, wanted: Manifest, torn: Collection[str], secret_files: Collection[str]) -> None:
+        """Note that the sandbox holds `wanted`, and what is left over there."""
+        self.state.note_arrived(wanted, torn, gone=self.gone, failed=self._failed, secret_files=secret_files)
         self.gone = frozenset()
 
 

@@ -8,9 +8,7 @@ remembered, and not counted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-
-from msgspec import Struct, field
+from collections.abc import Collection, Iterable, Mapping
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import entry_changes, is_within, removed_paths
@@ -19,83 +17,29 @@ Versions = dict[str, list[Entry]]
 """Paths, each with the uploaded entries that may be there."""
 
 
-class Leftovers(Struct, frozen=True):
-    """The leftovers of one sandbox.
+def left_over(
+    held: Mapping[str, Entry], wanted: Mapping[str, Entry], gone: Collection[str], failed: Collection[str]
+) -> dict[str, Entry]:
+    """Return what is left over of what the sandbox held, perhaps in part, once it holds `wanted`.
 
-    `files` counts the files and links there that were deleted, or are excluded by now. `secret` are those `entries` in
-    which a secret was found later: a person is warned of them until they are removed there. `unconfirmed` are those of
-    which every version was sent, and none is known to have arrived.
+    `gone` were removed there, and `failed` could not be: of a path that exists locally another kind is left over then.
     """
-
-    entries: Versions = field(default_factory=dict)
-    files: int = 0
-    secret: frozenset[str] = frozenset()
-    unconfirmed: frozenset[str] = frozenset()
-
-    def without(self, paths: Collection[str]) -> Leftovers:
-        """Return the leftovers without these paths, which no manifest holds."""
-        entries = {path: versions for path, versions in self.entries.items() if path not in paths}
-        gone = sum(self.entries[path][-1].kind is not Kind.DIRECTORY for path in self.entries.keys() - entries.keys())
-        files = max(0, self.files - gone)
-        return Leftovers(entries, files, self.secret.difference(paths), self.unconfirmed.difference(paths))
-
-
-NO_LEFTOVERS = Leftovers()
-
-
-def leftovers_after(
-    before: Leftovers,
-    held: Sequence[Mapping[str, Entry]],
-    wanted: Mapping[str, Entry],
-    *,
-    gone: Collection[str],
-    failed: Collection[str],
-    unread: Collection[str],
-    secret_files: Collection[str] = (),
-) -> Leftovers:
-    """Return the leftovers once the sandbox holds `wanted`. Each of `held` may have been there before, partly or whole.
-
-    The first of `held` is known to have arrived; the others were sent, and not answered.
-    `gone` were removed there, and `failed` could not be. `secret_files` are not sent because of a secret in them.
-    """
-
-    def stays(path: str) -> bool:
-        # A path that exists locally is left over only if another kind of it could not be removed.
-        return path not in gone and (path not in wanted or path in failed)
-
-    found: Versions = {path: versions for path, versions in before.entries.items() if stays(path)}
-    for manifest in held:
-        for path in (*removed_paths(manifest, wanted), *failed):
-            entry = manifest.get(path)
-            if entry is not None and stays(path) and entry not in found.get(path, ()):
-                found[path] = [*found.get(path, ()), entry]
-    if not found:
-        return NO_LEFTOVERS
-    files = (path for path, versions in found.items() if versions[-1].kind is not Kind.DIRECTORY)
-    count = sum(path not in wanted and not is_within(path, unread) for path in files)
-    confirmed = {*held[0], *(before.entries.keys() - before.unconfirmed)}
-    secret = frozenset(path for path in {*before.secret, *secret_files} if path in found)
-    return Leftovers(found, count, secret, frozenset(found.keys() - confirmed))
+    paths = {*removed_paths(held, wanted), *(path for path in failed if path in held)}
+    return {path: held[path] for path in sorted(paths.difference(gone))}
 
 
 def paths_to_delete(
     held: Iterable[Mapping[str, Entry]],
     wanted: Mapping[str, Entry],
     unread: Collection[str],
-    leftovers: Versions,
 ) -> Versions:
     """Return the uploaded paths to delete in the sandbox, the content of a directory before it.
 
     `held` are manifests of which each may be there, partly or whole. `unread` are local paths that could not be read:
-    nothing is known of them and all below. `leftovers` are those of earlier syncs. What was in a `.git` stays if that
-    alone is gone here: commits that someone made there are made of it.
+    nothing is known of them and all below. What was in a `.git` stays if that alone is gone here: commits that someone
+    made there are made of it.
     """
     found: Versions = {}
-    for path, entries in leftovers.items():
-        now = wanted.get(path)
-        deleted = [entry for entry in entries if now is None or now.kind is not entry.kind]
-        if deleted:
-            found[path] = deleted
     for manifest in held:
         for path, now, entry in entry_changes(wanted, manifest):
             if now is None or now.kind is not entry.kind:

@@ -6,6 +6,9 @@ initialize: if the process dies there, the next one need not upload the same byt
 The state is *uncertain* from before an initialize is requested until its answer is recorded. A request whose answer is
 lost may have been carried out: the sandbox may hold the new manifest, or half of it, so that even a manifest equal to
 the base must be sent again. What may be there is recorded with the mark, in one transaction.
+
+What is gone here and was not removed there is a *leftover*. What arrived of it is `left`, a manifest beside the base;
+what was sent and never answered stays in `maybe`.
 """
 
 from __future__ import annotations
@@ -33,43 +36,57 @@ from syncd.model.manifest import (
     without_digest,
 )
 from syncd.remote.target import Target
-from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers, Versions
+from syncd.sandbox.leftovers import left_over
 from syncd.sandbox.seen_paths import SeenPaths
-from syncd.store.manifests import ManifestRows, StateRow, entry_of, row_of
+from syncd.store.manifests import ManifestRows
 from syncd.store.state_db import Record, StateDb
 
 
 class SandboxContent(Struct, frozen=True):
     """The known content of a sandbox.
 
-    `base` is the last manifest that the sandbox was known to hold, None if there is none. `unanswered` has the entries
-    that were sent after it in archives whose initialize was not answered, as `with_versions` returns them.
-    `uncertain`: the sandbox may hold something else than `base`. `leftovers` are versions of ours of paths that are
-    gone here; of `unconfirmed` ones none is known to have arrived.
+    `base` is the last manifest that the sandbox was known to hold, None if there is none. `left` is what arrived, is
+    gone here and stayed there. `maybe` has the entries that were sent in archives whose initialize was not answered, as
+    `with_versions` returns them. `uncertain`: the sandbox may hold something else than `base`.
     """
 
     base: Manifest | None = None
-    unanswered: tuple[Mapping[str, Entry], ...] = ()
+    maybe: tuple[Mapping[str, Entry], ...] = ()
     uncertain: bool = False
-    leftovers: Mapping[str, Sequence[Entry]] = MappingProxyType({})
-    unconfirmed: Collection[str] = frozenset()
+    left: Mapping[str, Entry] = MappingProxyType({})
 
     @property
     def versions(self) -> tuple[Mapping[str, Entry], ...]:
         """The manifests of which each entry may be in the sandbox, the certain one first."""
-        return self.base or {}, *self.unanswered
+        return self.base or {}, self.left, *self.maybe
+
+    @property
+    def unanswered(self) -> tuple[Mapping[str, Entry], ...]:
+        """The entries of archives that are not answered, which may be half unpacked."""
+        return self.maybe if self.uncertain else ()
+
+    @property
+    def leftovers(self) -> set[str]:
+        """The paths that are gone here, and as which something of ours may still be there."""
+        left = self.left, *self._unconfirmed
+        return {path for manifest in left for path in manifest if path not in (self.base or {})}
+
+    @property
+    def _unconfirmed(self) -> tuple[Mapping[str, Entry], ...]:
+        """The leftovers that were sent, and are not known to have arrived."""
+        return () if self.uncertain else self.maybe
 
     def versions_of(self, path: str) -> list[Entry]:
         """The entries of ours that may be in the sandbox as this path."""
-        return [*(manifest[path] for manifest in self.versions if path in manifest), *self.leftovers.get(path, ())]
+        return [manifest[path] for manifest in self.versions if path in manifest]
 
     def may_hold(self, path: str) -> bool:
-        """True if some version of the path may have reached the sandbox, leftovers aside."""
-        return any(path in manifest for manifest in self.versions)
+        """True if some version of the path may have reached the sandbox, leftovers that arrived aside."""
+        return any(path in manifest for manifest in (self.base or {}, *self.maybe))
 
     def has_arrived(self, path: str) -> bool:
         """True if some version of ours is known to have been there as this path, and not only to have been sent."""
-        return path in (self.base or {}) or (path in self.leftovers and path not in self.unconfirmed)
+        return path in (self.base or {}) or path in self.left
 
     def base_of(self, path: str) -> Entry | None:
         """The version that was put there as this path, also of one that was gone here meanwhile and stayed there.
@@ -77,8 +94,9 @@ class SandboxContent(Struct, frozen=True):
         None if there is none, or several may be there.
         """
         entry = None if self.base is None else self.base.get(path)
-        left = self.leftovers.get(path, ())
-        return left[0] if entry is None and len(left) == 1 and self.has_arrived(path) else entry
+        if entry is None and not any(path in manifest for manifest in self._unconfirmed):
+            return self.left.get(path)
+        return entry
 
     def is_as_base(self, path: str, entry: Entry) -> bool:
         """True if the entry is what was put there, so that a difference there is not of our making."""
@@ -147,7 +165,7 @@ def with_versions(unanswered: tuple[Manifest, ...], sent: Manifest) -> tuple[Man
     return unanswered if is_same else tuple(found)
 
 
-_BASE, _FIRST_UNANSWERED = 0, 1
+_LEFT, _BASE, _FIRST_MAYBE = -1, 0, 1
 _SENT_ANEW = "everything is compared and sent anew once"
 
 
@@ -169,13 +187,6 @@ class _Base(Struct, frozen=True):
     target: Target
     searched: str
     identity: str
-
-
-class _LeftoversRecord(Struct, frozen=True):
-    rows: list[StateRow]
-    files: int
-    secret: list[bytes]
-    unconfirmed: list[bytes]
 
 
 def last_target(db: StateDb, name: str = MAIN) -> Target | None:
@@ -201,24 +212,11 @@ def forget_name(db: StateDb, name: str) -> None:
         db.forget_owners_but(_kept(db))
 
 
-def recorded_leftovers(db: StateDb, target: Target) -> Leftovers:
-    """Return the leftovers that are recorded for a sandbox, none without a usable record."""
-    record = _leftovers(db, target).load()
-    if record is None:
-        return NO_LEFTOVERS
-    entries: Versions = {}
-    for row in record.rows:
-        entries.setdefault(os.fsdecode(row.path), []).append(entry_of(row))
-    secret, unconfirmed = (frozenset(map(os.fsdecode, paths)) for paths in (record.secret, record.unconfirmed))
-    return Leftovers(entries, record.files, secret, unconfirmed)
-
-
 class SandboxState:
     """The state of one sandbox.
 
-    `base` is None if nothing is known to be there. `unanswered` has the entries that were sent after it in archives
-    whose initialize was not answered. `uncertain`: the sandbox may hold something else than the base. `leftovers` are
-    versions of ours that may be there beyond these, and `seen` has what stays as it is there.
+    `base`, `left`, `maybe` and `uncertain` are those of its `content`. `secret` are leftovers in which a secret was
+    found later: a person is warned of them until they are removed there. `seen` has what stays as it is there.
     """
 
     def __init__(self, db: StateDb, target: Target, searched: str = "", name: str = MAIN) -> None:
@@ -230,9 +228,10 @@ class SandboxState:
         self._name = name
         self.target = target
         self.base: Manifest | None = None
-        self.unanswered: tuple[Manifest, ...] = ()
+        self.left = Manifest()
+        self.maybe: tuple[Manifest, ...] = ()
         self.uncertain = False
-        self.leftovers = NO_LEFTOVERS
+        self.secret: frozenset[str] = frozenset()
         self.seen = SeenPaths(db, target.owner)
         self.warnings: list[SyncWarning] = []  # about what could not be read
         # While a look that follows is under way: of each archive that arrived meanwhile, what it went over.
@@ -241,6 +240,8 @@ class SandboxState:
         self._rows = ManifestRows(db, target.owner)
         self._base = Record(db, "base", _Base, _SENT_ANEW, target.owner)
         self._mark = Record(db, "uncertain", bool, _SENT_ANEW, target.owner)
+        cost = "no warning names the secrets that were deleted here and are still there"
+        self._secret = Record(db, "secret", list[bytes], cost, target.owner)
         self._uploaded = Record(db, "uploaded", Uploaded, "at most one archive is uploaded once more", target.owner)
         self._released = Record(db, "released", bool, "its end is told of as a loss", target.owner)
         self.is_released = False  # it was given back, and nothing arrived there since
@@ -253,8 +254,7 @@ class SandboxState:
     @property
     def content(self) -> SandboxContent:
         """All that may be in the sandbox."""
-        left = self.leftovers
-        return SandboxContent(self.base, self.unanswered, self.uncertain, left.entries, left.unconfirmed)
+        return SandboxContent(self.base, self.maybe, self.uncertain, self.left)
 
     @property
     def torn(self) -> tuple[str, ...]:
@@ -281,8 +281,8 @@ class SandboxState:
         recorded, self._in_rows = self._base.load(), None
         self.identity = "" if recorded is None else recorded.identity
         self.warnings = [self.db.warning] if self.db.warning and recorded is None else []
-        self.unanswered = self._read_unanswered()
-        self.leftovers = recorded_leftovers(self.db, self.target)
+        self._read_beside_base()
+        self.secret = frozenset(map(os.fsdecode, self._secret.load() or ()))
         self.seen.read()
         self.base = None if recorded is None else self._read_base(recorded)
         self._torn = None
@@ -304,12 +304,12 @@ class SandboxState:
             manifest = Manifest({path: replace(entry, stamp=None) for path, entry in manifest.items()})
         return manifest
 
-    def _read_unanswered(self) -> tuple[Manifest, ...]:
-        found: list[Manifest] = []
+    def _read_beside_base(self) -> None:
+        self.left, self.maybe = Manifest(), ()
         with contextlib.suppress(OSError):
-            while manifest := self._rows.load(_FIRST_UNANSWERED + len(found))[0]:
-                found.append(manifest)
-        return tuple(found)
+            self.left = self._rows.load(_LEFT)[0]
+            while manifest := self._rows.load(_FIRST_MAYBE + len(self.maybe))[0]:
+                self.maybe += (manifest,)
 
     def share(self, base: Manifest) -> None:
         """Have the base be this manifest, which is equal to it and shares its memory with others."""
@@ -340,19 +340,22 @@ class SandboxState:
         be requested.
         """
         self.uncertain = True
-        unanswered = self.unanswered if sent is None else self._with(sent)
-        if self._is_marked and unanswered is self.unanswered:
+        maybe = self.maybe if sent is None else self._with(sent)
+        if self._is_marked and maybe is self.maybe:
             return
         with self.db.transaction():
             self._record_last()
             self._mark.save(True)
-            if unanswered is not self.unanswered:
-                known = self.unanswered
-                self._rows.forget(_FIRST_UNANSWERED + len(known))
-                for number, manifest in enumerate(unanswered):
-                    before = known[number] if number < len(known) else Manifest()
-                    self._rows.save(_FIRST_UNANSWERED + number, manifest, before)
-        self._is_marked, self.unanswered = True, unanswered
+            if maybe is not self.maybe:
+                self._save_maybe(maybe, self.maybe)
+        self._is_marked, self.maybe = True, maybe
+
+    def _save_maybe(self, maybe: Sequence[Manifest], recorded: Sequence[Manifest] = ()) -> None:
+        """Record what may be there, in the transaction that is open; `recorded` is what is known to be so far."""
+        self._rows.forget(_FIRST_MAYBE + len(maybe))
+        for number, manifest in enumerate(maybe):
+            before = recorded[number] if number < len(recorded) else None
+            self._rows.save(_FIRST_MAYBE + number, manifest, before)
 
     def mark_released(self) -> None:
         """Record that the sandbox was given back: nothing is in sync there, nor to be saved. Raises `OSError`."""
@@ -361,15 +364,29 @@ class SandboxState:
 
     def _with(self, sent: Manifest) -> tuple[Manifest, ...]:
         new = Manifest({path: sent[path] for path in replaced_entries(self.base, sent)}) if self.base else sent.copy()
-        return with_versions(self.unanswered, new)
+        return with_versions(self.maybe, new)
 
     # -- the base
 
-    def note_arrived(self, manifest: Manifest, torn: Collection[str] = ()) -> None:
-        """Note that the sandbox holds the manifest, and that no request is unanswered."""
-        self.base, self.unanswered, self.uncertain, self._is_marked = manifest, (), False, False
+    def note_arrived(
+        self,
+        manifest: Manifest,
+        torn: Collection[str] = (),
+        *,
+        gone: Collection[str] = (),
+        failed: Collection[str] = (),
+        secret_files: Collection[str] = (),
+    ) -> None:
+        """Note that the sandbox holds the manifest, and that no request is unanswered.
+
+        `gone` were removed there, and `failed` could not be. `secret_files` are not sent because of a secret in them.
+        """
+        base, left, *maybe = (left_over(each, manifest, gone, failed) for each in self.content.versions)
+        self.left, self.maybe = Manifest({**left, **base}), tuple(Manifest(each) for each in maybe if each)
+        self.base, self.uncertain, self._is_marked = manifest, False, False
         self.is_released = False
         self._torn = tuple(path for path in torn if path in manifest)
+        self.secret = frozenset({*self.secret, *secret_files} & self.content.leftovers)
 
     def record(self) -> None:
         """Record what arrived last, what is left over, and what stays there, in one transaction.
@@ -380,7 +397,7 @@ class SandboxState:
             self._mark.remove()
             self._released.remove()
             self._uploaded.remove()
-            self._rows.forget(_FIRST_UNANSWERED)
+            self._save_maybe(self.maybe)
             self._record_last()
             self._record_rest()
 
@@ -396,7 +413,7 @@ class SandboxState:
             recorded = self._base.load()
             self.seen.taken({each.path for each in taken})
             self.seen.changed.update(differing)
-            self.leftovers = self.leftovers.without({each.path for each in taken if each.is_left_out})
+            self._forget_left({each.path for each in taken if each.is_left_out})
             if self.base is not None and recorded is not None:
                 self.base = with_taken(self.base, taken)
                 with self._recording(self.base, recorded.searched):
@@ -407,28 +424,27 @@ class SandboxState:
     def put_back(self, returned: Mapping[str, Entry]) -> None:
         """Have what stayed there while it was gone here count again as what was put there."""
         self.base = (self.base or Manifest()) | returned
-        self.leftovers = self.leftovers.without(returned)
+        self._forget_left(returned)
         # The next process finds it out as this one did.
         with contextlib.suppress(OSError), self._recording(self.base, self._searched):
             self._record_rest()
 
+    def _forget_left(self, paths: Collection[str]) -> None:
+        self.left = Manifest({path: entry for path, entry in self.left.items() if path not in paths})
+        self.secret = self.secret.difference(paths)
+
     def _record_rest(self) -> None:
         """Record what is left over, and what stays there, in the transaction that is open. Raises `OSError`."""
-        record, left = _leftovers(self.db, self.target), self.leftovers
-        if left == NO_LEFTOVERS:
-            record.remove()
-        else:
-            rows = [row_of(path, entry) for path, versions in left.entries.items() for entry in versions]
-            secret, unconfirmed = (sorted(map(os.fsencode, paths)) for paths in (left.secret, left.unconfirmed))
-            record.save(_LeftoversRecord(rows, left.files, secret, unconfirmed))
+        self._rows.save(_LEFT, self.left, None)
+        self._secret.save(sorted(map(os.fsencode, self.secret)))
         self.seen.save()
 
     def forget(self) -> None:
         """Forget what is there beyond the base: the sandbox does not exist any more."""
-        self.leftovers = NO_LEFTOVERS
+        self.left, self.secret = Manifest(), frozenset()
         self.seen.forget()
-        with contextlib.suppress(OSError):
-            _leftovers(self.db, self.target).remove()
+        with contextlib.suppress(OSError), self.db.transaction():
+            self._record_rest()
 
     @contextlib.contextmanager
     def _recording(self, manifest: Manifest, searched: str) -> Iterator[None]:
@@ -486,11 +502,6 @@ def _last(db: StateDb, owner: str) -> Record[Target]:
 def _ending(db: StateDb, owner: str) -> Record[list[tuple[Target, float]]]:
     cost = "what an agent writes at its sandbox's end is not saved"
     return Record(db, "ending", list[tuple[Target, float]], cost, owner)
-
-
-def _leftovers(db: StateDb, target: Target) -> Record[_LeftoversRecord]:
-    cost = "files that were deleted here may stay in the sandbox uncounted"
-    return Record(db, "leftovers", _LeftoversRecord, cost, target.owner)
 
 
 def _damage(what: str) -> SyncWarning:

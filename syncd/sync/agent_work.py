@@ -135,7 +135,7 @@ def find_agent_work(
 
     Raises `StepFailed`, `Stop`.
     """
-    ours = {path for manifest in content.unanswered for path in manifest} | content.leftovers.keys()
+    ours = {path for manifest in content.versions[1:] for path in manifest}
     listed = {path: LookItem(tuple(content.versions_of(path)), LookAction.FETCH) for path in ours}
     for path, there in known.items():
         listed[path] = LookItem((there, *content.versions_of(path)), LookAction.FETCH)
@@ -170,7 +170,7 @@ def agent_work(
         is_dir = remote.kind is Kind.DIRECTORY
         (left_out if leave_out(path, is_dir) else changed)[path] = remote
     for path in content.leftovers:
-        if path not in content.versions[0] and changed.get(path, ABSENT) == ABSENT:
+        if changed.get(path, ABSENT) == ABSENT:
             changed.pop(path, None)  # deleted on both sides
     git = [path for path in result.pruned if is_in_repository(path.rpartition("/")[2])]
     for path in sorted(git, reverse=True):

@@ -80,7 +80,7 @@ class Pace(Struct):
 def follow_request(content: SandboxContent, known: FollowedWork, leave_out: LeaveOut) -> LookRequest:
     """Return a look for what is otherwise than it was `known` to be; what is left out by the rules is not fetched."""
     listed: dict[str, LookItem] = {}
-    for path in {path for manifest in content.unanswered for path in manifest} | content.leftovers.keys():
+    for path in {path for manifest in content.versions[1:] for path in manifest}:
         listed[path] = LookItem(tuple(content.versions_of(path)), LookAction.FETCH)
     for path, there in known.there.items():
         versions = () if there.kind is Kind.ABSENT else (there,)

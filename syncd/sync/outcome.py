@@ -38,13 +38,13 @@ def arrived_changes(before: SandboxContent, now: SandboxContent) -> Difference:
     if before.base is None:
         return Difference(added=now.base.copy())
     found = difference(before.base, now.base)
-    if not before.leftovers and not now.leftovers:
+    left_before, left = before.leftovers, now.leftovers
+    if not left_before and not left:
         return Difference(found.added, [*found.changed, *found.uncertain], found.removed)
-    was_left = [path for path in found.added if path in before.leftovers]
-    new = [path for path in found.added if path not in before.leftovers]
-    gone = [path for path in before.leftovers if path not in now.leftovers]
-    late = [path for path in gone if path not in before.base and path not in now.base]
-    removed = [*(path for path in found.removed if path not in now.leftovers), *late]
+    was_left = [path for path in found.added if path in left_before]
+    new = [path for path in found.added if path not in left_before]
+    late = sorted(path for path in left_before - left if path not in now.base)
+    removed = [*(path for path in found.removed if path not in left), *late]
     return Difference(new, [*found.changed, *found.uncertain, *was_left], removed)
 
 

@@ -177,7 +177,7 @@ class Preparation(Struct):
                 self.looked = self.work_saver.before_replacing(self.sandbox, self._saved)
             except StepFailed as failure:
                 self.sandbox.remote_changes.could_not_look(failure)
-        gone = {**state.leftovers.entries, **attempt.to_delete}
+        gone = {**{path: state.content.versions_of(path) for path in state.content.leftovers}, **attempt.to_delete}
         programs = self.sandbox.remote_changes.programs
         self.sandbox.deletion_sync.removed([LookResult(removed=[*gone])], gone, attempt.wanted, programs)
         was_obstructed = bool(state.seen.obstacles)
@@ -375,7 +375,7 @@ class Preparation(Struct):
             lacking |= {path for path in freed if path in attempt.manifest}
         if deletion_sync.removes:
             left = {path for path in freed if path not in attempt.here and path not in attempt.to_delete}
-            lacking |= (left | directories_above(left)) & attempt.content.leftovers.keys() - deletion_sync.gone
+            lacking |= (left | directories_above(left)) & attempt.content.leftovers - deletion_sync.gone
         return Verdict.PACK_AGAIN if lacking else Verdict.INITIALIZE
 
 

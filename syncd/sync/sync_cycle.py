@@ -9,7 +9,8 @@ from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
 from syncd.core.errors import SandboxNotFound, SyncWarning
 from syncd.core.settings import MAIN
 from syncd.core.text import MOST_NAMED, one_line
-from syncd.model.manifest import Manifest
+from syncd.model.entry import Kind
+from syncd.model.manifest import Manifest, is_within
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target, margin_s
 from syncd.sandbox.sandbox_state import last_target
@@ -72,7 +73,12 @@ class SyncCycle:
     @property
     def leftover_files(self) -> int:
         """The number of files that were deleted in the workspace and are still in the sandbox."""
-        return self.sandbox.state.leftovers.files if self.sandbox else 0
+        if self.sandbox is None:
+            return 0
+        state, content = self.sandbox.state, self.sandbox.state.content
+        here = {*self.snapshotter.unread, *state.seen.held}
+        left = (path for path in content.leftovers if not is_within(path, here))
+        return sum(content.versions_of(path)[-1].kind is not Kind.DIRECTORY for path in left)
 
     @property
     def agent_status(self) -> AgentStatus:

@@ -119,7 +119,7 @@ class SandboxSync(Struct):
                 else:
                     return self._completed(Outcome(None, files=here.scanned.manifest.files), mode)
                 if preparation is not None and not isinstance(ended, Verdict):
-                    outcome, ended = self._recorded(here, preparation, ended, started_s), Verdict.INITIALIZE
+                    outcome, ended = self._recorded(preparation, ended, started_s), Verdict.INITIALIZE
                     if proves and preparation.attempt.is_whole:
                         ended = self._prove(mode, observer, here, preparation)
                     if ended is Verdict.INITIALIZE:
@@ -145,7 +145,7 @@ class SandboxSync(Struct):
         if mode is SyncMode.FORCED:
             sandbox.deletion_sync.retry_all()
             sandbox.remote_changes.retry()
-            state.seen.retry(state.leftovers.entries)
+            state.seen.retry(state.content.leftovers)
             base = self.snapshotter.forget_all_stamps(state.base or Manifest())
             state.base = None if state.base is None else base
         if not sandbox.remote_changes.looks:
@@ -234,7 +234,7 @@ class SandboxSync(Struct):
         scanned, state, is_forced = here.scanned, self.state, mode is SyncMode.FORCED
         if not is_forced and self._is_unchanged(here, scanned.manifest, scanned.difference):
             if state.base != scanned.manifest:
-                self._record(here, scanned.manifest)  # new times: later scans need not read the contents again
+                self._record(scanned.manifest)  # new times: later scans need not read the contents again
             return None
         unsure = "; an earlier sync may have reached the sandbox unanswered" if state.uncertain else ""
         _log.info("packing %s: %s%s", counted(scanned.manifest.files, "file"), described(scanned.difference), unsure)
@@ -349,7 +349,7 @@ class SandboxSync(Struct):
         ended = delivery.deliver(packed.archive, sent, observer, before_initialize=preparation.renew)
         if ended is Verdict.PACK_AGAIN:  # nothing was sent, as the agent is at work just there
             if self.state.uncertain:
-                self._record(here, self.state.base or manifest, self.state.torn)
+                self._record(self.state.base or manifest, self.state.torn)
             return Verdict.INITIALIZE
         if isinstance(ended, Verdict):
             return ended
@@ -360,12 +360,12 @@ class SandboxSync(Struct):
             _log.info("after a partial archive, a whole one follows")
             return Verdict.PACK_AGAIN
         preparation.save_followed()
-        self._record(here, self.state.base or manifest, self.state.torn, preparation.goes_over)
+        self._record(self.state.base or manifest, self.state.torn, preparation.goes_over)
         return Verdict.INITIALIZE
 
     # -- the record
 
-    def _recorded(self, here: _Here, preparation: Preparation, sha256: str, started_s: float) -> Outcome:
+    def _recorded(self, preparation: Preparation, sha256: str, started_s: float) -> Outcome:
         """Record what the sandbox holds now."""
         self._was_asked, self._is_unknown = True, False
         packed, manifest = preparation.packed, preparation.attempt.manifest
@@ -380,7 +380,7 @@ class SandboxSync(Struct):
         if self.sandbox.partial_archives.replaces:  # what a set-up made is gone
             self.sandbox.setup.forget()
         preparation.save_followed()
-        self._record(here, manifest, follow_up, preparation.goes_over)
+        self._record(manifest, follow_up, preparation.goes_over)
         if follow_up:
             what = counted(len(follow_up), "file")
             _log.info("%s changed while read (%s): a sync follows", what, shown_path(follow_up[0]))
@@ -388,7 +388,6 @@ class SandboxSync(Struct):
 
     def _record(
         self,
-        here: _Here,
         manifest: Manifest,
         follow_up: Collection[str] = (),
         goes_over: Callable[[str], bool] = lambda _: False,
@@ -397,12 +396,10 @@ class SandboxSync(Struct):
 
         A state folder that cannot be written becomes a warning.
         """
-        state, unread = self.state, {*self.snapshotter.unread, *follow_up, *here.unsent, *here.held}
-        before = state.base
+        state, before = self.state, self.state.base
         if state.is_released:
             self.sandbox.setup.forget()
-        self.sandbox.deletion_sync.note_arrived(manifest, unread, set(self.snapshotter.secret_files))
-        state.note_arrived(manifest, follow_up)
+        self.sandbox.deletion_sync.note_arrived(manifest, follow_up, set(self.snapshotter.secret_files))
         if state.overwritten is not None:
             state.overwritten.append(goes_over)
         try:
@@ -423,5 +420,5 @@ class SandboxSync(Struct):
         state, secret_files = self.state, self.snapshotter.secret_files
         # Where a sync looks, its own warning says that nobody could.
         unknown = [EMPTY_PERHAPS] if self._is_unknown and not self.sandbox.remote_changes.looks else []
-        secrets = secret_warnings(secret_files, state.content, state.leftovers.secret)
+        secrets = secret_warnings(secret_files, state.content, state.secret)
         return [*secrets, *map(torn_copy, state.torn), *unknown, *self.sandbox.warnings, *state.warnings]

@@ -135,7 +135,7 @@ class Attempt(Struct, frozen=True):
     @property
     def is_first(self) -> bool:
         """True if nothing was ever sent there."""
-        return not any((*self.content.versions, self.content.leftovers, self.to_delete, self.held, self.unsent))
+        return not any((*self.content.versions, self.to_delete, self.held, self.unsent))
 
     @property
     def policy_of_written(self) -> Policy:

@@ -9,7 +9,6 @@ import pytest
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.sandbox.leftovers import Leftovers
 from syncd.sandbox.sandbox_state import (
     SandboxState,
     TakenPath,
@@ -65,14 +64,34 @@ def test_what_was_brought_home_stays_no_more(db: StateDb) -> None:
     """It is kept or held for no reason, and what is there against the rules is the agent's: no leftover of ours."""
     state = arrived(db, MANIFEST)
     state.seen.kept, state.seen.changed = {"l", "f"}, {"l", "f"}
-    state.leftovers = Leftovers({"l": [MANIFEST["l"]], "f": [MANIFEST["l"]]}, files=2)
+    state.left, state.secret = Manifest({"gone": MANIFEST["l"], "l": MANIFEST["l"]}), frozenset({"gone", "l"})
     state.record()
     command = SandboxState(db, TARGET)
     command.record_taken([TakenPath("l", MANIFEST["l"], None, is_left_out=True)], differing=["again"])
     state.read()
     assert (state.seen.kept, state.seen.changed) == ({"f"}, {"f", "again"})
-    assert (list(state.leftovers.entries), state.leftovers.files) == (["f"], 1)
+    assert (state.content.leftovers, state.secret) == ({"gone"}, {"gone"})
     assert "l" not in (state.base or {})
+
+
+def test_what_is_left_over_is_recorded(db: StateDb) -> None:
+    """What arrived once, and what was only sent, each version of it, in this and in the next process."""
+    file, link = Entry(Kind.FILE, 0o644, 1, 1, digest=b"f"), MANIFEST["l"]
+    state = arrived(db, MANIFEST)
+    state.mark_uncertain(Manifest({"u": file, "l": file}))
+    state.mark_uncertain(Manifest({"u": link}))
+    assert state.content.leftovers == set()  # it may be on its way
+    state.note_arrived(Manifest({"f": file}), gone=["d"], secret_files=["f", "l"])
+    state.record()
+    for each in (state, SandboxState(db, TARGET)):
+        content = each.content
+        assert content.leftovers == {"l", "u"} | MANIFEST.keys() - {"d"}
+        assert (content.has_arrived("l"), content.has_arrived("u")) == (True, False)
+        assert (content.versions_of("l"), content.versions_of("u")) == ([link, file], [file, link])
+        assert (content.unanswered, each.secret) == ((), {"l"})
+    state.note_arrived(MANIFEST | {"u": file, "f": file})
+    state.record()
+    assert SandboxState(db, TARGET).content.leftovers == state.secret == set()
 
 
 def test_what_arrived_but_cannot_be_recorded(db: StateDb, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ class Simulation:
             # A sync relies on its own look; what this one sees beside it, or where an initialize was not answered, may
             # be half unpacked, and is not kept.
             sandbox = daemon.cycle.sandbox
-            is_settled = sandbox is None or not sandbox.state.unanswered
+            is_settled = sandbox is None or not sandbox.state.content.unanswered
             self.checker.is_aside = not (daemon.is_resting and is_settled)
             try:
                 with self.injection(enabled=daemon.is_resting):

@@ -62,8 +62,8 @@ def test_what_is_found() -> None:
         unlisted=7,
     )
     look = ScriptedLook(result)
-    leftovers = {"gone-too": [SENT], "old.log": [SENT]}
-    content = SandboxContent(Manifest({"a": SENT, "gone.log": SENT}), ({"a": SENT, "late": SENT},), True, leftovers)
+    left = {"gone-too": SENT, "old.log": SENT}
+    content = SandboxContent(Manifest({"a": SENT, "gone.log": SENT}), ({"a": SENT, "late": SENT},), True, left)
 
     work = find_agent_work(cast(RemoteChanges, look), content, lambda path, _: path.endswith((".log", "modules")))
 

@@ -163,7 +163,7 @@ def test_nothing_excluded_is_kept() -> None:
 
 def test_what_was_sent_meanwhile_is_not_the_agents() -> None:
     """Neither what is on its way, nor what arrived between the beginning and the end of the look."""
-    on_its_way = SandboxContent(HELD.base, ({"b": NEWER},))
+    on_its_way = SandboxContent(HELD.base, ({"b": NEWER},), True)
     arrived = SandboxContent(Manifest({"a": replace(SENT, mtime_s=9), "b": replace(SENT, mode=0o600), "n": NEWER}))
     for contents in ((on_its_way, HELD), (HELD, on_its_way), (HELD, arrived), (arrived, HELD)):
         found = _after({"b": THEIRS, "n": THEIRS, "a": THEIRS_NEWER}, {}, Arrivals(*contents))
@@ -197,7 +197,7 @@ def test_what_a_look_asks_for() -> None:
     """What is otherwise than was known, or sent; the content of what is excluded is not fetched."""
     directory = SeenEntry(Kind.DIRECTORY, 0o755)
     known = FollowedWork(0.0, {}, {"a": THEIRS, "x.log": THEIRS, "b": ABSENT, "d": directory, "u": THEIRS})
-    content = SandboxContent(Manifest({"a": SENT, "c": SENT}), ({"u": NEWER, "w": NEWER},), leftovers={"l": [SENT]})
+    content = SandboxContent(Manifest({"a": SENT, "c": SENT}), ({"u": NEWER, "w": NEWER},), True, {"l": SENT})
     request = follow_request(content, known, _leaves_out)
     items = dict(request.each())
     assert {path: (item.versions, item.action) for path, item in items.items()} == {
@@ -268,7 +268,7 @@ def test_a_look_since_another_one() -> None:
         "x.log": (LookAction.COMPARE, (LOG,)),
     }
     assert (request.since, request.find_new) == (MARK, True)
-    assert request_since(whole, SandboxContent(MARKED, (arrived,)), BEFORE, _leaves_out, since) is None
+    assert request_since(whole, SandboxContent(MARKED, (arrived,), True), BEFORE, _leaves_out, since) is None
     assert request_since(whole, content, BEFORE, _leaves_out, Since(MARK, MARKED, ["other"])) is None
 
 
@@ -278,8 +278,8 @@ def test_a_look_since_another_one() -> None:
         (LookResult(), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED)), {}),
         (LookResult(mark=MARK, unseen=1), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED)), {}),
         (LookResult(mark=MARK, not_kept="no room"), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED)), {}),
-        (LookResult(mark=MARK), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED, (MARKED,))), {}),
-        (LookResult(mark=MARK), Arrivals(SandboxContent(MARKED, (MARKED,)), SandboxContent(MARKED)), {}),
+        (LookResult(mark=MARK), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED, (MARKED,), True)), {}),
+        (LookResult(mark=MARK), Arrivals(SandboxContent(MARKED, (MARKED,), True), SandboxContent(MARKED)), {}),
         (LookResult(mark=MARK), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED), [lambda _: True]), {}),
         (LookResult(mark=MARK), Arrivals(SandboxContent(None), SandboxContent(MARKED)), {}),
         (

@@ -6,14 +6,7 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.sandbox.leftovers import (
-    NO_LEFTOVERS,
-    Leftovers,
-    leftovers_after,
-    obstructed_by,
-    obstructing,
-    paths_to_delete,
-)
+from syncd.sandbox.leftovers import left_over, obstructed_by, obstructing, paths_to_delete
 
 FILE, OTHER = Entry(Kind.FILE, 0o644, 1, 3, digest=b"one"), Entry(Kind.FILE, 0o644, 2, 5, digest=b"other")
 DIRECTORY, LINK = Entry(Kind.DIRECTORY, 0o755), Entry(Kind.SYMLINK, target="f")
@@ -47,72 +40,32 @@ def manifest(text: str) -> Manifest:
 )
 def test_what_is_to_be_removed(held: str, wanted: str, unread: str, leftovers: str, deleted: str) -> None:
     """The content of a directory goes before it."""
-    found = paths_to_delete(
-        [manifest(held)], manifest(wanted), unread.split(), {p: [e] for p, e in manifest(leftovers).items()}
-    )
+    found = paths_to_delete([manifest(held), manifest(leftovers)], manifest(wanted), unread.split())
     expected = [(path, [KINDS[kind]]) for path, _, kind in (word.partition(":") for word in deleted.split())]
     assert [*found.items()] == expected
 
 
 def test_each_version_that_may_be_there_is_named() -> None:
     """Of the base, and of what was sent and not answered."""
-    found = paths_to_delete([manifest("a:f"), manifest("a:o")], Manifest(), (), {})
+    found = paths_to_delete([manifest("a:f"), manifest("a:o")], Manifest(), ())
     assert found == {"a": [FILE, OTHER]}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "gone", "failed", "unread", "left", "files"),
+    ("wanted", "gone", "failed", "left"),
     [
-        ("a:f d:d d/b:f x:f", "", "", "", "old", 1),
-        ("", "", "", "", "old a d d/b x", 4),
-        ("", "a d/b", "d", "", "old d x", 2),
-        ("", "old a d d/b x", "", "", "", 0),
-        ("a:d", "", "a", "", "old a d d/b x", 3),
-        ("a:d", "", "", "", "old d d/b x", 3),
-        ("", "", "", "d x", "old a d d/b x", 2),
-        ("old:o", "", "", "", "a d d/b x", 3),
+        ("a:f d:d d/b:f x:f", "", "", ""),
+        ("", "", "", "a d d/b x"),
+        ("", "a d/b", "d", "d x"),
+        ("", "a d d/b x", "", ""),
+        ("a:d", "", "a y", "a d d/b x"),
+        ("a:d", "", "", "d d/b x"),
     ],
 )
-def test_what_is_left_over(wanted: str, gone: str, failed: str, unread: str, left: str, files: int) -> None:
-    """What was neither removed nor is wanted; what could not be read is remembered, and not counted."""
-    before = Leftovers({"old": [FILE]}, 1, frozenset({"old", "elsewhere"}))
-    found = leftovers_after(
-        before,
-        [manifest("a:f d:d d/b:f x:f")],
-        manifest(wanted),
-        gone=gone.split(),
-        failed=failed.split(),
-        unread=unread.split(),
-        secret_files=["x", "y"],
-    )
-    assert (set(found.entries), found.files) == (set(left.split()), files)
-    assert found.secret == {"old", "x"} & found.entries.keys()
-
-
-def test_the_versions_of_what_is_left_over() -> None:
-    """Each that may be there, once, the earliest first."""
-    left = Leftovers({"a": [FILE]}, 1)
-    held = [manifest("a:f"), manifest("a:o"), manifest("a:o")]
-    assert leftovers_after(left, held, Manifest(), gone=(), failed=(), unread=()).entries == {"a": [FILE, OTHER]}
-
-
-def test_what_was_only_sent_is_not_known_to_have_arrived() -> None:
-    """Only what was in the first of the manifests was there for certain; what is known once stays known."""
-    first = leftovers_after(
-        NO_LEFTOVERS, [manifest("a:f"), manifest("a:o b:f")], Manifest(), gone=(), failed=(), unread=()
-    )
-    assert (set(first.entries), first.unconfirmed) == ({"a", "b"}, {"b"})
-    again = leftovers_after(first, [manifest(""), manifest("a:f c:f")], Manifest(), gone=["b"], failed=(), unread=())
-    assert (set(again.entries), again.unconfirmed) == ({"a", "c"}, {"c"})
-    assert again.without(["c"]).unconfirmed == frozenset()
-
-
-def test_leftovers_that_are_gone() -> None:
-    """They count no more, a directory never did."""
-    left = Leftovers({"d": [DIRECTORY], "d/a": [FILE, OTHER], "l": [LINK]}, 2, frozenset({"d/a"}))
-    assert left.without(["d", "d/a"]) == Leftovers({"l": [LINK]}, 1)
-    assert left.without(["x"]) == left
-    assert Leftovers({"l": [LINK]}, 0).without(["l"]) == NO_LEFTOVERS
+def test_what_is_left_over(wanted: str, gone: str, failed: str, left: str) -> None:
+    """What was neither removed nor is wanted, and another kind of what is wanted that could not be removed."""
+    found = left_over(manifest("a:f d:d d/b:f x:f"), manifest(wanted), gone.split(), failed.split())
+    assert list(found) == left.split()
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_two_changes_as_one(before: Change, now: Change, both: Change | None) ->
 
 def test_what_stays_there_is_removed_later() -> None:
     """A leftover is not removed, until it is no leftover any more; one that is sent again is changed."""
-    had, kept = SandboxContent(manifest(a="1", x="1")), SandboxContent(manifest(x="1"), leftovers={"a": []})
+    had, kept = SandboxContent(manifest(a="1", x="1")), SandboxContent(manifest(x="1"), left=manifest(a="1"))
     assert lists(arrived_changes(had, kept)) == ([], [], [])
     assert lists(arrived_changes(kept, kept)) == ([], [], [])
     assert lists(arrived_changes(kept, SandboxContent(manifest(x="1")))) == ([], [], ["a"])

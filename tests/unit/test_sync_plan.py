@@ -271,7 +271,7 @@ def test_unanswered_versions_are_kept_however_many_archives_there_were() -> None
     unanswered: tuple[Manifest, ...] = ()
     for number in range(20):
         unanswered = with_versions(unanswered, Manifest({"a": _known(bytes([number + 1])), "b": _known(b"b")}))
-    content = SandboxContent(unanswered=unanswered)
+    content = SandboxContent(maybe=unanswered)
     assert [entry.digest for entry in content.versions_of("a")] == [bytes([number + 1]) for number in range(20)]
     assert content.versions_of("b") == [_known(b"b")]
     assert [len(each) for each in unanswered] == [2, *[1] * 19]
