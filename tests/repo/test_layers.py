@@ -46,6 +46,20 @@ PURE = {
     "sync": "outcome status_document sync_plan",
     "watch": "changes",
 }
+# The tests of a pure module are in tests/unit, in the file of its name, but for these.
+_TESTED_IN = {
+    "core/errors": "test_sync_failure",
+    "model/directory": "test_manifest",
+    "sandbox/look_request": "test_protocol",
+    "selection/gitignore": "test_selection",
+    "sync/status_document": "test_status_screen",
+}
+_UNTESTED = {
+    "core/checksum": "it is a function of a library, which it loads",
+    "core/choices": "it has values alone",
+    "selection/builtin_rules": "it has data alone, which tests of the selection read",
+}
+
 _IMPURE = {
     "asyncio": "it waits",
     "concurrent": "it starts threads",
@@ -153,6 +167,19 @@ def test_decisions_are_pure() -> None:
                 reasons.append(f"{imported.module} is not pure")
             found += [f"{path}:{imported.line}: {reason}" for reason in reasons]
     assert found == [], "make it an argument, or do it in the module that calls"
+
+
+def test_each_decision_has_its_own_tests() -> None:
+    """A pure module has a file of unit tests, which imports it: tests of others do not say what it decides."""
+    missing = []
+    for path, module in _pure().items():
+        short = path.removeprefix("syncd/").removesuffix(".py")
+        file = REPO / "tests/unit" / f"{_TESTED_IN.get(short) or 'test_' + short.split('/')[-1]}.py"
+        if short not in _UNTESTED and not (file.is_file() and f"from {module} import" in file.read_text("utf-8")):
+            missing.append(f"{file.relative_to(REPO)}: from {module} import")
+    assert missing == [], "test the module's decisions there, as tables"
+    listed = {f"syncd/{short}.py" for short in (*_TESTED_IN, *_UNTESTED)}
+    assert listed - _pure().keys() == set(), "_TESTED_IN, _UNTESTED: take out what is no pure module any more"
 
 
 def test_rules_are_mutated() -> None:
