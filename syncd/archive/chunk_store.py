@@ -20,7 +20,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from io import FileIO
 from itertools import chain
 
@@ -199,20 +199,6 @@ class ChunkStore:
         self._known[piece.key] = piece
         return piece
 
-    def drop_damaged(self, check: Callable[[], None]) -> None:
-        """Read all known pieces, and delete the damaged ones.
-
-        One damaged piece is often one of many, and each that is found only while it is sent costs the upload so far.
-        """
-        for piece in list(self._known.values()):
-            check()
-            try:
-                for _ in _read(piece):
-                    pass
-            except DamagedPiece:
-                del self._known[piece.key]
-                _remove(piece.path)
-
     def use(self, user: str, pieces: Iterable[Piece]) -> None:
         """Keep these pieces whatever is deleted, and no more those that this user named before."""
         self._in_use[user] = frozenset(os.path.basename(piece.path) for piece in pieces)
@@ -225,6 +211,11 @@ class ChunkStore:
                 if name not in wanted:
                     _remove(os.path.join(self._folder, name))
         self._known = {key: piece for key, piece in self._known.items() if key + _SUFFIX in wanted}
+
+    def clear(self) -> None:
+        """Delete all pieces, also those in use."""
+        self._in_use = {}
+        self.keep_only(())
 
     def _path(self, key: str) -> str:
         return os.path.join(self._folder, key + _SUFFIX)

@@ -187,29 +187,21 @@ class Packed(Struct):
 PackProgress = Callable[[int, int, int, int], None]
 
 
-class Packer:
-    """Packs one workspace's manifests into chunks of one store."""
+class Packer(Struct, eq=False):
+    """Packs one workspace's manifests into chunks of one store.
 
-    def __init__(
-        self,
-        workspace: str,
-        store: ChunkStore,
-        clock: Clock,
-        check: Callable[[], None] = lambda: None,
-        search: Search | None = None,
-        *,
-        base_store: BaseStore | None = None,
-    ) -> None:
-        """`base_store`, if any, learns which chunks hold the archive."""
-        self._workspace = workspace
-        self._store = store
-        self._clock = clock
-        self._check = check
-        self._search = search or Search()
-        self._base_store = base_store
-        self._packed = Packed()  # of the present packing
-        self._room_bytes = 0
-        self._incomplete = True  # an earlier process may have left pieces
+    A `base_store` learns which chunks hold the archive, and has what a sync needs no more on a full disk.
+    """
+
+    workspace: str
+    store: ChunkStore
+    clock: Clock
+    check: Callable[[], None] = lambda: None
+    search: Search = field(default_factory=Search)
+    base_store: BaseStore | None = None
+    _packed: Packed = field(default_factory=Packed)  # of the present packing
+    _room_bytes: int = 0
+    _incomplete: bool = True  # an earlier process may have left pieces
 
     def pack(
         self,
@@ -231,15 +223,15 @@ class Packer:
         chunks: dict[str, Piece | ChunkWriter] = {}  # by the first path in each
         done_files = done_bytes = 0
         with (
-            safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor,
-            Compressor(self._store) as compressor,
+            safe_open.DirCursor(safe_open.open_workspace(self.workspace)) as cursor,
+            Compressor(self.store) as compressor,
         ):
             for chunk in split(manifest.items()):
-                self._check()
+                self.check()
                 done_files += count_files(chunk.values())
                 done_bytes += content_bytes(chunk.values())
                 key = key_of(chunk)
-                piece = self._store.get(key) if key else None
+                piece = self.store.get(key) if key else None
                 if piece is not None:
                     chunks[next(iter(chunk))] = piece
                     continue
@@ -253,9 +245,9 @@ class Packer:
                 on_progress(done_files, total_files, done_bytes, total_bytes)
         stored = {path: each.piece if isinstance(each, ChunkWriter) else each for path, each in chunks.items()}
         packed.archive = Archive.of(stored.values())
-        if self._base_store is not None:
-            self._base_store.record_chunks(stored)
-        self._store.keep_only(packed.archive.pieces)
+        if self.base_store is not None:
+            self.base_store.record_chunks(stored)
+        self.store.keep_only(packed.archive.pieces)
         self._incomplete = False
         return packed
 
@@ -263,27 +255,12 @@ class Packer:
         """Delete the pieces of interrupted packings: they would accumulate, and a full disk would stay full."""
         if not self._incomplete:
             return
-        chunks = split(manifest.items()) if self._store.has_any() else ()
-        reusable = (self._store.get(key) for chunk in chunks if (key := key_of(chunk)))
+        chunks = split(manifest.items()) if self.store.has_any() else ()
+        reusable = (self.store.get(key) for chunk in chunks if (key := key_of(chunk)))
         # What was sent last is kept for a merge, until the next whole archive has arrived.
-        sent = self._base_store.pieces() if self._base_store is not None else []
-        self._store.keep_only([*sent, *(piece for piece in reusable if piece is not None)])
+        sent = self.base_store.pieces() if self.base_store is not None else []
+        self.store.keep_only([*sent, *(piece for piece in reusable if piece is not None)])
         self._incomplete = False
-
-    def make_room(self) -> bool:
-        """Give up what was kept for a merge, as the disk is full. False if there was nothing."""
-        return self._base_store is not None and self._base_store.make_room()
-
-    def use(self, user: str, archive: Archive) -> None:
-        """Keep the archive that this one sends, and no more the one before; others pack meanwhile."""
-        self._store.use(user, archive.pieces)
-
-    def clear(self) -> None:
-        self._store.keep_only([])
-
-    def drop_damaged(self) -> None:
-        """Delete all pieces that are damaged."""
-        self._store.drop_damaged(self._check)
 
     def _write(
         self, chunk_writer: ChunkWriter, cursor: safe_open.DirCursor, chunk: dict[str, Entry]
@@ -330,14 +307,14 @@ class Packer:
 
     def _read(self, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result) -> Entry | None:
         """Write as many bytes of a file as its status says, whatever happens to it meanwhile."""
-        read_at_ns = wall_ns(self._clock)
+        read_at_ns = wall_ns(self.clock)
         before = file_entry(status)
         left_bytes = size_bytes = before.size_bytes
         digest, whole = hashlib.sha256(), True
-        search = search_in(self._search, path, size_bytes)
+        search = search_in(self.search, path, size_bytes)
         # It is written with the first piece: after a failure, a small file, which may share its chunk, has none.
         header = archive_format.headers(path, before, size_bytes)
-        for piece in pieces(descriptor, size_bytes, self._check):
+        for piece in pieces(descriptor, size_bytes, self.check):
             digest.update(piece)
             secret = search(piece)
             if secret is not None:  # what was written of it goes with its chunk, which holds no other file
@@ -366,7 +343,7 @@ class Packer:
         """
         again = hashlib.sha256()
         try:
-            for piece in pieces(descriptor, size_bytes, self._check):
+            for piece in pieces(descriptor, size_bytes, self.check):
                 again.update(piece)
         except ReadError:
             return False

@@ -6,10 +6,9 @@ import errno
 from collections.abc import Callable, Collection
 from enum import Enum
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
-from syncd.archive.chunk_store import Archive
 from syncd.archive.packer import Packed, Packer, PackProgress
 from syncd.core import safe_open
 from syncd.core.clock import Clock
@@ -23,7 +22,6 @@ from syncd.model.manifest import (
     carry_over_digests,
     changed_directories,
     difference,
-    forget_stamps,
     sharing,
     without_stamps,
 )
@@ -47,10 +45,14 @@ ToScan = Callable[[], Collection[str] | None]
 
 
 class ScanPlan(Struct, frozen=True):
-    """The plan of a sync's scans. `before` and `after` are called around each of them, with the turn for a snapshot."""
+    """The plan of a sync's scans, each of which calls all of it while it has the turn for a snapshot.
+
+    `written` returns, as it begins, the files that were written since the last one, perhaps without a change of their
+    times; `after` is called at its end.
+    """
 
     to_scan: ToScan = lambda: None
-    before: Callable[[], None] = lambda: None
+    written: Callable[[], Collection[str]] = frozenset
     after: Callable[[], None] = lambda: None
 
 
@@ -64,63 +66,50 @@ class ScanResult(Struct):
     difference: Difference
 
 
-class Snapshotter:
-    """Takes the snapshots of one workspace for one sandbox, and remembers the contents it has read.
+class Snapshotter(Struct, eq=False):
+    """Takes the snapshots of one workspace for the sandbox of this name, and remembers the contents it has read.
 
     Those of several sandboxes share the scanner, the guard, the reader and the packers.
     """
 
-    def __init__(
-        self,
-        scanner: Scanner,
-        guard: LossGuard,
-        reader: ContentReader,
-        packer: Packer,
-        part_packer: Packer,
-        *,
-        clock: Clock,
-        spool_folder: str,
-        max_mib: int,
-        name: str = MAIN,
-    ) -> None:
-        """`name` is that of the sandbox."""
-        self._scanner = scanner
-        self._guard = guard
-        self._reader = reader
-        self._packer = packer
-        self._part_packer = part_packer  # with a spool of its own: it deletes all chunks but its own
-        self._clock = clock
-        self._spool_folder = spool_folder
-        self._max_mib = max_mib
-        self._name = name
-        self._known = Manifest()
-        self._scan_number = 0  # of the scanner's, the last one for this sandbox
-        self._unreadable_files: dict[str, tuple[Entry, SyncWarning]] = {}
-        # Files that hold a secret: while they are as before, no sync reads them again. Their warnings are not in
-        # `warnings`, as they depend on the sandbox.
-        self.secret_files: dict[str, tuple[Entry, Secret]] = {}
-        self._sent = Manifest()
-        self._by_rules: dict[str, int] = {}
-        self.scan_took_s = 0.0  # the last one, with the contents that it read
-        self.warnings: list[SyncWarning] = []
-        self.unread: set[str] = set()  # exist, but are not in the last snapshot: they are not deleted
+    scanner: Scanner
+    guard: LossGuard
+    reader: ContentReader
+    packer: Packer
+    part_packer: Packer  # with a spool of its own: it deletes all chunks but its own
+    clock: Clock
+    spool_folder: str
+    max_mib: int
+    name: str = MAIN
+    scan_took_s: float = 0.0  # the last one, with the contents that it read
+    warnings: list[SyncWarning] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)  # exist, but are not in the last snapshot: they are not deleted
+    # Files that hold a secret: while they are as before, no sync reads them again. Their warnings are not in
+    # `warnings`, as they depend on the sandbox.
+    secret_files: dict[str, tuple[Entry, Secret]] = field(default_factory=dict)
+    _known: Manifest = field(default_factory=Manifest)
+    _scan_number: int = 0  # of the scanner's, the last one for this sandbox
+    _written: set[str] = field(default_factory=set)  # files to be read, whatever their times say
+    _unreadable_files: dict[str, tuple[Entry, SyncWarning]] = field(default_factory=dict)
+    _sent: Manifest = field(default_factory=Manifest)
+    _by_rules: dict[str, int] = field(default_factory=dict)
 
     def shared(self, baseline: Manifest) -> Manifest:
         """Return the baseline with the directories of the last scan, or baseline, where these are the same.
 
         Syncs to other sandboxes have the scanner keep theirs: each edit would be compared with everything.
         """
-        last = self._scanner.tree.manifest
+        last = self.scanner.tree.manifest
         found = sharing(baseline, last)
         self._known = found if self._known is baseline else sharing(self._known, last)
-        self._scanner.expect(found)
+        self.scanner.expect(found)
         return found
 
     def scan(
         self,
         baseline: Manifest | None,
         sync_mode: SyncMode,
-        to_scan: ToScan = lambda: None,
+        scan_plan: ScanPlan = EVERYTHING,
         other_bases: Collection[Manifest] = (),
     ) -> ScanResult:
         """Scan, and read only the files of which the scan cannot tell if they changed.
@@ -129,55 +118,56 @@ class Snapshotter:
 
         Raises `WorkspaceError` (the workspace is missing, or lost nearly everything), `SnapshotTooLarge`, `Stop`.
         """
-        began_s = self._clock.monotonic_s()
+        began_s = self.clock.monotonic_s()
         try:
-            return self._scan(baseline, sync_mode, to_scan, other_bases)
+            return self._scan(baseline, sync_mode, scan_plan, other_bases)
         finally:
-            self.scan_took_s = self._clock.monotonic_s() - began_s
+            self.scan_took_s = self.clock.monotonic_s() - began_s
 
     def _scan(
-        self, baseline: Manifest | None, sync_mode: SyncMode, to_scan: ToScan, other_bases: Collection[Manifest]
+        self, baseline: Manifest | None, sync_mode: SyncMode, scan_plan: ScanPlan, other_bases: Collection[Manifest]
     ) -> ScanResult:
         if baseline is not None:
-            self._scanner.expect(baseline)
-        self._guard.begin()
-        full_scans = self._scanner.full_scans
-        scan = self._scanner.scan(to_scan())
-        if sync_mode is SyncMode.FORCED or self._scanner.full_scans > full_scans:
+            self.scanner.expect(baseline)
+        self.guard.begin()
+        self._written.update(scan_plan.written())
+        full_scans = self.scanner.full_scans
+        scan = self.scanner.scan(scan_plan.to_scan())
+        if sync_mode is SyncMode.FORCED or self.scanner.full_scans > full_scans:
             self._unreadable_files = {}  # a disk that is repaired changes no inode
-        self._scan_number = self._scanner.scans
-        confirmed = self._guard.missing_mounts() if sync_mode is SyncMode.FORCED else ()
-        self._guard.check_mounts(scan, confirmed, other_bases)
+        self._scan_number = self.scanner.scans
+        confirmed = self.guard.missing_mounts() if sync_mode is SyncMode.FORCED else ()
+        self.guard.check_mounts(scan, confirmed, other_bases)
         self.warnings, self._by_rules = scan.warnings, scan.left_out
+        self._read_secret_files_again(self._written)
         self._exclude_known(scan)
         self.unread = scan.unread
         if sync_mode is not SyncMode.FORCED:
-            self._guard.check(baseline or Manifest(), scan, self._existing_exclusions)
-        self._guard.record_workspace(scan, other_bases)
-        check_size(scan.manifest, self._max_mib)
+            self.guard.check(baseline or Manifest(), scan, self._existing_exclusions)
+        self.guard.record_workspace(scan, other_bases)
+        check_size(scan.manifest, self.max_mib)
         self._sent = baseline = baseline or Manifest()
         known = scan.manifest if self._known is baseline else carry_over_digests(self._known, scan.manifest)
         manifest = carry_over_digests(baseline, known)
+        self._read_written(manifest)
         self._learn(manifest)
         scanned = ScanResult(manifest, difference(baseline, manifest))
         return scanned if scanned.difference.certain else self.resolved(scanned, baseline)
 
+    def _read_written(self, manifest: Manifest) -> None:
+        """Read the files that were written and have the times of before, as after a write through a mapping."""
+        seem_known = {path: manifest[path] for path in self._written if path in manifest and manifest[path].digest}
+        manifest.put((path, replace(entry, stamp=None, digest=b"")) for path, entry in seem_known.items())
+        read = dict(self.reader.digests(seem_known)) if seem_known else {}
+        manifest.put(read.items())
+        self._written = seem_known.keys() - read.keys()
+
     def is_excluded(self, path: str, is_dir: bool) -> bool:
         """True if a path that is no longer in the snapshot is excluded, rather than deleted."""
-        return self._scanner.is_excluded(path, is_dir)
+        return self.scanner.is_excluded(path, is_dir)
 
     def _existing_exclusions(self, paths: Collection[str]) -> set[str]:
-        return self._scanner.existing_exclusions(paths) | (self.secret_files.keys() & paths)
-
-    def forget_stamps(self, baseline: Manifest, paths: Collection[str]) -> Manifest:
-        """Have the next scan read these files, whatever their stamps say; return the `baseline` without them."""
-        if not paths:
-            return baseline
-        baseline = baseline.copy()
-        for manifest in (baseline, self._known, self._scanner.tree.manifest):
-            forget_stamps(manifest, paths)
-        self._read_secret_files_again(paths)
-        return baseline
+        return self.scanner.existing_exclusions(paths) | (self.secret_files.keys() & paths)
 
     def _read_secret_files_again(self, paths: Collection[str]) -> None:
         for path in self.secret_files.keys() & paths:
@@ -189,7 +179,7 @@ class Snapshotter:
         self._read_secret_files_again(self.secret_files)
         baseline = without_stamps(baseline)
         self._known = without_stamps(self._known, baseline)
-        tree = self._scanner.tree
+        tree = self.scanner.tree
         tree.manifest = without_stamps(tree.manifest, self._known)
         return baseline
 
@@ -208,7 +198,7 @@ class Snapshotter:
         if not scanned.difference.uncertain:
             return scanned
         manifest = scanned.manifest.copy()
-        manifest.put(self._reader.digests(scanned.difference.uncertain))
+        manifest.put(self.reader.digests(scanned.difference.uncertain))
         known = manifest
         if scanned.manifest is not self._known:  # held paths count in it as the sandbox got them, not as they are here
             known = self._known.copy()
@@ -222,16 +212,16 @@ class Snapshotter:
         A scan for another sandbox may have found newer ones since, and nothing reports these once more.
         """
         self._known = manifest
-        if self._scanner.scans == self._scan_number:
-            self._scanner.tree.adopt(manifest)
+        if self.scanner.scans == self._scan_number:
+            self.scanner.tree.adopt(manifest)
 
     def with_digests(self, entries: dict[str, Entry]) -> dict[str, Entry]:
         """The entries after those files were read whose contents are not known; what cannot be read stays unknown."""
         unread = [path for path, entry in entries.items() if entry.kind is Kind.FILE and not entry.digest]
         if not unread:
             return entries
-        read = dict(self._reader.digests(unread))
-        self._scanner.tree.set_entries(read)
+        read = dict(self.reader.digests(unread))
+        self.scanner.tree.set_entries(read)
         return entries | read
 
     def pack(
@@ -248,20 +238,21 @@ class Snapshotter:
             try:
                 packed = self._pack(manifest, only, on_progress)
             except OSError as failure:
-                if failure.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._packer.make_room():
+                kept = self.packer.base_store
+                if failure.errno not in (errno.ENOSPC, errno.EDQUOT) or kept is None or not kept.make_room():
                     raise
                 packed = self._pack(manifest, only, on_progress)
         except OSError as failure:
             safe_open.raise_if_exhausted(failure)
             raise TryLater(
-                f"the archive cannot be written to {self._spool_folder!r} ({failure.strerror or failure})",
+                f"the archive cannot be written to {self.spool_folder!r} ({failure.strerror or failure})",
                 "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
             ) from None
-        if not self._scanner.rules_unchanged(changed_directories(self._sent, packed.manifest)):
+        if not self.scanner.rules_unchanged(changed_directories(self._sent, packed.manifest)):
             raise TryLater(
                 "a .gitignore or .syncdignore file changed while the snapshot was taken", "another one is taken at once"
             )
-        self._guard.check_vanished(manifest, sum(path not in packed.manifest for path in packed.follow_up))
+        self.guard.check_vanished(manifest, sum(path not in packed.manifest for path in packed.follow_up))
         self._unreadable_files |= packed.unread
         self.unread |= packed.unread.keys() | packed.secret_files.keys()
         self.warnings = self.warnings + packed.warnings
@@ -271,14 +262,14 @@ class Snapshotter:
 
     def _pack(self, manifest: Manifest, only: Collection[str] | None, on_progress: PackProgress) -> Packed:
         if only is None:
-            self._part_packer.clear()  # the spool has room for two whole archives, and for nothing else
-            packed = self._packer.pack(manifest, self._max_mib << 20, on_progress)
-            self._packer.use(self._name, packed.archive)
+            self.part_packer.store.keep_only(())  # the spool has room for two whole archives, and for nothing else
+            packed = self.packer.pack(manifest, self.max_mib << 20, on_progress)
+            self.packer.store.use(self.name, packed.archive.pieces)
             return packed
-        self._packer.clean_up(manifest)
+        self.packer.clean_up(manifest)
         part = Manifest({path: manifest[path] for path in only if path in manifest})
-        packed = self._part_packer.pack(part, self._max_mib << 20, on_progress)
-        self._part_packer.use(self._name, packed.archive)
+        packed = self.part_packer.pack(part, self.max_mib << 20, on_progress)
+        self.part_packer.store.use(self.name, packed.archive.pieces)
         whole = manifest | packed.manifest
         for path in part.keys() - packed.manifest.keys():
             del whole[path]
@@ -287,12 +278,12 @@ class Snapshotter:
 
     def release(self) -> None:
         """Let what was packed last go: it was sent, or never will be."""
-        for packer in (self._packer, self._part_packer):
-            packer.use(self._name, Archive())
+        for packer in (self.packer, self.part_packer):
+            packer.store.use(self.name, ())
 
     def drop_damaged(self) -> None:
-        """Have the next whole archive be made without any damaged piece."""
-        self._packer.drop_damaged()
+        """Have the next whole archive be made anew: one damaged piece is often one of many."""
+        self.packer.store.clear()
 
     def _exclude_known(self, scan: Scan) -> None:
         """Remove files that hold a secret or could not be read from the scan while they are as before."""

@@ -348,17 +348,11 @@ class SandboxLoop:
 
     def _plan_scan(self, reason: SyncReason, run: _Run) -> ScanPlan:
         """Return what the scans of this sync have to list, which is known when they begin."""
-        written, dirty = self._written.take(), self._shared.dirty
-        all_since_s = -inf
+        dirty, all_since_s = self._shared.dirty, -inf
         if self._request_queue.serving or reason is SyncReason.ORDER:
             all_since_s = self._asked_s  # the event of what was saved right before a request may not have come yet
         elif run.started_s >= self._shared.rescan_at_s:
             all_since_s = run.started_s
-        unread = [written]
-
-        def before_scan() -> None:
-            while unread:  # once, while no snapshot for another sandbox is taken
-                self.cycle.forget_stamps(unread.pop())
 
         def to_scan() -> frozenset[str] | None:
             now_s = self._clock.monotonic_s()
@@ -377,7 +371,7 @@ class SandboxLoop:
                     self._due = replace(due, burst=joined(longer, due.burst))
                     raise Superseded
 
-        return ScanPlan(to_scan, before_scan, after_scan)
+        return ScanPlan(to_scan, self._written.take, after_scan)
 
     def _learn(self) -> None:
         self.publisher.learn(self.cycle)

@@ -320,14 +320,6 @@ def without_stamps(manifest: Manifest, like: Manifest | None = None) -> Manifest
     return Manifest.of(rebuilt(manifest.top, own, like=None if like is None else like.top)) if own else manifest
 
 
-def forget_stamps(manifest: MutableMapping[str, Entry], paths: Iterable[str]) -> None:
-    """Remove the stamps of these paths, so that their contents are read again."""
-    for path in sorted(paths):  # directory by directory: each is decoded once
-        entry = manifest.get(path)
-        if entry is not None and entry.stamp is not None:
-            manifest[path] = replace(entry, stamp=None)
-
-
 def without_digest(entries: Mapping[str, Entry]) -> list[str]:
     return [path for path, entry in entries.items() if not entry.digest and entry.kind is Kind.FILE]
 

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from syncd.core import safe_open
 from syncd.core.clock import Clock
@@ -168,24 +168,21 @@ def wall_ns(clock: Clock) -> int:
     return int(clock.wall_s() * 1e9)
 
 
-class ContentReader:
+class ContentReader(Struct, eq=False):
     """Reads files of one workspace for their digests and secrets."""
 
-    def __init__(
-        self, workspace: str, clock: Clock, check: Callable[[], None] = lambda: None, search: Search | None = None
-    ) -> None:
-        self._workspace = workspace
-        self._clock = clock
-        self._check = check
-        self._search = search or Search()
+    workspace: str
+    clock: Clock
+    check: Callable[[], None] = lambda: None
+    search: Search = field(default_factory=Search)
 
     def secrets(self, paths: Iterable[str]) -> dict[str, Secret]:
         """Return the files that hold a secret; one that cannot be read is skipped. Raises `WorkspaceError`."""
         found: dict[str, Secret] = {}
-        for path, descriptor, status in self._opened(paths) if self._search.identity else ():
+        for path, descriptor, status in self._opened(paths) if self.search.identity else ():
             with contextlib.suppress(ReadError):
-                read = pieces(descriptor, status.st_size, self._check)
-                secret = next(filter(None, map(search_in(self._search, path, status.st_size), read)), None)
+                read = pieces(descriptor, status.st_size, self.check)
+                secret = next(filter(None, map(search_in(self.search, path, status.st_size), read)), None)
                 if secret is not None:
                     found[path] = secret
         return found
@@ -206,9 +203,9 @@ class ContentReader:
 
     def _opened(self, paths: Iterable[str]) -> Iterator[tuple[str, int, os.stat_result]]:
         """Open these files one after the other; what cannot be opened is skipped."""
-        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
+        with safe_open.DirCursor(safe_open.open_workspace(self.workspace)) as cursor:
             for path in paths:
-                self._check()
+                self.check()
                 try:
                     parent, name = cursor.parent_of(path)
                     descriptor, status = safe_open.open_file(name, parent)
@@ -220,9 +217,9 @@ class ContentReader:
                     os.close(descriptor)
 
     def _digest(self, path: str, descriptor: int, status: os.stat_result) -> Entry | None:
-        entry, read_at_ns = file_entry(status), wall_ns(self._clock)
-        digest, search = hashlib.sha256(), search_in(self._search, path, entry.size_bytes)
-        for piece in pieces(descriptor, entry.size_bytes, self._check):
+        entry, read_at_ns = file_entry(status), wall_ns(self.clock)
+        digest, search = hashlib.sha256(), search_in(self.search, path, entry.size_bytes)
+        for piece in pieces(descriptor, entry.size_bytes, self.check):
             if search(piece) is not None:
                 return None
             digest.update(piece)

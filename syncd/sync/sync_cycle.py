@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 
 from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
 from syncd.core.errors import SandboxNotFound, SyncWarning
@@ -211,13 +210,6 @@ class SyncCycle:
             # The next sync acquires another sandbox, at a bounded rate.
             message = f"the sandbox ended as soon as it was acquired ({failure.message})"
             raise StepFailed(failure.step, FailureAction.RETRY, message, "it goes on with another one") from None
-
-    def forget_stamps(self, paths: Collection[str]) -> None:
-        """Have the next sync read these files whatever their stamps say."""
-        if self.sync is not None:
-            self.sync.forget_stamps(paths)
-        else:
-            self.snapshotter.forget_stamps(Manifest(), paths)
 
     @property
     def has_repository(self) -> bool:

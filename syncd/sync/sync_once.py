@@ -88,12 +88,6 @@ class SandboxSync(Struct):
         if self.state.base is not None and self.state.was_changed:
             self.state.read()
 
-    def forget_stamps(self, paths: Collection[str]) -> None:
-        """Have the next sync read these files whatever their stamps say."""
-        base = self.snapshotter.forget_stamps(self.state.base or Manifest(), paths)
-        if self.state.base is not None:
-            self.state.base = base
-
     def run(self, mode: SyncMode, observer: SyncObserver, scan_plan: ScanPlan) -> Outcome:
         """Sync once: list what is here, decide what to send, look there and send it, until nothing speaks against it.
 
@@ -200,10 +194,9 @@ class SandboxSync(Struct):
     def _scan(self, mode: SyncMode, observer: SyncObserver, scan_plan: ScanPlan, unsaved: Collection[str]) -> _Here:
         """Scan the workspace, without what is not sent, and with what is held as the sandbox got it."""
         state, seen, snapshotter = self.state, self.state.seen, self.snapshotter
-        scan_plan.before()
         observer.stage(State.SNAPSHOTTING)
         state.base = None if state.base is None else snapshotter.shared(state.base)
-        scanned = snapshotter.scan(state.base, mode, scan_plan.to_scan, self.workspace.other_bases(self.sandbox.name))
+        scanned = snapshotter.scan(state.base, mode, scan_plan, self.workspace.other_bases(self.sandbox.name))
         here = scanned.manifest
         seen.forget_deleted(here, state.content.versions_of)
         unsent = here.within(seen.obstacles)

