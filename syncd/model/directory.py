@@ -35,15 +35,11 @@ class Entries:
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         names = in_order(entries)
         values = [entries[name] for name in names]
-        kinds = [entry.kind for entry in values]
-        self.count = len(names)
-        self.files = len(kinds) - kinds.count(Kind.DIRECTORY)  # and links
-        self.content_bytes = content_bytes(values)
-        if Kind.SYMLINK in kinds:
-            links = [at for at, kind in enumerate(kinds) if kind is Kind.SYMLINK]
-            names += [values[at].target for at in links]
-            for at in links:
-                values[at] = replace(values[at], target="")
+        self.count, self.files, self.content_bytes = len(values), count_files(values), content_bytes(values)
+        links = [at for at, entry in enumerate(values) if entry.kind is Kind.SYMLINK]
+        names += [values[at].target for at in links]
+        for at in links:
+            values[at] = replace(values[at], target="")
         self.texts = as_bytes("\0".join(names))
         self.encoded = _encode(values)
 
@@ -116,8 +112,6 @@ class Directory:
         It is the same object if nothing is other than before.
         """
         own = self.own if own is None or own.equals(self.own) else own
-        if not below and not self.below:  # most directories hold no others
-            return self if own is self.own else Directory(own) if own.count else EMPTY
         others = {name: each for name, each in below.items() if self.below.get(name, EMPTY) is not each}
         if own is self.own and not others:
             return self
