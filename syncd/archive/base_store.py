@@ -64,12 +64,12 @@ class BaseStore:
 
     def keep_replaced(self, base: Manifest, paths: Iterable[str], snapshot_bytes: int) -> None:
         """Copy the bytes of these paths of the base out of the chunks, before others take their place."""
-        self._keep(self._replaced(base, paths), snapshot_bytes)
+        self.add(self._replaced(base, paths), snapshot_bytes)
 
     def keep_sent(self, archive: Archive, snapshot_bytes: int) -> None:
         """Copy the files of a partial archive: its chunks go with the next one."""
         with contextlib.suppress(DamagedPiece, BadArchive):
-            self._keep((content for _, content in _small_files(archive)), snapshot_bytes)
+            self.add((content for _, content in _small_files(archive)), snapshot_bytes)
 
     def make_room(self) -> bool:
         """Forget everything: a sync needs the room. False if there was nothing."""
@@ -78,10 +78,6 @@ class BaseStore:
         with contextlib.suppress(OSError):
             os.unlink(self._index)
         return had_any
-
-    def add(self, contents: Iterable[bytes], snapshot_bytes: int) -> None:
-        """Keep these contents, which became what was sent."""
-        self._keep(contents, snapshot_bytes)
 
     def _replaced(self, base: Manifest, paths: Iterable[str]) -> Iterator[bytes]:
         """Yield the contents of these paths; each chunk is read once, as it holds many of them."""
@@ -97,7 +93,8 @@ class BaseStore:
         for key, digests in wanted.items():
             yield from self._of_chunk(key, digests)
 
-    def _keep(self, contents: Iterable[bytes], snapshot_bytes: int) -> None:
+    def add(self, contents: Iterable[bytes], snapshot_bytes: int) -> None:
+        """Keep these contents, which became what was sent, as far as there is room."""
         room_bytes = max(_LEAST_ROOM_BYTES, min(_MOST_ROOM_BYTES, snapshot_bytes))
         kept_bytes = 0
         with contextlib.suppress(OSError):

@@ -178,7 +178,6 @@ class Packed(Struct):
 
     archive: Archive = field(default_factory=Archive)
     manifest: Manifest = field(default_factory=Manifest)
-    warnings: list[SyncWarning] = field(default_factory=list)
     unread: dict[str, tuple[Entry, SyncWarning]] = field(default_factory=dict)
     secret_files: dict[str, tuple[Entry, Secret]] = field(default_factory=dict)
     follow_up: list[str] = field(default_factory=list)
@@ -352,6 +351,4 @@ class Packer(Struct, eq=False):
     def _leave_out(self, path: str, entry: Entry, failure: OSError) -> None:
         """Add the warning about a file that cannot be read. Raises `TryLater` if a resource is used up."""
         safe_open.raise_if_exhausted(failure)
-        warning = unreadable(path, failure)
-        self._packed.warnings.append(warning)
-        self._packed.unread[path] = entry, warning
+        self._packed.unread[path] = entry, unreadable(path, failure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Collection
 from enum import Enum
 
@@ -92,7 +93,7 @@ class Snapshotter(Struct, eq=False):
     _written: set[str] = field(default_factory=set)  # files to be read, whatever their times say
     _unreadable_files: dict[str, tuple[Entry, SyncWarning]] = field(default_factory=dict)
     _sent: Manifest = field(default_factory=Manifest)
-    _by_rules: dict[str, int] = field(default_factory=dict)
+    _by_rules: Counter[str] = field(default_factory=Counter)
 
     def shared(self, baseline: Manifest) -> Manifest:
         """Return the baseline with the directories of the last scan, or baseline, where these are the same.
@@ -138,7 +139,7 @@ class Snapshotter(Struct, eq=False):
         self._scan_number = self.scanner.scans
         confirmed = self.guard.missing_mounts() if sync_mode is SyncMode.FORCED else ()
         self.guard.check_mounts(scan, confirmed, other_bases)
-        self.warnings, self._by_rules = scan.warnings, scan.left_out
+        self.warnings, self._by_rules = scan.warnings, scan.excluded
         self._read_secret_files_again(self._written)
         self._exclude_known(scan)
         self.unread = scan.unread
@@ -184,14 +185,10 @@ class Snapshotter(Struct, eq=False):
         return baseline
 
     @property
-    def left_out(self) -> dict[str, int]:
-        """The number of paths that are excluded from the last snapshot, by the source of the rule."""
-        counts = dict(self._by_rules)
-        secret_files = len(self.secret_files)
-        for word, number in (("secrets", secret_files), ("unreadable", len(self.unread) - secret_files)):
-            if number > 0:
-                counts[word] = counts.get(word, 0) + number
-        return counts
+    def excluded(self) -> dict[str, int]:
+        """The number of paths that are not in the last snapshot, by the source of the rule."""
+        secrets = len(self.secret_files)
+        return dict(self._by_rules + Counter(secrets=secrets, unreadable=len(self.unread) - secrets))
 
     def resolved(self, scanned: ScanResult, baseline: Manifest) -> ScanResult:
         """The scan's result after the files were read of which it could not tell if they changed."""
@@ -255,7 +252,7 @@ class Snapshotter(Struct, eq=False):
         self.guard.check_vanished(manifest, sum(path not in packed.manifest for path in packed.follow_up))
         self._unreadable_files |= packed.unread
         self.unread |= packed.unread.keys() | packed.secret_files.keys()
-        self.warnings = self.warnings + packed.warnings
+        self.warnings = [*self.warnings, *(warning for _, warning in packed.unread.values())]
         self.secret_files |= packed.secret_files
         self._learn(packed.manifest)  # contents that were read need not be read again by the next scan
         return packed

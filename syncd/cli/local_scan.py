@@ -30,7 +30,7 @@ class LocalScan(Struct, frozen=True):
     @property
     def left_out_count(self) -> int:
         """The number of paths that stay home; a folder that is left out counts once."""
-        return sum(self.scan.left_out.values()) + len(self.secrets)
+        return sum(self.scan.excluded.values()) + len(self.secrets)
 
 
 def scan_workspace(config: Config, listener: ScanListener | None = None) -> LocalScan:

@@ -111,7 +111,7 @@ class StatusPublisher(Struct):
         self.note(
             upload_url_expires_at=cycle.url_expires_at,
             sandbox_expires_at=ends_at(cycle.provider.acquired_sandbox),
-            left_out=cycle.snapshotter.left_out,
+            left_out=cycle.snapshotter.excluded,
             lingering=cycle.leftover_files,
             agent=cycle.agent_status,
             setup=cycle.setup_status,

@@ -1,4 +1,4 @@
-"""Paths that are left out of the snapshot, and why: the limits, the counts by source, the warnings."""
+"""Paths that are not sent, and why: what no archive can hold, the limits, the warnings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from syncd.core.errors import SnapshotTooLarge, SyncWarning
 from syncd.model.entry import Entry
 from syncd.model.manifest import Manifest
-from syncd.selection.selection import OWN_FILES, Decision, Rule
+from syncd.selection.selection import BUILT_IN, OWN_FILES, Decision, Rule
 
 _MIB = 1 << 20
 # The kernel accepts no path of 4,096 bytes or more (PATH_MAX in linux/limits.h), and extractors use whole paths: one
@@ -17,31 +17,14 @@ _MIB = 1 << 20
 LONGEST_PATH_BYTES = 4096 - 256
 
 # Kinds of paths that no archive can hold, whatever the rules are.
-OUTSIDE = Decision(False, Rule("built-in", None, "links that lead outside the workspace"))
-SPECIAL = Decision(False, Rule("built-in", None, "sockets, FIFOs and devices"))
-TOO_LONG = Decision(False, Rule("built-in", None, f"paths of more than {LONGEST_PATH_BYTES:,} bytes"))
+OUTSIDE = Decision(False, Rule(BUILT_IN, None, "links that lead outside the workspace"))
+SPECIAL = Decision(False, Rule(BUILT_IN, None, "sockets, FIFOs and devices"))
+TOO_LONG = Decision(False, Rule(BUILT_IN, None, f"paths of more than {LONGEST_PATH_BYTES:,} bytes"))
 OWN_FILE = Decision(False, Rule(OWN_FILES, None, "a second name of a key or a configuration"))
 
-_KINDS = {OUTSIDE.rule: "links", SPECIAL.rule: "special files", TOO_LONG.rule: "long paths"}
-_SOURCES = {name: name for name in ("built-in", "secrets", "workspace.ignore", OWN_FILES)}
-_FILES = {name: name for name in (".gitignore", ".syncdignore")}
 _SHOWN = 60
 # What is mounted does not answer any more, as the program behind a FUSE file system died, or its server is gone.
 _UNREACHABLE = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.ESTALE, errno.EHOSTDOWN, errno.EHOSTUNREACH})
-
-
-def count_by_source(rules: Mapping[Rule, int]) -> dict[str, int]:
-    """Sum up how many paths each source leaves out; an excluded directory counts as one.
-
-    All .gitignore files are one source, and so are git's exclude files.
-    """
-    counts: dict[str, int] = {}
-    for rule, number in rules.items():
-        own_name = _KINDS.get(rule) or _SOURCES.get(rule.source)
-        name = own_name or _FILES.get(rule.source.rpartition("/")[2], "git excludes")
-        if number > 0:
-            counts[name] = counts.get(name, 0) + number
-    return counts
 
 
 def unreadable(path: str, failure: OSError) -> SyncWarning:

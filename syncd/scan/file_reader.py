@@ -50,22 +50,14 @@ class FileIdentity(Struct, frozen=True, array_like=True):
         return same_inode and (not (self.birth_ns and other.birth_ns) or self.birth_ns == other.birth_ns)
 
 
-def identity_of(descriptor: int) -> FileIdentity:
-    """Return the identity of an open directory, without its birth time. Raises `OSError`."""
-    status = os.fstat(descriptor)
-    return FileIdentity(status.st_dev, status.st_ino)
-
-
-def identity_at(name: str, parent: int) -> FileIdentity:
-    """Return what `identity_of` returns, for the entry `name` of the directory open at `parent`. Raises `OSError`."""
-    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    return FileIdentity(status.st_dev, status.st_ino)
+def identity_of(status: os.stat_result, birth_ns: int = 0) -> FileIdentity:
+    """Return the identity of a directory with this status."""
+    return FileIdentity(status.st_dev, status.st_ino, birth_ns)
 
 
 def lasting_identity_of(descriptor: int) -> FileIdentity:
     """Return the identity with the birth time, for a record that outlives a restart. Raises `OSError`."""
-    status = os.fstat(descriptor)
-    return FileIdentity(status.st_dev, status.st_ino, _birth_ns(descriptor))
+    return identity_of(os.fstat(descriptor), _birth_ns(descriptor))
 
 
 def _birth_ns(descriptor: int) -> int:

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 
@@ -27,7 +28,6 @@ from syncd.scan.exclusions import (
     OWN_FILE,
     SPECIAL,
     TOO_LONG,
-    count_by_source,
     leads_outside,
     too_deep,
     too_long,
@@ -37,7 +37,6 @@ from syncd.scan.file_reader import (
     FileIdentity,
     directory_entry,
     file_entry,
-    identity_at,
     identity_of,
     is_unchanged,
     lasting_identity_of,
@@ -45,7 +44,7 @@ from syncd.scan.file_reader import (
 )
 from syncd.scan.tree_cache import DirRecord, TreeCache
 from syncd.selection.ignore_files import RulesOutside, read_ignore_files, read_rules_outside
-from syncd.selection.selection import Decision, OuterRules, Scope, Selection
+from syncd.selection.selection import BUILT_IN, Decision, OuterRules, Scope, Selection
 from syncd.watch.changes import ScanListener
 
 # Opening a path fails with these if it was removed or swapped since it was listed.
@@ -58,17 +57,17 @@ _MAX_RULE_READS = 3
 # If rules change during each of so many listings, their events start another scan.
 _MAX_LISTINGS = 3
 NO_RULES: Mapping[str, bytes] = {}
-LeftOut = Callable[[str, bool, Decision], None]
+OnExcluded = Callable[[str, bool, Decision], None]
 
 
 class Scan(Struct):
-    """The result of a scan. `unread` paths exist but could not be read; `left_out` counts excluded paths by source."""
+    """The result of a scan. `unread` paths exist but could not be read; `excluded` counts paths by source."""
 
     identity: FileIdentity = field(default_factory=FileIdentity)  # of the workspace's own directory
     manifest: Manifest = field(default_factory=Manifest)
     warnings: list[SyncWarning] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
-    left_out: dict[str, int] = field(default_factory=dict)
+    excluded: Counter[str] = field(default_factory=Counter)
 
 
 class Scanner:
@@ -79,7 +78,7 @@ class Scanner:
         workspace: str,
         selection: Selection,
         scan_listener: ScanListener | None = None,
-        on_left_out: LeftOut = lambda *_: None,
+        on_excluded: OnExcluded = lambda *_: None,
         check: Callable[[], None] = lambda: None,
         *,
         personal_excludes: str = "",
@@ -90,7 +89,7 @@ class Scanner:
         self._workspace = workspace
         self._selection = selection
         self._scan_listener = scan_listener or ScanListener()
-        self._on_left_out = on_left_out
+        self._on_excluded = on_excluded
         self._check = check
         self._personal = personal_excludes
         self._alone = alone
@@ -192,7 +191,7 @@ class Scanner:
         found = Scan(
             top.identity if top else FileIdentity(),
             self.tree.manifest.copy(),
-            left_out=count_by_source(self.tree.left_out),
+            excluded=+self.tree.excluded,  # without those that are none by now
         )
         to_check: list[str] = []
         for issues in self.tree.issues.values():
@@ -213,10 +212,8 @@ class Scanner:
         for path in outside:
             del found.manifest[path]
             found.warnings.append(leads_outside(path))
-            self._on_left_out(path, False, OUTSIDE)
-        if outside and OUTSIDE.rule is not None:
-            for word, number in count_by_source({OUTSIDE.rule: len(outside)}).items():
-                found.left_out[word] = found.left_out.get(word, 0) + number
+            self._on_excluded(path, False, OUTSIDE)
+        found.excluded += Counter({BUILT_IN: len(outside)})
 
     def _scan_all(self, known_tree: TreeCache) -> None:
         replaced, self._before, self.tree = self.tree, known_tree, TreeCache()
@@ -326,9 +323,10 @@ class Scanner:
         """True if the directory is the one that was listed, and not a new one with its name."""
         record = self.tree.get(path)
         try:
-            return record is not None and identity_at(_name(path), folder.descriptor) == record.identity
+            status = os.stat(_name(path), dir_fd=folder.descriptor, follow_symlinks=False)
         except OSError:
             return False
+        return record is not None and identity_of(status) == record.identity
 
     def _descend(self, start: _OpenDir) -> Directory:
         """Walk everything below a listed directory, and return it. Closes all descriptors."""
@@ -383,7 +381,7 @@ class Scanner:
             else:
                 self._scan_listener.add_directory(path, descriptor, scope)
             rules_unchanged = known is not None and known.rules == rules
-            identity = identity_of(descriptor) if path else lasting_identity_of(descriptor)
+            identity = identity_of(os.fstat(descriptor)) if path else lasting_identity_of(descriptor)
             record = DirRecord(identity, outer, scope, rules)
             previous = before.own.decoded()
             included = previous if rules_unchanged else ()
@@ -467,8 +465,9 @@ class Scanner:
         return None
 
     def _exclude(self, record: DirRecord, path: str, is_dir: bool, decision: Decision) -> None:
-        record.count_excluded(decision.rule)
-        self._on_left_out(path, is_dir, decision)
+        if decision.rule is not None:
+            record.count_excluded(decision.rule)
+        self._on_excluded(path, is_dir, decision)
 
     def _link_entry(self, record: DirRecord, path: str, name: str, parent: int, status: os.stat_result) -> Entry | None:
         try:

@@ -6,6 +6,7 @@ record drops those below it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from msgspec import Struct, field
@@ -35,13 +36,13 @@ class DirRecord(Struct):
     rules: Mapping[str, bytes]
     directories: list[str] = field(default_factory=list)
     issues: DirIssues | None = None
-    left_out: dict[Rule, int] | None = None  # how many paths each rule excludes
+    excluded: Counter[str] | None = None  # how many paths, by the source of the rule
 
-    def count_excluded(self, rule: Rule | None) -> None:
-        """Count one more path that this rule excludes."""
-        if rule is not None:
-            self.left_out = self.left_out or {}
-            self.left_out[rule] = self.left_out.get(rule, 0) + 1
+    def count_excluded(self, rule: Rule) -> None:
+        """Count one more path that this rule excludes; rule files with one name are one source."""
+        if self.excluded is None:
+            self.excluded = Counter()
+        self.excluded[rule.source.rpartition("/")[2]] += 1
 
     def own_issues(self) -> DirIssues:
         """Return the details, and create them if there are none."""
@@ -57,7 +58,7 @@ class TreeCache:
         self._records: dict[str, DirRecord] = {}
         self.issues: dict[str, DirIssues] = {}  # of the directories that have any
         self.manifest = Manifest()
-        self.left_out: dict[Rule, int] = {}  # of all directories; numbers may be 0
+        self.excluded: Counter[str] = Counter()  # of all directories; numbers may be 0
 
     def get(self, path: str) -> DirRecord | None:
         return self._records.get(path)
@@ -66,8 +67,8 @@ class TreeCache:
         old = self._records.get(path)
         self._records[path] = record
         if old is not record:
-            self._count(old, -1)
-            self._count(record, 1)
+            self.excluded.subtract(None if old is None else old.excluded)
+            self.excluded.update(record.excluded)
         if record.issues is not None:
             self.issues[path] = record.issues
         else:
@@ -80,14 +81,9 @@ class TreeCache:
             path = dropped.pop()
             record = self._records.pop(path, None)
             self.issues.pop(path, None)
-            self._count(record, -1)
             if record is not None:
+                self.excluded.subtract(record.excluded)
                 dropped += record.directories
-
-    def _count(self, record: DirRecord | None, times: int) -> None:
-        if record is not None and record.left_out:
-            for rule, number in record.left_out.items():
-                self.left_out[rule] = self.left_out.get(rule, 0) + times * number
 
     def set_entries(self, entries: Mapping[str, Entry]) -> None:
         """Replace the entries of the paths that are still in the cache."""

@@ -144,8 +144,6 @@ def _content(descriptor: int) -> bytes:
 LARGEST_BYTES = 4 << 20
 _MOST_LINKS = 40  # as the kernel follows
 
-Names = frozenset[str]
-
 
 class RulesOutside(Struct, frozen=True):
     """The current rules from outside of the workspace's own directories.
@@ -154,7 +152,7 @@ class RulesOutside(Struct, frozen=True):
     """
 
     rules: OuterRules = NO_OUTER_RULES
-    directories: Mapping[str, Names] = field(default_factory=dict)
+    directories: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def read_ignore_files(descriptor: int, names: Iterable[str]) -> Mapping[str, bytes]:
@@ -207,12 +205,14 @@ def _places(path: str) -> Iterator[str]:
 def _read_git_rules(workspace: str, personal: str) -> RulesOutside:
     """Read the user's exclude file, the repository's own, and its `.gitignore` files above the workspace.
 
+    As git does, it follows a link to the first two, which people keep elsewhere.
+
     Raises `OSError` for one that exists and cannot be read: git would go on without its rules, an upload must not.
     """
     files: list[OuterFile] = []
     if personal:
         with _absent_or_unreadable(personal):
-            files.append(OuterFile(personal, "", _read_linked(personal)))
+            files.append(OuterFile(personal, "", _read_whole(personal, None, safe_open.LINKED_FILE)))
     try:
         repository = repository_around(workspace)
     except OSError as failure:
@@ -224,7 +224,7 @@ def _read_git_rules(workspace: str, personal: str) -> RulesOutside:
     if repository.exclude:
         name = _shown(repository, workspace)
         with _absent_or_unreadable(name):
-            files.append(OuterFile(name, "", _read_linked(repository.exclude)))
+            files.append(OuterFile(name, "", _read_whole(repository.exclude, None, safe_open.LINKED_FILE)))
     directories = {repository.folder: frozenset({"info"})} if repository.folder else {}
     if repository.folder and os.path.isdir(info := os.path.dirname(repository.exclude)):
         directories = {info: frozenset({os.path.basename(repository.exclude)})}
@@ -253,11 +253,6 @@ def _absent_or_unreadable(name: str) -> Iterator[None]:
     except OSError as failure:
         if failure.errno not in NO_FILE:
             raise _unreadable(name, failure) from None
-
-
-def _read_linked(path: str) -> bytes:
-    """Read a file that may be a link: git follows links to it, as people keep such files elsewhere."""
-    return _read_whole(path, None, safe_open.LINKED_FILE)
 
 
 def _read_whole(name: str, parent: int | None, flags: int = safe_open.FILE) -> bytes:

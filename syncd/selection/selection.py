@@ -229,7 +229,7 @@ GITIGNORE = ".gitignore"
 SYNCDIGNORE = ".syncdignore"
 WORKTREEINCLUDE = ".worktreeinclude"
 RULE_FILES = (GITIGNORE, SYNCDIGNORE, WORKTREEINCLUDE)
-OWN_FILES = "syncd's own files"  # as the source of a rule
+BUILT_IN, OWN_FILES = "built-in", "syncd's own files"  # as the source of a rule
 
 _PRECEDENCES = {
     GITIGNORE: Precedence.GIT,
@@ -285,7 +285,7 @@ class Selection:
         self.own_folders = own_folders
         self.own_files = own_files
         layers = [
-            _pattern_layer(Precedence.DEFAULTS, "built-in", DEFAULTS),
+            _pattern_layer(Precedence.DEFAULTS, BUILT_IN, DEFAULTS),
             _pattern_layer(Precedence.CONFIG, "workspace.ignore", ignore),
         ]
         if not upload_secrets:
@@ -293,15 +293,15 @@ class Selection:
             layers.append(_secrets_layer(Precedence.HARD, lines))
             layers.append(_secrets_layer(Precedence.FOLDED, tuple(line.lower() for line in lines)))
         if not include_git:
-            layers.append(_pattern_layer(Precedence.HARD, "built-in", GIT))
+            layers.append(_pattern_layer(Precedence.HARD, BUILT_IN, GIT))
         self._rules = _Rules(layers)
 
     def root(self, outer: OuterRules = NO_OUTER_RULES) -> Scope:
         """Return the scope of the workspace's directory. Without `use_gitignore`, git's outer rules are ignored too."""
         rules = self._rules
         if outer.own_paths:
-            own = tuple(Rule(OWN_FILES, None, _pattern_of(path)) for path in outer.own_paths)
-            rules = _Rules([_own_layer(own)], rules.layers)
+            own = _pattern_layer(Precedence.OWN, OWN_FILES, tuple(map(_pattern_of, outer.own_paths)))
+            rules = _Rules([own], rules.layers)
         if not self.uses_gitignore:
             return Scope(rules, "", (SYNCDIGNORE,))
         layers = [_file_layer(Precedence.GIT, each.source, _prefix(each.folder), each.data) for each in outer.files]
@@ -437,13 +437,6 @@ def _pattern_layer(precedence: Precedence, source: str, lines: tuple[str, ...]) 
     patterns = PatternList([pattern for pattern in parsed if pattern is not None])
     decisions = (Decision(pattern.negated, Rule(source, None, pattern.text)) for pattern in patterns.patterns)
     return Layer(precedence, patterns, "", tuple(decisions))
-
-
-def _own_layer(rules: tuple[Rule, ...]) -> Layer:
-    parsed = ((rule, parse_line(as_latin1(rule.pattern), number)) for number, rule in enumerate(rules, 1))
-    valid = [(rule, pattern) for rule, pattern in parsed if pattern is not None]
-    patterns = PatternList([pattern for _, pattern in valid])
-    return Layer(Precedence.OWN, patterns, "", tuple(Decision(False, rule) for rule, _ in valid))
 
 
 def _secrets_layer(precedence: Precedence, lines: tuple[str, ...]) -> Layer:

@@ -148,7 +148,7 @@ def test_a_file_and_what_is_none(rig: RaceRig, other: str) -> None:
     def once() -> str:
         dict(rig.reader.digests(["f"]))
         packed = rig.pack(whole)
-        assert packed.warnings == []
+        assert packed.unread == {}
         rig.look()
         return other if packed.follow_up else "a file"
 

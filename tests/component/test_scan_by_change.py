@@ -81,8 +81,8 @@ def check(watched: WatchedWorkspace) -> None:
     tree = watched.scanner.tree
     counts = Counter()
     for record in tree._records.values():
-        counts.update(record.left_out or {})
-    assert {rule: number for rule, number in tree.left_out.items() if number} == counts
+        counts.update(record.excluded)
+    assert +tree.excluded == counts
 
 
 def seen(step: Step) -> bool:

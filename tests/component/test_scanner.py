@@ -64,7 +64,7 @@ def test_links(work: Path) -> None:
     assert {path: entry.target for path, entry in scan.manifest.items() if path.startswith("in")} == stay
     assert not any(path.startswith("out") for path in scan.manifest)
     assert sorted(warning.key for warning in scan.warnings) == sorted(f"link:{path}" for path in ("out", *leads_out))
-    assert scan.left_out == {"links": 1 + len(leads_out)}
+    assert scan.excluded == {"built-in": 1 + len(leads_out)}
 
 
 def test_special_files(work: Path) -> None:
@@ -78,7 +78,7 @@ def test_special_files(work: Path) -> None:
     def note(path: str, is_dir: bool, decision: Decision) -> None:
         calls.append((path, decision.included))
 
-    scan = Scanner(str(work), Selection(), on_left_out=note).scan()
+    scan = Scanner(str(work), Selection(), on_excluded=note).scan()
     assert scan.manifest == {}
     assert calls == [("fifo", False), ("socket", False)]
     assert scan.warnings == []

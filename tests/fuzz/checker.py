@@ -496,7 +496,7 @@ class Checker:
             if decision is OUTSIDE and is_symlink_loop(self.workspace, path):
                 loops.add(path)
 
-        included = Scanner(str(self.workspace), SELECTION, on_left_out=note).scan().manifest.keys() | loops
+        included = Scanner(str(self.workspace), SELECTION, on_excluded=note).scan().manifest.keys() | loops
         found = tree(self.workspace).items()
         return {path: entry for path, entry in found if path in included and not self.is_short(path)}
 

@@ -12,17 +12,17 @@ from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import (
     LONGEST_PATH_BYTES,
-    SPECIAL,
     check_size,
-    count_by_source,
     leads_outside,
     too_deep,
     too_long,
     unmounted,
     unreadable,
 )
+from syncd.scan.file_reader import FileIdentity
+from syncd.scan.tree_cache import DirRecord
 from syncd.selection.secret_scanner import Secret, secret_warning, sent_secret_warning
-from syncd.selection.selection import Rule
+from syncd.selection.selection import Rule, Selection
 
 FOLDER = "a" * 90 + "/" + "b" * 90
 SENT_BEFORE = "what was sent of it before may still be in the sandbox"
@@ -108,22 +108,10 @@ def test_what_is_too_large() -> None:
     )
 
 
-def test_what_left_out_how_many() -> None:
-    """Files of the same name are one source, and so are git's exclude files; what left out nothing is none."""
-    rules = {
-        Rule("built-in", None, "*.pem"): 1,
-        SPECIAL.rule: 2,
-        Rule(".gitignore", 1, "*.o"): 3,
-        Rule("d/e/.gitignore", 1, "*.o"): 4,
-        Rule(".syncdignore", 1, "a"): 5,
-        Rule("/home/me/.config/git/ignore", 1, "b"): 6,
-        Rule(".git/info/exclude", 1, "c"): 7,
-        Rule("secrets", None, "d"): 0,
-    }
-    assert count_by_source(rules) == {
-        "built-in": 1,
-        "special files": 2,
-        ".gitignore": 7,
-        ".syncdignore": 5,
-        "git excludes": 13,
-    }
+def test_what_excludes_how_many() -> None:
+    """Files of the same name are one source."""
+    scope = Selection().root()
+    record = DirRecord(FileIdentity(), scope, scope, {})
+    for source in ("built-in", ".gitignore", "d/e/.gitignore", "/home/me/.config/git/ignore", "syncd's own files"):
+        record.count_excluded(Rule(source, 1, "a"))
+    assert record.excluded == {"built-in": 1, ".gitignore": 2, "ignore": 1, "syncd's own files": 1}
