@@ -94,7 +94,7 @@ def extract_files(
                 else:
                     wrong.add(name)
             except OSError as failure:
-                not_kept = unwritable(failure).message
+                not_kept = why_not_kept(failure)
         failed.pop_all()
     return ExtractedFiles(paths, wrong - paths.keys(), not_kept)
 
@@ -203,9 +203,6 @@ def _zip_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[by
         raise BadArchive(f"it is no valid zip ({type(failure).__name__})") from None
 
 
-def unwritable(failure: OSError) -> NotKeptHere:
-    """Return the error for a file that cannot be written."""
-    return NotKeptHere(
-        f"files from the sandbox cannot be kept on this machine ({failure.strerror or failure})",
-        "see to room and rights in the cache folder",
-    )
+def why_not_kept(failure: OSError) -> str:
+    """Return the reason for a file that cannot be written here."""
+    return f"files from the sandbox cannot be kept on this machine ({failure.strerror or failure})"

@@ -223,7 +223,7 @@ class DownloadUrl(Struct):
 
 
 class ExecutionLogs(Struct):
-    """`GET …/execution-logs`, and `…/execution-status` with the status alone: pending, running, completed or failed.
+    """`GET …/execution-logs`: the status is pending, running, completed or failed.
 
     The output is that from the cursor on, which is in bytes.
     """
@@ -325,11 +325,6 @@ class Api:
         """Start the execution whose archive was uploaded. Raises `StepFailed`."""
         request = self._execution_request("POST", f"/execute?region={self._region}", name)
         self._api_client.ask(request, Executed)
-
-    def execution_status(self, name: str) -> str:
-        """Return an execution's status. Raises `StepFailed`; `SandboxNotFound`: none of that name was started."""
-        path = f"/execution-status?execution_name={quote(name, safe='')}"
-        return self._api_client.ask(self._poll_request(path), ExecutionLogs).status
 
     def execution_logs(self, name: str, cursor: int) -> ExecutionLogs:
         """Return an execution's status, and its output from byte `cursor` on. Raises `StepFailed`."""

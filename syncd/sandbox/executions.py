@@ -5,7 +5,7 @@ Nothing in either is trusted: it must be as long as its line says, have its dige
 
 An execution without an answer may run late, and remove files that are there again and wanted. So the program removes
 nothing after a second of the sandbox's own clock, which is recorded durably with the paths before it is started; and
-`settle` is called before anything is put there.
+`settle`, which is called before anything is put there, waits for that second.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import os
 import re
 import secrets
 import tarfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.archive.exported_files import ExtractedFiles, NotKeptHere, extract_files, keep_archive, unwritable
+from syncd.archive.exported_files import ExtractedFiles, extract_files, keep_archive, why_not_kept
 from syncd.archive.extraction import BadArchive
 from syncd.core.clock import Moment
-from syncd.core.errors import KeyRefused, SandboxNotFound, TryLater
+from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.text import one_line
 from syncd.core.waiter import TimeIsUp, Waiter
 from syncd.model.entry import Entry, Kind, SeenEntry
@@ -68,8 +68,6 @@ _MARGIN_S = 2.0
 _CLOCKS_DIFFER_S = 60.0
 # To ask for the sandbox's time, before something is put where a removal may still be under way.
 _ASK_S, _MOST_TIME_BYTES = 10.0, 1_000
-# More removals that may still run are not left behind unasked.
-_MOST_PENDING = 4
 Read = TypeVar("Read")
 Extract = Callable[[Mapping[str, Entry]], ExtractedFiles]
 
@@ -154,7 +152,10 @@ class _Uploaded(Struct, frozen=True):
 
 
 class PendingRemoval(Struct, frozen=True):
-    """An execution that may remove these paths, until that second of the sandbox's clock, which is `here_s` of ours."""
+    """The paths that executions may remove, until that second of the sandbox's clock, which is `here_s` of ours.
+
+    `name` is the execution's, empty if there are several.
+    """
 
     name: str
     paths: tuple[bytes, ...]
@@ -170,7 +171,7 @@ class PendingRemoval(Struct, frozen=True):
 class Executions:
     """Runs the program in one sandbox, one after the other.
 
-    `pending` are the removals that are not known to have ended: they may be running, or start later.
+    `pending` is the removal that is not known to have ended: it may be running, or start later.
     """
 
     def __init__(self, api: Api, client: HttpClient, waiter: Waiter, db: StateDb, target: Target) -> None:
@@ -179,12 +180,12 @@ class Executions:
         self._waiter = waiter
         self._clock = waiter.clock
         cost = "a removal that was started before may still run"
-        self._record = Record(db, "executions", list[PendingRemoval], cost, target.owner)
+        self._record = Record(db, "executions", PendingRemoval, cost, target.owner)
         # The sandbox's clock, less this machine's seconds since boot; too little by as much as an answer took.
         self._ahead_s: float | None = None
         self._uploaded: _Uploaded | None = None
         self._runs_again = True  # what was uploaded for an earlier execution, with a report of its own
-        self.pending = self._record.load() or []
+        self.pending = self._record.load()
 
     # -- any verb
 
@@ -231,10 +232,21 @@ class Executions:
 
     def upload(self, purpose: Purpose, name: str, files: Mapping[str, bytes]) -> None:
         """Upload the archive of an execution. Raises `StepFailed`, `Stop`."""
+        archive = _packed(files)
+        headers = {"Content-Type": "application/gzip", "Content-Length": str(len(archive))}
         with purpose.explaining():
             url = self._api.execution_upload_url(name)
             check_url(ApiStep.EXECUTION, url)
-            self._put(url, _packed(files))
+            try:
+                answer = self._client.exchange("PUT", url, headers=headers, read_s=_READ_S, content=archive)
+            except NoResponse as failure:
+                message = f"the program was not uploaded ({failure})"
+                raise StepFailed(ApiStep.EXECUTION, FailureAction.OFFLINE, message) from None
+            if answer.status != 200:
+                action = classify_bucket_status(answer.status, "")
+                action = FailureAction.RETRY if action is FailureAction.RENEW_URL else action
+                message = f"Klavis' storage answered the program's upload with {answer.status}"
+                raise StepFailed(ApiStep.EXECUTION, action, message)
 
     def execute(self, purpose: Purpose, name: str) -> None:
         """Start it. Raises `StepFailed`, `Stop`; then it may be running, or start later."""
@@ -245,19 +257,6 @@ class Executions:
         asked = Moment.now(self._clock)  # its answer may take long, and the program be at its end by then
         self.execute(purpose, name)
         return Running(name, purpose, bounds, asked, self._clock.monotonic_s())
-
-    def _put(self, url: str, archive: bytes) -> None:
-        headers = {"Content-Type": "application/gzip", "Content-Length": str(len(archive))}
-        try:
-            answer = self._client.exchange("PUT", url, headers=headers, read_s=_READ_S, content=archive)
-        except NoResponse as failure:
-            message = f"the program was not uploaded ({failure})"
-            raise StepFailed(ApiStep.EXECUTION, FailureAction.OFFLINE, message) from None
-        if answer.status != 200:
-            action = classify_bucket_status(answer.status, "")
-            action = FailureAction.RETRY if action is FailureAction.RENEW_URL else action
-            message = f"Klavis' storage answered the program's upload with {answer.status}"
-            raise StepFailed(ApiStep.EXECUTION, action, message)
 
     def output(self, running: Running, timeout_s: float, first_wait_s: float) -> str:
         """Return the output once the report is there, or once it has ended, successfully or not.
@@ -295,17 +294,18 @@ class Executions:
             download(self._client, ApiStep.EXECUTION, self._api.export_artifacts(running.name), keep)
 
         def extract(expected: Mapping[str, Entry]) -> ExtractedFiles:
-            prefix = os.path.join(folder, f"{running.name}-")
-            try:
-                with _archive_of(running.purpose):
+            prefix, pause = os.path.join(folder, f"{running.name}-"), self._waiter.sleep
+            with running.purpose.explaining():
+                try:
                     if not os.path.lexists(archive):
                         # It may have printed its last line and not ended yet.
-                        with_retries(
-                            download_it, _ENDING, self._clock, on_retry=lambda *_: None, pause=self._waiter.sleep
-                        )
+                        with_retries(download_it, _ENDING, self._clock, on_retry=lambda *_: None, pause=pause)
                     return extract_files(archive, expected, prefix, most_bytes, self._waiter.poll_events)
-            except NotKeptHere as failure:
-                return ExtractedFiles(not_kept=failure.message)
+                except BadArchive as failure:
+                    message = f"the archive of files from the sandbox cannot be read ({failure})"
+                    raise StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message) from None
+                except OSError as failure:
+                    return ExtractedFiles(not_kept=why_not_kept(failure))
 
         try:
             yield extract
@@ -343,8 +343,6 @@ class Executions:
         upload_s = sum(map(len, files.values())) / _SLOWEST_BYTES_PER_S
         try:
             with purpose.limited(self._waiter, timeout_s + upload_s):
-                if to_remove and len(self.pending) >= _MOST_PENDING:
-                    self._settle(self.pending)
                 self.upload(purpose, name, files)
                 del files  # a long list is not kept in memory until the look ends
                 if to_remove:
@@ -417,28 +415,11 @@ class Executions:
 
         Raises `StepFailed` if one may, `Superseded`, `Stop`.
         """
-        self._settle([each for each in self.pending if each.may_remove(wanted)])
-
-    def _settle(self, removals: Iterable[PendingRemoval]) -> None:
-        """Forget removals that have ended. Raises `StepFailed` for one that may still run, `Stop`."""
-        for pending in removals:
-            self._waiter.poll_events()
-            if not self._has_ended(pending):
-                raise StepFailed(
-                    ApiStep.DELETE,
-                    FailureAction.RETRY,
-                    "a removal that was started in the sandbox before has not ended, and could remove what is sent now",
-                    "the sync goes on by itself, once that can do nothing any more",
-                )
-            self._forget(pending.name)
-
-    def _has_ended(self, pending: PendingRemoval) -> bool:
-        """Return True for an execution that removes nothing any more. Raises `StepFailed`, `Stop`."""
-        if self._is_over(pending):
-            return True
+        pending = self.pending
+        if pending is None or not pending.may_remove(wanted):
+            return
+        self._waiter.poll_events()
         try:
-            if self._status(pending.name) in ENDED:
-                return True
             if self._ahead_s is None:
                 self._ask_time()
         except StepFailed as failure:
@@ -447,9 +428,17 @@ class Executions:
             # The sandbox does not exist, or runs no program now: the wait must not last for ever. One refusal may be a
             # mistake, so it lasts until the removal is surely late.
             if self._clock.wall_s() > pending.here_s + _CLOCKS_DIFFER_S:
-                _log.warning("cannot check if the removal %s has ended: %s", pending.name, failure)
-                return True
-        return self._is_over(pending)
+                _log.warning("cannot check if a removal there has ended: %s", failure)
+                self._forget(pending.name)
+                return
+        if not self._is_over(pending):
+            raise StepFailed(
+                ApiStep.DELETE,
+                FailureAction.RETRY,
+                "a removal that was started in the sandbox before has not ended, and could remove what is sent now",
+                "the sync goes on by itself, once that can do nothing any more",
+            )
+        self._forget(pending.name)
 
     def _is_over(self, pending: PendingRemoval) -> bool:
         """Return True if it removes nothing any more by the sandbox's clock, as far as that is known."""
@@ -462,42 +451,32 @@ class Executions:
             with self.answer(running, lambda report: report.ended_s, timeout_s=_ASK_S):
                 pass
 
-    def _status(self, name: str) -> str:
-        """Return the status of an execution; empty if the API knows none: it was not started yet, or never will be."""
-        try:
-            with _REMOVAL.explaining():
-                return self._api.execution_status(name)
-        except StepFailed as failure:
-            if failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound):
-                return ""
-            raise
-
     def _now_there_s(self) -> float:
         """Return the sandbox's time; until a report has told it, this machine's."""
         return self._clock.wall_s() if self._ahead_s is None else self._clock.boottime_s() + self._ahead_s
 
     def _note(self, removal: PendingRemoval) -> None:
         """Record a removal that is about to be started. Raises `TryLater`; then it must not be."""
-        pending = [*(each for each in self.pending if not self._is_over(each)), removal]
+        earlier = self.pending
+        if earlier is not None and not self._is_over(earlier):
+            paths = tuple({*earlier.paths, *removal.paths})
+            not_after_s, here_s = max(earlier.not_after_s, removal.not_after_s), max(earlier.here_s, removal.here_s)
+            removal = PendingRemoval("", paths, not_after_s, here_s)
         try:
-            self._record.save(pending)
+            self._record.save(removal)
         except OSError as failure:
             raise TryLater(
                 f"the state folder cannot be written ({failure.strerror or failure}), so nothing is removed",
                 "free some disk space, or make it writable; a sync follows by itself",
             ) from None
-        self.pending = pending
+        self.pending = removal
 
     def _forget(self, name: str) -> None:
         """Forget a removal that has ended."""
-        pending = [each for each in self.pending if each.name != name]
-        if len(pending) < len(self.pending):
-            self.pending = pending
+        if self.pending is not None and self.pending.name == name:
+            self.pending = None
             with contextlib.suppress(OSError):  # this costs the next process a request
-                if pending:
-                    self._record.save(pending)
-                else:
-                    self._record.remove()
+                self._record.remove()
 
 
 def report_in(running: Running, output: str, extract: Extract | None) -> bytes:
@@ -543,19 +522,6 @@ def _with_files(result: LookResult, files: ExtractedFiles) -> LookResult:
         }
 
     return replace(result, differing=complete(result.differing), new=complete(result.new), not_kept=files.not_kept)
-
-
-@contextlib.contextmanager
-def _archive_of(purpose: Purpose) -> Iterator[None]:
-    """Explain failures with the archive of what the program left. Raises `StepFailed`, `NotKeptHere`."""
-    with purpose.explaining():
-        try:
-            yield
-        except BadArchive as failure:
-            message = f"the archive of files from the sandbox cannot be read ({failure})"
-            raise StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message) from None
-        except OSError as failure:
-            raise unwritable(failure) from None
 
 
 def poll_wait_s(polls: int) -> float:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 
 from msgspec.structs import replace
 
-from syncd.archive.exported_files import new_file, unwritable
+from syncd.archive.exported_files import new_file, why_not_kept
 from syncd.archive.extraction import Member, MemberKind, inner_path, members
 from syncd.core.waiter import Work
 from syncd.model.entry import ABSENT, Kind, SeenEntry, same
@@ -85,7 +85,7 @@ class _CopyFolder:
             with new_file(path) as file:
                 file.writelines(blocks)
         except OSError as failure:
-            self.not_kept = unwritable(failure).message
+            self.not_kept = why_not_kept(failure)
             return ""
         self._sizes[path] = 0
         return path

@@ -144,7 +144,7 @@ class LocalRunner(Executions):
     def __init__(self, workspace: Path, runs: Path) -> None:
         self._clock = ScriptedClock()
         self._waiter = Waiter(Interrupt(), self._clock)
-        self.pending = []
+        self.pending = None
         self._workspace = workspace
         self._runs = runs
         self.path = os.environ["PATH"]

@@ -32,8 +32,6 @@ MORE_FAULTS = (
     "execution-logs: cut",
     "execution-logs: lost x3",
     "execution-logs: 404",
-    "execution-status: 503",
-    "execution-status: cut",
     "dump: 503",
     "dump: lost",
     "dump: cut",

@@ -53,7 +53,7 @@ class LastingFault(Struct, frozen=True):
     before: Scenario = []
 
 
-_NO_PROGRAM = ("execution-upload-url", "execute", "execution-status", "execution-logs")
+_NO_PROGRAM = ("execution-upload-url", "execute", "execution-logs")
 FAULTS = {
     "executions 404": LastingFault("runs no programs", tuple(f"{op}: 404 always" for op in _NO_PROGRAM)),
     "dump cut": LastingFault("could look", ("dump: cut always",)),
@@ -207,7 +207,7 @@ def count_objects(top: object, stop: tuple[object, ...]) -> int:
     """Return the number of objects that this one leads to, but for code, and what leads through those of `stop`.
 
     A manifest counts as one: what two of them share differs by what was scanned last. So does a removal that may still
-    run: there are four at most, whatever they remove.
+    run, whatever it removes.
     """
     seen = {id(each) for each in stop}
     left, count = [top], 0

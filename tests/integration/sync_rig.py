@@ -147,8 +147,7 @@ class Rig:
             if sandbox is not None and not sandbox.holds:
                 sandbox.wait()
 
-        for op in ("execution-logs", "execution-status"):
-            self.emulator.faults.on(op, "before", wait)
+        self.emulator.faults.on("execution-logs", "before", wait)
 
     def restart(self) -> None:
         """End the process; the next one knows only what is on disk."""
