@@ -157,7 +157,7 @@ def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPat
 
     work = find(opened, content, leave_out)
     work = work.leaving_out([path for path in home.search(work.changed) if not is_included(path, False)])
-    return AgentSide(home, opened.sandbox, base, work, rules, leave_out, state.identity, state.uncertain)
+    return AgentSide(home, opened.sandbox, work, rules, leave_out, state.identity)
 
 
 def _find_newest(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:

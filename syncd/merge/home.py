@@ -27,10 +27,9 @@ from syncd.merge.git import (
     need_git,
     why_submodules_are_refused,
 )
-from syncd.merge.open_conflicts import OpenConflicts
 from syncd.merge.path_changes import link_at
 from syncd.merge.sent_files import SentFiles
-from syncd.merge.workspace_writer import WorkspaceWriter, Written
+from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written
 from syncd.merge.writes import PathChange, merged_mode, next_base, taken_mode
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, arrived_digest, same
 from syncd.model.manifest import Manifest, directories_above
@@ -92,20 +91,22 @@ class HomeFolder(Struct, frozen=True):
 class AgentSide(Struct, frozen=True):
     """The three sides: what was sent, what is here, and, in `work`, what differs in the sandbox.
 
-    `leave_out` says which paths stay home by the rules, but for those that the person included. `is_unanswered`: a sync
-    may have changed the sandbox in a way that is not recorded. Of `saved` paths theirs is a saved version, and the
-    sandbox has something else.
+    `leave_out` says which paths stay home by the rules, but for those that the person included. Of `saved` paths theirs
+    is a saved version, and the sandbox has something else.
     """
 
     home: HomeFolder
     sandbox: Sandbox
-    base: Manifest
     work: AgentWork
     rules: PathRules
     leave_out: LeaveOut
     base_identity: str
-    is_unanswered: bool
     saved: frozenset[str] = frozenset()
+
+    @property
+    def base(self) -> Manifest:
+        """The base of that look; empty where none is known."""
+        return self.work.content.base or Manifest()
 
     def local(self) -> dict[str, Entry]:
         """Return what is here at each path that differs, and above it. Raises `TryLater`."""
@@ -148,7 +149,7 @@ def make_plan(
         if is_wanted(path)
     ]
     plan = Plan(tuple(sorted((*plan.paths, *never), key=lambda each: each.path)))
-    if not side.is_unanswered:
+    if not side.work.content.uncertain:
         return plan
     # A reset or a removal of ours may be why it is gone.
     gone = [each.path for each in plan.of(PathOutcome.DELETE)]
@@ -166,11 +167,9 @@ def plan_of_version(home: HomeFolder, bases: Mapping[str, Entry], there: Mapping
     return plan.with_outcome(left_out, PathOutcome.STAYS, "the workspace's rules exclude it")
 
 
-def refusal(planned: PlannedPath, choice: Choice) -> str:
-    """Return the reason for which a path cannot be decided so; empty if it can."""
+def why_no_markers(planned: PlannedPath) -> str:
+    """Return the reason for which a path cannot have both sides in one text; empty if it can."""
     here, there = planned.here, planned.there
-    if choice is not Choice.MARKERS:
-        return ""
     if {here.kind, there.kind} != {Kind.FILE}:
         return "it is no file on both sides"
     if max(here.size_bytes, there.size_bytes) > LARGEST_BYTES:
@@ -180,7 +179,7 @@ def refusal(planned: PlannedPath, choice: Choice) -> str:
 
 def _marked(home: HomeFolder, planned: PlannedPath) -> bytes | str:
     """Return the text that git, with its markers, makes of both sides, or the reason why there is none."""
-    if reason := refusal(planned, Choice.MARKERS):
+    if reason := why_no_markers(planned):
         return reason
     base = home.base_bytes(planned) or b""
     ours, theirs = _content_of(home.place(planned.path)), _content_of(planned.there.copy)

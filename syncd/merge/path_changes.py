@@ -4,9 +4,8 @@ Every step goes from its directory's descriptor and follows no link. All that ta
 the first visible change. `make` then
 
 1. removes what gives way, the deepest first: deletions, and entries that a rename cannot replace,
-2. creates directories, the top ones first,
-3. renames the temporary files to their names, after a last look at what is there,
-4. sets the modes of directories, the deepest first, as one may become read-only.
+2. makes directories with their modes, the top ones first (one that may not be written to was removed empty),
+3. renames the temporary files to their names, after a last look at what is there.
 
 A path that is not as it was seen is left as it is, and so is the second of two names of one file. A directory that this
 person may not write to is an error. Owners, extended attributes and the times of directories are not kept, nor are the
@@ -202,14 +201,12 @@ class PathChanges:
         with self._cursor() as cursor, self._cursor() as drafts:
             top_first, deepest_first = self._changes, self._changes[::-1]
             self._each(cursor, (c for c in deepest_first if c.clears), self._clear)
-            created = (c for c in top_first if c.after.is_directory and not c.before.is_directory)
-            self._each(cursor, created, self._create_directory)
+            self._each(cursor, (c for c in top_first if c.after.is_directory), self._make_directory)
             self._each(cursor, (c for c in top_first if c.places), partial(self._place, drafts))
             for path, draft in sorted(self._drafts.items()):
                 self._at.path = path
                 _remove(drafts, draft)
             self._flush_folders(cursor)
-            self._each(cursor, (c for c in deepest_first if c.after.is_directory), self._set_mode)
 
     def _cursor(self) -> safe_open.DirCursor:
         return safe_open.DirCursor(safe_open.open_workspace(self._workspace))
@@ -279,10 +276,21 @@ class PathChanges:
         self._touch(change.path)
         return True
 
-    def _create_directory(self, cursor: safe_open.DirCursor, change: PathChange) -> None:
+    def _make_directory(self, cursor: safe_open.DirCursor, change: PathChange) -> None:
         parent, name = cursor.parent_of(change.path)
-        os.mkdir(name, stat.S_IRWXU, dir_fd=parent)
-        self._touch(change.path)
+        if not change.before.is_directory:
+            os.mkdir(name, stat.S_IRWXU, dir_fd=parent)
+            self._touch(change.path)
+        descriptor = safe_open.open_directory(name, parent)
+        try:
+            now, mode = stat.S_IMODE(os.fstat(descriptor).st_mode), change.after.mode
+            if change.after.stamp is None:
+                mode = (now & ~ALL_BITS) | (mode & ALL_BITS)  # a new one inherits the set-group-id bit
+            if now != mode:
+                os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _place(self, drafts: safe_open.DirCursor, cursor: safe_open.DirCursor, change: PathChange) -> bool:
         parent, name = cursor.parent_of(change.path)
@@ -297,20 +305,6 @@ class PathChanges:
         elif not _rename_to_new(draft_folder, draft, parent, name):
             return False
         del self._drafts[change.path]
-        return True
-
-    def _set_mode(self, cursor: safe_open.DirCursor, change: PathChange) -> bool:
-        parent, name = cursor.parent_of(change.path)
-        descriptor = safe_open.open_directory(name, parent)
-        try:
-            now, mode = stat.S_IMODE(os.fstat(descriptor).st_mode), change.after.mode
-            if change.after.stamp is None:
-                mode = (now & ~ALL_BITS) | (mode & ALL_BITS)  # a new one inherits the set-group-id bit
-            if now != mode:
-                os.fchmod(descriptor, mode)
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         return True
 
     def _touch(self, path: str) -> None:

@@ -45,7 +45,7 @@ from syncd.merge.home import (
     save_conflicts,
     write,
 )
-from syncd.merge.open_conflicts import OpenConflicts
+from syncd.merge.workspace_writer import OpenConflicts
 from syncd.model.reconcile import CHANGES, PathOutcome, Plan
 from syncd.sandbox.saved_versions import SavedVersion, SavedVersions
 from syncd.selection.selection import PathPatterns
