@@ -33,7 +33,7 @@ from syncd.core.settings import MAIN
 from syncd.core.text import counted, few, shown_path, size
 from syncd.model.entry import Entry, Kind
 from syncd.report.logs import LogFormat, set_up_logs
-from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, unknown_version
+from syncd.sandbox.saved_versions import SavedVersion, SavedVersions
 from syncd.store.state_db import StateDb
 
 _HELP = f"""List the agent's saved versions, the newest first; or show, restore or drop one.
@@ -143,7 +143,7 @@ def restore(  # noqa: PLR0917 - click passes each option
     interrupt = Interrupt()
     try:
         with interrupting(interrupt):
-            extracted = store.restore(version.id, destination, interrupt.check)
+            extracted = store.restore(version, destination, interrupt.check)
     except Stop:
         raise TryLater("stopped; nothing was restored", "the same command begins anew") from None
     code = 1 if extracted.left_out and store.damaged(version) else 0
@@ -174,7 +174,7 @@ def drop(version_id: str, yes: bool, config_file: str | None, sandbox: str | Non
     """Remove a version for good. On a terminal it asks."""
     store = _store(config_file)
     version_id = _full_id(store, version_id)
-    version = store.find(version_id) if sandbox is None else _found(store, version_id, sandbox)
+    version = store.find(version_id) if sandbox is None else _found(store, version_id, sandbox)  # it may be damaged
     if version is not None and not (yes or as_json) and sys.stdin.isatty() and sys.stdout.isatty():
         for line in _heading(version):
             print(line)
@@ -183,7 +183,7 @@ def drop(version_id: str, yes: bool, config_file: str | None, sandbox: str | Non
                 print("nothing was removed")
                 return
     if not store.drop(version_id):
-        raise unknown_version(version_id)
+        raise _unknown(version_id)
     if as_json:
         _print_json({"dropped": version_id})
     else:
@@ -215,8 +215,14 @@ def _found(store: SavedVersions, given: str, sandbox: str | None) -> SavedVersio
     version_id = _full_id(store, given)
     version = store.find(version_id)
     if version is None or sandbox not in (None, version.sandbox_name):
-        raise unknown_version(version_id)
+        raise _unknown(version_id)
     return version
+
+
+def _unknown(version_id: str) -> NeedsPerson:
+    return NeedsPerson(
+        f"there is no saved version '{shown_path(version_id)}'", "`syncd saved` lists those that there are"
+    )
 
 
 def _row(version: SavedVersion) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from syncd.archive.base_store import BaseStore
 from syncd.archive.exported_files import NotKeptHere
 from syncd.core.choices import AgentChanges
-from syncd.core.clock import Moment, stamp, utc
+from syncd.core.clock import Moment, stamp
 from syncd.core.errors import KeyRefused, SandboxNotFound, SyncWarning
 from syncd.core.text import counted, shown_path, size
 from syncd.core.waiter import Waiter, Work
@@ -459,7 +459,7 @@ class RemoteChanges:
         What this sync saved, or found to be saved, is not dropped.
         """
         with contextlib.suppress(OSError):
-            self.saved_versions.expire(utc(self._clock.wall_s()), self._relied_on)
+            self.saved_versions.expire(self._relied_on)
         self._relied_on, self._hung = set(), None
         saved, self._saved_paths = self._saved_paths, {}
         return saved

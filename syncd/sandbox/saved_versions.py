@@ -10,9 +10,8 @@ import contextlib
 import itertools
 import logging
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from zlib import crc32
@@ -24,7 +23,6 @@ from msgspec.structs import replace
 from syncd.archive.extraction import Extracted, Member, MemberKind, extract_members
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.clock import Clock, utc
-from syncd.core.errors import NeedsPerson
 from syncd.core.settings import MAIN
 from syncd.core.text import shown_path
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, is_savable, same, with_copy
@@ -32,8 +30,8 @@ from syncd.store.blobs import Blobs
 from syncd.store.manifests import StateRow, entry_of, row_of
 from syncd.store.state_db import StateDb
 
-_DAY = timedelta(days=1)
-_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{2,8}")
+_DAY_S = 86_400
+_ID_TIME = "%Y%m%d-%H%M%S"
 
 
 class Why(StrEnum):
@@ -51,18 +49,18 @@ SentEntry = tuple[Entry, bytes | None]
 
 
 class SavedVersion(Struct, frozen=True):
-    """The agent's version of some paths, by path in the order of names, saved at `at` (aware UTC).
+    """The agent's version of some paths, by path in the order of names, saved at `at` (aware UTC), as its id says.
 
     `sandbox_name` is the name that the sandbox had in the configuration.
     `bases` are what syncd had sent as these paths, as far as it is known and a comparison needs it.
-    `days` were counted since, the last of them at `counted_at`; a clock that jumps makes one day at most.
+    `days` were counted since, the last of them at `counted_at_s`; a clock that jumps makes one day at most.
     """
 
     id: str
     at: datetime
     why: Why
     sandbox_id: str
-    counted_at: datetime
+    counted_at_s: int
     paths: Mapping[str, Entry] = field(default_factory=dict)
     bases: Mapping[str, Entry] = field(default_factory=dict)
     days: int = 0
@@ -78,32 +76,16 @@ class SavedVersion(Struct, frozen=True):
         return {path.digest: path.size_bytes for path in self.paths.values() if path.kind is Kind.FILE}
 
 
-def version_id(at: datetime, number: int) -> str:
-    """Return the id of the version with that number, from 0, of those saved in this second (UTC).
-
-    Ids sort by time: `20261126-040112-00`.
-    """
-    return f"{at:%Y%m%d-%H%M%S}-{number:02x}"
-
-
-def saved_at(text: str) -> datetime | None:
-    """Return the time (aware UTC) in a version's id; None if the text is no id. An id is safe as a file's name."""
-    if _ID.fullmatch(text) is None:
-        return None
-    try:
-        return datetime.strptime(text[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-
-
-def next_count(days: int, counted_at: datetime, now: datetime) -> tuple[int, datetime]:
-    """Return the days that were counted, with the one that has passed since, if any, and when the last one was.
+def counted(version: SavedVersion, now_s: float) -> SavedVersion:
+    """Return the version with the day that has passed since one was counted last, or the same object.
 
     However much later it is: the machine was off, or its clock is wrong. A clock that was set back counts anew.
     """
-    if now < counted_at:
-        return days, now
-    return (days + 1, now) if now - counted_at >= _DAY else (days, counted_at)
+    if now_s < version.counted_at_s:
+        return replace(version, counted_at_s=int(now_s))
+    if now_s - version.counted_at_s >= _DAY_S:
+        return replace(version, days=version.days + 1, counted_at_s=int(now_s))
+    return version
 
 
 def expired(versions: Iterable[SavedVersion]) -> list[SavedVersion]:
@@ -197,9 +179,10 @@ class SavedVersions:
                     self._blobs.add(wanted[path].copy, digest)
                 self._blobs.flush(gone)
                 taken = dict(self._rows())
-                ids = (version_id(at, number) for number in itertools.count())
+                ids = (f"{at:{_ID_TIME}}-{number:02x}" for number in itertools.count())
                 new = next(each for each in ids if each.encode() not in taken)
-                version = SavedVersion(new, at, why, sandbox_id, at, paths, sent, sandbox_name=self._name)
+                counted_at_s = int(at.timestamp())
+                version = SavedVersion(new, at, why, sandbox_id, counted_at_s, paths, sent, sandbox_name=self._name)
                 self._put(version)
                 digests = {entry.digest for entry in (*paths.values(), *sent.values())}
                 self._blobs.hold(version.id.encode(), digests - {b""})
@@ -251,31 +234,27 @@ class SavedVersions:
         self._clean_up()
         return True
 
-    def restore(self, wanted: str, destination: str, check: Callable[[], None] = lambda: None) -> Extracted:
+    def restore(self, version: SavedVersion, destination: str, check: Callable[[], None] = lambda: None) -> Extracted:
         """Create a version's paths in a folder that is new or empty; the result says which were left out.
 
-        A content that was damaged on this disk is left out, and a link that leads out of the folder. Raises
-        `NeedsPerson` for an unknown id too, else as `archive.extraction.extract`; `check` is called between blocks.
+        A content that was damaged on this disk is left out, and a link that leads out of the folder. Raises as
+        `archive.extraction.extract`; `check` is called between blocks.
         """
-        version = self.find(wanted)
-        if version is None:
-            raise unknown_version(wanted)
         members = ((_member(path, saved), self._blocks(saved)) for path, saved in version.paths.items())
         return extract_members(members, destination, check)
 
-    def expire(self, now: datetime, spared: Collection[str] = ()) -> list[SavedVersion]:
-        """Count the days up to `now` (aware UTC), drop the versions that `expired` names, and return them.
+    def expire(self, spared: Collection[str] = ()) -> list[SavedVersion]:
+        """Count the days up to now, drop the versions that `expired` names, and return them.
 
         A damaged one has no age: it goes with a later one. `spared` ids stay. Raises `OSError`.
         """
-        versions = self.all()
-        if not expired(versions) and not any(_is_due(version, now) for version in versions):
+        versions, now_s = self.all(), self._clock.wall_s()
+        if not expired(versions) and all(counted(version, now_s) is version for version in versions):
             return []
         with self._db.transaction():
             for version in self.all():
-                if _is_due(version, now):
-                    days, counted_at = next_count(version.days, version.counted_at, now)
-                    self._put(replace(version, days=days, counted_at=counted_at))
+                if (later := counted(version, now_s)) is not version:
+                    self._put(later)
             dropped = [version for version in expired(self.all()) if version.id not in spared]
             newest = max((version.id.encode() for version in dropped if version.days >= SAVED_DAYS), default=b"")
             damaged = [id_ for (id_, _), version in self._known.items() if version is None and id_ < newest]
@@ -293,10 +272,9 @@ class SavedVersions:
 
     def _load(self, id_: bytes, checksum: int) -> SavedVersion | None:
         for (value,) in self._db.rows("SELECT value FROM saved WHERE id = ?", id_):
-            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, TypeError):
-                at = saved_at(os.fsdecode(id_))
-                if at is not None and _checksum(id_, value) == checksum:
-                    return _version(id_.decode(), at, msgspec.msgpack.decode(value, type=_SavedRecord))
+            with contextlib.suppress(msgspec.MsgspecError, ValueError, TypeError):
+                if _checksum(id_, value) == checksum:
+                    return _version(id_.decode(), msgspec.msgpack.decode(value, type=_SavedRecord))
             cost = "its contents can only be searched by hand until they expire"
             _log.warning("the saved version %s was damaged: %s", shown_path(os.fsdecode(id_)), cost)
         return None
@@ -339,17 +317,8 @@ class SavedVersions:
             yield from self._blobs.blocks(saved.digest)
 
 
-def unknown_version(id_: str) -> NeedsPerson:
-    """Return the error for an id that no version has."""
-    return NeedsPerson(f"there is no saved version '{shown_path(id_)}'", "`syncd saved` lists those that there are")
-
-
 def _is_known(base: Entry) -> bool:
     return base.kind is not Kind.FILE or arrived_digest(base) != b""
-
-
-def _is_due(version: SavedVersion, now: datetime) -> bool:
-    return next_count(version.days, version.counted_at, now) != (version.days, version.counted_at)
 
 
 def _checksum(key: bytes, value: bytes) -> int:
@@ -361,19 +330,18 @@ def _record(version: SavedVersion) -> _SavedRecord:
         version.why,
         version.sandbox_id,
         version.days,
-        int(version.counted_at.timestamp()),
+        version.counted_at_s,
         [row_of(*each) for each in version.paths.items()],
         [row_of(*each) for each in version.bases.items()],
         version.sandbox_name,
     )
 
 
-def _version(id_: str, at: datetime, record: _SavedRecord) -> SavedVersion:
+def _version(id_: str, record: _SavedRecord) -> SavedVersion:
     paths, bases = ({os.fsdecode(row.path): entry_of(row) for row in rows} for rows in (record.paths, record.bases))
-    counted_at = utc(record.counted_at_s)
-    return SavedVersion(
-        id_, at, record.why, record.sandbox_id, counted_at, paths, bases, record.days, record.sandbox_name
-    )
+    at = datetime.strptime(id_.rpartition("-")[0], _ID_TIME).replace(tzinfo=UTC)
+    why, name = record.why, record.sandbox_name
+    return SavedVersion(id_, at, why, record.sandbox_id, record.counted_at_s, paths, bases, record.days, name)
 
 
 def _member(path: str, saved: Entry) -> Member:

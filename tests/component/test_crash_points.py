@@ -183,7 +183,7 @@ class SavingScenario(CrashScenario):
         copy = Path(shutil.copytree(self.machine.folders.state, self.before.parent / "copy", dirs_exist_ok=True))
         saved, folder, found = SavedVersions(StateDb(str(copy)), SystemClock()), copy / "restored", set()
         for version in saved.all():
-            assert saved.restore(version.id, str(folder)).left_out == []
+            assert saved.restore(version, str(folder)).left_out == []
             found.add((folder / "a").read_bytes())
             shutil.rmtree(folder)
         shutil.rmtree(copy)

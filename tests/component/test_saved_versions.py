@@ -102,7 +102,7 @@ def test_what_is_saved_is_restored(rig: SavedVersionsRig) -> None:
     assert version.paths["d/program"] == Entry(Kind.FILE, 0o755, 1_700_000_000, 10, digest=digest_of(b"#!/bin/sh\n"))
     assert version.size_bytes == sum(entry.size_bytes for entry in entries.values())
     top = rig.folder / "new/dest"
-    extracted = rig.another().restore(version.id, str(top))
+    extracted = rig.another().restore(version, str(top))
     assert (extracted.files, extracted.left_out) == (3 + len(ODD_NAMES), [])
     assert {name: (top / name).read_bytes() for name in ODD_NAMES} == {name: os.fsencode(name) for name in ODD_NAMES}
     assert (top / "d/program").stat().st_mode & 0o7777 == 0o755
@@ -114,12 +114,13 @@ def test_what_is_saved_is_restored(rig: SavedVersionsRig) -> None:
 
 
 def test_each_sandbox_counts_its_own(rig: SavedVersionsRig) -> None:
-    """Of those in the one store of the workspace."""
+    """Of those in the one store of the workspace. Ids begin with their time, and differ within a second."""
     blue = SavedVersions(StateDb(str(rig.state)), rig.clock, "blue")
     rig.save(a=b"main's")
-    blue.save(Why.OVERWRITTEN, "box-blue", {"a": rig.file(b"blue's")})
-    blue.save(Why.OVERWRITTEN, "box-blue", {"a": rig.file(b"blue's, newer")})
+    for content in (b"blue's", b"blue's, newer"):
+        blue.save(Why.OVERWRITTEN, "box-blue", {"a": rig.file(content)})
     assert (rig.store.count, blue.count, len(blue.all())) == (1, 2, 3)
+    assert [version.id for version in blue.all()] == [f"{utc(rig.clock.wall):%Y%m%d-%H%M%S}-0{n}" for n in (2, 1, 0)]
 
 
 def test_nobody_else_can_read_it(rig: SavedVersionsRig) -> None:
@@ -154,7 +155,7 @@ def test_a_content_is_on_disk_once(rig: SavedVersionsRig) -> None:
     assert len(os.listdir(rig.blobs)) == 2
     assert rig.store.drop(first)
     assert rig.contents() == {b"same"}
-    rig.store.restore(second, str(rig.folder / "dest"))
+    rig.store.restore(rig.store.all()[0], str(rig.folder / "dest"))
     assert (rig.folder / "dest/d").read_bytes() == b"same"
     assert rig.store.drop(second)
     assert not rig.store.drop(second)
@@ -207,7 +208,7 @@ def test_hostile_values_are_saved(rig: SavedVersionsRig) -> None:
         "up": SeenEntry(Kind.SYMLINK, target="../x"),
     }
     version = rig.store.save(Why.REMOVED, "box", entries)
-    extracted = rig.store.restore(version.id, str(rig.folder / "top/dest"))
+    extracted = rig.store.restore(version, str(rig.folder / "top/dest"))
     assert sorted(line.partition(":")[0] for line in extracted.left_out) == ["../out", "/abs", "ln", "up"]
     assert os.listdir(rig.folder / "top") == ["dest"]
     assert (rig.folder / "top/dest/ln/passwd").read_bytes() == b"5"
@@ -217,10 +218,10 @@ def test_hostile_values_are_saved(rig: SavedVersionsRig) -> None:
 
 def test_a_link_in_place_of_a_content_is_not_followed(rig: SavedVersionsRig) -> None:
     """It is left out."""
-    version = rig.save(a=b"1")
+    rig.save(a=b"1")
     rig.content(b"1").unlink()
     rig.content(b"1").symlink_to("/etc/passwd")
-    assert [line[:3] for line in rig.store.restore(version, str(rig.folder / "dest")).left_out] == ["a: "]
+    assert [line[:3] for line in rig.store.restore(rig.store.all()[0], str(rig.folder / "dest")).left_out] == ["a: "]
     assert os.listdir(rig.folder / "dest") == []
 
 
@@ -248,7 +249,7 @@ def test_a_damaged_row(rig: SavedVersionsRig, caplog: pytest.LogCaptureFixture, 
     for _ in range(2):
         assert [version.id for version in store.all()] == [whole]
         assert store.find(damaged) is None
-        assert store.expire(utc(rig.clock.wall)) == []
+        assert store.expire() == []
     assert len(caplog.records) == 1
     assert f"the saved version {damaged} was damaged" in caplog.text
     rig.save(a=b"3")
@@ -262,13 +263,13 @@ def test_old_versions_expire(rig: SavedVersionsRig) -> None:
     damaged, old, spared = rig.save(a=b"0"), rig.save(a=b"1"), rig.save(a=b"2")
     rig.sql("UPDATE saved SET checksum = 7 WHERE id = ?", damaged.encode())
     for day in range(30):
-        assert rig.another().expire(utc(rig.clock.wall)) == []
+        assert rig.another().expire() == []
         assert [version.days for version in rig.another().all()] == [day, day]
         rig.clock.go_on(DAY_S)
     newest = rig.save(a=b"3")
-    assert [version.id for version in rig.store.expire(utc(rig.clock.wall), [spared])] == [old]
+    assert [version.id for version in rig.store.expire([spared])] == [old]
     assert rig.contents() == {b"2", b"3"}
-    assert [version.id for version in rig.store.expire(utc(rig.clock.wall))] == [spared]
+    assert [version.id for version in rig.store.expire()] == [spared]
     assert [version.id for version in rig.another().all()] == [newest]
 
 

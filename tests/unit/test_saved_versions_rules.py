@@ -1,4 +1,4 @@
-"""Which of the sandbox's entries can be saved, the ids of versions, and which versions expire."""
+"""How the days of a saved version are counted, and which versions expire."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from syncd.core.choices import SAVED_BYTES
 from syncd.model.entry import Entry, Kind
-from syncd.sandbox.saved_versions import SavedVersion, Why, expired, next_count, saved_at, version_id
+from syncd.sandbox.saved_versions import SavedVersion, Why, counted, expired
 
 NOW = datetime(2026, 11, 26, 4, 1, 12, tzinfo=UTC)
 
@@ -19,55 +19,22 @@ def version(age: timedelta, **contents: int) -> SavedVersion:
     paths = {
         name: Entry(Kind.FILE, size_bytes=size_bytes, digest=name.encode()) for name, size_bytes in contents.items()
     }
-    return SavedVersion(version_id(at, 0), at, Why.OVERWRITTEN, "box", at, paths, days=age.days)
+    return SavedVersion(f"{at:%Y%m%d}", at, Why.OVERWRITTEN, "box", int(at.timestamp()), paths, days=age.days)
 
 
 def days(number: float) -> timedelta:
     return timedelta(days=number)
 
 
-def test_an_id_is_its_time() -> None:
-    """Ids are short, sort by time, then by number, and give their time back."""
-    assert version_id(NOW, 0x3F) == "20261126-040112-3f"
-    assert saved_at("20261126-040112-3f") == NOW
-    ids = [version_id(NOW + timedelta(seconds=second), number) for second in range(3) for number in range(256)]
-    assert ids == sorted(ids)
-
-
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        ".",
-        "..",
-        "x",
-        "../20261126-040112-3f",
-        "20261126-040112-3f/..",
-        "20261126-040112-3f\n",
-        "20261126-040112-",
-        "20261326-040112-3f",
-        "20261126-046112-3f",
-        "20261126-040112-3g",
-        "20261126-040112-3f.damaged",
-    ],
+    ("passed", "days_counted", "is_counted_now"),
+    [(days(0.9), 3, False), (days(1), 4, True), (days(90), 4, True), (-days(9), 3, True)],
 )
-def test_no_id(text: str) -> None:
-    """Whatever has not the form of an id, or no time in it, is none: an id is used as a file's name."""
-    assert saved_at(text) is None
-
-
-@pytest.mark.parametrize(
-    ("passed", "counted"),
-    [
-        (days(0.9), (3, NOW)),
-        (days(1), (4, NOW + days(1))),
-        (days(90), (4, NOW + days(90))),
-        (-days(9), (3, NOW - days(9))),
-    ],
-)
-def test_a_day_is_counted_at_a_time(passed: timedelta, counted: tuple[int, datetime]) -> None:
+def test_a_day_is_counted_at_a_time(passed: timedelta, days_counted: int, is_counted_now: bool) -> None:
     """However far the clock jumps; one that was set back counts from there."""
-    assert next_count(3, NOW, NOW + passed) == counted
+    before, now_s = version(days(3)), (NOW - days(3) + passed).timestamp()
+    now = counted(before, now_s)
+    assert (now.days, now.counted_at_s) == (days_counted, int(now_s) if is_counted_now else before.counted_at_s)
 
 
 def test_the_oldest_go_first_for_size() -> None:
