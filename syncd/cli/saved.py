@@ -220,9 +220,8 @@ def _found(store: SavedVersions, given: str, sandbox: str | None) -> SavedVersio
 
 
 def _unknown(version_id: str) -> NeedsPerson:
-    return NeedsPerson(
-        f"there is no saved version '{shown_path(version_id)}'", "`syncd saved` lists those that there are"
-    )
+    what = f"there is no saved version '{shown_path(version_id)}'"
+    return NeedsPerson(what, "`syncd saved` lists those that there are")
 
 
 def _row(version: SavedVersion) -> dict[str, Any]:
