@@ -15,17 +15,17 @@ VERSION = 1
 
 
 class State(StrEnum):
-    """The daemon's states."""
+    """The daemon's states: that of all sandboxes is the first of these that one is in."""
 
-    STARTING = "starting"
-    WATCHING = "watching"
-    DEBOUNCING = "debouncing"
-    SNAPSHOTTING = "snapshotting"
-    UPLOADING = "uploading"
-    INITIALIZING = "initializing"
+    HELD = "held"
     RETRYING = "retrying"
     PAUSED = "paused"
-    HELD = "held"
+    INITIALIZING = "initializing"
+    UPLOADING = "uploading"
+    SNAPSHOTTING = "snapshotting"
+    DEBOUNCING = "debouncing"
+    STARTING = "starting"
+    WATCHING = "watching"
     STOPPED = "stopped"
 
 
@@ -149,21 +149,6 @@ class SandboxStatus(Struct, frozen=True, kw_only=True):
         )
 
 
-# The state of all is the first of these that a sandbox is in.
-_URGENCY = (
-    State.HELD,
-    State.RETRYING,
-    State.PAUSED,
-    State.INITIALIZING,
-    State.UPLOADING,
-    State.SNAPSHOTTING,
-    State.DEBOUNCING,
-    State.STARTING,
-    State.WATCHING,
-    State.STOPPED,
-)
-
-
 class Status(Struct, frozen=True, kw_only=True):
     """The status of a workspace, with its sandboxes, main first. Times are UTC, `2026-11-24T13:20:11Z`.
 
@@ -191,7 +176,7 @@ class Status(Struct, frozen=True, kw_only=True):
     @property
     def urgent(self) -> SandboxStatus:
         """The sandbox whose state is that of all."""
-        return min(self.sandboxes, key=lambda each: _URGENCY.index(each.state))
+        return min(self.sandboxes, key=lambda each: list(State).index(each.state))
 
     @property
     def state(self) -> State:
