@@ -39,7 +39,7 @@ from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, table_of
 from syncd.core.text import ago, duration, one_line
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import access_of, key_of, places_of, target_of
-from syncd.remote.api import Account, SandboxInfo, urls_by_name
+from syncd.remote.api import SandboxInfo, urls_by_name
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import AcquiredSandbox, Target, should_be_replaced
@@ -79,10 +79,6 @@ def _connected(config: Config) -> Iterator[Access]:
             access.db.close()
 
 
-def _account(access: Access) -> Account:
-    return Account(access.config.sandbox.base_url, access.key, access.client)
-
-
 def _acquired(config: Config) -> AcquiredSandbox | None:
     return acquired_of(config, places_of(config, os.environ).state)
 
@@ -120,7 +116,7 @@ def list_(config_file: str | None, as_json: bool) -> None:
     config = configured(config_file)
     own = _own(config)
     with _connected(config) as access:
-        found = _account(access).sandboxes()
+        found = access.account().sandboxes()
     rows = [_row(info, own.get(info.local_sandbox_id)) for info in found]
     if as_json:
         click.echo(json.dumps({"sandboxes": rows}))
@@ -220,7 +216,7 @@ def _acquire_one(access: Access) -> AcquiredSandbox:
     """Acquire one more, counted with those that syncs acquire. Raises `SyncdError`, `StepFailed`, `Stop`."""
     config, store = access.config, AcquiredSandboxStore(access.config, access.folders.state)
     with contextlib.nullcontext() if config.sandbox.id is not None else _locked(access):
-        provider = AcquiringProvider(_account(access), store, config.sandbox, retry_settings_of(config), CLOCK)
+        provider = AcquiringProvider(access.account(), store, config.sandbox, retry_settings_of(config), CLOCK)
         acquired = provider.acquire(
             lambda failure, wait_s: click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True),
             access.waiter.sleep,
@@ -269,7 +265,7 @@ def release(sandbox_id: str | None, config_file: str | None, sandbox: str | None
             return
         done = f"released {target.sandbox_id}"
         try:
-            _account(access).release(target.sandbox_id)
+            access.account().release(target.sandbox_id)
         except StepFailed as failure:
             if failure.refusal is not SandboxNotFound or not is_ours:
                 raise
@@ -408,7 +404,7 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
         order_daemon(config, {"do": "reload"})
         if acquired is not None:
             try:
-                _account(access).release(acquired.sandbox_id)
+                access.account().release(acquired.sandbox_id)
             except StepFailed as failure:
                 if failure.refusal is not SandboxNotFound:
                     raise

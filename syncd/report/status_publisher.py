@@ -304,8 +304,5 @@ def _line(status: Status) -> str:
 
 def ends_at(acquired_sandbox: AcquiredSandbox | None) -> str | None:
     """The end of an acquired sandbox, as a time of the document."""
-    return (
-        None
-        if acquired_sandbox is None or acquired_sandbox.ends_wall_s is None
-        else stamp(acquired_sandbox.ends_wall_s)
-    )
+    ends_s = None if acquired_sandbox is None else acquired_sandbox.ends_wall_s
+    return None if ends_s is None else stamp(ends_s)
