@@ -7,15 +7,19 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from syncd.core.directories import directories_for
+from tests.agent import Agent
 from tests.emulator import Emulator, RequestRecord, When
 from tests.recorded import records
-from tests.system.command import TIMEOUT_S, Finished, Found, Running, run_command, wait_until
+from tests.system.command import SYNCD, TIMEOUT_S, Finished, Found, Running, run_command, wait_until
+from tests.system.terminal import COLUMNS, Terminal
 from tests.system.trees import Tree, lacking, names_in, tree
 
 REPO = Path(__file__).resolve().parents[2]
@@ -165,6 +169,15 @@ class Rig:
         self.daemons.append(running)
         return running
 
+    @contextmanager
+    def terminal(
+        self, *args: str, columns: int = COLUMNS, prefix: Sequence[str] = (), **environ: str
+    ) -> Iterator[Terminal]:
+        """Type `syncd ARGS` in the workspace, on a terminal of its own."""
+        with closing(Terminal(columns)) as terminal:
+            terminal.start([*prefix, *SYNCD, *args], self.environment() | environ, self.workspace)
+            yield terminal
+
     def _place(self, command: str) -> Path:
         """Return where the command is typed: in the workspace, if it may write into it."""
         return self.workspace if command in ("apply", "resolve", "saved") else self.home
@@ -173,6 +186,17 @@ class Rig:
         """Return the output of `syncd status --json`."""
         document: dict[str, Any] = json.loads(self.ok("status", "--json").out)
         return document
+
+    def saved(self) -> list[dict[str, Any]]:
+        """Return the saved versions, the newest first."""
+        rows: list[dict[str, Any]] = json.loads(self.ok("saved", "--json").out)["saved"]
+        return rows
+
+    def restored(self, path: str) -> str:
+        """Return the content of that path in the newest saved version."""
+        folder = self.home / f"restored{len(list(self.home.iterdir()))}"
+        self.ok("saved", "restore", self.saved()[0]["id"], str(folder))
+        return (folder / path).read_text()
 
     @property
     def state_folder(self) -> Path:
@@ -188,6 +212,11 @@ class Rig:
         return document
 
     # -- the cloud
+
+    @property
+    def agent(self) -> Agent:
+        """Return the agent in the sandbox."""
+        return Agent(self.sandbox.workspace)
 
     def once(self, op: str, when: When | str, act: Callable[[], object]) -> threading.Event:
         """Act at that moment of the next request of `op`, which waits for it. The event is set when it is done."""
@@ -305,6 +334,23 @@ class Rig:
         found = {re.sub(r"(\.new|\.damaged|-wal|-shm)+$", "", path.name) for path in self.state_folder.iterdir()}
         names = records(self.state_folder) - {"unanswered"}  # the name of manifests
         return sorted(name for name in found | names if not _DOCUMENTED.fullmatch(name))
+
+
+def git(folder: Path, *words: str) -> str:
+    """Run git with no one's settings but the repository's, and return its output."""
+    environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
+    done = subprocess.run(["git", *words], cwd=folder, env=environ, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+def committed(folder: Path) -> None:
+    """Make a person's repository there, with a commit of all files."""
+    git(folder, "init", "-q", "-b", "main")
+    for key, value in (("user.name", "me"), ("user.email", "me@localhost"), ("gc.auto", "0")):
+        git(folder, "config", key, value)
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "--allow-empty", "-m", "first")
 
 
 def _documented() -> re.Pattern[str]:

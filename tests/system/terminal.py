@@ -64,6 +64,11 @@ class Terminal:
             if left_s <= 0 or not self._read(left_s):
                 raise AssertionError(f"the screen never showed {what}:\n{self.text}")
 
+    def answer(self, question: str, answer: str) -> None:
+        """Wait for a question that ends so, and type the answer."""
+        self.until(lambda text: text.endswith(":") and question in "\n".join(text.splitlines()[-2:]), question)
+        self.type(f"{answer}\r")
+
     def finish(self, timeout_s: float = 60.0) -> int:
         """Read to the program's end, and return its exit code."""
         assert self._process is not None

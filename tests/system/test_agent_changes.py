@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -24,19 +22,7 @@ def agent(rig: Rig) -> Agent:
     rig.write("f", "as sent")
     rig.up()
     rig.ok("flush")
-    return Agent(rig.sandbox.workspace)
-
-
-def saved(rig: Rig) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(rig.ok("saved", "--json").out)["saved"]
-    return found
-
-
-def restored(rig: Rig, path: str) -> str:
-    """The content of that path in the newest saved version."""
-    folder = rig.home / f"restored{len(list(rig.home.iterdir()))}"
-    rig.ok("saved", "restore", saved(rig)[0]["id"], str(folder))
-    return (folder / path).read_text()
+    return rig.agent
 
 
 def test_what_both_changed_is_saved_and_overwritten(rig: Rig, agent: Agent) -> None:
@@ -45,8 +31,8 @@ def test_what_both_changed_is_saved_and_overwritten(rig: Rig, agent: Agent) -> N
     rig.write("f", "mine")
     rig.ok("flush")
     rig.converged()
-    assert [(each["why"], each["paths"]) for each in saved(rig)] == [("overwritten", ["f"])]
-    assert restored(rig, "f") == "the agent's"
+    assert [(each["why"], each["paths"]) for each in rig.saved()] == [("overwritten", ["f"])]
+    assert rig.restored("f") == "the agent's"
     assert rig.status()["agent"]["saved"] == 1
 
 
@@ -68,7 +54,7 @@ def test_what_was_saved_is_named(rig: Rig, agent: Agent, command: str) -> None:
         shown = names if len(names) == 1 else [*names[:5], "and 2 more"]
         assert f"saved: what the sandbox had of {', '.join(shown)}: `syncd saved` lists it\n" in told
         assert told.count("saved: ") == 1
-    assert len(saved(rig)) == 2
+    assert len(rig.saved()) == 2
     listed = rig.run("resolve")
     assert (listed.code, listed.err.splitlines()[-1]) == (
         0,
@@ -91,7 +77,7 @@ def test_what_only_the_agent_changed_stays(rig: Rig, agent: Agent, archive: str)
         assert agent.read("g") == content.encode()
         assert agent.read("f") == b"the agent's"
         assert agent.read("folder0/file000.txt") == b"the agent's, too"
-    assert saved(rig) == []
+    assert rig.saved() == []
 
 
 @pytest.mark.parametrize("choice", ["save", "hold"])
@@ -117,8 +103,8 @@ def test_killed_between_saving_and_initialize(rig: Rig, agent: Agent) -> None:
     rig.up()
     rig.ok("flush")
     rig.converged()
-    assert [each["paths"] for each in saved(rig)] == [["f"]]
-    assert restored(rig, "f") == "the agent's"
+    assert [each["paths"] for each in rig.saved()] == [["f"]]
+    assert rig.restored("f") == "the agent's"
 
 
 def test_held_until_a_forced_push(rig: Rig, agent: Agent) -> None:
@@ -135,7 +121,7 @@ def test_held_until_a_forced_push(rig: Rig, agent: Agent) -> None:
     assert rig.status()["agent"]["held"] == ["f"]
     rig.ok("push", "--force")
     rig.converged()
-    assert restored(rig, "f") == "the agent's"
+    assert rig.restored("f") == "the agent's"
     assert rig.status()["agent"]["held"] == []
 
 
@@ -179,7 +165,7 @@ def test_many_held_paths(rig: Rig) -> None:
     for path in paths:
         rig.write(path)
     rig.up()
-    agent = Agent(rig.sandbox.workspace)
+    agent = rig.agent
     for path in paths:
         agent.write(path, "the agent's")
         rig.write(path, "mine")
@@ -258,4 +244,4 @@ def test_folders_without_end_hide_nothing_beside_them(rig: Rig, agent: Agent, bo
     assert f"not searched: {bottomless}/" in told.err
     rig.write("f", "mine")
     rig.ok("flush")
-    assert restored(rig, "f") == "the agent's"
+    assert rig.restored("f") == "the agent's"

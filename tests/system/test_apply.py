@@ -1,27 +1,4 @@
-"""`syncd apply`: the sandbox's changes come home, all or nothing, and can be taken back.
-
-What others fell into, and the test that holds it; those without a folder are in this file or in `test_diff`:
-
-| trap | test |
-| --- | --- |
-| the base is hashed from the disk instead of from the bytes sent | component/test_packer, integration/test_torn_files |
-| the first look takes local files that were not sent for deletions | test_diff.test_nothing_was_changed |
-| renames, binaries, running from a subfolder | test_diff.test_git_applies_the_patch, test_names; here |
-| one collision fails the whole patch | test_the_table |
-| a second apply repeats the first | test_the_table; integration/test_way_home_stories |
-| a rejected hunk drops all, or is written all the same | test_the_table |
-| same-size changes are missed | test_diff.test_git_applies_the_patch; integration/test_three_sides |
-| `./x` against `x` in tar names | component/test_artifacts, component/test_look_by_dump |
-| sockets in the agent's tree | test_what_is_never_taken |
-| a truncated archive is taken for the truth | component/test_look_by_dump, test_artifacts; integration/test_look |
-| `--force` re-stamps the base and strands edits | test_edits_survive_a_forced_push |
-| a clean-up deletes the person's files | test_a_forced_push_deletes_nothing_of_a_person |
-| CRLF from one side only | test_bytes_count |
-| an LFS pointer here, its content there | test_bytes_count |
-| a directory that the agent replaced by a link to outside | test_what_is_never_taken |
-| `.git` written by the agent | test_what_is_never_taken, test_other_spellings_of_a_repository |
-| `.env` made by the agent where one stays home | test_secrets_of_both_sides |
-"""
+"""`syncd apply`: the sandbox's changes come home, all or nothing, and can be taken back."""
 
 from __future__ import annotations
 
@@ -36,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +22,14 @@ from tests.agent import Agent
 from tests.component.repository_rig import poisoned
 from tests.recorded import records
 from tests.system.command import SYNCD
-from tests.system.rig import DEFAULTS, SANDBOX, TIMEOUT_S, Rig
-from tests.system.terminal import Terminal
+from tests.system.rig import DEFAULTS, SANDBOX, TIMEOUT_S, Rig, committed, git
 from tests.system.trees import tree
 
 TEXT = "".join(f"line {number}\n" for number in range(30))
 # So many times `apply` is killed: 200 for a whole examination.
 KILLS = int(os.environ.get("SYNCD_APPLY_KILLS", "8"))
 _FILES = 160
+QUESTION = "[y/d/N]:"
 
 
 @pytest.fixture
@@ -63,14 +39,7 @@ def agent(rig: Rig) -> Agent:
     for path in ("a", "both", "clash", "d/b", "gone", "mine", "run"):
         rig.write(path, TEXT)
     rig.ok("push")
-    return Agent(rig.sandbox.workspace)
-
-
-@pytest.fixture
-def terminal() -> Iterator[Terminal]:
-    terminal = Terminal(columns=100)
-    yield terminal
-    terminal.close()
+    return rig.agent
 
 
 def _read(rig: Rig, path: str) -> str:
@@ -84,11 +53,6 @@ def _applied(rig: Rig, *args: str) -> tuple[int, dict[str, Any]]:
     lists = ["taken", "merged", "deleted", "mine", "conflicts", "stays", "never", "undone", "look_at"]
     assert list(document) == lists
     return done.code, {name: paths for name, paths in document.items() if paths and name != "look_at"}
-
-
-def _saved(rig: Rig) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(rig.ok("saved", "--json").out)["saved"]
-    return rows
 
 
 def _both_at_work(rig: Rig, agent: Agent) -> None:
@@ -118,7 +82,7 @@ def test_the_table(rig: Rig, agent: Agent) -> None:
     expected = {"taken": TAKEN, "merged": ["both"], "conflicts": ["clash"], "stays": ["d/b", "gone", "mine"]}
     before = tree(rig.workspace)
     assert _applied(rig, "--dry-run") == (1, expected)
-    assert (tree(rig.workspace), _saved(rig)) == (before, [])
+    assert (tree(rig.workspace), rig.saved()) == (before, [])
     assert _applied(rig) == (1, expected)
     assert _read(rig, "a") == TEXT.replace("line 7", "LINE 7")
     assert _read(rig, "new/deep") == "theirs\n"
@@ -127,12 +91,11 @@ def test_the_table(rig: Rig, agent: Agent) -> None:
     assert (_read(rig, "gone"), _read(rig, "mine")) == (TEXT, "ours\n")
     assert not (rig.workspace / "d/b").exists()
     assert os.access(rig.workspace / "run", os.X_OK)
-    assert [(row["why"], row["paths"]) for row in _saved(rig)] == [("conflict", ["clash"])]
-    rig.ok("saved", "restore", _saved(rig)[0]["id"], str(rig.home / "theirs"))
-    assert (rig.home / "theirs/clash").read_text() == TEXT.replace("line 2\n", "theirs\n")
+    assert [(row["why"], row["paths"]) for row in rig.saved()] == [("conflict", ["clash"])]
+    assert rig.restored("clash") == TEXT.replace("line 2\n", "theirs\n")
     after = tree(rig.workspace)
     assert _applied(rig) == (1, {"conflicts": ["clash"], "stays": ["d/b", "gone", "mine"]})
-    assert (tree(rig.workspace), len(_saved(rig))) == (after, 1)
+    assert (tree(rig.workspace), len(rig.saved())) == (after, 1)
     said = rig.run("apply", str(rig.workspace / "a"))
     assert (said.code, said.out) == (0, "nothing to apply\n")
     assert _applied(rig, "--undo")[0] == 0
@@ -202,7 +165,7 @@ def test_what_cannot_be_read_here(rig: Rig, agent: Agent) -> None:
         (rig.workspace / "d").chmod(0o700)
         (rig.workspace / "both").chmod(0o600)
     assert [_read(rig, path) for path in ("a", "both", "d/b")] == ["theirs\n", "ours\n", TEXT]
-    assert "both" in _saved(rig)[0]["paths"]
+    assert "both" in rig.saved()[0]["paths"]
 
 
 def test_what_is_asked_for(rig: Rig, agent: Agent) -> None:
@@ -294,9 +257,7 @@ def test_an_undo_of_what_was_removed_there_since(rig: Rig, agent: Agent) -> None
         rig.ok("push")
     assert not agent.exists("out/model")
     assert "out/model" in _applied(rig, "--undo")[1]["undone"]
-    (saved,) = json.loads(rig.ok("saved", "--json").out)["saved"]
-    rig.ok("saved", "restore", saved["id"], str(rig.home / "back"))
-    assert (rig.home / "back/out/model").read_text() == "the trained model\n"
+    assert rig.restored("out/model") == "the trained model\n"
 
 
 def test_an_undo_of_a_merge_that_was_sent(rig: Rig, agent: Agent) -> None:
@@ -310,9 +271,7 @@ def test_an_undo_of_a_merge_that_was_sent(rig: Rig, agent: Agent) -> None:
         shutil.rmtree(base)
     assert _applied(rig, "--undo") == (0, {"undone": ["both"]})
     assert _read(rig, "both") == ours
-    (saved,) = json.loads(rig.ok("saved", "--json").out)["saved"]
-    rig.ok("saved", "restore", saved["id"], str(rig.home / "back"))
-    assert (rig.home / "back/both").read_text() == theirs
+    assert rig.restored("both") == theirs
 
 
 def test_an_undo_in_another_sandbox(rig: Rig, agent: Agent) -> None:
@@ -326,7 +285,7 @@ def test_an_undo_in_another_sandbox(rig: Rig, agent: Agent) -> None:
     assert _applied(rig, "--undo") == (0, {"undone": ["a", "new"]})
     rig.ok("push")
     assert tree(there) == tree(rig.workspace)
-    (saved,) = json.loads(rig.ok("saved", "--json").out)["saved"]
+    (saved,) = rig.saved()
     assert (saved["sandbox_id"], saved["paths"]) == (SANDBOX, ["a", "new"])
 
 
@@ -352,19 +311,19 @@ def test_an_undo_beside_a_new_rule(rig: Rig, agent: Agent) -> None:
     assert (_read(rig, "both"), _read(rig, "new/deep")) == ("theirs\n", "theirs\n")
 
 
-def test_a_terminal_is_asked_once(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+def test_a_terminal_is_asked_once(rig: Rig, agent: Agent) -> None:
     """With `n` nothing changes; with `y` all does; --yes does not ask."""
     agent.write("a", "theirs\n")
     agent.write("Makefile", "theirs\n")
     before = tree(rig.workspace)
 
     def asked(answer: str) -> str:
-        terminal.start([*SYNCD, "apply"], rig.environment(), rig.workspace)
-        terminal.until(lambda text: text.rstrip().endswith("[y/d/N]:"), "the question")
-        assert tree(rig.workspace) == before
-        terminal.type(f"{answer}\r")
-        assert terminal.finish() == 0
-        return terminal.text
+        with rig.terminal("apply", columns=100) as terminal:
+            terminal.until(lambda text: text.endswith(QUESTION), "the question")
+            assert tree(rig.workspace) == before
+            terminal.type(f"{answer}\r")
+            assert terminal.finish() == 0
+            return terminal.text
 
     said = asked("what\rn")
     assert "Error: invalid input" in said
@@ -372,12 +331,12 @@ def test_a_terminal_is_asked_once(rig: Rig, agent: Agent, terminal: Terminal) ->
     assert "look at   Makefile: it may run by itself here" in said
     assert said.endswith("nothing was changed")
     assert tree(rig.workspace) == before
-    assert asked("y").count("[y/d/N]") == 3
+    assert asked("y").count(QUESTION) == 1
     assert _read(rig, "a") == "theirs\n"
     agent.write("d/b", "theirs\n")
-    terminal.start([*SYNCD, "apply", "--yes"], rig.environment(), rig.workspace)
-    assert terminal.finish() == 0
-    assert terminal.text.count("[y/d/N]") == 3
+    with rig.terminal("apply", "--yes") as terminal:
+        assert terminal.finish() == 0
+        assert QUESTION not in terminal.text
     assert _read(rig, "d/b") == "theirs\n"
 
 
@@ -402,12 +361,7 @@ def test_the_agents_ignore_files_are_named(rig: Rig, agent: Agent) -> None:
     assert not {".env", "d/.env", "private/k.pem", "private/notes"} & set(rig.there())
 
 
-def _ask(rig: Rig, terminal: Terminal) -> None:
-    terminal.start([*SYNCD, "apply"], rig.environment(), rig.workspace)
-    terminal.until(lambda text: text.rstrip().endswith("[y/d/N]:"), "the question")
-
-
-def test_a_question_stops_no_sync(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+def test_a_question_stops_no_sync(rig: Rig, agent: Agent) -> None:
     """What is edited meanwhile is sent, and a conflict if it was to be written; the rest is taken."""
     rig.start()
     rig.in_state("watching")
@@ -415,15 +369,16 @@ def test_a_question_stops_no_sync(rig: Rig, agent: Agent, terminal: Terminal) ->
         agent.write(path, TEXT.replace("line 2\n", "theirs\n"))
     rig.ok("pause")
     rig.write("both", TEXT.replace("line 25\n", "ours\n"))
-    _ask(rig, terminal)
-    rig.ok("resume")
-    rig.write("d/b", "ours\n")
-    rig.write("clash", "ours\n")
-    rig.ok("flush")
-    assert (agent.read("d/b"), agent.read("clash")) == (b"ours\n", b"ours\n")
-    terminal.type("y\r")
-    assert terminal.finish() == 1
-    assert "conflict  clash: it changed here meanwhile" in terminal.text
+    with rig.terminal("apply", columns=100) as terminal:
+        terminal.until(lambda text: text.endswith(QUESTION), "the question")
+        rig.ok("resume")
+        rig.write("d/b", "ours\n")
+        rig.write("clash", "ours\n")
+        rig.ok("flush")
+        assert (agent.read("d/b"), agent.read("clash")) == (b"ours\n", b"ours\n")
+        terminal.type("y\r")
+        assert terminal.finish() == 1
+        assert "conflict  clash: it changed here meanwhile" in terminal.text
     assert (_read(rig, "a"), _read(rig, "clash")) == (TEXT.replace("line 2\n", "theirs\n"), "ours\n")
     assert _read(rig, "both") == TEXT.replace("line 2\n", "theirs\n").replace("line 25\n", "ours\n")
     rig.ok("flush")
@@ -431,16 +386,16 @@ def test_a_question_stops_no_sync(rig: Rig, agent: Agent, terminal: Terminal) ->
     assert _applied(rig) == (0, {})
 
 
-def test_a_forced_push_during_the_question(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+def test_a_forced_push_during_the_question(rig: Rig, agent: Agent) -> None:
     """What is taken although it was overwritten there meanwhile is sent again; what was deleted there is removed."""
     agent.write("a", "theirs\n")
     agent.delete("gone")
-    terminal.start([*SYNCD, "apply", "--deletions"], rig.environment(), rig.workspace)
-    terminal.until(lambda text: text.rstrip().endswith("[y/d/N]:"), "the question")
-    rig.ok("push", "--force")
-    assert (agent.read("a").decode(), agent.exists("gone")) == (TEXT, True)
-    terminal.type("y\r")
-    assert terminal.finish() == 0
+    with rig.terminal("apply", "--deletions") as terminal:
+        terminal.until(lambda text: text.endswith(QUESTION), "the question")
+        rig.ok("push", "--force")
+        assert (agent.read("a").decode(), agent.exists("gone")) == (TEXT, True)
+        terminal.type("y\r")
+        assert terminal.finish() == 0
     rig.ok("push")
     assert (_read(rig, "a"), agent.read("a"), agent.exists("gone")) == ("theirs\n", b"theirs\n", False)
 
@@ -450,29 +405,14 @@ def test_a_question_that_is_left(rig: Rig, agent: Agent) -> None:
     agent.write("a", "theirs\n")
     before = tree(rig.workspace)
     spool = next((rig.home / ".cache/syncd").iterdir())
-    for leave in (_interrupt, _hang_up, _end_input):
-        terminal = Terminal(columns=100)
-        try:
-            _ask(rig, terminal)
-            leave(terminal)
+    for leave in (signal.SIGINT, signal.SIGHUP, "\x04"):
+        with rig.terminal("apply") as terminal:
+            terminal.until(lambda text: text.endswith(QUESTION), "the question")
+            terminal.type(leave) if isinstance(leave, str) else terminal.send(leave)
             assert terminal.finish() == 75, leave
             assert "syncd: stopped; nothing was changed" in terminal.text
-        finally:
-            terminal.close()
         assert tree(rig.workspace) == before
         assert not [path.name for path in spool.iterdir() if path.name.startswith(("look-", "merge-"))]
-
-
-def _interrupt(terminal: Terminal) -> None:
-    terminal.send(signal.SIGINT)
-
-
-def _hang_up(terminal: Terminal) -> None:
-    terminal.send(signal.SIGHUP)
-
-
-def _end_input(terminal: Terminal) -> None:
-    terminal.type("\x04")
 
 
 def test_it_waits_for_an_initialize(rig: Rig, agent: Agent) -> None:
@@ -667,10 +607,10 @@ def test_edits_survive_a_forced_push(rig: Rig, agent: Agent) -> None:
     agent.write("new", "theirs\n")
     rig.ok("push", "--force")
     assert agent.read("a").decode() == TEXT
-    assert [(row["why"], row["paths"]) for row in _saved(rig)] == [("overwritten", ["a"])]
+    assert [(row["why"], row["paths"]) for row in rig.saved()] == [("overwritten", ["a"])]
     agent.write_with_old_mtime("a", TEXT.replace("line 7", "LINE 7"))
     assert _applied(rig) == (0, {"taken": ["a", "new"]})
-    said = json.loads(rig.run("saved", "restore", _saved(rig)[0]["id"], "--here", "--json").out)
+    said = json.loads(rig.run("saved", "restore", rig.saved()[0]["id"], "--here", "--json").out)
     assert said["conflicts"] + said["merged"] + said["taken"] == ["a"]
 
 
@@ -690,7 +630,7 @@ def test_a_forced_push_deletes_nothing_of_a_person(rig: Rig, agent: Agent) -> No
 
 def test_a_branch(rig: Rig, agent: Agent, tmp_path: Path) -> None:
     """Of a poisoned repository: nothing of it runs; work tree, index and HEAD stay; the branch has the changes."""
-    _committed(rig)
+    committed(rig.workspace)
     rig.ok("push")
     mark = poisoned(rig.workspace, tmp_path)
     agent.write("a", "theirs\r\n")
@@ -717,7 +657,7 @@ def test_a_branch(rig: Rig, agent: Agent, tmp_path: Path) -> None:
 
 def test_a_branch_of_nothing(rig: Rig, agent: Agent) -> None:
     """Where the agent did nothing no branch is made, whatever was sent beyond HEAD, and the command says so."""
-    _committed(rig)
+    committed(rig.workspace)
     rig.write("a", "not committed\n")
     rig.ok("push")
     assert rig.ok("apply", "--branch", "theirs").out == "no branch is made, as there is nothing new in the sandbox\n"
@@ -728,7 +668,7 @@ def test_a_branch_of_nothing(rig: Rig, agent: Agent) -> None:
 
 def test_the_paths_of_a_branch(rig: Rig, agent: Agent) -> None:
     """What was changed there is taken, and what was deleted there is deleted, on the branch alone."""
-    _committed(rig)
+    committed(rig.workspace)
     rig.ok("push")
     agent.write("a", "theirs\n")
     agent.delete("clash")
@@ -739,7 +679,7 @@ def test_the_paths_of_a_branch(rig: Rig, agent: Agent) -> None:
 
 def test_what_runs_by_itself_on_a_branch(rig: Rig, agent: Agent) -> None:
     """It is named, also what only a commit of the agent's has."""
-    _committed(rig)
+    committed(rig.workspace)
     rig.ok("push")
     agent.write("conftest.py", "theirs\n")
     agent.write("CLAUDE.md", "theirs\n")
@@ -747,9 +687,8 @@ def test_what_runs_by_itself_on_a_branch(rig: Rig, agent: Agent) -> None:
     agent.write(".gitignore", "theirs\n")
     agent.write("ordinary", "theirs\n")
     rig.until((rig.sandbox.workspace / ".git/HEAD").exists, "the sandbox's repository")
-    identity = ("-c", "user.name=agent", "-c", "user.email=agent@localhost")
-    subprocess.run(["git", *identity, "add", "conftest.py"], cwd=rig.sandbox.workspace, check=True)
-    subprocess.run(["git", *identity, "commit", "-qm", "c"], cwd=rig.sandbox.workspace, check=True)
+    git(rig.sandbox.workspace, "add", "conftest.py")
+    git(rig.sandbox.workspace, "commit", "-qm", "c")
     agent.delete("conftest.py")
     shown = rig.ok("apply", "--branch", "shown").out.splitlines()
     assert [line for line in shown if line.startswith("look at")] == [
@@ -775,7 +714,7 @@ REFUSED_SUBMODULES = {
 @pytest.mark.parametrize("content", REFUSED_SUBMODULES.values(), ids=REFUSED_SUBMODULES)
 def test_submodules_that_git_refuses(rig: Rig, agent: Agent, content: str) -> None:
     """They are told, and come neither into the workspace nor onto a branch."""
-    _committed(rig)
+    committed(rig.workspace)
     rig.ok("push")
     agent.write(".gitmodules", content)
     agent.write("sub/.GITMODULES", content)
@@ -803,20 +742,13 @@ def test_submodules_that_git_accepts(rig: Rig, agent: Agent) -> None:
     assert not (rig.workspace / "sub/.gitmodules").is_symlink()
 
 
-def _committed(rig: Rig) -> None:
-    """Commit the workspace to a repository of its own."""
-    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
-        subprocess.run(["git", *identity, *words], cwd=rig.workspace, check=True)
-
-
 def test_a_saved_version_is_merged(rig: Rig, agent: Agent) -> None:
     """What a sync saved before it overwrote it comes home by the rules of `apply`, and can be taken back."""
     agent.write("both", TEXT.replace("line 2\n", "theirs\n"))
     rig.write("both", TEXT.replace("line 25\n", "ours\n"))
     rig.ok("push")
     assert agent.read("both").decode() == TEXT.replace("line 25\n", "ours\n")
-    version = _saved(rig)[0]["id"]
+    version = rig.saved()[0]["id"]
     said = json.loads(rig.ok("saved", "restore", version, "--here", "--json").out)
     assert said["merged"] == ["both"]
     assert _read(rig, "both") == TEXT.replace("line 2\n", "theirs\n").replace("line 25\n", "ours\n")
@@ -841,7 +773,7 @@ def test_what_was_saved_with_its_sandbox(rig: Rig, agent: Agent) -> None:
     rig.write("both", TEXT.replace("line 25\n", "ours\n"))
     rig.write("clash", TEXT.replace("line 2\n", "ours\n"))
     (rig.workspace / "d/b").unlink()
-    [version] = [row["id"] for row in _saved(rig) if row["why"] == "released"]
+    [version] = [row["id"] for row in rig.saved() if row["why"] == "released"]
     done = rig.run("saved", "restore", version, "--here", "--json")
     said = {name: paths for name, paths in json.loads(done.out).items() if paths}
     taken = ["a", "d/b", "large", "mine", "new", "run"]
@@ -860,7 +792,7 @@ def test_killed_at_any_instant(rig: Rig) -> None:
     for number in range(_FILES):
         rig.write(f"folder{number % 20}/file{number:03}", f"content {number}\n" * chance.randrange(1, 200))
     rig.ok("push")
-    agent = Agent(rig.sandbox.workspace)
+    agent = rig.agent
     for number in range(0, _FILES, 2):
         agent.write(f"folder{number % 20}/file{number:03}", f"theirs {number}\n" * chance.randrange(1, 200))
     for number in range(1, _FILES, 4):
@@ -928,7 +860,7 @@ def test_a_saved_version_after_a_killed_apply(rig: Rig, agent: Agent) -> None:
     agent.write("both", TEXT.replace("line 2\n", "theirs\n"))
     rig.write("both", ours := TEXT.replace("line 25\n", "ours\n"))
     rig.ok("push")
-    version = _saved(rig)[0]["id"]
+    version = rig.saved()[0]["id"]
     agent.write("both", ours.replace("line 12\n", "theirs again\n"))
     was_halfway = False
     for number in range(1, 9):

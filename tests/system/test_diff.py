@@ -29,7 +29,7 @@ def agent(rig: Rig) -> Agent:
     (rig.workspace / "link").symlink_to("a")
     rig.write(".gitignore", "*.log\nbuild/\n")
     rig.ok("push")
-    return Agent(rig.sandbox.workspace)
+    return rig.agent
 
 
 def _in(folder: Path) -> tuple[str, ...]:

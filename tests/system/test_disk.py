@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent import Agent
 from tests.system.command import Running
 from tests.system.rig import DEFAULTS, Rig
 
@@ -132,7 +131,7 @@ def test_little_room_for_the_agents_versions(rig: Rig) -> None:
         rig.write(path, "as sent")
     disk.daemon = rig.up(prefix=disk.prefix)
     rig.ok("flush")
-    agent = Agent(rig.sandbox.workspace)
+    agent = rig.agent
     agent.write("large", NOISE)
     agent.write("small", "the agent's version")
     for path in ("large", "small", "other"):
@@ -144,7 +143,7 @@ def test_little_room_for_the_agents_versions(rig: Rig) -> None:
     rig.write("other", "mine again")
     rig.ok("flush")
     rig.until(lambda: agent.holds("large", b"mine"), "the sync after the one that saved it")
-    paths = [path for each in json.loads(rig.ok("saved", "--json").out)["saved"] for path in each["paths"]]
+    paths = [path for each in rig.saved() for path in each["paths"]]
     assert sorted(paths) == ["large", "small"]
     rig.in_state("watching")
     assert rig.status()["warnings"] == []
@@ -176,7 +175,7 @@ def test_a_status_that_cannot_be_written(rig: Rig) -> None:
     rig.until(lambda: _at_rest(disk, rig), "the first sync")
     enter = ("nsenter", "-t", str(disk.daemon.pid), "-m")
     filler = disk.fill()
-    agent = Agent(rig.sandbox.workspace)
+    agent = rig.agent
     agent.write("file", "the agent's version")
     rig.write("file", "mine")
 
@@ -202,9 +201,9 @@ def test_no_command_takes_a_full_disk_for_an_empty_state(rig: Rig) -> None:
     full = "No space left on device"
     with disk.held(rig.workspace) as enter:
         assert rig.run("push", prefix=enter).code == 0
-        Agent(rig.sandbox.workspace).write("file", "the agent's version")
+        rig.agent.write("file", "the agent's version")
         assert rig.run("apply", "--yes", prefix=enter).code == 0
-        Agent(rig.sandbox.workspace).write("file", "another one")
+        rig.agent.write("file", "another one")
         rig.write("other", "mine")
         filler = disk.fill()
         for words in (

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.command import CLOCK, Running
-from tests.system.rig import Rig
+from tests.system.rig import Rig, committed, git
 from tests.system.trees import Tree, tree
 
 # The cloud's own work (reading the archive, extracting it) is another program's: here only what arrived counts.
@@ -97,27 +97,12 @@ def rig(rig: Rig) -> Rig:
     return rig
 
 
-def _git(rig: Rig, *args: str) -> None:
-    if shutil.which("git") is None:
-        pytest.skip("git is not installed")
-    who = ("-c", "user.name=n", "-c", "user.email=e@invalid", "-c", "gc.auto=0")
-    subprocess.run(
-        ["git", *who, *args],
-        cwd=rig.workspace,
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"},
-    )
-
-
 def _repository(rig: Rig, files: int) -> None:
     """Make two versions: a third of the files changed, a tenth deleted, a tenth new, a folder moved and replaced."""
     for number in range(files):
         rig.write(f"package{number % 40}/module{number % 7}/file{number}.txt", f"line {number}\n" * 20)
-    _git(rig, "init", "-q", "-b", "old")
-    _git(rig, "add", ".")
-    _git(rig, "commit", "-qm", "old")
-    _git(rig, "checkout", "-q", "-b", "new")
+    committed(rig.workspace)
+    git(rig.workspace, "checkout", "-q", "-b", "new")
     for number in range(0, files, 3):
         rig.write(f"package{number % 40}/module{number % 7}/file{number}.txt", f"edited {number}\n" * 20)
     for number in range(1, files, 10):
@@ -125,8 +110,8 @@ def _repository(rig: Rig, files: int) -> None:
         rig.write(f"added/folder{number % 5}/file{number}.txt", f"new {number}\n" * 20)
     (rig.workspace / "package3").rename(rig.workspace / "moved")
     rig.write("package3", "a file where a folder was\n")
-    _git(rig, "add", "-A")
-    _git(rig, "commit", "-qm", "new")
+    git(rig.workspace, "add", "-A")
+    git(rig.workspace, "commit", "-qm", "new")
 
 
 def test_checkouts(rig: Rig) -> None:
@@ -134,14 +119,14 @@ def test_checkouts(rig: Rig) -> None:
     _repository(rig, 500)
     daemon = rig.up()
     with storm(rig, daemon) as bill:
-        _git(rig, "checkout", "-q", "old")
+        git(rig.workspace, "checkout", "-q", "main")
     assert bill.uploads <= 2 + bill.seconds / 5
     with storm(rig, daemon) as bill:
         for number in range(8):
-            _git(rig, "checkout", "-q", ("new", "old")[number % 2])
+            git(rig.workspace, "checkout", "-q", ("new", "main")[number % 2])
     assert bill.uploads <= 8 + 2 + bill.seconds / 5
     with storm(rig, daemon) as bill:
-        _git(rig, "checkout", "-q", "new")
+        git(rig.workspace, "checkout", "-q", "new")
     assert bill.grown_kib < GROWTH_KIB
 
 

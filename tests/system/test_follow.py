@@ -15,7 +15,6 @@ from syncd.core.clock import stamp
 from tests.agent import Agent, NamedPath
 from tests.system.command import AS_ANYONE, CLOCK, as_anyone
 from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig, emptied
-from tests.system.test_agent_changes import restored, saved
 from tests.system.trees import Tree, tree
 
 REFERENCE = "refs/syncd/main"
@@ -50,7 +49,7 @@ class Followed:
             path.chmod(0o755)
         rig.up()
         rig.ok("flush")
-        self.agent = Agent(rig.sandbox.workspace)
+        self.agent = rig.agent
 
     def git(self, *args: str, code: int = 0) -> str:
         environ = {**self.rig.environment(), "GIT_OPTIONAL_LOCKS": "0"}
@@ -139,7 +138,7 @@ def test_it_begins_with_the_first_sync(rig: Rig) -> None:
     rig.configure(FOLLOWS)
     rig.write("a", "as sent\n")
     rig.up()
-    Agent(rig.sandbox.workspace).write("a", "the agent's\n")
+    rig.agent.write("a", "the agent's\n")
     rig.until(lambda: rig.shown()["agent"]["changed"], "the agent's change")
 
 
@@ -246,9 +245,9 @@ def test_the_end_of_a_sandbox_saves_what_was_followed(rig: Rig, plain: Agent, ho
         else:
             rig.run("flush")
         rig.converged()
-    rig.until(lambda: saved(rig), "a saved version")
-    assert restored(rig, "a") == "the agent's\n"
-    assert restored(rig, "new") == "the agent's, too\n"
+    rig.until(rig.saved, "a saved version")
+    assert rig.restored("a") == "the agent's\n"
+    assert rig.restored("new") == "the agent's, too\n"
 
 
 def test_a_command_looks_itself(rig: Rig, plain: Agent) -> None:
@@ -269,8 +268,8 @@ def test_one_that_is_emptied_during_a_sync(rig: Rig, plain: Agent) -> None:
     rig.write("b", "an edit")
     rig.in_state("retrying")
     emptied(rig.sandbox.workspace, last=("a",))
-    rig.until(lambda: saved(rig), "a saved version")
-    assert restored(rig, "a") == "the agent's\n"
+    rig.until(rig.saved, "a saved version")
+    assert rig.restored("a") == "the agent's\n"
     rig.emulator.faults.clear()
     rig.converged()
 
@@ -287,7 +286,7 @@ def test_a_push_during_a_look(rig: Rig, plain: Agent) -> None:
     assert rig.once("export-artifacts", "before", push).wait(30), rig.report()
     rig.until(lambda: rig.shown()["agent"]["followed_at"] != looked_at, "the end of the look")
     assert json.loads(rig.ok("apply", "--json").out)["taken"] == []
-    assert restored(rig, "a") == "the agent's\n"
+    assert rig.restored("a") == "the agent's\n"
     assert plain.read("a") == (rig.workspace / "a").read_bytes()
 
 
@@ -394,7 +393,7 @@ def test_a_repository_that_is_read_only(rig: Rig) -> None:
     rig.ok("flush")
     for folder in (objects, objects / "pack"):
         folder.chmod(0o555)
-    Agent(rig.sandbox.workspace).write("a", "the agent's\n")
+    rig.agent.write("a", "the agent's\n")
     rig.until(lambda: f"not on {REFERENCE}" in " ".join(rig.shown()["warnings"]), "a warning")
     assert _cheap_looks(rig)
     assert daemon.err.count(f"not on {REFERENCE}") == 1
@@ -416,7 +415,7 @@ def test_several_are_followed(rig: Rig) -> None:
     def git(*words: str) -> bytes:
         return subprocess.run(["git", *words], cwd=rig.workspace, capture_output=True, check=False).stdout
 
-    Agent(rig.sandbox.workspace).write("a", "main's\n")
+    rig.agent.write("a", "main's\n")
     rig.until(lambda: git("cat-file", "blob", "refs/syncd/main:a") == b"main's\n", "what main's agent made")
     _end(rig)
     Agent(blue.workspace).write("a", "blue's\n")
@@ -454,6 +453,6 @@ def test_a_damaged_content_is_not_committed(followed: Followed) -> None:
     followed.until("notes", "the agent's\n")
     _damage(followed.rig, b"the agent's\n")
     followed.agent.write("run", "the agent's too\n")
-    followed.rig.until(partial(followed.holds, "run", "the agent's too\n"), "the next commit")
+    followed.until("run", "the agent's too\n")
     assert followed.at_home("notes") == "the agent's\n"
     followed.rig.until(lambda: not followed.rig.shown()["warnings"], "the end of the warning")

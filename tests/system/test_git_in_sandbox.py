@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import gzip
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.emulator import RequestRecord, When
-from tests.system.rig import DEFAULTS, Rig
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Git with no one's settings but the repository's."""
-    environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
-    done = subprocess.run(["git", *arguments], cwd=folder, env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+from tests.system.rig import DEFAULTS, Rig, committed, git
 
 
 def test_git_in_the_sandbox(rig: Rig) -> None:
@@ -199,10 +190,8 @@ def test_no_text_from_outside_leaves(rig: Rig, prepare: Callable[[Rig], None]) -
 def test_raw_takes_the_place_of_no_commits(rig: Rig) -> None:
     """A `.git` that is sent for the first time waits for the agent's commits there to be brought home, or `--force`."""
     here, there = rig.workspace, rig.sandbox.workspace
-    git(here, "init", "-q", "-b", "topic")
     rig.write("a.txt", "one\n")
-    git(here, "add", "-A")
-    git(here, "-c", "user.name=me", "-c", "user.email=me@x", "commit", "-qm", "mine")
+    committed(here)
     rig.configure(DEFAULTS)
     rig.ok("push")
     (there / "a.txt").write_text("the agent's\n")
@@ -212,16 +201,16 @@ def test_raw_takes_the_place_of_no_commits(rig: Rig) -> None:
     refused = rig.run("push")
     assert refused.code == 75
     assert "'.git' is not in the sandbox" in refused.err
-    assert git(there, "rev-parse", "topic") == commit
+    assert git(there, "rev-parse", "main") == commit
     assert "syncd apply --branch NAME" in rig.shown()["warnings"][0]
     rig.ok("apply", "--branch", "agents")
     assert git(here, "log", "--format=%s", "agents").splitlines()[0] == "the agent's"
     rig.ok("push", "--force")
-    assert git(there, "rev-parse", "topic") == git(here, "rev-parse", "topic")
-    git(there, "-c", "user.name=a", "-c", "user.email=a@x", "commit", "-qm", "another", "--allow-empty")
+    assert git(there, "rev-parse", "main") == git(here, "rev-parse", "main")
+    git(there, "commit", "-qm", "another", "--allow-empty")
     assert rig.run("diff").out == ""  # git takes no patch of what is in a .git
     assert rig.status()["agent"]["changed"] == 0
     rig.write("new")
     rig.ok("push")
     assert rig.status()["agent"]["changed"] == 0
-    assert "never     .git/refs/heads/topic" in rig.ok("apply").out
+    assert "never     .git/refs/heads/main" in rig.ok("apply").out

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent import Agent
 from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, KEY, SANDBOX, Rig
 from tests.system.terminal import Terminal
@@ -150,7 +149,7 @@ def test_what_the_agent_wrote(rig: Rig) -> None:
     rig.write("both", "ours\n")
     subprocess.run(["git", "init", "-q"], cwd=rig.workspace, check=True)
     rig.ok("push")
-    agent = Agent(rig.sandbox.workspace)
+    agent = rig.agent
     agent.write("a", b"".join(name + b"\n" for name in HOSTILE))
     agent.write("both", "theirs\n")
     for name in HOSTILE[:9]:
@@ -177,7 +176,7 @@ def test_what_the_agent_wrote(rig: Rig) -> None:
     assert r"\u202e" in show("status", "--json")
     show("pull", str(rig.home / "pulled"))
     assert "undone" in show("apply", "--yes") + show("apply", "--undo")
-    assert r"\u202e" in show("saved", "show", json.loads(rig.ok("saved", "--json").out)["saved"][0]["id"])
+    assert r"\u202e" in show("saved", "show", rig.saved()[0]["id"])
     show("history")
     show("pull", "one", HOSTILE[0])
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.agent import Agent
 from tests.system.command import CLOCK
 from tests.system.rig import DEFAULTS, Rig
 from tests.system.trees import tree
@@ -61,7 +60,7 @@ def test_a_locale_that_is_not_utf_8(rig: Rig, tmp_path: Path) -> None:
     assert ".git/refs/heads/gr\u00fcn" in there
     assert rig.ok("ls").out.splitlines() == ["a", "l\udcfftin", "\u00fc/", "\u00fc/\u00e9.txt"]
     assert "l\\xfftin" in rig.ok("explain", f"{rig.workspace}/l\udcfftin").out
-    agent = Agent(rig.sandbox.workspace)
+    agent = rig.agent
     agent.write("n\u0303", "theirs\n")
     agent.write(b"\xe4", "theirs\n")
     rig.ok("apply", "--yes")

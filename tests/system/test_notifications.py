@@ -35,7 +35,7 @@ def test_both_sides_changed(rig: Rig, desktop: Desktop, is_on: bool) -> None:
     rig.write("a", "ours")
     rig.write("b", "ours")
     rig.up()
-    agent = Agent(rig.sandbox.workspace)
+    agent = rig.agent
     for path in ("a", "b"):
         agent.write(path, "theirs")
     rig.write("a", "newer")

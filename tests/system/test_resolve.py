@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.agent import Agent
-from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, Rig
-from tests.system.terminal import Terminal
-from tests.system.test_apply import TEXT, _applied, _saved, agent, terminal
+from tests.system.test_apply import QUESTION, TEXT, _applied, agent
 from tests.system.trees import tree
 
-__all__ = ["agent", "terminal"]  # fixtures
+__all__ = ["agent"]  # a fixture
 
 OURS, THEIRS = TEXT.replace("line 2\n", "ours\n"), TEXT.replace("line 2\n", "theirs\n")
 MARKED = TEXT.replace("line 2\n", "<<<<<<< mine\nours\n=======\ntheirs\n>>>>>>> theirs\n")
@@ -83,7 +80,7 @@ def test_each_choice(rig: Rig, agent: Agent, choice: str) -> None:
         assert (agent.read(path) if agent.exists(path) else None) == _side(mine)
         theirs = STATES[path][1]
         if theirs is not None and choice != "theirs":
-            kept = next(row["id"] for row in _saved(rig) if path in row["paths"])
+            kept = next(row["id"] for row in rig.saved() if path in row["paths"])
             rig.ok("saved", "restore", kept, str(rig.home / path))
             assert (rig.home / path / path).read_bytes() == _side(theirs)
     assert not decided.keys() & _waiting(rig).keys()
@@ -115,7 +112,7 @@ def test_a_directory_in_the_place_of_what_was_changed_here(rig: Rig, agent: Agen
     _resolve(rig, "a", "--mine")
     rig.ok("push")
     assert (agent.read("a"), rig.status()["warnings"]) == (OURS.encode(), [])
-    assert [row["paths"] for row in _saved(rig)] == [["a", "a/in"]]
+    assert [row["paths"] for row in rig.saved()] == [["a", "a/in"]]
 
 
 def test_the_list(rig: Rig, agent: Agent) -> None:
@@ -177,7 +174,7 @@ def test_held_paths(rig: Rig, agent: Agent) -> None:
     }
     _resolve(rig, "both", "--theirs")
     _resolve(rig, "clash", "--mine")
-    assert [row["paths"] for row in _saved(rig)] == [["clash"]]
+    assert [row["paths"] for row in rig.saved()] == [["clash"]]
     rig.until(lambda: agent.holds("clash", OURS.encode()), "mine to be sent")
     rig.ok("flush")
     assert rig.status()["agent"]["held"] == []
@@ -206,7 +203,7 @@ def test_theirs_was_overwritten_meanwhile(rig: Rig, agent: Agent, by: str, choic
         rig.ok("push")
     else:
         rig.ok("push")
-        assert rig.run("saved", "restore", _saved(rig)[0]["id"], "--here").code == 1
+        assert rig.run("saved", "restore", rig.saved()[0]["id"], "--here").code == 1
     assert agent.read("clash").decode() == OURS
     assert [*_waiting(rig)] == ["clash"]
     _resolve(rig, "clash", f"--{choice}")
@@ -247,49 +244,33 @@ def test_markers_without_git(rig: Rig, agent: Agent) -> None:
 # -- at a terminal
 
 
-def _is_asked(question: str, text: str) -> bool:
-    return text.endswith(":") and question in "\n".join(text.splitlines()[-2:])
-
-
-def _apply(rig: Rig, terminal: Terminal, *answers: tuple[str, str]) -> int:
-    terminal.start([*SYNCD, "apply"], rig.environment() | {"TERM": "xterm", "PAGER": "cat"}, rig.workspace)
-    for question, answer in answers:
-        terminal.until(partial(_is_asked, question), question)
-        terminal.type(f"{answer}\r")
-    return terminal.finish()
-
-
-def test_apply_asks_once(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+def test_apply_asks_once(rig: Rig, agent: Agent) -> None:
     """Whoever agrees is asked nothing about the conflicts: they are left, and what decides them is told."""
     agent.write("clash", THEIRS)
     rig.write("clash", OURS)
     agent.write("a", "theirs\n")
-    assert _apply(rig, terminal, ("Apply 1? [y/d/N]:", "y")) == 1
+    with rig.terminal("apply", columns=100) as terminal:
+        terminal.answer(f"Apply 1? {QUESTION}", "y")
+        assert terminal.finish() == 1
+        assert "`syncd resolve` decides" in " ".join(terminal.text.split())
     assert (_content(rig, "a"), _content(rig, "clash")) == (b"theirs\n", OURS.encode())
-    assert "`syncd resolve` decides" in " ".join(terminal.text.split())
 
 
-def test_the_diff_before_the_answer(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+def test_the_diff_before_the_answer(rig: Rig, agent: Agent) -> None:
     """`d` shows the patch, and asks again."""
     agent.write("a", THEIRS)
-    assert (
-        _apply(
-            rig,
-            terminal,
-            ("Apply 1? [y/d/N]:", "d"),
-            (" line 5\n1 applied. Apply 1? [y/d/N]:", "y"),
-        )
-        == 0
-    )
+    with rig.terminal("apply", TERM="xterm", PAGER="cat") as terminal:
+        terminal.answer(f"Apply 1? {QUESTION}", "d")
+        terminal.answer(f" line 5\n1 applied. Apply 1? {QUESTION}", "y")
+        assert terminal.finish() == 0
     assert _content(rig, "a") == THEIRS.encode()
 
 
-def test_a_long_plan_is_shown_in_a_pager(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+def test_a_long_plan_is_shown_in_a_pager(rig: Rig, agent: Agent) -> None:
     """Each path has its line there, and the question comes after it."""
     for number in range(31):
         agent.write(f"new/n{number:02}", "theirs\n")
-    terminal.start([*SYNCD, "apply"], rig.environment() | {"TERM": "xterm", "PAGER": "sed s/^/paged:/"}, rig.workspace)
-    terminal.until(partial(_is_asked, "Apply 32? [y/d/N]:"), "the question")
-    terminal.type("n\r")
-    assert terminal.finish() == 0
-    assert terminal.text.count("paged:apply     new/n") == 31
+    with rig.terminal("apply", TERM="xterm", PAGER="sed s/^/paged:/") as terminal:
+        terminal.answer(f"Apply 32? {QUESTION}", "n")
+        assert terminal.finish() == 0
+        assert terminal.text.count("paged:apply     new/n") == 31

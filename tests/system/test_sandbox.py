@@ -14,9 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent import Agent
-from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, Rig
-from tests.system.terminal import Terminal
 
 ACQUIRE: dict[str, object] = {"sandbox.acquire.servers": ["filesystem", "git"], "sandbox.acquire.ttl_seconds": 600}
 
@@ -123,14 +121,12 @@ def changed(rig: Rig) -> Agent:
     rig.write("a", "as sent")
     rig.write("b", "as sent")
     rig.ok("push")
-    agent = Agent(rig.sandbox.workspace)
-    agent.write("a", "the agent's")
-    return agent
+    rig.agent.write("a", "the agent's")
+    return rig.agent
 
 
 def saved_paths(rig: Rig) -> list[str]:
-    versions = json.loads(rig.ok("saved", "--json").out)["saved"]
-    return sorted(path for version in versions for path in version["paths"])
+    return sorted(path for version in rig.saved() for path in version["paths"])
 
 
 def test_a_release_that_would_lose_something(rig: Rig, changed: Agent) -> None:
@@ -144,18 +140,13 @@ def test_a_release_that_would_lose_something(rig: Rig, changed: Agent) -> None:
     rig.faults("execute: 404 always", "dump: 404 always")
     nobody = rig.run("sandbox", "release", "--yes")
     assert (nobody.code, "nobody could look for what an agent changed there (" in nobody.err) == (75, True)
-    terminal = Terminal(columns=100)
-    try:
-        terminal.start([*SYNCD, "sandbox", "release"], rig.environment(), rig.workspace)
-        terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
-        assert "is saved here before" in terminal.text
-        terminal.type("y\r")
+    with rig.terminal("sandbox", "release", columns=100) as terminal:
+        terminal.answer("[y/N]:", "y")
         terminal.until(lambda text: text.count("[y/N]:") == 2, "the second question")
+        assert "is saved here before" in terminal.text
         assert "nobody could look" in terminal.text
         terminal.type("n\r")
         assert terminal.finish() == 0
-    finally:
-        terminal.close()
     assert rig.count("release") == 0
     rig.emulator.faults.clear()
     forced = rig.ok("sandbox", "release", "--force")
@@ -167,20 +158,14 @@ def test_a_release_that_would_lose_something(rig: Rig, changed: Agent) -> None:
 def test_what_is_written_while_a_release_asks(rig: Rig, changed: Agent) -> None:
     """It is saved after the answer, and what is accepted as lost is not asked for again."""
     changed.write("large", random.Random(1).randbytes(200_000))
-    terminal = Terminal(columns=100)
-    try:
-        small_files = ("prlimit", "--fsize=100000")
-        terminal.start([*small_files, *SYNCD, "sandbox", "release"], rig.environment(), rig.home)
-        terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
-        terminal.type("y\r")
+    with rig.terminal("sandbox", "release", columns=100, prefix=("prlimit", "--fsize=100000")) as terminal:
+        terminal.answer("[y/N]:", "y")
         terminal.until(lambda text: text.count("[y/N]:") == 2, "the second question")
         assert "could not be saved: " in terminal.text
         changed.delete("large")
         changed.write("late", "theirs, late")
         terminal.type("y\r")
         assert terminal.finish() == 0
-    finally:
-        terminal.close()
     assert rig.count("release") == 1
     assert saved_paths(rig) == ["a", "late"]
 
@@ -215,15 +200,10 @@ def test_a_move_after_a_release(rig: Rig, changed: Agent, released: str) -> None
 def test_a_release_where_nobody_looks(rig: Rig, changed: Agent) -> None:
     """With `overwrite` it says that nothing is saved, in the question or without one."""
     rig.configure({**DEFAULTS, "sandbox.agent_changes": "overwrite"})
-    terminal = Terminal(columns=200)
-    try:
-        terminal.start([*SYNCD, "sandbox", "release"], rig.environment(), rig.workspace)
-        terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
-        assert 'is lost, as with sandbox.agent_changes = "overwrite" nobody looks' in terminal.text
-        terminal.type("n\r")
+    with rig.terminal("sandbox", "release", columns=200) as terminal:
+        terminal.answer("[y/N]:", "n")
         assert terminal.finish() == 0
-    finally:
-        terminal.close()
+        assert 'is lost, as with sandbox.agent_changes = "overwrite" nobody looks' in terminal.text
     assert changed.exists("a")
     assert 'is lost, as with sandbox.agent_changes = "overwrite"' in rig.ok("sandbox", "release", "--yes").err
     assert rig.count("release") == 1

@@ -16,9 +16,7 @@ from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.saved_versions import SavedVersions, Why
 from syncd.store.state_db import NAME, StateDb
 from tests.clock import ScriptedClock
-from tests.system.command import SYNCD
 from tests.system.rig import Rig
-from tests.system.terminal import Terminal
 
 LATIN = os.fsdecode(b"caf\xe9")
 FIRST, SECOND = "20261124-132011-00", "20261124-132012-00"
@@ -141,7 +139,7 @@ def test_restore(saved: Rig) -> None:
         "bytes": 20_004,
         "left_out": ["out: the link leads outside"],
     }
-    assert len(json.loads(saved.ok("saved", "--json").out)["saved"]) == 2
+    assert len(saved.saved()) == 2
 
 
 def test_a_damaged_content(saved: Rig) -> None:
@@ -163,7 +161,7 @@ def test_a_damaged_content(saved: Rig) -> None:
 def test_drop(saved: Rig) -> None:
     """The version is gone, the others stay; once nothing is saved, that is said on stderr."""
     assert saved.ok("saved", "drop", FIRST).out == f"dropped {FIRST}\n"
-    assert [row["id"] for row in json.loads(saved.ok("saved", "--json").out)["saved"]] == [SECOND]
+    assert [row["id"] for row in saved.saved()] == [SECOND]
     assert json.loads(saved.ok("saved", "drop", SECOND, "--json").out) == {"dropped": SECOND}
     assert json.loads(saved.ok("saved", "--json").out) == {"saved": []}
     empty = saved.ok("saved")
@@ -185,17 +183,15 @@ def test_an_id_may_be_short(saved: Rig) -> None:
     assert saved.ok("saved", "drop", "2").out == f"dropped {FIRST}\n"
 
 
-@pytest.mark.parametrize(("args", "typed", "left"), [((), "n\n", 2), ((), "y\n", 1), (("--yes",), "", 1)])
+@pytest.mark.parametrize(("args", "typed", "left"), [((), "n", 2), ((), "y", 1), (("--yes",), "", 1)])
 def test_drop_asks_on_a_terminal(saved: Rig, args: tuple[str, ...], typed: str, left: int) -> None:
     """It shows what would be gone; a script is not asked."""
-    terminal = Terminal()
-    terminal.start([*SYNCD, "saved", "drop", FIRST, *args], saved.environment(), saved.home)
-    if typed:
-        terminal.until(lambda text: text.endswith("Remove it for good? [y/N]:"), "the question")
-        assert "sandbox-ended  5 paths" in terminal.text
-        terminal.type(typed)
-    assert terminal.finish() == 0
-    assert len(json.loads(saved.ok("saved", "--json").out)["saved"]) == left
+    with saved.terminal("saved", "drop", FIRST, *args) as terminal:
+        if typed:
+            terminal.answer("Remove it for good? [y/N]:", typed)
+        assert terminal.finish() == 0
+        assert ("sandbox-ended  5 paths" in terminal.text) is bool(typed)
+    assert len(saved.saved()) == left
 
 
 def test_nothing_was_ever_saved(rig: Rig) -> None:
@@ -218,7 +214,7 @@ def test_wrong_usage(saved: Rig) -> None:
     restored = ("restore", FIRST)
     for args in (("show",), ("drop",), restored, (*restored, ""), ("nonsense",), ("list", "x"), ("--nonsense",)):
         assert saved.run("saved", *args).code == 2, args
-    assert len(json.loads(saved.ok("saved", "--json").out)["saved"]) == 2
+    assert len(saved.saved()) == 2
 
 
 def test_a_damaged_version_is_named(saved: Rig) -> None:
@@ -239,5 +235,5 @@ def test_beside_a_daemon(saved: Rig) -> None:
     before = len(saved.emulator.request_log.ops())
     saved.ok("saved", "restore", SECOND, str(saved.home / "dest"))
     saved.ok("saved", "drop", SECOND)
-    assert [row["id"] for row in json.loads(saved.ok("saved", "--json").out)["saved"]] == [FIRST]
+    assert [row["id"] for row in saved.saved()] == [FIRST]
     assert len(saved.emulator.request_log.ops()) == before

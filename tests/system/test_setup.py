@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from tests.agent import Agent
 from tests.system.rig import DEFAULTS, SANDBOX, Rig
 
 ONCE, TWICE = "be", "bebe"
@@ -514,7 +513,7 @@ def test_what_it_makes_is_the_agents_side(rig: Rig, there: There) -> None:
     assert (shown.code, shown.out) == (1, "deps.lock\nmade\n")
     rig.write("notes", "edit\n")
     rig.ok("flush")
-    agent = Agent(rig.sandbox.workspace)
+    agent = rig.agent
     assert agent.read("deps.lock") == b"deps.lock\nrewritten\n"
     rig.ok("apply", "--yes")
     rig.ok("flush")

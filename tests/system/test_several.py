@@ -19,7 +19,7 @@ from tests.agent import Agent
 from tests.emulator import Sandbox, When
 from tests.recorded import records
 from tests.system.command import CLOCK, Running
-from tests.system.rig import DEFAULTS, KEY, TIMEOUT_S, Rig
+from tests.system.rig import DEFAULTS, KEY, TIMEOUT_S, Rig, committed, git
 from tests.system.test_apply import DIES
 from tests.system.trees import tree
 
@@ -34,7 +34,7 @@ class Several:
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         self.blue = rig.emulator.create_sandbox("box-blue")
-        self.agents = {"main": Agent(rig.sandbox.workspace), "blue": Agent(self.blue.workspace)}
+        self.agents = {"main": rig.agent, "blue": Agent(self.blue.workspace)}
         for path in ("a", "both", "d/gone", "d/run", "thé vert"):
             rig.write(path, TEXT)
         rig.configure({**DEFAULTS, **BLUE})
@@ -498,29 +498,19 @@ def test_a_killed_apply_is_taken_back_by_another_ones_command(several: Several) 
 def test_a_branch_for_each(several: Several) -> None:
     """One command makes all, each with its own sandbox's changes; the work tree stays."""
     rig = several.rig
-    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
-        _git(rig, *words)
+    committed(rig.workspace)
     rig.ok("push")
     several.work()
     before = _files(rig.workspace)
     rig.ok("apply", "--branch", "agent/{sandbox}", "--all")
-    assert _git(rig, "for-each-ref", "--format=%(refname:short)", "refs/heads/agent").split() == [
-        "agent/blue",
-        "agent/main",
-    ]
+    made_branches = git(rig.workspace, "for-each-ref", "--format=%(refname:short)", "refs/heads/agent")
+    assert made_branches.split() == ["agent/blue", "agent/main"]
     for name in several.agents:
-        assert f"LINE 7 of {name}" in _git(rig, "show", f"agent/{name}:both")
+        assert f"LINE 7 of {name}" in git(rig.workspace, "show", f"agent/{name}:both")
     made = several.json("apply", "--branch", "again/{sandbox}", "--all")
     assert [(row["sandbox"], "both" in row["taken"]) for row in made["sandboxes"]] == [("main", True), ("blue", True)]
     assert "both" in made["taken"]
     assert _files(rig.workspace) == before
-
-
-def _git(rig: Rig, *words: str) -> str:
-    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-    return subprocess.run(
-        ["git", *identity, *words], cwd=rig.workspace, check=True, stdout=subprocess.PIPE
-    ).stdout.decode()
 
 
 def test_the_way_home_of_one(several: Several, tmp_path: Path) -> None:

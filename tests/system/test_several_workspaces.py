@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from syncd.core.config_file import load_config
-from tests.agent import Agent
 from tests.system.command import SYNCD, Finished, run_command
 from tests.system.rig import DEFAULTS, Rig
 from tests.system.terminal import Terminal
@@ -72,12 +71,11 @@ def test_what_writes_takes_no_workspace_that_it_is_not_in(rig: Rig, site: Path) 
     rig.write("a", "as sent")
     rig.write("b", "as sent")
     rig.ok("push")
-    agent = Agent(rig.sandbox.workspace)
-    agent.write("a", "the agent's")
-    agent.write("b", "the agent's")
+    rig.agent.write("a", "the agent's")
+    rig.agent.write("b", "the agent's")
     rig.write("b", "mine")
     rig.ok("push")
-    (saved,) = json.loads(rig.ok("saved", "--json").out)["saved"]
+    (saved,) = rig.saved()
     (rig.home / "elsewhere").mkdir()
     before = tree(rig.workspace)
     for words in (

@@ -7,7 +7,6 @@ waits too.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -23,7 +22,7 @@ from syncd.core.clock import SystemClock, stamp
 from tests.emulator import Emulator
 from tests.system import shifted_clocks
 from tests.system.command import Running
-from tests.system.rig import DEFAULTS, KEY, TIMEOUT_S, Rig
+from tests.system.rig import DEFAULTS, KEY, TIMEOUT_S, Rig, committed
 from tests.system.service_manager import ServiceManager
 from tests.system.shifted_clocks import SHIFTS, Shifts
 
@@ -180,8 +179,7 @@ def test_a_release_after_a_long_fetch(rig: ShiftedRig) -> None:
     rig.once("download", "after", goes_by)
     assert rig.run("sandbox", "release", "--yes", prefix=rig.by_its_clocks).code == 0
     assert rig.count("release") == 1
-    saved = json.loads(rig.ok("saved", "--json").out)["saved"]
-    assert sorted(path for version in saved for path in version["paths"]) == ["a", "late"]
+    assert sorted(path for version in rig.saved() for path in version["paths"]) == ["a", "late"]
 
 
 @pytest.mark.parametrize("asked_s", [60, 7200], ids=["within one sync's patience", "longer than it"])
@@ -275,9 +273,7 @@ def test_a_clock_of_another_century(rig: ShiftedRig, year: int) -> None:
     """Before 1970 and after 2106, where gzip and git know no time of their own, all works."""
     rig.configure(DEFAULTS)
     rig.shifts.set(0.0, (year - 2026) * YEAR_S)
-    for words in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "home", "--allow-empty")):
-        identity = ("-c", "user.name=me", "-c", "user.email=me@localhost")
-        subprocess.run(["git", *identity, *words], cwd=rig.workspace, env=rig.environment(), check=True)
+    committed(rig.workspace)
     rig.write("a", "as sent")
     rig.up(prefix=rig.by_its_clocks)
     rig.sandbox.workspace.joinpath("a").write_text("the agent's")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def _made_there(rig: Rig) -> Agent:
     rig.write("known", "as sent\n")
     (rig.workspace / "known").chmod(0o664)
     rig.ok("push")
-    agent = Agent(rig.sandbox.workspace)
+    agent = rig.agent
     for path, mode in _THERE.items():
         agent.write(path, f"theirs: {path}\n", mode)
     agent.chmod("made", 0o777)
@@ -86,7 +85,7 @@ def test_what_is_restored_obeys_the_umask(rig: Rig, where: str) -> None:
     for path in _THERE:
         rig.write(path, "ours\n")
     rig.ok("push")
-    version = json.loads(rig.ok("saved", "--json").out)["saved"][0]
+    version = rig.saved()[0]
     assert sorted(version["paths"]) == sorted(_THERE)
     to = rig.home / "restored"
     if where == "here":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tests.agent import Agent
 from tests.system.rig import DEFAULTS, Rig
 
 HOME = {".env": "TOKEN=home\n", "own.log": "x\n", "node_modules/m.js": "x\n"}
@@ -25,7 +24,7 @@ def test_a_running_daemon_follows_it(rig: Rig) -> None:
     rig.write(".worktreeinclude", "*.log\ndata/\n.env\nnode_modules/\n")
     rig.until(lambda: {*BROUGHT} <= {*rig.there()}, "what it brings in")
     rig.write("data/d/x.csv", "2\n")
-    rig.until(lambda: Agent(rig.sandbox.workspace).holds("data/d/x.csv", b"2\n"), "the edit")
+    rig.until(lambda: rig.agent.holds("data/d/x.csv", b"2\n"), "the edit")
     rig.write(".worktreeinclude", "data/\n")
     rig.until(lambda: "a.log" not in rig.there(), "what it names no more to go")
     assert not {*HOME} & {*rig.there()}
