@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from syncd.archive.snapshotter import ScanPlan, SyncMode
 from syncd.core.durable_file import file_stamp
-from syncd.core.errors import NeedsPerson, Stop, Unavailable
+from syncd.core.errors import ExitCode, NeedsPerson, Stop, Unavailable
 from syncd.core.memory import release_freed_memory
 from syncd.core.waiter import Event, NewerEvents, Superseded, Work
 from syncd.daemon.follower import Follower, LookEnd
@@ -265,15 +265,12 @@ class SandboxLoop:
 
     def add(self, request: SyncRequest) -> None:
         """Take a command's request. It may have to wait for the end of a sync: its client is sent the stage of that."""
-        client, setup = request.client, self.setup
-        if request.setup is Setup.ALONE and (client is None or setup is None):
-            request.fail(NO_SETUP)
+        if request.setup is Setup.ALONE:
+            if request.client is None or self.setup is None:
+                request.fail(NO_SETUP)
+            else:
+                self.setup.ask(request.client)
             return
-        if client is not None and setup is not None and request.setup is Setup.ALONE:
-            setup.ask(client)
-            return
-        if client is not None and setup is not None and request.setup is Setup.AWAITED:
-            request = replace(request, client=setup.before_answering(client))
         self._request_queue.add(request)
         self._asked_s = self._clock.monotonic_s()
         if self.follower is not None:
@@ -396,7 +393,11 @@ class SandboxLoop:
             self._follow_in_repository()
         if self.setup is not None:
             self.setup.synced()
-        self._request_queue.succeeded(outcome)
+        for client, request, result in self._request_queue.succeeded(outcome):
+            if self.setup is not None and request.setup is Setup.AWAITED:
+                self.setup.answer_later(client, result)
+            else:
+                client.done(ExitCode.DONE, result=result)
         if self.follower is not None and outcome.sync is not None:
             self.follower.woken()
         if outcome.follow_up:

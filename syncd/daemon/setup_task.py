@@ -7,9 +7,7 @@ It is a task of its own beside the loop of the sandbox, so that it delays no syn
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from math import inf
-from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -76,14 +74,11 @@ class SetupTask:
         self.due_s = -inf
         self._wait_for_end(_Waiting(client))
 
-    def before_answering(self, client: Asker) -> Asker:
-        """Return the client as one whose success is answered once the set-up that is due by then has ended."""
-        return _AfterSetup(client, self._answer_later)
-
-    def _answer_later(self, client: Asker, answer: Message) -> None:
+    def answer_later(self, client: Asker, result: Message) -> None:
+        """Answer a client whose sync succeeded once the set-up that is due by now has ended."""
         if self._failures and self.due_s < inf:
             self.due_s = -inf  # a person waits
-        self._wait_for_end(_Waiting(client, answer))
+        self._wait_for_end(_Waiting(client, result))
 
     def _wait_for_end(self, waiting: _Waiting) -> None:
         self._waiting.append(waiting)
@@ -134,7 +129,7 @@ class SetupTask:
 
     def _tell(self, text: str) -> None:
         for each in self._waiting:
-            if each.answer is None:
+            if each.result is None:
                 each.client.send({"event": "output", "text": text})
 
     def _answer(self, error: SyncdError | None = None) -> None:
@@ -148,39 +143,19 @@ class SetupTask:
 
 
 class _Waiting(Struct, frozen=True, eq=False):
-    """A client that waits for the end of a set-up; `answer` is that of its sync, None if it asked for the run."""
+    """A client that waits for the end of a set-up; `result` is that of its sync, None if it asked for the run."""
 
     client: Asker
-    answer: Message | None = None
+    result: Message | None = None
 
     def tell(self, setup: SandboxSetup, error: SyncdError | None) -> None:
         """Tell it how that ended."""
-        if self.answer is None and error is not None:
+        if self.result is None and error is not None:
             self.client.done(error.exit_code, str(error))
-        elif self.answer is None:
+        elif self.result is None:
             self.client.done(ExitCode.DONE, result={"why": setup.status.why})
         elif setup.status.state is SetupState.FAILED:
             self.client.send({"event": "output", "text": "\n".join(setup.last_lines)})
             self.client.done(ExitCode.TRY_LATER, "; ".join(map(str, setup.warnings)))
         else:
-            self.client.done(ExitCode.DONE, **self.answer)
-
-
-class _AfterSetup(Struct, frozen=True, eq=False):
-    """A client whose success is answered after the set-up."""
-
-    client: Asker
-    answer_later: Callable[[Asker, Message], None]
-
-    @property
-    def waits(self) -> bool:
-        return self.client.waits
-
-    def send(self, message: Message) -> None:
-        self.client.send(message)
-
-    def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
-        if exit_code is ExitCode.DONE:
-            self.answer_later(self.client, more)
-        else:
-            self.client.done(exit_code, message, **more)
+            self.client.done(ExitCode.DONE, result=self.result)

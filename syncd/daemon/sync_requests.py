@@ -176,11 +176,29 @@ class RequestQueue:
                 shown = {name: value for name, value in figures.items() if name != hidden}
                 request.client.send({"event": "progress", **shown})
 
-    def succeeded(self, outcome: Outcome) -> None:
-        """Answer the requests that the sync served, but those that wait for one more as files changed under it."""
-        waiting = [_answered(request, outcome) for request in self.serving]
-        self._lasting += [request for request in waiting if request is not None]
+    def succeeded(self, outcome: Outcome) -> list[tuple[Asker, SyncRequest, Message]]:
+        """Return the clients that the sync served, each with its request and the result.
+
+        One whose files changed under it waits for one more sync, or fails.
+        """
+        done = []
+        for request in self.serving:
+            if request.client is None:
+                continue
+            left, served = unsettled(request.unsettled, outcome.follow_up, outcome.torn), (*request.served, outcome)
+            if left and len(request.served) < FOLLOW_UPS:
+                self._lasting.append(replace(request, sync_mode=SyncMode.CHANGED, served=served, unsettled=left))
+            elif left:
+                request.fail(still_changing(left))
+            elif outcome.obstructed:
+                request.fail(left_out(outcome.obstructed))
+            else:
+                sent = [one for one in served if one.sync is not None]
+                saved = dict.fromkeys(path for one in served for path in one.saved)
+                last = replace(sent[-1] if sent else outcome, saved=tuple(saved))
+                done.append((request.client, request, described(last)))
         self.serving = []
+        return done
 
     def failed(self, failure: SyncdError, *, for_good: bool) -> None:
         """Answer the requests that the sync served; lasting ones wait on, unless a person must act (`for_good`)."""
@@ -198,27 +216,7 @@ class RequestQueue:
         self._lasting = []
 
 
-def _answered(request: SyncRequest, outcome: Outcome) -> SyncRequest | None:
-    """Answer the request. Returns it if it waits for one more sync, else None."""
-    if request.client is None:
-        return None
-    left = unsettled(request.unsettled, outcome.follow_up, outcome.torn)
-    served = (*request.served, outcome)
-    if left and len(request.served) < FOLLOW_UPS:
-        return replace(request, sync_mode=SyncMode.CHANGED, served=served, unsettled=left)
-    if left:
-        request.fail(still_changing(left))
-    elif outcome.obstructed:
-        request.fail(left_out(outcome.obstructed))
-    else:
-        sent = [one for one in served if one.sync is not None]
-        saved = dict.fromkeys(path for one in served for path in one.saved)
-        last = replace(sent[-1] if sent else outcome, saved=tuple(saved))
-        request.client.done(ExitCode.DONE, result=described(last))
-    return None
-
-
-def described(outcome: Outcome) -> dict[str, object]:
+def described(outcome: Outcome) -> Message:
     """The outcome as `push --json` prints it; `change` is null where it is unknown what the sandbox held before.
 
     `held` are the first paths, of `held_count`, that both sides changed and that stay as they are in the sandbox, and
@@ -229,7 +227,7 @@ def described(outcome: Outcome) -> dict[str, object]:
     counts = None
     if change is not None:
         counts = {"added": len(change.added), "changed": len(change.changed), "removed": len(change.removed)}
-    found: dict[str, object] = {"outcome": outcome.word, "files": outcome.files, "sync": sync, "change": counts}
+    found: Message = {"outcome": outcome.word, "files": outcome.files, "sync": sync, "change": counts}
     for name, paths in (("held", outcome.held), ("saved", outcome.saved)):
         shown = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths[:MOST_NAMED]]
         found |= {name: shown, f"{name}_count": len(paths)}
