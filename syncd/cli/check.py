@@ -21,7 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli.layout import Tone, styled, wrapped
-from syncd.cli.local_scan import scan_workspace
+from syncd.cli.ls import scan_workspace
 from syncd.cli.options import CLOCK, config_option, configured, json_option
 from syncd.cli.output import text_width
 from syncd.cli.status.reader import StatusReader

@@ -91,7 +91,14 @@ _MEANT = {
 }
 
 # The module of a command that has none of its own.
-_BESIDE = {"completion": "commands", "flush": "push", "reload": "config", "resume": "pause", "setup": "push"}
+_BESIDE = {
+    "completion": "commands",
+    "explain": "ls",
+    "flush": "push",
+    "reload": "config",
+    "resume": "pause",
+    "setup": "push",
+}
 
 
 class _Commands(click.Group):

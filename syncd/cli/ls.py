@@ -1,15 +1,52 @@
-"""`syncd ls`: the paths that a snapshot would hold, or the excluded ones, each with its rule."""
+"""`syncd ls` and `explain`: the paths that a snapshot would hold, or the excluded ones, each with its rule; one path.
+
+The workspace is scanned as a sync would scan it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 
 import click
+from msgspec import Struct
 
-from syncd.cli.options import config_option, configured, json_option
+from syncd.cli.options import CLOCK, config_option, configured, json_option, named_paths
 from syncd.cli.output import print_path
+from syncd.core.settings import Config
 from syncd.core.text import shown_path
+from syncd.daemon.build import excludes_for, reader_of, selection_of
 from syncd.model.entry import Kind
+from syncd.scan import path_rules
+from syncd.scan.scanner import Scan, Scanner
+from syncd.selection.selection import Decision, Rule
+from syncd.watch.changes import ScanListener
+
+
+class LocalScan(Struct, frozen=True):
+    """A scan without the files that hold a secret; `excluded` paths have their rules, a folder a slash at its end."""
+
+    scan: Scan
+    excluded: list[tuple[str, Rule | None]]
+
+
+def scan_workspace(config: Config, listener: ScanListener | None = None) -> LocalScan:
+    """Scan the workspace and search it for secrets. Raises `SyncdError`."""
+    excluded: list[tuple[str, Rule | None]] = []
+
+    def note(path: str, is_dir: bool, decision: Decision) -> None:
+        excluded.append((f"{path}/" if is_dir else path, decision.rule))
+
+    selection, personal = selection_of(config, os.environ), excludes_for(config, os.environ)
+    scanner = Scanner(config.workspace.path, selection, listener or ScanListener(), note, personal_excludes=personal)
+    scan = scanner.scan()
+    most_bytes = config.sync.max_snapshot_mib << 20  # a larger file is never sent, and would take minutes to read
+    files = [path for path, it in scan.manifest.items() if it.kind is Kind.FILE and it.size_bytes <= most_bytes]
+    # Every file is read, since the daemon's findings are not on disk.
+    for path, secret in reader_of(config, CLOCK, os.environ).secrets(files).items():
+        del scan.manifest[path]
+        excluded.append((path, secret.rule))
+    return LocalScan(scan, excluded)
 
 
 @click.command("ls")
@@ -26,26 +63,45 @@ def command(config_file: str | None, excluded: bool, as_json: bool) -> None:
     syncd ls --excluded              what is not sent, each with its rule
     """
     config = configured(config_file)
-    from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415 - `ls --help` needs none of it
-
     found = scan_workspace(config)
-    scan = found.scan
-    left_out = [(path, decision.rule) for path, decision in found.left_out]
-    left_out += [(path, secret.rule) for path, secret in found.secrets.items()]
+    rules = [(path, str(rule)) for path, rule in found.excluded]
+    rules += [(path, "cannot be read") for path in sorted(found.scan.unread)]
+    entries = found.scan.manifest.items()
     if excluded and as_json:
-        rows = [{"path": path, "rule": str(rule)} for path, rule in left_out]
-        click.echo(json.dumps(rows + [{"path": path, "rule": "cannot be read"} for path in sorted(scan.unread)]))
+        click.echo(json.dumps([{"path": path, "rule": rule} for path, rule in rules]))
     elif excluded:
-        for path, rule in left_out:
-            print_path(path, f"\t{shown_path(str(rule))}")
-        for path in sorted(scan.unread):
-            print_path(path, "\tcannot be read")
+        for path, rule in rules:
+            print_path(path, f"\t{shown_path(rule)}")
     elif as_json:
-        click.echo(
-            json.dumps(
-                [{"path": p, "kind": e.kind.name.lower(), "bytes": e.size_bytes} for p, e in scan.manifest.items()]
-            )
-        )
+        click.echo(json.dumps([{"path": p, "kind": e.kind.name.lower(), "bytes": e.size_bytes} for p, e in entries]))
     else:
-        for path, entry in scan.manifest.items():
+        for path, entry in entries:
             print_path(f"{path}/" if entry.kind is Kind.DIRECTORY else path)
+
+
+@click.command("explain")
+@click.argument("path", type=click.Path())
+@config_option
+@json_option
+def explain(path: str, config_file: str | None, as_json: bool) -> None:
+    """Say whether PATH is sent, and which rule decides, with its file and line."""
+    config = configured(config_file)
+    (relative,) = named_paths(config, [path])
+    selection, personal = selection_of(config, os.environ), excludes_for(config, os.environ)
+    answer = path_rules.explain(config.workspace.path, selection, relative, personal)
+    if answer.included and relative:
+        for at, secret in reader_of(config, CLOCK, os.environ).secrets([relative]).items():
+            answer = path_rules.Explanation(included=False, at=at, rule=secret.rule)
+    if as_json:
+        row = {"path": relative, "included": answer.included, "at": answer.at}
+        click.echo(json.dumps({**row, "rule": str(answer.rule or ""), "note": answer.note or ""}))
+        return
+    name = shown_path(relative) or "the workspace itself"
+    rule = shown_path(str(answer.rule))  # it has text of the ignore file, and the name of its folder
+    if answer.included:
+        why = f"brought back by {rule}" if answer.rule else "no rule matches it"
+        click.echo(f"included: {name} ({', but '.join(filter(None, (why, answer.note)))})")
+    elif answer.at != relative:
+        click.echo(f"excluded: {name}, as its folder {shown_path(answer.at)}/ is, by {rule}")
+    else:
+        click.echo(f"excluded: {name}, by {rule}" if answer.rule else f"excluded: {name}, {answer.note}")

@@ -96,7 +96,7 @@ def command(config_file: str | None, sandbox: str | None, all_sandboxes: bool, a
 def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]:
     """Compare with one sandbox, print that for people, and return it."""
     from syncd.cli.agent_side import open_sandbox  # noqa: PLC0415 - `verify --help` needs none of these
-    from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415
+    from syncd.cli.ls import scan_workspace  # noqa: PLC0415
     from syncd.cli.pull import read_dump, repository_there  # noqa: PLC0415
     from syncd.daemon.build import reader_of  # noqa: PLC0415
 
@@ -129,10 +129,8 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
         click.echo(f"and {found.unnamed:,} more are only there")
     if deleted_here:
         click.echo(f"of what is only there, {_deleted(len(deleted_here), config.sandbox.deletions)}")
-    if local.left_out_count:
-        click.echo(
-            f"not compared, as they are excluded: {local.left_out_count:,} (see `syncd ls --excluded`)", err=True
-        )
+    if local.excluded:
+        click.echo(f"not compared, as they are excluded: {len(local.excluded):,} (see `syncd ls --excluded`)", err=True)
     return result
 
 

@@ -26,7 +26,7 @@ import click
 import pytest
 from typing_extensions import override
 
-from syncd.cli import agent_side, apply, diff, local_scan, options, resolve, sandbox, saved
+from syncd.cli import agent_side, apply, diff, ls, options, resolve, sandbox, saved
 from syncd.cli.apply import branch, execution
 from syncd.cli.options import is_named
 from syncd.core.api_key import ApiKey
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 # Beyond the largest that Linux gives: no process has one of these numbers.
 _FIRST_PID = 5_000_000
 _MODULES = (
-    *(agent_side, diff, local_scan, saved, apply, resolve, branch, sandbox, execution),
+    *(agent_side, diff, ls, saved, apply, resolve, branch, sandbox, execution),
     options,
 )
 _MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate", "commit"})
