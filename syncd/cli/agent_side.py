@@ -56,7 +56,7 @@ from syncd.sync.agent_work import (
     save_before_all_goes,
 )
 from syncd.sync.following import save_followed
-from syncd.sync.sandbox import Sandbox
+from syncd.sync.sandbox import Access, Sandbox
 
 _SCRATCH = "command-"
 _TOLD_AFTER_S = 2.0
@@ -91,24 +91,29 @@ def for_each(configs: Sequence[Config], ask: Callable[[Config], None]) -> SyncdE
 
 
 @contextlib.contextmanager
+def connected(config: Config) -> Iterator[Access]:
+    """The access to the account of this configuration's sandbox. Raises `SyncdError`, `Stop`."""
+    set_up_logs(log_level("error"), LogFormat.TEXT, {})
+    with interrupting(interrupt := Interrupt()):
+        client = HttpClient(Waiter(interrupt, CLOCK))
+        access = access_of(config, os.environ, key_of(config, os.environ), client)
+        try:
+            yield access
+        finally:
+            access.db.close()
+            client.drop()
+
+
+@contextlib.contextmanager
 def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     """Open the parts by which a command asks the sandbox; the files that they fetch are gone at the end.
 
     Raises `SyncdError`, `Stop`.
     """
-    set_up_logs(log_level("error"), LogFormat.TEXT, {})
-    waiter = Waiter(Interrupt(), CLOCK)
-    folders = folders_of(config, os.environ)
-    target, key = target_of(config, os.environ), key_of(config, os.environ)
-    client = HttpClient(waiter)
-    access = access_of(config, os.environ, key, client)
-    try:
-        with scratch_folder(folders.spool, config.sandbox_name) as scratch, interrupting(waiter.interrupt):
-            look = os.path.join(scratch, "look")
-            yield OpenSandbox(config, folders, Sandbox(access, target, look), waiter, scratch)
-    finally:
-        access.db.close()
-        client.drop()
+    target = target_of(config, os.environ)
+    with connected(config) as access, scratch_folder(access.folders.spool, config.sandbox_name) as scratch:
+        sandbox = Sandbox(access, target, os.path.join(scratch, "look"))
+        yield OpenSandbox(config, access.folders, sandbox, access.waiter, scratch)
 
 
 _Find = Callable[[OpenSandbox, SandboxContent, LeaveOut], AgentWork]

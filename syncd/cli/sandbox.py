@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from syncd.cli.agent_side import connected, save_before_release
 from syncd.cli.config import change_config, with_sandbox, without_sandbox
 from syncd.cli.daemon_client import order_daemon
 from syncd.cli.layout import aligned
@@ -34,16 +35,12 @@ from syncd.core.choices import AgentChanges
 from syncd.core.clock import seconds_of, utc
 from syncd.core.directories import Lock
 from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, Stop, TryLater
-from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, table_of
 from syncd.core.text import ago, duration, one_line
-from syncd.core.waiter import Waiter
-from syncd.daemon.build import access_of, key_of, places_of, target_of
+from syncd.daemon.build import places_of, target_of
 from syncd.remote.api import SandboxInfo, urls_by_name
 from syncd.remote.failure import StepFailed
-from syncd.remote.http_client import HttpClient
 from syncd.remote.target import AcquiredSandbox, Target, should_be_replaced
-from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_publisher import ends_at
 from syncd.sandbox.mcp_servers import callable_servers
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, acquired_of
@@ -66,17 +63,11 @@ def command() -> None:
 @contextmanager
 def _connected(config: Config) -> Iterator[Access]:
     """The access to the account of this configuration's sandbox. Raises `SyncdError`."""
-    set_up_logs("error", LogFormat.TEXT, {})
-    with interrupting(interrupt := Interrupt()):
-        client = HttpClient(Waiter(interrupt, CLOCK))
-        access = access_of(config, os.environ, key_of(config, os.environ), client)
-        try:
+    try:
+        with connected(config) as access:
             yield access
-        except Stop:
-            raise TryLater("stopped", "`syncd sandbox list` shows what was done before") from None
-        finally:
-            client.drop()
-            access.db.close()
+    except Stop:
+        raise TryLater("stopped", "`syncd sandbox list` shows what was done before") from None
 
 
 def _acquired(config: Config) -> AcquiredSandbox | None:
@@ -318,8 +309,6 @@ def _may_go(access: Access, target: Target, verb: str, follows: str = "", *, ask
 
 def _unsaved(config: Config, force: bool) -> str:
     """Save what an agent changed there, and return what could not be. Raises what a look raises, but with `force`."""
-    from syncd.cli.agent_side import save_before_release  # noqa: PLC0415
-
     try:
         return save_before_release(config)
     except (StepFailed, NeedsPerson) as failure:
