@@ -27,7 +27,7 @@ from syncd.cli.options import (
     config_path,
     configured,
 )
-from syncd.cli.output import home_relative, print_path
+from syncd.cli.output import home_relative, print_error, print_path
 from syncd.core.config_file import load_config, parse_toml, read_text
 from syncd.core.directories import default_key_file
 from syncd.core.durable_file import rewrite
@@ -215,7 +215,7 @@ def edit(config_file: str | None) -> None:
             change_config(path, partial(_replaced, before=before, after=text))
         except ConfigError as failure:
             if sys.stdin.isatty() and sys.stderr.isatty():
-                click.echo(f"syncd: {failure}", err=True)
+                print_error(str(failure))
                 if _edits_again():
                     text = _edited(text)
                     continue

@@ -15,12 +15,13 @@ import click
 from msgspec.structs import replace
 
 import syncd
+from syncd.cli.output import print_error
 from syncd.core.clock import SystemClock
 from syncd.core.config_file import FoundConfig, config_files, config_name, find_config, load_config, named_config
 from syncd.core.directories import default_config_path, directories_for
-from syncd.core.errors import ConfigError, NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
+from syncd.core.errors import ConfigError, NeedsPerson, Stop, SyncdError, TryLater
 from syncd.core.settings import Config, check_config
-from syncd.core.text import for_sandbox, one_line, shown_path
+from syncd.core.text import for_sandbox, shown_path
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -95,10 +96,10 @@ def config_path(config_file: str | None, warn: Callable[[str], None] | None = No
     if _TOLD not in told:
         told[_TOLD] = True
         for failure in found.unread:
-            (warn or _print)(f"{failure}; this configuration is passed over")
+            (warn or print_error)(f"{failure}; this configuration is passed over")
         is_usual = found.holds_it and found.file == os.path.abspath(default_config_path(os.environ))
         if not is_usual and sys.stderr.isatty():
-            _print(f"the configuration is {found.file}")
+            print_error(f"the configuration is {found.file}")
     return found.file
 
 
@@ -196,30 +197,21 @@ def config_of_daemon(path: str) -> Config | None:
     return check_config({"workspace": {"path": status.workspace}, "sandbox": {**sandbox, **where}}, path)
 
 
-def in_workspace(config: Config, path: str) -> str:
-    """A path that a person named, relative to the workspace; a link as its last component is not followed.
-
-    Raises `WorkspaceError` for one outside.
-    """
-    absolute = os.path.abspath(path)
-    real = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
-    workspace = config.workspace.path
-    for candidate in (absolute, real, os.path.realpath(absolute)):
-        if candidate == workspace:
-            return ""
-        if candidate.startswith(workspace + os.sep):
-            return candidate[len(workspace) + 1 :]
-    raise WorkspaceError(f"{shown_path(path)} is not in the workspace {workspace}", "name a path below it")
-
-
 def named_paths(config: Config, paths: Iterable[str]) -> tuple[str, ...]:
     """The PATHs of a command line, relative to the workspace. Raises `click.UsageError` for one outside, or empty."""
     if "" in paths:  # an unset variable of a script is no wish for the whole folder
         raise click.UsageError("A PATH is empty.")
-    try:
-        return tuple(in_workspace(config, path) for path in paths)
-    except WorkspaceError as failure:
-        raise click.UsageError(str(failure)) from None
+    return tuple(_in_workspace(config.workspace.path, path) for path in paths)
+
+
+def _in_workspace(workspace: str, path: str) -> str:
+    """One relative to the workspace; a link as its last component is not followed."""
+    absolute = os.path.abspath(path)
+    real = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
+    for candidate in (absolute, real, os.path.realpath(absolute)):
+        if f"{candidate}/".startswith(f"{workspace}/"):
+            return candidate[len(workspace) + 1 :]
+    raise click.UsageError(f"{shown_path(path)} is not in the workspace {workspace}; name a path below it.")
 
 
 def is_named(path: str, named: tuple[str, ...]) -> bool:
@@ -342,7 +334,3 @@ def _others(name: str) -> str:
         return f"for the file in this directory write ./{name}"
     names = [config_name(file) for file in config_files(os.environ)]
     return f"name one of {', '.join(names)}, or a file" if names else "run `syncd init`, or name one with --config"
-
-
-def _print(text: str) -> None:
-    click.echo(f"syncd: {one_line(text, 1000)}", err=True)
