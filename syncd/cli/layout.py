@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import TextIO
 
@@ -76,39 +76,31 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def bar(progress: Progress, width: int) -> str:
-    """A bar with its figures in at most `width` columns; the least important figure is left out first.
+    """A bar with its figures in at most `width` columns; the least important figure goes first.
 
-    The total must be known. A figure that is not known yet keeps its place, so that nothing moves.
+    A figure that is not known yet keeps its place, so that nothing moves. Of an unknown total there are figures alone.
     """
+    rate, left_s, total_bytes = progress.bytes_per_second, progress.seconds_left, progress.total_bytes
+    speed = f"{'' if rate is None else f'{size(int(rate))}/s':>11}"
+    if not total_bytes:
+        return f"{size(progress.done_bytes)}{_GAP}{speed}"[: max(0, width)].rstrip()
+    figures = [
+        f"{min(100, 100 * progress.done_bytes // total_bytes):3}%",
+        f"{'' if left_s is None else f'{countdown(left_s)} left':>9}",
+        f"{size(progress.done_bytes):>9} of {size(total_bytes)}",
+        speed,
+    ]
+    if progress.total_files is not None:
+        files = counted(progress.total_files, "file")
+        figures.append(f"{progress.done_files or 0:>{files.index(' ')},} of {files}")
     shown = ""
-    for figure in _figures(progress):
+    for figure in figures:
         if len(shown) + len(_GAP) + len(figure) + _LEAST_BAR > width:
             break
         shown += _GAP + figure
     room = max(0, min(_LONGEST_BAR, width - len(shown)))
-    full = min(room, room * progress.done_bytes // progress.total_bytes)
+    full = min(room, room * progress.done_bytes // total_bytes)
     return f"{styled(_FULL * full, Tone.GOOD)}{_EMPTY * (room - full)}{shown}".rstrip()
-
-
-def figures(progress: Progress) -> str:
-    """The figures without a bar, for a log, and where the total is unknown."""
-    return ", ".join(" ".join(figure.split()) for figure in _figures(progress) if figure.strip())
-
-
-def _figures(progress: Progress) -> Iterator[str]:
-    rate, left_s = progress.bytes_per_second, progress.seconds_left
-    speed = "" if rate is None else f"{size(int(rate))}/s"
-    if not progress.total_bytes:
-        yield size(progress.done_bytes)
-        yield speed
-        return
-    yield f"{min(100, 100 * progress.done_bytes // progress.total_bytes):3}%"
-    yield f"{'' if left_s is None else f'{countdown(left_s)} left':>9}"
-    yield f"{size(progress.done_bytes):>9} of {size(progress.total_bytes)}"
-    yield f"{speed:>11}"
-    if progress.total_files is not None:
-        files = counted(progress.total_files, "file")
-        yield f"{progress.done_files or 0:>{files.index(' ')},} of {files}"
 
 
 def next_attempt(attempt: int, wait_s: float, gives_up_in_s: float | None = None) -> str:

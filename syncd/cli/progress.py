@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli.interruption import stderr_is_writable
-from syncd.cli.layout import TURNING, Tone, bar, figures, next_attempt, styled, wrapped, written
+from syncd.cli.layout import TURNING, Tone, bar, next_attempt, styled, wrapped, written
 from syncd.cli.options import CLOCK
 from syncd.cli.output import is_screen, terminal_size, verbosity
 from syncd.core.text import countdown, one_line
@@ -127,18 +127,16 @@ class ProgressDisplay:
 
 def _line(work: _Work, width: int) -> str:
     """The work in one line: the plan of the next attempt, a bar, or, where nothing is counted, how long it takes."""
-    now_s, word = CLOCK.monotonic_s(), f"{work.word}  "
-    progress, figure = work.done.after(now_s - work.since_s), ""
+    now_s, rest = CLOCK.monotonic_s(), ""
+    since_s, word = now_s - work.since_s, f"{work.word}  "
     if work.plan is not None:
         word = work.plan(now_s)
-    elif work.done.total_bytes and width > len(word):
-        return styled(word, Tone.STRONG) + bar(progress, width - len(word))
-    elif work.done.done_bytes:
-        figure = figures(progress)
+    elif work.done.done_bytes or work.done.total_bytes:
+        rest = bar(work.done.after(since_s), width - len(word))
     else:
         word = f"{TURNING[int(now_s / _DRAW_EVERY_S) % len(TURNING)]} {word}"
-        figure = countdown(now_s - work.since_s)
-    return styled(word[:width], Tone.STRONG) + figure[: max(0, width - len(word))]
+        rest = countdown(since_s)[: max(0, width - len(word))]
+    return styled(word[:width], Tone.STRONG) + rest
 
 
 def _write(text: str) -> None:
