@@ -32,8 +32,6 @@ _LOOK_S = 0.05
 _STOP_S = 6.0  # the daemon itself takes at most 5 s from signal to exit
 _URL_LIFETIME_S = 1800
 _SANDBOX = "demo"
-# Shorter than the defaults, so that a person need not wait.
-_TIMING = {"sync.debounce_seconds": 0.5, "retry.first_delay_seconds": 0.3, "retry.max_delay_seconds": 1.0}
 # Set by a service manager for its own service, which the demo's daemon is not.
 _SERVICE_VARIABLES = ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC")
 # prctl(PR_SET_PDEATHSIG, SIGTERM): a demo that is killed takes its daemon with it.
@@ -65,39 +63,39 @@ def command(directory: str | None) -> None:
     """
     try:
         with _demo(directory) as demo:
+            _say(
+                "1. The daemon starts" if directory is None else "The daemon starts, until you press Ctrl-C",
+                f"It watches {shown_path(demo.workspace)},",
+                f"and sends it to {shown_path(demo.there)}:",
+                "an emulator on this machine stands in for the sandbox. Excluded are:",
+            )
+            demo.syncd("ls", "--excluded")
+            demo.start()
             if directory is None:
                 _show_sample(demo)
             else:
-                _show_directory(demo)
+                demo.until(lambda: False)
     except Stop:
         click.echo("\nstopped; nothing is left behind")
+    else:
+        _say("Done", "With a directory of yours: syncd demo DIR. With a real sandbox: syncd init.")
 
 
 def _show_sample(demo: _Demo) -> None:
     here, there = demo.workspace, demo.there
-    for path, content in _SAMPLE.items():
-        _append(here, path, content)
-    demo.say(
-        "1. The daemon starts",
-        f"It watches {shown_path(here)},",
-        f"and sends it to {shown_path(there)}:",
-        "an emulator on this machine stands in for the sandbox. Excluded are:",
-    )
-    demo.syncd("ls", "--excluded")
-    daemon = demo.start()
-    demo.until(lambda: os.path.exists(os.path.join(there, "brew.py")) or daemon.poll() is not None)
+    demo.until(lambda: os.path.exists(os.path.join(there, "brew.py")))
     demo.syncd("flush")
-    demo.say(
+    _say(
         "2. The sandbox is set up",
         'With sandbox.setup = ["sh", "setup.sh"] that ran there, when all files had',
         "arrived, and `flush` waited for it. Now you have it run once more:",
     )
     demo.syncd("setup")
-    demo.say("3. You edit", "A line is added to brew.py: it arrives by itself, and `flush` waits for that.")
+    _say("3. You edit", "A line is added to brew.py: it arrives by itself, and `flush` waits for that.")
     _append(here, "brew.py", 'MINUTES["oolong"] = 3\n')
     demo.syncd("flush")
     demo.syncd("verify")
-    demo.say(
+    _say(
         "4. The agent writes in the sandbox, and you bring it home",
         "It adds a line to README.md, and a file. No sync overwrites that.",
     )
@@ -106,22 +104,11 @@ def _show_sample(demo: _Demo) -> None:
     demo.syncd("diff", "--stat")
     demo.syncd("apply", "--yes")
     demo.syncd("verify")
-    demo.end()
-    demo.say(
-        "Done: workspace, sandbox and daemon are removed now",
-        "With a directory of yours: syncd demo DIR. With a real sandbox: syncd init.",
-    )
 
 
-def _show_directory(demo: _Demo) -> None:
-    demo.say(
-        "syncd keeps a sandbox's workspace in sync with this directory, until you press Ctrl-C",
-        f"The sandbox's is {shown_path(demo.there)}.",
-        "Change something here, and compare the two. Excluded are:",
-    )
-    demo.syncd("ls", "--excluded")
-    daemon = demo.start()
-    demo.until(lambda: daemon.poll() is not None)
+def _say(title: str, *lines: str) -> None:
+    """Print a heading, and at most five lines."""
+    click.echo("\n".join(("", click.style(title, bold=True), *(f"  {line}" for line in lines))))
 
 
 class _Demo(Struct):
@@ -134,11 +121,7 @@ class _Demo(Struct):
     interrupt: Interrupt
     daemon: subprocess.Popen[bytes] | None = None
 
-    def say(self, title: str, *lines: str) -> None:
-        """Print a heading, and at most five lines."""
-        click.echo("\n".join(("", click.style(title, bold=True), *(f"  {line}" for line in lines))))
-
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> None:
         """Start `syncd run` as a process of its own, which logs to stdout."""
         sys.stdout.flush()
         self.daemon = subprocess.Popen(
@@ -148,16 +131,6 @@ class _Demo(Struct):
             stderr=sys.stdout.fileno(),
             start_new_session=True,  # Ctrl-C is for the demo, which then stops the daemon
         )
-        return self.daemon
-
-    def until(self, is_done: Callable[[], bool]) -> None:
-        """Wait. Raises `Stop` after a signal, or without a reader, and `SyncdError` if the daemon has ended."""
-        while not is_done():
-            if stdout_failure() is not None:
-                raise Stop
-            Waiter(self.interrupt, CLOCK).sleep(_LOOK_S)
-        if self.daemon is not None and self.daemon.poll() is not None:
-            raise failure_with(self.daemon.returncode, f"syncd run ended with {self.daemon.returncode}: see above")
 
     def end(self) -> None:
         """Stop the daemon, and return when it has exited."""
@@ -167,7 +140,16 @@ class _Demo(Struct):
                 self.daemon.wait(_STOP_S)
             self.daemon.kill()
             self.daemon.wait()
-            self.daemon = None
+
+    def until(self, is_done: Callable[[], bool]) -> None:
+        """Wait. Raises `Stop` after a signal, or without a reader, and `SyncdError` if the daemon has ended."""
+        while not is_done():
+            code = None if self.daemon is None else self.daemon.poll()
+            if code is not None:
+                raise failure_with(code, f"syncd run ended with {code}: see above")
+            if stdout_failure() is not None:
+                raise Stop
+            Waiter(self.interrupt, CLOCK).sleep(_LOOK_S)
 
     def syncd(self, *arguments: str) -> None:
         """Show a command of syncd and run it in the workspace. Raises `SyncdError`."""
@@ -192,7 +174,8 @@ def _demo(directory: str | None) -> Iterator[_Demo]:
     with interrupting(interrupt), tempfile.TemporaryDirectory(prefix="syncd-demo-") as made:
         folder = os.path.realpath(made)
         cloud, workspace = os.path.join(folder, "cloud"), directory or os.path.join(folder, "workspace")
-        os.makedirs(workspace, exist_ok=True)
+        for path, content in _SAMPLE.items() if directory is None else ():
+            _append(workspace, path, content)
         with Emulator(
             cloud, port=0, api_key="", url_lifetime_s=_URL_LIFETIME_S, clock=CLOCK, observer=lambda _: None
         ) as emulator:
@@ -201,7 +184,6 @@ def _demo(directory: str | None) -> Iterator[_Demo]:
                 "sandbox.id": _SANDBOX,
                 "sandbox.base_url": emulator.base_url,
                 "sandbox.api_key_file": os.path.join(folder, "no-key-file"),  # the key is in the environment
-                **_TIMING,
                 **(_SETUP if directory is None else {}),
             }
             config_file = os.path.join(folder, "config.toml")

@@ -39,7 +39,7 @@ def test_the_sample(bare: Rig) -> None:
     assert "\n$ syncd apply --yes\napply     README.md\napply     sugar.py (new)\n" in agent
     assert "\n2 applied\n" in agent
     assert "\n0 missing, 0 different, 2 only there\n" in agent
-    assert re.search(r"\nDone: .* removed now\n", agent)
+    assert "\nDone\n" in agent
     for step in (start, setup, edit, agent):
         assert 0 < len(re.match(r"(  .*\n)*", step)[0].splitlines()) <= 5  # type: ignore[index]
     # The temporary folder's name may be longer than a terminal is wide.
@@ -83,7 +83,7 @@ def test_a_demo_that_is_killed(bare: Rig) -> None:
     """Its daemon ends, too. The sandbox's path was shown in one piece."""
     demo = bare.background("demo", str(bare.workspace))
     bare.until(lambda: " info " in demo.out, "the daemon's first line")
-    assert re.search(rf"{bare.environ['TMPDIR']}/syncd-demo-\w+/cloud/sandboxes/demo/workspace\.", demo.out)
+    assert re.search(rf"{bare.environ['TMPDIR']}/syncd-demo-\w+/cloud/sandboxes/demo/workspace:", demo.out)
     demo.kill()
     bare.until(lambda: not _processes(bare), "the daemon's end")
 
