@@ -139,11 +139,8 @@ def filled(example: str, values: Mapping[str, Any]) -> str:
 
 def with_proposal(text: str, locks: Sequence[str]) -> str:
     """Return the text of a configuration with a set-up for these lock files, commented out."""
-    command = (
-        shlex.split(_SETUPS[locks[0]])
-        if len(locks) == 1
-        else ["sh", "-c", " && ".join(_SETUPS[each] for each in locks)]
-    )
+    programs = [_SETUPS[each] for each in locks]
+    command = shlex.split(programs[0]) if len(programs) == 1 else ["sh", "-c", " && ".join(programs)]
     why = f"# Proposed for {' and '.join(locks)}: take away the # of both keys. It runs code in the sandbox."
     lines = {
         "setup = []": f"{why}\n# setup = {toml(command, 'sandbox.setup')}",
