@@ -16,7 +16,7 @@ from syncd.cli.daemon_client import result_of, show
 from syncd.cli.options import CLOCK
 from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
-from syncd.core.durable_file import pause_marker
+from syncd.core.durable_file import PauseMarker
 from syncd.core.errors import ExitCode, Stop
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
@@ -60,7 +60,7 @@ def sync_alone(
 
     Return what a daemon would answer. Raises `Locked` where one runs, `SyncdError`, `Stop`, `TimeoutError`.
     """
-    if request["do"] == "flush" and pause_marker(places_of(config, os.environ).state).exists:
+    if request["do"] == "flush" and PauseMarker(places_of(config, os.environ).state).exists:
         raise PAUSED
     set_up_logs(log_level("critical"), LogFormat.TEXT, {})  # the command tells what failed
     if timeout_s is not None:

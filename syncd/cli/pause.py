@@ -8,7 +8,7 @@ import click
 
 from syncd.cli.daemon_client import order_daemon
 from syncd.cli.options import config_option, configured
-from syncd.core.durable_file import pause_marker
+from syncd.core.durable_file import PauseMarker
 
 
 def _pause_or_resume(config_file: str | None, action: str) -> None:
@@ -19,7 +19,7 @@ def _pause_or_resume(config_file: str | None, action: str) -> None:
     if order_daemon(config, {"do": action}):
         click.echo(f"{action}d")
         return
-    marker = pause_marker(folders_of(config, os.environ).state)
+    marker = PauseMarker(folders_of(config, os.environ).state)
     if action == "pause":
         marker.create()
     else:

@@ -83,37 +83,30 @@ def _seal(payload: bytes) -> bytes:
     return _MAGIC + hashlib.sha256(payload).hexdigest().encode()
 
 
-class MarkerFile:
-    """A fact that is true while an entry of any kind has this name in the state folder."""
+class PauseMarker:
+    """A pause, which is in force while an entry of any kind has this name in the state folder.
 
-    def __init__(self, folder: str, name: str) -> None:
-        self._path = os.path.join(folder, name)
+    It outlives restarts and needs no daemon. It outlives a power cut too: it may be there to keep something from being
+    sent.
+    """
+
+    def __init__(self, state_folder: str) -> None:
+        self._path = os.path.join(state_folder, "paused")
 
     @property
     def exists(self) -> bool:
         return os.path.lexists(self._path)
 
     def create(self) -> None:
-        """Set the marker; it survives a power cut. Raises `OSError`."""
+        """Set the marker. Raises `OSError`."""
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         flush_folder(os.path.dirname(self._path))
 
-    def remove(self) -> bool:
-        """Remove the marker, and return if there was one; a power cut may bring it back. Raises `OSError`."""
-        try:
+    def remove(self) -> None:
+        """Remove the marker, if there is one; a power cut may bring it back. Raises `OSError`."""
+        with contextlib.suppress(FileNotFoundError):
             _delete(self._path)
-        except FileNotFoundError:
-            return False
-        return True
-
-
-def pause_marker(state_folder: str) -> MarkerFile:
-    """Return the marker of a pause, which outlives restarts and needs no daemon.
-
-    It outlives a power cut too: the pause may be there to keep something from being sent.
-    """
-    return MarkerFile(state_folder, "paused")
 
 
 def read_file(path: str) -> bytes:

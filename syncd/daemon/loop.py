@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from syncd import __version__
 from syncd.core.directories import Lock
-from syncd.core.durable_file import pause_marker
+from syncd.core.durable_file import PauseMarker
 from syncd.core.errors import ConfigError, ExitCode, Stop, SyncWarning
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.left_sandbox import LeftSandbox
@@ -62,7 +62,7 @@ class Daemon:
         self._suspend_detector = suspend_detector
         self._control = control
         self._signals = signals
-        self._pause_marker = pause_marker(shared.status.folder)
+        self._pause_marker = PauseMarker(shared.status.folder)
         shared.paused = self._pause_marker.exists
 
     def run(self) -> LoopEnd:

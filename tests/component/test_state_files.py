@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from syncd.core.directories import Directories, Lock
-from syncd.core.durable_file import StateFile, pause_marker
+from syncd.core.durable_file import StateFile, PauseMarker
 from syncd.remote.target import Target
 from syncd.report.status_store import encoded, read_document, write_status
 from syncd.sync.synced_hook import ToldRecord, told_state
@@ -80,7 +80,7 @@ def test_a_record_is_private_and_complete(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         StateFile(str(tmp_path), "thing", bytes, "").save(b"payload")
-        pause_marker(str(tmp_path)).create()
+        PauseMarker(str(tmp_path)).create()
         Lock(str(tmp_path)).acquire()
     finally:
         os.umask(before)

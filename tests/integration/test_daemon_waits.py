@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from syncd.core.clock import Clock, SystemClock
-from syncd.core.durable_file import pause_marker
+from syncd.core.durable_file import PauseMarker
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
@@ -96,7 +96,7 @@ def _snapshots(caplog: pytest.LogCaptureFixture) -> int:
 def test_a_request_while_paused_keeps_its_backoff(loop: DaemonRig, caplog: pytest.LogCaptureFixture) -> None:
     """A push during a pause with the server down waits like any other."""
     caplog.set_level(logging.INFO, "syncd")
-    pause_marker(loop.folders.state).create()
+    PauseMarker(loop.folders.state).create()
     loop.send(signal.SIGUSR1)
     loop.rig.emulator.faults.script("upload-url: 503 always")
     loop.end_after(4, "upload-url")

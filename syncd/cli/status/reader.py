@@ -14,7 +14,7 @@ from syncd import __version__
 from syncd.cli.options import CLOCK, config_of_daemon, load_for_command, option_for
 from syncd.core.config_file import config_files, config_folder, config_name
 from syncd.core.directories import default_config_path, directories_for, holder, refuse_unreadable
-from syncd.core.durable_file import pause_marker
+from syncd.core.durable_file import PauseMarker
 from syncd.core.errors import ConfigError
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
@@ -101,7 +101,7 @@ class StatusReader:
             busy_pid=busy_pid,
             unit=self._installed_unit() if needs_start else None,
             option=option_for(self._path),
-            is_paused=pause_marker(self._folder).exists,
+            is_paused=PauseMarker(self._folder).exists,
         )
 
     def _installed_unit(self) -> str | None:
