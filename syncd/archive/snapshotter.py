@@ -32,6 +32,9 @@ from syncd.scan.guards import LossGuard
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.secret_scanner import Secret
 
+MAX_WRITTEN = 4096
+"""The most files whose unseen writes are noted."""
+
 
 class SyncMode(Enum):
     """The condition of a sync. `FORCED` also confirms that a workspace may have lost nearly everything."""
@@ -46,14 +49,9 @@ ToScan = Callable[[], Collection[str] | None]
 
 
 class ScanPlan(Struct, frozen=True):
-    """The plan of a sync's scans, each of which calls all of it while it has the turn for a snapshot.
-
-    `written` returns, as it begins, the files that were written since the last one, perhaps without a change of their
-    times; `after` is called at its end.
-    """
+    """The plan of a sync's scans. `after` is called after each of them, with the turn for a snapshot."""
 
     to_scan: ToScan = lambda: None
-    written: Callable[[], Collection[str]] = frozenset
     after: Callable[[], None] = lambda: None
 
 
@@ -110,7 +108,7 @@ class Snapshotter(Struct, eq=False):
         self,
         baseline: Manifest | None,
         sync_mode: SyncMode,
-        scan_plan: ScanPlan = EVERYTHING,
+        to_scan: ToScan = lambda: None,
         other_bases: Collection[Manifest] = (),
     ) -> ScanResult:
         """Scan, and read only the files of which the scan cannot tell if they changed.
@@ -121,19 +119,18 @@ class Snapshotter(Struct, eq=False):
         """
         began_s = self.clock.monotonic_s()
         try:
-            return self._scan(baseline, sync_mode, scan_plan, other_bases)
+            return self._scan(baseline, sync_mode, to_scan, other_bases)
         finally:
             self.scan_took_s = self.clock.monotonic_s() - began_s
 
     def _scan(
-        self, baseline: Manifest | None, sync_mode: SyncMode, scan_plan: ScanPlan, other_bases: Collection[Manifest]
+        self, baseline: Manifest | None, sync_mode: SyncMode, to_scan: ToScan, other_bases: Collection[Manifest]
     ) -> ScanResult:
         if baseline is not None:
             self.scanner.expect(baseline)
         self.guard.begin()
-        self._written.update(scan_plan.written())
         full_scans = self.scanner.full_scans
-        scan = self.scanner.scan(scan_plan.to_scan())
+        scan = self.scanner.scan(to_scan())
         if sync_mode is SyncMode.FORCED or self.scanner.full_scans > full_scans:
             self._unreadable_files = {}  # a disk that is repaired changes no inode
         self._scan_number = self.scanner.scans
@@ -154,6 +151,12 @@ class Snapshotter(Struct, eq=False):
         self._learn(manifest)
         scanned = ScanResult(manifest, difference(baseline, manifest))
         return scanned if scanned.difference.certain else self.resolved(scanned, baseline)
+
+    def note_written(self, paths: Collection[str]) -> None:
+        """Have the next scan read these files, which were written, whatever their times say."""
+        self._written.update(paths)
+        if len(self._written) > MAX_WRITTEN:  # nobody maps so many, and all other writes change the times
+            self._written.clear()
 
     def _read_written(self, manifest: Manifest) -> None:
         """Read the files that were written and have the times of before, as after a write through a mapping."""

@@ -49,7 +49,7 @@ from syncd.sync.sandbox import Access, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.workspace import Workspace
-from syncd.watch.changes import Burst, Changes, WrittenFiles, extend, joined, unfinished
+from syncd.watch.changes import Burst, Changes, extend, joined, unfinished
 
 _log = logging.getLogger("syncd")
 
@@ -105,7 +105,6 @@ class SandboxLoop:
         self._run = _Run(now_s)
         self._asked_s = -inf  # when the last request came
         self._full_scans = 0  # of all sandboxes, until its own last one
-        self._written = WrittenFiles()
         self._slept_s = 0.0  # by the machine, in all
         self._key_stamp = file_stamp(self._key_file)
         self._is_over = False  # as its command's request was answered
@@ -243,7 +242,7 @@ class SandboxLoop:
     # -- what comes from outside
 
     def note_changes(self, changes: Changes) -> None:
-        self._written.add(changes)
+        self.cycle.snapshotter.note_written(changes.written)
         self.sync_soon()
 
     def sync_soon(self) -> None:
@@ -368,7 +367,7 @@ class SandboxLoop:
                     self._due = replace(due, burst=joined(longer, due.burst))
                     raise Superseded
 
-        return ScanPlan(to_scan, self._written.take, after_scan)
+        return ScanPlan(to_scan, after_scan)
 
     def _learn(self) -> None:
         self.publisher.learn(self.cycle)

@@ -196,7 +196,7 @@ class SandboxSync(Struct):
         state, seen, snapshotter = self.state, self.state.seen, self.snapshotter
         observer.stage(State.SNAPSHOTTING)
         state.base = None if state.base is None else snapshotter.shared(state.base)
-        scanned = snapshotter.scan(state.base, mode, scan_plan, self.workspace.other_bases(self.sandbox.name))
+        scanned = snapshotter.scan(state.base, mode, scan_plan.to_scan, self.workspace.other_bases(self.sandbox.name))
         here = scanned.manifest
         seen.forget_deleted(here, state.content.versions_of)
         unsent = here.within(seen.obstacles)

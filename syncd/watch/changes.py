@@ -16,8 +16,6 @@ from syncd.selection.selection import Scope
 
 MAX_DIRTY = 4096
 """The most directories in the list; with more, scanning the whole tree costs less than keeping the list."""
-MAX_WRITTEN = 4096
-"""The most files in the list."""
 
 
 class Changes(Struct, frozen=True):
@@ -69,23 +67,6 @@ class DirtyDirectories:
             self.full_scans += 1
         self._all = False
         self._directories.clear()
-        return taken
-
-
-class WrittenFiles:
-    """The files that the next sync to a sandbox has to read although their times are unchanged."""
-
-    def __init__(self) -> None:
-        self._files: set[str] = set()
-
-    def add(self, changes: Changes) -> None:
-        self._files |= changes.written
-        if len(self._files) > MAX_WRITTEN:  # nobody maps so many, and all other writes change the times
-            self._files.clear()
-
-    def take(self) -> frozenset[str]:
-        taken = frozenset(self._files)
-        self._files.clear()
         return taken
 
 

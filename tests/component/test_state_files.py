@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from syncd.core.directories import Directories, Lock
-from syncd.core.durable_file import StateFile, PauseMarker
+from syncd.core.durable_file import PauseMarker, StateFile
 from syncd.remote.target import Target
 from syncd.report.status_store import encoded, read_document, write_status
 from syncd.sync.synced_hook import ToldRecord, told_state

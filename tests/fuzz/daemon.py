@@ -94,7 +94,7 @@ class SimulatedCycle(SyncCycle):
             return changed
 
         try:
-            outcome = super().run(sync_mode, observer, ScanPlan(counted, scan_plan.written, scan_plan.after))
+            outcome = super().run(sync_mode, observer, ScanPlan(counted, scan_plan.after))
         except (SyncdError, StepFailed, Superseded, OSError):
             simulation.figures["failed syncs"] += 1
             raise

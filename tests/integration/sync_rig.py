@@ -10,7 +10,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
@@ -162,22 +162,17 @@ class Rig:
         file.write_text(content)
 
     def sync(
-        self,
-        sync_mode: SyncMode = SyncMode.CHANGED,
-        observer: RecordingObserver | None = None,
-        scan_plan: ScanPlan = EVERYTHING,
+        self, sync_mode: SyncMode = SyncMode.CHANGED, observer: RecordingObserver | None = None
     ) -> tuple[Outcome, RecordingObserver]:
         """Sync once, without a failure."""
         observer = observer or RecordingObserver(self.clock)
-        return self.cycle.run(sync_mode, observer, scan_plan), observer
+        return self.cycle.run(sync_mode, observer), observer
 
-    def fail(
-        self, observer: RecordingObserver | None = None, scan_plan: ScanPlan = EVERYTHING
-    ) -> tuple[StepFailed, RecordingObserver]:
+    def fail(self, observer: RecordingObserver | None = None) -> tuple[StepFailed, RecordingObserver]:
         """Sync once, with a failure."""
         observer = observer or RecordingObserver(self.clock)
         try:
-            self.cycle.run(SyncMode.CHANGED, observer, scan_plan)
+            self.cycle.run(SyncMode.CHANGED, observer)
         except StepFailed as failure:
             return failure, observer
         raise AssertionError("it did not fail")

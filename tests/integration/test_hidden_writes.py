@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import Stop
 from syncd.model.entry import Entry
 from tests.integration.sync_rig import Rig, rigged
@@ -23,8 +23,6 @@ from tests.integration.sync_rig import Rig, rigged
 BELIEVED_S, YOUNG_S = 100.0, 10.0
 SECRET = "token = ghp_" + "".join(random.Random(7).choices("ABCDEFGHJKabcdefghjk23456789", k=36))
 _TRIES = 20
-# Of an event that tells that the file was closed after a write.
-CLOSED = ScanPlan(written=lambda: {"f"})
 
 
 @pytest.fixture
@@ -35,12 +33,10 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield rig
 
 
-def sync(
-    rig: Rig, sync_mode: SyncMode = SyncMode.CHANGED, age_s: float = BELIEVED_S, scan_plan: ScanPlan = EVERYTHING
-) -> str:
+def sync(rig: Rig, sync_mode: SyncMode = SyncMode.CHANGED, age_s: float = BELIEVED_S) -> str:
     """Sync when the file's last known write is this old, and return the outcome's word."""
     rig.clock.wall = (rig.workspace / "f").stat().st_ctime + age_s
-    return rig.sync(sync_mode, scan_plan=scan_plan)[0].word
+    return rig.sync(sync_mode)[0].word
 
 
 @contextmanager
@@ -77,13 +73,14 @@ def test_a_failed_sync_does_not_restore_the_stamp(rig: Rig) -> None:
     """Neither a failed delivery nor an interrupted scan makes the old stamp trusted again."""
     with written_in_secret(rig):
         pass
+    rig.cycle.snapshotter.note_written({"f"})
 
     def stop() -> None:
         raise Stop
 
     rig.meanwhile = stop
     with pytest.raises(Stop):
-        rig.sync(scan_plan=CLOSED)
+        rig.sync()
     rig.meanwhile = lambda: None
     rig.emulator.faults.script("upload: 400 always")
     rig.fail()
@@ -125,6 +122,7 @@ def test_a_secret_removed_without_a_new_time(rig: Rig, how: str) -> None:
             memory[8:] = secret
         assert sync(rig) == "unchanged"
         assert "f" not in rig.arrived()
-        mode, scan_plan = (SyncMode.FORCED, EVERYTHING) if how == "forced" else (SyncMode.CHANGED, CLOSED)
-        assert sync(rig, mode, scan_plan=scan_plan) == "initialized"
+        if how != "forced":
+            rig.cycle.snapshotter.note_written({"f"})
+        assert sync(rig, SyncMode.FORCED if how == "forced" else SyncMode.CHANGED) == "initialized"
         assert equal(rig)

@@ -91,7 +91,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
                 shared.scans.append((clock.monotonic - clock.began, changed))
                 return changed
 
-            return scan(cycle, mode, observer, ScanPlan(recorded, scan_plan.written))
+            return scan(cycle, mode, observer, ScanPlan(recorded))
 
         def recorded_state(publisher: StatusPublisher, state: State, **changes: Any) -> None:
             shared.states.append(state)

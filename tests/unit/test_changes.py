@@ -6,11 +6,9 @@ from math import inf
 
 from syncd.watch.changes import (
     MAX_DIRTY,
-    MAX_WRITTEN,
     Burst,
     Changes,
     DirtyDirectories,
-    WrittenFiles,
     due_s,
     extend,
     joined,
@@ -39,19 +37,6 @@ def test_the_directories_of_a_scan() -> None:
         assert [dirty.take(), dirty.take()] == [None, set()]
     dirty.add(Changes(dirty=frozenset(map(str, range(MAX_DIRTY)))))
     assert len(dirty.take() or ()) == MAX_DIRTY
-
-
-def test_the_files_of_a_sync() -> None:
-    """Those that were written, once; none of so many as no program maps."""
-    written = WrittenFiles()
-    assert written.take() == set()
-    written.add(Changes(written=frozenset(("a", "b"))))
-    written.add(Changes(written=frozenset(("c",))))
-    assert [written.take(), written.take()] == [{"a", "b", "c"}, set()]
-    written.add(Changes(written=frozenset(map(str, range(MAX_WRITTEN)))))
-    assert len(written.take() or ()) == MAX_WRITTEN
-    written.add(Changes(written=frozenset(map(str, range(MAX_WRITTEN + 1)))))
-    assert written.take() == set()
 
 
 def test_when_a_burst_is_due() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
-from syncd.archive.snapshotter import ScanPlan, Snapshotter, SyncMode
+from syncd.archive.snapshotter import Snapshotter, SyncMode
 from syncd.core.clock import SystemClock
 from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
@@ -58,7 +58,7 @@ class _SnapshotTimer:
     def take(self, changed: set[str] | None = None) -> Figures:
         """Take a snapshot; `changed` names the only directories to scan, None is all."""
         watch = Stopwatch()
-        look = self._snapshotter.scan(self.baseline, SyncMode.CHANGED, ScanPlan(lambda: changed))
+        look = self._snapshotter.scan(self.baseline, SyncMode.CHANGED, lambda: changed)
         packed = self._snapshotter.pack(look.manifest)
         took = watch.took()
         self.baseline = packed.manifest
