@@ -12,7 +12,6 @@ import logging
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -31,12 +30,11 @@ from syncd.sandbox.protocol import (
     MOST_COMMITTED_PATHS,
     REPOSITORY_BOUNDS,
     CommitReport,
-    Report,
     RepositoryState,
     SandboxCommits,
-    from_remote,
     items_of,
     to_remote,
+    told,
 )
 from syncd.selection.builtin_rules import DEFAULTS, SECRETS
 from syncd.selection.ignore_files import GIT
@@ -61,9 +59,6 @@ _EXCLUDES = "".join(f"{pattern}\n" for pattern in (*DEFAULTS, *SECRETS))
 _REMEDY = 'see that git works there, or set workspace.git = "none" with `syncd config edit`'
 # A reference's name that git refuses (git-check-ref-format(1)), or that cannot be there beside the branch `home`.
 _NO_BRANCH = re.compile(r"[\0-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|$)|(^|/)\.|[./]$|^[-/]|^home/|^(HEAD|@)?$")
-
-
-Part = TypeVar("Part")
 
 
 class HomeCommit(Struct, frozen=True):
@@ -187,7 +182,7 @@ class AgentRepository:
             self._unanswered.update(versions)
         running = self._executions.begin(_FOLLOW, {"commit": request}, REPOSITORY_BOUNDS)
         answer = self._executions.answer(
-            running, lambda report: _told(report.commit), timeout_s=timeout_s, first_wait_s=_FIRST_POLL_S
+            running, lambda report: told(report.commit), timeout_s=timeout_s, first_wait_s=_FIRST_POLL_S
         )
         with answer as (found, _):
             return found
@@ -237,10 +232,10 @@ class AgentRepository:
             "within_s": _LOG_S,
         }
         running = self._executions.begin(_LOG, {"log": request}, REPOSITORY_BOUNDS)
-        with self._executions.answer(running, commits_of, folder, fetch_s=TIMEOUT_S, first_wait_s=_FIRST_POLL_S) as (
-            found,
-            extract,
-        ):
+        answer = self._executions.answer(
+            running, lambda report: told(report.log), folder, fetch_s=TIMEOUT_S, first_wait_s=_FIRST_POLL_S
+        )
+        with answer as (found, extract):
             if not found.commits:
                 return found, ""
             size_bytes, digest = found.file
@@ -249,18 +244,6 @@ class AgentRepository:
             if not path:
                 raise _LOG.invalid("the file with them is another one")
             return found, path
-
-
-def commits_of(report: Report) -> SandboxCommits:
-    """Return the agent's commits, with names as this machine has them. Raises `ValueError`."""
-    found = _told(report.log)
-    return replace(found, branches=tuple((from_remote(name), count) for name, count in found.branches))
-
-
-def _told(part: Part | None) -> Part:
-    if part is None:
-        raise ValueError("it does not tell of what was asked")
-    return part
 
 
 def branch_there(name: str) -> str:

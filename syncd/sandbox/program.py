@@ -778,15 +778,16 @@ NO_CONFIGURATION = {
     "GIT_CONFIG_SYSTEM": "/dev/null",
     "GIT_CONFIG_GLOBAL": "/dev/null",
 }
-# What someone has begun in a repository, by the file or folder that git keeps meanwhile.
-_UNDER_WAY = {
-    "rebase-merge": "rebase",
-    "rebase-apply": "rebase",
-    "MERGE_HEAD": "merge",
-    "CHERRY_PICK_HEAD": "cherry-pick",
-    "REVERT_HEAD": "revert",
-    "BISECT_LOG": "bisect",
-}
+# What git keeps in a repository while something that someone has begun there is under way.
+_UNDER_WAY = (
+    "MERGE_HEAD",
+    "CHERRY_PICK_HEAD",
+    "REVERT_HEAD",
+    "BISECT_LOG",
+    "rebase-merge",
+    "rebase-apply",
+    "sequencer",
+)
 _ID = re.compile("[0-9a-f]{40}")  # of an object
 _MOST_OUTPUT = 64 << 20  # of a command whose output is kept; folders within folders can be endless
 _PRIVATE = "[core]\n\trepositoryformatversion = 0\n\tcompression = 1\n[fastimport]\n\tunpackLimit = 200\n"
@@ -803,7 +804,6 @@ _REFUSED = re.compile(rb"(^|/)(\.git|git~1)[ .]*([:\\][^/]*)?(/|\Z)", re.IGNOREC
 _REFUSED_LINK = re.compile(rb"(^|/)(\.gitmodules|gitmod~[1-4])[ .]*([:\\][^/]*)?\Z", re.IGNORECASE)
 _MODES = {"f": b"100644", "x": b"100755", "l": b"120000"}
 _MOST_LISTED = 100000  # commits that are counted
-_MOST_BRANCHES = 100
 
 
 class _Refused(Exception):
@@ -879,10 +879,6 @@ class _PrivateGit:
                     process.kill()  # if it has not ended
             complaints.seek(0)
             return output, code, complaints.read(_BLOCK).decode("utf-8", "replace")
-
-    def under_way(self) -> set[str]:
-        """Return what someone has begun in the agent's repository."""
-        return {what for name, what in _UNDER_WAY.items() if os.path.lexists(os.path.join(self.agent, name))}
 
     def reference(self, name: str) -> str:
         """Return the commit of a reference in the agent's repository; empty if there is none."""
@@ -1122,7 +1118,7 @@ class _Repository:
         at = self._git.reference(branch)
         if self._head() != branch or not at or not self._git.is_ancestor(at, home):
             return
-        if self._git.under_way() or os.path.lexists(self._path("sequencer")):
+        if any(os.path.lexists(self._path(each)) for each in _UNDER_WAY):
             return
         with contextlib.suppress(OSError):
             shutil.copyfile(self._path("info/exclude"), os.path.join(self._git.private, "info", "exclude"))
@@ -1198,7 +1194,6 @@ class _Log:
         self._git = git
         self._request = request
         self._own = own
-        self._report: dict[str, Any] = {"branches": []}
 
     def write(self) -> dict[str, Any]:
         """Write all that is asked for into `copies/0`, and return the report. Raises `Refused`, `OSError`."""
@@ -1206,36 +1201,30 @@ class _Log:
             is_another = os.path.lexists(self._git.agent)
             why = "the repository in {} is not the one that syncd made" if is_another else "there is no .git in {}"
             raise _Refused("lost", why.format("the sandbox's workspace"))
-        head = self._find_head()
+        head = self._head()
         words = ("rev-list", "--first-parent", "--parents", f"--max-count={_MOST_LISTED}")
         listed = self._git.run(*words, head, *self._ours(), "--").decode("ascii").splitlines()
         # Each commit with its first parent, the oldest first.
         pairs = [" ".join(line.split(" ")[:2]) for line in reversed(listed)]
         commits, told, contents = self._compared(pairs[: self._request["most_commits"]])
-        self._report.update(commits=commits, unlisted=len(pairs) - len(commits))
-        if commits:
-            self._write(told, contents)
-        self._find_others(head)
-        return self._report
+        report = {"commits": commits, "unlisted": len(pairs) - len(commits), "others": self._others(head)}
+        return dict(report, told_bytes=len(told), file=self._written(told, contents)) if commits else report
 
     def _ours(self) -> list[str]:
         """Return what leaves our own commits out: those that `home` reaches, and a later one that was not answered."""
         latest = self._git.reference("refs/syncd/home")
         return ["^" + commit for commit in (self._request["home"], latest) if commit]
 
-    def _find_head(self) -> str:
-        """Return the id of HEAD's commit; note its branch, and what is going on."""
-        words = ("rev-parse", "HEAD", "--symbolic-full-name", "HEAD")
-        output, code, complaint = self._git.result(*words, GIT_DIR=self._git.agent)
-        lines = output.decode("utf-8", "surrogateescape").split("\n")
+    def _head(self) -> str:
+        """Return the id of HEAD's commit."""
+        output, code, complaint = self._git.result("rev-parse", "HEAD", GIT_DIR=self._git.agent)
         if code and "ambiguous argument" in complaint:
             raise _Refused("lost", "HEAD has no commit in the sandbox")
         _check("rev-parse", code, complaint)
-        if len(lines) < 2 or _ID.fullmatch(lines[0]) is None:
+        head = output.decode("ascii").strip()
+        if _ID.fullmatch(head) is None:
             raise _Refused("failed", "HEAD names no commit of such a repository")
-        branch = "" if lines[1] == "HEAD" else lines[1]
-        self._report.update(branch=_text_of(_bytes_of(branch)), under_way=sorted(self._git.under_way()))
-        return lines[0]
+        return head
 
     def _compared(self, pairs: list[str]) -> tuple[list[str], bytes, set[bytes]]:
         """Return the commits of which not too many paths changed, what git tells of them, and their contents' names."""
@@ -1247,8 +1236,8 @@ class _Log:
             pairs = pairs[: len(pairs) // 2]
         return [], b"", set()
 
-    def _write(self, told: bytes, contents: set[bytes]) -> None:
-        """Write what git told, and the smallest contents, as long as there is room for them."""
+    def _written(self, told: bytes, contents: set[bytes]) -> list[Any]:
+        """Write what git told, and the smallest contents for which there is room; return length and digest of all."""
         disk = os.statvfs(self._own)
         left = min(self._request["most_bytes"], disk.f_bavail * disk.f_frsize - _SPARE_BYTES) - len(told)
         if left < 0:
@@ -1269,22 +1258,15 @@ class _Log:
             self._git.run("cat-file", "--batch", text=b"\n".join([*kept, b""]), to=file)
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
-            self._report.update(told_bytes=len(told), file=[size, _hash(file.fileno(), size)[0].hex()])
+            return [size, _hash(file.fileno(), size)[0].hex()]
 
-    def _find_others(self, head: str) -> None:
-        """Tell if something is stashed, and count the commits of other branches beyond those of HEAD and `home`."""
-        words = ("for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/stash")
-        listed = self._git.result(*words, GIT_DIR=self._git.agent)[0].decode("utf-8", "surrogateescape")
-        references = {reference: name for name, _, reference in (line.partition(" ") for line in listed.split("\n"))}
-        self._report["has_stash"] = bool(references.pop("refs/stash", ""))
-        for mine in (self._report["branch"], "refs/heads/home", ""):
-            references.pop(mine, "")
-        self._report["more_branches"] = max(0, len(references) - _MOST_BRANCHES)
-        count_but_ours = ("rev-list", "--count", "^" + head, *self._ours())
-        for reference, name in list(references.items())[:_MOST_BRANCHES]:
-            count, code, _ = self._git.result(*count_but_ours, name, "--")
-            if code == 0 and int(count):  # of a branch that cannot be read there is nothing to tell
-                self._report["branches"].append([_text_of(_bytes_of(reference[len("refs/heads/") :])), int(count)])
+    def _others(self, head: str) -> int:
+        """Return the number of commits of other branches and of what is stashed, beyond those of HEAD and `home`."""
+        words = ("for-each-ref", "--format=%(objectname)", "refs/heads", "refs/stash")
+        tips = self._git.result(*words, GIT_DIR=self._git.agent)[0].decode("ascii").split()
+        text = "\n".join([*tips, "^" + head, *self._ours(), ""]).encode("ascii")
+        count, code, _ = self._git.result("rev-list", "--count", "--stdin", text=text)
+        return 0 if code else int(count)  # of a branch that cannot be read there is nothing to tell
 
 
 # -- the request

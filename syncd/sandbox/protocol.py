@@ -14,7 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -49,6 +49,7 @@ MOST_COMMITTED_BYTES = 2 << 30  # of what they say and changed, with the content
 _MOST_TOLD_BYTES = 64 << 20
 _MOST_FILE_BYTES = MOST_COMMITTED_BYTES + (64 << 20)  # each content has a line of its own
 
+Part = TypeVar("Part")
 Count = Annotated[int, Meta(ge=0, le=1 << 40)]
 Text = Annotated[str, Meta(max_length=_LONGEST_PATH)]
 _Pair = Annotated[str, Meta(pattern=r"\A[0-9a-f]{40}(?: [0-9a-f]{40})?\Z")]
@@ -142,8 +143,7 @@ class SandboxCommits(Struct, frozen=True, forbid_unknown_fields=True):
 
     `commits` are the ids, the oldest first, each with that of its first parent after a space, if it has one. `unlisted`
     counts the newer ones, which are too many to be read. `file` are length and SHA-256 of the file there that begins,
-    for `told_bytes`, with what git tells of them. `branch` is the branch that is checked out, empty for a detached
-    HEAD. `under_way` are operations such as a rebase, `branches` other branches with the number of their commits, which
+    for `told_bytes`, with what git tells of them. `others` counts commits of other branches, or stashed ones, which
     stay there.
     """
 
@@ -153,11 +153,7 @@ class SandboxCommits(Struct, frozen=True, forbid_unknown_fields=True):
     unlisted: Count = 0
     file: _File = (0, "")
     told_bytes: Annotated[int, Meta(ge=0, le=_MOST_TOLD_BYTES)] = 0
-    branch: Text = ""
-    under_way: Annotated[tuple[Text, ...], Meta(max_length=10)] = ()
-    has_stash: bool = False
-    branches: Annotated[tuple[tuple[Text, Count], ...], Meta(max_length=1_000)] = ()
-    more_branches: Count = 0
+    others: Count = 0
 
 
 class RunReport(Struct, frozen=True, forbid_unknown_fields=True):
@@ -206,6 +202,13 @@ def decoded(content: bytes, bounds: Bounds) -> Report:
     if content.count(b'"') > 2 * bounds.most_texts:
         raise ValueError("it says more than was asked for")
     return msgspec.json.decode(content, type=Report)
+
+
+def told(part: Part | None) -> Part:
+    """Return the part of a report that tells of what was asked. Raises `ValueError` if it is lacking."""
+    if part is None:
+        raise ValueError("it does not tell of what was asked")
+    return part
 
 
 def look_values(request: LookRequest, within_s: float, not_after_s: float) -> dict[str, Any]:
@@ -263,9 +266,7 @@ def _letter(entry: Entry) -> str:
 
 def look_result(answer: Report, request: LookRequest) -> LookResult:
     """Return what a look found. Copies are named as in the archive. Raises `ValueError` as `decoded` does."""
-    report = answer.look
-    if report is None:
-        raise ValueError("it does not tell of what was asked")
+    report = told(answer.look)
     if sum(count for _, count in report.outcomes) != len(request.items):
         raise ValueError("it has another number of outcomes")
     named: defaultdict[str, list[str]] = defaultdict(list)
@@ -282,8 +283,8 @@ def look_result(answer: Report, request: LookRequest) -> LookResult:
             named[outcome].append(path)
     if removals != len(request.with_action(LookAction.REMOVE)):
         raise ValueError("a removal has no outcome")
-    told = report.new or report.pruned or report.unlisted or report.unsearched or report.mark
-    if (told and not request.find_new) or ((report.names or report.is_other) and request.since is None):
+    is_whole = report.new or report.pruned or report.unlisted or report.unsearched or report.mark
+    if (is_whole and not request.find_new) or ((report.names or report.is_other) and request.since is None):
         raise ValueError("it lists what was not asked for")
     differing = {path: row.seen() for path, row in zip(named["d"], report.differing, strict=True)}
     new = {_path(text): row.seen() for text, row in report.new.items()}

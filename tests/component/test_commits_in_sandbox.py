@@ -14,7 +14,7 @@ from msgspec import Struct
 from syncd.merge import branch
 from syncd.merge.branch import SandboxCommit, UnreadableCommits, read_commits
 from syncd.model.entry import Kind
-from syncd.sandbox.agent_repository import commits_of
+from syncd.sandbox import protocol
 from syncd.sandbox.protocol import REPOSITORY_BOUNDS, RepositoryState, SandboxCommits
 from tests.agent_commits import RepositoryThere
 from tests.component.program_rig import output_of, prepared, told
@@ -72,7 +72,7 @@ class There:
         }
         output = output_of(folder, environment)
         assert not (folder / "git").exists()
-        found = told(name, output, REPOSITORY_BOUNDS, folder, commits_of)
+        found = told(name, output, REPOSITORY_BOUNDS, folder, lambda report: protocol.told(report.log))
         commits: tuple[SandboxCommit, ...] = ()
         if found.commits:
             (into := folder / "read").mkdir()

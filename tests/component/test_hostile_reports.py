@@ -21,11 +21,10 @@ from syncd.archive.exported_files import ExtractedFiles, extract_files
 from syncd.archive.extraction import BadArchive
 from syncd.model.entry import Entry
 from syncd.remote.failure import StepFailed
-from syncd.sandbox.agent_repository import commits_of
 from syncd.sandbox.executions import report_in
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, Mark
 from syncd.sandbox.program import printed
-from syncd.sandbox.protocol import REPOSITORY_BOUNDS, Bounds, RepositoryState, decoded, look_result
+from syncd.sandbox.protocol import REPOSITORY_BOUNDS, Bounds, RepositoryState, decoded, look_result, told
 from tests.component.program_rig import PURPOSE, running
 from tests.unit.test_protocol import GONE, REQUEST, TEXT, blocked, differs, read, report, row
 
@@ -102,7 +101,7 @@ def _read(folder: Path, name: str) -> str:
             bounds,
         )
         if request is None:
-            commits_of(found)
+            told(found.log)
         else:
             look_result(found, request)
     except ValueError as failure:
@@ -284,10 +283,8 @@ OF_REPOSITORIES: list[dict[str, Any]] = [
         for each in (["1", ""], [-1, ""], [3 << 30, ""], [1], [1, "A" * 64], [1, "a" * 64 + "\n"])
     ),
     {"log": {"state": "done", "told_bytes": 1 << 40}},
-    {"log": {"state": "done", "branches": [["x"]]}},
-    {"log": {"state": "done", "branches": [["\udcff\0", 1]]}},
+    {"log": {"state": "done", "others": "x"}},
     {"log": {"state": "done", "unlisted": 1 << 50}},
-    {"log": {"state": "done", "under_way": ["x"] * 11}},
     {"log": {"state": "done", "more": 1}},
     {"more": 1},
 ]
@@ -297,9 +294,9 @@ OF_REPOSITORIES: list[dict[str, Any]] = [
 def test_a_hostile_report_of_a_repository(values: dict[str, Any]) -> None:
     """Nothing of it is believed."""
     honest = decoded(json.dumps({"ended_s": 1, "log": {"state": "done"}}).encode(), REPOSITORY_BOUNDS)
-    assert commits_of(honest).state is RepositoryState.DONE
+    assert told(honest.log).state is RepositoryState.DONE
     with pytest.raises(ValueError, match=r"."):
-        commits_of(decoded(json.dumps({"ended_s": 1, **values}).encode(), REPOSITORY_BOUNDS))
+        told(decoded(json.dumps({"ended_s": 1, **values}).encode(), REPOSITORY_BOUNDS).log)
 
 
 def test_a_line_among_others(tmp_path: Path) -> None:

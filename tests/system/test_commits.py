@@ -107,21 +107,18 @@ def test_commits_come_home(rig: Rig, home: Path, repository: RepositoryThere) ->
 
 
 def test_what_stays_there(rig: Rig, home: Path, repository: RepositoryThere) -> None:
-    """One execution brings the commits; stashes, branches and what is under way are told."""
-    first = repository.commit("one\n\nbody", {"a": b"1", "new": b"2"})
+    """One execution brings the commits; how many there are on other branches and in a stash is told."""
+    repository.commit("one\n\nbody", {"a": b"1", "new": b"2"})
     repository.git("checkout", "-q", "-b", "side")
     repository.commit("elsewhere", {"side": b"s"})
     repository.git("checkout", "-q", "work")
     repository.commit("two\x1b[31m", {"a": b"2"}, GIT_AUTHOR_NAME="Bo\x07b", GIT_AUTHOR_DATE="@100 +0000")
     repository.write({"a": b"3"})
     repository.git("stash", "-q")
-    (repository.workspace / ".git/MERGE_HEAD").write_text(first)
     done = rig.ok("apply", "--branch", "theirs")
     assert subjects(home) == ["Ada: one", "Bo\x07b: two\x1b[31m"]
     assert "two\\x1b[31m" in done.out
-    assert "a merge is under way" in done.err
-    assert "what is stashed stays there" in done.err
-    assert "the branch 'side' with 1 more commit stays there" in done.err
+    assert "not on the branch: 3 commits of other branches or of a stash in the sandbox" in done.err
 
 
 def test_no_commits(rig: Rig, home: Path, tmp_path: Path) -> None:
@@ -213,7 +210,7 @@ def test_named_paths(rig: Rig, home: Path, repository: RepositoryThere) -> None:
 
 
 def test_a_rebase_that_is_under_way(rig: Rig, home: Path, repository: RepositoryThere) -> None:
-    """HEAD's line is taken all the same, and it is said."""
+    """HEAD's line is taken all the same, and what is not on it is told."""
     repository.commit("one", {"a": b"1"})
     repository.commit("two", {"a": b"2"})
     repository.git("checkout", "-q", "home")
@@ -224,8 +221,7 @@ def test_a_rebase_that_is_under_way(rig: Rig, home: Path, repository: Repository
     repository.git("checkout", "-q", "work")
     repository.git("-c", "sequence.editor=sed -i '1s/^pick/edit/'", "rebase", "-q", "-i", "home")
     done = rig.ok("apply", "--branch", "theirs")
-    assert "a rebase is under way" in done.err
-    assert "no branch is checked out" in done.err
+    assert "not on the branch: 2 commits of other branches" in done.err
     assert subjects(home) == ["Dev: As sent to the sandbox", "Ada: one"]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
@@ -96,7 +96,7 @@ def _apply_to_branch(
             scratch=side.home.scratch,
         )
     never |= {path: _why_skipped(path) for path in branch.skipped}
-    _tell_rest(found, commits)
+    _tell_rest(found)
     on_branch = sorted(changes.keys() - never.keys())
     to_look = to_look_at(
         PlannedPath(path, PathOutcome.TAKE, ABSENT, here[path], there)
@@ -153,21 +153,13 @@ def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, 
     return found, ()
 
 
-def _tell_rest(found: SandboxCommits, commits: Collection[SandboxCommit]) -> None:
+def _tell_rest(found: SandboxCommits) -> None:
     """Say on stderr what else the agent's repository has, which stays there."""
-    tell = partial(click.echo, err=True)
-    for what in found.under_way:
-        tell(f"a {one_line(what, 20)} is under way in the sandbox")
-    if not found.branch and (commits or found.under_way):
-        tell("no branch is checked out in the sandbox: these are the commits of its HEAD")
     if found.unlisted:
-        tell(f"{counted(found.unlisted, 'newer commit')} in the sandbox are too many to be read")
-    if found.has_stash:
-        tell("what is stashed stays there")
-    for name, number in found.branches:
-        tell(f"the branch {one_line(name, 80)!r} with {counted(number, 'more commit')} stays there")
-    if found.more_branches:
-        tell("more branches in the sandbox were not looked at")
+        click.echo(f"{counted(found.unlisted, 'newer commit')} in the sandbox are too many to be read", err=True)
+    if found.others:
+        what = f"{counted(found.others, 'commit')} of other branches or of a stash in the sandbox"
+        click.echo(f"not on the branch: {what}", err=True)
 
 
 def _why_skipped(path: str) -> str:
