@@ -18,13 +18,18 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 from isal import isal_zlib
+from msgspec import Struct
 
 from syncd.archive.archive_format import LEVEL
 from syncd.archive.chunk_store import Archive, ChunkStore, DamagedPiece, Piece
 from syncd.archive.extraction import BadArchive, MemberKind, members
 from syncd.core.durable_file import read_file, write_whole
-from syncd.model.entry import Kind, arrived_digest
+from syncd.core.errors import TryLater
+from syncd.core.text import shown_path
+from syncd.model.entry import Entry, Kind, SeenEntry, Stamp, arrived_digest, with_copy
 from syncd.model.manifest import Manifest
+from syncd.scan.file_reader import stamp_of
+from syncd.store.blobs import Blobs
 
 # Text is merged by lines; no one merges a larger file.
 LARGEST_BYTES = 4 << 20
@@ -180,3 +185,57 @@ def _small_files(archive: Archive) -> Iterator[tuple[str, bytes]]:
     for member, content in members(archive.blocks(_BLOCK)):
         if member.kind is MemberKind.FILE and member.size_bytes <= LARGEST_BYTES:
             yield member.name, b"".join(content)
+
+
+# -- what was sent, wherever it is
+
+
+class SentFiles(Struct, frozen=True):
+    """The versions that were sent from one workspace. Those that are not in it are copied to the folder `scratch`."""
+
+    workspace: str
+    scratch: str
+    base_store: BaseStore
+    blobs: Blobs
+
+    def version(self, path: str, entry: Entry) -> SeenEntry | None:
+        """Return a file or link that was sent, with its content; None if its bytes are gone."""
+        if entry.kind is Kind.SYMLINK:
+            return with_copy(entry, "")
+        place, digest = os.path.join(self.workspace, path), arrived_digest(entry)
+        if _is_as_read(place, entry.stamp) or digest_at(place) == digest != b"":
+            return with_copy(entry, place)
+        if self.blobs.is_whole(digest):
+            return with_copy(entry, self.blobs.path(digest))
+        content = self.base_store.get(path, digest)
+        if content is None:
+            return None
+        copy = os.path.join(self.scratch, f"sent-{digest.hex()}")
+        with open(copy, "wb") as file:
+            file.write(content)
+        return with_copy(entry, copy)
+
+    def needed_version(self, path: str, entry: Entry) -> SeenEntry:
+        """Return what `version` does. Raises `TryLater` if its bytes are gone."""
+        version = self.version(path, entry)
+        if version is None:
+            what = f"what was sent as '{shown_path(path)}' is not known any more, as it was changed here since"
+            raise TryLater(what, "run `syncd push`, then try again")
+        return version
+
+
+def _is_as_read(place: str, stamp: Stamp | None) -> bool:
+    """True if the file is as it was when its content was read."""
+    try:
+        return stamp is not None and stamp_of(os.lstat(place)) == stamp
+    except OSError:
+        return False
+
+
+def digest_at(place: str) -> bytes:
+    """Return the SHA-256 of a file; empty if it cannot be read."""
+    try:
+        with open(place, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""

@@ -13,7 +13,7 @@ import click
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.archive.base_store import BaseStore
+from syncd.archive.base_store import BaseStore, SentFiles
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.exported_files import NotKeptHere
 from syncd.cli.daemon_client import order_daemon
@@ -30,7 +30,6 @@ from syncd.core.waiter import Waiter
 from syncd.daemon.build import access_of, excludes_for, folders_of, key_of, reader_of, selection_of, target_of
 from syncd.daemon.control import writing
 from syncd.merge.home import AgentSide, HomeFolder
-from syncd.merge.sent_files import SentFiles
 from syncd.merge.workspace_writer import JournalEntry, WorkspaceWriter
 from syncd.model.entry import (
     SeenEntry,

@@ -66,7 +66,7 @@ def command(context: click.Context, /, **given: Any) -> None:
 def _list(*, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
     versions = [each for each in _store(config_file).all() if sandbox in (None, each.sandbox_name)]
     if as_json:
-        _print_json({"saved": [_row(version) for version in versions]})
+        click.echo(json.dumps({"saved": [_row(version) for version in versions]}))
         return
     if not versions:
         click.echo("no version of the agent's is saved", err=True)
@@ -90,9 +90,8 @@ def show(version_id: str, config_file: str | None, sandbox: str | None, as_json:
     damaged = store.damaged(version)
     if as_json:
         entries = [_entry(path, saved) for path, saved in version.paths.items()]
-        _print_json(
-            {**_row(version), "entries": [e | {"damaged": True} if e["path"] in damaged else e for e in entries]}
-        )
+        entries = [each | {"damaged": True} if each["path"] in damaged else each for each in entries]
+        click.echo(json.dumps({**_row(version), "entries": entries}))
         return
     for line in (*_heading(version), *_table(version)):
         print(line)
@@ -150,14 +149,8 @@ def restore(  # noqa: PLR0917 - click passes each option
     for line in extracted.left_out:
         click.echo(f"not restored: {line}", err=True)
     if as_json:
-        _print_json(
-            {
-                "id": version.id,
-                "files": extracted.files,
-                "bytes": extracted.content_bytes,
-                "left_out": extracted.left_out,
-            }
-        )
+        counts = {"id": version.id, "files": extracted.files, "bytes": extracted.content_bytes}
+        click.echo(json.dumps({**counts, "left_out": extracted.left_out}))
         return code
     amount = f"{counted(extracted.files, 'file')}, {counted(extracted.content_bytes, 'byte')}"
     print(f"restored {amount}, into {shown_path(destination)}")
@@ -185,7 +178,7 @@ def drop(version_id: str, yes: bool, config_file: str | None, sandbox: str | Non
     if not store.drop(version_id):
         raise _unknown(version_id)
     if as_json:
-        _print_json({"dropped": version_id})
+        click.echo(json.dumps({"dropped": version_id}))
     else:
         print(f"dropped {version_id}")
 
@@ -272,7 +265,3 @@ def _named(path: str, saved: Entry) -> str:
     if saved.kind is Kind.DIRECTORY:
         return f"{shown_path(path)}/"
     return f"{shown_path(path)} -> {shown_path(saved.target)}" if saved.kind is Kind.SYMLINK else shown_path(path)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document))

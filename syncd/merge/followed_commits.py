@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.archive.base_store import BaseStore
+from syncd.archive.base_store import BaseStore, SentFiles
 from syncd.core.errors import SyncdError, SyncWarning, TryLater
 from syncd.core.waiter import REAL, Waiter
 from syncd.merge.branch import Head, head_of, reference_variables, writing_objects
@@ -32,7 +32,6 @@ from syncd.merge.git import (
     why_submodules_are_refused,
 )
 from syncd.merge.path_changes import link_at
-from syncd.merge.sent_files import SentFiles
 from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.model.reconcile import Home, Sides, never_taken

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.archive.base_store import LARGEST_BYTES
+from syncd.archive.base_store import LARGEST_BYTES, SentFiles
 from syncd.core.errors import TryLater
 from syncd.core.hardening import original_umask
 from syncd.core.text import shown_path
@@ -28,7 +28,6 @@ from syncd.merge.git import (
     why_submodules_are_refused,
 )
 from syncd.merge.path_changes import link_at
-from syncd.merge.sent_files import SentFiles
 from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written
 from syncd.merge.writes import PathChange, merged_mode, next_base, taken_mode
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, arrived_digest, same

@@ -371,15 +371,6 @@ def link_at(workspace: str, path: str) -> str | None:
         return None
 
 
-def digest_at(place: str) -> bytes:
-    """Return the SHA-256 of a file; empty if it cannot be read."""
-    try:
-        with open(place, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
-        return b""
-
-
 def _digest_of(descriptor: int) -> bytes:
     """Return the SHA-256 of a file that was just opened, of no more bytes than it has now. Raises `OSError`."""
     digest, left = hashlib.sha256(), os.fstat(descriptor).st_size

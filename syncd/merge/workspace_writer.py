@@ -35,7 +35,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.archive.base_store import LARGEST_BYTES
+from syncd.archive.base_store import LARGEST_BYTES, digest_at
 from syncd.core import safe_open
 from syncd.core.clock import Clock
 from syncd.core.directories import Lock
@@ -45,7 +45,6 @@ from syncd.core.text import shown_path
 from syncd.merge.path_changes import (
     PathChanges,
     Place,
-    digest_at,
     look,
     look_with_digest,
     needed_changes,
@@ -89,7 +88,7 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     """One write. `taken` is what counts as sent by it; `left` are paths that an undo, which was begun, leaves.
 
     Of `decided` paths nothing changed here, but an undo takes back what counts as sent of them, too. `sandbox` is the
-    name of the sandbox that it came from, and `sandbox_id` the id that this had then, empty if it is not known.
+    name of the sandbox that it came from, and `sandbox_id` the id that this had then, empty if nothing was ever sent.
     `theirs` are the digests of the agent's files that were merged, or not taken, as a person decided.
     """
 
@@ -342,11 +341,10 @@ class WorkspaceWriter:
                 # What counts as gone there by now, a sync found or made so: it has no version to be given back.
                 taken = [each for each in taken if each.after is not None]
             target = last_target(self._db, entry.sandbox)
-            sandbox_id = entry.sandbox_id or ("" if target is None else target.sandbox_id)
-            # Another sandbox of that name got from here what it has.
-            is_it = target is not None and target.sandbox_id == sandbox_id and taken
-            state = SandboxState(self._db, target) if target is not None and is_it else None
-            self._save_theirs(taken if state is None else _only_here(state, taken), entry.sandbox, sandbox_id)
+            state = None  # another sandbox of that name got from here what it has
+            if taken and target is not None and target.sandbox_id == entry.sandbox_id:
+                state = SandboxState(self._db, target)
+            self._save_theirs(taken if state is None else _only_here(state, taken), entry.sandbox, entry.sandbox_id)
             with self._db.transaction():
                 record_undone(state, taken)
                 if entry.phase is JournalPhase.DONE:

@@ -24,8 +24,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from syncd.archive.base_store import digest_at
 from syncd.core.errors import Locked, TryLater
-from syncd.merge.path_changes import PathChanges, Place, digest_at, draft_name
+from syncd.merge.path_changes import PathChanges, Place, draft_name
 from syncd.merge.workspace_writer import Written
 from syncd.merge.writes import PathChange
 from syncd.model.entry import ABSENT, Entry, Kind, with_copy

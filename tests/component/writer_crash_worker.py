@@ -11,10 +11,10 @@ import os
 import pickle
 from typing import Any
 
+from syncd.archive.base_store import digest_at
 from syncd.core.clock import SystemClock
 from syncd.core.errors import SyncdError
 from syncd.merge import workspace_writer
-from syncd.merge.path_changes import digest_at
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.merge.writes import PathChange
 from syncd.model.entry import ABSENT, Entry, Kind
