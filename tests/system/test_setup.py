@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import re
-import shutil
-import subprocess
-import tomllib
-import zipfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -523,77 +515,3 @@ def test_what_it_makes_is_the_agents_side(rig: Rig, there: There) -> None:
     assert not (rig.workspace / "modules").exists()
     assert agent.read("modules/x") == b"x\n"
     assert there.ran == ONCE
-
-
-# -- the recipes
-
-
-_RECIPE = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# Each recipe's project, and what runs there once it is set up. Nothing is downloaded.
-_PACKAGE = '{"name": "app", "version": "1.0.0", "dependencies": {"tea": "file:tea"}}'
-_LOCK = {
-    "name": "app",
-    "version": "1.0.0",
-    "lockfileVersion": 3,
-    "packages": {
-        "": {"name": "app", "version": "1.0.0", "dependencies": {"tea": "file:tea"}},
-        "node_modules/tea": {"resolved": "tea", "link": True},
-        "tea": {"version": "1.0.0"},
-    },
-}
-_NPM = {
-    "package.json": _PACKAGE,
-    "package-lock.json": json.dumps(_LOCK),
-    "tea/package.json": '{"name": "tea", "version": "1.0.0"}',
-}
-_WHEEL = {
-    "tea.py": "GREEN = 2\n",
-    "tea-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tea\nVersion: 1.0\n",
-    "tea-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    "tea-1.0.dist-info/RECORD": "",
-}
-_PIP = {"requirements.txt": "--no-index\n--find-links wheels\ntea\n"}
-_MAKE = {"Makefile": "deps:\n\tsh tools/deps.sh\n", "tools/deps.sh": "mkdir -p build && cp app.py build/\n"}
-_PROJECTS = [
-    (_NPM, "node -e \"require.resolve('tea/package.json')\""),
-    (_PIP, ".venv/bin/python -c 'import tea'"),
-    (_MAKE, "cat build/app.py"),
-    (_NPM, "node -e \"require.resolve('tea/package.json')\""),
-]
-
-
-@pytest.mark.parametrize("number", range(len(_PROJECTS)))
-def test_the_recipes(rig: Rig, repo: Path, number: int) -> None:
-    """Each of docs/set-up.md makes a workspace there that can run."""
-    recipe = _RECIPE.findall((repo / "docs/set-up.md").read_text("utf-8"))[number]
-    files, runs = _PROJECTS[number]
-    if {"npm": files is _NPM, "make": files is _MAKE}.get(program := recipe.split('"')[1]) and not shutil.which(
-        program
-    ):
-        pytest.skip(f"{program} is not on this machine")
-    for path, content in {"app.py": "import tea\n", **files}.items():
-        rig.write(path, content)
-    if files is _PIP:
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w") as wheel:
-            for path, content in _WHEEL.items():
-                wheel.writestr(path, content)
-        rig.write("wheels/tea-1.0-py3-none-any.whl", packed.getvalue())
-    rig.configure(DEFAULTS)
-    there = rig.sandbox
-    if "[sandboxes.review]" in recipe:
-        there = rig.emulator.create_sandbox("another-sandbox-id")
-    keys = tomllib.loads(recipe)
-    added = [f"{table}.{key} = {json.dumps(value)}\n" for table, key, value in _flat(keys)]
-    rig.config_file.write_text(rig.config_file.read_text() + "".join(added))
-    rig.ok("push")
-    subprocess.run(runs, shell=True, cwd=there.workspace, check=True, env={"PATH": os.defpath})
-    assert rig.status()["sandboxes"][-1]["setup"]["state"] == "done"
-
-
-def _flat(table: dict[str, Any], above: str = "") -> Iterator[tuple[str, str, object]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}.{key}".lstrip("."))
-        else:
-            yield above, key, value
