@@ -297,25 +297,3 @@ def test_two_boots(rig: ShiftedRig) -> None:
     rig.converged()
     assert (rig.count("upload-url"), rig.count("upload"), _refused(rig)) == (1, 3, 0)
     assert "slept" not in daemon.err + again.err
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
-def test_a_signal_during_the_start(rig: ShiftedRig, number: signal.Signals) -> None:
-    """It ends the process, and leaves nothing in the way of the next one."""
-    rig.write("a")
-    codes = set()
-    for step in (0, 1, 3, 5):
-        daemon = rig.start()
-        started_s = CLOCK.monotonic_s()
-        rig.until(lambda begun=started_s, step=step: CLOCK.monotonic_s() >= begun + 0.05 * step, "its instant")  # type: ignore[misc]
-        if number is signal.SIGHUP and step:  # by then it may be a reload
-            daemon.send(signal.SIGTERM)
-        daemon.send(number)
-        codes.add(daemon.wait())
-        status = rig.status()
-        assert (status["running"], status["state"], status["pid"]) == (False, "stopped", None)
-        assert not (rig.state_folder / "control.sock").exists()
-    assert codes <= {0, -number, -signal.SIGTERM}, codes
-    rig.write("a", "changed")
-    rig.up()
-    rig.converged()
