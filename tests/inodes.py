@@ -5,7 +5,6 @@ ext4 does, tmpfs does not: such a test is skipped if no folder is on a disk that
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 
 _TRIES = 50
-_FOLDERS = ("/var/tmp", "/tmp", os.path.expanduser("~"))
 
 
 def recreate(directory: Path, prepare: Callable[[], object] = lambda: None) -> None:

@@ -134,7 +134,7 @@ class Rig:
         """Give all commands a git that makes the first of these files, and does not end while there is the other."""
         asked, hold, git = self.home / "asked", self.home / "hold", self.home / "bin/git"
         git.parent.mkdir()
-        git.write_text(f"#!/bin/sh\n: >{asked}\nwhile [ -e {hold} ]; do :; done\nexit 1\n")
+        git.write_text(f"#!/bin/sh\n: >{asked}\nwhile [ -e {hold} ]; do sleep 0.02; done\nexit 1\n")
         git.chmod(0o755)
         self.environ["PATH"] = f"{git.parent}:{self.environment()['PATH']}"
         return asked, hold

@@ -38,18 +38,18 @@ class Storm:
 
 
 @contextmanager
-def storm(rig: Rig, daemon: Running, timeout_s: float = 60.0) -> Iterator[Storm]:
+def storm(rig: Rig, daemon: Running) -> Iterator[Storm]:
     """Give the cost, once what was sent last equals the workspace."""
     bill, before_kib = Storm(), daemon.resident_kib()
     uploads, started_s = rig.count("upload"), CLOCK.monotonic_s()
     yield bill
-    calm(rig, timeout_s)
+    calm(rig)
     bill.seconds = CLOCK.monotonic_s() - started_s
     bill.uploads = rig.count("upload") - uploads
     bill.grown_kib = daemon.peak_kib() - before_kib
 
 
-def calm(rig: Rig, timeout_s: float) -> None:
+def calm(rig: Rig) -> None:
     """Wait until nothing is pending and the last archive equals the workspace."""
     wanted = included(rig)
     differing: list[str] = []
@@ -62,7 +62,7 @@ def calm(rig: Rig, timeout_s: float) -> None:
         differing[:] = sorted(path for path in wanted.keys() | sent if wanted.get(path) != sent.get(path))
         return not differing
 
-    rig.until(equal, f"what was sent to be the workspace; they differ in {differing[:5]}", timeout_s)
+    rig.until(equal, f"what was sent to be the workspace; they differ in {differing[:5]}")
 
 
 def included(rig: Rig) -> Tree:
@@ -158,10 +158,10 @@ def test_packages(rig: Rig, tmp_path: Path) -> None:
         shutil.rmtree(rig.workspace / "node_modules")
         rig.write("last", "so that there is an end")
     assert bill.uploads <= 2
-    with storm(rig, daemon, timeout_s=100) as bill:
+    with storm(rig, daemon) as bill:
         _unpack(packed, rig.workspace / "vendor")
     assert bill.uploads <= 3 + bill.seconds / 5
-    with storm(rig, daemon, timeout_s=100) as bill:
+    with storm(rig, daemon) as bill:
         shutil.rmtree(rig.workspace / "vendor")
     assert bill.uploads <= 3 + bill.seconds / 5
     assert bill.grown_kib < GROWTH_KIB
@@ -185,7 +185,7 @@ def test_more_renames_than_the_queue_holds(rig: Rig) -> None:
     rig.write("many/0")
     rig.fill(10)
     daemon = rig.up()
-    with storm(rig, daemon, timeout_s=100) as bill, asleep(daemon):
+    with storm(rig, daemon) as bill, asleep(daemon):
         for number in range(count):
             os.rename(rig.workspace / f"many/{number}", rig.workspace / f"many/{number + 1}")
         rig.write("folder0/after", "this event was dropped")

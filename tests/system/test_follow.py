@@ -283,7 +283,7 @@ def test_a_push_during_a_look(rig: Rig, plain: Agent) -> None:
         rig.ok("push", "--force")
         rig.faults("execute: 503 always", "dump: 503 always")
 
-    assert rig.once("export-artifacts", "before", push).wait(30), rig.report()
+    assert rig.once("export-artifacts", "before", push).wait(TIMEOUT_S), rig.report()
     rig.until(lambda: rig.shown()["agent"]["followed_at"] != looked_at, "the end of the look")
     assert json.loads(rig.ok("apply", "--json").out)["taken"] == []
     assert rig.restored("a") == "the agent's\n"

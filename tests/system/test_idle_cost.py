@@ -75,7 +75,7 @@ def _peak_kib(rig: Rig, size_bytes: int) -> int:
     rig.faults('initialize: json {"sandbox_id": "box", "status": "idle", "message": "done"}')
     daemon = rig.start()
     uploads = rig.count("upload")
-    rig.until(lambda: rig.count("upload", 200) > uploads, "the upload", timeout_s=60)
+    rig.until(lambda: rig.count("upload", 200) > uploads, "the upload")
     rig.in_state("watching")
     assert rig.archived() == ["file"]
     assert "synced 1 file," in daemon.err

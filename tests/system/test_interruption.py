@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,15 +17,19 @@ from tests.system.rig import Rig
 ENDS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
 
 
-@ENDS
 @pytest.mark.parametrize(
-    ("command", "module", "code"),
-    [("push", "click", 75), ("flush", "syncd.cli.progress", 75), ("run", "click", 0), ("run", "httpx", 0)],
+    ("command", "module", "number"),
+    [
+        ("push", "click", signal.SIGINT),
+        ("flush", "syncd.cli.progress", signal.SIGTERM),
+        ("run", "click", signal.SIGTERM),
+        ("run", "httpx", signal.SIGINT),
+    ],
 )
 def test_a_signal_while_modules_load(
-    rig: Rig, tmp_path: Path, command: str, module: str, code: int, number: signal.Signals
+    rig: Rig, tmp_path: Path, command: str, module: str, number: signal.Signals
 ) -> None:
-    """One line, or none from `run`, whichever module it is."""
+    """One line and 75, or none and 0 from `run`, whichever module it is."""
     loads = tmp_path / "loads"
     (tmp_path / "sitecustomize.py").write_text(f"""
 import sys
@@ -40,7 +47,7 @@ sys.meta_path.insert(0, Finder())
     rig.write("a")
     running = rig.background(command)
     rig.until(loads.exists, "the module to be loaded")
-    assert running.stop(number) == code
+    assert running.stop(number) == (0 if command == "run" else 75)
     stopped = "syncd: stopped; what was not sent is sent by the next sync"
     assert running.err.strip() == ("" if command == "run" else stopped)
 
@@ -83,14 +90,42 @@ def test_a_signal_while_run_waits_for_the_lock(rig: Rig, number: signal.Signals)
 @ENDS
 def test_a_signal_while_git_hangs(rig: Rig, number: signal.Signals) -> None:
     """It is asked for the person's exclude file; the daemon ends in time all the same."""
-    asked, git = rig.home / "asked", rig.home / "bin/git"
-    git.parent.mkdir()
-    git.write_text(f"#!/bin/sh\n: >{asked}\nexec sleep 600\n")
-    git.chmod(0o755)
-    rig.environ["PATH"] = f"{git.parent}:{rig.environment()['PATH']}"
+    asked, hold = rig.with_slow_git()
+    hold.touch()
     daemon = rig.start()
     rig.until(asked.exists, "git to be asked")
     assert daemon.stop(number) == 0
+    hold.unlink()
+
+
+# Name servers that answer no query, as on a network that was just lost; then the command itself.
+NO_NAMES = """
+import os, socket, subprocess, sys
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+subprocess.run(["mount", "--bind", sys.argv[1], "/etc/resolv.conf"], check=True)
+for address in ("127.0.0.1", "127.0.0.2"):
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind((address, 53))
+    os.set_inheritable(server.detach(), True)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_a_signal_while_a_name_is_looked_up(rig: Rig, tmp_path: Path) -> None:
+    """The lookup lasts five minutes and ignores signals: the daemon ends before it."""
+    servers = tmp_path / "resolv.conf"
+    servers.write_text("options timeout:30 attempts:5\nnameserver 127.0.0.1\nnameserver 127.0.0.2\n")
+    prefix = ("unshare", "-r", "-m", "-n", sys.executable, "-c", NO_NAMES, str(servers))
+    if not all(map(shutil.which, ("unshare", "ip", "mount"))):
+        pytest.skip("no unshare(1), ip(8) or mount(8) here")
+    if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no network namespaces here")
+    rig.configure({"sandbox.base_url": "https://api.example.com"})
+    rig.fill(3)
+    daemon = rig.start(prefix=prefix)
+    rig.in_state("uploading")
+    assert daemon.stop() == 0
+    assert rig.status()["pending"] is True
 
 
 def test_a_daemon_that_is_stopped(rig: Rig) -> None:

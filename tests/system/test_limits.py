@@ -1,27 +1,12 @@
-"""Limits of the machine are worked around, with a warning until they are raised."""
+"""What cannot be read, was cut, or may have been sent: a warning, and no harm."""
 
 from __future__ import annotations
 
-import os
-import shutil
-
-import pytest
-
+from tests.system.command import AS_ANYONE, as_anyone
 from tests.system.rig import Rig
 
-# Root reads everything unless this right is taken away.
-AS_ANYONE = (
-    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
-    if os.geteuid() == 0
-    else ()
-)
 
-needs_setpriv = pytest.mark.skipif(
-    bool(AS_ANYONE) and shutil.which("setpriv") is None, reason="root without setpriv(1) can read everything"
-)
-
-
-@needs_setpriv
+@as_anyone
 def test_an_unreadable_file(rig: Rig) -> None:
     """The others are sent, a warning names it, and it does not count as deleted; readable again it is sent."""
     rig.write("a", "readable")
@@ -52,3 +37,20 @@ def test_every_state_file_cut_in_half(rig: Rig) -> None:
     rig.write("more")
     rig.up()
     rig.converged()
+
+
+def test_an_uncertain_sandbox_is_pending(rig: Rig) -> None:
+    """A paused daemon reports changes as pending that a killed one may have sent."""
+    rig.write("a", "first")
+    first = rig.up()
+    killed = rig.once("initialize", "after", first.kill)
+    rig.write("a", "other")
+    assert killed.wait(60), rig.report()
+    rig.write("a", "first")
+    rig.ok("pause")
+    rig.start()
+    assert rig.status_in("paused")["pending"] is True
+    rig.ok("resume")
+    rig.converged()
+    rig.ok("flush")
+    assert rig.status()["pending"] is False

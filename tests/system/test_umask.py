@@ -62,17 +62,12 @@ def test_what_is_applied_obeys_the_umask(rig: Rig) -> None:
     assert {path.name: _mode(path) for path in rig.workspace.iterdir()} == {"known": 0o664}
 
 
-def test_a_folder_that_is_not_in_the_plan_obeys_the_umask(rig: Rig) -> None:
-    """It gets the mode of the one above it, without what the umask keeps from others."""
+def test_what_is_pulled_obeys_the_umask(rig: Rig) -> None:
+    """Files and folders; a folder that is not in a plan too, which gets the mode of the one above it otherwise."""
     _made_there(rig)
     rig.workspace.chmod(0o777)
     assert rig.run("apply", "--yes", str(rig.workspace / "made/deep"), prefix=_022).code == 0
     assert (_mode(rig.workspace / "made"), _mode(rig.workspace)) == (0o755, 0o777)
-
-
-def test_what_is_pulled_obeys_the_umask(rig: Rig) -> None:
-    """Files and folders."""
-    _made_there(rig)
     pulled = rig.home / "pulled"
     assert rig.run("pull", str(pulled), prefix=_022).code == 0
     assert {_mode(path) for path in pulled.rglob("*")} == {0o644, 0o755, 0o600}

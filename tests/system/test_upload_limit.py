@@ -41,13 +41,9 @@ def test_a_reload_begins_an_upload_anew(rig: Rig, uploading: Running) -> None:
     assert rig.shown()["syncs"] == 1
 
 
-def test_the_lowest_limit_delays_nothing_else(rig: Rig) -> None:
+def test_the_lowest_limit_delays_nothing_else(rig: Rig, uploading: Running) -> None:
     """At 1 KiB a second commands are answered at once, and a stop ends in time."""
-    rig.write("noise", os.urandom(SIZE_BYTES))
-    rig.configure({KEY: 1})
-    daemon = rig.start()
-    rig.until(lambda: sent(rig) > 0, "the upload to go on")
     for command in ("pause", "resume"):
         rig.ok(command)
-    assert daemon.stop() == 0
+    assert uploading.stop() == 0
     assert rig.count("upload", 200) == 0  # it takes ten minutes

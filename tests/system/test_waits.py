@@ -18,7 +18,7 @@ from tests.system.rig import Rig
 # Longer than any test waits.
 HANGS_S = 100
 # What is promised is a second; the rest is for a machine with other things to do.
-AT_ONCE_S = 30.0
+AT_ONCE_S = 60.0
 STAGES = {
     "a URL is asked for": "upload-url",
     "the bucket takes the upload": "upload",
@@ -106,7 +106,7 @@ def test_a_change_is_not_delayed_by_a_check(rig: Rig, op: str) -> None:
     """A check only reads: a change made meanwhile is synced without waiting for its end."""
     hanging_in(rig, op)
     rig.write("b", "second")
-    rig.converged(timeout_s=HANGS_S * 0.6)
+    rig.converged()
     assert rig.daemons[0].code is None
 
 
