@@ -10,7 +10,7 @@ from syncd.store.state_db import NAME
 
 
 def records(state_folder: Path) -> set[str]:
-    """Return the names of the records, of all sandboxes; `unanswered` if versions are that may have arrived."""
+    """Return the names of the records, of all sandboxes; `unanswered` if versions are on their way."""
     if not (state_folder / NAME).exists():
         return set()
     try:
@@ -19,7 +19,7 @@ def records(state_folder: Path) -> set[str]:
             (versions,) = connection.execute("SELECT count(*) FROM directories WHERE version > 0").fetchone()
     except sqlite3.DatabaseError:
         return set()  # the process died before it had made the tables, or someone damaged the file
-    return names | ({"unanswered"} if versions else set())
+    return names | ({"unanswered"} if versions and "uncertain" in names else set())
 
 
 def remove(state_folder: Path, name: str) -> None:

@@ -27,7 +27,7 @@ from syncd.sync.status_document import VERSION, AgentStatus, SandboxStatus, Stat
 class _Seen(Struct, frozen=True):
     """The part of the record of what was seen in a sandbox that a status shows."""
 
-    changed: list[bytes]
+    changed: set[str]
     looked_at: str | None
 
 

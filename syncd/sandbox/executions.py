@@ -158,14 +158,14 @@ class PendingRemoval(Struct, frozen=True):
     """
 
     name: str
-    paths: tuple[bytes, ...]
+    paths: frozenset[str]
     not_after_s: float
     here_s: float
 
     def may_remove(self, wanted: Collection[str]) -> bool:
         """Return True if it could remove one of the wanted paths, or a directory above one."""
-        removed = set(map(os.fsdecode, self.paths))
-        return bool(removed) and not (removed.isdisjoint(wanted) and removed.isdisjoint(directories_above(wanted)))
+        paths = self.paths
+        return bool(paths) and not (paths.isdisjoint(wanted) and paths.isdisjoint(directories_above(wanted)))
 
 
 class Executions:
@@ -347,7 +347,7 @@ class Executions:
                 del files  # a long list is not kept in memory until the look ends
                 if to_remove:
                     here_s = self._clock.wall_s() + timeout_s + program_s
-                    self._note(PendingRemoval(name, tuple(map(os.fsencode, to_remove)), not_after_s, here_s))
+                    self._note(PendingRemoval(name, frozenset(to_remove), not_after_s, here_s))
                 running = self._executed(purpose, name, Bounds.of_look(request))
         except StepFailed as failure:
             if failure.action is FailureAction.REFUSED:
@@ -459,7 +459,7 @@ class Executions:
         """Record a removal that is about to be started. Raises `TryLater`; then it must not be."""
         earlier = self.pending
         if earlier is not None and not self._is_over(earlier):
-            paths = tuple({*earlier.paths, *removal.paths})
+            paths = earlier.paths | removal.paths
             not_after_s, here_s = max(earlier.not_after_s, removal.not_after_s), max(earlier.here_s, removal.here_s)
             removal = PendingRemoval("", paths, not_after_s, here_s)
         try:

@@ -18,7 +18,6 @@ from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.store.blobs import Blobs
-from syncd.store.manifests import StateRow, entry_of, row_of
 from syncd.store.state_db import Record, StateDb, holder_of
 
 
@@ -76,15 +75,6 @@ class FollowedWork(Struct, frozen=True):
         )
 
 
-class _Record(Struct, frozen=True):
-    at_s: float
-    base: list[StateRow]
-    there: list[tuple[StateRow, bool, bool]]  # with a content that is kept; one that was being written
-    pruned: list[bytes]
-    unlisted: int
-    not_kept: str
-
-
 class FollowedStore:
     """The work that was followed in one sandbox, in the database of its workspace."""
 
@@ -92,31 +82,19 @@ class FollowedStore:
         self._db = db
         self._blobs = Blobs(db)
         self._holder = holder_of(target.owner)
-        self._record = Record(db, "followed", _Record, "what the agent made is looked at once more", target.owner)
+        self._record = Record(db, "followed", FollowedWork, "what the agent made is looked at once more", target.owner)
 
     def load(self) -> FollowedWork | None:
         """Return what was kept last, None if nothing is."""
-        record = self._record.load()
-        if record is None:
-            return None
-        there = {os.fsdecode(row.path): self._seen(row, *facts) for row, *facts in record.there}
-        base = {os.fsdecode(row.path): entry_of(row) for row in record.base}
-        pruned = tuple(map(os.fsdecode, record.pruned))
-        return FollowedWork(record.at_s, base, there, pruned, record.unlisted, record.not_kept)
+        work = self._record.load()
+        return None if work is None else replace(work, there=self._with_copies(work.there))
 
-    def _seen(self, row: StateRow, is_kept: bool, is_unstable: bool) -> SeenEntry:
-        entry = entry_of(row)
-        copy = self._blobs.path(entry.digest) if is_kept else ""
-        return SeenEntry(
-            entry.kind,
-            entry.mode,
-            entry.mtime_s,
-            entry.size_bytes,
-            entry.target,
-            digest=entry.digest,
-            copy=copy,
-            unstable=is_unstable,
-        )
+    def _with_copies(self, there: Mapping[str, SeenEntry]) -> dict[str, SeenEntry]:
+        """Return the same with the files in which contents are kept: the state folder may have moved."""
+        return {
+            path: replace(entry, copy=self._blobs.path(entry.digest)) if entry.copy else entry
+            for path, entry in there.items()
+        }
 
     def checked(self, work: FollowedWork) -> FollowedWork:
         """Return this work of the store with the contents that are as they were found.
@@ -145,13 +123,12 @@ class FollowedStore:
             with self._db.transaction():
                 self._blobs.let_go(self._holder)
                 self._blobs.hold(self._holder, {entry.digest for entry in kept.values()})
-                self._record.save(_record(work))
+                self._record.save(work)
         except BaseException:
             self._clean_up(now_s, written)
             raise
         self._clean_up(now_s)
-        copies = {path: replace(entry, copy=self._blobs.path(entry.digest)) for path, entry in kept.items()}
-        return replace(work, there={**work.there, **copies})
+        return replace(work, there=self._with_copies(work.there))
 
     def drop(self, is_gone: Callable[[str], bool]) -> None:
         """Keep nothing of these paths any more: syncd itself overwrote or removed what was there. Raises `OSError`.
@@ -165,7 +142,7 @@ class FollowedStore:
         with self._db.transaction():
             self._blobs.let_go(self._holder)
             self._blobs.hold(self._holder, {entry.digest for entry in left.values() if entry.copy})
-            self._record.save(_record(work.only(left)))
+            self._record.save(work.only(left))
 
     def remove(self, now_s: float) -> None:
         """Keep nothing any more. Raises `OSError`."""
@@ -177,14 +154,3 @@ class FollowedStore:
     def _clean_up(self, now_s: float, unwanted: Collection[bytes] = ()) -> None:
         with suppress(OSError):  # the next one does it
             self._blobs.clean_up(now_s, unwanted)
-
-
-def _record(work: FollowedWork) -> _Record:
-    return _Record(
-        work.at_s,
-        [row_of(path, entry) for path, entry in work.base.items()],
-        [(row_of(path, entry), entry.copy != "", entry.unstable) for path, entry in work.there.items()],
-        [os.fsencode(path) for path in work.pruned],
-        work.unlisted,
-        work.not_kept,
-    )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Collection
 from enum import Enum
 
@@ -32,7 +31,7 @@ _TRY_AGAIN_S = 900.0
 
 
 class _Proof(Struct, frozen=True):
-    missing: list[bytes]  # one of the paths that a partial archive removed, none if it removed none
+    missing: list[str]  # one of the paths that a partial archive removed, none if it removed none
 
 
 class Kept(Enum):
@@ -88,7 +87,7 @@ class PartialArchives:
         """The warning that an initialize removes what its archive lacks."""
         if self._proof is None or not self.replaces:
             return []
-        shown = shown_path(os.fsdecode(self._proof.missing[0]))
+        shown = shown_path(self._proof.missing[0])
         what = f"this sandbox removes what an archive does not hold ({shown!r}), so whole archives are sent"
         return [SyncWarning("small-archives", what, "`syncd saved` lists what only the sandbox had before")]
 
@@ -118,7 +117,7 @@ class PartialArchives:
         replaced = was_emptied(missing, len(items))
         if replaced and len(items) == 1:
             return Kept.NO
-        self._proof = _Proof([os.fsencode(min(items))] if replaced else [])
+        self._proof = _Proof([min(items)] if replaced else [])
         with contextlib.suppress(OSError):  # then the next process proves it again
             self._record.save(self._proof)
         if replaced:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import operator
-import os
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -241,7 +240,7 @@ class SandboxState:
         self._base = Record(db, "base", _Base, _SENT_ANEW, target.owner)
         self._mark = Record(db, "uncertain", bool, _SENT_ANEW, target.owner)
         cost = "no warning names the secrets that were deleted here and are still there"
-        self._secret = Record(db, "secret", list[bytes], cost, target.owner)
+        self._secret = Record(db, "secret", frozenset[str], cost, target.owner)
         self._uploaded = Record(db, "uploaded", Uploaded, "at most one archive is uploaded once more", target.owner)
         self._released = Record(db, "released", bool, "its end is told of as a loss", target.owner)
         self.is_released = False  # it was given back, and nothing arrived there since
@@ -282,7 +281,7 @@ class SandboxState:
         self.identity = "" if recorded is None else recorded.identity
         self.warnings = [self.db.warning] if self.db.warning and recorded is None else []
         self._read_beside_base()
-        self.secret = frozenset(map(os.fsdecode, self._secret.load() or ()))
+        self.secret = self._secret.load() or frozenset()
         self.seen.read()
         self.base = None if recorded is None else self._read_base(recorded)
         self._torn = None
@@ -436,7 +435,10 @@ class SandboxState:
     def _record_rest(self) -> None:
         """Record what is left over, and what stays there, in the transaction that is open. Raises `OSError`."""
         self._rows.save(_LEFT, self.left, None)
-        self._secret.save(sorted(map(os.fsencode, self.secret)))
+        if self.secret:
+            self._secret.save(self.secret)
+        else:
+            self._secret.remove()
         self.seen.save()
 
     def forget(self) -> None:

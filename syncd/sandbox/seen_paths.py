@@ -9,7 +9,6 @@ below them, and looks at them again each time.
 from __future__ import annotations
 
 import logging
-import os
 import posixpath
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -67,9 +66,9 @@ class HeldPath(Struct, frozen=True, array_like=True):
 
 
 class _SeenRecord(Struct, frozen=True):
-    held: list[tuple[bytes, HeldPath]] = field(default_factory=list)
-    kept: list[bytes] = field(default_factory=list)
-    changed: list[bytes] = field(default_factory=list)
+    held: dict[str, HeldPath] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
     looked_at: str | None = None
 
 
@@ -89,26 +88,19 @@ class SeenPaths:
     def read(self) -> None:
         """Read what is recorded, as another process may have changed it."""
         record = self._record.load() or _SeenRecord()
-        self.held = {os.fsdecode(path): held for path, held in record.held}
-        self.kept = set(map(os.fsdecode, record.kept))
-        self.changed = set(map(os.fsdecode, record.changed))
-        self.looked_at = record.looked_at
+        self.held, self.kept, self.changed, self.looked_at = record.held, record.kept, record.changed, record.looked_at
         self._recorded = dict(self.held), set(self.kept)
 
     def recall(self) -> None:
         """Read what other processes saw there since; what stays is this process's to say."""
         record = self._record.load()
         if record is not None:
-            self.changed = set(map(os.fsdecode, record.changed))
+            self.changed = record.changed
             self.looked_at = max(self.looked_at, record.looked_at, key=lambda at: at or "")
 
     def save(self) -> None:
         """Record all. Raises `OSError`."""
-        held = sorted((os.fsencode(path), held) for path, held in self.held.items())
-        record = _SeenRecord(
-            held, sorted(map(os.fsencode, self.kept)), sorted(map(os.fsencode, self.changed)), self.looked_at
-        )
-        self._record.save(record)
+        self._record.save(_SeenRecord(self.held, self.kept, self.changed, self.looked_at))
         self._recorded = dict(self.held), set(self.kept)
 
     def _save_what_stays(self) -> None:
@@ -241,8 +233,7 @@ class SeenPaths:
         self.changed = set(changed)
         with suppress(OSError), self._db.transaction():  # it costs the status, not the look
             record = self._record.load() or _SeenRecord()
-            rows = sorted(map(os.fsencode, self.changed))
-            self._record.save(replace(record, changed=rows, looked_at=self.looked_at))
+            self._record.save(replace(record, changed=self.changed, looked_at=self.looked_at))
 
     # -- what is told
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import sqlite3
@@ -350,15 +351,16 @@ class Record(Generic[Shape]):
         value, checksum = rows[0]
         try:
             if isinstance(value, bytes) and crc32(value) == checksum:
-                return msgspec.msgpack.decode(value, type=self._shape)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+                return msgspec.convert(json.loads(value), self._shape)
+        except (msgspec.MsgspecError, ValueError):
             pass
         _log.warning("%r in the state was damaged: %s", self._name, self._cost)
         return None
 
     def save(self, value: Shape) -> None:
         """Replace the value, if it is another one. Raises `OSError`."""
-        encoded = msgspec.msgpack.encode(value)
+        # Not msgspec's own encoder: a path need not be UTF-8, and `json` writes what is not as an escape.
+        encoded = json.dumps(msgspec.to_builtins(value, order="deterministic")).encode()
         if self._rows() == [(encoded, crc32(encoded))]:
             return
         with self._db.transaction():

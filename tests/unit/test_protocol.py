@@ -168,4 +168,4 @@ def test_items_of_a_whole_manifest() -> None:
 )
 def test_what_a_late_removal_may_remove(wanted: list[str], may: bool) -> None:
     """It may remove its own paths, with all below, and nothing else."""
-    assert PendingRemoval("name", (b"a", b"d/e"), 0.0, 0.0).may_remove(wanted) is may
+    assert PendingRemoval("name", frozenset({"a", "d/e"}), 0.0, 0.0).may_remove(wanted) is may
