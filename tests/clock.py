@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 # 2026-11-24T13:20:11Z
 NOON_S = 1_795_526_411.0
+# By this clock every file is old enough for its stamp to be trusted.
+LATER_S = 4_000_000_000.0
 
 
 @dataclass

@@ -12,11 +12,9 @@ from syncd.core.clock import Clock
 from syncd.model.manifest import Manifest
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection
-from tests.clock import ScriptedClock
+from tests.clock import LATER_S, ScriptedClock
 
 MIB = 1 << 20
-# By this clock every file is old enough for its stamp to be trusted.
-LATER_S = 4_000_000_000.0
 
 
 class PackRig:

@@ -14,9 +14,9 @@ import pytest
 from syncd.core.errors import TryLater, WorkspaceError
 from syncd.merge.git import personal_excludes
 from syncd.scan.file_reader import ContentReader
-from tests.clock import ScriptedClock
+from tests.clock import LATER_S, ScriptedClock
 from tests.component.git_folder import make_repository
-from tests.component.pack_rig import LATER_S, MIB, PackRig
+from tests.component.pack_rig import MIB, PackRig
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from syncd.archive.packer import Packed
 from syncd.core.clock import Clock
 from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
-from tests.clock import ScriptedClock
-from tests.component.pack_rig import LATER_S, MIB, PackRig, whole
+from tests.clock import LATER_S, ScriptedClock
+from tests.component.pack_rig import MIB, PackRig, whole
 
 
 @pytest.fixture

@@ -25,11 +25,10 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import workspace_of
-from tests.clock import ScriptedClock
+from tests.clock import LATER_S, ScriptedClock
 
 MIB = 1 << 20
 # By this clock every file is old enough to be trusted, so its chunk can be kept.
-LATER_S = 4_000_000_000.0
 # At and around a block, a record of a tar, and what is read in one piece.
 SIZES = (0, 1, 511, 512, 513, 1024, 10_239, 10_240, 10_241, MIB - 1, MIB, MIB + 1, 2 * MIB + 511)
 NAMES = (

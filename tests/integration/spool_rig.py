@@ -16,12 +16,11 @@ from syncd.archive.chunk_store import ChunkStore, Piece
 from syncd.core.directories import directories_for
 from syncd.sync import workspace
 from syncd.sync.outcome import Outcome
+from tests.clock import LATER_S
 from tests.fuzz.operations import tree
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 from tests.system.rig import emptied
 
-# By this clock every file is old enough for its stamp to be trusted.
-LATER_S = 4_000_000_000.0
 # All paths have this time, so that only the changes make two archives differ.
 THEN_NS = 1_700_000_000_000_000_000
 LARGE = "large/a"  # stored in several reads

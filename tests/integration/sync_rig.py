@@ -21,6 +21,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
+from tests.agent import Agent
 from tests.clock import ScriptedClock
 from tests.emulator import Emulator
 from tests.emulator.request_log import RequestRecord
@@ -107,6 +108,7 @@ class Rig:
         self.workspace = folder / "workspace"
         self.workspace.mkdir()
         self.sandbox = emulator.create_sandbox(SANDBOX)
+        self.agent = Agent(self.sandbox.workspace)
         self.client = HttpClient(_RigWaiter(self, clock))
         self.keys: dict[str, dict[str, Any]] = {
             "workspace": {"path": str(self.workspace)},
@@ -205,8 +207,17 @@ class Rig:
 
     def arrived(self) -> dict[str, str]:
         """Return the files in the sandbox with their contents."""
-        top = self.sandbox.workspace
-        return {str(file.relative_to(top)): file.read_text() for file in top.rglob("*") if file.is_file()}
+        return files(self.sandbox.workspace)
+
+    def is_as_home(self) -> bool:
+        """True if the sandbox has the files of the workspace, and no others."""
+        self.sandbox.wait()
+        return self.arrived() == files(self.workspace)
+
+
+def files(top: Path) -> dict[str, str]:
+    """Return the files below `top` with their contents."""
+    return {str(file.relative_to(top)): file.read_text() for file in top.rglob("*") if file.is_file()}
 
 
 @contextmanager

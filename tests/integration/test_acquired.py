@@ -13,7 +13,7 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import SPAN_S
 from syncd.sandbox.provider import AcquiredSandboxStore
 from tests.emulator import RequestRecord, When
-from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, files, rigged
 
 
 @pytest.fixture
@@ -32,8 +32,7 @@ def sandbox_id(rig: Rig) -> str:
 
 def arrived(rig: Rig) -> dict[str, str]:
     """Return the files in the present sandbox."""
-    top = rig.emulator.sandbox(sandbox_id(rig)).workspace
-    return {str(file.relative_to(top)): file.read_text() for file in top.rglob("*") if file.is_file()}
+    return files(rig.emulator.sandbox(sandbox_id(rig)).workspace)
 
 
 def test_the_next_one_is_acquired_before_the_end(rig: Rig) -> None:

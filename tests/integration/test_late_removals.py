@@ -53,14 +53,6 @@ def deleted_and_cut(rig: Rig, fault: str) -> None:
     rig.emulator.faults.clear()
 
 
-def same_as_home(rig: Rig) -> bool:
-    def tree(top: Path) -> dict[str, str | None]:
-        return {str(path.relative_to(top)): path.read_text() if path.is_file() else None for path in top.rglob("*")}
-
-    rig.sandbox.wait()
-    return tree(rig.workspace) == tree(rig.sandbox.workspace)
-
-
 def put_back(rig: Rig) -> None:
     rig.write("a")
 
@@ -112,18 +104,18 @@ def test_interrupted_and_late(rig: Rig, op: str, cut: str, then: object) -> None
     then(rig)
     rig.restart()
     rig.sync()
-    assert same_as_home(rig)
+    assert rig.is_as_home()
     if then is not stays_deleted:  # a removal of what nobody wants is not waited for
         assert started(rig) == []
     if cut in ("reset", "503"):
         for name in names if op == "execute" else ():
             begin_late(rig, name)
-    assert same_as_home(rig)
+    assert rig.is_as_home()
     if then is stays_deleted:
         put_back(rig)
         rig.sync()
         assert started(rig) == []
-        assert same_as_home(rig)
+        assert rig.is_as_home()
 
 
 @pytest.mark.parametrize("deletions", ["mirror", "keep"])
@@ -146,7 +138,7 @@ def test_a_waiting_removal_is_waited_for(rig: Rig, deletions: str, *, restarted:
     rig.sandbox.wait()
     assert "a" in rig.arrived()
     rig.sync()
-    assert same_as_home(rig)
+    assert rig.is_as_home()
     assert started(rig) == []
 
 
@@ -175,7 +167,7 @@ def test_a_reset_ends_it(rig: Rig) -> None:
     rig.sandbox.start_held()
     rig.sync()
     begin_late(rig, name)
-    assert same_as_home(rig)
+    assert rig.is_as_home()
     assert started(rig) == []
 
 
@@ -236,7 +228,7 @@ def test_what_nobody_wants_may_be_removed_late(rig: Rig) -> None:
     rig.clock.go_on(1_000)
     (rig.workspace / "stay").unlink()
     rig.sync()  # knows the time, and that they are over
-    assert same_as_home(rig)
+    assert rig.is_as_home()
     assert started(rig) == []
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
+from tests.clock import LATER_S
 from tests.integration.sync_rig import Rig, rigged
-
-LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be trusted
 
 
 @pytest.fixture
@@ -31,26 +30,17 @@ def mirrored(rig: Rig) -> None:
     rig.restart()
 
 
-def delete(rig: Rig, *paths: str) -> None:
-    for path in paths:
-        (rig.workspace / path).unlink()
-
-
-def agent(rig: Rig, path: str, content: str) -> None:
-    (rig.sandbox.workspace / path).write_text(content)
-
-
 @pytest.mark.parametrize("by", [SyncMode.FORCED, SyncMode.CHANGED])
 def test_a_changed_path_is_checked_again(rig: Rig, by: SyncMode) -> None:
     """It is looked at by each sync: it may have been removed there, or restored, and then it does not stay."""
     mirrored(rig)
-    agent(rig, "a", "the agent's")
-    agent(rig, "d/b", "the agent's")
-    delete(rig, "a", "d/b")
+    for path in ("a", "d/b"):
+        rig.agent.write(path, "the agent's")
+        (rig.workspace / path).unlink()
     rig.sync()
     assert rig.warning_keys == ["kept:a", "kept:d/b"]
-    (rig.sandbox.workspace / "a").unlink()
-    agent(rig, "d/b", "hello")
+    rig.agent.delete("a")
+    rig.agent.write("d/b", "hello")
     rig.write("new")
     rig.sync(by)
     assert rig.warning_keys == []
@@ -63,7 +53,7 @@ def test_a_changed_path_is_checked_again(rig: Rig, by: SyncMode) -> None:
 @pytest.mark.parametrize("faults", [("initialize: 404",), ("initialize: 404", "get: 404")])
 def test_a_404_forgets_none(rig: Rig, faults: tuple[str, ...], *, restarted: bool) -> None:
     """A sandbox that is configured may be there again: what was deleted here is removed then."""
-    delete(rig, "a")
+    (rig.workspace / "a").unlink()
     rig.sync()
     rig.emulator.faults.script(*faults)
     rig.write("stay", "changed")

@@ -46,16 +46,6 @@ def file_becomes_folder(rig: Rig) -> None:
     rig.write("file/in/it", "a folder now")
 
 
-def agent(rig: Rig, path: str, content: str = "the agent's") -> None:
-    place = rig.sandbox.workspace / path
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(content)
-
-
-def warnings(rig: Rig) -> str:
-    return "\n".join(str(warning) for warning in rig.cycle.warnings)
-
-
 def settled(rig: Rig) -> Outcome:
     """Sync until nothing follows, and return the last outcome."""
     for _ in range(4):
@@ -63,10 +53,6 @@ def settled(rig: Rig) -> Outcome:
         if not outcome.follow_up:
             return outcome
     raise AssertionError("there is always one more sync")
-
-
-def tree(top: Path) -> dict[str, str]:
-    return {str(path.relative_to(top)): path.read_text() for path in top.rglob("*") if path.is_file()}
 
 
 @IN_WHOLE_ARCHIVES_TOO
@@ -80,7 +66,7 @@ def test_own_paths_make_way(rig: Rig, deletions: str, changed: object) -> None:
     rig.write("stay", "changed")
     initialized = rig.asked().count("initialize")
     assert rig.sync()[0].word == "initialized"
-    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    assert rig.is_as_home()
     assert rig.warning_keys == []
     assert rig.asked().count("initialize") == initialized + 1
     assert rig.is_quiet()
@@ -102,14 +88,14 @@ def test_only_what_is_in_the_way_is_removed(rig: Rig) -> None:
 def test_an_agents_file_in_the_folder(rig: Rig, deletions: str) -> None:
     """It stays, the path is left out and named, all else is synced; once it is removed, the path is sent."""
     configured(rig, deletions)
-    agent(rig, "d/sub/theirs")
+    rig.agent.write("d/sub/theirs", "the agent's")
     folder_becomes_file(rig)
     rig.write("stay", "changed")
     outcome = settled(rig)
     assert outcome.obstructed == ("d",)
     assert rig.arrived() == {"stay": "changed", "file": "hello", "d/sub/theirs": "the agent's"}
     assert rig.warning_keys == ["obstacle:d"]
-    assert "'d' is not sent: in the sandbox a directory has its place" in warnings(rig)
+    assert "'d' is not sent: in the sandbox a directory has its place" in str(rig.cycle.warnings[0])
     assert rig.is_quiet()
     rig.restart()
     assert rig.is_quiet()
@@ -122,7 +108,7 @@ def test_an_agents_file_in_the_folder(rig: Rig, deletions: str) -> None:
     (rig.sandbox.workspace / "d/sub/theirs").unlink()
     rig.write("stay", "and again")
     assert rig.sync()[0].obstructed == ()
-    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    assert rig.is_as_home()
     assert rig.warning_keys == []
     assert rig.is_quiet()
 
@@ -141,7 +127,7 @@ def test_a_forced_push_frees_what_was_suspected(rig: Rig, deletions: str) -> Non
     rig.wait_for_programs()
     assert rig.sync(SyncMode.FORCED)[0].obstructed == ()
     assert settled(rig).obstructed == ()
-    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    assert rig.is_as_home()
     assert rig.is_quiet()
 
 
@@ -174,7 +160,7 @@ def test_a_parent_of_another_kind(rig: Rig, deletions: str, there: str) -> None:
     place.unlink()
     rig.write("stay", "changed again")
     assert settled(rig).obstructed == ()
-    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    assert rig.is_as_home()
     assert rig.warning_keys == []
     assert rig.is_quiet()
 
@@ -201,7 +187,7 @@ def test_a_sandbox_without_executions(rig: Rig, deletions: str, changed: object)
 def test_an_agents_change_in_a_folders_place(rig: Rig) -> None:
     """The changed file is overwritten if it may be; with `hold` it stays, and is named for that alone."""
     configured(rig, "mirror")
-    agent(rig, "file", "changed there")
+    rig.agent.write("file", "changed there")
     rig.keys["sandbox"]["agent_changes"] = "hold"
     rig.restart()
     file_becomes_folder(rig)
@@ -217,20 +203,20 @@ def test_an_agents_change_in_a_folders_place(rig: Rig) -> None:
     rig.restart()
     rig.write("stay", "changed again")
     settled(rig)
-    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    assert rig.is_as_home()
     assert rig.is_quiet()
 
 
 def test_many(rig: Rig) -> None:
     """Each path is left out, but not each has a line."""
     for number in range(120):
-        agent(rig, f"many/{number}/theirs")
+        rig.agent.write(f"many/{number}/theirs", "the agent's")
         rig.write(f"many/{number}", "a file here")
     rig.write("stay", "changed")
     assert len(settled(rig).obstructed) == 120
     assert rig.arrived()["stay"] == "changed"
     assert len(rig.warning_keys) == 51
-    assert "70 more paths are not sent" in warnings(rig)
+    assert "70 more paths are not sent" in str(rig.cycle.warnings[-1])
     assert rig.is_quiet()
 
 
@@ -256,16 +242,16 @@ def test_a_file_that_took_a_links_place(rig: Rig) -> None:
 def test_an_agents_folder_where_no_program_runs(rig: Rig) -> None:
     """The sandbox's archive tells what has a path's place, and when it is free."""
     rig.emulator.faults.script("execution-upload-url: 404 always")
-    agent(rig, "new/theirs")
+    rig.agent.write("new/theirs", "the agent's")
     rig.write("new", "a file here")
     rig.write("stay", "changed")
     assert settled(rig).obstructed == ("new",)
     assert rig.warning_keys == ["obstacle:new"]
-    assert "a directory has its place" in warnings(rig)
+    assert "a directory has its place" in str(rig.cycle.warnings[0])
     assert rig.arrived()["stay"] == "changed"
     assert rig.is_quiet()
     shutil.rmtree(rig.sandbox.workspace / "new")
     rig.write("stay", "changed again")
     assert settled(rig).obstructed == ()
-    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    assert rig.is_as_home()
     assert rig.is_quiet()

@@ -19,9 +19,9 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import SyncWarning
 from syncd.scan.file_reader import ContentReader
 from syncd.selection.secret_scanner import LARGEST_BYTES, SecretSearch
+from tests.clock import LATER_S
 from tests.integration.sync_rig import KEY, DamagingObserver, Rig, rigged
 
-LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be trusted
 VALUE = "ghp_" + "".join(random.Random(7).choices("ABCDEFGHJKabcdefghjk23456789", k=36))
 SECRET = f"user = me\ntoken = {VALUE}\n"
 

@@ -18,11 +18,10 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, Stop, TryLater
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import StepFailed
+from tests.clock import LATER_S
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 from tests.recorded import records, remove
 
-# By this clock every file is old enough for its stamp to be trusted.
-LATER_S = 4_000_000_000.0
 FIRST, SECOND = {"a.txt": "hello"}, {"a.txt": "HELLO"}
 REVERTED = pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
 

@@ -11,10 +11,8 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import TryLater
-from tests.integration.sync_rig import DamagingObserver, Rig, rigged
-
-# By this clock every file is old enough for its stamp to be trusted.
-LATER_S = 4_000_000_000.0
+from tests.clock import LATER_S
+from tests.integration.sync_rig import DamagingObserver, Rig, files, rigged
 
 
 @pytest.fixture
@@ -75,8 +73,7 @@ def test_a_change(rig: Rig, happens: Callable[[Rig], None], *, restarted: bool) 
     assert rig.sync()[0].word == "initialized"
     assert rig.sync()[0].word == "unchanged"
     assert rig.uploads == 2
-    here = {str(p.relative_to(rig.workspace)): p.read_text() for p in rig.workspace.rglob("*") if p.is_file()}
-    assert here.items() <= rig.arrived().items()
+    assert files(rig.workspace).items() <= rig.arrived().items()
 
 
 def test_a_lost_state_costs_one_upload(rig: Rig) -> None:
