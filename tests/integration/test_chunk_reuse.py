@@ -2,9 +2,9 @@
 
 The same changes are synced with the chunks kept, never kept, removed and damaged between any two syncs, and each time
 the sandbox equals the workspace in the end. The tests show that one sync is enough; that no change is lost during a
-sync or between an interrupted upload and the next; that no torn file counts as done; that excluded files and keys are
-in neither the archive nor the spool; that the spool stays within twice the archive; and that nothing unchanged is
-uploaded. Signals, logs, memory and CPU are tested with the real command.
+sync; that no torn file counts as done; that excluded files and keys are in neither the archive nor the spool; that the
+spool stays within twice the archive; and that nothing unchanged is uploaded. Signals, logs, memory and CPU are tested
+with the real command.
 """
 
 from __future__ import annotations
@@ -16,20 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.waiter import Superseded
 from tests.integration.spool_rig import (
     CHUNK_DAMAGES,
     LARGE,
     CountingStore,
     EmptyStore,
     SpoolRig,
-    flip_body,
     flip_footer,
     make_rig,
-    swap,
     tree,
 )
-from tests.integration.sync_rig import KEY, RecordingObserver
+from tests.integration.sync_rig import KEY
 
 
 @pytest.fixture
@@ -183,24 +180,6 @@ def test_damaged_chunks_are_made_again(
     spool_rig.sync()
     left = 2 if damage is flip_footer and not restarted else 0
     assert spool_rig.made - made == 1 + left
-
-
-@pytest.mark.parametrize("cut_off", ["upload: reset mid-body", "upload: lost", "initialize: 503", "initialize: lost"])
-@pytest.mark.parametrize(("restarted", "damage"), [(False, flip_body), (True, swap)], ids=["running", "restarted"])
-def test_an_interrupted_sync(
-    spool_rig: SpoolRig, damage: Callable[[list[Path]], None], cut_off: str, *, restarted: bool
-) -> None:
-    """An upload or initialize is interrupted, chunks are damaged, the workspace changes: the next sync is complete."""
-    spool_rig.sync()
-    _edit(spool_rig)
-    spool_rig.rig.emulator.faults.script(cut_off)
-    with pytest.raises(Superseded):
-        spool_rig.rig.sync(observer=RecordingObserver(spool_rig.rig.clock, ends=Superseded()))
-    damage(spool_rig.chunks()[::2])
-    _edit_large(spool_rig)
-    if restarted:
-        spool_rig.rig.restart()
-    spool_rig.sync()
 
 
 @pytest.mark.parametrize("forgetful", [False, True], ids=["kept", "never-kept"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from syncd.core.errors import Stop, TryLater
@@ -17,8 +18,8 @@ from syncd.remote.failure import ApiStep
 from syncd.sandbox.executions import Executions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.store.state_db import StateDb
-from tests.integration.sync_rig import SANDBOX, Killed, RecordingObserver, Rig, rigged
-from tests.integration.test_look import begin_late, target
+from tests.integration.sync_rig import KEY, SANDBOX, Killed, RecordingObserver, Rig, rigged
+from tests.integration.test_look import target
 
 
 @pytest.fixture
@@ -51,6 +52,13 @@ def deleted_and_cut(rig: Rig, fault: str) -> None:
     with pytest.raises(Killed):
         rig.sync(observer=RecordingObserver(rig.clock, ends=Killed()))
     rig.emulator.faults.clear()
+
+
+def begin_late(rig: Rig, name: str) -> int:
+    """Deliver the interrupted request to execute after all, and return the response's status."""
+    url = f"{rig.emulator.base_url}/local-sandbox/{rig.sandbox.id}/execute?region=us"
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return httpx.post(url, headers=headers, json={"execution_name": name}, timeout=60).status_code
 
 
 def put_back(rig: Rig) -> None:

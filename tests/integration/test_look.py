@@ -11,23 +11,22 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import httpx
 import pytest
 from msgspec.structs import replace
 
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
+from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
-from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
+from syncd.remote.failure import FailureAction, RetrySettings, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.executions import TIMEOUT_S, Executions
 from syncd.sandbox.look_by_dump import look_by_dump
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
 from syncd.sandbox.program import printed
 from syncd.store.state_db import StateDb
-from tests.integration.sync_rig import KEY, Rig, rigged
+from tests.integration.sync_rig import Rig, rigged
 from tests.unit.test_protocol import LATER
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
@@ -93,42 +92,10 @@ def fetched(result: LookResult) -> dict[str, str]:
     return {path: Path(entry.copy).read_text() for path, entry in found.items() if entry.copy}
 
 
-def test_what_differs_is_fetched(rig: Rig) -> None:
-    """Content, kinds and names of any kind; what is as a version is not mentioned, and nothing else stays here."""
-    for path in ("same", "d/changed", ODD, "only compared"):
-        place(rig, path)
-    (rig.sandbox.workspace / "ln").symlink_to("same")
-    asked = {
-        "same": item(FETCH, a_file("other"), a_file("ours")),
-        "d/changed": item(FETCH, a_file("OURS")),
-        ODD: item(FETCH, a_file("longer")),
-        "only compared": item(COMPARE, a_file("OURS")),
-        "gone": item(FETCH, a_file("ours")),
-        "ln": item(FETCH, a_file("ours")),
-        "never there": item(FETCH),
-    }
-    result = look(rig, asked)
-    assert fetched(result) == {"d/changed": "ours", ODD: "ours"}
-    assert set(result.differing) == {"d/changed", ODD, "only compared", "gone", "ln"}
-    assert result.differing["gone"] == ABSENT
-    assert (result.differing["ln"].kind, result.differing["ln"].target) == (Kind.SYMLINK, "same")
-    assert result.differing[ODD].digest == hashlib.sha256(b"ours").digest()
-    names = {os.path.basename(entry.copy) for entry in result.differing.values() if entry.copy}
-    assert set(os.listdir(copies(rig))) == names
-    assert rig.asked().count("export-artifacts") == 1
-
-
 def pending(rig: Rig) -> list[str]:
     """Return the removal that is recorded as possibly running, if there is one."""
     removal = executions(rig).pending
     return [] if removal is None else [removal.name]
-
-
-def begin_late(rig: Rig, name: str) -> int:
-    """Deliver the interrupted request to execute after all, and return the response's status."""
-    url = f"{rig.emulator.base_url}/local-sandbox/{rig.sandbox.id}/execute?region=us"
-    headers = {"Authorization": f"Bearer {KEY}"}
-    return httpx.post(url, headers=headers, json={"execution_name": name}, timeout=60).status_code
 
 
 def exported(rig: Rig, monkeypatch: pytest.MonkeyPatch, pack: Callable[[Path, BinaryIO], None]) -> None:
@@ -265,27 +232,6 @@ def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(StepFailed, match="it is larger than"):
         look(rig, {"a": item(FETCH)}, most_copied_bytes=100_000)
     assert os.listdir(copies(rig)) == []
-
-
-def test_a_removal_that_was_given_up_does_nothing_later(rig: Rig) -> None:
-    """It stays recorded until the sandbox's clock has passed the second after which it removes nothing."""
-    place(rig, "a")
-    rig.emulator.faults.script(
-        'execute: json {"execution_name": "x"}', 'execution-logs: json {"status": "pending"} always'
-    )
-    with pytest.raises(StepFailed) as caught:
-        run_look(executions(rig), LookRequest({"a": item(REMOVE, a_file("ours"))}), str(copies(rig)))
-    assert caught.value.step is ApiStep.DELETE
-    rig.emulator.faults.clear()
-    (name,) = pending(rig)
-    with pytest.raises(StepFailed, match="has not ended"):
-        executions(rig).settle(["a"])
-    rig.clock.go_on(2 * TIMEOUT_S)
-    executions(rig).settle(["a"])
-    assert pending(rig) == []
-    assert begin_late(rig, name) == 200
-    rig.sandbox.wait()
-    assert (rig.sandbox.workspace / "a").exists()
 
 
 def test_a_clock_that_was_guessed_wrong(rig: Rig) -> None:

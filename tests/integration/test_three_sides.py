@@ -23,8 +23,7 @@ from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.sandbox.executions import Executions, Purpose
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
-from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
-from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.saved_versions import SavedVersions, Why
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
@@ -452,28 +451,6 @@ def test_an_agent_that_writes_all_the_time_keeps_nothing_from_arriving(made: Age
         assert made.there(name) == "theirs" or made.saved[name] == ["theirs"]
 
 
-def test_overwrite_looks_only_at_what_it_removes(made: AgentRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it writes is not even fetched, and is changed there no more."""
-    made.set(agent_changes="overwrite")
-    finish, looked_at = RemoteChanges.finish, []
-
-    def finished(self: RemoteChanges, request: LookRequest) -> LookResult | None:
-        looked_at.append([path for path, item in request.items.items() if item.action is not LookAction.EXISTS])
-        return finish(self, request)
-
-    monkeypatch.setattr(RemoteChanges, "finish", finished)
-    made.agent.write("a", "theirs")
-    made.edit(a="newer")
-    (made.rig.workspace / "b").unlink()
-    made.rig.cycle.recall()
-    assert made.rig.cycle.sandbox is not None
-    made.rig.cycle.sandbox.state.seen.note_all(["a", "more"])
-    made.rig.sync()
-    assert looked_at == [["b"]]
-    assert (made.there("a"), made.there("b"), made.saved) == ("newer", None, {})
-    assert made.rig.cycle.agent_status.changed == 1
-
-
 # -- missing there
 
 
@@ -677,25 +654,6 @@ def test_what_came_unanswered_is_ours(made: AgentRig, policy: str, times: int, f
     assert made.rig.cycle.agent_status.held == ()
 
 
-@pytest.mark.parametrize("restarted", [False, True])
-@POLICIES
-def test_however_many_archives_follow_it(made: AgentRig, policy: str, *, restarted: bool) -> None:
-    """What arrived without an answer is ours, though many other versions were sent since and never arrived."""
-    made.set(agent_changes=policy)
-    made.rig.emulator.faults.script("initialize: lost", "initialize: 503 x12")
-    for number in range(13):
-        made.edit(a=f"unanswered {number}")
-        with pytest.raises(Killed):
-            made.rig.sync(observer=RecordingObserver(made.rig.clock, ends=Killed()))
-        if restarted:
-            made.rig.restart()
-    assert made.there("a") == "unanswered 0"
-    made.edit(a="answered")
-    made.settle()
-    assert made.there("a") == "answered"
-    assert (made.saved, made.warnings, made.rig.cycle.agent_status.held) == ({}, {}, ())
-
-
 def test_what_the_agent_makes_of_an_unanswered_version_is_its_own(made: AgentRig) -> None:
     """It is saved before it is overwritten."""
     made.rig.emulator.faults.script("initialize: lost")
@@ -770,9 +728,6 @@ def test_foreign_output_is_not_believed(made: AgentRig, said: str) -> None:
     assert made.saved == {"a": ["theirs"]}  # by the sandbox's archive
 
 
-# -- what it costs
-
-
 # -- the bytes of the base
 
 
@@ -798,17 +753,6 @@ def test_the_bytes_of_the_base_are_kept(made: AgentRig, archive: str) -> None:
     made.rig.sync()
     assert made.rig.cycle.base_store.get("a", hashlib.sha256(b"ours: a").digest()) == b"ours: a"
     assert made.rig.cycle.base_store.get("a", hashlib.sha256(b"never sent").digest()) is None
-
-
-def test_the_bytes_of_many_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is kept is listed once for all, as thousands may come home at once."""
-    listings: list[str] = []
-    scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: (listings.append(path), scandir(path))[1])
-    store = BaseStore(str(tmp_path), ChunkStore(str(tmp_path)))
-    store.add((f"{number}".encode() for number in range(40)), 0)
-    assert len(listings) == 1
-    assert store.get("any", hashlib.sha256(b"39").digest()) == b"39"
 
 
 def test_what_still_differs_is_kept_longest(tmp_path: Path) -> None:
