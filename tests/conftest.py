@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from syncd.core.clock import SystemClock
 from tests.clock import ScriptedClock
+from tests.loopback import server_tls
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -115,3 +117,9 @@ def repo() -> Path:
 @pytest.fixture
 def clock() -> ScriptedClock:
     return ScriptedClock()
+
+
+@pytest.fixture(scope="session")
+def trusted_tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
+    """The TLS context of a server on loopback, and the file of its certificate."""
+    return server_tls(tmp_path_factory.mktemp("tls"), "DNS:api.test,DNS:localhost,IP:127.0.0.1")

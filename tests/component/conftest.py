@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -78,18 +75,3 @@ def machine(memory_folder: Path, worker: Forks) -> Iterator[Machine]:
     """A machine with an empty workspace."""
     with Emulator(memory_folder / "emulator", api_key=KEY) as emulator:
         yield Machine(memory_folder, emulator, worker)
-
-
-@pytest.fixture(scope="session")
-def server_tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
-    """The TLS context of a server for `localhost` and 127.0.0.1, and its certificate file."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl here to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = str(folder / "key"), str(folder / "certificate")
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
-    names = ["-subj", "/CN=x", "-addext", "subjectAltName=DNS:api.test,DNS:localhost,IP:127.0.0.1"]
-    subprocess.run([*make, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context, certificate

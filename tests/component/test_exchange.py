@@ -20,9 +20,8 @@ from syncd.core.waiter import Waiter
 from syncd.remote import http_client, network
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.network import Exchange, Phase
-from tests.loopback import answering
+from tests.loopback import OK, answering, head_of
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LARGE_BYTES = 1 << 30  # more than any kernel takes
 BLOCK = bytes(1 << 16)
 
@@ -36,14 +35,6 @@ class Scene(Struct):
     now: threading.Event = field(default_factory=threading.Event)
     read_s: float = 60.0
     left_bytes: int = -1  # what the server could still read after that
-
-
-def head_of(connection: socket.socket) -> bytes:
-    """Read all up to the empty line."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n") and (piece := connection.recv(1)):
-        head += piece
-    return head
 
 
 # -- the servers
@@ -260,15 +251,15 @@ def scene() -> Iterator[Scene]:
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_case(
-    scene: Scene, case: Case, secure: bool, server_tls: tuple[ssl.SSLContext, str], monkeypatch: pytest.MonkeyPatch
+    scene: Scene, case: Case, secure: bool, trusted_tls: tuple[ssl.SSLContext, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the client gets is of its request and in time; nothing is sent twice that may have arrived, or later."""
     monkeypatch.setattr(http_client, "WRITE_S", 0.3 if case.talks == [reads_later] else 60.0)
-    monkeypatch.setenv("SSL_CERT_FILE", server_tls[1])
+    monkeypatch.setenv("SSL_CERT_FILE", trusted_tls[1])
     number = count()
 
     def talk(connection: socket.socket) -> None:
-        with server_tls[0].wrap_socket(connection, server_side=True) if secure else connection as peer:
+        with trusted_tls[0].wrap_socket(connection, server_side=True) if secure else connection as peer:
             case.talks[next(number)](peer, scene)
 
     with answering(talk) as port:

@@ -19,9 +19,7 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Event, NewerEvents, Superseded, Waiter, Work
 from syncd.remote import http_client, network
 from syncd.remote.http_client import HttpClient, NoResponse
-from tests.component.test_http_client import answering
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+from tests.loopback import OK, answering, head_of
 
 
 class FakeListener:
@@ -69,17 +67,6 @@ def client(listener: FakeListener) -> Iterator[HttpClient]:
     client.drop()
 
 
-def head_of(connection: socket.socket) -> bytes:
-    """Read all up to the empty line."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        piece = connection.recv(1)
-        if not piece:
-            break
-        head += piece
-    return head
-
-
 def put_to(connection: socket.socket, got: list[int]) -> None:
     """Receive one upload and answer it."""
     head = head_of(connection)
@@ -99,12 +86,12 @@ SIZE_BYTES = 3 << 20
 @pytest.mark.parametrize("password", ["p%40ss", "p@ss", "p/s?s#x:%2Fé"])
 def test_tls_through_a_proxy(
     client: HttpClient,
-    server_tls: tuple[ssl.SSLContext, str],
+    trusted_tls: tuple[ssl.SSLContext, str],
     monkeypatch: pytest.MonkeyPatch,
     password: str,
 ) -> None:
     """An upload of some MiB passes through the tunnel of a proxy that wants a password, in any spelling."""
-    context, certificate = server_tls
+    context, certificate = trusted_tls
     got: list[int] = []
     asked: list[bytes] = []
 
@@ -137,10 +124,10 @@ def test_tls_through_a_proxy(
 
 
 def test_a_certificate_that_is_trusted_later(
-    client: HttpClient, server_tls: tuple[ssl.SSLContext, str], monkeypatch: pytest.MonkeyPatch
+    client: HttpClient, trusted_tls: tuple[ssl.SSLContext, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that was not trusted is, once its certificate is among those that this machine trusts."""
-    context, certificate = server_tls
+    context, certificate = trusted_tls
 
     def serve(connection: socket.socket) -> None:
         with context.wrap_socket(connection, server_side=True) as wrapped:

@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
-import ssl
-import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from syncd.remote import http_client
 from syncd.remote.failure import ApiStep
 from tests.integration.recorded_rig import OFFLINE, RecordedRig
-from tests.loopback import answering
-
-Make = Callable[..., tuple[str, str]]
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Return a function that makes a certificate for a name and returns its file and that of its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-
-    def make(name: str, *more: str) -> tuple[str, str]:
-        folder = tmp_path_factory.mktemp("certificate")
-        key, certificate = str(folder / "key"), str(folder / "certificate")
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        command += ["-subj", "/CN=x", "-addext", f"subjectAltName={name}", "-keyout", key, "-out", certificate, *more]
-        if subprocess.run(command, check=False, capture_output=True).returncode:
-            pytest.skip(f"this openssl does not support {more[0] if more else 'such certificate'}")
-        return certificate, key
-
-    return make
-
+from tests.loopback import answering, server_tls
 
 EXPIRED = ("-not_before", "20200101000000Z", "-not_after", "20200201000000Z")
 NOT_YET_VALID = ("-not_before", "20900101000000Z", "-not_after", "20910101000000Z")
@@ -53,7 +30,7 @@ NOT_YET_VALID = ("-not_before", "20900101000000Z", "-not_after", "20910101000000
 )
 def test_an_untrusted_certificate(
     recorded: RecordedRig,
-    certificates: Make,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     op: str,
     name: str,
@@ -62,11 +39,9 @@ def test_an_untrusted_certificate(
     says: str,
 ) -> None:
     """A server without a trusted certificate gets neither key nor archive, and the message says what to do."""
-    certificate, key = certificates(name, *more)
+    context, certificate = server_tls(tmp_path, name, *more)
     if reusable:
         monkeypatch.setenv("SSL_CERT_FILE", certificate)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
     got: list[bytes] = []
 
     def talk(connection: socket.socket) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -22,6 +19,7 @@ from syncd.core.waiter import Waiter
 from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.upload_url import UploadUrl
+from tests.loopback import head_of
 
 CLOCK = SystemClock()
 KIB = 1 << 10
@@ -40,7 +38,7 @@ class Piece(NamedTuple):
 class Receiver:
     """Receives one upload as it comes; from `stalls_at` bytes on it reads nothing until `goes_on`."""
 
-    def __init__(self, context: ssl.SSLContext | None, stalls_at: int | None) -> None:
+    def __init__(self, context: ssl.SSLContext | None, stalls_at: int | None = None) -> None:
         self.pieces: list[Piece] = []
         self.late_s = LATE_S
         self.stalled = threading.Event()
@@ -83,10 +81,7 @@ class Receiver:
         connection, _ = self._listener.accept()
         connection.settimeout(60)
         with self._context.wrap_socket(connection, server_side=True) if self._context else connection as peer:
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                head += peer.recv(1)
-            (length,) = (line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            (length,) = (line for line in head_of(peer).lower().split(b"\r\n") if line.startswith(b"content-length:"))
             left = int(length.partition(b":")[2])
             while left:
                 got = len(peer.recv(64 * KIB))
@@ -103,31 +98,15 @@ class Receiver:
         return sum(piece.size_bytes for piece in self.pieces if since_s <= piece.at_s < until_s)
 
 
-@contextmanager
-def receiver(certificate: tuple[Path, Path] | None = None, stalls_at: int | None = None) -> Iterator[Receiver]:
-    context = None
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*certificate)
-    with Receiver(context, stalls_at).listening() as listening:
-        yield listening
-
-
 @pytest.fixture(params=["plain", "TLS"])
-def certificate(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Path, Path] | None:
-    """A certificate that this process trusts, for TLS."""
+def context(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext | None:
+    """TLS that this process trusts, or none."""
     if request.param == "plain":
         return None
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl here to make a certificate")
-    key, certificate = tmp_path / "key", tmp_path / "certificate"
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*make, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    return certificate, key
+    context, certificate = request.getfixturevalue("trusted_tls")
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    assert isinstance(context, ssl.SSLContext)
+    return context
 
 
 def archive_of(size_bytes: int) -> Archive:
@@ -146,11 +125,11 @@ def upload(url: str, size_bytes: int, throttle: Throttle, on_sent: Callable[[int
 
 
 @pytest.mark.parametrize("kib_per_s", [64, 2048])
-def test_the_receiver_gets_an_even_stream(certificate: tuple[Path, Path] | None, kib_per_s: int) -> None:
+def test_the_receiver_gets_an_even_stream(context: ssl.SSLContext | None, kib_per_s: int) -> None:
     """No half second brings more than its share, and all arrives in its time."""
     limit = kib_per_s * KIB
     began_s = CLOCK.monotonic_s()
-    with receiver(certificate) as there:
+    with Receiver(context).listening() as there:
         upload(there.url, limit, Throttle(limit))
     took_s = CLOCK.monotonic_s() - began_s
     for piece in there.pieces:
@@ -162,7 +141,7 @@ def test_a_stall_is_followed_by_no_burst() -> None:
     """Delayed bytes are not sent all at once, neither by syncd nor by the kernel."""
     limit = 256 * KIB
     throttle = Throttle(limit)
-    with receiver(stalls_at=limit // 4) as there:
+    with Receiver(None, limit // 4).listening() as there:
         thread = threading.Thread(target=upload, args=(there.url, limit, throttle))
         thread.start()
         assert there.stalled.wait(60)
@@ -174,11 +153,11 @@ def test_a_stall_is_followed_by_no_burst() -> None:
     assert there.received(goes_on_s, goes_on_s + 0.3) <= limit * (0.3 + there.late_s) + least
 
 
-def test_progress_counts_received_bytes(certificate: tuple[Path, Path] | None) -> None:
+def test_progress_counts_received_bytes(context: ssl.SSLContext | None) -> None:
     """If the receiver stalls, the progress stalls, though the kernel has taken all bytes."""
     reported: list[int] = []
     size_bytes = 1_500 * KIB
-    with receiver(certificate, stalls_at=size_bytes // 8) as there:
+    with Receiver(context, size_bytes // 8).listening() as there:
         thread = threading.Thread(target=upload, args=(there.url, size_bytes, Throttle(0), reported.append))
         thread.start()
         assert there.stalled.wait(60)
