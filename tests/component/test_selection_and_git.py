@@ -1,4 +1,4 @@
-"""Compares the gitignore rules with git itself: both get the same files."""
+"""Compares the gitignore rules with git itself: a scan, and what `explain` says, with git in the same workspace."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import random
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from syncd.selection.selection import OuterFile, OuterRules, Scope, Selection
+from syncd.model.entry import Kind
+from syncd.scan.path_rules import explain
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection
 
 pytestmark = pytest.mark.skipif(
     shutil.which("git") is None, reason="git, which these tests compare with, is not installed"
@@ -59,45 +62,15 @@ def can_be_compared(pattern: str) -> bool:
     return spans_after_name() or _AFTER_NAME.match(pattern) is None
 
 
-def read_ignore_files(directory: str, scope: Scope) -> dict[str, bytes]:
-    found = {}
-    for name in scope.ignore_files:
-        try:
-            with open(os.path.join(directory, name), "rb") as file:
-                found[name] = file.read()
-        except FileNotFoundError:
-            pass
-    return found
+def sent(workspace: Path, selection: Selection = PLAIN) -> set[str]:
+    manifest = Scanner(str(workspace), selection).scan().manifest
+    return {path for path, entry in manifest.items() if entry.kind is not Kind.DIRECTORY}
 
 
-def walk(workspace: Path, scope: Scope) -> Iterator[str]:
-    """Yield the included files, as a scanner finds them."""
-    directory = os.path.join(workspace, scope.path)
-    scope = scope.with_files(read_ignore_files(directory, scope))
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            is_dir = entry.is_dir(follow_symlinks=False)
-            if not scope.decide(entry.name, is_dir).included:
-                continue
-            if is_dir:
-                yield from walk(workspace, scope.enter(entry.name))
-            else:
-                yield os.path.join(scope.path, entry.name)
-
-
-def explain(workspace: Path, root: Scope, path: str) -> Verdict:
-    """Return the rule that decides about a path: its own, or that of the first excluded directory above it."""
-    scope = root.with_files(read_ignore_files(str(workspace), root))
-    *above, name = path.split("/")
-    for parent in above:
-        decision = scope.decide(parent, is_dir=True)
-        if not decision.included:
-            break
-        scope = scope.enter(parent)
-        scope = scope.with_files(read_ignore_files(os.path.join(workspace, scope.path), scope))
-    else:
-        decision = scope.decide(name, is_dir=False)
-    rule = decision.rule
+def decided(workspace: Path, path: str) -> Verdict:
+    found = explain(str(workspace), PLAIN, path)
+    # Of what comes back with its folder, git names no line.
+    rule = None if found.included and found.at != path else found.rule
     return ("", "", "") if rule is None else (rule.source, str(rule.line), rule.pattern)
 
 
@@ -122,15 +95,24 @@ def all_files(workspace: Path) -> list[str]:
     return found
 
 
-def disagreements(workspace: Path, root: Scope) -> list[str]:
+def in_own_terms(workspace: Path, top: Path, action: Verdict, common: Path) -> Verdict:
+    """Name git's file as syncd does, relative to the workspace; git's is relative to the top, or its exclude file."""
+    source, line, pattern = action
+    if not source:
+        return action
+    path = common / "info/exclude" if source.endswith("info/exclude") else top / source
+    return (str(path.relative_to(workspace)) if path.is_relative_to(workspace) else str(path)), line, pattern
+
+
+def disagreements(workspace: Path, common: Path) -> list[str]:
     """Return the differences between syncd and git, about inclusion or the line that decides."""
-    theirs, ours = of_git(workspace), set(walk(workspace, root))
-    verdicts = verdicts_of_git(workspace, all_files(workspace))
+    theirs, ours = of_git(workspace), sent(workspace)
+    top = Path(os.fsdecode(git(workspace, "rev-parse", "--show-toplevel").rstrip(b"\n")))
     wrong = [f"{'only git' if path in theirs else 'only syncd'} includes {path!r}" for path in sorted(theirs ^ ours)]
-    for path, action in verdicts.items():
-        mine = explain(workspace, root, path)
-        if mine != action:
-            wrong.append(f"{path!r}: git decides by {action}, syncd by {mine}")
+    for path, action in verdicts_of_git(workspace, all_files(workspace)).items():
+        mine, git_says = decided(workspace, path), in_own_terms(workspace, top, action, common)
+        if mine != git_says:
+            wrong.append(f"{path!r}: git decides by {git_says}, syncd by {mine}")
     return wrong
 
 
@@ -220,7 +202,7 @@ def test_single_files_agree_with_git(tmp_path: Path) -> None:
         write(tmp_path, {directory + b".gitignore": data})
         write(tmp_path, {directory + os.fsencode(name): b"" for name in names.split(" ")})
     git(tmp_path, "init", "-q")
-    assert disagreements(tmp_path, PLAIN.root()) == []
+    assert disagreements(tmp_path, tmp_path / ".git") == []
 
 
 def test_names_that_a_table_cannot_hold(tmp_path: Path) -> None:
@@ -242,7 +224,7 @@ def test_names_that_a_table_cannot_hold(tmp_path: Path) -> None:
     write(tmp_path, dict.fromkeys(names, b""))
     write(tmp_path, {b".gitignore": b"foo\\ \nbar\\ \\ \nnew?line\n**/d?/x\n**/e?/x\n x\n\t\n"})
     git(tmp_path, "init", "-q")
-    assert disagreements(tmp_path, PLAIN.root()) == []
+    assert disagreements(tmp_path, tmp_path / ".git") == []
 
 
 @pytest.mark.parametrize("pattern", ["[[:{0}:]]", "[![:{0}:]]"])
@@ -253,7 +235,7 @@ def test_character_classes_hold_the_same_bytes_as_in_git(tmp_path: Path, pattern
         write(tmp_path, {f"{name}/.gitignore".encode(): pattern.format(name).encode() + b"x\n"})
         write(tmp_path, {name.encode() + b"/" + bytes([code]) + b"x": b"" for code in range(1, 256) if code != 0x2F})
     git(tmp_path, "init", "-q")
-    assert disagreements(tmp_path, PLAIN.root()) == []
+    assert disagreements(tmp_path, tmp_path / ".git") == []
 
 
 def test_nested_files_and_exclude_files_agree_with_git(tmp_path: Path) -> None:
@@ -275,8 +257,7 @@ def test_nested_files_and_exclude_files_agree_with_git(tmp_path: Path) -> None:
         sub/deeper/m.py sub/deeper/m.c sub/deeper/d/n.py sub/deeper/yes.txt negdir/inside.txt negdir/other
         by-exclude/x a.excluded back.excluded sub/back.excluded"""
     write(tmp_path, dict.fromkeys(paths.encode().split(), b""))
-    root = PLAIN.root(OuterRules("", (OuterFile(".git/info/exclude", "", exclude),)))
-    assert disagreements(tmp_path, root) == []
+    assert disagreements(tmp_path, tmp_path / ".git") == []
 
 
 WILDS = ["*", "*", "*", "**", "**", "?", "[ab]", "[!a]", "[^b]", "[a-c]", "[]a]", "[a\\]b]", "[[:digit:]]", "[/a]", "["]
@@ -342,7 +323,7 @@ def fuzz(workspace: Path, seed: int, cases: int) -> list[str]:
     for case in range(cases):
         write_random_case(random_source, workspace, f"case{case:05}")
     git(workspace, "init", "-q")
-    return disagreements(workspace, PLAIN.root())
+    return disagreements(workspace, workspace / ".git")
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 9))])

@@ -12,64 +12,24 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.core.errors import WorkspaceError
-from syncd.model.entry import Kind
 from syncd.scan.path_rules import explain
-from syncd.scan.scanner import Scanner
 from syncd.selection.ignore_files import Repository, branch_of, read_rules_outside, repository_around
-from syncd.selection.selection import Selection
 from tests.component.git_folder import make_repository
 from tests.component.test_scan_by_change import WatchedWorkspace
 from tests.component.test_selection_and_git import (
     PLAIN,
-    Verdict,
-    all_files,
+    disagreements,
     git,
     name_like,
-    of_git,
     random_pattern,
+    sent,
     verdicts_of_git,
     write,
 )
 
-SELECTION = PLAIN
 needs_git = pytest.mark.skipif(
     shutil.which("git") is None, reason="git, which these tests compare with, is not installed"
 )
-
-
-def sent(workspace: Path, selection: Selection = SELECTION) -> set[str]:
-    manifest = Scanner(str(workspace), selection).scan().manifest
-    return {path for path, entry in manifest.items() if entry.kind is not Kind.DIRECTORY}
-
-
-def decided(workspace: Path, path: str) -> Verdict:
-    found = explain(str(workspace), SELECTION, path)
-    # Of what comes back with its folder, git names no line.
-    rule = None if found.included and found.at != path else found.rule
-    return ("", "", "") if rule is None else (rule.source, str(rule.line), rule.pattern)
-
-
-def in_git_terms(workspace: Path, action: Verdict, common: Path) -> Verdict:
-    """Convert to git's terms: git names a file relative to the work tree's top, or its exclude file by its own path."""
-    source, line, pattern = action
-    if not source:
-        return action
-    if source.endswith("info/exclude"):
-        return str(common / "info/exclude"), line, pattern
-    top = Path(os.fsdecode(git(workspace, "rev-parse", "--show-toplevel").rstrip(b"\n")))
-    path = top / source
-    return (str(path.relative_to(workspace)) if path.is_relative_to(workspace) else str(path)), line, pattern
-
-
-def disagreements(workspace: Path, common: Path) -> list[str]:
-    """Return the differences between syncd and git, about inclusion or the line that decides."""
-    theirs, ours = of_git(workspace), sent(workspace)
-    wrong = [f"{'only git' if path in theirs else 'only syncd'} includes {path!r}" for path in sorted(theirs ^ ours)]
-    for path, action in verdicts_of_git(workspace, all_files(workspace)).items():
-        mine, git_says = decided(workspace, path), in_git_terms(workspace, action, common)
-        if mine != git_says:
-            wrong.append(f"{path!r}: git decides by {git_says}, syncd by {mine}")
-    return wrong
 
 
 def put(top: Path, paths: Iterable[str]) -> None:
@@ -134,7 +94,7 @@ def test_random_rules_above(tmp_path: Path, seed: int) -> None:
             patterns[f"{folder}/"] = [random_pattern(dice) for _ in range(dice.randint(0, 3))]
         if dice.random() < 0.5:
             patterns[""] += [f"{dice.choice(['/', '', '!/'])}{below}/{random_pattern(dice).lstrip('!/')}"]
-        bare = SELECTION.root()
+        bare = PLAIN.root()
         names = [name_like(dice, dice.choice(dice.choice([*patterns.values()]) or ["a"])) for _ in range(20)]
         names = [n for n in names if n and all(bare.decide(part, is_dir=True).included for part in n.split("/"))]
         names += [name.removeprefix(f"{below}/") for name in names]
@@ -209,7 +169,7 @@ def test_which_repository(tmp_path: Path) -> None:
         (workspace / ".git").write_text(pointer)
         assert found(workspace) == Repository(str(workspace), ""), pointer
     (workspace / ".git").write_text("gitdir: ../../../.git\n")
-    assert read_rules_outside(str(workspace), SELECTION, "").rules.files[0].source == f"{tmp_path}/.git/info/exclude"
+    assert read_rules_outside(str(workspace), PLAIN, "").rules.files[0].source == f"{tmp_path}/.git/info/exclude"
     (workspace / ".git").unlink()
     for name in ("HEAD", "objects", "refs"):
         (tmp_path / "a" / ".git" / name).rename(workspace / name)
@@ -243,7 +203,7 @@ def test_rules_that_cannot_be_read(tmp_path: Path, name: str) -> None:
         os.truncate(tmp_path / name, 1 << 30)
     with pytest.raises(WorkspaceError, match=r"its rules in .* cannot be read: (Permission|File too)"):
         sent(tmp_path / "app")
-    assert not explain(str(tmp_path / "app"), SELECTION, "f").included
+    assert not explain(str(tmp_path / "app"), PLAIN, "f").included
 
 
 class WatchedInRepository(WatchedWorkspace):
