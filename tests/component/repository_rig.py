@@ -41,6 +41,11 @@ def git(folder: Path, *arguments: str, codes: Iterable[int] = (0,), **environmen
     return os.fsdecode(done.stdout)
 
 
+def shell(folder: Path, commands: str) -> None:
+    """What the agent, or the person, types; each of the commands must succeed."""
+    subprocess.run(["sh", "-e", "-c", commands], cwd=folder, env=AGENT, check=True)
+
+
 def poisoned(top: Path, folder: Path, **more: str) -> Path:
     """Have whatever git can run in a repository leave a mark; return the mark, which is not there yet."""
     mark, program = folder / "mark", folder / "program"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from syncd.sandbox.agent_repository import recorded_home
 from syncd.store.state_db import StateDb
-from tests.component.repository_rig import TARGET, RepositoryRig, Sent, git, link, poisoned, sent
+from tests.component.repository_rig import TARGET, RepositoryRig, Sent, git, link, poisoned, sent, shell
 
 
 @pytest.fixture(scope="module")
@@ -101,111 +100,34 @@ def test_two_lost_answers(there: RepositoryRig) -> None:
 # -- an agent that works
 
 
-def dirty(rig: RepositoryRig) -> None:
-    (rig.workspace / "a.txt").write_text("the agent's\n")
-
-
-def new_file(rig: RepositoryRig) -> None:
-    (rig.workspace / "new").write_text("the agent's\n")
-
-
-def staged(rig: RepositoryRig) -> None:
-    new_file(rig)
-    rig.git("add", "new")
-
-
-def staged_and_taken_back(rig: RepositoryRig) -> None:
-    (rig.workspace / "a.txt").write_text("staged\n")
-    rig.git("add", "a.txt")
-    (rig.workspace / "a.txt").write_text("one\n")
-
-
-def committed(rig: RepositoryRig) -> None:
-    dirty(rig)
-    rig.git("commit", "-qam", "the agent's")
-
-
-def committed_and_taken_back(rig: RepositoryRig) -> None:
-    committed(rig)
-    rig.git("revert", "--no-edit", "HEAD")
-
-
-def own_branch(rig: RepositoryRig) -> None:
-    rig.git("checkout", "-q", "-b", "mine")
-
-
-def own_branch_with_commit(rig: RepositoryRig) -> None:
-    own_branch(rig)
-    committed(rig)
-
-
-def detached(rig: RepositoryRig) -> None:
-    rig.git("checkout", "-q", "--detach")
-
-
-def rebasing(rig: RepositoryRig) -> None:
-    committed(rig)
-    rig.git("checkout", "-q", "-b", "other", "main~1")
-    (rig.workspace / "a.txt").write_text("others\n")
-    rig.git("commit", "-qam", "others")
-    rig.git("rebase", "-q", "main", codes=(1,))
-
-
-def merging(rig: RepositoryRig) -> None:
-    committed(rig)
-    rig.git("checkout", "-q", "-b", "other", "main~1")
-    (rig.workspace / "a.txt").write_text("others\n")
-    rig.git("commit", "-qam", "others")
-    rig.git("merge", "-q", "main", codes=(1,))
-
-
-def merging_without_conflict(rig: RepositoryRig) -> None:
-    rig.git("checkout", "-q", "-b", "side")
-    rig.git("commit", "-q", "--allow-empty", "-m", "empty")
-    rig.git("checkout", "-q", "main")
-    rig.git("merge", "-q", "--no-ff", "--no-commit", "side")
-
-
-def bisecting(rig: RepositoryRig) -> None:
-    rig.git("bisect", "start", "-q")
-
-
-def locked(rig: RepositoryRig) -> None:
-    (rig.workspace / ".git/index.lock").write_bytes(b"")
-
-
-def home_locked(rig: RepositoryRig) -> None:
-    (rig.workspace / ".git/refs/heads/main.lock").write_bytes(b"")
-
-
-def removed_index(rig: RepositoryRig) -> None:
-    (rig.workspace / ".git/index").unlink()
-
-
-def deleted(rig: RepositoryRig) -> None:
-    rig.git("rm", "-q", "--cached", "d/b.txt")
-
-
-def intended(rig: RepositoryRig) -> None:
-    new_file(rig)
-    rig.git("add", "-N", "new")
-
-
-WORK = [
-    *(
-        dirty,
-        new_file,
-        staged,
-        staged_and_taken_back,
-        committed,
-        committed_and_taken_back,
-        own_branch,
-        own_branch_with_commit,
-        detached,
-        rebasing,
+DIRTY = "echo theirs > a.txt"
+NEW_FILE = "echo theirs > new"
+COMMITTED = f"{DIRTY}; git commit -qam agent"
+OTHERS = f"{COMMITTED}; git checkout -q -b other main~1; echo others > a.txt; git commit -qam others"
+# What an agent does, by its shell.
+WORK = {
+    "dirty": DIRTY,
+    "a new file": NEW_FILE,
+    "staged": f"{NEW_FILE}; git add new",
+    "staged, and taken back": "echo staged > a.txt; git add a.txt; echo one > a.txt",
+    "committed": COMMITTED,
+    "committed, and taken back": f"{COMMITTED}; git revert --no-edit HEAD",
+    "a branch of its own": "git checkout -q -b mine",
+    "a commit on it": f"git checkout -q -b mine; {COMMITTED}",
+    "detached": "git checkout -q --detach",
+    "rebasing": f"{OTHERS}; git rebase -q main || test $? = 1",
+    "merging": f"{OTHERS}; git merge -q main || test $? = 1",
+    "merging without a conflict": (
+        "git checkout -q -b side; git commit -q --allow-empty -m empty; git checkout -q main; "
+        "git merge -q --no-ff --no-commit side"
     ),
-    *(merging, merging_without_conflict, bisecting, locked, home_locked, removed_index, deleted, intended),
-]
+    "bisecting": "git bisect start -q",
+    "the index is locked": ": > .git/index.lock",
+    "its branch is locked": ": > .git/refs/heads/main.lock",
+    "no index": "rm .git/index",
+    "deleted": "git rm -q --cached d/b.txt",
+    "intended": f"{NEW_FILE}; git add -N new",
+}
 
 
 def everything(rig: RepositoryRig) -> dict[str, bytes | str]:
@@ -222,10 +144,10 @@ def everything(rig: RepositoryRig) -> dict[str, bytes | str]:
 HOME_FILES = (".git/refs/heads/home", ".git/logs/refs/heads/home")
 
 
-@pytest.mark.parametrize("work", WORK)
-def test_what_an_agent_does_stays(there: RepositoryRig, work: Callable[[RepositoryRig], None]) -> None:
+@pytest.mark.parametrize("work", WORK.values(), ids=WORK)
+def test_what_an_agent_does_stays(there: RepositoryRig, work: str) -> None:
     """Nothing of it is moved or lost, and `home` goes on."""
-    work(there)
+    shell(there.workspace, work)
     there.arrive({"d/b.txt": "from here\n", "fresh": "from here\n"})
     before = everything(there)
     there.follow()
@@ -272,35 +194,18 @@ def test_commits_on_home_stay(there: RepositoryRig) -> None:
 # -- another repository, or none
 
 
-def foreign_folder(top: Path) -> None:
-    git(top, "init", "-q", "-b", "main")
-
-
-def foreign_file(top: Path) -> None:
-    (top / ".git").write_text("gitdir: /elsewhere\n")
-
-
-def foreign_link(top: Path) -> None:
-    (top / ".git").symlink_to("/elsewhere")
-
-
-def foreign_link_to_a_repository(top: Path) -> None:
-    (other := top.parent / "other").mkdir()
-    git(other, "init", "-q")
-    (other / ".git/syncd").mkdir()
-    (top / ".git").symlink_to("../other/.git")
-
-
-def foreign_without_head(top: Path) -> None:
-    """A repository that lost its HEAD, made without templates: its commits are someone's."""
-    git(top, "init", "-q", "-b", "main", "--template=")
-    git(top, "-c", "user.name=x", "-c", "user.email=x", "commit", "-q", "--allow-empty", "-m", "x")
-    for name in ("HEAD", "COMMIT_EDITMSG", "logs"):
-        path = top / ".git" / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-FOREIGN = [foreign_folder, foreign_file, foreign_link, foreign_link_to_a_repository, foreign_without_head]
+FOLDER = "git init -q -b main"
+FOREIGN = {
+    "a folder": FOLDER,
+    "a file": "echo gitdir: /elsewhere > .git",
+    "a link": "ln -s /elsewhere .git",
+    "a link to a repository": "git init -q ../other; mkdir ../other/.git/syncd; ln -s ../other/.git .git",
+    # It lost its HEAD, and was made without templates: its commits are someone's.
+    "no HEAD": (
+        f"{FOLDER} --template=; git -c user.name=x -c user.email=x commit -q --allow-empty -m x; "
+        "rm -rf .git/HEAD .git/COMMIT_EDITMSG .git/logs"
+    ),
+}
 
 
 def listed(top: Path) -> dict[str, tuple[int, int, bytes]]:
@@ -313,11 +218,11 @@ def listed(top: Path) -> dict[str, tuple[int, int, bytes]]:
     return found
 
 
-@pytest.mark.parametrize("make", FOREIGN)
-def test_someone_elses_is_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)
+def test_someone_elses_is_left_alone(tmp_path: Path, make: str) -> None:
     """It stays byte for byte, and is asked about once only, after a restart too."""
     rig = RepositoryRig(tmp_path)
-    make(rig.workspace)
+    shell(rig.workspace, make)
     rig.arrive({"a": "1"})
     before = listed(rig.workspace)
     rig.follow()
@@ -332,7 +237,7 @@ def test_someone_elses_is_left_alone(tmp_path: Path, make: Callable[[Path], None
 def test_one_that_takes_the_place_of_ours_is_left_alone(there: RepositoryRig) -> None:
     """The agent begins a repository of its own."""
     shutil.rmtree(there.workspace / ".git")
-    foreign_folder(there.workspace)
+    shell(there.workspace, FOLDER)
     there.arrive({"a.txt": "2\n"})
     before = listed(there.workspace)
     there.follow()
