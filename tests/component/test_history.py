@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,12 +19,6 @@ from syncd.sync.status_document import LastError, LastSync, SandboxStatus
 from tests.clock import ScriptedClock
 
 SYNC = LastSync("2026-11-24T13:20:11Z", 3, 1_000, "0" * 64, 1.0)
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[StateDb]:
-    with closing(StateDb(str(tmp_path))) as db:
-        yield db
 
 
 @pytest.fixture

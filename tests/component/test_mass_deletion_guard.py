@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 from pathlib import Path
 
 import pytest
@@ -138,20 +137,6 @@ def test_files_that_vanished_while_they_were_packed(tmp_path: Path) -> None:
     assert str(failure.value) == (
         "91 of the workspace's 100 files vanished while they were packed: they are looked for again"
     )
-
-
-def test_a_damaged_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The log says what the loss costs."""
-    recorded(tmp_path)
-    (record,) = tmp_path.iterdir()
-    record.write_bytes(b"garbage")
-    guard = LossGuard("/work", str(tmp_path))
-    guard.load()
-    guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
-    ((name, level, text),) = caplog.record_tuples
-    assert (name, level) == ("syncd.state", logging.WARNING)
-    assert "'workspace'" in text
-    assert text.endswith("another directory put in the workspace's place goes unnoticed once")
 
 
 @pytest.mark.parametrize(("before", "left", "expected"), [(20, 1, True), (20, 2, False), (19, 0, False)])

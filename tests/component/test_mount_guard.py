@@ -128,13 +128,3 @@ def test_a_full_disk(tmp_path: Path, mount: Callable[..., None], monkeypatch: py
     mount()
     assert _checked(guard, "data").unread == {"data"}
     assert not _checked(_guard(tmp_path), "data").unread
-
-
-def test_a_damaged_record(tmp_path: Path, mount: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
-    """The log says what the loss costs."""
-    mount("data")
-    _checked(_guard(tmp_path), "data")
-    (tmp_path / "mounts").write_bytes(b"garbage")
-    mount()
-    assert _checked(_guard(tmp_path), "data", unread=("more",)).unread == {"more"}
-    assert caplog.text.rstrip().endswith("what was unmounted in the workspace while no syncd ran counts as deleted")

@@ -28,33 +28,20 @@ def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def _cut(content: bytes) -> bytes:
-    return content[:-1]
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda content: content[:-1],
+    "empty": lambda content: b"",
+    "garbage": lambda content: b"\0" * len(content),
+    "flipped": lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:],
+    "newer": lambda content: content.replace(b"syncd-state 1", b"syncd-state 2"),
+}
 
 
-def _empty(content: bytes) -> bytes:
-    return b""
-
-
-def _garbage(content: bytes) -> bytes:
-    return b"\0" * len(content)
-
-
-def _flipped(content: bytes) -> bytes:
-    return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
-
-
-def _newer(content: bytes) -> bytes:
-    return content.replace(b"syncd-state 1", b"syncd-state 2")
-
-
-DAMAGE = pytest.mark.parametrize("damage", [_cut, _empty, _garbage, _flipped, _newer])
-
-
-@DAMAGE
-def test_a_damaged_record_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: object) -> None:
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_record_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
+) -> None:
     """A record that is cut, garbage or newer reads as none, is reported once, and is kept for a person to look at."""
-    assert callable(damage)
     record = StateFile(str(tmp_path), "thing", bytes, "")
     record.save(b"payload\nwith lines")
     path = tmp_path / "thing"
@@ -102,30 +89,9 @@ def test_a_draft_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"thing"}
 
 
-def folder(path: Path) -> None:
-    path.mkdir()
-
-
-def full_folder(path: Path) -> None:
-    (path / "deep").mkdir(parents=True)
-    (path / "deep/file").write_text("x")
-
-
-def fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
 def bound_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):  # its path must be short
         server.bind(path.name)
-
-
-def link_nowhere(path: Path) -> None:
-    path.symlink_to("nowhere")
-
-
-def link_to_itself(path: Path) -> None:
-    path.symlink_to(path)
 
 
 def link_to_a_file(path: Path) -> None:
@@ -134,7 +100,15 @@ def link_to_a_file(path: Path) -> None:
     path.symlink_to(victim)
 
 
-KINDS = [folder, full_folder, fifo, bound_socket, link_nowhere, link_to_itself, link_to_a_file]
+KINDS: dict[str, Callable[[Path], object]] = {
+    "a folder": Path.mkdir,
+    "a full folder": lambda path: (path / "deep/er").mkdir(parents=True),
+    "a FIFO": os.mkfifo,
+    "a socket": bound_socket,
+    "a link to nowhere": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path),
+    "a link to a file": link_to_a_file,
+}
 RECORDS = ["agent", "status.json"]
 
 
@@ -149,8 +123,8 @@ def _write_all(folder: str) -> None:
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("kind", KINDS)
-def test_another_kind_of_entry_in_a_records_place(tmp_path: Path, kind: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_another_kind_of_entry_in_a_records_place(tmp_path: Path, kind: Callable[[Path], object]) -> None:
     """It reads as none, without a wait, and the next write replaces it, whatever it is."""
     for _ in range(3):
         for name in RECORDS:

@@ -1,55 +1,17 @@
-"""The loop's small parts on real descriptors: alarm, service manager, sleep sensor, logs, requests."""
+"""The lines of the log: without secrets, each one line, in the forms that are asked for."""
 
 from __future__ import annotations
 
 import json
 import logging
-import select
-import signal
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
-import pytest
-
-from syncd.core.clock import SystemClock
-from syncd.core.errors import Stop
-from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import Waiter
-from syncd.daemon.signals import Signals
 from syncd.report.logs import LogFormat, keep_out_of_logs, sandbox_in_logs, set_up_logs
-
-
-@contextmanager
-def signalled() -> Iterator[tuple[Signals, Waiter]]:
-    """Install the signal handlers in this process."""
-    waiter = Waiter(Interrupt(), SystemClock())
-    signals = Signals(waiter.interrupt)
-    with signals.installed():
-        yield signals, waiter
-
-
-def to_another_thread(number: signal.Signals) -> None:
-    """Send the signal to a thread other than the main one, as the kernel may."""
-    once_waiting = threading.Timer(0.05, lambda: signal.pthread_kill(threading.get_ident(), number))
-    once_waiting.start()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: signal.Signals) -> None:
-    """The main thread is woken from a system call."""
-    near, far = socket.socketpair()
-    with near, far, signalled() as (_, waiter):
-        to_another_thread(number)
-        started_s = SystemClock().monotonic_s()
-        with pytest.raises(Stop):
-            waiter.wait_ready(near.fileno(), select.POLLIN, started_s + 60)
-        assert SystemClock().monotonic_s() - started_s < 60, "it was the time-out that ended the wait"
 
 
 @contextmanager
@@ -88,7 +50,7 @@ def test_log_lines_hold_no_secret_and_no_line_end() -> None:
     assert len(lines) == 3
     assert "5ecret" not in stderr.getvalue()
     assert "\x1b" not in stderr.getvalue()
-    assert lines[2].endswith("(ValueError at test_daemon_components.py:" + lines[2].rsplit(":", 1)[1])
+    assert lines[2].endswith("(ValueError at test_logs.py:" + lines[2].rsplit(":", 1)[1])
 
 
 def test_json_lines() -> None:
