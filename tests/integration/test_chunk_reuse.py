@@ -22,6 +22,7 @@ from tests.integration.spool_rig import (
     CountingStore,
     EmptyStore,
     SpoolRig,
+    flip_body,
     flip_footer,
     make_rig,
     tree,
