@@ -38,6 +38,7 @@ from syncd.model.entry import (
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
+from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import followed_at_s
 from syncd.sandbox.followed_work import FollowedStore
@@ -197,6 +198,12 @@ def _find_there(
 
 def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:
     """Return the workspace that work comes home to, with the writer of what this sandbox has. Raises `ConfigError`."""
+
+    def target(name: str) -> Target | None:
+        with contextlib.suppress(NeedsPerson):
+            return target_of(config.for_sandbox(name), os.environ) if name in config.sandboxes else None
+        return None
+
     spool = folders_of(config, os.environ).spool
     base_store = BaseStore(spool, ChunkStore(spool))
     return HomeFolder(
@@ -206,7 +213,7 @@ def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:
         excludes_for(config, os.environ),
         reader_of(config, CLOCK, os.environ).secrets,
         SentFiles(config.workspace.path, scratch, base_store, Blobs(db)),
-        WorkspaceWriter(config.workspace.path, db, CLOCK, config.sandbox_name),
+        WorkspaceWriter(config.workspace.path, db, CLOCK, target, config.sandbox_name),
         db,
     )
 

@@ -60,7 +60,8 @@ from syncd.merge.writes import (
 )
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, with_copy
 from syncd.model.manifest import Manifest
-from syncd.sandbox.sandbox_state import SandboxState, TakenPath, is_as, last_target
+from syncd.remote.target import Target
+from syncd.sandbox.sandbox_state import SandboxState, TakenPath, is_as
 from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
 from syncd.selection.selection import RULE_FILES
 from syncd.store.blobs import Blobs
@@ -125,15 +126,23 @@ def _save(record: Record[str], entry: JournalEntry) -> None:
 class WorkspaceWriter:
     """Writes to one workspace, one process at a time.
 
-    What is written comes from the `sandbox` of this name. Whenever something is taken back, also what was killed, what
-    counts as sent by it is, too.
+    What is written comes from the `sandbox` of this name. `target_of` returns the sandbox of a name, None where none is
+    known now. Whenever something is taken back, also what was killed, what counts as sent by it is, too.
     """
 
-    def __init__(self, workspace: str, db: StateDb, clock: Clock, sandbox: str = MAIN) -> None:
+    def __init__(
+        self,
+        workspace: str,
+        db: StateDb,
+        clock: Clock,
+        target_of: Callable[[str], Target | None] = lambda _: None,
+        sandbox: str = MAIN,
+    ) -> None:
         self._workspace = workspace
         self._db = db
         self._clock = clock
         self._blobs = Blobs(db)
+        self._target_of = target_of
         self._sandbox = sandbox
         # In JSON of Python's own, which has an escape for what is no UTF-8 in a path.
         self._done, self._pending = Record(db, "journal", str, _COST), Record(db, "pending", str, _COST)
@@ -194,7 +203,7 @@ class WorkspaceWriter:
                 written = Written(left=tuple(sorted(left)))
                 record(written)
                 return written
-            target = last_target(self._db, self._sandbox)
+            target = self._target_of(self._sandbox)
             entry = JournalEntry(
                 token=os.urandom(6).hex(),
                 phase=JournalPhase.CHANGING,
@@ -340,7 +349,7 @@ class WorkspaceWriter:
             if entry.phase is not JournalPhase.DONE:
                 # What counts as gone there by now, a sync found or made so: it has no version to be given back.
                 taken = [each for each in taken if each.after is not None]
-            target = last_target(self._db, entry.sandbox)
+            target = self._target_of(entry.sandbox)
             state = None  # another sandbox of that name got from here what it has
             if taken and target is not None and target.sandbox_id == entry.sandbox_id:
                 state = SandboxState(self._db, target)
