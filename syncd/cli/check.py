@@ -24,7 +24,7 @@ from syncd.cli.layout import Tone, styled, wrapped
 from syncd.cli.ls import scan_workspace
 from syncd.cli.options import CLOCK, config_option, configured, json_option
 from syncd.cli.output import text_width
-from syncd.cli.status.reader import StatusReader
+from syncd.cli.status import StatusReader
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, NeedsPerson, SandboxNotFound, SyncdError, SyncWarning
 from syncd.core.interrupt import Interrupt

@@ -65,8 +65,8 @@ def without_sandbox(text: str, name: str) -> str:
 
     A table ends with its last line that is not empty and no comment; lines such as `sandboxes.NAME.id = "x"` go too.
     """
-    table, left_out, line = re.escape(table_of(name)), r"[ \t\r]*(?:#.*)?\n", r"[ \t]*[^\s#\[].*\n"
-    in_brackets, dotted = rf"\n?[ \t]*\[{table}[.\]].*\n(?:(?:{left_out})*{line})*", rf"[ \t]*{table}\..*\n"
+    table, blank, line = re.escape(table_of(name)), r"[ \t\r]*(?:#.*)?\n", r"[ \t]*[^\s#\[].*\n"
+    in_brackets, dotted = rf"\n?[ \t]*\[{table}[.\]].*\n(?:(?:{blank})*{line})*", rf"[ \t]*{table}\..*\n"
     cut = re.compile(rf"^(?:{in_brackets}|{dotted})", re.MULTILINE)
     changed = cut.sub("", _whole_lines(text))
     with suppress(ValueError):

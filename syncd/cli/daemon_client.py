@@ -9,7 +9,7 @@ from msgspec import convert
 
 from syncd.cli.options import CLOCK, asking
 from syncd.cli.progress import ProgressDisplay
-from syncd.cli.status.reader import StatusReader
+from syncd.cli.status import StatusReader
 from syncd.core.directories import directories_for, holder
 from syncd.core.errors import ExitCode, Locked, Stop, TryLater, failure_with
 from syncd.core.settings import Config

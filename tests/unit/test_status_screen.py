@@ -12,8 +12,7 @@ from msgspec import structs
 
 from syncd import __version__
 from syncd.cli.layout import Tone, styled
-from syncd.cli.status.reader import StatusContext, WorkspaceRow
-from syncd.cli.status.screen import screen, table
+from syncd.cli.status.screen import StatusContext, WorkspaceRow, screen, table
 from syncd.core.text import ago, countdown, duration, split_remedy
 from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxStatus, State, Status
 from tests.clock import NOON_S

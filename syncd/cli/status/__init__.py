@@ -8,21 +8,38 @@ import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import click
-from msgspec import structs
+import msgspec
+from msgspec.structs import replace
 
+from syncd import __version__
 from syncd.cli.interruption import discard_stdout
-from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
+from syncd.cli.layout import written
+from syncd.cli.options import (
+    CLOCK,
+    config_of_daemon,
+    config_option,
+    config_path,
+    configured,
+    json_option,
+    load_for_command,
+    option_for,
+)
 from syncd.cli.output import home_relative, is_screen, stdout_failure, terminal_size, text_width
-from syncd.cli.status.reader import StatusReader, WorkspaceRow, read_all, reader_for
-from syncd.core.config_file import config_folder
+from syncd.cli.status.screen import StatusContext, WorkspaceRow, screen, table
+from syncd.core.config_file import config_files, config_folder, config_name
+from syncd.core.directories import default_config_path, directories_for, holder, refuse_unreadable
+from syncd.core.durable_file import PauseMarker
 from syncd.core.errors import ConfigError, ExitCode
-from syncd.core.text import counted, printable_json
-from syncd.report.status_store import encoded
-from syncd.sync.status_document import Status
+from syncd.core.interrupt import Interrupt
+from syncd.core.settings import Config
+from syncd.core.text import counted, one_line, printable_json, shown_path
+from syncd.core.waiter import Waiter
+from syncd.report.status_store import encoded, read_document, read_status
+from syncd.sync.status_document import SandboxStatus, State, Status
 
 Shown = TypeVar("Shown")
 
@@ -31,6 +48,138 @@ _WIDEST = 10_000
 _OVERVIEW_VERSION = 1
 _REDRAW_S = 0.5
 _LEAST_TOLD = 3  # lines of a screen, of which one is told from; a lower one has none to spare
+# It answers at once, whatever it waits for.
+_TIMEOUT_S = 1.0
+_RESTING = frozenset({State.WATCHING, State.DEBOUNCING, State.RETRYING, State.PAUSED})
+# In another state it may be kept from answering, as by a scan of a slow disk. It writes its progress more often than
+# this (the longest wait is 3 minutes, for the API's answer to an initialize).
+_SILENCE_S = 300.0
+
+
+class StatusReader:
+    """Reads the status of a configuration's workspace. A `problem` with its file stops no daemon that runs.
+
+    Raises `ConfigError` for a state folder that cannot be read.
+    """
+
+    def __init__(
+        self, path: str, config: Config, waiter: Waiter | None = None, problem: ConfigError | None = None
+    ) -> None:
+        self._path, self.config, self.problem = path, config, problem
+        self._waiter = waiter or Waiter(Interrupt(), CLOCK)
+        self.folder = directories_for(config.workspace.path, os.environ).state
+        refuse_unreadable(self.folder)
+        self._nothing = _nothing(config)
+
+    def status(self) -> Status:
+        """The status, the daemon's own where it cannot write it, with `responding` set."""
+        # The lock is perhaps held by a process that never wrote its status. What a silent one did is read afterwards.
+        answers, unwritten = self._asked() if holder(self.folder) is not None else (None, None)
+        status = unwritten or read_status(self.folder, self._nothing)
+        if not status.running:
+            return replace(status, responding=None)
+        if answers is False and status.state not in _RESTING and not self._is_old():
+            answers = None
+        return replace(status, responding=answers)
+
+    def context(self, status: Status, busy_pid: int | None) -> StatusContext:
+        """The facts that the screen needs beside this document."""
+        is_other = status.daemon_version not in (None, __version__)
+        return StatusContext(
+            written_at_s=self._written_at_s(),
+            was_killed=(read_document(self.folder) or self._nothing).running,
+            busy_pid=busy_pid,
+            unit=self._installed_unit() if is_other or not status.running or status.responding is False else None,
+            option=option_for(self._path),
+            is_paused=PauseMarker(self.folder).exists,
+        )
+
+    def _installed_unit(self) -> str | None:
+        """The name of the unit that `syncd service install` wrote for this configuration."""
+        folder = os.path.dirname(default_config_path(os.environ))
+        if not os.path.isdir(os.path.join(os.path.dirname(folder), "systemd", "user")):
+            return None
+        from syncd.cli.service import unit_of  # noqa: PLC0415 - where there are units
+
+        with suppress(ConfigError):
+            unit = unit_of(self._path, folder)
+            return unit.stem if unit.is_installed else None
+        return None
+
+    def _asked(self) -> tuple[bool | None, Status | None]:
+        """True if it answers, and a status that it could not write; false if it is silent; None: it starts or ends."""
+        from syncd.daemon.control import ask  # noqa: PLC0415 - where nothing runs, sockets are not needed
+
+        try:
+            (answer,) = ask(self.folder, {"do": "hello"}, self._waiter, _TIMEOUT_S)
+            return True, msgspec.convert(answer.get("result", {}).get("status"), Status | None)
+        except TimeoutError:
+            return False, None
+        except (OSError, ValueError, msgspec.MsgspecError):
+            return None, None
+
+    def _is_old(self) -> bool:
+        return CLOCK.wall_s() - (self._written_at_s() or CLOCK.wall_s()) >= _SILENCE_S
+
+    def _written_at_s(self) -> float | None:
+        """The time of its last write: each file in the state folder is renamed into place there."""
+        try:
+            return os.stat(self.folder).st_mtime
+        except OSError:
+            return None
+
+
+def _nothing(config: Config) -> Status:
+    """The status of a workspace that has none."""
+    sandboxes = [
+        SandboxStatus(name=name, id=each.id or "", base_url=each.base_url, region=each.region, state=State.STOPPED)
+        for name, each in config.sandboxes.items()
+    ]
+    return Status(running=False, pid=None, workspace=shown_path(config.workspace.path), sandboxes=tuple(sandboxes))
+
+
+def reader_for(path: str, load: Callable[[], Config]) -> StatusReader:
+    """The reader for this configuration; where it is not valid, for the daemon that runs with it.
+
+    Raises `ConfigError` where none does.
+    """
+    try:
+        return StatusReader(path, load())
+    except ConfigError as failure:
+        config = config_of_daemon(path)
+        if config is None:
+            raise
+        return StatusReader(path, config, problem=failure)
+
+
+# -- all workspaces
+
+
+def read_all() -> tuple[WorkspaceRow, ...]:
+    """The rows of all configurations, `config.toml` first, then by name.
+
+    Raises `ConfigError` for a folder of them that cannot be read: there would seem to be none.
+    """
+    folder = config_folder(os.environ)
+    if os.path.lexists(folder) and not os.access(folder, os.R_OK | os.X_OK):
+        raise ConfigError(f"the configuration folder {folder} cannot be read", "let your user read it")
+    return tuple(map(_row, config_files(os.environ)))
+
+
+def _row(file: str) -> WorkspaceRow:
+    from syncd.daemon.shared_sandbox import conflict, others_naming  # noqa: PLC0415 - for many alone
+
+    name = config_name(file)
+    try:
+        reader = reader_for(file, lambda: load_for_command(file))
+    except ConfigError as failure:
+        return WorkspaceRow(file, name, None, one_line(str(failure), 1000))
+    others = others_naming(reader.config, os.environ)
+    problem = reader.problem or (conflict(reader.config, others) if others else "")
+    return WorkspaceRow(file, name, reader.status(), one_line(str(problem), 600))
+
+
+# -- the command
 
 
 @click.command("status")
@@ -55,15 +204,15 @@ def command(config_file: str | None, as_json: bool, *, watch: bool, all_: bool, 
         rows = _show(read_all, _all_json if as_json else _all_text, watch=watch, as_json=as_json)
         return _code(checks, [row.status for row in rows])
     path = config_path(config_file)
-    reader = reader_for(path, lambda _path: configured(config_file))
+    reader = reader_for(path, lambda: configured(config_file))
 
     def read() -> tuple[Status, int | None]:
         nonlocal reader
         if watch:
-            reader = reader_for(path, lambda _path: configured(config_file))
+            reader = reader_for(path, lambda: configured(config_file))
         status = reader.status()
         # A daemon that is ending still holds the workspace when its last document is read.
-        return status, None if as_json else reader.busy_pid(status)
+        return status, None if as_json or status.running else holder(reader.folder)
 
     def text(shown: tuple[Status, int | None]) -> str:
         return printable_json(encoded(shown[0]).decode()) if as_json else _text(reader, *shown)
@@ -152,29 +301,22 @@ def _typed_keys() -> Iterator[Callable[[float], bytes]]:
 
 
 def _text(reader: StatusReader, status: Status, busy_pid: int | None) -> str:
-    from syncd.cli.status.screen import screen  # noqa: PLC0415 - for people alone
-
-    status = structs.replace(status, workspace=home_relative(status.workspace))
+    status = replace(status, workspace=home_relative(status.workspace))
     return _written(screen(status, reader.context(status, busy_pid), CLOCK.wall_s(), text_width(sys.stdout, _WIDTH)))
 
 
 def _all_text(rows: tuple[WorkspaceRow, ...]) -> str:
-    from syncd.cli.status.screen import table  # noqa: PLC0415 - for people alone
-
     if not rows:
         return f"no configuration in {config_folder(os.environ)} yet: `syncd init` writes one"
     return _written(table(rows, CLOCK.wall_s(), text_width(sys.stdout, _WIDEST)))
 
 
 def _written(lines: list[str]) -> str:
-    from syncd.cli.layout import written  # noqa: PLC0415 - for people alone
-
     return "\n".join(written(line, sys.stdout) for line in lines)
 
 
 def _all_json(rows: tuple[WorkspaceRow, ...]) -> str:
     """Status documents with the configuration's file and name."""
-    import msgspec  # noqa: PLC0415 - for many alone
 
     def document(row: WorkspaceRow) -> dict[str, Any]:
         of_row = {"config": row.config, "name": row.name}

@@ -13,7 +13,6 @@ from msgspec import Struct
 from syncd import __version__
 from syncd.cli.layout import MARK, Tone, aligned, bar, next_attempt, styled, wrapped
 from syncd.cli.output import home_relative
-from syncd.cli.status.reader import StatusContext, WorkspaceRow
 from syncd.core.clock import seconds_of
 from syncd.core.text import ago, countdown, counted, duration, for_sandbox, size, split_remedy
 from syncd.sandbox.setup_rules import SetupState, SetupStatus
@@ -36,8 +35,48 @@ _WORDS = {state: str(state) for state in State} | {
     State.INITIALIZING: "unpacking",
     State.STOPPED: "not running",
 }
-_UNKNOWN = StatusContext(written_at_s=None)
 _HEAD = ("NAME", "STATE", "LAST SYNC", "WAITING", "WORKSPACE")
+
+
+class StatusContext(Struct, frozen=True):
+    """The facts that are not in the document.
+
+    `written_at_s` is when it was last written, in seconds since 1970, None if never; `was_killed`: the process that
+    wrote it did not write that it stopped; `busy_pid` a process that holds the workspace and is not the document's (0:
+    in another PID namespace), `unit` the daemon's systemd user unit, if installed; `is_paused`: a person paused, which
+    the next daemon keeps to. `option` is the option that commands need for this configuration (` --config FILE`, or
+    nothing).
+    """
+
+    written_at_s: float | None
+    was_killed: bool = False
+    busy_pid: int | None = None
+    unit: str | None = None
+    option: str = ""
+    is_paused: bool = False
+
+    @property
+    def start(self) -> str:
+        """The command that starts the daemon."""
+        return f"systemctl --user start {self.unit}" if self.unit else f"syncd run{self.option}"
+
+    def restart(self, kill: str) -> str:
+        """The way to restart the daemon; `kill` is the command that ends it where it has no unit."""
+        if self.unit:
+            return f"restart it: `systemctl --user restart {self.unit}`"
+        return f"restart it: `{kill}`, then `{self.start}`"
+
+
+_UNKNOWN = StatusContext(written_at_s=None)
+
+
+class WorkspaceRow(Struct, frozen=True):
+    """One configuration: its status, and a `problem`: without a status, the error that makes it unusable."""
+
+    config: str
+    name: str
+    status: Status | None
+    problem: str = ""
 
 
 class _Row(Struct, frozen=True):
