@@ -18,7 +18,7 @@ from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import MAIN
 from syncd.core.text import counted, duration, one_line, shown_path, size
-from syncd.report.history import History, SyncEnding, SyncRecord
+from syncd.report.history import SyncEnding, SyncRecord, records
 from syncd.store.state_db import StateDb
 
 _LINES = 20
@@ -49,11 +49,16 @@ def command(config_file: str | None, most: int, only_failed: bool, as_json: bool
 
     Listed is what sent something, was asked for, failed, or succeeded after failures. Some thousands are kept.
     """
-    records = _read(directories_for(configured(config_file).workspace.path, os.environ).state)
-    found = [record for record in records if record.is_failure or not only_failed]
+    with closing(StateDb(directories_for(configured(config_file).workspace.path, os.environ).state)) as db:
+        try:
+            all_ = records(db)
+        except OSError as failure:
+            what = f"the history in {shown_path(db.path)} cannot be read ({failure.strerror})"
+            raise NeedsPerson(what, "make it readable") from None
+    found = [record for record in all_ if record.is_failure or not only_failed]
     chosen = found[-most:]  # [-0:] is all
     if not chosen:
-        click.echo(f"no {'failed ' if records else ''}sync of this workspace is recorded", err=True)
+        click.echo(f"no {'failed ' if all_ else ''}sync of this workspace is recorded", err=True)
     if as_json:
         sys.stdout.writelines(f"{json.dumps(msgspec.to_builtins(record))}\n" for record in chosen)
         return
@@ -63,20 +68,10 @@ def command(config_file: str | None, most: int, only_failed: bool, as_json: bool
         click.echo(f"the newest {len(chosen):,} of {len(found):,}: `syncd history -n 0` lists all", err=True)
 
 
-def _read(state_folder: str) -> list[SyncRecord]:
-    with closing(StateDb(state_folder)) as db:
-        try:
-            return History(db).read()
-        except OSError as failure:
-            raise NeedsPerson(
-                f"the history in {shown_path(db.path)} cannot be read ({failure.strerror})", "make it readable"
-            ) from None
-
-
-def table(records: Iterable[SyncRecord], width: int) -> Iterator[str]:
+def table(listed: Iterable[SyncRecord], width: int) -> Iterator[str]:
     """The lines for these syncs, at most `width` columns each; times are local."""
     day = ""
-    for record in records:
+    for record in listed:
         local = record.at.astimezone()
         if (today := f"{local:%a %Y-%m-%d}") != day:
             day = today

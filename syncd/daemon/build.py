@@ -33,7 +33,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.request_pacing import ApiLimit
 from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier
-from syncd.report.history import History, HistoryRecorder
+from syncd.report.history import HistoryRecorder
 from syncd.report.logs import keep_out_of_logs
 from syncd.report.status_publisher import RunTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
@@ -203,7 +203,7 @@ def status_publisher_of(
     return StatusPublisher(
         now=now,
         publish=publish,
-        recorder=HistoryRecorder(clock, History(access.db)),
+        recorder=HistoryRecorder(clock, access.db),
         notifier=DesktopNotifier(config.workspace.path, environ if is_shown else None, clock, several),
         clock=clock,
     )

@@ -106,35 +106,30 @@ def _failure(record: SyncRecord | None) -> str:
     return _NUMBER.sub("0", f"{record.error.step}: {record.error.message}")
 
 
-class History:
-    """The table of past syncs in the database of a workspace."""
+def append(db: StateDb, record: SyncRecord) -> None:
+    """Add a record to the database of a workspace, and remove the oldest of too many. Raises `OSError`."""
+    value = msgspec.msgpack.encode(record)
+    with db.transaction():
+        db.change("INSERT INTO history (value, checksum) VALUES (?, ?)", value, crc32(value))
+        db.change("DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?", MOST)
 
-    def __init__(self, db: StateDb) -> None:
-        self._db = db
 
-    def append(self, record: SyncRecord) -> None:
-        """Add a record, and remove the oldest of too many. Raises `OSError`."""
-        value = msgspec.msgpack.encode(record)
-        with self._db.transaction():
-            self._db.change("INSERT INTO history (value, checksum) VALUES (?, ?)", value, crc32(value))
-            self._db.change("DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?", MOST)
-
-    def read(self) -> list[SyncRecord]:
-        """Return the records, the newest last; a damaged one counts as missing. Raises `OSError`."""
-        found = []
-        for value, checksum in self._db.rows("SELECT value, checksum FROM history ORDER BY number"):
-            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                if isinstance(value, bytes) and crc32(value) == checksum:
-                    found.append(msgspec.msgpack.decode(value, type=SyncRecord))
-        return found
+def records(db: StateDb) -> list[SyncRecord]:
+    """Return the records, the newest last; a damaged one counts as missing. Raises `OSError`."""
+    found = []
+    for value, checksum in db.rows("SELECT value, checksum FROM history ORDER BY number"):
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            if isinstance(value, bytes) and crc32(value) == checksum:
+                found.append(msgspec.msgpack.decode(value, type=SyncRecord))
+    return found
 
 
 class HistoryRecorder:
     """Records the syncs to one sandbox. A history that cannot be written costs the record, never the sync."""
 
-    def __init__(self, clock: Clock, history: History) -> None:
+    def __init__(self, clock: Clock, db: StateDb) -> None:
         self._clock = clock
-        self._history = history
+        self._db = db
         self._is_first = True
         self._before: SyncRecord | None = None  # the last that succeeded or failed
         # The sync under way: why and when it began, in monotonic seconds, and the status then.
@@ -173,6 +168,6 @@ class HistoryRecorder:
         )
         if should_record(record, before):
             with contextlib.suppress(OSError):
-                self._history.append(record)
+                append(self._db, record)
         if record.is_success or record.is_failure:
             self._before = record

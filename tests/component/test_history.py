@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from syncd.core.clock import utc
 from syncd.model.manifest import Difference
 from syncd.report import history
-from syncd.report.history import START, History, HistoryRecorder, SyncEnding, SyncRecord
+from syncd.report.history import START, HistoryRecorder, SyncEnding, SyncRecord, append, records
 from syncd.store.state_db import StateDb
 from syncd.sync.outcome import Outcome, SyncReason
 from syncd.sync.status_document import LastError, LastSync, SandboxStatus
@@ -21,44 +21,39 @@ from tests.clock import ScriptedClock
 SYNC = LastSync("2026-11-24T13:20:11Z", 3, 1_000, "0" * 64, 1.0)
 
 
-@pytest.fixture
-def store(db: StateDb) -> History:
-    return History(db)
-
-
 def record(number: int) -> SyncRecord:
     return SyncRecord(at=utc(number), why="changes", outcome=SyncEnding.INITIALIZED, files=number)
 
 
-def numbers(store: History) -> list[int | None]:
-    return [found.files for found in store.read()]
+def numbers(db: StateDb) -> list[int | None]:
+    return [found.files for found in records(db)]
 
 
-def test_the_bound(store: History, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bound(db: StateDb, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest are kept, in their order."""
     monkeypatch.setattr(history, "MOST", 7)
     for number in range(20):
-        store.append(record(number))
-        assert numbers(store) == list(range(max(0, number - 6), number + 1))
+        append(db, record(number))
+        assert numbers(db) == list(range(max(0, number - 6), number + 1))
 
 
 @pytest.mark.parametrize("damage", ["value = x'00'", "checksum = 1", "value = 7", "value = zeroblob(9)"])
-def test_a_damaged_row_counts_as_missing(db: StateDb, store: History, damage: str) -> None:
+def test_a_damaged_row_counts_as_missing(db: StateDb, damage: str) -> None:
     """The others are read, and the next one is added."""
     for number in range(3):
-        store.append(record(number))
+        append(db, record(number))
     with db.transaction():
         db.change(f"UPDATE history SET {damage} WHERE number = 2")
-    store.append(record(3))
-    assert numbers(store) == [0, 2, 3]
+    append(db, record(3))
+    assert numbers(db) == [0, 2, 3]
 
 
 # -- the recorder
 
 
-def test_what_a_sync_took(clock: ScriptedClock, store: History) -> None:
+def test_what_a_sync_took(clock: ScriptedClock, db: StateDb) -> None:
     """It has all bytes sent, every attempt, the time awake, and the last failure of its own."""
-    recorder = HistoryRecorder(clock, store)
+    recorder = HistoryRecorder(clock, db)
     status = SandboxStatus(name="main", id="box", base_url="https://api", uploaded_bytes=5, failures=3)
     recorder.begin("a periodic look", status)
     clock.go_on(5)
@@ -69,7 +64,7 @@ def test_what_a_sync_took(clock: ScriptedClock, store: History) -> None:
     recorder.begin("asked for", status)
     recorder.end(SyncEnding.UNCHANGED, status, Outcome(None, files=3))
     recorder.end(SyncEnding.STOPPED, status)
-    first, second = store.read()
+    first, second = records(db)
     assert (first.why, first.outcome, first.files, first.sandbox, first.sandbox_id) == (
         START,
         "initialized",
@@ -84,7 +79,7 @@ def test_what_a_sync_took(clock: ScriptedClock, store: History) -> None:
 
 def test_where_it_cannot_be_written(clock: ScriptedClock, tmp_path: Path) -> None:
     """It costs the record, never the sync."""
-    recorder = HistoryRecorder(clock, History(StateDb(str(tmp_path / "none"))))
+    recorder = HistoryRecorder(clock, StateDb(str(tmp_path / "none")))
     status = SandboxStatus(name="main", id="box", base_url="https://api")
     recorder.begin("asked for", status)
     recorder.end(SyncEnding.INITIALIZED, status, Outcome(SYNC))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from syncd.report.desktop_notifier import DesktopNotifier
-from syncd.report.history import History, HistoryRecorder
+from syncd.report.history import HistoryRecorder
 from syncd.report.status_publisher import RunTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.status_store import read_document
 from syncd.report.systemd_notify import SystemdNotifier
@@ -27,7 +27,7 @@ def publisher(tmp_path: Path, clock: ScriptedClock, status: WorkspaceStatus) -> 
     publisher = StatusPublisher(
         now=SandboxStatus(name="main", id="box", base_url="https://api.example"),
         publish=status.write,
-        recorder=HistoryRecorder(clock, History(StateDb(str(tmp_path)))),
+        recorder=HistoryRecorder(clock, StateDb(str(tmp_path))),
         notifier=DesktopNotifier("/work", {}, clock),
         clock=clock,
     )

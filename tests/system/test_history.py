@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from syncd.core.clock import utc
-from syncd.report.history import ChangeCounts, ErrorRecord, History, SyncEnding, SyncRecord
+from syncd.report.history import ChangeCounts, ErrorRecord, SyncEnding, SyncRecord, append
 from syncd.store.state_db import StateDb
 from tests.system.command import SYNCD
 from tests.system.rig import Rig
@@ -84,7 +84,7 @@ def add(rig: Rig, found: Iterable[SyncRecord]) -> None:
     rig.state_folder.mkdir(parents=True, exist_ok=True)
     with closing(StateDb(str(rig.state_folder))) as db, db.transaction():
         for record in found:
-            History(db).append(record)
+            append(db, record)
 
 
 def test_for_people(rig: Rig, written: list[dict[str, Any]]) -> None:
