@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd import __version__
-from syncd.cli.interruption import end_now, interrupt_at_signals
+from syncd.cli import end_now, interrupt_at_signals
 from syncd.cli.output import (
     home_relative,
     may_colour,

@@ -11,7 +11,7 @@ from typing import Self, TextIO
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.cli.interruption import stderr_is_writable
+from syncd.cli import stderr_is_writable
 from syncd.cli.layout import TURNING, Tone, bar, next_attempt, styled, wrapped, written
 from syncd.cli.options import CLOCK
 from syncd.cli.output import is_screen, terminal_size, verbosity

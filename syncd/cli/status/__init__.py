@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from syncd import __version__
-from syncd.cli.interruption import discard_stdout
+from syncd.cli import discard_stdout
 from syncd.cli.layout import written
 from syncd.cli.options import (
     CLOCK,
