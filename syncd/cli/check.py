@@ -216,7 +216,7 @@ def check_directory(it: Checkup) -> Iterator[Finding]:
     with closing(InotifyWatch(it.config.workspace.path, CLOCK)) as watch:
         if not runs:
             watch.open()
-        found = scan_workspace(it.config, None if runs else watch).scan
+        found, _ = scan_workspace(it.config, None if runs else watch)
         it.unwatched = watch.warnings()
     it.manifest = manifest = found.manifest
     check_size(manifest, it.config.sync.max_snapshot_mib)

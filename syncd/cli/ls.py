@@ -9,7 +9,6 @@ import json
 import os
 
 import click
-from msgspec import Struct
 
 from syncd.cli.options import CLOCK, config_option, configured, json_option, named_paths
 from syncd.cli.output import print_path
@@ -23,15 +22,11 @@ from syncd.selection.selection import Decision, Rule
 from syncd.watch.changes import ScanListener
 
 
-class LocalScan(Struct, frozen=True):
-    """A scan without the files that hold a secret; `excluded` paths have their rules, a folder a slash at its end."""
+def scan_workspace(config: Config, listener: ScanListener | None = None) -> tuple[Scan, list[tuple[str, Rule | None]]]:
+    """Scan the workspace and search it for secrets. Raises `SyncdError`.
 
-    scan: Scan
-    excluded: list[tuple[str, Rule | None]]
-
-
-def scan_workspace(config: Config, listener: ScanListener | None = None) -> LocalScan:
-    """Scan the workspace and search it for secrets. Raises `SyncdError`."""
+    Return the scan without the files that hold a secret, and each excluded path with its rule, a folder with a slash.
+    """
     excluded: list[tuple[str, Rule | None]] = []
 
     def note(path: str, is_dir: bool, decision: Decision) -> None:
@@ -46,7 +41,7 @@ def scan_workspace(config: Config, listener: ScanListener | None = None) -> Loca
     for path, secret in reader_of(config, CLOCK, os.environ).secrets(files).items():
         del scan.manifest[path]
         excluded.append((path, secret.rule))
-    return LocalScan(scan, excluded)
+    return scan, excluded
 
 
 @click.command("ls")
@@ -63,10 +58,10 @@ def command(config_file: str | None, excluded: bool, as_json: bool) -> None:
     syncd ls --excluded              what is not sent, each with its rule
     """
     config = configured(config_file)
-    found = scan_workspace(config)
-    rules = [(path, str(rule)) for path, rule in found.excluded]
-    rules += [(path, "cannot be read") for path in sorted(found.scan.unread)]
-    entries = found.scan.manifest.items()
+    scan, found = scan_workspace(config)
+    rules = [(path, str(rule)) for path, rule in found]
+    rules += [(path, "cannot be read") for path in sorted(scan.unread)]
+    entries = scan.manifest.items()
     if excluded and as_json:
         click.echo(json.dumps([{"path": path, "rule": rule} for path, rule in rules]))
     elif excluded:

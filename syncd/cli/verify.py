@@ -102,8 +102,8 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
 
     with stoppable(), ProgressDisplay() as progress, open_sandbox(config) as opened:
         progress.doing("scanning the workspace")
-        local = scan_workspace(config)
-        manifest, git = local.scan.manifest, repository_there(opened)
+        scan, excluded = scan_workspace(config)
+        manifest, git = scan.manifest, repository_there(opened)
         reader = reader_of(config, CLOCK, os.environ)
         found = read_dump(opened, progress, lambda packed, check: verify(reader, manifest, packed, check, git))
         leftovers = opened.sandbox.state.content.leftovers
@@ -129,8 +129,8 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
         click.echo(f"and {found.unnamed:,} more are only there")
     if deleted_here:
         click.echo(f"of what is only there, {_deleted(len(deleted_here), config.sandbox.deletions)}")
-    if local.excluded:
-        click.echo(f"not compared, as they are excluded: {len(local.excluded):,} (see `syncd ls --excluded`)", err=True)
+    if excluded:
+        click.echo(f"not compared, as they are excluded: {len(excluded):,} (see `syncd ls --excluded`)", err=True)
     return result
 
 
