@@ -159,11 +159,8 @@ def _print_version(context: click.Context, option: click.Parameter, value: bool)
     """Print what a report of a defect needs to tell of this program."""
     if value:
         system, place = os.uname(), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        click.echo(
-            f"syncd, version {__version__}\nPython {sys.version.split()[0]}, {system.sysname} {system.release}",
-            nl=False,
-        )
-        click.echo(f" {system.machine}, {home_relative(place)}")
+        python = f"Python {sys.version.split()[0]}, {system.sysname} {system.release} {system.machine}"
+        click.echo(f"syncd, version {__version__}\n{python}, {home_relative(place)}")
         context.exit()
 
 

@@ -168,7 +168,9 @@ def show(config_file: str | None) -> None:
     click.echo(f"# {home_relative(path)}")
     for key, value in _flat({name: table for name, table in tables.items() if name in ("sandboxes", *SECTIONS)}):
         if value is not None:
-            print_path(f"{key} = {_shown(key, value)}{'' if key in given else f'  # {_origin(key)}'}")
+            is_shared = key.startswith("sandboxes.") and ".acquire." not in key
+            origin = f"  # {'as in [sandbox]' if is_shared else 'default'}"
+            print_path(f"{key} = {_shown(key, value)}{'' if key in given else origin}")
 
 
 def _flat(tables: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -186,11 +188,6 @@ def _shown(key: str, value: Any) -> str:
     with suppress(SyncdError):
         return toml(value, key)
     return json.dumps(value)
-
-
-def _origin(key: str) -> str:
-    """The source of a value that the file does not have."""
-    return "as in [sandbox]" if key.startswith("sandboxes.") and ".acquire." not in key else "default"
 
 
 @command.command("path")
