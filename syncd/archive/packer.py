@@ -34,7 +34,7 @@ from syncd.model.entry import Entry, Kind, as_read, as_sent, content_bytes, coun
 from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import unreadable
 from syncd.scan.file_reader import PIECE_BYTES, ReadError, file_entry, matches_status, pieces, search_in, wall_ns
-from syncd.selection.secret_scanner import Search, Secret
+from syncd.selection.secret_scanner import Secret, SecretSearch
 
 # Most chunks fit one block, and so does each piece of a file (`file_reader.PIECE_BYTES`), with its header.
 # Memory that was never written to costs nothing, but a large file fills all blocks.
@@ -196,7 +196,7 @@ class Packer(Struct, eq=False):
     store: ChunkStore
     clock: Clock
     check: Callable[[], None] = lambda: None
-    search: Search = field(default_factory=Search)
+    search: SecretSearch | None = None
     base_store: BaseStore | None = None
     _packed: Packed = field(default_factory=Packed)  # of the present packing
     _room_bytes: int = 0

@@ -104,10 +104,6 @@ class SyncKeys(Struct, frozen=True, kw_only=True):
     max_snapshot_mib: Mebibytes = 2048
     upload_limit_kib_per_second: Rate = 0
 
-    @property
-    def upload_limit_bytes_per_s(self) -> int:
-        return self.upload_limit_kib_per_second << 10
-
 
 class RetryKeys(Struct, frozen=True, kw_only=True):
     """`[retry]`: the delays after temporary failures."""

@@ -40,7 +40,7 @@ from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.provider import acquired_of
 from syncd.scan.file_reader import ContentReader
 from syncd.selection.gitignore import bad_pattern
-from syncd.selection.secret_scanner import Search, SecretSearch
+from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection
 from syncd.store.state_db import StateDb
 from syncd.sync.delivery import FirstArchives
@@ -100,9 +100,10 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
     )
 
 
-def secret_search_of(config: Config, *own_keys: str) -> Search:
+def secret_search_of(config: Config, *own_keys: str) -> SecretSearch | None:
+    """The search for secrets in contents; None for a configuration that uploads them."""
     keys = config.workspace
-    return Search() if keys.upload_secrets else SecretSearch(keys.allow_secrets, *own_keys)
+    return None if keys.upload_secrets else SecretSearch(keys.allow_secrets, *own_keys)
 
 
 def reader_of(config: Config, clock: Clock, environ: Mapping[str, str]) -> ContentReader:
@@ -159,7 +160,7 @@ def places_of(config: Config, environ: Mapping[str, str]) -> Directories:
 def access_of(config: Config, environ: Mapping[str, str], key: ApiKey, client: HttpClient) -> Access:
     """The access to the sandbox of a configuration, the folders made where missing. Raises `ConfigError`."""
     folders = folders_of(config, environ)
-    throttle = Throttle(config.sync.upload_limit_bytes_per_s)
+    throttle = Throttle(config.sync.upload_limit_kib_per_second << 10)
     return Access(config, folders, StateDb(folders.state), key, client, throttle)
 
 
@@ -263,7 +264,7 @@ def daemon_of(
         systemd = SystemdNotifier(environ if is_daemon else {}, clock, os.getpid())
         pid = os.getpid() if is_daemon else None
         status = WorkspaceStatus(path, config.workspace_link, folders.state, systemd, totals, pid, config.file, refused)
-        watch, throttle = InotifyWatch(path, clock), Throttle(config.sync.upload_limit_bytes_per_s)
+        watch, throttle = InotifyWatch(path, clock), Throttle(config.sync.upload_limit_kib_per_second << 10)
         shared = SharedState(
             watch,
             synced_hook,

@@ -33,7 +33,7 @@ class LeftSandbox:
         self._access = access
         self._target = target
         self._copies_folder = os.path.join(access.folders.spool, f"left-{self.name}")
-        self._searched = workspace.search.identity
+        self._searched = workspace.searched
         self._work_saver = WorkSaver(access, workspace)
 
     def save(self) -> bool:

@@ -13,12 +13,12 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from syncd.core import safe_open
 from syncd.core.clock import Clock
 from syncd.model.entry import Entry, Kind, Stamp, as_read
-from syncd.selection.secret_scanner import Search, Secret
+from syncd.selection.secret_scanner import Secret, SecretSearch
 
 _AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
@@ -151,8 +151,10 @@ def pieces(descriptor: int, size_bytes: int, check: Callable[[], None]) -> Itera
         yield read_at(descriptor, offset, min(PIECE_BYTES, size_bytes - offset))
 
 
-def search_in(search: Search, path: str, size_bytes: int) -> Callable[[bytes], Secret | None]:
+def search_in(search: SecretSearch | None, path: str, size_bytes: int) -> Callable[[bytes], Secret | None]:
     """Return what finds a secret in the next piece of a file of this size; in several ones only syncd's own keys."""
+    if search is None:
+        return lambda _piece: None
     return partial(search.in_file, path) if size_bytes <= PIECE_BYTES else search.in_pieces(path).found
 
 
@@ -166,12 +168,12 @@ class ContentReader(Struct, eq=False):
     workspace: str
     clock: Clock
     check: Callable[[], None] = lambda: None
-    search: Search = field(default_factory=Search)
+    search: SecretSearch | None = None
 
     def secrets(self, paths: Iterable[str]) -> dict[str, Secret]:
         """Return the files that hold a secret; one that cannot be read is skipped. Raises `WorkspaceError`."""
         found: dict[str, Secret] = {}
-        for path, descriptor, status in self._opened(paths) if self.search.identity else ():
+        for path, descriptor, status in self._opened(paths) if self.search else ():
             with contextlib.suppress(ReadError):
                 read = pieces(descriptor, status.st_size, self.check)
                 secret = next(filter(None, map(search_in(self.search, path, status.st_size), read)), None)

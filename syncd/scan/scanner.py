@@ -70,37 +70,28 @@ class Scan(Struct):
     excluded: Counter[str] = field(default_factory=Counter)
 
 
-class Scanner:
-    """Scans one workspace with one selection."""
+class Scanner(Struct, eq=False):
+    """Scans one workspace with one selection.
 
-    def __init__(
-        self,
-        workspace: str,
-        selection: Selection,
-        scan_listener: ScanListener | None = None,
-        on_excluded: OnExcluded = lambda *_: None,
-        check: Callable[[], None] = lambda: None,
-        *,
-        personal_excludes: str = "",
-        link: str = "",
-        alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
-    ) -> None:
-        """`alone` keeps other tasks from going on, and from asking meanwhile what a scan has found."""
-        self._workspace = workspace
-        self._selection = selection
-        self._scan_listener = scan_listener or ScanListener()
-        self._on_excluded = on_excluded
-        self._check = check
-        self._personal = personal_excludes
-        self._alone = alone
-        self._link = link  # the path by which the workspace is configured, if it leads through a link
-        self.tree = TreeCache()  # the results of the last scan
-        self._before = self.tree  # the results of the previous scan, during a full scan
-        self._top: tuple[OuterRules, Scope] | None = None
-        self._own_inodes: frozenset[tuple[int, int]] = frozenset()
-        self._is_half_updated = False  # the tree, by a scan that failed
-        self._is_linked = False  # a file that the scan found changed, by further names
-        self.scans = self.full_scans = 0
+    `alone` keeps other tasks from going on, and from asking meanwhile what a scan has found.
+    """
+
+    workspace: str
+    selection: Selection
+    scan_listener: ScanListener = field(default_factory=ScanListener)
+    on_excluded: OnExcluded = lambda *_: None
+    check: Callable[[], None] = lambda: None
+    personal_excludes: str = ""
+    link: str = ""  # the path by which the workspace is configured, if it leads through a link
+    alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    tree: TreeCache = field(default_factory=TreeCache)  # the results of the last scan
+    scans: int = 0
+    full_scans: int = 0
+    _before: TreeCache = field(default_factory=TreeCache)  # the results of the previous scan, during a full scan
+    _top: tuple[OuterRules, Scope] | None = None
+    _own_inodes: frozenset[tuple[int, int]] = frozenset()
+    _is_half_updated: bool = False  # the tree, by a scan that failed
+    _is_linked: bool = False  # a file that the scan found changed, by further names
 
     def scan(self, changed: Collection[str] | None = None) -> Scan:
         """Scan the whole workspace (None), or only the directories with changes since the last scan.
@@ -111,7 +102,7 @@ class Scanner:
         read, `TryLater` if the machine is short of descriptors or memory, `Stop` if the process was asked to end.
         """
         self._check_link()
-        with self._alone():
+        with self.alone():
             self._is_half_updated, was_half_updated = True, self._is_half_updated
             if was_half_updated or changed is None or not self._scan_directories(changed):
                 self._scan_all(TreeCache() if was_half_updated else self.tree)
@@ -121,10 +112,10 @@ class Scanner:
 
     def _check_link(self) -> None:
         """Raise `WorkspaceError` if the link leads to another directory by now."""
-        now = os.path.realpath(self._link) if self._link else self._workspace
-        if now != self._workspace:
+        now = os.path.realpath(self.link) if self.link else self.workspace
+        if now != self.workspace:
             raise WorkspaceError(
-                f"workspace.path leads to {now!r} now, no longer to {self._workspace!r}, so nothing is synced",
+                f"workspace.path leads to {now!r} now, no longer to {self.workspace!r}, so nothing is synced",
                 "point the link back, or restart the daemon, which then syncs the other directory",
             )
 
@@ -135,12 +126,12 @@ class Scanner:
 
     def is_excluded(self, path: str, is_dir: bool) -> bool:
         """True if a path is not in the last scan although it exists, or if the rules exclude it."""
-        return self._is_ruled_out(path, is_dir) or os.path.lexists(os.path.join(self._workspace, path))
+        return self._is_ruled_out(path, is_dir) or os.path.lexists(os.path.join(self.workspace, path))
 
     def existing_exclusions(self, paths: Iterable[str]) -> set[str]:
         """Return those of these files that the rules of the last scan exclude and that exist, through no link."""
         found: set[str] = set()
-        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
+        with safe_open.DirCursor(safe_open.open_workspace(self.workspace)) as cursor:
             for path in paths:
                 if self._is_ruled_out(path, is_dir=False):
                     with contextlib.suppress(OSError):
@@ -171,7 +162,7 @@ class Scanner:
         if not self._outer_rules_unchanged():
             return False
         try:
-            with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
+            with safe_open.DirCursor(safe_open.open_workspace(self.workspace)) as cursor:
                 return all(self._has_rules_as_scanned(cursor, folder) for folder in sorted(folders))
         except (WorkspaceError, OSError):
             return False
@@ -212,14 +203,14 @@ class Scanner:
         for path in outside:
             del found.manifest[path]
             found.warnings.append(leads_outside(path))
-            self._on_excluded(path, False, OUTSIDE)
+            self.on_excluded(path, False, OUTSIDE)
         found.excluded += Counter({BUILT_IN: len(outside)})
 
     def _scan_all(self, known_tree: TreeCache) -> None:
         replaced, self._before, self.tree = self.tree, known_tree, TreeCache()
-        self._scan_listener.begin()
+        self.scan_listener.begin()
         try:
-            top = safe_open.open_workspace(self._workspace)
+            top = safe_open.open_workspace(self.workspace)
             try:
                 outer, known = self._top_scope(top), self._before.get("")
                 before = self._before.manifest.top
@@ -227,7 +218,7 @@ class Scanner:
             except OSError as failure:
                 safe_open.raise_if_exhausted(failure)
                 raise WorkspaceError(
-                    f"the workspace {self._workspace!r} cannot be read ({failure.strerror})", "let your user read it"
+                    f"the workspace {self.workspace!r} cannot be read ({failure.strerror})", "let your user read it"
                 ) from None
             self.tree.put("", current.record)
             self.tree.manifest = Manifest.of(self._descend(current))
@@ -237,7 +228,7 @@ class Scanner:
         finally:
             self._before = self.tree
         self.full_scans += 1
-        self._scan_listener.finish()
+        self.scan_listener.finish()
 
     def _top_scope(self, top: int) -> Scope:
         """Return the top directory's scope: the same object while the outer rules are. Closes `top` on error."""
@@ -247,23 +238,23 @@ class Scanner:
             os.close(top)
             raise
         if self._top is None or self._top[0] != outer:
-            self._top, self._own_inodes = (outer, self._selection.root(outer)), outer.own_inodes
+            self._top, self._own_inodes = (outer, self.selection.root(outer)), outer.own_inodes
         return self._top[1]
 
     def _watched_rules_outside(self) -> RulesOutside:
         """Read the rules while their directories are watched, or a change before the watch would be missed."""
         read = self._rules_outside()
-        links = _links_on(self._link)  # watched in the same way
+        links = _links_on(self.link)  # watched in the same way
         for _ in range(_MAX_RULE_READS):
             both = {folder: links[folder] | read.directories.get(folder, frozenset()) for folder in links}
-            self._scan_listener.add_rule_files({**read.directories, **both})
+            self.scan_listener.add_rule_files({**read.directories, **both})
             before, read = read, self._rules_outside()
             if read == before:
                 break
         return read
 
     def _rules_outside(self) -> RulesOutside:
-        return read_rules_outside(self._workspace, self._selection, self._personal)
+        return read_rules_outside(self.workspace, self.selection, self.personal_excludes)
 
     def _outer_rules_unchanged(self) -> bool:
         try:
@@ -276,7 +267,7 @@ class Scanner:
         whole = self.tree.get("")
         if whole is None:
             return False
-        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
+        with safe_open.DirCursor(safe_open.open_workspace(self.workspace)) as cursor:
             top, _ = cursor.parent_of(".")
             if whole.identity != lasting_identity_of(top):
                 return False
@@ -341,7 +332,7 @@ class Scanner:
                         return directory
                     stack[-1].made[_name(current.path)] = directory
                     continue
-                self._check()
+                self.check()
                 path = current.below.pop()
                 name = _name(path)
                 known = self._before.get(path) if current.rules_unchanged else None
@@ -370,7 +361,7 @@ class Scanner:
             for _ in range(_MAX_LISTINGS):
                 # The watch comes first, or changes before it would be missed. It needs the rules, as it ignores events
                 # of excluded names: if they turn out to be others, the directory is watched and listed again.
-                self._scan_listener.add_directory(path, descriptor, scope)
+                self.scan_listener.add_directory(path, descriptor, scope)
                 with os.scandir(descriptor) as found:
                     items = {item.name: item for item in found}
                 files = [name for name in outer.ignore_files if name in items]
@@ -379,7 +370,7 @@ class Scanner:
                     break
                 scope, covered_rules = outer.with_files(rules) if rules else outer, rules
             else:
-                self._scan_listener.add_directory(path, descriptor, scope)
+                self.scan_listener.add_directory(path, descriptor, scope)
             rules_unchanged = known is not None and known.rules == rules
             identity = identity_of(os.fstat(descriptor)) if path else lasting_identity_of(descriptor)
             record = DirRecord(identity, outer, scope, rules)
@@ -467,7 +458,7 @@ class Scanner:
     def _exclude(self, record: DirRecord, path: str, is_dir: bool, decision: Decision) -> None:
         if decision.rule is not None:
             record.count_excluded(decision.rule)
-        self._on_excluded(path, is_dir, decision)
+        self.on_excluded(path, is_dir, decision)
 
     def _link_entry(self, record: DirRecord, path: str, name: str, parent: int, status: os.stat_result) -> Entry | None:
         try:

@@ -52,23 +52,6 @@ class Secret(NamedTuple):
         return Rule("secrets", None, str(self))
 
 
-class Search:
-    """A search for secrets in files. Searches with the same `identity` find the same.
-
-    This one finds nothing, for a configuration that uploads secrets.
-    """
-
-    identity = ""
-
-    def in_file(self, path: str, content: bytes | memoryview) -> Secret | None:  # noqa: ARG002 - for others
-        """Return the first secret in the file; None also if the path is allowed to hold one."""
-        return None
-
-    def in_pieces(self, path: str) -> PieceSearch:  # noqa: ARG002
-        """Return the search in a larger file, which finds syncd's own keys alone."""
-        return PieceSearch(())
-
-
 class PieceSearch:
     """Searches one file for these keys, as it is read piece by piece."""
 
@@ -252,8 +235,11 @@ def _slow_search(words: list[bytes]) -> _WordSearch:
     return search
 
 
-class SecretSearch(Search):
-    """The search in all files that no `allowed` pattern matches. It finds `own_keys` by their value, also in data."""
+class SecretSearch:
+    """The search in all files that no `allowed` pattern matches. It finds `own_keys` by their value, also in data.
+
+    Searches with the same `identity` find the same.
+    """
 
     def __init__(self, allowed: Iterable[str] = (), *own_keys: str) -> None:
         allowed = tuple(allowed)

@@ -24,7 +24,7 @@ from syncd.scan.file_reader import ContentReader
 from syncd.scan.guards import LossGuard
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
-from syncd.selection.secret_scanner import Search
+from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection
 from syncd.sync.agent_work import LeaveOut
 from syncd.watch.changes import ScanListener
@@ -54,7 +54,7 @@ class Workspace:
         environ: Mapping[str, str],
         *,
         selection: Selection,
-        search: Search,
+        search: SecretSearch | None,
         excludes: str,
         listener: ScanListener | None = None,
     ) -> None:
@@ -65,6 +65,7 @@ class Workspace:
         self.waiter = waiter
         self.environ = environ
         self.search = search
+        self.searched = "" if search is None else search.identity
         self._selection = selection
         self._excludes = excludes
         self._max_mib = config.sync.max_snapshot_mib
@@ -79,7 +80,7 @@ class Workspace:
         self._scanner = Scanner(
             path,
             selection,
-            listener,
+            listener or ScanListener(),
             check=check,
             personal_excludes=excludes,
             link=config.workspace_link,

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from syncd.core.errors import SyncWarning
 from syncd.core.text import shown_path
@@ -38,40 +36,27 @@ LOCAL_FILESYSTEMS = frozenset(
 )
 
 
-class Mount(NamedTuple):
-    """One line of the kernel's list. `point` is where it is mounted, with a slash at its end."""
-
-    point: bytes
-    filesystem: str
-
-
-def parse_mountinfo(content: bytes) -> Iterator[Mount]:
-    """Yield the mounts in the kernel's order (proc_pid_mountinfo(5)); lines of another form are skipped.
-
-    The fifth field is the mount point, in which space, tab, line feed and backslash are octal numbers. The file
-    system's type follows a "-", behind any number of optional fields.
-    """
-    for line in content.splitlines():
-        fields = line.split(b" ")
-        if b"-" in fields[6:-1]:
-            point = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), fields[4]).rstrip(b"/") + b"/"
-            yield Mount(point, fields[fields.index(b"-", 6) + 1].decode("ascii", "replace"))
-
-
-def filesystems(mounts: Iterable[Mount], workspace: bytes) -> dict[str, str]:
+def filesystems(mountinfo: bytes, workspace: bytes) -> dict[str, str]:
     """Return the types of the file systems that hold the workspace, whose path ends with a slash, and parts of it.
 
-    They are found by the relative path at which they are mounted, "" for the workspace itself. A mount hides those of
-    before at its point and below.
+    They are found by the relative path at which they are mounted, "" for the workspace itself. The kernel's list is in
+    the order in which they were mounted (proc_pid_mountinfo(5)); a mount hides those of before at its point and below.
+    The fifth field is the mount point, in which space, tab, line feed and backslash are octal numbers. The file
+    system's type follows a "-", behind any number of optional fields. Lines of another form are skipped.
     """
     found: dict[str, str] = {}
-    for mount in mounts:
-        if workspace.startswith(mount.point):
-            found = {"": mount.filesystem}
-        elif mount.point.startswith(workspace):
-            path = mount.point[len(workspace) : -1].decode("utf-8", "surrogateescape")
+    for line in mountinfo.splitlines():
+        fields = line.split(b" ")
+        if b"-" not in fields[6:-1]:
+            continue
+        point = _OCTAL.sub(lambda octal: bytes([int(octal[1], 8)]), fields[4]).rstrip(b"/") + b"/"
+        filesystem = fields[fields.index(b"-", 6) + 1].decode("ascii", "replace")
+        if workspace.startswith(point):
+            found = {"": filesystem}
+        elif point.startswith(workspace):
+            path = point[len(workspace) : -1].decode("utf-8", "surrogateescape")
             found = {other: kind for other, kind in found.items() if not other.startswith(f"{path}/")}
-            found[path] = mount.filesystem
+            found[path] = filesystem
     return found
 
 
@@ -79,7 +64,7 @@ def filesystems_of(workspace: str) -> dict[str, str]:
     """Return the file systems of the workspace, a path without links; none without the kernel's list."""
     try:
         with open(_LIST, "rb") as file:
-            return filesystems(parse_mountinfo(file.read()), os.fsencode(workspace) + b"/")
+            return filesystems(file.read(), os.fsencode(workspace) + b"/")
     except OSError:
         return {}
 

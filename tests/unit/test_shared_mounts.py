@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.watch.mounts import LOCAL_FILESYSTEMS, filesystems, parse_mountinfo, poll_interval_s, shared_warning
+from syncd.watch.mounts import LOCAL_FILESYSTEMS, filesystems, poll_interval_s, shared_warning
 
 ROOT = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
 WSL = (
@@ -25,7 +25,7 @@ def at(place: str, filesystem: str, number: int = 90, parent: int = 22) -> str:
 
 
 def _shared(text: str, workspace: str) -> tuple[dict[str, str], set[str]]:
-    found = filesystems(parse_mountinfo(text.encode()), f"{workspace}/".encode())
+    found = filesystems(text.encode(), f"{workspace}/".encode())
     shared = {path: kind for path, kind in found.items() if kind not in LOCAL_FILESYSTEMS}
     return shared, found.keys() - shared.keys()
 
