@@ -356,11 +356,9 @@ class _Extraction:
         elif path.count("/") > _DEEPEST:
             self._leave_out(member, f"it is in more than {_DEEPEST} folders")
         elif member.kind is MemberKind.DIRECTORY:
-            if path and self._attempt(member, lambda path, _: self._cursor.parent_of(f"{path}/.")):
-                if self._may_keep(member):
-                    self._folders[path] = member
-                else:
-                    self._attempt(member, self._set_mode)
+            is_made = path and self._attempt(member, lambda path, _: self._cursor.parent_of(f"{path}/."))
+            if is_made and self._may_keep(member):
+                self._folders[path] = member
         elif not path:
             self._leave_out(member, "it has no name")
         elif member.kind is MemberKind.SYMLINK:
@@ -441,10 +439,6 @@ class _Extraction:
         os.symlink(member.target, name, dir_fd=parent)
         os.utime(name, (member.mtime_s, member.mtime_s), dir_fd=parent, follow_symlinks=False)
         self.extracted.files += 1
-
-    def _set_mode(self, path: str, member: Member) -> None:
-        folder, _ = self._cursor.parent_of(f"{path}/.")
-        os.fchmod(folder, mode_at_home(member.mode, original_umask()) | stat.S_IRWXU)  # more may come into it
 
     def _set_mode_and_time(self, path: str, member: Member) -> None:
         folder, _ = self._cursor.parent_of(f"{path}/.")

@@ -158,7 +158,7 @@ def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPat
         return included is not None and (path in included or (is_dir and f"{path}/x" in included))
 
     def leave_out(path: str, is_dir: bool) -> bool:
-        return not is_included(path, is_dir) and rules.leave_out(path, is_dir)
+        return not is_included(path, is_dir) and rules.exclude(path, is_dir)
 
     work = find(opened, content, leave_out)
     work = work.leaving_out([path for path in home.search(work.changed) if not is_included(path, False)])

@@ -148,7 +148,7 @@ def row_of(side: AgentSide, path: str, here: Entry, sandbox: str) -> dict[str, A
     elif here.kind is Kind.ABSENT or (entry is not None and same(here, entry)):
         state = "same"
     else:
-        state = "left-out" if side.rules.leave_out(path, here.is_directory) else "changed"
+        state = "left-out" if side.rules.exclude(path, here.is_directory) else "changed"
     return {
         "path": path,
         "change": change_of(side, path),

@@ -56,7 +56,7 @@ SandboxId = Annotated[str, _allowed("the id of a sandbox", pattern=r"[^\s.]")]
 
 
 class WorkspaceKeys(Struct, frozen=True, kw_only=True):
-    """`[workspace]`: the directory, and which of its paths are left out."""
+    """`[workspace]`: the directory, and which of its paths are excluded."""
 
     path: Text
     ignore: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["*.tmp", "/data/"]')] = ()

@@ -162,7 +162,7 @@ def plan_of_version(home: HomeFolder, bases: Mapping[str, Entry], there: Mapping
     base = {path: entry for path, entry in bases.items() if path in there and here[path].kind is not Kind.ABSENT}
     plan, rules = plan_home(Sides(base, here, there), home.facts()), home.rules()
     written = {each.path: each.there.is_directory for each in plan.of(PathOutcome.TAKE, PathOutcome.MERGE)}
-    left_out = {path for path, is_dir in written.items() if rules.leave_out(path, is_dir)}.union(home.search(written))
+    left_out = {path for path, is_dir in written.items() if rules.exclude(path, is_dir)}.union(home.search(written))
     return plan.with_outcome(left_out, PathOutcome.STAYS, "the workspace's rules exclude it")
 
 
@@ -363,4 +363,4 @@ def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
 
 def _left_out_by(rules: PathRules, row: TakenPath) -> TakenPath:
     is_directory = row.after is not None and row.after.kind is Kind.DIRECTORY
-    return replace(row, is_left_out=row.is_left_out or rules.leave_out(row.path, is_directory))
+    return replace(row, is_left_out=row.is_left_out or rules.exclude(row.path, is_directory))

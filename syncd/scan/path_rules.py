@@ -112,14 +112,14 @@ class PathRules:
         self._scopes: dict[str, Scope | None] = {}
         self._outer = selection.root(outer)
 
-    def leave_out(self, path: str, is_dir: bool) -> bool:
-        """True if the rules leave out the path, or a folder above it. Raises `WorkspaceError`."""
+    def exclude(self, path: str, is_dir: bool) -> bool:
+        """True if the rules exclude the path, or a folder above it. Raises `WorkspaceError`."""
         parent, _, name = path.rpartition("/")
         scope = self._scope(parent)
         return scope is None or too_long(path) or not scope.decide(name, is_dir).included
 
     def _scope(self, folder: str) -> Scope | None:
-        """The rules in that folder; None if it is left out itself."""
+        """The rules in that folder; None if it is excluded itself."""
         if folder not in self._scopes:
             scope: Scope | None = self._outer
             if folder:

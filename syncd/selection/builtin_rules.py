@@ -176,7 +176,7 @@ _SSH_KEYS = (
     ".ssh/",
 )
 
-# The name of a `*.pem` file does not tell a certificate from a key, so all are left out, except the list of public
+# The name of a `*.pem` file does not tell a certificate from a key, so all are excluded, except the list of public
 # authorities that curl and certifi ship. `*.crt`, `*.cer` and `*.pub` are public; `server.key.example` is an example.
 _KEY_FILES = (
     "*.pem",

@@ -183,7 +183,7 @@ def read_rules_outside(workspace: str, selection: Selection, personal: str) -> R
             continue
         if stat.S_ISREG(status.st_mode):
             inodes.add((status.st_dev, status.st_ino))
-        if not stat.S_ISDIR(status.st_mode):  # one that a configuration names is no key, and is not left out
+        if not stat.S_ISDIR(status.st_mode):  # one that a configuration names is no key, and is not excluded
             places.add(place)
     top = os.path.join(workspace, "")
     paths = sorted(place.removeprefix(top) for place in places if place.startswith(top))

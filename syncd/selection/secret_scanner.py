@@ -303,14 +303,14 @@ def _secret_start(form: SecretForm, context: bytes, anchor: int) -> int | None:
 
 
 def sent_secret_warning(path: str) -> SyncWarning:
-    """Return the warning about a secret in a file that was sent earlier, and is now deleted or left out."""
+    """Return the warning about a secret in a file that was sent earlier, and is now deleted or excluded."""
     what = f"in {path!r} a secret was found here, and what was sent of it before may still be in the sandbox"
     remedy = 'with sandbox.deletions = "mirror" syncd removes it there; another sandbox does not have it'
     return SyncWarning(f"secret:{path}", what, remedy)
 
 
 def secret_warning(path: str, secret: Secret, *, sent: bool) -> SyncWarning:
-    """Return the warning about a file that is left out because of a secret; `sent`: an earlier version was sent."""
+    """Return the warning about a file that is excluded because of a secret; `sent`: an earlier version was sent."""
     still_there = ", but what was sent of it before may still be in the sandbox" if sent else ""
     what = f"{path!r} holds {secret} and is excluded{still_there}"
     return SyncWarning(

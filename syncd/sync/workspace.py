@@ -110,7 +110,7 @@ class Workspace:
 
     def leave_out(self) -> LeaveOut:
         """Return the workspace's rules as they are now."""
-        return PathRules(self.path, self._selection, self._excludes).leave_out
+        return PathRules(self.path, self._selection, self._excludes).exclude
 
     def other_bases(self, name: str) -> list[Manifest]:
         """Return what the other sandboxes hold: what was sent to them is kept for their merges."""

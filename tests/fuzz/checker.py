@@ -333,7 +333,7 @@ class Checker:
         """Return the rules of the workspace as they are now: true for a path, folder or not, that they leave out."""
         if not self.workspace.is_dir():
             return lambda _path, _is_dir: True  # it was moved away, and its rules with it
-        return PathRules(str(self.workspace), SELECTION, "").leave_out
+        return PathRules(str(self.workspace), SELECTION, "").exclude
 
     # -- moves, late archives, and ends
 

@@ -90,7 +90,7 @@ def _apply_to_branch(
             name,
             sent,
             {path: after for path, after in changes.items() if after.kind is not Kind.ABSENT or path in sent},
-            left_out=lambda path: side.rules.leave_out(path, False),
+            left_out=lambda path: side.rules.exclude(path, False),
             now=datetime.fromtimestamp(CLOCK.wall_s()).astimezone(),
             commits=to_make,
             scratch=side.home.scratch,

@@ -99,7 +99,7 @@ def apply(
     if code is ExitCode.DIFFERENT and not as_json:
         # `resolve` writes to no path that the rules exclude.
         excluded = all(
-            side.rules.leave_out(each.path, each.here.is_directory) for each in done.of(PathOutcome.CONFLICT)
+            side.rules.exclude(each.path, each.here.is_directory) for each in done.of(PathOutcome.CONFLICT)
         )
         decides = "" if excluded else ": `syncd resolve` decides"
         what = f"the sandbox's versions of the conflicts are saved (`syncd saved`){decides}"
@@ -170,7 +170,7 @@ def undo_and_tell(config: Config, sandbox: str | None, *, as_json: bool) -> int:
             raise click.UsageError(f"The last `apply` was of {last.sandbox}; `syncd apply --undo` takes that one back.")
         # A stop leaves nothing half undone.
         with interrupting(waiter.interrupt), no_sync_begins(written_config(config, last), waiter):
-            undone = home.writer.undo(home.rules().leave_out)
+            undone = home.writer.undo(home.rules().exclude)
             if undone.done:
                 note_done("all was taken back", "nothing is left to do")
     if as_json:
