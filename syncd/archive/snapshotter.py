@@ -141,7 +141,11 @@ class Snapshotter(Struct, eq=False):
         self._exclude_known(scan)
         self.unread = scan.unread
         if sync_mode is not SyncMode.FORCED:
-            self.guard.check(baseline or Manifest(), scan, self._existing_exclusions)
+            self.guard.check(
+                baseline or Manifest(),
+                scan,
+                lambda paths: self.scanner.existing_exclusions(paths) | (self.secret_files.keys() & paths),
+            )
         self.guard.record_workspace(scan, other_bases)
         check_size(scan.manifest, self.max_mib)
         self._sent = baseline = baseline or Manifest()
@@ -169,9 +173,6 @@ class Snapshotter(Struct, eq=False):
     def is_excluded(self, path: str, is_dir: bool) -> bool:
         """True if a path that is no longer in the snapshot is excluded, rather than deleted."""
         return self.scanner.is_excluded(path, is_dir)
-
-    def _existing_exclusions(self, paths: Collection[str]) -> set[str]:
-        return self.scanner.existing_exclusions(paths) | (self.secret_files.keys() & paths)
 
     def _read_secret_files_again(self, paths: Collection[str]) -> None:
         for path in self.secret_files.keys() & paths:

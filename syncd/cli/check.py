@@ -33,7 +33,6 @@ from syncd.core.text import counted, duration, one_line, redacted, shown_path, s
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import key_of, places_of, selection_of, target_of
 from syncd.daemon.shared_sandbox import refuse_named
-from syncd.model.entry import Kind, count_files
 from syncd.model.manifest import Manifest
 from syncd.remote.api import Account, Api, SandboxInfo
 from syncd.remote.failure import FailureAction, StepFailed
@@ -220,7 +219,7 @@ def check_directory(it: Checkup) -> Iterator[Finding]:
         it.unwatched = watch.warnings()
     it.manifest = manifest = found.manifest
     check_size(manifest, it.config.sync.max_snapshot_mib)
-    files, folders = count_files(manifest.values()), _directories(manifest)
+    files, folders = manifest.files, _directories(manifest)
     what = f"{counted(files, 'file')} in {folders:,} director{'y' if folders == 1 else 'ies'}"
     what += f", {size(manifest.content_bytes)}, of {it.config.sync.max_snapshot_mib:,} MiB allowed"
     yield Finding(Grade.PASS, what) if files else Finding(Grade.WARN, f"{what}: nothing to send")
@@ -260,7 +259,7 @@ def check_folders(it: Checkup) -> Iterator[Finding]:
 
 
 def _directories(manifest: Manifest) -> int:
-    return 1 + sum(entry.kind is Kind.DIRECTORY for entry in manifest.values())  # the workspace among them
+    return 1 + len(manifest) - manifest.files  # the workspace among them
 
 
 class _AnswerKeepingClient(HttpClient):

@@ -10,7 +10,7 @@ kind, permission bits, link target and content. Times are not compared: a touch 
 
 from __future__ import annotations
 
-from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, MutableMapping
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -100,9 +100,6 @@ class Manifest(MutableMapping[str, Entry]):
     def items(self) -> ItemsView[str, Entry]:
         return _Items(self)
 
-    def values(self) -> ValuesView[Entry]:
-        return _Values(self)
-
     def __setitem__(self, path: str, entry: Entry) -> None:
         self.put(((path, entry),))
 
@@ -179,13 +176,6 @@ class _Items(ItemsView[str, Entry]):
 
     def __iter__(self) -> Iterator[tuple[str, Entry]]:
         return self._mapping.top.walk()
-
-
-class _Values(ValuesView[Entry]):
-    _mapping: Manifest
-
-    def __iter__(self) -> Iterator[Entry]:
-        return (entry for _, entry in self._mapping.top.walk())
 
 
 def is_within(path: str, paths: Collection[str]) -> bool:

@@ -95,9 +95,7 @@ class TreeCache:
         for path, mine, theirs in differing(self.manifest.top, known.top):
             if mine.own.texts == theirs.own.texts:  # the same names, which is nearly always so
                 own[path] = theirs.own
-            elif mine.own.count:
+            else:
                 entries = read(theirs.own)
                 own[path] = Entries({name: entries.get(name, entry) for name, entry in read(mine.own).items()})
-            else:
-                own[path] = mine.own
         self.manifest = Manifest.of(rebuilt(self.manifest.top, own, like=known.top))

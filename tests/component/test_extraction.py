@@ -238,7 +238,7 @@ def test_folders_that_are_too_deep_are_left_out(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_until_the_end_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Links beyond that are left out, and folders have no mode or time of their own; each that is left out is counted."""
+    """Links beyond that are left out, and folders have no mode of their own; each that is left out is counted."""
     monkeypatch.setattr(extraction, "_MOST_KEPT_BYTES", 0)
     monkeypatch.setattr(extraction, "_MOST_NAMED", 1)
     packed = archive(a_folder("d", 0o500), a_file("d/f"), a_link("l", "d"), a_link("m", "d"))

@@ -98,9 +98,7 @@ def apply(
     code = tell_end(done, as_json=as_json)
     if code is ExitCode.DIFFERENT and not as_json:
         # `resolve` writes to no path that the rules exclude.
-        excluded = all(
-            side.rules.exclude(each.path, each.here.is_directory) for each in done.of(PathOutcome.CONFLICT)
-        )
+        excluded = all(side.rules.exclude(each.path, each.here.is_directory) for each in done.of(PathOutcome.CONFLICT))
         decides = "" if excluded else ": `syncd resolve` decides"
         what = f"the sandbox's versions of the conflicts are saved (`syncd saved`){decides}"
         click.echo(hinted(what), err=True)
