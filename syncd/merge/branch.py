@@ -173,7 +173,6 @@ def _entry(mode: bytes, blob: str, sizes: Mapping[str, int], folder: str) -> See
 SENT_MESSAGE = "As sent to the sandbox\n"
 CHANGES_MESSAGE = "Changes from the sandbox\n"
 UNCOMMITTED_MESSAGE = "agent, not committed\n"
-_NO_TREE = ("hash-object", "-t", "tree", "--stdin")  # the id of the empty one, without writing it
 
 
 class NewBranch(Struct, frozen=True):
@@ -347,7 +346,7 @@ def _write_commits(  # noqa: PLR0917 - the parts of one branch
             return git.run(arguments, {**variables, **settings}).output.decode().strip()
 
         tip = ids[-1] if ids else work_tree.head
-        before = answer("rev-parse", f"{tip}^{{tree}}") if tip else answer(*_NO_TREE)
+        before = answer("rev-parse", f"{tip}^{{tree}}") if tip else ""
         messages = [commit.message for commit in planned]
         if (tree := answer("rev-parse", f"{last}^{{tree}}")) != before:
             messages.append((UNCOMMITTED_MESSAGE if agents else CHANGES_MESSAGE).encode())

@@ -29,7 +29,7 @@ from syncd.core.errors import ConfigError, NeedsPerson, SyncdError, TryLater
 from syncd.core.hardening import original_umask
 from syncd.core.text import one_line, shown_path
 from syncd.model.entry import EXECUTABLE, Kind, SeenEntry
-from syncd.sandbox.program import ENVIRONMENT, LARGE_BYTES, NO_CONFIGURATION, SETTINGS
+from syncd.sandbox.program import ENVIRONMENT, LARGE_BYTES, NO_CONFIGURATION, SETTINGS, quoted
 
 _BLOCK_BYTES = 1 << 16
 _COPIED_BYTES = 1 << 18
@@ -59,8 +59,6 @@ _LAST_SECOND = 253_402_300_799
 _MOST_OF_SUBMODULES = 1 << 20
 _FSCK_REASON = re.compile(": (gitmodules[A-Za-z]+):")
 _ZONE = re.compile("[+-](?:0[0-9]|1[0-4])[0-5][0-9]")
-# These two need a backslash of their own in a quoted path; of the others, git reads any byte in octal digits.
-_QUOTED = {0x22: b'\\"', 0x5C: b"\\\\"}
 # By these git finds the person's and the machine's configuration.
 _CONFIGURATION_VARIABLES = tuple(NO_CONFIGURATION)
 
@@ -499,19 +497,13 @@ def _commands(commit: NewCommit, number: int, committer: bytes, prefix: str) -> 
         yield b'M 040000 %s ""\n' % commit.tree.encode()
     # A file may take the place of a directory, and the other way round: what is gone makes room first.
     for path, version in sorted(commit.paths.items(), key=lambda item: item[1].kind is not Kind.ABSENT):
-        name = quoted(prefix + path)
+        name = quoted(_bytes(prefix + path))
         if version.kind is Kind.ABSENT:
             yield b"D %s\n" % name
         else:
             yield b"M %s inline %s\ndata %d\n" % (mode_of(version), name, size_of(version))
             yield from contents_of(path, version)
             yield b"\n"
-
-
-def quoted(path: str) -> bytes:
-    """Return the path in double quotes, each byte that is not plain ASCII in octal digits (git's quote.c)."""
-    escaped = (_QUOTED.get(byte) or (b"%c" if 0x20 <= byte < 0x7F else b"\\%03o") % byte for byte in _bytes(path))
-    return b'"%s"' % b"".join(escaped)
 
 
 def identity(name: str, email: str, seconds: int, zone: str) -> bytes:

@@ -143,14 +143,6 @@ class RunningLook(Struct, frozen=True):
         return self.running.asked
 
 
-class _Uploaded(Struct, frozen=True):
-    """A look that came to its end, and can be run again as it lies there."""
-
-    name: str
-    values: dict[str, Any]
-    ended_s: int
-
-
 class PendingRemoval(Struct, frozen=True):
     """The paths that executions may remove, until that second of the sandbox's clock, which is `here_s` of ours.
 
@@ -183,7 +175,7 @@ class Executions:
         self._record = Record(db, "executions", PendingRemoval, cost, target.owner)
         # The sandbox's clock, less this machine's seconds since boot; too little by as much as an answer took.
         self._ahead_s: float | None = None
-        self._uploaded: _Uploaded | None = None
+        self._earlier: RunningLook | None = None  # it came to its end, and can be run again as it lies there
         self._runs_again = True  # what was uploaded for an earlier execution, with a report of its own
         self.pending = self._record.load()
 
@@ -333,11 +325,11 @@ class Executions:
         purpose = _REMOVAL if to_remove else _LOOK
         not_after_s = self._now_there_s() + timeout_s + program_s if to_remove else 0.0
         values = {"look": look_values(request, program_s, not_after_s)}
-        earlier, self._uploaded = self._uploaded, None
-        if self._runs_again and earlier is not None and earlier.values == values:
+        earlier, self._earlier = self._earlier, None
+        if self._runs_again and earlier is not None and (earlier.request, earlier.program_s) == (request, program_s):
             with contextlib.suppress(StepFailed), purpose.limited(self._waiter, timeout_s):  # else it is sent anew
-                running = self._executed(purpose, earlier.name, Bounds.of_look(request))
-                return RunningLook(running, request, program_s, earlier.ended_s)
+                running = self._executed(purpose, earlier.running.name, Bounds.of_look(request))
+                return RunningLook(running, request, program_s, earlier.after_s)
         name, files = _new_files(values)
         self._waiter.poll_events()
         upload_s = sum(map(len, files.values())) / _SLOWEST_BYTES_PER_S
@@ -380,8 +372,7 @@ class Executions:
             if report.ended_s <= look.after_s:
                 return found, True
             if request.since is not None:  # it is short, and the next one asks for the same if nothing has changed
-                values = {"look": look_values(request, look.program_s, 0.0)}
-                self._uploaded = _Uploaded(running.name, values, report.ended_s)
+                self._earlier = replace(look, after_s=report.ended_s)
             return found, is_late
 
         answer = self.answer(

@@ -806,6 +806,12 @@ _MODES = {"f": b"100644", "x": b"100755", "l": b"120000"}
 _MOST_LISTED = 100000  # commits that are counted
 
 
+def quoted(path: bytes) -> bytes:
+    """Return the path in double quotes, as git reads it: each byte that is not plain ASCII in octal digits."""
+    plain = b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte not in b'"\\' else b"\\%03o" % byte for byte in path)
+    return b'"%s"' % plain
+
+
 class _Refused(Exception):
     """The request cannot be carried out; the arguments are the state that is reported, and the reason."""
 
@@ -923,12 +929,6 @@ def _by_git(act: Any, own: str, within_s: float) -> dict[str, Any]:
 # -- commit
 
 
-def _quoted(path: bytes) -> bytes:
-    """Return the path in double quotes, as git reads it: each byte that is not plain ASCII in octal digits."""
-    plain = b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte not in b'"\\' else b"\\%03o" % byte for byte in path)
-    return b'"%s"' % plain
-
-
 class _Repository:
     """The repository in the sandbox.
 
@@ -940,7 +940,6 @@ class _Repository:
         self._git = git
         self._request = request
         self._top = git.agent
-        self._exclude = str(request["exclude"]) + _REFUSED_PATTERNS
 
     def follow(self) -> dict[str, Any]:
         """Make the repository, or have it follow; return the report. Raises `Refused`, `OSError`."""
@@ -997,7 +996,7 @@ class _Repository:
         _, is_unknown, _ = self._git.result(*words, **persons)
         _write_text(self._path("config"), _NEW + (_AGENT if is_unknown else ""))
         _write_text(self._path("info/attributes"), _ATTRIBUTES)
-        self._write_excludes()
+        _write_text(self._path("info/exclude"), self._request["exclude"] + _REFUSED_PATTERNS)
         home, branch = self._commit(""), self._request["branch"]
         for name in {_HOME, "refs/heads/home", "refs/heads/" + branch}:
             path = os.path.join(os.fsencode(self._top), _bytes_of(name))
@@ -1025,8 +1024,6 @@ class _Repository:
         if self._request["home"] not in (before, self._git.reference(_HOME + "^")) and not self._request["whole"]:
             raise _Refused("lost", "another commit is there")
         self._remove_leftovers()
-        if self._read("info/exclude") in (self._read("syncd/exclude"), self._exclude):
-            self._write_excludes()
         home = self._commit(before)
         if home != before and not self._git.move(_HOME, home, before):
             raise _Refused("failed", "someone else moves the references")
@@ -1051,7 +1048,7 @@ class _Repository:
             elif not (_REFUSED.search(path) or (versions[0].kind == "l" and _REFUSED_LINK.search(path))):
                 with contextlib.suppress(OSError):
                     if self._write_blob(into, mark, path, versions[0]):
-                        lines.append(b"M %s :%d %s\n" % (_MODES[versions[0].kind], mark, _quoted(path)))
+                        lines.append(b"M %s :%d %s\n" % (_MODES[versions[0].kind], mark, quoted(path)))
         if self._request["whole"] and parent:
             listed = self._git.run("ls-tree", "-r", "-z", "--name-only", "--full-tree", parent)
             gone += set(listed.split(b"\0")[:-1]).difference(named)
@@ -1060,7 +1057,7 @@ class _Repository:
         if parent:
             into.write(b"from %s\n" % parent.encode("ascii"))
         # A file may take the place of a directory, and the other way round: what is gone makes room first.
-        into.write(b"".join(b"D %s\n" % _quoted(path) for path in gone))
+        into.write(b"".join(b"D %s\n" % quoted(path) for path in gone))
         into.write(b"".join(lines) + b"done\n")
 
     def _write_blob(self, into: Any, mark: int, path: bytes, sent: _Version) -> bool:
@@ -1084,10 +1081,6 @@ class _Repository:
                 left -= len(block)
             into.write(b"\n")
         return sha256.digest()[:_DIGEST_BYTES] == sent.digest
-
-    def _write_excludes(self) -> None:
-        for name in ("info/exclude", "syncd/exclude"):
-            _write_text(self._path(name), self._exclude)
 
     def _remove_leftovers(self) -> None:
         """Remove what a run left that was killed: the lock of the index, if it is this program's, and its own files."""

@@ -64,7 +64,7 @@ def _die(rig: RepositoryRig, step: int) -> None:
     rig.follow()
     rig.check()
     assert rig.is_following
-    assert {path.name for path in (rig.workspace / ".git/syncd").iterdir()} <= {"lock", "state", "exclude"}
+    assert {path.name for path in (rig.workspace / ".git/syncd").iterdir()} <= {"lock", "state"}
 
 
 def _count(rig: RepositoryRig) -> int:
