@@ -32,7 +32,6 @@ from syncd.merge.git import (
     NewCommit,
     blob_id,
     find_work_tree,
-    foreign_identity,
     identity,
     identity_text,
     make_commits,
@@ -47,16 +46,19 @@ from syncd.model.manifest import is_within
 from syncd.sandbox.protocol import MOST_COMMITS, MOST_COMMITTED_PATHS, SandboxCommits, leads_outside
 
 _MOST_OF_MESSAGE = 64 << 10
-_MOST_OF_NAME = 1000
 _LONGEST_TARGET = 4095  # of a link
 _BLOCK_BYTES = 1 << 18
 _LONGEST_LINE = 100
-_MOST_FIELDS = 2 * MOST_COMMITTED_PATHS + 8 * MOST_COMMITS  # of a path two, of a commit itself no more than eight
+_MOST_FIELDS = 2 * MOST_COMMITTED_PATHS + 6 * MOST_COMMITS  # of a path two, of a commit itself no more than six
 _ROW = re.compile(rb"\n?:[0-7]{6} ([0-7]{6}) [0-9a-f]{40} ([0-9a-f]{40}) [A-Z]")
 _CONTENT = re.compile(rb"([0-9a-f]{40}) blob ([0-9]{1,12})\n")
 _Header = tuple[bytes, ...]
 _Rows = list[tuple[str, bytes, str]]
-_DATE = re.compile(rb"(-?[0-9]{1,18}) ([+-][0-9]{4})")
+# An author that git and others take and show: of no year after 9999.
+_AUTHOR = re.compile(
+    rb"[^<>\n ][^<>\n]{0,1000} <[^<>\n]{0,1000}> (0|[1-9][0-9]{0,11}) [+-](?:0[0-9][0-5][0-9]|1[0-3][0-5][0-9]|1400)"
+)
+_LAST_SECOND = 253_402_300_799
 
 
 class UnreadableCommits(Exception):
@@ -66,15 +68,12 @@ class UnreadableCommits(Exception):
 class SandboxCommit(Struct, frozen=True):
     """One commit of the agent's. `changes` are the paths that differ from its first parent, ABSENT for a deleted one.
 
-    A file without a copy was not fetched. `refused` are paths that lead out of the workspace, as nobody has to trust a
-    tree.
+    A file without a copy was not fetched. `author` is as a commit holds it. `refused` are paths that lead out of the
+    workspace, as nobody has to trust a tree.
     """
 
     id: str
-    author: str
-    email: str
-    seconds: int
-    zone: str
+    author: bytes
     message: bytes
     changes: Mapping[str, SeenEntry]
     refused: tuple[str, ...] = ()
@@ -97,15 +96,15 @@ def read_commits(found: SandboxCommits, path: str, folder: str) -> tuple[Sandbox
 
 
 def _compared(found: SandboxCommits, told: bytes) -> list[tuple[_Header, _Rows]]:
-    """Return each commit's id, author, address, date and message, and path, mode and blob of what it changed."""
+    """Return each commit's id, author and message, and path, mode and blob of what it changed."""
     if told.count(b"\0") > _MOST_FIELDS:
         raise UnreadableCommits("they changed too many paths")
     fields = iter(told.split(b"\0"))
     commits: list[tuple[_Header, _Rows]] = []
     for part in fields:
         if not part.lstrip(b"\n").startswith(b":"):
-            header = tuple(itertools.islice(fields, 5))
-            if len(header) == 5:
+            header = tuple(itertools.islice(fields, 3))
+            if len(header) == 3:
                 commits.append((header, []))
             continue
         row = _ROW.fullmatch(part)
@@ -139,18 +138,20 @@ def _write_contents(file: IO[bytes], wanted: set[str], folder: str) -> dict[str,
 
 
 def _commit(header: _Header, rows: _Rows, sizes: Mapping[str, int], folder: str) -> SandboxCommit:
-    commit_id, author, email, date, message = header
-    seconds, zone = match.groups() if (match := _DATE.fullmatch(date)) else (b"0", b"+0000")
+    commit_id, author, message = header
     return SandboxCommit(
         id=commit_id.decode(),
-        author=author[:_MOST_OF_NAME].decode("utf-8", "surrogateescape"),
-        email=email[:_MOST_OF_NAME].decode("utf-8", "surrogateescape"),
-        seconds=int(seconds),
-        zone=zone.decode(),
+        author=foreign_author(author),
         message=message[:_MOST_OF_MESSAGE],
         changes={path: _entry(mode, blob, sizes, folder) for path, mode, blob in rows if not leads_outside(path)},
         refused=tuple(path for path, _, _ in rows if leads_outside(path)),
     )
+
+
+def foreign_author(author: bytes) -> bytes:
+    """Return an author that somebody else wrote, as a commit holds it: unknown, if it is none that git would write."""
+    found = _AUTHOR.fullmatch(author)
+    return author if found is not None and int(found[1]) <= _LAST_SECOND else b"unknown <> 0 +0000"
 
 
 def _entry(mode: bytes, blob: str, sizes: Mapping[str, int], folder: str) -> SeenEntry:
@@ -217,8 +218,7 @@ def make_branch(
     agents = []
     for commit in commits:
         paths, left = head.as_changed(commit.changes)
-        author = foreign_identity(commit.author, commit.email, commit.seconds, commit.zone)
-        agents.append(NewCommit(commit.message.replace(b"\0", b""), paths, author))
+        agents.append(NewCommit(commit.message, paths, commit.author))
         skipped += left
     made: list[tuple[str, bytes]] = []
     if changed or agents:

@@ -54,11 +54,8 @@ FILE_MODE = b"100644"
 EXECUTABLE_MODE = b"100755"
 SYMLINK_MODE = b"120000"
 SUBMODULE_MODE = b"160000"
-# Of the year 9999: later ones, git and others cannot show.
-_LAST_SECOND = 253_402_300_799
 _MOST_OF_SUBMODULES = 1 << 20
 _FSCK_REASON = re.compile(": (gitmodules[A-Za-z]+):")
-_ZONE = re.compile("[+-](?:0[0-9]|1[0-4])[0-5][0-9]")
 # By these git finds the person's and the machine's configuration.
 _CONFIGURATION_VARIABLES = tuple(NO_CONFIGURATION)
 
@@ -509,17 +506,6 @@ def _commands(commit: NewCommit, number: int, committer: bytes, prefix: str) -> 
 def identity(name: str, email: str, seconds: int, zone: str) -> bytes:
     """Return author or committer as a commit holds it; `seconds` count from 1970 in UTC, `zone` is as `+0130`."""
     return b"%s <%s> %d %s" % (_bytes(name), _bytes(email), seconds, zone.encode())
-
-
-def foreign_identity(name: str, email: str, seconds: int, zone: str) -> bytes:
-    """Return an author that somebody else wrote, as `identity` does: without what git refuses.
-
-    An impossible date becomes the epoch, an impossible zone that of UTC.
-    """
-    is_possible = 0 <= seconds <= _LAST_SECOND
-    if not is_possible or not _ZONE.fullmatch(zone):
-        zone = "+0000"
-    return identity(identity_text(name) or "unknown", identity_text(email), seconds if is_possible else 0, zone)
 
 
 def subject_of(message: bytes) -> str:

@@ -1169,10 +1169,10 @@ class _Repository:
 
 # -- log
 
-# A commit's id, author, address, date and message, then what it changed; each part ends with a NUL.
+# A commit's id, author and message, then what it changed; each part ends with a NUL.
 _COMPARE = (
     *("diff-tree", "--stdin", "--root", "--always", "-r", "-z", "--raw", "--no-renames", "--no-abbrev"),
-    *("--no-ext-diff", "--no-textconv", "--date=raw", "--encoding=UTF-8", "--format=%x00%H%x00%an%x00%ae%x00%ad%x00%B"),
+    *("--no-ext-diff", "--no-textconv", "--date=raw", "--encoding=UTF-8", "--format=%x00%H%x00%an <%ae> %ad%x00%B"),
 )
 _CHANGED = re.compile(rb"(?<=[\0\n]):[0-7]{6} ([0-7]{6}) [0-9a-f]{40} ([0-9a-f]{40}) [A-Z]\0")
 
