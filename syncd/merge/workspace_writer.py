@@ -89,7 +89,7 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     """One write. `taken` is what counts as sent by it; `left` are paths that an undo, which was begun, leaves.
 
     Of `decided` paths nothing changed here, but an undo takes back what counts as sent of them, too. `sandbox` is the
-    name of the sandbox that it came from, and `sandbox_id` the id that this had then, empty if nothing was ever sent.
+    name of the sandbox that it came from, and `sandbox_id` the id that this had then, empty if none was known.
     `theirs` are the digests of the agent's files that were merged, or not taken, as a person decided.
     """
 
