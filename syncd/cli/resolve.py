@@ -30,7 +30,7 @@ from syncd.cli.options import (
 )
 from syncd.core.errors import ExitCode
 from syncd.core.text import ago, counted, shown_path, size
-from syncd.merge.home import AgentSide, make_plan, prepare, why_no_markers
+from syncd.merge.home import AgentSide, make_plan, why_no_markers, with_texts
 from syncd.merge.workspace_writer import OpenConflicts
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.reconcile import Choice, PathOutcome, Plan, waits
@@ -81,7 +81,7 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
         with open_sandbox(config) as opened:
             side = _with_saved(look_at(opened))
             here = side.local()
-            plan = prepare(side.home, make_plan(side, here)).plan
+            plan = with_texts(side.home, make_plan(side, here))
             found = [each for each in _waiting(side, plan) if is_named(each.path, named)]
             if not chosen:
                 code = _list(found, as_json=as_json)
@@ -94,15 +94,14 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
                     click.echo(f"{shown_path(each.path)} waits for something else: {each.reason}", err=True)
             choices = {each.path: chosen[0] for each in found if each.choices}
             plan = make_plan(side, here, choices=choices)
-            prepared = prepare(side.home, Plan(tuple(each for each in plan.paths if each.path in choices)))
-            done = prepared.plan
+            done = with_texts(side.home, Plan(tuple(each for each in plan.paths if each.path in choices)))
             if chosen[0] is Choice.MARKERS and (refused := done.of(PathOutcome.CONFLICT)):
                 raise click.UsageError(
                     f"{shown_path(refused[0].path)} cannot be decided by --markers ({refused[0].reason})."
                 )
             if choices:
                 with no_sync_begins(config, opened.waiter):
-                    done = bring_home_and_save(side, prepared)
+                    done = bring_home_and_save(side, done)
             if not as_json:
                 print_lines(plan_lines(done))
             code = tell_end(done, as_json=as_json)

@@ -43,8 +43,6 @@ from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import AgentWork, LeaveOut
 from syncd.sync.sandbox import Sandbox
 
-NO_CHOICES: Mapping[str, Choice] = MappingProxyType({})
-
 
 class HomeFolder(Struct, frozen=True):
     """The workspace that work comes home to. `scratch` is a private folder that somebody else removes.
@@ -74,7 +72,7 @@ class HomeFolder(Struct, frozen=True):
         sent = self.sent_files.version(planned.path, planned.base) if planned.base.kind is Kind.FILE else None
         return None if sent is None or os.path.getsize(sent.copy) > LARGEST_BYTES else _content_of(sent.copy)
 
-    def facts(self, *, deletions: bool = False, choices: Mapping[str, Choice] = NO_CHOICES) -> Home:
+    def facts(self, *, deletions: bool = False) -> Home:
         """Return what a plan needs to know of the workspace."""
 
         def names_in(path: str) -> Collection[str]:
@@ -84,7 +82,7 @@ class HomeFolder(Struct, frozen=True):
                 return ()  # it is written to by its own rules
 
         refused = partial(why_submodules_are_refused, find_git(os.environ))
-        return Home(deletions, partial(link_at, self.path), names_in, choices, refused)
+        return Home(deletions, partial(link_at, self.path), names_in, refused_submodules=refused)
 
 
 class AgentSide(Struct, frozen=True):
@@ -117,13 +115,6 @@ class AgentSide(Struct, frozen=True):
         return len(self.work.left_out) + len(self.work.pruned)
 
 
-class Prepared(Struct, frozen=True):
-    """A plan whose texts are merged, and the changes of the workspace that it needs, by path."""
-
-    plan: Plan
-    changes: Mapping[str, PathChange]
-
-
 # -- the plan
 
 
@@ -133,7 +124,7 @@ def make_plan(
     is_wanted: Callable[[str], bool] = lambda _: True,
     *,
     deletions: bool = False,
-    choices: Mapping[str, Choice] = NO_CHOICES,
+    choices: Mapping[str, Choice] = MappingProxyType({}),
 ) -> Plan:
     """Return the plan for the paths that are wanted, with what was `here`, by a person's choices."""
     there = {path: entry for path, entry in side.work.changed.items() if is_wanted(path)}
@@ -141,7 +132,7 @@ def make_plan(
     for path in [path for path in base if not side.work.content.has_arrived(path)]:
         if Kind.ABSENT not in (here[path].kind, there[path].kind):
             del base[path]  # the agent's may be older than what was sent
-    plan = plan_home(Sides(base, here, there), side.home.facts(deletions=deletions, choices=choices))
+    plan = plan_home(Sides(base, here, there), replace(side.home.facts(deletions=deletions), choices=choices))
     never = [
         PlannedPath(path, PathOutcome.NEVER, ABSENT, ABSENT, ABSENT, "it may be a .git, of which nothing is applied")
         for path in side.work.repositories
@@ -186,29 +177,24 @@ def _marked(home: HomeFolder, planned: PlannedPath) -> bytes | str:
     return merged if isinstance(merged, str) else merged.content
 
 
-def prepare(home: HomeFolder, plan: Plan) -> Prepared:
+def with_texts(home: HomeFolder, plan: Plan) -> Plan:
     """Merge the texts, with markers where a person chose so; what cannot be is a conflict. Raises `SyncdError`."""
-    changes: dict[str, PathChange] = {}
     paths: list[PlannedPath] = []
     for planned in plan.paths:
-        path, here, there, content = planned.path, planned.here, planned.there, planned.there.copy
-        digest = there.digest
-        is_changed = planned.outcome in (PathOutcome.TAKE, PathOutcome.DELETE)
         if planned.outcome is PathOutcome.MERGE:
-            merged = _marked(home, planned) if planned.choice is Choice.MARKERS else _merged(home, planned)
-            if isinstance(merged, str):
-                planned = replace(planned, outcome=PathOutcome.CONFLICT, reason=merged)  # noqa: PLW2901
-            # To write what is here would cost the file its time, and the last write its undo.
-            elif here.digest != (digest := hashlib.sha256(merged).digest()) or here.mode & ALL_BITS != _mode(planned):
-                is_changed = True
-                descriptor, content = tempfile.mkstemp(prefix="merged-", dir=home.scratch)
-                with open(descriptor, "wb") as file:
-                    file.write(merged)
-        if is_changed:
-            becomes = Entry(there.kind, _mode(planned), target=there.target, digest=digest)
-            changes[path] = PathChange(path, here, ABSENT if there.kind is Kind.ABSENT else becomes, content)
+            text = _marked(home, planned) if planned.choice is Choice.MARKERS else _merged(home, planned)
+            if isinstance(text, str):
+                planned = replace(planned, outcome=PathOutcome.CONFLICT, reason=text)  # noqa: PLW2901
+            else:
+                digest, here = hashlib.sha256(text).digest(), planned.here
+                # To write what is here would cost the file its time, and the last write its undo.
+                if here.digest != digest or here.mode & ALL_BITS != _mode(planned):
+                    descriptor, copy = tempfile.mkstemp(prefix="merged-", dir=home.scratch)
+                    with open(descriptor, "wb") as file:
+                        file.write(text)
+                    planned = replace(planned, merged=SeenEntry(Kind.FILE, digest=digest, copy=copy))  # noqa: PLW2901
         paths.append(planned)
-    return Prepared(Plan(tuple(paths)), changes)
+    return Plan(tuple(paths))
 
 
 def _merged(home: HomeFolder, planned: PlannedPath) -> bytes | str:
@@ -243,14 +229,14 @@ def _content_of(place: str) -> bytes:
 # -- the write, and what counts as sent
 
 
-def bring_home(side: AgentSide, prepared: Prepared) -> Plan:
+def bring_home(side: AgentSide, plan: Plan) -> Plan:
     """Write, and record what counts as sent with that. Returns the plan as it turned out, whose conflicts are unsaved.
 
     Raises `TryLater`, and `Stop` before anything was changed.
 
     No sync may begin meanwhile; one that was made since the look is known by its record.
     """
-    state, plan, base = side.sandbox.state, prepared.plan, side.base
+    state, base = side.sandbox.state, side.base
     state.read()
     is_as_planned = not state.uncertain and state.identity == side.base_identity
     if not is_as_planned:
@@ -282,7 +268,7 @@ def bring_home(side: AgentSide, prepared: Prepared) -> Plan:
 
     # From the record on a sync may overwrite these.
     save_theirs(side, [each for each in plan.of(PathOutcome.WRITE, PathOutcome.MERGE) if each.choice])
-    return write(side.home, replace(prepared, plan=plan), rows.values(), record)
+    return write(side.home, plan, rows.values(), record)
 
 
 def _ours_there(side: AgentSide, rows: Iterable[str]) -> set[str]:
@@ -302,22 +288,27 @@ def _ours_there(side: AgentSide, rows: Iterable[str]) -> set[str]:
 
 def write(
     home: HomeFolder,
-    prepared: Prepared,
+    plan: Plan,
     taken: Iterable[TakenPath] = (),
     record: Callable[[Written], None] = lambda _: None,
 ) -> Plan:
     """Write what the plan's outcomes need. Returns the plan with what changed here meanwhile as conflicts."""
-    plan, changes = prepared.plan, prepared.changes
-    beside = plan.of(PathOutcome.MERGE, PathOutcome.WRITE)
-    written = home.writer.write(
-        [changes[each.path] for each in plan.of(*CHANGES) if each.path in changes],
-        taken,
-        record,
-        # Nothing changes here since a person decided so; it counts as sent all the same.
-        decided=[each.path for each in beside if each.choice and each.path not in changes],
-        theirs=[each.there for each in beside if each.there.kind is Kind.FILE],
-    )
+    changes = [change for planned in plan.paths if (change := _change(planned)) is not None]
+    beside, changed = plan.of(PathOutcome.MERGE, PathOutcome.WRITE), {change.path for change in changes}
+    # Nothing changes here since a person decided so; it counts as sent all the same.
+    decided = [each.path for each in beside if each.choice and each.path not in changed]
+    theirs = [each.there for each in beside if each.there.kind is Kind.FILE]
+    written = home.writer.write(changes, taken, record, decided, theirs)
     return plan.with_outcome(set(written.left), PathOutcome.CONFLICT, "it changed here meanwhile")
+
+
+def _change(planned: PlannedPath) -> PathChange | None:
+    """Return what changes here, None if nothing does."""
+    becomes = planned.merged if planned.outcome is PathOutcome.MERGE else planned.there
+    if planned.outcome not in CHANGES or becomes is None:
+        return None
+    after = Entry(becomes.kind, _mode(planned), target=becomes.target, digest=becomes.digest)
+    return PathChange(planned.path, planned.here, ABSENT if becomes.kind is Kind.ABSENT else after, becomes.copy)
 
 
 def save_theirs(side: AgentSide, paths: Iterable[PlannedPath]) -> None:

@@ -99,7 +99,8 @@ Policy = AgentChanges | Forced
 class PlannedPath(Struct, frozen=True):
     """One path with its three sides. `reason` is for people, where the outcome does not say it.
 
-    `choice` is the person's that the outcome follows, or that could not be followed.
+    `choice` is the person's that the outcome follows, or that could not be followed. `merged` is what a merge makes of
+    it, None if that is what is here.
     """
 
     path: str
@@ -109,6 +110,7 @@ class PlannedPath(Struct, frozen=True):
     there: SeenEntry
     reason: str = ""
     choice: Choice | None = None
+    merged: SeenEntry | None = None
 
 
 class Plan(Struct, frozen=True):

@@ -37,12 +37,11 @@ from syncd.core.waiter import Waiter
 from syncd.daemon.build import folders_of, target_of
 from syncd.merge.home import (
     AgentSide,
-    Prepared,
     bring_home,
     make_plan,
     plan_of_version,
-    prepare,
     save_conflicts,
+    with_texts,
     write,
 )
 from syncd.merge.workspace_writer import OpenConflicts
@@ -73,8 +72,7 @@ def apply(
         take_back_killed(config)
     with open_sandbox(config) as opened:
         side = look_at(opened, PathPatterns(included) if included else None)
-        prepared = prepare(side.home, make_plan(side, side.local(), is_wanted, deletions=deletions))
-        plan = prepared.plan
+        plan = with_texts(side.home, make_plan(side, side.local(), is_wanted, deletions=deletions))
         lines = [*plan_lines(plan)]
         if asks and len(lines) > _MOST_LINES:
             paged(f"{line}\n".encode("utf-8", "backslashreplace") for line in lines)
@@ -92,7 +90,7 @@ def apply(
             click.echo("nothing was changed", err=True)
             return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
         with no_sync_begins(config, opened.waiter):
-            done = bring_home_and_save(side, prepared, is_wanted)
+            done = bring_home_and_save(side, plan, is_wanted)
     if not as_json:
         print_lines(plan_lines(new_conflicts(plan, done)))
     code = tell_end(done, as_json=as_json)
@@ -105,14 +103,12 @@ def apply(
     return code
 
 
-def bring_home_and_save(
-    side: AgentSide, prepared: Prepared, is_covered: Callable[[str], bool] = lambda _: False
-) -> Plan:
+def bring_home_and_save(side: AgentSide, plan: Plan, is_covered: Callable[[str], bool] = lambda _: False) -> Plan:
     """Write, save the conflicts, and return the plan as it turned out. A stop in between says that all was written.
 
     What it covers and is no conflict waits no more.
     """
-    done = bring_home(side, prepared)
+    done = bring_home(side, plan)
     if done.of(*CHANGES, PathOutcome.WRITE):
         note_done("all was written", "`syncd apply --undo` takes it back")
     save_conflicts(side, done, is_covered)
@@ -145,8 +141,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         scratch_folder(spool, config.sandbox_name) as scratch,
         open_home(config, scratch) as home,
     ):
-        prepared = prepare(home, plan_of_version(home, version.bases, there))
-        plan = write(home, prepared)
+        plan = write(home, with_texts(home, plan_of_version(home, version.bases, there)))
         with suppress(NeedsPerson, OSError):  # no sandbox is known, or the state has no room: all is written
             found = {each.path: version.id for each in plan.of(PathOutcome.CONFLICT)}
             OpenConflicts(home.db, target_of(config, os.environ).owner).note(found, there.__contains__)
