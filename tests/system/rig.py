@@ -150,9 +150,9 @@ class Rig:
         self.until(lambda: (self.shown().get("pid"), self.shown()["state"]) == (daemon.pid, "watching"), "a restart")
         return daemon
 
-    def run(self, *args: str, prefix: Sequence[str] = ()) -> Finished:
-        """Run `syncd ARGS` to its end."""
-        finished = run_command(args, self.environment(), self._place(args[0]), prefix)
+    def run(self, *args: str, prefix: Sequence[str] = (), place: Path | None = None) -> Finished:
+        """Run `syncd ARGS` to its end, typed in that place."""
+        finished = run_command(args, self.environment(), place or self._place(args[0]), prefix)
         self._finished.append(finished)
         return finished
 

@@ -180,7 +180,7 @@ def test_what_is_asked_for(rig: Rig, agent: Agent) -> None:
     agent.chmod("run", 0o755)
     agent.delete("gone")
     agent.delete("e")
-    done = rig.run("apply", "--json", "b", prefix=("env", "-C", str(rig.workspace / "d")))
+    done = rig.run("apply", "--json", "b", place=rig.workspace / "d")
     assert json.loads(done.out)["taken"] == ["d/b"]
     assert _applied(rig, str(rig.workspace / "d")) == (0, {"taken": ["d/new"]})
     assert _read(rig, "a") == TEXT

@@ -173,7 +173,7 @@ def test_a_current_directory_that_was_removed(rig: Rig) -> None:
     for args, code in ((("explain", "a"), 78), (("pull", "dest"), 78), (("status",), 0)):
         gone = rig.home / "gone"
         gone.mkdir()
-        done = run_command(args, rig.environment(), gone, prefix=("sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh"))
+        done = rig.run(*args, place=gone, prefix=("sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh"))
         assert done.code == code
         assert done.err == ("syncd: the current directory was removed: change to one that is there\n" if code else "")
 

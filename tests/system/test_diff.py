@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -30,10 +29,6 @@ def agent(rig: Rig) -> Agent:
     rig.write(".gitignore", "*.log\nbuild/\n")
     rig.ok("push")
     return rig.agent
-
-
-def _in(folder: Path) -> tuple[str, ...]:
-    return ("env", "-C", str(folder))
 
 
 def test_git_applies_the_patch(rig: Rig, agent: Agent) -> None:
@@ -121,12 +116,12 @@ def test_names(rig: Rig, agent: Agent) -> None:
     assert rig.run("diff", "--name-only").out.splitlines() == ["a", "d/b", "d/e/c"]
     assert "d/e/c" in rig.run("diff", "--stat").out
     folder = rig.workspace / "d"
-    assert rig.run("diff", "--name-only", "e", prefix=_in(folder)).out.splitlines() == ["d/e/c"]
-    assert rig.run("diff", "--name-only", ".", prefix=_in(folder)).out.splitlines() == ["d/b", "d/e/c"]
-    assert rig.run("diff", "--name-only", "../a", "b", prefix=_in(folder)).out.splitlines() == ["a", "d/b"]
-    assert rig.run("diff", "--name-only", "../binary", prefix=_in(folder)).code == 0
+    assert rig.run("diff", "--name-only", "e", place=folder).out.splitlines() == ["d/e/c"]
+    assert rig.run("diff", "--name-only", ".", place=folder).out.splitlines() == ["d/b", "d/e/c"]
+    assert rig.run("diff", "--name-only", "../a", "b", place=folder).out.splitlines() == ["a", "d/b"]
+    assert rig.run("diff", "--name-only", "../binary", place=folder).code == 0
     # Names are those below the workspace, wherever the command runs.
-    assert rig.run("diff", prefix=_in(folder)).out == rig.run("diff").out
+    assert rig.run("diff", place=folder).out == rig.run("diff").out
 
 
 def test_a_path_outside(rig: Rig, agent: Agent) -> None:
@@ -139,7 +134,7 @@ def test_a_path_outside(rig: Rig, agent: Agent) -> None:
         ("explain", ".."),
         ("apply", ""),
     ):
-        refused = rig.run(command, path, prefix=_in(rig.workspace))
+        refused = rig.run(command, path, place=rig.workspace)
         assert (refused.code, refused.out) == (2, "")
         assert ("is not in the workspace" if path else "A PATH is empty") in refused.err
     assert len(rig.emulator.request_log.ops()) == asked

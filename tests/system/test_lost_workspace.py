@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.inodes import recreate
-from tests.system.command import AS_ANYONE, Running, as_anyone, run_command
+from tests.system.command import AS_ANYONE, Running, as_anyone
 from tests.system.rig import DEFAULTS, Rig, emptied
 from tests.system.trees import lacking, tree
 
@@ -326,7 +326,7 @@ def test_commands_that_bring_home_name_a_missing_one(rig: Rig) -> None:
     rig.ok("push")
     rig.workspace.rename(rig.home / "elsewhere")
     for words in (["diff"], ["apply"], ["resolve"], ["apply", "--branch", "b"]):
-        refused = run_command([*words, "--config", "config"], rig.environment(), rig.home)
+        refused = rig.run(*words, "--config", "config", place=rig.home)
         assert (refused.code, len(refused.err.splitlines())) == (78, 1)
         assert f"the workspace '{rig.workspace}' does not exist" in refused.err
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from syncd.core.config_file import load_config
-from tests.system.command import SYNCD, Finished, run_command
+from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, Rig
 from tests.system.terminal import Terminal
 from tests.system.trees import tree
@@ -26,10 +26,6 @@ def _add(rig: Rig, name: str, workspace: Path, sandbox: str) -> Path:
     file.chmod(0o600)
     assert load_config(str(file)).sandbox.id == sandbox
     return file
-
-
-def _in(rig: Rig, directory: Path, *args: str) -> Finished:
-    return run_command(args, rig.environment(), directory)
 
 
 def _has(shown: str, words: str) -> bool:
@@ -55,7 +51,7 @@ def site(rig: Rig) -> Path:
 def test_a_command_takes_the_workspace_that_it_is_in(rig: Rig, site: Path) -> None:
     """A push in a workspace sends that one, to its own sandbox; elsewhere config.toml's is sent."""
     (site / "deep").mkdir()
-    done = _in(rig, site / "deep", "push")
+    done = rig.run("push", place=site / "deep")
     assert (done.code, done.err.count("config")) == (0, 0), done
     assert rig.count("initialize", 200) == 1
     assert rig.emulator.request_log.entries()[-1].path.count("site-box")
@@ -86,19 +82,19 @@ def test_what_writes_takes_no_workspace_that_it_is_not_in(rig: Rig, site: Path) 
         ("resolve", str(rig.workspace / "b"), "--theirs"),
         ("saved", "restore", saved["id"], "--here"),
     ):
-        done = _in(rig, rig.home / "elsewhere", *words)
+        done = rig.run(*words, place=rig.home / "elsewhere")
         assert (done.code, done.out) == (2, ""), done
         assert f"Change to {rig.workspace}, or name it with --config config." in done.err
     assert tree(rig.workspace) == before
     for words in (("resolve",), ("saved",), ("saved", "show", saved["id"]), ("diff",)):
-        assert _in(rig, rig.home / "elsewhere", *words).code in (0, 1)
-    assert _in(rig, rig.home / "elsewhere", "apply", "--yes", "--config", "config").code == 0
+        assert rig.run(*words, place=rig.home / "elsewhere").code in (0, 1)
+    assert rig.run("apply", "--yes", "--config", "config", place=rig.home / "elsewhere").code == 0
     assert (rig.workspace / "a").read_text() == "the agent's"
-    assert _in(rig, site, "apply", "--yes").code == 78  # nothing was sent from there
+    assert rig.run("apply", "--yes", place=site).code == 78  # nothing was sent from there
     rig.config_file.unlink()
-    assert _in(rig, rig.home, "apply", "--yes").code == 2
+    assert rig.run("apply", "--yes", place=rig.home).code == 2
     rig.config_file.write_text("no TOML")
-    assert _in(rig, rig.home, "apply", "--yes").code == 78
+    assert rig.run("apply", "--yes", place=rig.home).code == 78
 
 
 def test_a_terminal_is_told_the_configuration(rig: Rig, site: Path) -> None:
@@ -123,11 +119,11 @@ def test_a_name_is_enough(rig: Rig, site: Path) -> None:
 def test_two_for_one_workspace(rig: Rig, site: Path) -> None:
     """A command there names both and ends with 78; with --config, or elsewhere, it works."""
     _add(rig, "again", site, "again-box")
-    done = _in(rig, site, "status")
+    done = rig.run("status", place=site)
     assert done.code == 78
     assert "again.toml" in done.err
     assert "site.toml" in done.err
-    assert _in(rig, site, "status", "--config", "again").code == 0
+    assert rig.run("status", "--config", "again", place=site).code == 0
     rig.ok("status")
 
 
@@ -139,7 +135,7 @@ def test_a_suggested_command_names_the_configuration(rig: Rig, site: Path) -> No
         (rig.home, "site", f"--config {rig.config_file.with_name('site.toml')}"),
         (rig.home, "config", ""),
     ):
-        assert _has(_in(rig, directory, "status", "--config", name).out, f"`syncd run {option}`")
+        assert _has(rig.run("status", "--config", name, place=directory).out, f"`syncd run {option}`")
 
 
 def test_all_workspaces(rig: Rig, site: Path) -> None:
@@ -168,7 +164,7 @@ def test_all_are_watched(rig: Rig, site: Path) -> None:
     """A pipe gets a document for each change: a sync, and a configuration that comes."""
     watching = rig.background("status", "--all", "--json", "--watch")
     rig.until(lambda: watching.out.count("\n") == 1, "the first document")
-    assert _in(rig, site, "push").code == 0
+    assert rig.run("push", place=site).code == 0
     rig.until(lambda: '"syncs":1' in watching.out, "the sync")
     _add(rig, "third", rig.home / "third", "third-box")
     rig.until(lambda: '"name":"third"' in watching.out, "the new one")
