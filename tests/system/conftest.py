@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.emulator import Emulator
+from tests.system.machine import Machine
 from tests.system.rig import KEY, Rig
+from tests.system.service_rig import make_home
 
 
 @pytest.fixture
@@ -23,3 +25,14 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         leaks = rig.leaks()
         assert not leaks, "\n".join(leaks)
         assert rig.undocumented() == []
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with syncd in a user's home, for all tests of the service."""
+    folder = tmp_path_factory.mktemp("machine")
+    (folder / "home").mkdir()
+    make_home(folder / "home")
+    machine = Machine(folder, {})
+    yield machine
+    machine.close()

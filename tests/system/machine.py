@@ -14,7 +14,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+
+import pytest
 
 from tests.system.command import CLOCK, Finished, wait_until
 
@@ -28,6 +31,7 @@ NAMESPACES = ("--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup")
 NEWNET = 0x40000000  # CLONE_NEWNET, setns(2)
 
 
+@cache
 def missing() -> str:
     """Return why there can be no such machine here; empty if there can."""
     if os.geteuid() != 0:
@@ -52,6 +56,9 @@ def _cgroups() -> Path | None:
         if kind.startswith("cgroup2 ") and "rw" in place.split()[5].split(","):
             return Path(place.split()[4])
     return None
+
+
+needs_machine = pytest.mark.skipif(bool(missing()), reason=missing() or "all is here")
 
 
 def _outermost(paths: set[str]) -> list[str]:

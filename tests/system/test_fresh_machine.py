@@ -14,16 +14,15 @@ import pytest
 
 from tests.emulator import Emulator
 from tests.system.command import CLOCK, Finished
-from tests.system.machine import HOME, REPO, Machine, missing, shown
+from tests.system.machine import HOME, REPO, Machine, needs_machine, shown
 from tests.system.rig import KEY
 from tests.system.service_rig import own
 from tests.system.trees import lacking, tree
 
-_WHY_NOT = missing()
 pytestmark = [
     pytest.mark.long,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here"),
+    needs_machine,
 ]
 
 LONGEST_S = 300

@@ -9,13 +9,13 @@ import pytest
 
 from tests.agent import Agent
 from tests.desktop import Desktop
-from tests.system.machine import HOME, UID, missing
+from tests.system.machine import HOME, UID, needs_machine
 from tests.system.rig import Rig
 from tests.system.service_rig import ServiceRig
-from tests.system.test_service import emulator, machine
+from tests.system.test_service import emulator
 from tests.system.test_service import rig as service
 
-__all__ = ["emulator", "machine", "service"]  # fixtures
+__all__ = ["emulator", "service"]  # fixtures
 
 SAVED = "work: the agent's work was saved"
 
@@ -53,7 +53,7 @@ def test_both_sides_changed(rig: Rig, desktop: Desktop, is_on: bool) -> None:
     assert body.startswith("Both sides had changed 1 file.")
 
 
-@pytest.mark.skipif(bool(missing()), reason=missing() or "all is here")
+@needs_machine
 def test_from_the_hardened_unit(service: ServiceRig) -> None:
     """The unit can start the program that shows it."""
     state = service.home / ".local/state/syncd"

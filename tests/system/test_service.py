@@ -14,23 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.emulator import Emulator
-from tests.system.machine import HOME, UID, Machine, missing
+from tests.system.machine import HOME, UID, Machine, needs_machine
 from tests.system.rig import KEY
-from tests.system.service_rig import UNITS, VENV, ServiceRig, make_home
+from tests.system.service_rig import UNITS, VENV, ServiceRig
 
-_WHY_NOT = missing()
-pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here")
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine for all of these tests, which boots in a second."""
-    folder = tmp_path_factory.mktemp("machine")
-    (folder / "home").mkdir()
-    make_home(folder / "home")
-    machine = Machine(folder, {})
-    yield machine
-    machine.close()
+pytestmark = needs_machine
 
 
 @pytest.fixture

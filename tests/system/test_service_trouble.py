@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 
-import pytest
-
-from tests.system.machine import HOME, UID, missing
+from tests.system.machine import HOME, UID, needs_machine
 from tests.system.rig import KEY
 from tests.system.service_rig import UNITS, VENV, ServiceRig
-from tests.system.test_service import emulator, machine, rig
+from tests.system.test_service import emulator, rig
 
-__all__ = ["emulator", "machine", "rig"]  # fixtures
+__all__ = ["emulator", "rig"]  # fixtures
 
-_WHY_NOT = missing()
-pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here")
+pytestmark = needs_machine
 
 LINGER = "var/lib/systemd/linger/dev"
 
@@ -47,7 +44,7 @@ def test_folders_that_cannot_be_created(rig: ServiceRig) -> None:
 
 
 def test_an_installation_that_moved_or_broke(rig: ServiceRig) -> None:
-    """If Python or syncd is missing, `status` shows it, and `install` repairs the unit."""
+    """If Python or syncd is needs_machine, `status` shows it, and `install` repairs the unit."""
     rig.installed()
     rig.restarts_after(100)
     venv = rig.at(f"{HOME}/{VENV}")
