@@ -171,11 +171,16 @@ class Rig:
 
     @contextmanager
     def terminal(
-        self, *args: str, columns: int = COLUMNS, prefix: Sequence[str] = (), **environ: str
+        self,
+        *args: str,
+        columns: int = COLUMNS,
+        prefix: Sequence[str] = (),
+        place: Path | None = None,
+        **environ: str,
     ) -> Iterator[Terminal]:
-        """Type `syncd ARGS` in the workspace, on a terminal of its own."""
+        """Type `syncd ARGS` in that place or in the workspace, on a terminal of its own."""
         with closing(Terminal(columns)) as terminal:
-            terminal.start([*prefix, *SYNCD, *args], self.environment() | environ, self.workspace)
+            terminal.start([*prefix, *SYNCD, *args], self.environment() | environ, place or self.workspace)
             yield terminal
 
     def _place(self, command: str) -> Path:

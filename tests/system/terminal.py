@@ -65,9 +65,19 @@ class Terminal:
                 raise AssertionError(f"the screen never showed {what}:\n{self.text}")
 
     def answer(self, question: str, answer: str) -> None:
-        """Wait for a question that ends so, and type the answer."""
-        self.until(lambda text: text.endswith(":") and question in "\n".join(text.splitlines()[-2:]), question)
+        """Wait for a question with these words on its last lines, and type the answer."""
+        self.asked(question)
         self.type(f"{answer}\r")
+
+    def asked(self, question: str) -> None:
+        """Wait for a question, and for the blank after it, which is written by itself."""
+
+        def is_asked(text: str) -> bool:
+            last = text.rpartition("\n")[2]
+            waits = last.endswith(":") and self.screen.cursor.x > len(last)
+            return waits and question in "\n".join(text.splitlines()[-2:])
+
+        self.until(is_asked, question)
 
     def finish(self, timeout_s: float = 60.0) -> int:
         """Read to the program's end, and return its exit code."""

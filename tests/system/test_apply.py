@@ -319,7 +319,7 @@ def test_a_terminal_is_asked_once(rig: Rig, agent: Agent) -> None:
 
     def asked(answer: str) -> str:
         with rig.terminal("apply", columns=100) as terminal:
-            terminal.until(lambda text: text.endswith(QUESTION), "the question")
+            terminal.asked(QUESTION)
             assert tree(rig.workspace) == before
             terminal.type(f"{answer}\r")
             assert terminal.finish() == 0
@@ -370,7 +370,7 @@ def test_a_question_stops_no_sync(rig: Rig, agent: Agent) -> None:
     rig.ok("pause")
     rig.write("both", TEXT.replace("line 25\n", "ours\n"))
     with rig.terminal("apply", columns=100) as terminal:
-        terminal.until(lambda text: text.endswith(QUESTION), "the question")
+        terminal.asked(QUESTION)
         rig.ok("resume")
         rig.write("d/b", "ours\n")
         rig.write("clash", "ours\n")
@@ -391,7 +391,7 @@ def test_a_forced_push_during_the_question(rig: Rig, agent: Agent) -> None:
     agent.write("a", "theirs\n")
     agent.delete("gone")
     with rig.terminal("apply", "--deletions") as terminal:
-        terminal.until(lambda text: text.endswith(QUESTION), "the question")
+        terminal.asked(QUESTION)
         rig.ok("push", "--force")
         assert (agent.read("a").decode(), agent.exists("gone")) == (TEXT, True)
         terminal.type("y\r")
@@ -407,7 +407,7 @@ def test_a_question_that_is_left(rig: Rig, agent: Agent) -> None:
     spool = next((rig.home / ".cache/syncd").iterdir())
     for leave in (signal.SIGINT, signal.SIGHUP, "\x04"):
         with rig.terminal("apply") as terminal:
-            terminal.until(lambda text: text.endswith(QUESTION), "the question")
+            terminal.asked(QUESTION)
             terminal.type(leave) if isinstance(leave, str) else terminal.send(leave)
             assert terminal.finish() == 75, leave
             assert "syncd: stopped; nothing was changed" in terminal.text

@@ -8,9 +8,8 @@ import re
 
 import pytest
 
-from tests.system.command import SYNCD, Finished
+from tests.system.command import Finished
 from tests.system.rig import KEY, SANDBOX, Rig
-from tests.system.terminal import Terminal
 
 _LINE = re.compile(r"^(pass|note|warn|fail)  (\w+)", re.MULTILINE)
 
@@ -191,7 +190,9 @@ def test_on_a_terminal(rig: Rig, more: dict[str, str], colours: bool) -> None:
     """Lines are wrapped to 80 columns under their text, and only the first word has a colour, if any."""
     rig.fill(3)
     (rig.workspace / ("long name " * 12)).symlink_to("/etc")
-    screen = _on_a_terminal(rig, {"TERM": "xterm", **more})
+    with rig.terminal("check", **{"TERM": "xterm", **more}) as terminal:
+        assert terminal.finish() == 0
+    screen = terminal.written.decode()
     plain = re.sub(r"\x1b\[[0-9]*m", "", screen)
     lines = plain.splitlines()
     assert "found in ~/.config/syncd/api-key (mode 0600)" in lines[1]
@@ -201,13 +202,6 @@ def test_on_a_terminal(rig: Rig, more: dict[str, str], colours: bool) -> None:
     assert starts
     assert all(line.startswith(" " * 21) or "to do:  " in line for line in starts)
     assert all(screen_line.count("\x1b") <= 3 for screen_line in screen.splitlines())
-
-
-def _on_a_terminal(rig: Rig, environ: dict[str, str]) -> str:
-    terminal = Terminal()
-    terminal.start([*SYNCD, "check"], {**rig.environment(), **environ}, rig.workspace)
-    assert terminal.finish() == 0
-    return terminal.written.decode()
 
 
 def _found(done: Finished) -> dict[str, str]:

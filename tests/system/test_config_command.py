@@ -6,15 +6,12 @@ import json
 import shlex
 import signal
 import tomllib
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from syncd.core.directories import Lock
-from tests.system.command import SYNCD
 from tests.system.rig import Rig
-from tests.system.terminal import Terminal
 
 
 def test_show(rig: Rig) -> None:
@@ -84,10 +81,8 @@ def test_edit(rig: Rig) -> None:
 def test_edit_at_a_terminal(rig: Rig, answer: str | signal.Signals) -> None:
     """What is not valid is edited again; who does not want to is told where it is."""
     edited_by(rig, 'echo nonsense >> "$1"')
-    with closing(Terminal(200, 24)) as terminal:
-        terminal.start([*SYNCD, "config", "edit"], rig.environment() | {"TERM": "xterm"}, rig.workspace)
-        terminal.until(lambda text: text.endswith("[Y/n]:"), "the question")
-        terminal.type("y\n")
+    with rig.terminal("config", "edit", columns=200, TERM="xterm") as terminal:
+        terminal.answer("[Y/n]:", "y")
         terminal.until(lambda text: text.count("Edit it again? [Y/n]:") == 2, "it again")
         terminal.type(answer) if isinstance(answer, str) else terminal.send(answer)
         assert terminal.finish() == 78

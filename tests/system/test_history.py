@@ -19,7 +19,6 @@ from syncd.report.history import ChangeCounts, ErrorRecord, SyncEnding, SyncReco
 from syncd.store.state_db import StateDb
 from tests.system.command import SYNCD
 from tests.system.rig import Rig
-from tests.system.terminal import Terminal
 
 # 2026-11-24T13:20:11Z
 NOON = utc(1_795_526_411)
@@ -93,9 +92,8 @@ def test_for_people(rig: Rig, written: list[dict[str, Any]]) -> None:
     assert (whole.out, whole.err) == (TABLE, "")
     assert cut.err == "the newest 1 of 4: `syncd history -n 0` lists all\n"
     assert [line[:9] for line in rig.ok("history", "--failed").out.splitlines()[1:]] == ["! 23:20:1", " " * 9, " " * 9]
-    terminal = Terminal(columns=60)
-    terminal.start([*SYNCD, "history"], {**rig.environment(), "TERM": "xterm"}, rig.workspace)
-    assert terminal.finish() == 0
+    with rig.terminal("history", columns=60, TERM="xterm") as terminal:
+        assert terminal.finish() == 0
     assert "failed       changes, 1,234 bytes, 99.10 s, 9\n            attempts" in terminal.text
     red = [letter.data for row in terminal.screen.buffer.values() for letter in row.values() if letter.fg == "red"]
     assert "".join(red).rstrip() == "!failed"

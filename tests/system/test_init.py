@@ -7,18 +7,17 @@ import re
 import signal
 import stat
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from syncd.core.config_file import load_config
-from tests.system.command import SYNCD
 from tests.system.rig import KEY, Rig
 from tests.system.terminal import Terminal
 
-_END_OF_INPUT = "\x04"
+# The words of each question, in their order.
+QUESTIONS = ("Directory to", "Region", "one when needed]:", "API key (")
 
 
 @pytest.fixture
@@ -29,59 +28,6 @@ def bare(rig: Rig) -> Rig:
     rig.config_file.parent.rmdir()
     rig.environ |= {"TERM": "xterm-256color", "TZ": "Etc/UTC"}
     return rig
-
-
-class InitDialog:
-    """`syncd init` on a terminal of 80 columns, with answers to its questions."""
-
-    def __init__(self, rig: Rig, *args: str, cwd: Path | None = None) -> None:
-        self.terminal = Terminal(80, 60)
-        self.terminal.start([*SYNCD, "init", *args], rig.environment(), cwd or rig.home)
-        self._asked: dict[str, int] = {}
-
-    @property
-    def text(self) -> str:
-        return self.terminal.text
-
-    def turns(self, *turns: tuple[str, str | None]) -> None:
-        """Answer questions, each with its answer, or with None to be answered otherwise."""
-        for question, answer in turns:
-            times = self._asked[question] = self._asked.get(question, 0) + 1
-            self.terminal.until(
-                lambda text, q=question, n=times: text.count(q) >= n and self._waits(text), f"{question} {times} times"
-            )
-            if answer is not None:
-                self.type(answer)
-
-    def _waits(self, text: str) -> bool:
-        """True if the whole question is there, with the blank after it, which is written by itself."""
-        last = text[text.rfind("\n") + 1 :]
-        return text.endswith(":") and not text.endswith("[Enter:") and self.terminal.screen.cursor.x > len(last)
-
-    def type(self, answer: str) -> None:
-        self.terminal.type(f"{answer}\n")
-
-    def close(self) -> None:
-        """End the command if it still asks."""
-        self.terminal.close()
-
-    def end(self) -> int:
-        """Wait for its end, and return its exit code."""
-        return self.terminal.finish()
-
-
-Begin = Callable[..., InitDialog]
-
-
-@pytest.fixture
-def begin(bare: Rig) -> Iterator[Begin]:
-    """Return a function that starts a dialog."""
-    with ExitStack() as talks:
-
-        def begun(*args: str, cwd: Path | None = None) -> InitDialog:
-            return talks.enter_context(closing(InitDialog(bare, *args, cwd=cwd)))
-
-        yield begun
 
 
 def test_flags_make_a_configuration_that_works(bare: Rig, repo: Path) -> None:
@@ -215,14 +161,20 @@ Next:
   …  keeps it in sync from now on"""
 
 
-def test_the_whole_dialog(bare: Rig, begin: Begin) -> None:
+def _finished(terminal: Terminal, answers: Iterable[str], questions: Iterable[str] = QUESTIONS) -> int:
+    """Answer the first questions, and return the exit code."""
+    for question, answer in zip(questions, answers, strict=False):
+        terminal.answer(question, answer)
+    return terminal.finish()
+
+
+def test_the_whole_dialog(bare: Rig) -> None:
     """It goes from nothing to a configuration that Klavis takes; no key is shown."""
     (bare.home / "my work").mkdir()
-    dialog = begin("--base-url", bare.emulator.base_url, cwd=bare.home / "work")
-    dialog.turns(("Directory to", "~/my work"), ("Region", "asia"), ("Sandbox id", "box"), ("API key (", KEY))
-    assert dialog.end() == 0, dialog.text
+    with bare.terminal("init", "--base-url", bare.emulator.base_url) as terminal:
+        assert _finished(terminal, ("~/my work", "asia", "box", KEY)) == 0, terminal.text
     assert bare.emulator.request_log.ops() == ["get"]
-    assert re.sub(r"syncd (run|service install) +keeps", "…  keeps", dialog.text) == _WALK
+    assert re.sub(r"syncd (run|service install) +keeps", "…  keeps", terminal.text) == _WALK
     assert bare.key_file.read_text() == f"{KEY}\n"
     assert stat.S_IMODE(bare.key_file.stat().st_mode) == 0o600
     written = tomllib.loads(bare.config_file.read_text("utf-8"))
@@ -242,69 +194,64 @@ def test_the_whole_dialog(bare: Rig, begin: Begin) -> None:
         (["", "", "gone", KEY], "Klavis knows no sandbox 'gone' (404, Local sandbox not found): it may have expired"),
     ],
 )
-def test_an_answer_that_is_refused(bare: Rig, begin: Begin, answers: list[str], words: str) -> None:
+def test_an_answer_that_is_refused(bare: Rig, answers: list[str], words: str) -> None:
     """It ends with the reason, of Klavis too; nothing is written, and no key is shown."""
-    dialog = begin("--base-url", bare.emulator.base_url, cwd=bare.workspace)
-    dialog.turns(*zip(("Directory to", "Region", "Sandbox id", "API key ("), answers, strict=False))
-    assert dialog.end() == 78, dialog.text
-    assert words in dialog.text.replace("\n", "")
+    with bare.terminal("init", "--base-url", bare.emulator.base_url) as terminal:
+        assert _finished(terminal, answers) == 78, terminal.text
+    assert words in terminal.text.replace("\n", "")
     assert not bare.config_file.parent.exists()
-    assert answers[-1] not in dialog.text or len(answers) < 4
+    assert answers[-1] not in terminal.text or len(answers) < 4
 
 
-def test_enter_takes_what_is_offered(bare: Rig, begin: Begin) -> None:
+def test_enter_takes_what_is_offered(bare: Rig) -> None:
     """The current directory, the usual address and region; without an id a sandbox is acquired; the key comes later."""
-    dialog = begin(cwd=bare.workspace)
-    dialog.turns(("Directory to", ""), ("Klavis' address", ""), ("Region", ""), ("Sandbox id", ""), ("API key (", ""))
-    assert dialog.end() == 0, dialog.text
+    with bare.terminal("init") as terminal:
+        assert _finished(terminal, [""] * 5, [QUESTIONS[0], "Klavis' address", *QUESTIONS[1:]]) == 0, terminal.text
     config = load_config(str(bare.config_file))
     sandbox = config.sandbox
     assert (config.workspace.path, sandbox.base_url) == (str(bare.workspace), "https://api.klavis.ai")
     assert (sandbox.id, sandbox.region) == (None, "us")
     assert sandbox.acquire
     assert sandbox.acquire.ttl_seconds == 7200
-    assert "The API key is still missing" in dialog.text
+    assert "The API key is still missing" in terminal.text
 
 
 @pytest.mark.parametrize("stored", ["", "the-key-from-before"])
-def test_a_key_at_hand_is_not_asked_for(bare: Rig, begin: Begin, stored: str) -> None:
+def test_a_key_at_hand_is_not_asked_for(bare: Rig, stored: str) -> None:
     """That of $KLAVIS_API_KEY is stored; a key file that is there stays."""
     if stored:
         bare.config_file.parent.mkdir()
         bare.write_key(stored)
     bare.environ["KLAVIS_API_KEY"] = KEY
-    dialog = begin("--base-url", bare.emulator.base_url)
-    dialog.turns(("Directory to", "work"), ("Region", ""), ("Sandbox id", "box"))
-    assert dialog.end() == 0, dialog.text
-    assert "API key (" not in dialog.text
+    with bare.terminal("init", "--base-url", bare.emulator.base_url) as terminal:
+        assert _finished(terminal, ("", "", "box")) == 0, terminal.text
+    assert "API key (" not in terminal.text
     assert bare.key_file.read_text() == f"{stored or KEY}\n"
     assert bare.emulator.request_log.ops() == ["get"]
 
 
-@pytest.mark.parametrize("way", [_END_OF_INPUT, signal.SIGINT])
-def test_it_can_be_aborted(bare: Rig, begin: Begin, way: str | signal.Signals) -> None:
+@pytest.mark.parametrize("way", ["\x04", signal.SIGINT])
+def test_it_can_be_aborted(bare: Rig, way: str | signal.Signals) -> None:
     """Ctrl-D or Ctrl-C at a question writes nothing, and says so."""
-    dialog = begin()
-    dialog.turns(("Directory to", "work"), ("Klavis' address", None))
-    if isinstance(way, str):
-        dialog.terminal.type(way)
-    else:
-        dialog.terminal.send(signal.SIGINT)
-    assert dialog.end() == 75, dialog.text
-    assert "nothing was written" in dialog.text
+    with bare.terminal("init") as terminal:
+        terminal.answer("Directory to", "")
+        terminal.asked("Klavis' address")
+        terminal.type(way) if isinstance(way, str) else terminal.send(way)
+        assert terminal.finish() == 75, terminal.text
+    assert "nothing was written" in terminal.text
     assert not bare.config_file.parent.exists()
 
 
 @pytest.mark.parametrize("locale", ["C.UTF-8", "POSIX"])
-def test_a_path_that_no_file_can_hold(bare: Rig, begin: Begin, locale: str) -> None:
+def test_a_path_that_no_file_can_hold(bare: Rig, locale: str) -> None:
     """It is refused whatever the locale, and its control characters are escaped."""
     bare.environ["LC_ALL"] = locale
-    dialog = begin()
-    dialog.turns(("Directory to", None))
-    os.write(dialog.terminal._ours, b"\x1b[45mw\xff\n")
-    assert dialog.end() == 78, dialog.text
-    assert "must be valid UTF-8" in " ".join(dialog.text.split())
-    assert {cell.bg for row in dialog.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
+    with bare.terminal("init") as terminal:
+        terminal.asked("Directory to")
+        os.write(terminal._ours, b"\x1b[45mw\xff\n")
+        assert terminal.finish() == 78, terminal.text
+    assert "must be valid UTF-8" in " ".join(terminal.text.split())
+    assert {cell.bg for row in terminal.screen.buffer.values() for cell in row.values()} == {"default"}
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from syncd.core.config_file import load_config
-from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, Rig
-from tests.system.terminal import Terminal
 from tests.system.trees import tree
 
 
@@ -100,8 +97,7 @@ def test_what_writes_takes_no_workspace_that_it_is_not_in(rig: Rig, site: Path) 
 def test_a_terminal_is_told_the_configuration(rig: Rig, site: Path) -> None:
     """One that the current directory does not name is told: another file than config.toml, and that one elsewhere."""
     for directory, name in ((rig.workspace, None), (rig.home, "config"), (site, "site")):
-        with closing(Terminal(100, 60)) as shown:
-            shown.start([*SYNCD, "ls"], rig.environment(), directory)
+        with rig.terminal("ls", columns=100, place=directory) as shown:
             assert shown.finish() == 0
             told = f"syncd: the configuration is {rig.config_file.with_name(f'{name}.toml')}"
             assert _has(shown.text, told) == (name is not None)
