@@ -163,8 +163,6 @@ class Preparation(Struct):
                 return verdict
         if not self._looks:
             self.sandbox.state.seen.note_written(attempt.written)
-        elif partial_archives.may_replace or attempt.content.unanswered:
-            self._save_what_stays()
         return Verdict.INITIALIZE
 
     def _clear(self) -> Verdict:
@@ -183,27 +181,6 @@ class Preparation(Struct):
         was_obstructed = bool(state.seen.obstacles)
         state.seen.forget()
         return Verdict.PACK_AGAIN if was_obstructed else Verdict.INITIALIZE
-
-    def _save_what_stays(self) -> None:
-        """Save what stays as it is there, while an initialize may not leave it alone, this one or a late one."""
-        content, remote_changes, paths = self.attempt.content, self.sandbox.remote_changes, self._staying
-        if not self.sandbox.partial_archives.may_replace:
-            paths = [path for path in paths if any(path in sent for sent in content.unanswered)]
-        items = {path: LookItem(tuple(content.versions_of(path)), LookAction.FETCH) for path in paths}
-        if not items:
-            return
-        try:
-            there = remote_changes.look(LookRequest(items)).differing
-        except StepFailed as failure:
-            remote_changes.could_not_look(failure)
-        else:
-            remote_changes.save(Why.CONFLICT, there, self.attempt.content.base_of)
-            remote_changes.drop_copies()
-
-    @property
-    def _staying(self) -> list[str]:
-        seen = self.sandbox.state.seen
-        return [*seen.both_changed, *seen.kept]
 
     # -- the look
 
@@ -299,6 +276,8 @@ class Preparation(Struct):
             remote_changes.save(Why.CONFLICT, new)
             self.only_there = frozenset(new)
         plan = plan_look(attempt, result)
+        stays = {path: there for path, there in plan.stays.items() if attempt.may_lose(path)}
+        remote_changes.save(Why.CONFLICT, stays, attempt.content.base_of)
         versions, here = plan.there(PathOutcome.SAVE), attempt.here  # what was held is written by the next round
         overwritten = {path: there for path, there in versions.items() if path in here}
         removed = {path: there for path, there in versions.items() if path not in here}

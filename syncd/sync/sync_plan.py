@@ -143,6 +143,10 @@ class Attempt(Struct, frozen=True):
         gives_way = self.policy is AgentChanges.SAVE and self.number >= _GIVES_WAY_FROM
         return Forced.FORCE if gives_way else self.policy
 
+    def may_lose(self, path: str) -> bool:
+        """True if this initialize, or a late one, may take away what stays there as it is."""
+        return self.all_may_go or any(path in sent for sent in self.content.unanswered)
+
     def is_as_here(self, path: str, there: SeenEntry) -> bool:
         entry = self.manifest.get(path) or self.held.get(path)
         return entry is not None and same(entry, there)
@@ -168,23 +172,27 @@ def look_request(attempt: Attempt, kept: Collection[str], places: Mapping[str, L
     # What is not saved need not come here.
     fetch = LookAction.COMPARE if policy is AgentChanges.HOLD else LookAction.FETCH
     items: dict[str, LookItem] = {}
+
+    def action_of(path: str, action: LookAction) -> LookAction:
+        return LookAction.FETCH if attempt.may_lose(path) else action
+
     for path, versions in attempt.to_delete.items():
         # A place that is to be filled again, and all that is removed by force, is removed by a second look, once it is
         # saved.
         action = fetch if force or path in written else LookAction.REMOVE
-        items[path] = LookItem(tuple(versions), action)
+        items[path] = LookItem(tuple(versions), action_of(path, action))
     changed_in = content.changed_in(chain(written.items(), held.items()))
 
     def item_of(path: str, entry: Entry) -> LookItem:
         versions_there = (*content.versions_of(path), entry)
         is_as_base = content.is_as_base(path, entry) and path not in changed_in
         action = LookAction.COMPARE if is_as_base and not force else fetch
-        return LookItem(_distinct(versions_there), action, Missing.AS_WANTED)
+        return LookItem(_distinct(versions_there), action_of(path, action), Missing.AS_WANTED)
 
     for path in attempt.to_delete:
         if path in written:
             versions_there = (*items[path].versions, *item_of(path, written[path]).versions)
-            items[path] = LookItem(_distinct(versions_there), fetch)
+            items[path] = LookItem(_distinct(versions_there), action_of(path, fetch))
     # A directory in which something is written may be a link or a file by now, which is not written through or over.
     above = [path for path, _ in written.top.directories() if path not in written and path in manifest]
     items.update((path, item_of(path, manifest[path])) for path in sorted(above))
@@ -193,12 +201,12 @@ def look_request(attempt: Attempt, kept: Collection[str], places: Mapping[str, L
     last = {path: item for path, item in places.items() if path not in items and path not in written}
     for path, entry in held.items():
         if path not in items and path not in written:
-            last[path] = LookItem(_distinct((*content.versions_of(path), entry)), fetch)
+            last[path] = LookItem(_distinct((*content.versions_of(path), entry)), action_of(path, fetch))
     for path in () if attempt.policy is Forced.FORCE else kept:
         here = [manifest[path]] if path in manifest else []
         ours = _distinct((*content.versions_of(path), *here))
         if ours and path not in items and path not in last and path not in written:
-            last[path] = LookItem(ours, LookAction.COMPARE)
+            last[path] = LookItem(ours, action_of(path, LookAction.COMPARE))
     base = content.base or Manifest()
     if attempt.is_whole:
         for path in base.spread(SAMPLE):

@@ -114,7 +114,7 @@ def test_a_look_at_little_counts_a_sample() -> None:
 
 
 def test_what_is_looked_at_beside_what_is_written() -> None:
-    """The directories that are written to, places, what is held or kept, and all that is to be compared."""
+    """The directories that are written to, places, what is held or kept, and all that an initialize may take away."""
     base = Manifest({"d": DIRECTORY, "d/a": _known(b"d"), "e": DIRECTORY, "e/c": _known(b"d"), "f": _known(b"d")})
     manifest = base | {"d/a": _known(b"n"), "e/x": _known(b"x"), "f": _known(b"n"), "k": _known(b"k")}
     written = Manifest({"d/a": manifest["d/a"], "e/x": manifest["e/x"]})
@@ -124,14 +124,19 @@ def test_what_is_looked_at_beside_what_is_written() -> None:
     content, deleted = SandboxContent(base, ({"f": private},)), {"gone": [_known(b"d")]}
     asked = replace(attempt(content, manifest, written, deleted, held, AgentChanges.HOLD), all_may_go=True)
     request = look_request(asked, ("f", "gone", "d/a", "e/c", "e"), {"d/a": place, "p": place, "e": place})
-    directory, found = LookItem((DIRECTORY,), LookAction.COMPARE, Missing.AS_WANTED), dict(request.each())
+    directory, found = LookItem((DIRECTORY,), LookAction.FETCH, Missing.AS_WANTED), dict(request.each())
     assert (found.pop("d"), found.pop("e")) == (directory, directory)
     assert (found.pop("d/a"), found.pop("p")) == (place, place)
-    assert found.pop("gone") == LookItem((_known(b"d"),), LookAction.REMOVE)
-    assert found.pop("e/c") == LookItem((_known(b"d"), _known(b"h")), LookAction.COMPARE)
-    assert found.pop("f") == LookItem((_known(b"d"), private, _known(b"n")), LookAction.COMPARE)
-    as_wanted = {path: LookItem((manifest[path],), LookAction.COMPARE, Missing.AS_WANTED) for path in ("e/x", "k")}
+    assert found.pop("gone") == LookItem((_known(b"d"),), LookAction.FETCH)
+    assert found.pop("e/c") == LookItem((_known(b"d"), _known(b"h")), LookAction.FETCH)
+    assert found.pop("f") == LookItem((_known(b"d"), private, _known(b"n")), LookAction.FETCH)
+    as_wanted = {path: LookItem((manifest[path],), LookAction.FETCH, Missing.AS_WANTED) for path in ("e/x", "k")}
     assert found == as_wanted
+    known = replace(asked, all_may_go=False, content=replace(content, uncertain=True))
+    found = dict(look_request(known, ("f", "gone", "e"), {}).each())
+    actions = {path: found[path].action for path in ("gone", "e/c", "f")}
+    # What was sent and not answered may be unpacked late, over what stays there.
+    assert actions == {"gone": LookAction.REMOVE, "e/c": LookAction.COMPARE, "f": LookAction.FETCH}
     assert [path for path, _ in request.each()].index("e/x") < [path for path, _ in request.each()].index("p")
 
 
