@@ -20,10 +20,9 @@ from pathlib import Path
 from tests.fuzz.clock import MACHINE
 from tests.fuzz.limit import begin_process, limited
 from tests.fuzz.operations import reuses_inode_numbers
-from tests.fuzz.runner import digest, run, run_seed, run_world
+from tests.fuzz.runner import digest, run, run_seed
 from tests.fuzz.scenario import parse
 from tests.fuzz.several import run_several
-from tests.fuzz.small_worlds import COUNT
 
 MOST_REPORTS = 5
 # Half of a story's time on a disk is that of the disk: all but each ninth are in memory.
@@ -34,9 +33,6 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--schedules", type=int, default=1000, metavar="N", help="how many scenarios (1000)")
     parser.add_argument("--seed", type=int, default=0, help="the seed of the first scenario (0)")
-    parser.add_argument(
-        "--worlds", type=int, metavar="N", help=f"run each N-th of the {COUNT:,} small worlds instead, --seed the first"
-    )
     parser.add_argument("--several", action="store_true", help="stories of one to three sandboxes, by the real command")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time (one a core)")
     parser.add_argument(
@@ -90,10 +86,8 @@ def main() -> int:
     courses: list[str] = []
     shown = 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    run_one = run_several if asked.several else run_world if asked.worlds else run_seed
+    run_one = run_several if asked.several else run_seed
     seeds = range(asked.seed, asked.seed + asked.schedules)
-    if asked.worlds:
-        seeds = range(asked.seed, COUNT, asked.worlds)
     with (
         tempfile.TemporaryDirectory(dir=memory, prefix="scenarios-", ignore_cleanup_errors=True) as in_memory,
         tempfile.TemporaryDirectory(dir=disk, prefix="scenarios-", ignore_cleanup_errors=True) as on_disk,

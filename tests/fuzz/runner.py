@@ -13,15 +13,13 @@ import random
 import re
 import secrets
 import shutil
-import sqlite3
 import sys
 import tempfile
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial, partialmethod
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -35,7 +33,6 @@ from syncd.daemon import build
 from syncd.model.entry import Stamp
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.scan import file_reader
-from syncd.store.state_db import StateDb
 from syncd.sync import sandbox
 from syncd.watch import inotify_watch
 from tests.emulator import Emulator
@@ -52,9 +49,8 @@ from tests.fuzz.daemon import (
 from tests.fuzz.generators import generate
 from tests.fuzz.inotify import ManualInotify
 from tests.fuzz.operations import tree
-from tests.fuzz.scenario import Scenario, Step, parse, render, shrink
+from tests.fuzz.scenario import Scenario, Step, render, shrink
 from tests.fuzz.simulation import EFFECTS, KEY, Simulation
-from tests.fuzz.small_worlds import worlds
 from tools.conformance.profile import Profile
 
 COARSE_NS = 2_000_000_000
@@ -123,18 +119,6 @@ def _kind_of(simulation: Simulation) -> str:
     return re.sub(r"'(\\.|[^'])*'|\d+", "", simulation.lost[0])[:40]
 
 
-def run_world(asked: tuple[str, int]) -> tuple[Counter[str], list[str], str]:
-    """Run the small world of this number below that folder; return as `run_seed` does."""
-    place, number = asked
-    ((words, text),) = islice(worlds(first=number), 1)
-    figures: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(dir=place) as name:
-        simulation = run(Path(name) / "simulation", parse(text), figures)
-    figures["losses"] += bool(simulation.lost)
-    lost = "\n".join([f"small world {number}: {words}", "", text, *simulation.lost[:5]])
-    return figures, [lost] if simulation.lost else [], digest(simulation.course)
-
-
 def run_seed(asked: tuple[str, int]) -> tuple[Counter[str], list[str], str]:
     """Run this seed's scenario below that folder; return figures, a report of what was lost, the course's digest."""
     place, seed = asked
@@ -191,17 +175,6 @@ def _seed(patch: pytest.MonkeyPatch, seed: str) -> None:
     patch.setattr(os, "urandom", names.randbytes)
 
 
-def _committed(
-    db: StateDb,
-    simulation: Simulation,
-    commit: Callable[[StateDb, sqlite3.Connection], None],
-    connection: sqlite3.Connection,
-) -> None:
-    simulation.at_commit("before")
-    commit(db, connection)
-    simulation.at_commit("after")
-
-
 @contextlib.contextmanager
 def _patched(simulation: Simulation) -> Iterator[None]:
     """Put the simulation's time, reader and injection points in the place of the machine's."""
@@ -250,7 +223,6 @@ def _patched(simulation: Simulation) -> Iterator[None]:
             patch.setattr(build, name, partial(simulated, simulation))
         # Between any two steps of a scan or of packing.
         patch.setattr(SystemdNotifier, "ping", lambda notifier: simulation.injection_point())
-        patch.setattr(StateDb, "_commit", partialmethod(_committed, simulation, StateDb._commit))
         patch.setattr(build, "SyncCycle", partial(SimulatedCycle, simulation))
         patch.setattr(sandbox, "Executions", partial(SimulatedExecutions, simulation))
         if simulation.comes_home:

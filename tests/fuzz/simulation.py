@@ -110,7 +110,6 @@ class Simulation:
         self.unanswered_jobs: list[str] = []
         self._injects = False
         self._points = 0  # injection points that this sync has reached
-        self._dies_at_commit: tuple[int, str] | None = None
         self._pending: list[Step] = []  # at injection points of the next sync
         self._at_request: list[tuple[Any, ...]] = []  # as the step `at_request` gives them
         self._expired_early: set[str] = set()
@@ -493,8 +492,6 @@ class Simulation:
                     ManualInotify.newest.fail()
             case "kill":
                 self._kill()
-            case "die_at_commit":
-                self._dies_at_commit = step.args
             case "stop":
                 self.figures["stops"] += 1
                 self._interrupt.requested = True
@@ -577,17 +574,6 @@ class Simulation:
             self.checker.is_late = False
             self.note(f"{name} arrives late: {status}")
             self.checker.wait_for_executions()
-
-    def at_commit(self, moment: str) -> None:
-        """End the process, if it is the time for it, before or after a commit of the daemon's."""
-        if self._dies_at_commit is None or self._daemon_now is None:
-            return
-        left, when = self._dies_at_commit
-        if left > 1 or moment != when:
-            self._dies_at_commit = (left - (moment == "after"), when)
-            return
-        self._dies_at_commit = None
-        self._kill()
 
     def _kill(self) -> None:
         """Save the daemon's files as they are now, and end the process."""

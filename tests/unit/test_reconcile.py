@@ -296,14 +296,6 @@ def test_what_is_below_a_path_that_stays_is_not_written() -> None:
     assert withheld(["a"], Plan()) == frozenset()
 
 
-def test_a_directory_with_changes_in_it_is_changed_here() -> None:
-    """What the agent put in its place is no change of the agent's alone."""
-    sides = Sides({"d": DIRECTORY}, {"d": DIRECTORY}, {"d": THERE})
-    assert outcomes(plan_sync(sides, AgentChanges.SAVE)) == [KEEP]
-    assert outcomes(plan_sync(sides, AgentChanges.SAVE, {"d"})) == [SAVE]
-    assert outcomes(plan_sync(sides, AgentChanges.SAVE, {"d"}, unsaved={"d"})) == [HOLD]
-
-
 # -- all small worlds
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from syncd.core.choices import AgentChanges
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Difference, Manifest
-from syncd.model.reconcile import Forced, PathOutcome, Policy
+from syncd.model.reconcile import Forced, Policy
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Missing, Obstacle
 from syncd.sandbox.sandbox_state import SandboxContent, with_versions
@@ -26,8 +26,6 @@ from syncd.sync.sync_plan import (
     obstacles_seen,
     partial_paths,
     plan_look,
-    removals_after,
-    with_staying,
     without_held,
 )
 
@@ -140,20 +138,6 @@ def test_what_is_looked_at_beside_what_is_written() -> None:
     assert [path for path, _ in request.each()].index("e/x") < [path for path, _ in request.each()].index("p")
 
 
-def test_a_directory_with_changes_in_it_is_fetched() -> None:
-    """What took its place may have to be saved: something in it is written, or held."""
-    base = Manifest({"d": DIRECTORY, "d/a": _known(b"d"), "d/c": _known(b"d")})
-    for written, held, action in (
-        ({"d/a": _known(b"n")}, {}, LookAction.FETCH),
-        ({"d/a": base["d/a"]}, {"d/c": _known(b"h")}, LookAction.FETCH),
-        ({"d/a": base["d/a"]}, {}, LookAction.COMPARE),
-    ):
-        content = SandboxContent(base)
-        request = look_request(attempt(content, base, Manifest(written), held=held), (), {})
-        assert request.items["d"].action is action
-        assert all(item.versions == () for _, item in request.each() if item.action is LookAction.EXISTS)
-
-
 @pytest.mark.parametrize(
     ("found", "paths"),
     [
@@ -188,13 +172,6 @@ def test_a_manifest_without_what_is_held() -> None:
     assert MANIFEST["f"] == _file(1)
 
 
-def test_the_manifest_after_the_initialize() -> None:
-    """What stays there counts as it was put there, or not at all; what was packed otherwise is as it was packed."""
-    scanned, packed = MANIFEST | {"f": _file(7)}, MANIFEST.without(["f", "e/c"])
-    assert with_staying(packed, ["f", "e/c"], scanned, {"f": _file(1)}) == MANIFEST.without(["e/c"])
-    assert with_staying(packed, (), scanned, None) is packed
-
-
 AGENTS = SeenEntry(Kind.FILE, 0o644, 0, 8, digest=b"a", copy="c")
 TWO = SandboxContent(Manifest({"kept": _known(b"d"), "f": _known(b"d"), "gone": _known(b"d")}))
 NOW = Manifest({"kept": _known(b"d"), "f": _known(b"n"), "new": _known(b"n")})
@@ -223,20 +200,6 @@ def test_what_becomes_of_what_differs(policy: Policy, number: int, unsaved: tupl
     )
     same = LookResult(differing={"f": SeenEntry(Kind.FILE, 0o644, 9, 8, digest=b"n")})
     assert not plan_look(asked, same).paths
-
-
-def test_what_is_removed_after_a_look() -> None:
-    """What it did not remove itself and does not stay, and what is saved and no extractor replaces."""
-    link, folder = SeenEntry(Kind.SYMLINK, target="f"), SeenEntry(Kind.DIRECTORY, 0o755)
-    asked = attempt(TWO, NOW, NOW, {"gone": [_known(b"d")], "f": [_known(b"d")]})
-    request = look_request(asked, (), {})
-    for there, again in ((link, [_known(b"d"), link, link]), (AGENTS, [_known(b"d"), AGENTS])):
-        found = LookResult(differing={"f": there})
-        plan = plan_look(asked, found)
-        assert plan.of(PathOutcome.SAVE)
-        assert removals_after(asked, request, found, plan) == {"f": again}
-    stays = LookResult(differing={"f": folder})
-    assert removals_after(asked, request, stays, plan_look(asked, stays)) == {}
 
 
 def test_a_sandbox_that_lost_all() -> None:
