@@ -54,18 +54,6 @@ def folder(rig: Rig) -> Path:
     return made
 
 
-def test_the_file_is_fetched(rig: Rig, repository: RepositoryThere) -> None:
-    """By one execution and one export; without commits there is none."""
-    found, path = fetch(rig, repository.home)
-    assert found.commits == (f"{repository.id_of('HEAD')} {repository.home}",)
-    assert b" blob 6\nlonger\n" in Path(path).read_bytes()
-    assert os.listdir(folder(rig)) == [Path(path).name]
-    expected = ["execution-upload-url", "execution-upload", "execute", "execution-logs"]
-    assert rig.asked() == [*expected, "export-artifacts", "download"]
-    assert fetch(rig, repository.id_of("HEAD"))[1] == ""
-    assert rig.asked()[6:] == expected
-
-
 @pytest.mark.parametrize(
     ("fault", "action"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,13 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.waiter import Event, Superseded
 from syncd.sandbox import agent_repository
-from syncd.sandbox.sandbox_state import SandboxState, TakenPath
-from syncd.store.state_db import StateDb
 from tests.component.repository_rig import git as plain_git
 from tests.component.repository_rig import tree_of
 from tests.integration.sync_rig import Rig, rigged
@@ -259,23 +255,6 @@ def test_newer_changes_end_the_wait(rig: Rig) -> None:
     rig.write("a.txt", "one\n")
     (rig.workspace / "new.txt").unlink()
     sync(rig)
-    check(rig)
-
-
-def test_what_was_brought_home_counts(rig: Rig) -> None:
-    """After `apply`, which records a base without a sync, the repository holds the agent's version too."""
-    sync(rig)
-    (rig.sandbox.workspace / "a.txt").write_text("the agent's\n")
-    rig.write("a.txt", "the agent's\n")
-    base, sandbox = rig.cycle.baseline, rig.cycle.sandbox
-    assert base is not None
-    assert sandbox is not None
-    after = replace(base["a.txt"], size_bytes=12, digest=hashlib.sha256(b"the agent's\n").digest(), stamp=None)
-    apart = SandboxState(StateDb(rig.cycle.db.path.rpartition("/")[0]), sandbox.target)  # as a command's
-    apart.record_taken([TakenPath("a.txt", base["a.txt"], after)])
-    uploads = rig.asked().count("upload")
-    sync(rig)
-    assert rig.asked().count("upload") == uploads
     check(rig)
 
 

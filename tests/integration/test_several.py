@@ -8,17 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
-from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import check_config
-from syncd.daemon.build import access_of, workspace_of
-from syncd.model.manifest import Manifest
 from syncd.report.status_store import read_document
-from syncd.sync.sync_cycle import SyncCycle
 from tests.emulator import RequestRecord, When
-from tests.integration.sync_rig import SANDBOX, RecordingObserver, rigged
+from tests.integration.sync_rig import SANDBOX, rigged
 from tests.integration.test_daemon_waits import DaemonRig
 
 
@@ -56,44 +51,6 @@ def several(tmp_path: Path) -> Iterator[SeveralRig]:
         several = SeveralRig(rig)
         with several.signals.installed():
             yield several
-
-
-def test_what_is_alike_in_their_bases_is_in_memory_once(tmp_path: Path) -> None:
-    """After a start, and again after an edit: else each edit is compared with everything, for each sandbox."""
-    with rigged(tmp_path) as rig:
-        rig.write("still/a")
-        rig.clock.wall = (rig.workspace / "still/a").stat().st_ctime + 3600  # stamps of its files can be trusted
-        rig.emulator.create_sandbox("box-blue")
-        rig.keys["sandboxes"] = {"blue": {"id": "box-blue"}}
-        config = check_config(rig.keys)
-        access = access_of(config, rig.environ, rig.key, rig.client)
-
-        def started() -> list[SyncCycle]:
-            workspace = workspace_of(config, rig.environ, rig.client.waiter)
-            found = [SyncCycle(replace(access, config=config.for_sandbox(n)), workspace) for n in config.sandboxes]
-            for each in found:
-                each.recall()
-            return found
-
-        def synced(cycles: list[SyncCycle]) -> list[Manifest]:
-            for each in cycles:
-                each.run(SyncMode.CHANGED, RecordingObserver(rig.clock))
-            return [each.baseline or Manifest() for each in cycles]
-
-        def is_shared(bases: list[Manifest]) -> bool:
-            return len({id(base.top.find("still")) for base in bases}) == 1
-
-        synced(started())
-        cycles = started()
-        assert is_shared([each.baseline or Manifest() for each in cycles])
-        for cycle in cycles:
-            assert cycle.sandbox is not None
-            cycle.sandbox.state.base = Manifest(dict((cycle.baseline or Manifest()).items()))
-        for content in ("1", "2"):
-            rig.write("b", content)
-            bases = synced(cycles)
-        assert is_shared(bases)
-        access.db.close()
 
 
 def test_one_that_is_dead_for_ever(several: SeveralRig) -> None:
