@@ -128,6 +128,7 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
     """
     base = opened.sandbox.state.base
     if base is None:
+        opened.sandbox.state.db.require_readable()  # a full disk is no empty state
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
     if opened.config.sandbox.follow_seconds:  # its looks go on after a silence
         with contextlib.suppress(SyncdError):

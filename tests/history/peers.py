@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.emulator import Emulator
-from tests.system.rig import CLOCK, DEFAULTS, KEY, Rig
+from tests.system.command import CLOCK
+from tests.system.rig import DEFAULTS, KEY, Rig
 from tools.bench import tools
 from tools.bench.peer import Ground, Peer, Running, started
 
