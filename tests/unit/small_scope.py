@@ -32,7 +32,7 @@ from syncd.core.clock import Moment
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
-from syncd.merge.home import AgentSide, bring_home, make_plan, prepare, save_theirs
+from syncd.merge.home import AgentSide, bring_home, make_plan, save_theirs, with_texts
 from syncd.merge.workspace_writer import Written
 from syncd.merge.writes import PathChange, by_depth, check_plan
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same, with_copy
@@ -60,7 +60,7 @@ Tree = Mapping[str, Entry]
 TARGET = Target("https://api.klavis.ai", "box", "us")
 DIRECTORY = Entry(Kind.DIRECTORY, 0o755)
 _ARCHIVES: dict[bytes, Tree] = {}  # by their bytes, in whatever process they were packed
-_RULES: Any = SimpleNamespace(leave_out=lambda _path, _is_dir: False)
+_RULES: Any = SimpleNamespace(exclude=lambda _path, _is_dir: False)
 _NOWHERE = "/dev/null/no-folder"
 SCRATCH = _NOWHERE  # the folder for merged texts
 _PURPOSE = Purpose(ApiStep.EXECUTION, "a look")
@@ -117,8 +117,8 @@ class MemoryDb(StateDb):
         if self._committed is None:
             records = []
             for owner, name, value in self.rows("SELECT owner, name, value FROM records ORDER BY owner, name"):
-                known = {**msgspec.msgpack.decode(value), "identity": ""} if name == "base" else value
-                records.append((owner, name, msgspec.msgpack.encode(known)))
+                known = {**msgspec.json.decode(value), "identity": ""} if name == "base" else value
+                records.append((owner, name, msgspec.json.encode(known)))
             query = "SELECT owner, version, path, texts, encoded FROM directories ORDER BY owner, version, path"
             self._committed = self._memory.serialize(), (*records, *self.rows(query))
         return self._committed
@@ -165,7 +165,7 @@ class Process:
         self._db = MemoryDb(world.image, self.step)
         self._clock = ScriptedClock()
         self.waiter, self.connection = Waiter(Interrupt(), self._clock), None  # as the client of all connections
-        folders, key = SimpleNamespace(state=_NOWHERE), ApiKey("key", "the test")
+        folders, key = SimpleNamespace(state=_NOWHERE, spool=_NOWHERE), ApiKey("key", "the test")
         access = _Access(_config(policy, deletions), folders, self._db, key, self, Throttle())  # type: ignore[arg-type]
         self.sandbox = Sandbox(access, TARGET, f"{_NOWHERE}/copies")
         self.sandbox.remote_changes.saved_versions = self._saved_versions
@@ -191,10 +191,9 @@ class Process:
     def apply(self, *, deletions: bool) -> None:
         """Bring home what was changed there, as the command does once it was agreed to."""
         sandbox, state, home, rules = self.sandbox, self.sandbox.state, self._home, _RULES
-        work = find_agent_work(sandbox.remote_changes, state.content, rules.leave_out)
-        base, identity = state.base or Manifest(), state.identity
-        side = AgentSide(home, sandbox, base, work, rules, rules.leave_out, identity, state.uncertain)
-        done = bring_home(side, prepare(home, make_plan(side, side.local(), deletions=deletions)))
+        work = find_agent_work(sandbox.remote_changes, state.content, rules.exclude)
+        side = AgentSide(home, sandbox, work, rules, rules.exclude, state.identity)
+        done = bring_home(side, with_texts(home, make_plan(side, side.local(), deletions=deletions)))
         save_theirs(side, done.of(PathOutcome.CONFLICT))
 
     # -- the sandbox
@@ -277,7 +276,7 @@ class Process:
     def _workspace(self) -> Any:
         base_store = SimpleNamespace(get=_nothing, keep_replaced=_nothing, keep_sent=_nothing)
         turns = SimpleNamespace(waiter=self.waiter, base_store=base_store, snapshot_turn=nullcontext)
-        turns.other_bases, turns.leave_out = lambda _: [], lambda: _RULES.leave_out
+        turns.other_bases, turns.leave_out = lambda _: [], lambda: _RULES.exclude
         return turns
 
     @property
@@ -312,10 +311,10 @@ class Process:
 
     @property
     def _home(self) -> Any:
-        def facts(*, deletions: bool, choices: Mapping[str, Any]) -> Home:
+        def facts(*, deletions: bool) -> Home:
             below = [path.rpartition("/") for path in self.here]
             names_in = lambda folder: [name for above, _, name in below if above == folder]  # noqa: E731
-            return Home(deletions, lambda path: self.here.get(path, ABSENT).target or None, names_in, choices)
+            return Home(deletions, lambda path: self.here.get(path, ABSENT).target or None, names_in)
 
         def look(paths: Iterable[str]) -> dict[str, Entry]:
             return {path: self.here.get(path, ABSENT) for path in paths}
@@ -407,7 +406,7 @@ class _Executions(Executions):
         to_remove = request.with_action(LookAction.REMOVE)
         name = f"removal of {to_remove}"
         if to_remove:
-            self._note(PendingRemoval(name, tuple(map(str.encode, to_remove)), 0.0, 0.0))
+            self._note(PendingRemoval(name, frozenset(to_remove), 0.0, 0.0))
             self._client.late[name] = request
             self._client.step()
             del self._client.late[name]
@@ -418,10 +417,17 @@ class _Executions(Executions):
         self._forget(look.running.name)
         return found
 
-    def _has_ended(self, pending: PendingRemoval) -> bool:
-        if pending.name in self._client.late:
-            self._client.run_late(pending.name)
-        return True
+    def settle(self, wanted: Collection[str]) -> None:
+        if self.pending is not None and self.pending.may_remove(wanted):  # they end while a sync waits for that
+            for name in [*self._client.late]:
+                self._client.run_late(name)
+        super().settle(wanted)
+
+    def _ask_time(self) -> None:
+        self._ahead_s = 0.0
+
+    def _is_over(self, pending: PendingRemoval) -> bool:
+        return pending.name not in self._client.late if pending.name else not self._client.late
 
 
 class _Archive(Archive, frozen=True):

@@ -229,7 +229,7 @@ def _takes(was: Any, *args: Any) -> tuple[PathOutcome, str]:
 _SYNC_FAULTS: list[tuple[Any, str, Callable[..., Any]]] = [
     (RemoteChanges, "save", lambda *_: frozenset()),
     (Delivery, "mark_uncertain", lambda *_: None),
-    (SandboxState, "_with", lambda state, _: state.unanswered),
+    (SandboxState, "_with", lambda state, _: state.maybe),
     (DeletionSync, "settle_pending", lambda *_: None),
     (Preparation, "prepare", lambda _: Verdict.INITIALIZE),
     (reconcile, "_sync_outcome", partial(_overwrites, reconcile._sync_outcome)),
