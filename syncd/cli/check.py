@@ -78,16 +78,15 @@ class Finding(Struct, frozen=True):
     subject: str = ""
 
 
-class Checkup:
+class Checkup(Struct):
     """One configuration under test, and what its checks find out for those after them: None is not known."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.key: ApiKey | None = None
-        self.manifest: Manifest | None = None
-        self.unwatched: Sequence[SyncWarning] = ()
-        self.found: SandboxInfo | int | StepFailed | None = None  # the API's answer; a number of sandboxes
-        self.skew_s: float | None = None
+    config: Config
+    key: ApiKey | None = None
+    manifest: Manifest | None = None
+    unwatched: Sequence[SyncWarning] = ()
+    found: SandboxInfo | int | StepFailed | None = None  # the API's answer; a number of sandboxes
+    skew_s: float | None = None
 
     @property
     def acquired(self) -> AcquiredSandbox | None:

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from math import inf
 from typing import Any
 
-from msgspec import structs
+from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli.daemon_client import result_of, show
@@ -35,19 +35,18 @@ _SHOWN_WARNINGS = 3
 _LONGEST_S = 1e8  # that a timer takes
 
 
-class _Asker:
+class _Asker(Struct):
     """The command itself, to which the loop sends what it would send to a client."""
 
-    def __init__(self, view: ProgressDisplay) -> None:
-        self._view = view
-        self.answer: Message | None = None
+    view: ProgressDisplay
+    answer: Message | None = None
 
     @property
     def waits(self) -> bool:
         return self.answer is None
 
     def send(self, message: Message) -> None:
-        show(message, self._view)
+        show(message, self.view)
 
     def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
         self.answer = {"exit": exit_code, "message": message, **more}
@@ -65,7 +64,7 @@ def sync_alone(
     set_up_logs(log_level("critical"), LogFormat.TEXT, {})  # the command tells what failed
     if timeout_s is not None:
         give_up_s = min(timeout_s, config.retry.give_up_after_seconds)
-        config = replace(config, retry=structs.replace(config.retry, give_up_after_seconds=give_up_s))
+        config = replace(config, retry=replace(config.retry, give_up_after_seconds=give_up_s))
     interrupt, asker, synced_hook = Interrupt(), _Asker(view), SyncedHook(os.environ, CLOCK)
     with (
         interrupting(interrupt),

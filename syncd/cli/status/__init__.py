@@ -25,7 +25,6 @@ from syncd.cli.options import (
     config_path,
     configured,
     json_option,
-    load_for_command,
     option_for,
 )
 from syncd.cli.output import home_relative, is_screen, stdout_failure, terminal_size, text_width
@@ -138,13 +137,14 @@ def _nothing(config: Config) -> Status:
     return Status(running=False, pid=None, workspace=shown_path(config.workspace.path), sandboxes=tuple(sandboxes))
 
 
-def reader_for(path: str, load: Callable[[], Config]) -> StatusReader:
+def reader_for(config_file: str | None) -> StatusReader:
     """The reader for this configuration; where it is not valid, for the daemon that runs with it.
 
     Raises `ConfigError` where none does.
     """
+    path = config_path(config_file)
     try:
-        return StatusReader(path, load())
+        return StatusReader(path, configured(config_file))
     except ConfigError as failure:
         config = config_of_daemon(path)
         if config is None:
@@ -171,7 +171,7 @@ def _row(file: str) -> WorkspaceRow:
 
     name = config_name(file)
     try:
-        reader = reader_for(file, lambda: load_for_command(file))
+        reader = reader_for(file)
     except ConfigError as failure:
         return WorkspaceRow(file, name, None, one_line(str(failure), 1000))
     others = others_naming(reader.config, os.environ)
@@ -203,13 +203,12 @@ def command(config_file: str | None, as_json: bool, *, watch: bool, all_: bool, 
     if all_:
         rows = _show(read_all, _all_json if as_json else _all_text, watch=watch, as_json=as_json)
         return _code(checks, [row.status for row in rows])
-    path = config_path(config_file)
-    reader = reader_for(path, lambda: configured(config_file))
+    reader = reader_for(config_file)
 
     def read() -> tuple[Status, int | None]:
         nonlocal reader
         if watch:
-            reader = reader_for(path, lambda: configured(config_file))
+            reader = reader_for(config_file)
         status = reader.status()
         # A daemon that is ending still holds the workspace when its last document is read.
         return status, None if as_json or status.running else holder(reader.folder)
