@@ -67,9 +67,9 @@ class BaseStore:
         """Return the chunks of the last whole archive, as far as they are there."""
         return [piece for _, key in self._rows() if key and (piece := self._chunks.get(key)) is not None]
 
-    def keep_replaced(self, base: Manifest, paths: Iterable[str], snapshot_bytes: int) -> None:
+    def keep_replaced(self, base: Manifest, paths: Iterable[str]) -> None:
         """Copy the bytes of these paths of the base out of the chunks, before others take their place."""
-        self.add(self._replaced(base, paths), snapshot_bytes)
+        self.add(self._replaced(base, paths), base.content_bytes)
 
     def keep_sent(self, archive: Archive, snapshot_bytes: int) -> None:
         """Copy the files of a partial archive: its chunks go with the next one."""

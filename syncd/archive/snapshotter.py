@@ -282,10 +282,6 @@ class Snapshotter(Struct, eq=False):
         for packer in (self.packer, self.part_packer):
             packer.store.use(self.name, ())
 
-    def drop_damaged(self) -> None:
-        """Have the next whole archive be made anew: one damaged piece is often one of many."""
-        self.packer.store.clear()
-
     def _exclude_known(self, scan: Scan) -> None:
         """Remove files that hold a secret or could not be read from the scan while they are as before."""
         found = scan.manifest

@@ -260,14 +260,7 @@ class SecretSearch:
     def in_file(self, path: str, content: bytes | memoryview) -> Secret | None:
         """Return the first secret in the file; None also if the path is allowed to hold one."""
         hits = self._find_words(content)
-        return self._first_secret(path, content, hits) if hits else None
-
-    def in_pieces(self, path: str) -> PieceSearch:
-        """Return the search in a larger file, which finds syncd's own keys alone."""
-        return PieceSearch(() if path in self._allowed else self._own_keys)
-
-    def _first_secret(self, path: str, content: bytes | memoryview, hits: list[_Hit]) -> Secret | None:
-        is_text = b"\0" not in bytes(content[:_TEXT_PROBE_BYTES])
+        is_text = bool(hits) and b"\0" not in bytes(content[:_TEXT_PROBE_BYTES])
         for start, number, end in hits:
             if number < len(self._own_keys):
                 found, at = _OWN_KEY, start
@@ -283,6 +276,10 @@ class SecretSearch:
                 continue
             return None if path in self._allowed else Secret(found, bytes(content[:at]).count(b"\n") + 1)
         return None
+
+    def in_pieces(self, path: str) -> PieceSearch:
+        """Return the search in a larger file, which finds syncd's own keys alone."""
+        return PieceSearch(() if path in self._allowed else self._own_keys)
 
 
 def _secret_start(form: SecretForm, context: bytes, anchor: int) -> int | None:

@@ -329,11 +329,6 @@ class Scope:
         # Found when they are first needed; if two threads find them, the results are equal.
         self._rows: dict[bool, list[_Row]] = {}
 
-    @property
-    def path(self) -> str:
-        """Return the directory's path relative to the workspace; "" is the workspace itself."""
-        return from_latin1(self._location[len(self._top) : -1])
-
     def enter(self, name: str) -> Scope:
         """Return the scope of an included subdirectory, without the rules of its own ignore files."""
         location = f"{self._location}{as_latin1(name)}/"

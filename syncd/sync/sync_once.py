@@ -259,7 +259,7 @@ class SandboxSync(Struct):
         for base in filter(None, (self.state.base, *self.workspace.other_bases(self.sandbox.name))):
             found = difference(base, scanned.manifest)
             replaced = [*found.changed, *found.uncertain, *found.removed, *here.held]
-            self.workspace.base_store.keep_replaced(base, replaced, base.content_bytes)
+            self.workspace.base_store.keep_replaced(base, replaced)
 
     # -- act
 
@@ -311,7 +311,7 @@ class SandboxSync(Struct):
                 raise TryLater(what, "check the disk that holds it") from None
             _log.warning("%s: it is made again", damage)
             with self.workspace.snapshot_turn():
-                self.snapshotter.drop_damaged()
+                self.snapshotter.packer.store.clear()  # one damaged piece is often one of many
             self.sandbox.delivery.mark_uncertain()  # the next one is whole, of another spool
             return Verdict.PACK_AGAIN
         if not preparation.attempt.is_whole and not isinstance(ended, Verdict):

@@ -422,12 +422,11 @@ class InotifyWatch(ScanListener):
 
     def _is_outside(self, wd: int, mask: int, name: bytes) -> bool:
         """True if the workspace itself may have moved, or the rules outside of it may have changed."""
-        is_parent = wd == self._parent_wd and name in (self._root_name, _GIT)  # a new repository around it has rules
-        return is_parent or (wd in self._parents and bool(mask & SELF)) or self._is_of_rules(wd, mask, name)
-
-    def _is_of_rules(self, wd: int, mask: int, name: bytes) -> bool:
+        if wd == self._parent_wd and name in (self._root_name, _GIT):  # a new repository around it has rules
+            return True
         names = self._rule_names.get(wd)
-        return names is not None and (name in names or bool(mask & In.IN_IGNORED))
+        is_of_rules = names is not None and (name in names or bool(mask & In.IN_IGNORED))
+        return is_of_rules or (wd in self._parents and bool(mask & SELF))
 
 
 def _parents(path: bytes) -> list[bytes]:
