@@ -23,7 +23,9 @@ INSIDE = {
     "syncd/units/syncd.service": "systemd/syncd.service",
     "syncd/units/syncd@.service": "systemd/syncd@.service",
     "syncd/py.typed": "syncd/py.typed",
+    "syncd/selection/defaults.rules": "syncd/selection/defaults.rules",
     "syncd/selection/secret_forms.toml": "syncd/selection/secret_forms.toml",
+    "syncd/selection/secrets.rules": "syncd/selection/secrets.rules",
 }
 # Needed to run the tests from the source archive.
 NEEDED_BY_TESTS = (
