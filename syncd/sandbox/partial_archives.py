@@ -12,14 +12,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Collection
-from enum import Enum
-
-from msgspec import Struct
 
 from syncd.core.choices import ArchiveContent
 from syncd.core.clock import Clock
 from syncd.core.errors import SyncWarning
-from syncd.core.text import counted, shown_path
+from syncd.core.text import counted
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
@@ -28,18 +25,6 @@ from syncd.store.state_db import Record, StateDb
 _log = logging.getLogger("syncd.partial_archives")
 # After a failed proof. Each one costs a whole archive as well.
 _TRY_AGAIN_S = 900.0
-
-
-class _Proof(Struct, frozen=True):
-    missing: list[str]  # one of the paths that a partial archive removed, none if it removed none
-
-
-class Kept(Enum):
-    """The answer to the question if the sandbox kept what an archive did not hold."""
-
-    YES = "yes"
-    NO = "no"
-    UNKNOWN = "nobody could count"
 
 
 class PartialArchives:
@@ -58,50 +43,49 @@ class PartialArchives:
         self._look = look
         self._clock = clock
         self._not_before_s = 0.0
-        self._record = Record(db, "proof", _Proof, "small archives are tried once more", target.owner)
-        self._proof = self._record.load()
+        self._record = Record(db, "proof", bool, "small archives are tried once more", target.owner)
+        self._is_kept = self._record.load()  # what an archive does not hold; None: it is not known
 
     @property
     def usable(self) -> bool:
         """True if a partial archive may be sent."""
-        return self._archives is ArchiveContent.AUTO and self._proof is not None and not self._proof.missing
+        return self._archives is ArchiveContent.AUTO and self._is_kept is True
 
     @property
     def replaces(self) -> bool:
         """True if an initialize is known to remove what its archive does not hold."""
-        return self._proof is not None and bool(self._proof.missing)
+        return self._is_kept is False
 
     @property
     def may_replace(self) -> bool:
         """True if it is not known what an initialize does with what its archive does not hold."""
-        return self._proof is None
+        return self._is_kept is None
 
     @property
     def wants_proof(self) -> bool:
         """True if it is to be proved, after a whole archive, that the sandbox keeps what an archive does not hold."""
         is_due = self._clock.monotonic_s() >= self._not_before_s
-        return self._proof is None and self._archives is ArchiveContent.AUTO and is_due
+        return self.may_replace and self._archives is ArchiveContent.AUTO and is_due
 
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warning that an initialize removes what its archive lacks."""
-        if self._proof is None or not self.replaces:
+        if not self.replaces:
             return []
-        shown = shown_path(self._proof.missing[0])
-        what = f"this sandbox removes what an archive does not hold ({shown!r}), so whole archives are sent"
+        what = "this sandbox removes what an archive does not hold, so whole archives are sent"
         return [SyncWarning("small-archives", what, "`syncd saved` lists what only the sandbox had before")]
 
     def withdraw(self) -> None:
         """Forget the proof that the sandbox keeps what an archive does not hold, as it was found emptied."""
-        if self._proof is None or self.replaces:
+        if not self._is_kept:
             return
         _log.warning("the sandbox was emptied, so it is to prove again that it keeps what an archive lacks")
-        self._proof, self._not_before_s = None, 0.0
+        self._is_kept, self._not_before_s = None, 0.0
         with contextlib.suppress(OSError):  # the next process finds out as this one did
             self._record.remove()
 
-    def prove(self, left_out: Collection[str]) -> Kept:
-        """Find out if these paths, which an archive did not hold, are still in the sandbox.
+    def prove(self, left_out: Collection[str]) -> bool | None:
+        """Return True if these paths, which an archive did not hold, are still there; None: nobody could count.
 
         Raises `Stop`, and what ends a wait early.
         """
@@ -110,16 +94,16 @@ class PartialArchives:
             missing = self._look(LookRequest(items)).missing
         except StepFailed as failure:
             _log.warning("cannot prove yet that this sandbox keeps what an archive lacks: %s", failure)
-            return Kept.UNKNOWN
+            return None
         finally:
             self._not_before_s = self._clock.monotonic_s() + _TRY_AGAIN_S
         # Someone there may remove a file meanwhile, but not nearly all: so a single one proves nothing.
-        replaced = was_emptied(missing, len(items))
-        if replaced and len(items) == 1:
-            return Kept.NO
-        self._proof = _Proof([min(items)] if replaced else [])
+        is_kept = not was_emptied(missing, len(items))
+        if not is_kept and len(items) == 1:
+            return False
+        self._is_kept = is_kept
         with contextlib.suppress(OSError):  # then the next process proves it again
-            self._record.save(self._proof)
-        if replaced:
+            self._record.save(is_kept)
+        if not is_kept:
             _log.warning("missing in the sandbox: %s that no archive held", counted(missing, "path"))
-        return Kept.NO if replaced else Kept.YES
+        return is_kept

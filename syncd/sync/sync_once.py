@@ -27,7 +27,6 @@ from syncd.model.reconcile import Forced
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sandbox.followed_work import FollowedStore
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
-from syncd.sandbox.partial_archives import Kept
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.delivery import SyncObserver, Verdict
@@ -329,7 +328,7 @@ class SandboxSync(Struct):
         only = least_of(manifest, stays) if partial_archives.wants_proof else set()
         if not only or partial_paths(manifest, Difference(added=[*only])) is None:
             left_out = [*seen.both_changed, *seen.kept, *last.only_there]
-            if not (partial_archives.may_replace and left_out and partial_archives.prove(left_out) is Kept.NO):
+            if not (partial_archives.may_replace and left_out and partial_archives.prove(left_out) is False):
                 return Verdict.INITIALIZE
             delivery.mark_uncertain()
             return Verdict.PACK_AGAIN
@@ -348,7 +347,7 @@ class SandboxSync(Struct):
             return ended
         written = {*only, *directories_above(only)}
         others = [path for path in manifest.spread(_PROOF) if path not in written]
-        if partial_archives.prove(others) is not Kept.YES:
+        if not partial_archives.prove(others):
             # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
             _log.info("after a partial archive, a whole one follows")
             return Verdict.PACK_AGAIN
