@@ -244,18 +244,6 @@ def test_markers_without_git(rig: Rig, agent: Agent) -> None:
 # -- at a terminal
 
 
-def test_apply_asks_once(rig: Rig, agent: Agent) -> None:
-    """Whoever agrees is asked nothing about the conflicts: they are left, and what decides them is told."""
-    agent.write("clash", THEIRS)
-    rig.write("clash", OURS)
-    agent.write("a", "theirs\n")
-    with rig.terminal("apply", columns=100) as terminal:
-        terminal.answer(f"Apply 1? {QUESTION}", "y")
-        assert terminal.finish() == 1
-        assert "`syncd resolve` decides" in " ".join(terminal.text.split())
-    assert (_content(rig, "a"), _content(rig, "clash")) == (b"theirs\n", OURS.encode())
-
-
 def test_the_diff_before_the_answer(rig: Rig, agent: Agent) -> None:
     """`d` shows the patch, and asks again."""
     agent.write("a", THEIRS)
