@@ -159,9 +159,8 @@ def test_what_was_followed_is_saved_when_its_table_goes(several: Several) -> Non
     assert (saved["why"], saved["sandbox"], saved["paths"]) == ("sandbox-ended", "blue", ["a"])
 
 
-def test_an_acquired_one_is_released_by_its_id(several: Several) -> None:
+def test_an_acquired_one_is_released_by_its_id(rig: Rig, several: Several) -> None:
     """It is the workspace's, whichever name it has: its agent's work is saved before."""
-    rig = several.rig
     rig.ok("sandbox", "add", "red", "--acquire")
     rig.ok("push")
     red = rig.status()["sandboxes"][-1]["id"]
@@ -191,9 +190,8 @@ def _saved_of_red(several: Several) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("by", ["push", "run"])
-def test_an_acquired_one_whose_table_goes_is_saved(several: Several, by: str) -> None:
+def test_an_acquired_one_whose_table_goes_is_saved(rig: Rig, several: Several, by: str) -> None:
     """What differs there is saved by whichever syncs next; the name is a new sandbox's then."""
-    rig = several.rig
     _removed_by_hand(several)
     if by == "push":
         rig.ok("push")
@@ -208,9 +206,8 @@ def test_an_acquired_one_whose_table_goes_is_saved(several: Several, by: str) ->
     assert rig.emulator.request_log.count("acquire") == acquired + 1
 
 
-def test_while_it_cannot_be_saved_a_warning_names_it(several: Several) -> None:
+def test_while_it_cannot_be_saved_a_warning_names_it(rig: Rig, several: Several) -> None:
     """It is tried again, by the next process too."""
-    rig = several.rig
     rig.ok("sandbox", "add", "red", "--acquire")
     running = _watching(rig)
     rig.ok("flush")
@@ -261,9 +258,8 @@ def test_one_is_added_while_another_is_synced(rig: Rig) -> None:
     assert Agent(there.workspace).holds("a", TEXT.encode())
 
 
-def test_a_push_to_one_forgets_nothing_of_another(several: Several) -> None:
+def test_a_push_to_one_forgets_nothing_of_another(rig: Rig, several: Several) -> None:
     """Without a daemon its status still names what is held in the other sandbox."""
-    rig = several.rig
     rig.configure({**DEFAULTS, **BLUE, "sandbox.agent_changes": "hold"})
     several.agents["blue"].write("a", "blue's\n")
     rig.write("a", "mine\n")
@@ -276,9 +272,8 @@ def test_a_push_to_one_forgets_nothing_of_another(several: Several) -> None:
         assert [row["agent"]["held"] for row in after["sandboxes"]] == [[], ["a"]]
 
 
-def test_what_cannot_be_saved_is_not_removed(several: Several) -> None:
+def test_what_cannot_be_saved_is_not_removed(rig: Rig, several: Several) -> None:
     """It is named, with 75, and the table stays; --force goes on."""
-    rig = several.rig
     several.agents["blue"].write("a", "blue's\n")
     before = rig.config_file.read_text()
     rig.faults("execute: 503 always", "dump: 503 always")
@@ -366,9 +361,8 @@ def _named_commands(said: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("daemon", [True, False])
-def test_what_sends_means_all(several: Several, daemon: bool) -> None:
+def test_what_sends_means_all(rig: Rig, several: Several, daemon: bool) -> None:
     """`push` and `flush` send to each; with --sandbox to one, where no daemon sends to the others by itself."""
-    rig = several.rig
     if daemon:
         _watching(rig)
     for number, command in enumerate(("push", "flush")):
@@ -391,9 +385,8 @@ def test_what_sends_means_all(several: Several, daemon: bool) -> None:
 # -- what the agents did
 
 
-def test_they_are_compared_in_a_table(several: Several) -> None:
+def test_they_are_compared_in_a_table(rig: Rig, several: Several) -> None:
     """A row a path, a column a sandbox; a mark where several changed it. One that is gone is named; the rest shows."""
-    rig = several.rig
     assert (rig.ok("diff", "--all", "--stat").out, several.json("diff", "--all")["changes"]) == ("", [])
     several.work()
     done = rig.run("diff", "--all", "--stat")
@@ -434,9 +427,8 @@ def _changed(several: Several, name: str) -> list[object]:
     return [(row["path"], row["change"]) for row in several.json("diff", "--sandbox", name)["changes"]]
 
 
-def test_one_is_taken_back_and_the_other_taken(several: Several) -> None:
+def test_one_is_taken_back_and_the_other_taken(rig: Rig, several: Several) -> None:
     """Each step is exact: the workspace is as that agent left it, as it was, as the other one left it."""
-    rig = several.rig
     rig.configure({**DEFAULTS, **BLUE, "sandbox.agent_changes": "hold"})
     several.work()
     before = tree(rig.workspace)
@@ -454,9 +446,8 @@ def test_one_is_taken_back_and_the_other_taken(several: Several) -> None:
     assert rig.ok("apply", "--undo", "--sandbox", "blue").out == "nothing to undo\n"
 
 
-def test_an_apply_of_one_that_is_gone_is_taken_back(several: Several) -> None:
+def test_an_apply_of_one_that_is_gone_is_taken_back(rig: Rig, several: Several) -> None:
     """The undo works after the sandbox was removed from the configuration, and the next apply is main's."""
-    rig = several.rig
     several.work()
     before = tree(rig.workspace)
     _watching(rig)
@@ -469,9 +460,8 @@ def test_an_apply_of_one_that_is_gone_is_taken_back(several: Several) -> None:
     assert _files(rig.workspace) == _files(rig.sandbox.workspace)
 
 
-def test_a_killed_apply_is_taken_back_by_another_ones_command(several: Several) -> None:
+def test_a_killed_apply_is_taken_back_by_another_ones_command(rig: Rig, several: Several) -> None:
     """Wherever it dies: an apply of main begins from the workspace as it was, and nothing of blue's counts as sent."""
-    rig = several.rig
     several.agents["blue"].write("a", "blue's\n")
     several.agents["blue"].write("new/deep", "blue's\n")
     before = tree(rig.workspace)
@@ -489,9 +479,8 @@ def test_a_killed_apply_is_taken_back_by_another_ones_command(several: Several) 
     assert died
 
 
-def test_a_branch_for_each(several: Several) -> None:
+def test_a_branch_for_each(rig: Rig, several: Several) -> None:
     """One command makes all, each with its own sandbox's changes; the work tree stays."""
-    rig = several.rig
     committed(rig.workspace)
     rig.ok("push")
     several.work()
@@ -507,9 +496,8 @@ def test_a_branch_for_each(several: Several) -> None:
     assert _files(rig.workspace) == before
 
 
-def test_the_way_home_of_one(several: Several, tmp_path: Path) -> None:
+def test_the_way_home_of_one(rig: Rig, several: Several, tmp_path: Path) -> None:
     """`pull`, `verify` and `resolve` of one; `verify` of all, each under its name."""
-    rig = several.rig
     several.agents["blue"].write("a", "blue's\n")
     rig.ok("pull", "--sandbox", "blue", str(tmp_path / "copy"))
     assert (tmp_path / "copy/a").read_text() == "blue's\n"
@@ -526,9 +514,8 @@ def test_the_way_home_of_one(several: Several, tmp_path: Path) -> None:
 # -- what is told
 
 
-def test_each_is_told_of(several: Several) -> None:
+def test_each_is_told_of(rig: Rig, several: Several) -> None:
     """The status has a line for each and is in sync if all are; JSON, history, saved versions, log."""
-    rig = several.rig
     running = _watching(rig)
     rig.write("a", "mine\n")
     rig.ok("flush")
@@ -567,9 +554,8 @@ def test_each_is_told_of(several: Several) -> None:
     ]
 
 
-def test_check_asks_for_each(several: Several) -> None:
+def test_check_asks_for_each(rig: Rig, several: Several) -> None:
     """One that the API does not know, or whose key cannot be read, is a failure under its name."""
-    rig = several.rig
     assert "pass  sandbox        blue: box-blue is " in rig.ok("check").out
     for key, value in (("id", "nobodys"), ("api_key_file", str(rig.home / "missing"))):
         rig.configure({**DEFAULTS, **BLUE, f"sandboxes.blue.{key}": value})
@@ -577,9 +563,8 @@ def test_check_asks_for_each(several: Several) -> None:
         assert (found.code, " blue: " in found.out, value in found.out) == (78, True, True)
 
 
-def test_check_sends_each_its_own_key(several: Several) -> None:
+def test_check_sends_each_its_own_key(rig: Rig, several: Several) -> None:
     """The key of the environment is for main, and for those that name no file of their own: not for others."""
-    rig = several.rig
     (rig.home / "blue-key").touch(0o600)
     (rig.home / "blue-key").write_text("the-key-of-another-account\n")
     rig.configure({**DEFAULTS, **BLUE, "sandboxes.blue.api_key_file": str(rig.home / "blue-key")})
@@ -588,9 +573,8 @@ def test_check_sends_each_its_own_key(several: Several) -> None:
     assert (found.code, f"blue: Klavis refused the key from {rig.home}/blue-key" in found.out) == (78, True)
 
 
-def test_a_push_to_one_leaves_the_status_of_the_other(several: Several) -> None:
+def test_a_push_to_one_leaves_the_status_of_the_other(rig: Rig, several: Several) -> None:
     """Without a daemon, changes are pending for it only if the other got some since, and what is excluded is shown."""
-    rig = several.rig
     for path, pending in ((".syncdignore", True), ("excluded", False)):
         rig.write(path, "excluded\n")
         rig.ok("push", "--sandbox", "blue")
@@ -599,9 +583,8 @@ def test_a_push_to_one_leaves_the_status_of_the_other(several: Several) -> None:
         assert (rig.status()["pending"], rig.status()["left_out"]) == (False, {} if pending else {".syncdignore": 1})
 
 
-def test_another_directory_is_forced_into_one_alone(several: Several) -> None:
+def test_another_directory_is_forced_into_one_alone(rig: Rig, several: Several) -> None:
     """A workspace in another's place stays refused for the sandbox that holds the old one, whatever the others got."""
-    rig = several.rig
     for number in range(30):
         rig.write(f"old{number}")
     rig.ok("push")
@@ -616,9 +599,8 @@ def test_another_directory_is_forced_into_one_alone(several: Several) -> None:
     assert not (rig.sandbox.workspace / "old7").exists()
 
 
-def test_an_apply_waits_for_no_sync_to_another(several: Several) -> None:
+def test_an_apply_waits_for_no_sync_to_another(rig: Rig, several: Several) -> None:
     """It ends while the API unpacks an archive for the other sandbox, which may take minutes."""
-    rig = several.rig
     _watching(rig)
     several.agents["blue"].write("both", "blue's\n")
     rig.faults("initialize@box: hang 80 always")
@@ -630,9 +612,8 @@ def test_an_apply_waits_for_no_sync_to_another(several: Several) -> None:
     assert (rig.workspace / "both").read_text() == "blue's\n"
 
 
-def test_a_reload_waits_for_one_alone(several: Several) -> None:
+def test_a_reload_waits_for_one_alone(rig: Rig, several: Several) -> None:
     """While it waits for the end of a sync, the other gets edits; then the new configuration holds for both."""
-    rig = several.rig
     daemon = _watching(rig)
     held = threading.Event()
     rig.emulator.faults.on(
@@ -655,9 +636,8 @@ def test_a_reload_waits_for_one_alone(several: Several) -> None:
 
 
 @pytest.mark.parametrize("how", ["dead", "unanswered"])
-def test_a_dead_one_keeps_no_other_waiting(several: Several, unanswered: str, how: str) -> None:
+def test_a_dead_one_keeps_no_other_waiting(rig: Rig, several: Several, unanswered: str, how: str) -> None:
     """It is shown as late, the whole is not in sync, and `apply` and `push` of the other end at once."""
-    rig = several.rig
     url = "http://127.0.0.1:9" if how == "dead" else unanswered
     rig.configure({**DEFAULTS, **BLUE, "sandboxes.blue.base_url": url})
     rig.start()

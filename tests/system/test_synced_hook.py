@@ -45,9 +45,8 @@ def program(rig: Rig, tmp_path: Path) -> Program:
     return Program(rig, tmp_path)
 
 
-def test_the_daemon_runs_it(program: Program) -> None:
+def test_the_daemon_runs_it(rig: Rig, program: Program) -> None:
     """After each sync that arrived, with its output in the log; a reload changes it."""
-    rig = program.rig
     rig.configure(program.command('echo "$SYNCD_CONFIG ${KLAVIS_API_KEY-none}"; exit 4'))
     daemon = rig.up()
     assert program.runs(1)[0]["added"] == ["a.txt"]
@@ -64,9 +63,8 @@ def test_the_daemon_runs_it(program: Program) -> None:
     assert KEY not in program.told.read_text()
 
 
-def test_it_delays_nothing(program: Program) -> None:
+def test_it_delays_nothing(rig: Rig, program: Program) -> None:
     """Syncs go on beside it, `flush` too; a stop ends it; the next daemon removes what a killed one left."""
-    rig = program.rig
     rig.configure(program.command("exec sleep 600"))
     daemon = rig.up()
     program.runs(1)
@@ -84,9 +82,9 @@ def test_it_delays_nothing(program: Program) -> None:
     assert not file.exists()
 
 
-def test_a_reload_ends_no_run(program: Program, tmp_path: Path) -> None:
+def test_a_reload_ends_no_run(rig: Rig, program: Program, tmp_path: Path) -> None:
     """It comes to its end; what waits for the next run is told to that, which is the new configuration's."""
-    rig, gate = program.rig, tmp_path / "gate"
+    gate = tmp_path / "gate"
     os.mkfifo(gate)
     rig.configure(program.command(f"read -r _ <{shlex.quote(str(gate))}; echo was at its end"))
     daemon = rig.up()
@@ -111,9 +109,8 @@ def _open(gate: Path) -> None:
         file.write("\n")
 
 
-def test_one_after_the_other_for_several_sandboxes(program: Program) -> None:
+def test_one_after_the_other_for_several_sandboxes(rig: Rig, program: Program) -> None:
     """Two sandboxes that a sync arrived in have it run for each, never at a time; so with `push` alone."""
-    rig = program.rig
     rig.emulator.create_sandbox("blue")
     rig.configure({**program.command("mkdir here || exit 9; sleep 0.3; rmdir here"), "sandboxes.blue.id": "blue"})
     pushed = rig.ok("push")
@@ -128,9 +125,8 @@ def test_one_after_the_other_for_several_sandboxes(program: Program) -> None:
     assert "ended with 9" not in daemon.err
 
 
-def test_push_waits_for_it(program: Program) -> None:
+def test_push_waits_for_it(rig: Rig, program: Program) -> None:
     """Without a daemon; a failure is a warning, and no failure of the push."""
-    rig = program.rig
     rig.configure(program.command("exit 5"))
     pushed = rig.ok("push")
     assert program.runs(1)[0]["added"] == ["a.txt"]
@@ -143,9 +139,8 @@ def test_push_waits_for_it(program: Program) -> None:
     assert program.runs(2)[1]["changed"] == ["a.txt"]
 
 
-def test_a_signal_ends_only_the_program(program: Program) -> None:
+def test_a_signal_ends_only_the_program(rig: Rig, program: Program) -> None:
     """The push itself is done."""
-    rig = program.rig
     rig.configure(program.command("exec sleep 600"))
     pushing = rig.background("push")
     program.runs(1)
@@ -155,9 +150,8 @@ def test_a_signal_ends_only_the_program(program: Program) -> None:
     assert program.ended()
 
 
-def test_the_recipe(program: Program, repo: Path) -> None:
+def test_the_recipe(rig: Rig, program: Program, repo: Path) -> None:
     """The script of docs/how-to.md runs a program in the sandbox, and fails if that does."""
-    rig = program.rig
     section = (repo / "docs/how-to.md").read_text("utf-8").partition("## Run a program after each sync\n")[2]
     (script,) = re.findall(r"^```sh\n(#!.*?)^```$", section.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
     file = rig.home / "bin/test-in-sandbox"
