@@ -393,7 +393,7 @@ def _ignore_overflows(patch: pytest.MonkeyPatch) -> None:
 
 def _remove_changed_agent_files(patch: pytest.MonkeyPatch) -> None:
     real, compared = executions.program_text, b"            if found.same_as_any(versions):\n                parent"
-    assert compared in real(())
+    assert compared in real(("look",))
     changed = b"            if True:\n                parent"
     patch.setattr(executions, "program_text", lambda verbs: real(verbs).replace(compared, changed))
 

@@ -13,6 +13,7 @@ import pytest
 
 from syncd.daemon import scheduler
 from syncd.daemon.sandbox_loop import SandboxLoop
+from syncd.remote import retry
 from syncd.report.status_publisher import StatusPublisher
 from syncd.sandbox.remote_changes import RemoteChanges
 from tests.fuzz.lasting import FAULTS
@@ -53,7 +54,8 @@ def test_all_else_arrives_and_nothing_spins(tmp_path: Path, fault: str) -> None:
 
 
 def no_backoff(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(scheduler, "delay_s", lambda *args: 18.0)
+    for module in (scheduler, retry):
+        patch.setattr(module, "delay_s", lambda *_: 10.0)
 
 
 def no_words(patch: pytest.MonkeyPatch) -> None:

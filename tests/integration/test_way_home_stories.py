@@ -229,7 +229,7 @@ def _move_the_agents_branch(patch: pytest.MonkeyPatch) -> None:
 
 
 def _move_without_saving(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(WorkSaver, "save", lambda *_: Unsaved())
+    patch.setattr(WorkSaver, "_save_all", lambda *_: Unsaved())
 
 
 PLANTED = {
