@@ -22,7 +22,7 @@ from types import MappingProxyType
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.core.errors import SyncWarning
+from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.settings import MAIN
 from syncd.core.text import counted
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, same
@@ -173,7 +173,6 @@ class Uploaded(Struct, frozen=True):
 
     target: Target
     identity: str
-    size_bytes: int
     sha256: str
 
 
@@ -183,7 +182,6 @@ class _Base(Struct, frozen=True):
     `searched` is the identity of the search for secrets that its contents passed.
     """
 
-    target: Target
     searched: str
     identity: str
 
@@ -324,25 +322,26 @@ class SandboxState:
         record = self._uploaded.load()
         return record if record is not None and record.target == self.target else None
 
-    def record_uploaded(self, identity: str, size_bytes: int, sha256: str) -> None:
+    def record_uploaded(self, identity: str, sha256: str) -> None:
         """Record that the archive is in the bucket. Raises `OSError`."""
-        self._uploaded.save(Uploaded(self.target, identity, size_bytes, sha256))
+        self._uploaded.save(Uploaded(self.target, identity, sha256))
 
     def forget_upload(self) -> None:
-        """Record that the archive in the bucket, if any, is no longer the uploaded one. Raises `OSError`."""
-        self._uploaded.remove()
+        """Record that the archive in the bucket, if any, is no longer the uploaded one. Raises `TryLater`."""
+        with _required_record():
+            self._uploaded.remove()
 
     def mark_uncertain(self, sent: Manifest | None = None) -> None:
         """Record that from now on the sandbox may hold something else than the base, such as what is `sent` now.
 
-        It is durable when this returns, and counts as ours in later processes too. Raises `OSError`; then nothing must
+        It is durable when this returns, and counts as ours in later processes too. Raises `TryLater`; then nothing must
         be requested.
         """
         self.uncertain = True
         maybe = self.maybe if sent is None else self._with(sent)
         if self._is_marked and maybe is self.maybe:
             return
-        with self.db.transaction():
+        with _required_record(), self.db.transaction():
             self._record_last()
             self._mark.save(True)
             if maybe is not self.maybe:
@@ -452,7 +451,7 @@ class SandboxState:
     def _recording(self, manifest: Manifest, searched: str) -> Iterator[None]:
         """Record the base, and in one transaction what is changed within. Raises `OSError`."""
         in_rows, self._in_rows = self._in_rows, None
-        base = _Base(self.target, searched, secrets.token_hex(8))
+        base = _Base(searched, secrets.token_hex(8))
         with self.db.transaction():
             recorded = self._base.load()
             is_ours = recorded is not None and recorded.identity == self.identity
@@ -468,6 +467,18 @@ class SandboxState:
         _last(self.db, _owner(self._name)).save(self.target)
         if last is not None and not last.same_sandbox(self.target):
             self.db.forget_owners_but(_kept(self.db) | {last.owner})
+
+
+@contextlib.contextmanager
+def _required_record() -> Iterator[None]:
+    """Turn a failed record into an error: without it, a later process would trust a record that is no longer true."""
+    try:
+        yield
+    except OSError as failure:
+        raise TryLater(
+            f"the state folder cannot be written ({failure.strerror or failure}), so nothing is sent",
+            "free some disk space, or make it writable; a sync follows by itself",
+        ) from None
 
 
 # The names of the configuration are owners of rows too; those of sandboxes begin with their API's address.

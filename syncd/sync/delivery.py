@@ -164,12 +164,12 @@ class Delivery:
         except StepFailed as failure:
             if failure.action is not FailureAction.OFFLINE:
                 # The server answered: another initialize of the uploaded archive is not expected to help.
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(TryLater):
                     self._state.forget_upload()
             is_refused = failure.action is FailureAction.REFUSED and failure.step is not ApiStep.UPLOAD
             is_known = self._state.base is not None  # else nothing is believed of it, nor was anything put there
             if is_known and is_refused and issubclass(failure.refusal, SandboxRefused):
-                with contextlib.suppress(OSError):  # a sandbox that the API no longer knows may be made again, empty
+                with contextlib.suppress(TryLater):  # a sandbox that the API no longer knows may be made again, empty
                     self._state.mark_uncertain()
             raise
         return upload.sha256 if verdict is Verdict.INITIALIZE else verdict
@@ -199,7 +199,7 @@ class Delivery:
             if verdict is not Verdict.INITIALIZE:
                 return verdict
             self._failures[ApiStep.DELETE] = 0
-            self.mark_uncertain()
+            self._state.mark_uncertain()
             initializes = self._failures[ApiStep.INITIALIZE] + 1
             self._api.initialize()
             self._failures[ApiStep.INITIALIZE] = 0
@@ -212,7 +212,7 @@ class Delivery:
                 self._upload_url_store.forget()
             elif failure.action is FailureAction.UPLOAD_AGAIN:
                 upload.uploaded = False
-                with contextlib.suppress(OSError):  # the record is removed before the next upload, or there is none
+                with contextlib.suppress(TryLater):  # the record is removed before the next upload, or there is none
                     self._state.forget_upload()
             if self._archive_may_be_at_fault(failure) and not upload.reason_searched:
                 reason = upload.find_reason()
@@ -221,14 +221,6 @@ class Delivery:
                     return reason
             raise
         return Verdict.INITIALIZE
-
-    def mark_uncertain(self, sent: Manifest | None = None) -> None:
-        """Record that from now on the sandbox may hold something else than the base, such as `sent`.
-
-        Raises `TryLater`.
-        """
-        with _required_record():
-            self._state.mark_uncertain(sent)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -274,8 +266,7 @@ class Delivery:
 
     def _upload(self, upload_url: UploadUrl, upload: _UploadAttempt, observer: SyncObserver) -> None:
         archive = upload.archive
-        with _required_record():
-            self._state.forget_upload()  # from the first byte on, the earlier archive may be lost
+        self._state.forget_upload()  # from the first byte on, the earlier archive may be lost
 
         def sent(sent_bytes: int) -> None:
             first = self._first_archives
@@ -295,7 +286,7 @@ class Delivery:
         upload.uploaded = True
         if archive.identity:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
-                self._state.record_uploaded(archive.identity, archive.size_bytes, upload.sha256)
+                self._state.record_uploaded(archive.identity, upload.sha256)
 
     def _raise_with_largest(self, failure: StepFailed, entries: Manifest) -> None:
         """Raise the failure with the largest of the archive's files, if uploads were cut off again and again."""
@@ -307,15 +298,3 @@ class Delivery:
                 f"({size(size_bytes)})",
                 "see if a proxy or the network limits uploads, or exclude that file in .syncdignore",
             ) from None
-
-
-@contextlib.contextmanager
-def _required_record() -> Iterator[None]:
-    """Turn a failed record into an error: without it, a later process would trust a record that is no longer true."""
-    try:
-        yield
-    except OSError as failure:
-        raise TryLater(
-            f"the state folder cannot be written ({failure.strerror or failure}), so nothing is sent",
-            "free some disk space, or make it writable; a sync follows by itself",
-        ) from None

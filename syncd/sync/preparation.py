@@ -149,7 +149,7 @@ class Preparation(Struct):
         """Record that what is written may be there from now on; a slow disk takes its time."""
         if self._is_outdated:
             return False
-        self.sandbox.delivery.mark_uncertain(self.attempt.written)
+        self.sandbox.state.mark_uncertain(self.attempt.written)
         return not self._is_outdated
 
     def _complete(self) -> Verdict:
@@ -219,7 +219,7 @@ class Preparation(Struct):
         if not request.items and not request.find_new:
             return Verdict.INITIALIZE
         if request.with_action(LookAction.REMOVE):
-            sandbox.delivery.mark_uncertain()
+            sandbox.state.mark_uncertain()
         if attempt.unsent:
             remote_changes.retry()  # nothing else finds out that a place is free
         self.looked = result = remote_changes.finish(request)
@@ -296,7 +296,7 @@ class Preparation(Struct):
             again[path] = attempt.to_delete[path]
         removals = [result]
         if again:
-            self.sandbox.delivery.mark_uncertain()
+            self.sandbox.state.mark_uncertain()
             items = {path: LookItem(tuple(again[path]), LookAction.REMOVE) for path in sorted(again, reverse=True)}
             removals.append(remote_changes.look(LookRequest(items)))
         self._removed.update(*(each.removed for each in removals))

@@ -9,7 +9,7 @@ scan → equal to what the sandbox holds? unchanged
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 
 from msgspec import Struct, structs
@@ -114,7 +114,7 @@ class SandboxSync(Struct):
                 if preparation is not None and not isinstance(ended, Verdict):
                     outcome, ended = self._recorded(preparation, ended, started_s), Verdict.INITIALIZE
                     if proves and preparation.attempt.is_whole:
-                        ended = self._prove(mode, observer, here, preparation)
+                        ended = self._prove(observer, preparation)
                     if ended is Verdict.INITIALIZE:
                         return self._completed(outcome, mode)
                     # Once: a single path that is missing there proves nothing, however often it is.
@@ -122,7 +122,7 @@ class SandboxSync(Struct):
                 if ended is Verdict.SEND_ALL:
                     _log.warning("the sandbox lost what was put there: everything is sent again")
                     self._before, scan_plan = SandboxContent(), EVERYTHING
-                    self.sandbox.delivery.mark_uncertain()
+                    self.state.mark_uncertain()
                     self.sandbox.setup.forget()
                 elif mode is SyncMode.FORCED:
                     unsaved |= self.state.seen.staying
@@ -270,7 +270,7 @@ class SandboxSync(Struct):
         manifest: Manifest,
         only: Collection[str] | None,
         *,
-        number: int = 0,
+        number: int,
     ) -> Preparation:
         """Prepare for an archive, after which the sandbox holds `manifest`; `only` are the paths of a partial one."""
         remote_changes, partial_archives = self.sandbox.remote_changes, self.sandbox.partial_archives
@@ -311,34 +311,36 @@ class SandboxSync(Struct):
             _log.warning("%s: it is made again", damage)
             with self.workspace.snapshot_turn():
                 self.snapshotter.packer.store.clear()  # one damaged piece is often one of many
-            self.sandbox.delivery.mark_uncertain()  # the next one is whole, of another spool
+            self.state.mark_uncertain()  # the next one is whole, of another spool
             return Verdict.PACK_AGAIN
         if not preparation.attempt.is_whole and not isinstance(ended, Verdict):
             self.workspace.base_store.keep_sent(archive, preparation.attempt.manifest.content_bytes)
         return ended
 
-    def _prove(self, mode: SyncMode, observer: SyncObserver, here: _Here, last: Preparation) -> Verdict:
+    def _prove(self, observer: SyncObserver, last: Preparation) -> Verdict:
         """Find out if the sandbox keeps what an archive does not hold. Any verdict but INITIALIZE: the whole follows.
 
         `last` is the preparation for the archive that has just arrived.
         """
-        manifest, delivery, seen = last.attempt.manifest, self.sandbox.delivery, self.state.seen
-        partial_archives = self.sandbox.partial_archives
-        stays = frozenset((self.state.base or Manifest()).paths_within({*here.held, *seen.kept}))
+        attempt, seen, partial_archives = last.attempt, self.state.seen, self.sandbox.partial_archives
+        manifest = attempt.manifest
+        stays = frozenset((self.state.base or Manifest()).paths_within({*attempt.held, *seen.kept}))
         only = least_of(manifest, stays) if partial_archives.wants_proof else set()
         if not only or partial_paths(manifest, Difference(added=[*only])) is None:
             left_out = [*seen.both_changed, *seen.kept, *last.only_there]
             if not (partial_archives.may_replace and left_out and partial_archives.prove(left_out) is False):
                 return Verdict.INITIALIZE
-            delivery.mark_uncertain()
+            self.state.mark_uncertain()
             return Verdict.PACK_AGAIN
         with self.workspace.snapshot_turn():
             packed = self.snapshotter.pack(manifest.without(stays), only)
         if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
             return Verdict.INITIALIZE  # it changed meanwhile: the sync that follows finds that
-        preparation = self._preparation(mode, here, packed, manifest, only)
-        preparation.looked, sent = last.looked, preparation.attempt.written
-        ended = delivery.deliver(packed.archive, sent, observer, before_initialize=preparation.renew)
+        sent = Manifest({path: manifest[path] for path in only})
+        content = self.state.content
+        attempt = structs.replace(attempt, content=content, written=sent, to_delete={}, is_whole=False, number=0)
+        preparation = Preparation(self.sandbox, packed, attempt, self.work_saver, last.looked)
+        ended = self.sandbox.delivery.deliver(packed.archive, sent, observer, before_initialize=preparation.renew)
         if ended is Verdict.PACK_AGAIN:  # nothing was sent, as the agent is at work just there
             if self.state.uncertain:
                 self._record(self.state.base or manifest, self.state.torn)
@@ -351,8 +353,7 @@ class SandboxSync(Struct):
             # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
             _log.info("after a partial archive, a whole one follows")
             return Verdict.PACK_AGAIN
-        preparation.save_followed()
-        self._record(self.state.base or manifest, self.state.torn, preparation.goes_over)
+        self._record(self.state.base or manifest, self.state.torn, preparation)
         return Verdict.INITIALIZE
 
     # -- the record
@@ -371,34 +372,33 @@ class SandboxSync(Struct):
         )
         if self.sandbox.partial_archives.replaces:  # what a set-up made is gone
             self.sandbox.setup.forget()
-        preparation.save_followed()
-        self._record(manifest, follow_up, preparation.goes_over)
+        self._record(manifest, follow_up, preparation)
         if follow_up:
             what = counted(len(follow_up), "file")
             _log.info("%s changed while read (%s): a sync follows", what, shown_path(follow_up[0]))
         return Outcome(sync, tuple(follow_up), sync.files, torn=self.state.torn)
 
     def _record(
-        self,
-        manifest: Manifest,
-        follow_up: Collection[str] = (),
-        goes_over: Callable[[str], bool] = lambda _: False,
+        self, manifest: Manifest, follow_up: Collection[str] = (), preparation: Preparation | None = None
     ) -> None:
         """Record that the sandbox holds the manifest, and what it does not hold any more of the agent's.
 
-        A state folder that cannot be written becomes a warning.
+        `preparation` is that of the archive that has arrived. A state folder that cannot be written becomes a warning.
         """
         state, before = self.state, self.state.base
+        if preparation is not None:
+            preparation.save_followed()
         if state.is_released:
             self.sandbox.setup.forget()
         self.sandbox.deletion_sync.note_arrived(manifest, follow_up, set(self.snapshotter.secret_files))
-        if state.overwritten is not None:
-            state.overwritten.append(goes_over)
+        if preparation is not None and state.overwritten is not None:
+            state.overwritten.append(preparation.goes_over)
         try:
             with state.db.transaction():
                 state.record()
                 self.sandbox.setup.note_arrived(before, manifest)
-                FollowedStore(state.db, state.target).drop(goes_over)
+                if preparation is not None:
+                    FollowedStore(state.db, state.target).drop(preparation.goes_over)
             state.warnings = []
         except OSError as failure:
             what = f"what was synced cannot be recorded ({failure.strerror})"
