@@ -143,9 +143,19 @@ class ApiClient:
         return sent_s
 
     def _failure(self, request: ApiRequest, answer: Response) -> StepFailed:
-        status = answer.status
-        action = classify_api_status(request.step, status)
-        meaning = self._meaning(request, action, answer)
+        """Return the failure that an error answer means, its status and detail included."""
+        status, action = answer.status, classify_api_status(request.step, answer.status)
+        answered = f"{status}{self._detail(answer)}"
+        meaning = None if action is FailureAction.UPLOAD_AGAIN else request.meanings.get(status)
+        if meaning is None and action is FailureAction.REFUSED:
+            meaning = self._refusal(request, status)
+        if meaning is not None:
+            meaning = replace(meaning, message=f"{meaning.message} ({answered})")
+        elif 300 <= status < 400:
+            message = f"Klavis answers with a redirect ({status}), which is not followed"
+            meaning = ErrorMeaning(message, f"sign in to this network, or {_CORRECT_URL}")
+        else:
+            meaning = ErrorMeaning(f"Klavis answered {request} with {answered}", "")
         return StepFailed(
             request.step,
             action,
@@ -156,20 +166,6 @@ class ApiClient:
             # A gateway's time-out leaves open what was done behind it; "unavailable" does not.
             possibly_applied=status < 300 or (status >= 500 and status != 503),
         )
-
-    def _meaning(self, request: ApiRequest, action: FailureAction, answer: Response) -> ErrorMeaning:
-        """Return what the error answer means, its status and detail included."""
-        status = answer.status
-        answered = f"{status}{self._detail(answer)}"
-        meaning = None if action is FailureAction.UPLOAD_AGAIN else request.meanings.get(status)
-        if meaning is None and action is FailureAction.REFUSED:
-            meaning = self._refusal(request, status)
-        if meaning is not None:
-            return replace(meaning, message=f"{meaning.message} ({answered})")
-        if 300 <= status < 400:
-            message = f"Klavis answers with a redirect ({status}), which is not followed"
-            return ErrorMeaning(message, f"sign in to this network, or {_CORRECT_URL}")
-        return ErrorMeaning(f"Klavis answered {request} with {answered}", "")
 
     def _refusal(self, request: ApiRequest, status: int) -> ErrorMeaning:
         if status in (401, 403):
@@ -265,7 +261,7 @@ class SandboxInfo(Struct):
     status: str | None = None
 
 
-class Api:
+class Api(ApiClient):
     """One sandbox behind one base URL; `table` is the one of the configuration that names it."""
 
     def __init__(
@@ -276,9 +272,8 @@ class Api:
         table: str = "sandbox",
         limit: ApiLimit | None = None,
     ) -> None:
-        self._api_client = ApiClient(target.base_url, key, client, limit)
+        super().__init__(target.base_url, key, client, limit)
         self._region = target.region
-        self._clock = client.waiter.clock
         self._path = f"/{quote(target.sandbox_id, safe='')}"
         unknown = ErrorMeaning(
             f"Klavis knows no sandbox {one_line(target.sandbox_id)!r}",
@@ -294,64 +289,55 @@ class Api:
     def upload_url(self) -> UploadUrl:
         """Return a fresh signed URL. Raises `StepFailed`."""
         request = self._request(ApiStep.UPLOAD_URL, "POST", f"/upload-url?region={self._region}")
-        answer = self._api_client.send(request)
+        answer = self.send(request)
         answered_s, wall_s = self._clock.boottime_s(), self._clock.wall_s()
-        got = self._api_client.decode(request, answer, UploadUrlAnswer)
+        got = self.decode(request, answer, UploadUrlAnswer)
         if len(got.upload_url) > _LONGEST_URL:
-            raise self._api_client.unusable(request, answer)
+            raise self.unusable(request, answer)
         return upload_url_from(got.upload_url, got.expires_in_minutes, answer.server_wall_s, answered_s, wall_s)
 
-    def initialize(self) -> Initialized:
+    def initialize(self) -> None:
         """Extract the uploaded archive. Raises `StepFailed`, also where the answer's status is `error`."""
-        request = self._request(ApiStep.INITIALIZE, "POST", f"/initialize?region={self._region}", INITIALIZE_S)
-        got = self._api_client.ask(request, Initialized)
+        path = f"/initialize?region={self._region}"
+        got = self.ask(self._request(ApiStep.INITIALIZE, "POST", path, read_s=INITIALIZE_S), Initialized)
         if got.status == "error":
-            message = f"the sandbox could not take the archive ({self._api_client.printable(got.message)})"
+            message = f"the sandbox could not take the archive ({self.printable(got.message)})"
             raise StepFailed(ApiStep.INITIALIZE, FailureAction.RETRY, message)
-        return got
 
     def dump(self) -> str:
         """Return a signed URL of an archive of the sandbox's workspace as it is now. Raises `StepFailed`."""
         # Packing a large workspace takes the server as long as extracting it.
-        request = self._request(ApiStep.DUMP, "GET", f"/dump?region={self._region}", INITIALIZE_S)
-        return self._api_client.ask(request, DownloadUrl).download_url
+        request = self._request(ApiStep.DUMP, "GET", f"/dump?region={self._region}", read_s=INITIALIZE_S)
+        return self.ask(request, DownloadUrl).download_url
 
     def execution_upload_url(self, name: str, region: str = "") -> str:
         """Return a signed URL for the archive of an execution, in `region` if one is named. Raises `StepFailed`."""
         path = f"/execution-upload-url?region={region or self._region}"
-        return self._api_client.ask(self._execution_request("POST", path, name), UploadUrlAnswer).upload_url
+        return self.ask(self._of_execution(path, name), UploadUrlAnswer).upload_url
 
     def execute(self, name: str) -> None:
         """Start the execution whose archive was uploaded. Raises `StepFailed`."""
-        request = self._execution_request("POST", f"/execute?region={self._region}", name)
-        self._api_client.ask(request, Executed)
+        self.ask(self._of_execution(f"/execute?region={self._region}", name), Executed)
 
     def execution_logs(self, name: str, cursor: int) -> ExecutionLogs:
         """Return an execution's status, and its output from byte `cursor` on. Raises `StepFailed`."""
         path = f"/execution-logs?execution_name={quote(name, safe='')}&cursor={cursor}"
-        return self._api_client.ask(self._poll_request(path), ExecutionLogs)
+        return self.ask(self._request(ApiStep.EXECUTION, "GET", path, kind=RequestKind.POLL), ExecutionLogs)
 
     def export_artifacts(self, name: str) -> str:
         """Return a signed URL of an archive of the directory of an execution, as it is now. Raises `StepFailed`."""
-        path = f"/export-artifacts?region={self._region}"
-        request = replace(self._execution_request("POST", path, name), read_s=INITIALIZE_S)
-        return self._api_client.ask(request, DownloadUrl).download_url
+        request = self._of_execution(f"/export-artifacts?region={self._region}", name)
+        return self.ask(replace(request, read_s=INITIALIZE_S), DownloadUrl).download_url
 
     def sandbox(self) -> SandboxInfo:
         """Return the API's description of the sandbox. Raises `StepFailed`."""
-        return self._api_client.ask(
-            replace(self._request(ApiStep.SANDBOX, "GET", ""), name="the request for the sandbox"), SandboxInfo
-        )
+        return self.ask(self._request(ApiStep.SANDBOX, "GET", "", name="the request for the sandbox"), SandboxInfo)
 
-    def _request(self, step: ApiStep, method: str, path: str, read_s: float | None = None) -> ApiRequest:
-        return ApiRequest(step, method, self._path + path, read_s, meanings=self._meanings)
+    def _request(self, step: ApiStep, method: str, path: str, **more: Any) -> ApiRequest:
+        return ApiRequest(step, method, self._path + path, meanings=self._meanings, **more)
 
-    def _execution_request(self, method: str, path: str, name: str = "") -> ApiRequest:
-        body = {"execution_name": name} if name else None
-        return replace(self._request(ApiStep.EXECUTION, method, path), body=body)
-
-    def _poll_request(self, path: str) -> ApiRequest:
-        return replace(self._execution_request("GET", path), kind=RequestKind.POLL)
+    def _of_execution(self, path: str, name: str) -> ApiRequest:
+        return self._request(ApiStep.EXECUTION, "POST", path, body={"execution_name": name})
 
 
 # A fresh virtual machine takes its time to boot.
@@ -397,12 +383,11 @@ class Counted(Struct):
     total_count: int
 
 
-class Account:
+class Account(ApiClient):
     """One account at one API."""
 
     def __init__(self, base_url: str, key: ApiKey, client: HttpClient, limit: ApiLimit | None = None) -> None:
-        self._api_client = ApiClient(base_url, key, client, limit)
-        self._clock = client.waiter.clock
+        super().__init__(base_url, key, client, limit)
         self._not_acquired = {
             **_NOT_ACQUIRED,
             403: ErrorMeaning(
@@ -425,20 +410,20 @@ class Account:
             meanings=self._not_acquired,
             other_refusal=_OTHERWISE_NOT_ACQUIRED,
         )
-        answer = self._api_client.send(request)
-        got = self._api_client.decode(request, answer, Acquired)
+        answer = self.send(request)
+        got = self.decode(request, answer, Acquired)
         if got.local_sandbox_id in ("", ".", "..") or not got.local_sandbox_id.isprintable():
-            raise self._api_client.unusable(request, answer)
+            raise self.unusable(request, answer)
         ends_wall_s, urls = asked_wall_s + ttl_seconds, urls_by_name(got.servers)
         return AcquiredSandbox(got.local_sandbox_id, asked_wall_s, ends_wall_s, urls)
 
     def sandboxes(self) -> list[SandboxInfo]:
         """Return all that the account has now. Raises `StepFailed`."""
-        return self._api_client.ask(self._list_request(), Listed).local_sandboxes
+        return self.ask(self._list_request(), Listed).local_sandboxes
 
     def count(self) -> int:
         """Return how many sandboxes the account has. Raises `StepFailed`."""
-        return self._api_client.ask(self._list_request(), Counted).total_count
+        return self.ask(self._list_request(), Counted).total_count
 
     def release(self, sandbox_id: str) -> None:
         """Give one back. Raises `StepFailed`, with `SandboxNotFound` where the account has none of that id."""
@@ -450,7 +435,7 @@ class Account:
             success=range(200, 300),  # the API goes on with it by itself
             meanings={404: _UNKNOWN, 410: _UNKNOWN},
         )
-        self._api_client.send(request)
+        self.send(request)
 
     def _list_request(self) -> ApiRequest:
         return ApiRequest(
