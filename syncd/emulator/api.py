@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from syncd.core.clock import stamp
 from syncd.emulator.bucket import REGIONS, EmulatedBucket, Key
@@ -23,8 +23,8 @@ from syncd.emulator.server import Reply, Request
 
 BODY_BYTES = 1024**2
 WORKSPACE = "workspace.tar.gz"
-_REQUIRED: Any = object()
-_INDEX = re.compile(r"\[(\d+)\]")
+# Of msgspec's errors: where a value is wrong, and the name of one that is missing.
+_WHERE, _MISSING = re.compile(r"[.\[](\w+)"), re.compile(r"required field `(\w+)`")
 _PATH = re.compile("/local-sandbox(?:/([^/]+)(/[^/]+)?)?")
 SERVERS = (
     "filesystem",
@@ -57,63 +57,49 @@ class ApiError(Exception):
         self.detail = detail
 
 
-class Parameter(Struct, frozen=True):
-    """A parameter of an operation: where it stands, its name, its type, and the value of one that is not given."""
+class InRegion(Struct):
+    """The query of most operations."""
 
-    place: str
-    name: str
-    type: Any
-    default: Any = _REQUIRED
+    region: Literal[REGIONS] = "us"  # type: ignore[valid-type]
 
 
-_NAME = Annotated[str, Meta(pattern=rf"^{NAME.pattern}\Z")]  # a plain file name, as it names a folder
-_REGION = Parameter("query", "region", Literal[REGIONS], "us")
-_EXECUTION, _EXECUTION_ASKED = (Parameter(place, "execution_name", _NAME) for place in ("body", "query"))
-_CURSOR = Parameter("query", "cursor", Annotated[int, Meta(ge=0)], 0)
-_IS_TTL = Parameter("query", "is_ttl", bool, False)  # without effect: the service's own clean-up sends it
-_SERVER_NAMES = Parameter("body", "server_names", list[Literal[SERVERS]] | Literal["ALL"])  # type: ignore[valid-type]
-_BENCHMARK = Parameter("body", "benchmark", Literal[BENCHMARKS] | None, None)
-_TTL_S = Parameter("body", "ttl_seconds", Annotated[int, Meta(ge=60, le=86_400)] | None, DEFAULT_TTL_S)
+class OfExecution(Struct):
+    """The query, or the body, of what is done with an execution. Its name is a plain one, as it names a folder."""
+
+    execution_name: Annotated[str, Meta(pattern=rf"^{NAME.pattern}\Z")]
 
 
-def _values(wanted: Sequence[Parameter], query: Mapping[str, str], body: bytes) -> list[Any]:
-    """Return the values of these parameters. Raises ApiError, whose 422 names all that are wrong."""
-    sources: dict[str, Mapping[str, Any]] = {"query": query}
-    if any(parameter.place == "body" for parameter in wanted):
-        sources["body"] = _object(body)
-    values, errors = [], []
-    for parameter in wanted:
-        value = sources[parameter.place].get(parameter.name, parameter.default)
-        location = (parameter.place, parameter.name)
-        if value is _REQUIRED:
-            errors.append(_error("missing", location, "Field required"))
-            continue
-        try:  # all of a query is text
-            values.append(msgspec.convert(value, parameter.type, strict=parameter.place == "body"))
-        except msgspec.ValidationError as failure:
-            message, _, place = str(failure).partition(" - at ")
-            errors.append(_error("value_error", (*location, *map(int, _INDEX.findall(place))), message))
-    if errors:
-        raise ApiError(422, errors)
-    return values
+class FromCursor(OfExecution):
+    """The query for an execution's output."""
+
+    cursor: Annotated[int, Meta(ge=0)] = 0
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object of a body. Raises ApiError if it has none."""
-    if not body:
-        raise ApiError(422, [_error("missing", ("body",), "Field required")])
-    try:
-        value = json.loads(body)
-    except ValueError as failure:
-        position = failure.pos if isinstance(failure, json.JSONDecodeError) else 0
-        raise ApiError(422, [_error("json_invalid", ("body", position), "JSON decode error")]) from None
-    if not isinstance(value, dict):
-        raise ApiError(422, [_error("model_attributes_type", ("body",), "Input should be a valid dictionary")])
-    return value
+class AtRelease(Struct):
+    """The query of a release: without effect, but the service's own clean-up sends it."""
+
+    is_ttl: bool = False
 
 
-def _error(kind: str, location: tuple[str | int, ...], message: str) -> dict[str, object]:
-    return {"type": kind, "loc": location, "msg": message}
+class WithServers(Struct):
+    """The body of the request for a new sandbox."""
+
+    server_names: list[Literal[SERVERS]] | Literal["ALL"]  # type: ignore[valid-type]
+    ttl_seconds: Annotated[int, Meta(ge=60, le=86_400)] | None = DEFAULT_TTL_S
+    benchmark: Literal[BENCHMARKS] | None = None  # type: ignore[valid-type]
+
+
+def _values(place: str, given: Mapping[str, str] | bytes, shape: type[Struct]) -> dict[str, Any]:
+    """Return the values of a query or body. Raises ApiError, whose 422 names the first that is wrong."""
+    try:  # all of a query is text
+        if isinstance(given, bytes):
+            return structs.asdict(msgspec.json.decode(given, type=shape))
+        return structs.asdict(msgspec.convert(given, shape, strict=False))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as failure:
+        message, _, where = str(failure).partition(" - at ")
+        names = _WHERE.findall(where) or _MISSING.findall(message)
+        location = (place, *(int(name) if name.isdigit() else name for name in names))
+        raise ApiError(422, [{"type": "value_error", "loc": location, "msg": message}]) from None
 
 
 class EmulatedApi:
@@ -133,7 +119,7 @@ class EmulatedApi:
     def identify(self, request: Request) -> tuple[str, str | None]:
         """The operation of the method and path (`other` if the API has none) and the sandbox."""
         template, sandbox_id = _template(request)
-        operation, _ = ROUTES.get((request.method, template), (None, ()))
+        operation, *_ = ROUTES.get((request.method, template), (None,))
         return operation.__name__.replace("_", "-") if operation else "other", sandbox_id or None
 
     def answer(self, _op: str, request: Request) -> Reply:
@@ -152,14 +138,16 @@ class EmulatedApi:
         if request.chunked or (request.method == "POST" and not request.announces_length):
             raise ApiError(411, "Length Required")
         template, sandbox_id = _template(request)
-        operation, wanted = ROUTES.get((request.method, template), (None, ()))
+        operation, query, body = ROUTES.get((request.method, template), (None, None, None))
         if operation is None:
             raise ApiError(405, "Method Not Allowed") if _methods(request) else ApiError(404, "Not Found")
         self._check_key(request)
         if request.body.length > BODY_BYTES:
             raise ApiError(413, "Request body too large")
-        values = _values(wanted, dict(request.query), b"".join(iter(request.body.read, b"")))
-        return operation(self, *([self._sandbox(sandbox_id)] if sandbox_id else []), *values)
+        sent = b"".join(iter(request.body.read, b""))
+        values = {} if query is None else _values("query", dict(request.query), query)
+        values |= {} if body is None else _values("body", sent, body)
+        return operation(self, *([self._sandbox(sandbox_id)] if sandbox_id else []), **values)
 
     def _check_key(self, request: Request) -> None:
         scheme, _, given = (request.header("Authorization") or "").partition(" ")
@@ -174,16 +162,18 @@ class EmulatedApi:
         sandboxes = [self._info(sandbox) for sandbox in self._sandboxes.all()]
         return 200, {"local_sandboxes": sandboxes, "total_count": len(sandboxes)}
 
-    def acquire(self, asked: Sequence[str], ttl_s: int | None, benchmark: str | None) -> tuple[int, object]:
-        names = SERVERS if asked == "ALL" else asked
-        info = self._info(self._sandboxes.create(servers=names, ttl_s=ttl_s, benchmark=benchmark))
+    def acquire(
+        self, server_names: Sequence[str], ttl_seconds: int | None, benchmark: str | None
+    ) -> tuple[int, object]:
+        names = SERVERS if server_names == "ALL" else server_names
+        info = self._info(self._sandboxes.create(servers=names, ttl_s=ttl_seconds, benchmark=benchmark))
         del info["created_at"]
         return 201, info | {"message": "Local sandbox acquired"}
 
     def get(self, sandbox: EmulatedSandbox) -> tuple[int, object]:
         return 200, self._info(sandbox)
 
-    def release(self, sandbox: EmulatedSandbox, _is_ttl: object) -> tuple[int, object]:
+    def release(self, sandbox: EmulatedSandbox, **_: object) -> tuple[int, object]:
         self.delete_sandbox(sandbox.id)
         return 200, {"message": f"Local sandbox {sandbox.id} is being released"}
 
@@ -208,40 +198,40 @@ class EmulatedApi:
     def dump(self, sandbox: EmulatedSandbox, region: str) -> tuple[int, object]:
         return 200, self._download_url(Key(region, sandbox.id, "dump.tar.gz"), sandbox.dump)
 
-    def execution_upload_url(self, sandbox: EmulatedSandbox, region: str, name: str) -> tuple[int, object]:
-        return 200, self._signed_url("upload_url", "PUT", _execution_key(region, sandbox, name))
+    def execution_upload_url(self, sandbox: EmulatedSandbox, region: str, execution_name: str) -> tuple[int, object]:
+        return 200, self._signed_url("upload_url", "PUT", _execution_key(region, sandbox, execution_name))
 
-    def execute(self, sandbox: EmulatedSandbox, region: str, name: str) -> tuple[int, object]:
-        with self._open_upload(_execution_key(region, sandbox, name)) as packed:
+    def execute(self, sandbox: EmulatedSandbox, region: str, execution_name: str) -> tuple[int, object]:
+        with self._open_upload(_execution_key(region, sandbox, execution_name)) as packed:
             try:
-                sandbox.execute(name, packed)
+                sandbox.execute(execution_name, packed)
             except Busy as error:
-                raise ApiError(409, f"Execution {name} is still running") from error
+                raise ApiError(409, f"Execution {execution_name} is still running") from error
             except (ArchiveRefused, OSError) as error:
-                raise ApiError(500, f"Failed to unpack execution {name}: {error}") from error
-        return 200, {"message": "Execution started", "execution_name": name}
+                raise ApiError(500, f"Failed to unpack execution {execution_name}: {error}") from error
+        return 200, {"message": "Execution started", "execution_name": execution_name}
 
-    def execution_status(self, sandbox: EmulatedSandbox, name: str) -> tuple[int, object]:
-        return 200, {"status": _execution(sandbox, name).status.value}
+    def execution_status(self, sandbox: EmulatedSandbox, execution_name: str) -> tuple[int, object]:
+        return 200, {"status": _execution(sandbox, execution_name).status.value}
 
-    def execution_logs(self, sandbox: EmulatedSandbox, name: str, cursor: int) -> tuple[int, object]:
-        execution = _execution(sandbox, name)
+    def execution_logs(self, sandbox: EmulatedSandbox, execution_name: str, cursor: int) -> tuple[int, object]:
+        execution = _execution(sandbox, execution_name)
         # The status is read first, so that the next poll finds text that is written after it.
         status = execution.status.value
         logs, after = execution.logs(cursor)
         return 200, {"status": status, "logs": logs, "cursor": after}
 
-    def export_artifacts(self, sandbox: EmulatedSandbox, region: str, name: str) -> tuple[int, object]:
-        execution = _execution(sandbox, name)
+    def export_artifacts(self, sandbox: EmulatedSandbox, region: str, execution_name: str) -> tuple[int, object]:
+        execution = _execution(sandbox, execution_name)
         if not execution.ended:
-            raise ApiError(409, f"Execution {name} has not ended yet")
-        key = Key(region, sandbox.id, f"artifacts/{name}.tar.gz")
+            raise ApiError(409, f"Execution {execution_name} has not ended yet")
+        key = Key(region, sandbox.id, f"artifacts/{execution_name}.tar.gz")
         # An export at the same time may otherwise delete the object that this one has just written.
         with self._export_lock:
             try:
                 answer = self._download_url(key, lambda file: sandbox.export(execution, file))
             except LookupError as error:
-                raise ApiError(404, f"Execution {name} has no artifacts any more") from error
+                raise ApiError(404, f"Execution {execution_name} has no artifacts any more") from error
             self._bucket.keep_newest(key, KEPT_RUNS)
         return 200, answer
 
@@ -293,22 +283,22 @@ class EmulatedApi:
         }
 
 
-# By method and path below `/local-sandbox`: the operation, which gets the sandbox if the path names one, and what else
-# it gets.
-ROUTES: dict[tuple[str, str], tuple[Callable[..., tuple[int, object]], tuple[Parameter, ...]]] = {
-    ("GET", ""): (EmulatedApi.list, ()),
-    ("POST", ""): (EmulatedApi.acquire, (_SERVER_NAMES, _TTL_S, _BENCHMARK)),
-    ("GET", "/ID"): (EmulatedApi.get, ()),
-    ("DELETE", "/ID"): (EmulatedApi.release, (_IS_TTL,)),
-    ("POST", "/ID/reset"): (EmulatedApi.reset, ()),
-    ("POST", "/ID/upload-url"): (EmulatedApi.upload_url, (_REGION,)),
-    ("POST", "/ID/initialize"): (EmulatedApi.initialize, (_REGION,)),
-    ("GET", "/ID/dump"): (EmulatedApi.dump, (_REGION,)),
-    ("POST", "/ID/execution-upload-url"): (EmulatedApi.execution_upload_url, (_REGION, _EXECUTION)),
-    ("POST", "/ID/execute"): (EmulatedApi.execute, (_REGION, _EXECUTION)),
-    ("GET", "/ID/execution-status"): (EmulatedApi.execution_status, (_EXECUTION_ASKED,)),
-    ("GET", "/ID/execution-logs"): (EmulatedApi.execution_logs, (_EXECUTION_ASKED, _CURSOR)),
-    ("POST", "/ID/export-artifacts"): (EmulatedApi.export_artifacts, (_REGION, _EXECUTION)),
+# By method and path below `/local-sandbox`: the operation, which gets the sandbox if the path names one, and what its
+# query and its body hold.
+ROUTES: dict[tuple[str, str], tuple[Callable[..., tuple[int, object]], type[Struct] | None, type[Struct] | None]] = {
+    ("GET", ""): (EmulatedApi.list, None, None),
+    ("POST", ""): (EmulatedApi.acquire, None, WithServers),
+    ("GET", "/ID"): (EmulatedApi.get, None, None),
+    ("DELETE", "/ID"): (EmulatedApi.release, AtRelease, None),
+    ("POST", "/ID/reset"): (EmulatedApi.reset, None, None),
+    ("POST", "/ID/upload-url"): (EmulatedApi.upload_url, InRegion, None),
+    ("POST", "/ID/initialize"): (EmulatedApi.initialize, InRegion, None),
+    ("GET", "/ID/dump"): (EmulatedApi.dump, InRegion, None),
+    ("POST", "/ID/execution-upload-url"): (EmulatedApi.execution_upload_url, InRegion, OfExecution),
+    ("POST", "/ID/execute"): (EmulatedApi.execute, InRegion, OfExecution),
+    ("GET", "/ID/execution-status"): (EmulatedApi.execution_status, OfExecution, None),
+    ("GET", "/ID/execution-logs"): (EmulatedApi.execution_logs, FromCursor, None),
+    ("POST", "/ID/export-artifacts"): (EmulatedApi.export_artifacts, InRegion, OfExecution),
 }
 
 

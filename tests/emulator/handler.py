@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from syncd.emulator.api import json_reply
-from syncd.emulator.bucket import Refusal, error_reply
+from syncd.emulator.bucket import error_reply
 from syncd.emulator.server import (
     CHUNK_BYTES,
     Disconnected,
@@ -304,8 +304,7 @@ class FaultyServer(LoopbackServer):
     def error_reply(self, status: int, code: str = "") -> Reply:
         """An error in this service's format; without `code`, with the usual one of the status."""
         if self.service is self.emulator.bucket:
-            code = code or _CODES.get(status, "UnknownError")
-            return error_reply(Refusal(status, code, f"The request was answered with {code}."))
+            return error_reply(status, code or _CODES.get(status, "UnknownError"))
         known = status in {known.value for known in HTTPStatus}
         return json_reply(status, {"detail": code or (HTTPStatus(status).phrase if known else f"Status {status}")})
 
