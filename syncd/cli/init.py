@@ -59,23 +59,14 @@ _SETUPS = {
     help="Where to write: a file, or NAME for ~/.config/syncd/NAME.toml. Default: config.toml there.",
 )
 @click.option("--path", metavar="DIR", callback=named, help="The directory to keep in the sandbox.")
-@click.option("--id", "sandbox_id", metavar="ID", callback=named, help="The sandbox.")
+@click.option("--id", metavar="ID", callback=named, help="The sandbox.")
 @click.option("--base-url", metavar="URL", callback=named, help=f"Klavis' address; default: {_DEFAULTS.base_url}.")
 @click.option(
     "--region", type=click.Choice([region.value for region in Region]), help="The sandbox's region; default: us."
 )
 @click.option("--api-key-file", metavar="FILE", callback=named, help="Where the API key is, or is to be put.")
 @click.option("--no-store-key", is_flag=True, help=f"Do not put the key of ${KEY_VARIABLE} into the key file.")
-def command(
-    *,
-    config_file: str | None,
-    path: str | None,
-    sandbox_id: str | None,
-    base_url: str | None,
-    region: str | None,
-    api_key_file: str | None,
-    no_store_key: bool,
-) -> None:
+def command(*, config_file: str | None, path: str | None, no_store_key: bool, **given: str | None) -> None:
     """Write a configuration file with a comment for every key.
 
     \b
@@ -85,20 +76,18 @@ def command(
     With a key it asks Klavis for the sandbox first; if that is refused, nothing is written. Nothing is overwritten. The
     key of the environment is stored, as a service does not see that.
     """
-    if api_key_file is None and (usual := default_key_file(os.environ)) != expand_home(_DEFAULTS.api_key_file):
-        api_key_file = usual  # a service reads the file, and may have another environment
-    given = {
-        "workspace.path": path and _absolute(path),
-        "sandbox.id": sandbox_id,
-        "sandbox.base_url": base_url,
-        "sandbox.region": region,
-        "sandbox.api_key_file": api_key_file and _absolute(api_key_file),
-    }
-    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    key_file, usual = given["api_key_file"], default_key_file(os.environ)
+    if key_file is None and usual != expand_home(_DEFAULTS.api_key_file):
+        key_file = usual  # a service reads the file, and may have another environment
+    given["api_key_file"] = key_file and _absolute(key_file)
+    values: dict[str, Any] = {f"sandbox.{name}": value for name, value in given.items() if value is not None}
+    if path is not None:
+        values["workspace.path"] = _absolute(path)
     file = named_config(config_file or "config", os.environ)
     if os.path.lexists(file):
-        raise _exists(file, "--config")
-    asks = sandbox_id is None or path is None
+        what = f"{file} is there already and is left as it is"
+        raise ConfigError(what, f"{edits(file)}, or name another with --config")
+    asks = given["id"] is None or path is None
     is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
     if asks and not is_terminal:
         raise click.UsageError("--path and --id must be given, as there is no terminal to ask on.")
@@ -261,7 +250,7 @@ def _try(config: Config, key: ApiKey | None) -> None:
 def _write_new(path: str, text: str, option: str) -> None:
     """Write a new file of mode 0600, in a folder of mode 0700 if that is new; `option` names another.
 
-    Raises `ConfigError`, also if there is a file already.
+    Raises `ConfigError`, also if there is one by now.
     """
     try:
         make_folders(os.path.dirname(path), 0o700)
@@ -273,17 +262,10 @@ def _write_new(path: str, text: str, option: str) -> None:
                 os.unlink(path)  # half a file is worse than none
                 raise
     except OSError as failure:
-        if isinstance(failure, FileExistsError) and os.path.lexists(path):
-            raise _exists(path, option) from None
         raise ConfigError(
             f"{path} cannot be written ({failure.strerror})", f"name another file with {option}"
         ) from None
     click.echo(f"wrote {home_relative(path)}")
-
-
-def _exists(path: str, option: str) -> ConfigError:
-    hint = f"{edits(path) if option == '--config' else 'edit it'}, or name another with {option}"
-    return ConfigError(f"{path} is there already and is left as it is", hint)
 
 
 def _next_steps(config: Config, option: str) -> Iterator[str]:
