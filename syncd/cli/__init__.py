@@ -38,7 +38,9 @@ def main() -> None:
         code = run_command()
         end_at_signals(code)
     except KeyboardInterrupt:
-        code = stopped()
+        discard_stdout()
+        _tell_stopped()
+        code = ExitCode.TRY_LATER
     sys.exit(code)
 
 
@@ -72,13 +74,6 @@ def end_undisturbed() -> None:
         with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, full
             stream.flush()
     _handle(signal.SIG_IGN)
-
-
-def stopped() -> int:
-    """Say that a signal stopped the command, and return its exit code."""
-    discard_stdout()
-    _tell_stopped()
-    return ExitCode.TRY_LATER
 
 
 def end_now(code: int | None = None) -> None:
