@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from contextlib import closing, suppress
 from math import inf
 from pathlib import Path
 
@@ -55,17 +55,10 @@ def command(
     """
     api_key = key_in_file(key_file, f"the API key file {key_file!r}").reveal() if key_file else ""
     _refuse_foreign_folder(data_dir)
-    emulator = Emulator(
-        data_dir,
-        port=port,
-        api_key=api_key,
-        url_lifetime_s=url_lifetime_s,
-        clock=CLOCK,
-        observer=_log,
-    )
+    emulator = Emulator(data_dir, port=port, api_key=api_key, url_lifetime_s=url_lifetime_s, clock=CLOCK, observer=_log)
     interrupt = Interrupt()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has a background job ignore it
-    with interrupting(interrupt), suppress(Stop):
+    with interrupting(interrupt), suppress(Stop), closing(emulator):
         try:
             emulator.start()
         except OSError as error:
@@ -73,12 +66,9 @@ def command(
             if error.filename is None:
                 raise TryLater(f"port {port} cannot be used ({reason})", "name another with --port") from error
             raise NeedsPerson(f"{error.filename} cannot be used ({reason})", "name another with --data") from error
-        try:
-            known = emulator.sandboxes()
-            click.echo(_introduction(emulator, known[-1] if known else emulator.create_sandbox(_FIRST_SANDBOX)))
-            Waiter(interrupt, CLOCK).sleep(inf)
-        finally:
-            emulator.close()
+        known = emulator.sandboxes()
+        click.echo(_introduction(emulator, known[-1] if known else emulator.create_sandbox(_FIRST_SANDBOX)))
+        Waiter(interrupt, CLOCK).sleep(inf)
 
 
 def _refuse_foreign_folder(data_dir: Path) -> None:
