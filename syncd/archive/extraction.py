@@ -31,6 +31,7 @@ from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.hardening import original_umask
 from syncd.core.text import shown_path
 from syncd.model.entry import leads_out, mode_at_home, stays_inside
+from syncd.model.manifest import is_within
 
 # No system call takes a longer path (PATH_MAX in linux/limits.h).
 LONGEST_PATH = 4095
@@ -118,11 +119,6 @@ def inner_path(name: str) -> str | None:
         return None
     components = [part for part in name.split("/") if part not in ("", ".")]
     return None if ".." in components else "/".join(components)
-
-
-def is_within(path: str | None, folder: str) -> bool:
-    """Return True if the path is the folder, or is below it; no path is within an empty one."""
-    return bool(folder) and path is not None and (path == folder or path.startswith(folder + "/"))
 
 
 class _LimitedTarInfo(tarfile.TarInfo):
@@ -259,7 +255,7 @@ def extract(packed: Iterable[bytes], destination: str, check: Callable[[], None]
     Raises `NeedsPerson` if it is neither, `TryLater` if the disk has no room, `BadArchive`, and the exceptions of
     `packed` and `check`; then nothing stays on the disk.
     """
-    found = (each for each in members(packed) if not is_within(inner_path(each[0].name), passed_over))
+    found = (each for each in members(packed) if not is_within(inner_path(each[0].name) or "", {passed_over}))
     return extract_members(found, destination, check)
 
 

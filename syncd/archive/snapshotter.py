@@ -16,12 +16,12 @@ from syncd.core.clock import Clock
 from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.settings import MAIN
 from syncd.core.text import counted, shown_path
+from syncd.model.directory import differing
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import (
     Difference,
     Manifest,
     carry_over_digests,
-    changed_directories,
     difference,
     sharing,
     without_stamps,
@@ -249,7 +249,8 @@ class Snapshotter(Struct, eq=False):
                 f"the archive cannot be written to {self.spool_folder!r} ({failure.strerror or failure})",
                 "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
             ) from None
-        if not self.scanner.rules_unchanged(changed_directories(self._sent, packed.manifest)):
+        folders = (path for path, _, _ in differing(self._sent.top, packed.manifest.top))
+        if not self.scanner.rules_unchanged(folders):
             raise TryLater(
                 "a .gitignore or .syncdignore file changed while the snapshot was taken", "another one is taken at once"
             )

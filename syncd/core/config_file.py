@@ -12,13 +12,14 @@ import shlex
 import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
 
 from syncd.core.directories import default_config_path, directories_for, expand_home
+from syncd.core.durable_file import file_stamp
 from syncd.core.errors import ConfigError
 from syncd.core.settings import Config, check_config, checked_workspace
 
@@ -199,15 +200,15 @@ def own_files(config: Config, environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the files that this configuration, and those in the configuration folder now, name, and themselves."""
     files = [config.file, *_files_of(config)]
     for file in dict.fromkeys([*config_files(environ), *config_files({})]):
-        with suppress(OSError):
-            status = os.stat(file)
-            files += [file, *_named_by(file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)]
+        stamp = file_stamp(file)
+        if stamp is not None:
+            files += [file, *_named_by(file, stamp)]
     return _usable(files)
 
 
 @lru_cache(maxsize=64)
-def _named_by(file: str, *_: int) -> list[str]:
-    """Return the files that a configuration names, read once as long as its status is the same: each scan asks."""
+def _named_by(file: str, _stamp: tuple[int, ...]) -> list[str]:
+    """Return the files that a configuration names, read once as long as its stamp is the same: each scan asks."""
     try:
         return _files_of(load_config(file))
     except ConfigError:

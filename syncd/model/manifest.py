@@ -233,11 +233,6 @@ def entry_changes(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Iter
     return ((path, before.get(path), entry) for path, entry in now.items() if before.get(path) != entry)
 
 
-def changed_directories(before: Manifest, now: Manifest) -> Iterator[str]:
-    """Yield the directories in which an entry is another than before, or new, and all above them."""
-    return (path for path, _, _ in differing(before.top, now.top))
-
-
 def removed_paths(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> list[str]:
     """Return the paths of `before` that are not there now, in order."""
     return [path for path in replaced_entries(now, before) if path not in now]
@@ -308,10 +303,6 @@ def without_stamps(manifest: Manifest, like: Manifest | None = None) -> Manifest
         if any(entry.stamp is not None for entry in entries.values()):
             own[path] = Entries({n: replace(e, stamp=None) for n, e in entries.items()})
     return Manifest.of(rebuilt(manifest.top, own, like=None if like is None else like.top)) if own else manifest
-
-
-def without_digest(entries: Mapping[str, Entry]) -> list[str]:
-    return [path for path, entry in entries.items() if not entry.digest and entry.kind is Kind.FILE]
 
 
 def _join(folder: str, name: str) -> str:

@@ -25,14 +25,13 @@ from msgspec.structs import replace
 from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.settings import MAIN
 from syncd.core.text import counted
-from syncd.model.entry import ABSENT, ALL_BITS, Entry, same
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, same
 from syncd.model.manifest import (
     Difference,
     Manifest,
     directories_above,
     entry_changes,
     replaced_entries,
-    without_digest,
 )
 from syncd.remote.target import Target
 from syncd.sandbox.leftovers import left_over
@@ -257,7 +256,8 @@ class SandboxState:
     def torn(self) -> tuple[str, ...]:
         """Files of the base that changed while they were read: their copy may be half old and half new."""
         if self._torn is None:
-            self._torn = tuple(without_digest(self.base or Manifest()))
+            files = (self.base or Manifest()).items()
+            self._torn = tuple(path for path, entry in files if entry.kind is Kind.FILE and not entry.digest)
         return self._torn
 
     @property

@@ -27,7 +27,6 @@ from syncd.model.manifest import (
     entry_changes,
     in_archive_order,
     sharing,
-    without_digest,
     without_stamps,
 )
 
@@ -175,7 +174,6 @@ def test_stamps_that_are_forgotten() -> None:
     assert without_stamps(found) is found
     assert found.top.find("b") is tree.top.find("b")
     assert without_stamps(tree, found).top is found.top
-    assert without_digest({"f": UNREAD, "g": FILE, "d": FOLDER}) == ["f"]
 
 
 def test_digests_that_are_carried_over() -> None:

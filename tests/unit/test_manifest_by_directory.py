@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import syncd.model.manifest
+from syncd.model.directory import differing
 from syncd.model.entry import Entry, Kind, content_bytes, count_files
 from syncd.model.manifest import (
     Manifest,
-    changed_directories,
     difference,
     removed_paths,
     replaced_entries,
@@ -92,7 +92,7 @@ def test_comparisons(tree: dict[str, Entry], changes: list[tuple[str, Entry | No
     plain_before, plain_now = dict(before), dict(now)
     assert sorted(replaced_entries(before, now)) == sorted(replaced_entries(plain_before, plain_now))
     above = {path[:end] for path in replaced_entries(before, now) for end in range(len(path)) if path[end] == "/"}
-    assert above <= set(changed_directories(before, now))
+    assert above <= {path for path, _, _ in differing(before.top, now.top)}
     assert sorted(removed_paths(before, now)) == sorted(plain_before.keys() - plain_now.keys())
     found, expected = difference(before, now), difference(plain_before, plain_now)
     assert sorted(found.added) == sorted(expected.added)
