@@ -13,13 +13,13 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from types import MappingProxyType
-from typing import BinaryIO
 
 from msgspec import Struct
 
 from syncd.archive.extraction import BadArchive, Member, MemberKind, inner_path, members
+from syncd.core.durable_file import new_file
 from syncd.core.errors import TryLater
 from syncd.model.entry import Entry
 
@@ -130,17 +130,6 @@ def _extracted(expected: Entry, content: Iterable[bytes], path: str, check: Call
     if not right:
         os.unlink(path)
     return right
-
-
-@contextmanager
-def new_file(path: str) -> Iterator[BinaryIO]:
-    """Open a new, private file, which is gone if an exception ends the context. Raises `OSError`."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with ExitStack() as failed:
-        failed.callback(os.unlink, path)
-        with open(descriptor, "wb") as file:
-            yield file
-        failed.pop_all()
 
 
 def _files(path: str, most_bytes: int) -> Iterator[tuple[str, Iterator[bytes]]]:

@@ -12,7 +12,8 @@ import hashlib
 import logging
 import os
 import stat
-from typing import Generic, Literal, TypeVar
+from collections.abc import Iterator
+from typing import BinaryIO, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -159,6 +160,19 @@ def rewrite(path: str, content: bytes) -> None:
             os.unlink(draft)
         raise
     flush_folder(folder)
+
+
+@contextlib.contextmanager
+def new_file(path: str) -> Iterator[BinaryIO]:
+    """Open a new, private file, which is gone if an exception ends the context. Raises `OSError`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first failure is the one to report
+            os.unlink(path)
+        raise
 
 
 def flush_folder(folder: str) -> None:

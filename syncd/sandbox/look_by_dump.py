@@ -15,8 +15,9 @@ from contextlib import ExitStack, suppress
 
 from msgspec.structs import replace
 
-from syncd.archive.exported_files import new_file, why_not_kept
+from syncd.archive.exported_files import why_not_kept
 from syncd.archive.extraction import Member, MemberKind, inner_path, members
+from syncd.core.durable_file import new_file
 from syncd.core.waiter import Work
 from syncd.model.entry import ABSENT, Kind, SeenEntry, same
 from syncd.model.git_names import is_in_repository

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Collection, Iterable, Iterator
 
 from syncd.core.choices import SAVED_DAYS
-from syncd.core.durable_file import flush_folder, flush_together
+from syncd.core.durable_file import flush_folder, flush_together, new_file
 from syncd.core.safe_open import blocks_of, write_blocks
 from syncd.store.state_db import StateDb
 
@@ -107,13 +107,11 @@ class Blobs:
     def _write(self, blocks: Iterable[bytes], digest: bytes, source: str) -> tuple[bytes, int]:
         self._make_folder()
         draft = f"{self.path(digest or bytes(32))}.{secrets.token_hex(8)}.new"
-        try:
-            found, size_bytes = _fill(draft, blocks, digest, source)
+        with new_file(draft) as file:
+            found, size_bytes = write_blocks(blocks, file.fileno())
+            if digest not in (b"", found):
+                raise OSError(errno.EIO, "the copy differs from what was found in the sandbox", source)
             os.rename(draft, self.path(found))
-        except BaseException:
-            with contextlib.suppress(OSError):  # the first failure is the one to report
-                os.unlink(draft)
-            raise
         return found, size_bytes
 
     def _make_folder(self) -> None:
@@ -159,15 +157,3 @@ class Blobs:
                 return [(each.name, each.stat(follow_symlinks=False).st_mtime) for each in own]
         except FileNotFoundError:
             return []
-
-
-def _fill(draft: str, blocks: Iterable[bytes], digest: bytes, source: str) -> tuple[bytes, int]:
-    """Write a new file, and return its digest and size. Raises `OSError`, also if `digest` is another one."""
-    target = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        found, size_bytes = write_blocks(blocks, target)
-    finally:
-        os.close(target)
-    if digest not in (b"", found):
-        raise OSError(errno.EIO, "the copy differs from what was found in the sandbox", source)
-    return found, size_bytes
