@@ -57,12 +57,12 @@ MOST_FILES = 200_000
 # `.gitignore` files are there anyway; the text of other rules stays at home.
 _EXCLUDES = "".join(f"{pattern}\n" for pattern in (*DEFAULTS, *SECRETS))
 _REMEDY = 'see that git works there, or set workspace.git = "none" with `syncd config edit`'
-# A reference's name that git refuses (git-check-ref-format(1)), or that cannot be there beside the branch `home`.
-_NO_BRANCH = re.compile(r"[\0-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|$)|(^|/)\.|[./]$|^[-/]|^home/|^(HEAD|@)?$")
+# A reference's name that git refuses (git-check-ref-format(1)).
+_NO_BRANCH = re.compile(r"[\0-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|$)|(^|/)\.|[./]$|^[-/]|^(HEAD|@)?$")
 
 
 class HomeCommit(Struct, frozen=True):
-    """The last commit on the branch `home` of one sandbox, and the identity of the base that it holds.
+    """The last commit of what was sent to one sandbox, and the identity of the base that it holds.
 
     Without a commit the repository there is someone else's, and left alone.
     """

@@ -11,9 +11,9 @@ reported as such. What changed at home comes first, a large file after all small
 with a mark. With the mark of an earlier one (`since`) it reads and reports only what has changed by its change time,
 which no program can set, and the names in each folder that has; where other folders are there than then, it says so.
 
-`commit` has the repository in the workspace hold what was sent. Its branch `home` has a commit for each sync that it is
-told of. The agent's branch, its index and HEAD follow only while the branch has no commit of the agent's and the work
-tree is clean: what someone does there is not undone.
+`commit` has the repository in the workspace hold what was sent. The line of its tag `home` has a commit for each sync
+that it is told of. The agent's branch, its index and HEAD follow only while the branch has no commit of the agent's and
+the work tree is clean: what someone does there is not undone.
 
 `log` puts what the agent's commits say and changed, and the contents that they have, into a file beside itself.
 
@@ -32,7 +32,6 @@ import base64
 import contextlib
 import errno
 import fcntl
-import glob
 import hashlib
 import json
 import os
@@ -792,7 +791,7 @@ _ID = re.compile("[0-9a-f]{40}")  # of an object
 _MOST_OUTPUT = 64 << 20  # of a command whose output is kept; folders within folders can be endless
 _PRIVATE = "[core]\n\trepositoryformatversion = 0\n\tcompression = 1\n[fastimport]\n\tunpackLimit = 200\n"
 _LOCK_S = 7.0  # a run that was given up ends within that
-_HOME = "refs/syncd/home"  # the last commit; the branch `home` is there for people, who may move it
+_HOME, _FOR_PEOPLE = "refs/syncd/home", "refs/tags/home"  # the last commit; the second may be moved by anyone
 _PARTS = {"syncd", "objects", "refs", "info", "config", "index"}  # of a repository, before it has its HEAD
 _REFUSED_PATTERNS = ".[gG][iI][tT]\n.[gG][iI][tT][ .:\\\\]*\n[gG][iI][tT]~1*\n"
 _NEW = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n"
@@ -998,7 +997,7 @@ class _Repository:
         _write_text(self._path("info/attributes"), _ATTRIBUTES)
         _write_text(self._path("info/exclude"), self._request["exclude"] + _REFUSED_PATTERNS)
         home, branch = self._commit(""), self._request["branch"]
-        for name in {_HOME, "refs/heads/home", "refs/heads/" + branch}:
+        for name in (_HOME, _FOR_PEOPLE, "refs/heads/" + branch):
             path = os.path.join(os.fsencode(self._top), _bytes_of(name))
             os.makedirs(os.path.dirname(path), exist_ok=True)
             _write_text(path, home + "\n")
@@ -1027,7 +1026,7 @@ class _Repository:
         home = self._commit(before)
         if home != before and not self._git.move(_HOME, home, before):
             raise _Refused("failed", "someone else moves the references")
-        self._move_home(home)
+        self._git.result("update-ref", _FOR_PEOPLE, home, GIT_DIR=self._git.agent)
         with contextlib.suppress(OSError):  # someone changes the index or the branch
             self._move_agent(home)
         return home
@@ -1088,17 +1087,9 @@ class _Repository:
         with contextlib.suppress(OSError):
             if os.path.samefile(lock, self._path("syncd/index")):
                 os.unlink(lock)
-        for name in ("syncd/index", "syncd/index.lock", "syncd/HEAD", _HOME + ".lock"):
+        for name in ("syncd/index", "syncd/index.lock", "syncd/HEAD", _HOME + ".lock", _FOR_PEOPLE + ".lock"):
             with contextlib.suppress(OSError):
                 os.unlink(self._path(name))
-
-    def _move_home(self, home: str) -> None:
-        """Move the branch `home`, unless someone works on it."""
-        at = self._git.reference("refs/heads/home")
-        linked = glob.glob(os.path.join(glob.escape(self._top), "worktrees", "*", "HEAD"))
-        heads = map(self._head, ["HEAD", *linked])
-        if at != home and "refs/heads/home" not in heads and (not at or self._git.is_ancestor(at, home)):
-            self._git.move("refs/heads/home", home, at)
 
     def _move_agent(self, home: str) -> None:
         """Move the agent's branch and index to the commit, if no one works there. Raises `OSError`.
@@ -1146,9 +1137,9 @@ class _Repository:
             shutil.copyfileobj(source, copy, _BLOCK)
         return before
 
-    def _head(self, name: str = "HEAD") -> str:
-        """Return the reference that a HEAD names, this one or a linked work tree's; empty if it is detached."""
-        head = self._read(name) or ""
+    def _head(self) -> str:
+        """Return the reference that HEAD names; empty if it is detached."""
+        head = self._read("HEAD") or ""
         return head[5:].strip() if head.startswith("ref: ") else ""
 
     def _note(self, branch: str, left: str) -> None:

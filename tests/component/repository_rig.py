@@ -258,12 +258,12 @@ class RepositoryRig:
         """True if the agent's branch is at what was sent last."""
         return self.at("refs/syncd/home") == self.at("HEAD") and self.status == ""
 
-    def check(self, *, branch: str = "home") -> None:
-        """Have git find nothing wrong, and in the branch `home` exactly what was sent."""
+    def check(self) -> None:
+        """Have git find nothing wrong, and in `home` exactly what was sent."""
         assert self.client.warnings == []
         assert self.git("fsck", "--strict", "--no-dangling") == ""
         assert list((self.workspace / ".git").rglob("*.lock")) == []
-        assert self.tree(branch) == {
+        assert self.tree("home") == {
             path: ("120000" if each.is_link else "100755" if each.mode & 0o100 else "100644", each.content)
             for path, each in self.files.items()
         }

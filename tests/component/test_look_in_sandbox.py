@@ -545,7 +545,7 @@ OURS, OLDER, THEIRS = (letter * 40 for letter in "abc")
 MADE = {
     "HEAD": "ref: refs/heads/topic\n",
     "refs/syncd/home": OURS,
-    "refs/heads/home": OURS,
+    "refs/tags/home": OURS,
     "refs/heads/topic": OLDER,
     "syncd/state": json.dumps({"branch": "topic", "left": OLDER, "moving": OLDER}),
 }

@@ -141,7 +141,7 @@ def everything(rig: RepositoryRig) -> dict[str, bytes | str]:
     return found
 
 
-HOME_FILES = (".git/refs/heads/home", ".git/logs/refs/heads/home")
+HOME_FILES = (".git/refs/tags/home",)
 
 
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
@@ -177,18 +177,16 @@ def test_a_file_that_the_agent_changed_meanwhile(there: RepositoryRig) -> None:
     assert there.status == " M d/b.txt\0?? large\0"
 
 
-def test_commits_on_home_stay(there: RepositoryRig) -> None:
-    """The branch `home` stays where someone commits on it, and the syncs go on beside it."""
-    there.git("checkout", "-q", "home")
-    there.send({"d/b.txt": "2\n"})
-    there.git("checkout", "-q", "d/b.txt")
+@pytest.mark.parametrize("line", ["tag -f home HEAD", "tag -d home", "checkout -q home"])
+def test_home_is_set_again(there: RepositoryRig, line: str) -> None:
+    """Whatever becomes of the tag, it is what was sent last; what someone commits is not moved."""
     there.git("commit", "-q", "--allow-empty", "-m", "mine")
-    mine = there.at("home")
-    there.git("checkout", "-q", "main")
+    there.git(*line.split())
+    there.git("commit", "-q", "--allow-empty", "-m", "mine too")
+    mine = there.at("HEAD")
     there.send({"d/b.txt": "3\n"})
-    assert there.at("home") == mine
-    there.check(branch="refs/syncd/home")
-    assert there.is_following
+    there.check()
+    assert there.at("HEAD") == mine
 
 
 # -- another repository, or none
