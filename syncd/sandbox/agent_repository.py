@@ -198,8 +198,6 @@ class AgentRepository:
                 self.warnings = []
                 self._save(HomeCommit("", ""))
                 _log.info("the sandbox has a git repository of someone else's, which is left alone")
-            case RepositoryState.NO_GIT:
-                self._failed("the sandbox has no git, so no repository is made there")
             case _:
                 why = one_line(report.why, 160)
                 self._failed(f"the git repository in the sandbox could not follow ({why})")

@@ -273,7 +273,7 @@ class Executions:
                 raise purpose.failed(f"{purpose.description} takes longer than {timeout_s:.0f} s")
             self._waiter.poll_events()
             if logs.status not in ENDED:  # also if it prints all the time, or the API would be polled all the time
-                self._waiter.sleep(min(left_s, poll_wait_s(polls)))
+                self._waiter.sleep(min(left_s, _POLL_WAITS_S[min(polls, len(_POLL_WAITS_S) - 1)]))
                 polls += 1
 
     @contextlib.contextmanager
@@ -513,11 +513,6 @@ def _with_files(result: LookResult, files: ExtractedFiles) -> LookResult:
         }
 
     return replace(result, differing=complete(result.differing), new=complete(result.new), not_kept=files.not_kept)
-
-
-def poll_wait_s(polls: int) -> float:
-    """Return the wait after so many earlier waits between polls."""
-    return _POLL_WAITS_S[min(polls, len(_POLL_WAITS_S) - 1)]
 
 
 def program_text(verbs: Collection[str]) -> bytes:

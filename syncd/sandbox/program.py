@@ -855,7 +855,7 @@ class _PrivateGit:
         prints too much, `OSError` if it cannot be started.
         """
         if not self._program:
-            raise _Refused("no-git", "no git is installed in the sandbox")
+            raise _Refused("failed", "no git is installed in the sandbox")
         changed = dict(self._environment, **variables)
         environment = {name: value for name, value in changed.items() if value is not None}
         options = [part for setting in SETTINGS for part in ("-c", setting)]
@@ -1182,9 +1182,7 @@ class _Log:
     def write(self) -> dict[str, Any]:
         """Write all that is asked for into `copies/0`, and return the report. Raises `Refused`, `OSError`."""
         if self._git.result("cat-file", "-t", self._request["home"])[0].strip() != b"commit":
-            is_another = os.path.lexists(self._git.agent)
-            why = "the repository in {} is not the one that syncd made" if is_another else "there is no .git in {}"
-            raise _Refused("lost", why.format("the sandbox's workspace"))
+            raise _Refused("lost", "there is no repository in the sandbox's workspace that syncd made")
         head = self._head()
         words = ("rev-list", "--first-parent", "--parents", f"--max-count={_MOST_LISTED}")
         listed = self._git.run(*words, head, *self._ours(), "--").decode("ascii").splitlines()

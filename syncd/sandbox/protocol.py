@@ -126,7 +126,6 @@ class RepositoryState(StrEnum):
     DONE = "done"
     LOST = "lost"  # there is none, or it is not as syncd left it, so that the request must name all paths
     FOREIGN = "foreign"  # someone else made it
-    NO_GIT = "no-git"
     FAILED = "failed"
 
 

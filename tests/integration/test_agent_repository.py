@@ -208,7 +208,7 @@ def test_without_git_there(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """One warning; what was sent is there all the same."""
     monkeypatch.setattr(os, "defpath", "/nonexistent")
     sync(rig)
-    assert warnings(rig) == ["the sandbox has no git, so no repository is made there"]
+    assert warnings(rig) == ["the git repository in the sandbox could not follow (no git is installed in the sandbox)"]
     before = programs(rig)
     rig.cycle.follow_in_repository()
     assert programs(rig) == before

@@ -131,7 +131,7 @@ def test_no_commits(rig: Rig, home: Path, tmp_path: Path) -> None:
     repository.commit("one")
     (rig.sandbox.workspace / ".git").rename(tmp_path / "moved")
     done = rig.ok("apply", "--branch", "without")
-    assert "there is no .git" in done.err
+    assert "there is no repository in the sandbox's workspace that syncd made" in done.err
     assert subjects(home, "without") == ["Dev: Changes from the sandbox"]
 
 
