@@ -124,8 +124,9 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
 
     Where nobody can look, what following keeps at home is taken; it has no `included` paths.
 
-    Raises `SyncdError`, `StepFailed`, `Stop`.
+    Raises `SyncdError`, `StepFailed`, `OSError` where the state cannot be read, `Stop`.
     """
+    opened.sandbox.state.db.require_readable()
     base = opened.sandbox.state.base
     if base is None:
         opened.sandbox.state.db.require_readable()  # a full disk is no empty state
@@ -146,12 +147,8 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
 
 
 def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPatterns | None = None) -> AgentSide:
-    """Find the agent's work, with that base.
-
-    Raises `StepFailed`, `SyncdError`, `OSError` where the state cannot be read, `Stop`.
-    """
+    """Find the agent's work, with that base. Raises `StepFailed`, `SyncdError`, `Stop`."""
     state, home = opened.sandbox.state, home_folder(opened.config, opened.sandbox.state.db, opened.scratch)
-    state.db.require_readable()
     content, rules = replace(state.content, base=base), home.rules()
 
     def is_included(path: str, is_dir: bool) -> bool:
@@ -254,6 +251,7 @@ def save_before_release(config: Config) -> str:
     """
     with open_sandbox(config) as opened:
         state, remote_changes = opened.sandbox.state, opened.sandbox.remote_changes
+        state.db.require_readable()
 
         def find(known: Mapping[str, SeenEntry]) -> AgentWork:
             side = _look_at(opened, state.base or Manifest(), partial(_find_there, known=known))
