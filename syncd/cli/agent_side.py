@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 import click
@@ -21,7 +22,7 @@ from syncd.cli.options import CLOCK
 from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.clock import utc
-from syncd.core.directories import Directories, Lock
+from syncd.core.directories import Lock
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
@@ -65,10 +66,8 @@ _TOLD_AFTER_S = 2.0
 class OpenSandbox(Struct, frozen=True):
     """The parts by which a command asks the sandbox, and its folder for what it fetches and writes meanwhile."""
 
-    config: Config
-    folders: Directories
+    access: Access
     sandbox: Sandbox
-    waiter: Waiter
     scratch: str
 
 
@@ -111,9 +110,8 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     Raises `SyncdError`, `Stop`.
     """
     target = target_of(config, os.environ)
-    with connected(config) as access, scratch_folder(access.folders.spool, config.sandbox_name) as scratch:
-        sandbox = Sandbox(access, target, os.path.join(scratch, "look"))
-        yield OpenSandbox(config, access.folders, sandbox, access.waiter, scratch)
+    with connected(config) as access, scratch_folder(access.folders.spool) as scratch:
+        yield OpenSandbox(access, Sandbox(access, target, os.path.join(scratch, "look")), scratch)
 
 
 _Find = Callable[[OpenSandbox, SandboxContent, LeaveOut], AgentWork]
@@ -126,14 +124,15 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
 
     Raises `SyncdError`, `StepFailed`, `OSError` where the state cannot be read, `Stop`.
     """
-    opened.sandbox.state.db.require_readable()
+    opened.access.db.require_readable()
     base = opened.sandbox.state.base
     if base is None:
         opened.sandbox.state.db.require_readable()  # a full disk is no empty state
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
-    if opened.config.sandbox.follow_seconds:  # its looks go on after a silence
+    config = opened.access.config
+    if config.sandbox.follow_seconds:  # its looks go on after a silence
         with contextlib.suppress(SyncdError):
-            order_daemon(opened.config, {"do": "look", "sandbox": opened.config.sandbox_name})
+            order_daemon(config, {"do": "look", "sandbox": config.sandbox_name})
     side = _look_at(opened, base, _find_newest if included is None else _find_there, included)
     for path in side.work.unsearched[:MOST_NAMED]:
         click.echo(f"not searched: {shown_path(path)} in the sandbox cannot be read, or not in time", err=True)
@@ -148,7 +147,7 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
 
 def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPatterns | None = None) -> AgentSide:
     """Find the agent's work, with that base. Raises `StepFailed`, `SyncdError`, `Stop`."""
-    state, home = opened.sandbox.state, home_folder(opened.config, opened.sandbox.state.db, opened.scratch)
+    state, home = opened.sandbox.state, home_folder(opened.access.config, opened.access.db, opened.scratch)
     content, rules = replace(state.content, base=base), home.rules()
 
     def is_included(path: str, is_dir: bool) -> bool:
@@ -169,12 +168,12 @@ def _find_newest(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveO
         return _find_there(opened, content, leave_out)
     except StepFailed as failure:
         store = FollowedStore(opened.sandbox.state.db, opened.sandbox.target)
-        asks_for_it = opened.config.sandbox.follow_seconds and failure.refusal is not KeyRefused
+        asks_for_it = opened.access.config.sandbox.follow_seconds and failure.refusal is not KeyRefused
         kept = store.load() if asks_for_it else None
         if kept is None:
             raise
         click.echo(f"the sandbox cannot be asked: {failure.message}", err=True)
-        at_s = max(kept.at_s, followed_at_s(opened.folders.state, opened.sandbox.target))
+        at_s = max(kept.at_s, followed_at_s(opened.access.folders.state, opened.sandbox.target))
         age_s = max(0.0, CLOCK.wall_s() - at_s)
         click.echo(f"as of {utc(at_s).astimezone():%Y-%m-%d %H:%M:%S}, {ago(age_s)}", err=True)
         # A content that this disk damaged is left out.
@@ -250,8 +249,8 @@ def save_before_release(config: Config) -> str:
     Where it is not known what was sent there, all that differs from the workspace is. Raises as `look_at` does.
     """
     with open_sandbox(config) as opened:
+        opened.access.db.require_readable()
         state, remote_changes = opened.sandbox.state, opened.sandbox.remote_changes
-        state.db.require_readable()
 
         def find(known: Mapping[str, SeenEntry]) -> AgentWork:
             side = _look_at(opened, state.base or Manifest(), partial(_find_there, known=known))
@@ -274,21 +273,15 @@ def save_before_release(config: Config) -> str:
 
 
 @contextlib.contextmanager
-def scratch_folder(spool: str, sandbox: str) -> Iterator[str]:
-    """Make a folder for what this command does with a sandbox, and remove it at the end, with those of killed ones."""
-    folder = os.path.join(spool, f"{_SCRATCH}{os.getpid()}.{sandbox}")
+def scratch_folder(spool: str) -> Iterator[str]:
+    """Make a folder for what a command does, and remove it at the end, with those of killed ones. Raises `OSError`."""
     with contextlib.suppress(OSError):
         for name in os.listdir(spool):
             pid = name.removeprefix(_SCRATCH).partition(".")[0]
             if name.startswith(_SCRATCH) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
                 shutil.rmtree(os.path.join(spool, name), ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):  # whoever needs it says so
-        os.makedirs(folder, 0o700)
-    try:
+    with TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}.", dir=spool, ignore_cleanup_errors=True) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

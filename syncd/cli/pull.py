@@ -67,7 +67,7 @@ def repository_there(opened: OpenSandbox) -> str:
     from syncd.sandbox.agent_repository import recorded_home  # noqa: PLC0415 - `pull --help` needs none of these
     from syncd.selection.ignore_files import GIT  # noqa: PLC0415
 
-    is_kept = opened.config.workspace.git is GitThere.BASELINE
+    is_kept = opened.access.config.workspace.git is GitThere.BASELINE
     return GIT if is_kept and recorded_home(opened.sandbox.state.db, opened.sandbox.target) else ""
 
 
@@ -89,6 +89,6 @@ def read_dump(
 
     progress.doing("asking the sandbox for its files")
     return opened.sandbox.remote_changes.dump.read(
-        lambda packed: make(counted(packed), opened.waiter.interrupt.check),
+        lambda packed: make(counted(packed), opened.access.waiter.interrupt.check),
         lambda failure, wait_s: progress.note(f"{failure}; trying again in {wait_s:.1f} s"),
     )

@@ -100,7 +100,7 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
                     f"{shown_path(refused[0].path)} cannot be decided by --markers ({refused[0].reason})."
                 )
             if choices:
-                with no_sync_begins(config, opened.waiter):
+                with no_sync_begins(config, opened.access.waiter):
                     done = bring_home_and_save(side, done)
             if not as_json:
                 print_lines(plan_lines(done))
@@ -126,7 +126,7 @@ def _list(rows: list[Waiting], *, as_json: bool) -> int:
 
 def _tell_saved(opened: OpenSandbox) -> None:
     """Count on stderr the versions that gave way to ours: they wait for nothing, and may be wanted all the same."""
-    name = opened.config.sandbox_name
+    name = opened.access.config.sandbox_name
     versions = opened.sandbox.remote_changes.saved_versions.all()
     gave_way = sum(each.why is Why.OVERWRITTEN and each.sandbox_name == name for each in versions)
     if gave_way:

@@ -172,6 +172,18 @@ class PathChanges:
         self._drafts: dict[str, str] = {}
         self._touched: set[str] = set()
 
+    def carry_out(self) -> set[str]:
+        """Do all, and return what is left. Raises `OSError`; then no temporary file is left, as far as that can be."""
+        try:
+            self.prepare()
+            self.make()
+        except OSError:
+            for path in self._drafts.values():  # a disk that is full is not kept full by them until the next undo
+                with suppress(OSError), self._cursor() as cursor:
+                    _remove(cursor, path)
+            raise
+        return self.left
+
     def prepare(self) -> None:
         """Write and flush the temporary files. Raises `OSError`."""
         unflushed: list[int] = []
@@ -189,12 +201,6 @@ class PathChanges:
         finally:
             for descriptor in unflushed:
                 os.close(descriptor)
-
-    def discard(self) -> None:
-        """Remove the temporary files that are left, after a failure, as far as that can be done."""
-        for path in self._drafts.values():
-            with suppress(OSError), self._cursor() as cursor:
-                _remove(cursor, path)
 
     def make(self) -> None:
         """Change the workspace; `left` are then the paths that changed since they were seen. Raises `OSError`."""

@@ -24,14 +24,12 @@ write that did. The token of a write is also in the names of its temporary files
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -109,20 +107,6 @@ def replaced(changes: Iterable[PathChange]) -> set[bytes]:
     return {each.before.digest for each in changes if each.before.kind is Kind.FILE}
 
 
-def _load(record: Record[str]) -> JournalEntry | None:
-    """Return the write of the record; None where there is none. Raises `OSError` if the state cannot be read."""
-    text = record.read()
-    try:
-        return None if text is None else msgspec.convert(json.loads(text), JournalEntry)
-    except (ValueError, msgspec.ValidationError):
-        _log.warning("the journal is of another version: %s", _COST)
-        return None
-
-
-def _save(record: Record[str], entry: JournalEntry) -> None:
-    record.save(json.dumps(msgspec.to_builtins(entry)))
-
-
 class WorkspaceWriter:
     """Writes to one workspace, one process at a time.
 
@@ -144,19 +128,19 @@ class WorkspaceWriter:
         self._blobs = Blobs(db)
         self._target_of = target_of
         self._sandbox = sandbox
-        # In JSON of Python's own, which has an escape for what is no UTF-8 in a path.
-        self._done, self._pending = Record(db, "journal", str, _COST), Record(db, "pending", str, _COST)
+        self._done = Record(db, "journal", JournalEntry, _COST)
+        self._pending = Record(db, "pending", JournalEntry, _COST)
         self._folder = os.path.join(db.folder, "apply")
 
     @property
     def killed(self) -> JournalEntry | None:
         """The write or undo that was killed; None if none was. Raises `OSError`."""
-        return _load(self._pending)
+        return self._pending.read()
 
     @property
     def last(self) -> JournalEntry | None:
         """The last write that ended; None where there is none. Raises `OSError`."""
-        return _load(self._done)
+        return self._done.read()
 
     def look(self, paths: Iterable[str]) -> dict[str, Entry]:
         """Return what is at each path now, with digests, as `PathChange.before` takes it. Raises `TryLater`.
@@ -264,7 +248,7 @@ class WorkspaceWriter:
         """Keep the contents that the journals need, in the transaction that is open. Raises `OSError`."""
         self._blobs.let_go(_HOLDER)
         for record in (self._done, self._pending):
-            if (entry := _load(record)) is not None:
+            if (entry := record.read()) is not None:
                 self._blobs.hold(_HOLDER, {*replaced(entry.changes), *entry.theirs})
 
     def _clean_up(self) -> None:
@@ -278,20 +262,17 @@ class WorkspaceWriter:
     ) -> Written:
         try:
             with self._db.transaction():
-                _save(self._pending, entry)
+                self._pending.save(entry)
                 self._hold()
             kept = self._keep(entry, left, theirs)
             with _reported("cannot be written", "nothing was changed; free the way, then run it again") as at:
-                steps = PathChanges(self._workspace, entry.token, kept, at)
-                steps.prepare()
-                steps.make()
-            left |= steps.left
+                left |= PathChanges(self._workspace, entry.token, kept, at).carry_out()
             done = tuple(each for each in entry.changes if each.path not in left)
             written = Written(tuple(sorted(each.path for each in done)), tuple(sorted(left)))
             with self._db.transaction():
                 record(written)
                 if done or entry.decided:  # the write before cannot be undone any more
-                    _save(self._done, replace(entry, phase=JournalPhase.DONE, changes=done))
+                    self._done.save(replace(entry, phase=JournalPhase.DONE, changes=done))
                 self._pending.remove()
                 self._hold()
         except BaseException:
@@ -360,17 +341,10 @@ class WorkspaceWriter:
                     # What is left now stays left, also if this is killed and run again.
                     rest = tuple(each for each in entry.changes if each.path not in left)
                     entry = replace(entry, phase=JournalPhase.CHANGING, changes=rest, left=tuple(sorted(left)))
-                    _save(self._pending, entry)
+                    self._pending.save(entry)
                     self._done.remove()
             if changes:
-                steps = PathChanges(self._workspace, entry.token, changes, at)
-                try:
-                    steps.prepare()
-                    steps.make()
-                except OSError:
-                    steps.discard()  # a disk that is full is not kept full by them until the next undo
-                    raise
-                left |= steps.left
+                left |= PathChanges(self._workspace, entry.token, changes, at).carry_out()
             at.path = ""
             with self._db.transaction():
                 self._pending.remove()
@@ -481,8 +455,7 @@ def _reported(what: str, remedy: str) -> Iterator[Place]:
 # -- what waits for a person
 
 
-class _OpenConflict(Struct, frozen=True, array_like=True):
-    path: str
+class _OpenConflict(Struct, frozen=True):
     version: str
     is_decided: bool = False
 
@@ -495,27 +468,26 @@ class OpenConflicts:
 
     def __init__(self, db: StateDb, owner: str) -> None:
         cost = "`syncd resolve` does not list conflicts whose version in the sandbox was overwritten"
-        self._record = Record(db, "conflicts", list[_OpenConflict], cost, owner)
+        self._record = Record(db, "conflicts", dict[str, _OpenConflict], cost, owner)
 
     @property
     def versions(self) -> dict[str, str]:
         """The id of the saved version that has theirs, of each path that waits."""
-        return {each.path: each.version for each in self._load() if not each.is_decided}
+        known = self._record.load() or {}
+        return {path: each.version for path, each in known.items() if not each.is_decided}
 
     def note(self, found: Mapping[str, str], is_covered: Callable[[str], bool]) -> None:
         """Note what an `apply` found, with the versions' ids; of other paths that it covered none is left."""
-        before = self._load()
-        others = [each for each in before if each.path not in found and not is_covered(each.path)]
-        self._save(before, others + [_OpenConflict(*each) for each in sorted(found.items())])
+        before = self._record.load() or {}
+        others = {path: each for path, each in before.items() if not is_covered(path)}
+        self._save(before, others | {path: _OpenConflict(id_) for path, id_ in found.items()})
 
     def decide(self, paths: Collection[str], *, undone: bool = False) -> None:
         """Note that these paths wait no more, or again, as that was taken back."""
-        before = self._load()
-        self._save(before, [replace(each, is_decided=not undone) if each.path in paths else each for each in before])
+        before = self._record.load() or {}
+        decided = {path: replace(before[path], is_decided=not undone) for path in paths if path in before}
+        self._save(before, before | decided)
 
-    def _save(self, before: list[_OpenConflict], after: list[_OpenConflict]) -> None:
+    def _save(self, before: dict[str, _OpenConflict], after: dict[str, _OpenConflict]) -> None:
         if after != before:
             self._record.save(after)
-
-    def _load(self) -> list[_OpenConflict]:
-        return self._record.load() or []

@@ -280,7 +280,10 @@ class SavedVersions:
         return None
 
     def _put(self, version: SavedVersion) -> None:
-        id_, value = version.id.encode(), msgspec.msgpack.encode(_record(version))
+        paths, bases = ([row_of(*each) for each in entries.items()] for entries in (version.paths, version.bases))
+        counted, name = (version.days, version.counted_at_s), version.sandbox_name
+        record = _SavedRecord(version.why, version.sandbox_id, *counted, paths, bases, name)
+        id_, value = version.id.encode(), msgspec.msgpack.encode(record)
         self._db.change("INSERT OR REPLACE INTO saved VALUES (?, ?, ?)", id_, _checksum(id_, value), value)
 
     def _remove(self, id_: bytes) -> None:
@@ -323,18 +326,6 @@ def _is_known(base: Entry) -> bool:
 
 def _checksum(key: bytes, value: bytes) -> int:
     return crc32(value, crc32(key))
-
-
-def _record(version: SavedVersion) -> _SavedRecord:
-    return _SavedRecord(
-        version.why,
-        version.sandbox_id,
-        version.days,
-        version.counted_at_s,
-        [row_of(*each) for each in version.paths.items()],
-        [row_of(*each) for each in version.bases.items()],
-        version.sandbox_name,
-    )
 
 
 def _version(id_: str, record: _SavedRecord) -> SavedVersion:

@@ -86,10 +86,10 @@ def apply(
         if dry_run:
             return tell_end(plan, "would be: ", as_json=as_json)
         # Nothing else waits for the answer.
-        if asks and plan.of(*CHANGES) and not _agreed(side, named, plan, opened.waiter):
+        if asks and plan.of(*CHANGES) and not _agreed(side, named, plan, opened.access.waiter):
             click.echo("nothing was changed", err=True)
             return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
-        with no_sync_begins(config, opened.waiter):
+        with no_sync_begins(config, opened.access.waiter):
             done = bring_home_and_save(side, plan, is_wanted)
     if not as_json:
         print_lines(plan_lines(new_conflicts(plan, done)))
@@ -138,7 +138,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
     spool = folders_of(config, os.environ).spool
     with (
         no_sync_begins(config),
-        scratch_folder(spool, config.sandbox_name) as scratch,
+        scratch_folder(spool) as scratch,
         open_home(config, scratch) as home,
     ):
         plan = write(home, with_texts(home, plan_of_version(home, version.bases, there)))
