@@ -85,28 +85,20 @@ def test_systemd_as_it_is(rig: ServiceRig) -> None:
     assert (logs.code, logs.out) == rig.answer("journalctl", "--user", "-o", "cat", "-n", "2", "-u", rig.unit)
     assert logs.out.count("\n") == 2
     assert rig.service("logs", "--nonsense").code != 0
+    line = rig.machine.line(*rig.command("service", "logs", "-f", "-n", "1"))
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as follows:
+        try:
+            assert follows.stdout
+            assert follows.stdout.readline()  # it is there, and sees all that comes from now on
+            rig.write("another.txt")
+            assert any("synced" in line and " syncd[" in line for line in follows.stdout)
+        finally:
+            follows.kill()
 
 
 def _without_times(text: str) -> str:
     """What systemctl tells of a unit, without how long it has run and what it has used since."""
     return re.sub(r"\b[\d.]+(ms|s|min|M|K|B)\b", "", text)
-
-
-def test_logs_follow(rig: ServiceRig) -> None:
-    """`logs -f` goes on, with lines that are named as syncd's."""
-    rig.installed()
-    reader = subprocess.Popen(
-        rig.machine.line(*rig.command("service", "logs", "-f", "-n", "1")), stdout=subprocess.PIPE, text=True
-    )
-    assert reader.stdout
-    try:
-        assert reader.stdout.readline()  # it is there, and sees all that comes from now on
-        rig.write("another.txt")
-        assert any("synced" in line and " syncd[" in line for line in reader.stdout)
-    finally:
-        reader.kill()
-        reader.wait()
-        reader.stdout.close()
 
 
 def test_its_folders_are_its_own(rig: ServiceRig) -> None:
@@ -169,15 +161,22 @@ def test_the_watchdog_ends_a_hang(rig: ServiceRig) -> None:
 
 
 def test_errors_that_a_person_must_fix_stay_failed(rig: ServiceRig) -> None:
-    """Exit 78 is not retried; `install` says so, `logs` has the error, and `restart` goes on."""
+    """Exit 78 is not retried; `logs` has the error, `install` refuses before it writes, and `restart` goes on."""
     rig.installed()
-    rig.configure({"workspace.path": "/"})
-    assert rig.service("restart").code != 0
-    assert (rig.shown("ActiveState"), rig.shown("NRestarts")) == ("failed", "0")
-    assert "workspace.path" in rig.service("logs").out
-    rig.configure()
-    assert rig.service("restart").code == 0
-    assert rig.shown("ActiveState") == "active"
+    for spoil, words in (
+        (lambda: rig.configure({"workspace.path": "/"}), "workspace.path"),
+        (rig.at(rig.key_file).unlink, f"no API key: the file sandbox.api_key_file = '{rig.key_file}' does not exist"),
+    ):
+        spoil()
+        assert rig.service("restart").code != 0
+        state = [rig.shown(name) for name in ("ActiveState", "ExecMainStatus", "NRestarts")]
+        assert state == ["failed", "78", "0"]
+        assert words in rig.service("logs").out
+        done = rig.service("install")
+        assert (done.code, done.err.count("\n")) == (78, 1), done
+        rig.set_up()
+        assert rig.service("restart").code == 0
+        assert rig.shown("ActiveState") == "active"
 
 
 def test_errors_that_may_pass_are_retried(rig: ServiceRig) -> None:
@@ -196,19 +195,6 @@ def test_errors_that_may_pass_are_retried(rig: ServiceRig) -> None:
         rig.machine.run("kill", str(rig.status()["pid"]))  # the process in there; `other` only waits for it
         other.wait()
     rig.active()
-
-
-def test_a_missing_key_file(rig: ServiceRig) -> None:
-    """It is named and not retried for ever; an installation refuses before it writes."""
-    rig.installed()
-    rig.at(rig.key_file).unlink()
-    assert rig.systemctl("restart", rig.unit).code != 0
-    assert (rig.shown("ActiveState"), rig.shown("ExecMainStatus"), rig.shown("NRestarts")) == ("failed", "78", "0")
-    missing_file = f"no API key: the file sandbox.api_key_file = '{rig.key_file}' does not exist"
-    assert missing_file in rig.service("logs").out
-    done = rig.service("install")
-    assert (done.code, done.err.count("\n")) == (78, 1)
-    assert "API key" in done.err
 
 
 def test_a_refused_key_is_replaced(rig: ServiceRig) -> None:
