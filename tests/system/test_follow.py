@@ -189,8 +189,7 @@ def test_what_never_comes(followed: Followed) -> None:
     assert secret not in followed.rig.run("diff").out
 
 
-@pytest.mark.parametrize("running", [True, False], ids=["daemon", "no daemon"])
-@pytest.mark.parametrize("end", ["gone", "unreachable"])
+@pytest.mark.parametrize(("end", "running"), [("gone", True), ("unreachable", False)])
 def test_it_is_at_home_when_the_sandbox_is_gone(rig: Rig, plain: Agent, end: str, running: bool) -> None:
     """`diff` and `apply` say as of when, and an undo takes nothing from what is at home."""
     plain.write("a", "the agent's\n")

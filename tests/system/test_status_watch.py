@@ -79,16 +79,6 @@ def test_a_key_ends_it(rig: Rig, terminal: Terminal) -> None:
     os.close(side)
 
 
-def test_a_very_narrow_terminal(rig: Rig) -> None:
-    """The state stays on the first line."""
-    terminal = Terminal(20, 6)
-    watch(terminal, rig)
-    terminal.until(lambda text: text.startswith("● not running: n") and "\n  then" in text, "five lines")
-    terminal.type("\x03")
-    assert terminal.finish() == 0
-    assert terminal.text.startswith("● not running: n")
-
-
 def test_an_edited_configuration_and_a_resized_terminal(rig: Rig, terminal: Terminal) -> None:
     """It shows the workspace of the new configuration, in the new width."""
     rig.write("a")
