@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 
-from tests.system.command import run_command
+from tests.system.command import run_command, works
 from tests.system.rig import DEFAULTS, Rig
 
 
@@ -234,10 +232,7 @@ def test_a_pause_without_a_daemon_holds_the_next_one(rig: Rig) -> None:
 _NOBODY = ("unshare", "--user", "--map-user=54321")
 
 
-@pytest.mark.skipif(
-    shutil.which("unshare") is None or subprocess.run([*_NOBODY, "true"], capture_output=True, check=False).returncode,
-    reason="this machine lets nobody have another id",
-)
+@pytest.mark.skipif(not works(*_NOBODY), reason="this machine lets nobody have another id")
 @pytest.mark.parametrize("command", ["push", "run", "status", "apply", "init --path work --id box", "pause"])
 def test_without_a_home(rig: Rig, command: str) -> None:
     """Neither HOME nor the password database has one: 78, and no folder is named `~`."""

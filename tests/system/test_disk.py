@@ -18,22 +18,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.command import Running
+from tests.system.command import Running, works
 from tests.system.rig import DEFAULTS, Rig
 
 MIB = 1 << 20
 NOISE = random.Random(1).randbytes(8 * MIB)
 
 
-def _works(*command: str) -> bool:
-    try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
 needs_mounts = pytest.mark.skipif(
-    not _works("unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"), reason="this machine lets nobody mount a disk"
+    not works("unshare", "-m", "sh", "-c", "mount -t tmpfs none /mnt"), reason="this machine lets nobody mount a disk"
 )
 
 

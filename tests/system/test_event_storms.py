@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.command import CLOCK, Running
+from tests.system.command import CLOCK, Running, works
 from tests.system.rig import Rig, committed, git
 from tests.system.trees import Tree, tree
 
@@ -218,10 +218,7 @@ def test_a_log_that_is_written_all_the_time(rig: Rig) -> None:
 def _limited(limit: str, value: int) -> tuple[str, ...]:
     """Return a prefix that gives the daemon a user namespace with a limit of its own."""
     prefix = ("unshare", "--map-root-user", "sh", "-c", f'echo {value} >/proc/sys/user/{limit} && exec "$@"', "sh")
-    if (
-        shutil.which("nsenter") is None
-        or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode
-    ):
+    if not works(*prefix):
         pytest.skip("user namespaces with limits of their own are not allowed here")
     return prefix
 

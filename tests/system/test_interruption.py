@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from syncd.core.directories import Lock
-from tests.system.command import Running
+from tests.system.command import Running, works
 from tests.system.rig import Rig
 
 ENDS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
@@ -116,9 +114,7 @@ def test_a_signal_while_a_name_is_looked_up(rig: Rig, tmp_path: Path) -> None:
     servers = tmp_path / "resolv.conf"
     servers.write_text("options timeout:30 attempts:5\nnameserver 127.0.0.1\nnameserver 127.0.0.2\n")
     prefix = ("unshare", "-r", "-m", "-n", sys.executable, "-c", NO_NAMES, str(servers))
-    if not all(map(shutil.which, ("unshare", "ip", "mount"))):
-        pytest.skip("no unshare(1), ip(8) or mount(8) here")
-    if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
+    if not works(*prefix):
         pytest.skip("no network namespaces here")
     rig.configure({"sandbox.base_url": "https://api.example.com"})
     rig.fill(3)

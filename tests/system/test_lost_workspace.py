@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.inodes import recreate
-from tests.system.command import AS_ANYONE, Running, as_anyone
+from tests.system.command import AS_ANYONE, Running, as_anyone, works
 from tests.system.rig import DEFAULTS, Rig, emptied
 from tests.system.trees import lacking, tree
 
@@ -225,11 +225,7 @@ def test_an_unreadable_workspace(rig: Rig) -> None:
 
 # A namespace of its own, for what can only be done by mounting.
 OWN_MOUNTS = ("unshare", "--mount", "--map-root-user")
-mounts = pytest.mark.skipif(
-    shutil.which("nsenter") is None
-    or subprocess.run([*OWN_MOUNTS, "true"], capture_output=True, check=False).returncode != 0,
-    reason="mount namespaces are not allowed here",
-)
+mounts = pytest.mark.skipif(not works(*OWN_MOUNTS), reason="mount namespaces are not allowed here")
 
 
 def _inside(daemon: Running) -> Callable[..., None]:
