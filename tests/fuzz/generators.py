@@ -21,16 +21,13 @@ _DEFAULT_OF = 4
 _FOLLOWING_OF, _FOLLOW_SHARE = 2, 0.3
 # Of so many, one has a fault that never heals.
 _LASTING_OF = 16
-# Of so many, one is told over sockets, by the real client: what it does is up to the machine, too.
-_SOCKETS_OF = 16
 
 
 def generate(seed: int) -> Scenario:
     """Generate a scenario of some 15 to 60 steps."""
     scenario, random = _generate(seed), Random(f"lasting {seed}")
     scenario = _following(scenario, Random(f"follow {seed}"))
-    scenario = with_lasting_fault(scenario, random) if random.randrange(_LASTING_OF) == 0 else scenario
-    return [Step("sockets"), *scenario] if random.randrange(_SOCKETS_OF) == 0 else scenario
+    return with_lasting_fault(scenario, random) if random.randrange(_LASTING_OF) == 0 else scenario
 
 
 def _following(scenario: Scenario, random: Random) -> Scenario:

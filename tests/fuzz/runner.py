@@ -90,7 +90,7 @@ def run(folder: Path, scenario: Sequence[Step], figures: Counter[str], profile: 
         with _patched(simulation):
             simulation.run()
             simulation.operations.close_all()
-        simulation.course = [] if simulation.uses_sockets else _course(simulation)
+        simulation.course = _course(simulation)
     figures["scenarios"] += 1
     shutil.rmtree(folder)
     return simulation
@@ -202,11 +202,10 @@ def _patched(simulation: Simulation) -> Iterator[None]:
                 patch.setattr(module, "mtime_s", mtime_s)
         _seed(patch, render(simulation.scenario))
         patch.setattr(inotify_watch, "Inotify", ManualInotify)
-        if not simulation.uses_sockets:
-            # Events are read, and progress is told, at steps of the work and not after so many seconds of the machine.
-            patch.setattr(waiter, "POLL_EVERY_S", 0.0)
-            doing = waiter.Waiter.doing
-            patch.setattr(waiter.Waiter, "doing", lambda self, work, report=None: doing(self, work))
+        # Events are read, and progress is told, at steps of the work and not after so many seconds of the machine.
+        patch.setattr(waiter, "POLL_EVERY_S", 0.0)
+        doing = waiter.Waiter.doing
+        patch.setattr(waiter.Waiter, "doing", lambda self, work, report=None: doing(self, work))
         patch.setattr(os, "fsync", lambda descriptor: None)  # slow, and no power is cut here
         # Files of a few KB are cut into chunks and read in pieces, as those of a few MB are.
         patch.setattr(chunk_store, "TARGET_BYTES", 1024)

@@ -103,7 +103,6 @@ class Simulation:
         self.log: list[str] = []
         self.course: list[str] = []  # all that happened, once it has run
         self.coarse_times = False
-        self.uses_sockets = any(step.name == "sockets" for step in self.scenario)
         self.is_serving = False  # the emulator is at work, in the thread of its client
         self.nearly_empty = False  # the last failure was the disaster guard's
         self.workspace_replaced = False  # and no forced sync has confirmed it
@@ -441,8 +440,6 @@ class Simulation:
     def _do(self, step: Step) -> None:
         """Run a step. Raises `Killed`."""
         match step.name:
-            case "sockets":
-                pass
             case "file_times":
                 self.coarse_times = step.args[0] == "coarse"
             case "fault":

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from typing_extensions import override
 
-from syncd.core.waiter import Work
 from syncd.emulator.server import Disconnected, Reply, Request
 from syncd.remote.failure import http_date_s, retry_after_s
 from syncd.remote.http_client import HttpClient, NoResponse, Response
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SimulatedClient(HttpClient):
-    """A client that tells of its requests; without a network, but in the stories that are to use sockets."""
+    """A client that tells of its requests, and needs no network."""
 
     def __init__(self, simulation: Simulation, *args: Any) -> None:
         super().__init__(*args)
@@ -48,27 +47,15 @@ class SimulatedClient(HttpClient):
         self.at(op, "before")
         if content is not None and not isinstance(content, bytes):
             content = self.pieces(b"".join(content))
-        if self.simulation.uses_sockets:
-            again = content if isinstance(content, bytes | None) else [*content]
-            # None is left to its server alone: it would go on beside what comes next.
-            with self.waiter.doing(Work.EFFECT):
-                response = super().exchange(method, url, headers=headers, read_s=read_s, content=again)
-        else:
-            response = _Exchange(self, method, url, headers, read_s, content).answer()
+        response = _Exchange(self, method, url, headers, read_s, content).answer()
         self.at(op, "after", response.status)
         return response
 
     @override
     def download(self, url: str, *, read_s: float, consume: Callable[[Iterator[bytes]], Any]) -> Any:
         self.at("download", "before")
-        if self.simulation.uses_sockets:
-            with self.waiter.doing(Work.EFFECT):
-                taken = super().download(
-                    url, read_s=read_s, consume=lambda blocks: consume(self.pieces(b"".join(blocks)))
-                )
-        else:
-            answer = _Exchange(self, "GET", url, {}, read_s, None).answer()
-            taken = consume(self.pieces(answer.body)) if answer.status == 200 else answer
+        answer = _Exchange(self, "GET", url, {}, read_s, None).answer()
+        taken = consume(self.pieces(answer.body)) if answer.status == 200 else answer
         self.at("download", "after")
         return taken
 
