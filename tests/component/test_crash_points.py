@@ -257,15 +257,13 @@ def test_the_steps_are_all_there(scenario: CrashScenario) -> None:
 
 
 @DEATHS
-def test_killed(scenario: CrashScenario, *, torn: bool) -> None:
-    """After one sync the sandbox has the workspace: as it was in progress, as it is since, or as it was before."""
-    assert _deaths(scenario, few, torn=torn) > (8 if torn else 30)
+@pytest.mark.parametrize("cuts", [[None], [*PowerCut, PowerCut.ANY]], ids=["killed", "without power"])
+def test_some_deaths(scenario: CrashScenario, cuts: list[PowerCut | None], *, torn: bool) -> None:
+    """After one sync the sandbox has the workspace: as it was in progress, as it is since, or as it was before.
 
-
-@DEATHS
-def test_without_power(scenario: CrashScenario, *, torn: bool) -> None:
-    """The next sync also succeeds after a power cut: names, contents, or some of either are lost."""
-    assert _deaths(scenario, few, cuts=[*PowerCut, PowerCut.ANY], torn=torn) > (8 if torn else 30)
+    It is so after a power cut too: names, contents, or some of either are lost.
+    """
+    assert _deaths(scenario, few, cuts=cuts, torn=torn) > (8 if torn else 30)
 
 
 @pytest.mark.long

@@ -25,14 +25,9 @@ from tests.component.watch_rig import (
 )
 
 
-def append(src: Path) -> None:
-    with open(src / "a.py", "ab") as file:
+def write(src: Path, mode: str) -> None:
+    with open(src / "a.py", mode) as file:
         file.write(b"more")
-
-
-def write_in_place(src: Path) -> None:
-    with open(src / "a.py", "r+b") as file:
-        file.write(b"x")
 
 
 def replace(src: Path) -> None:
@@ -42,8 +37,8 @@ def replace(src: Path) -> None:
 
 CHANGES: dict[str, Callable[[Path], object]] = {
     "create": lambda src: (src / "new").touch(),
-    "append": append,
-    "write in place": write_in_place,
+    "append": lambda src: write(src, "ab"),
+    "write in place": lambda src: write(src, "r+b"),
     "write through mmap": write_through_mmap,
     "truncate": lambda src: os.truncate(src / "a.py", 1),
     "replace": replace,

@@ -26,48 +26,36 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield rig
 
 
-def _edit(rig: Rig) -> None:
-    rig.write("a.txt", "HELLO")
+def _edit_behind_the_mtime(file: Path) -> None:
+    before = file.stat()
+    file.write_text("HELLO")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def _edit_behind_the_mtime(rig: Rig) -> None:
-    before = (rig.workspace / "a.txt").stat()
-    rig.write("a.txt", "HELLO")
-    os.utime(rig.workspace / "a.txt", ns=(before.st_atime_ns, before.st_mtime_ns))
+def _swap_two(file: Path) -> None:
+    other, between = file.with_name("d") / "b.txt", file.with_name("x")
+    file.rename(between)
+    other.rename(file)
+    between.rename(other)
 
 
-def _swap_two(rig: Rig) -> None:
-    for old, new in (("a.txt", "x"), ("d/b.txt", "a.txt"), ("x", "d/b.txt")):
-        (rig.workspace / old).rename(rig.workspace / new)
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "edit": lambda file: file.write_text("HELLO"),
+    "edit behind the mtime": _edit_behind_the_mtime,
+    "swap two": _swap_two,
+    "rename": lambda file: file.rename(file.with_name("A.txt")),
+    "mode": lambda file: file.chmod(0o755),
+    "remove": Path.unlink,
+    "empty folder": lambda file: file.with_name("empty").mkdir(),
+    "link": lambda file: file.with_name("link").symlink_to("a.txt"),
+}
 
 
-def _rename(rig: Rig) -> None:
-    (rig.workspace / "a.txt").rename(rig.workspace / "A.txt")
-
-
-def _mode(rig: Rig) -> None:
-    (rig.workspace / "a.txt").chmod(0o755)
-
-
-def _remove(rig: Rig) -> None:
-    (rig.workspace / "a.txt").unlink()
-
-
-def _empty_folder(rig: Rig) -> None:
-    (rig.workspace / "empty").mkdir()
-
-
-def _link(rig: Rig) -> None:
-    (rig.workspace / "link").symlink_to("a.txt")
-
-
-@pytest.mark.parametrize(
-    "happens", [_edit, _edit_behind_the_mtime, _swap_two, _rename, _mode, _remove, _empty_folder, _link]
-)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
-def test_a_change(rig: Rig, happens: Callable[[Rig], None], *, restarted: bool) -> None:
+def test_a_change(rig: Rig, change: Callable[[Path], object], *, restarted: bool) -> None:
     """Each kind of change is found once, by this process and by the next one, whatever the times are."""
-    happens(rig)
+    change(rig.workspace / "a.txt")
     if restarted:
         rig.restart()
     assert rig.sync()[0].word == "initialized"

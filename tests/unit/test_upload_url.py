@@ -11,7 +11,7 @@ from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_expired, is_usable, upload_url_from
 from syncd.store.state_db import StateDb
 from tests.clock import ScriptedClock
-from tests.recorded import damage, records
+from tests.recorded import records
 
 # 2026-11-24T12:00:00Z, as the URLs below were signed.
 SIGNED_S = 1_795_521_600.0
@@ -152,14 +152,3 @@ def test_a_url_that_cannot_be_forgotten(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(StateDb, "change", is_full)
     store(tmp_path, clock).forget()
     assert store(tmp_path, clock).load() is not None
-
-
-def test_a_damaged_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The log says what the loss costs."""
-    clock = ScriptedClock()
-    kept = StateDb(str(tmp_path))
-    UploadUrlStore(kept, Target("https://api.example", "box", "us"), clock).save(UploadUrl("u", 9e9, 1800))
-    kept.close()
-    damage(tmp_path, "upload_url")
-    assert store(tmp_path, clock).load() is None
-    assert caplog.text.rstrip().endswith("a new upload URL is asked for")
