@@ -71,7 +71,6 @@ class Action(StrEnum):
     # The work is done otherwise:
     REPLACE = "replace"  # initialize: the workspace is emptied first, so the archive replaces it
     PENDING = "pending"  # execute: the execution stays pending, until the sandbox's `start_held`
-    LATE = "late"  # execute: it stays pending for so many seconds, and then begins
     FAILED = "failed"  # execute: it ends as failed at once, without output
 
 
@@ -80,9 +79,9 @@ UNFRAMED = frozenset({Action.HUGE, Action.RAW, Action.FLOOD})
 REPLACES_ANSWER = UNFRAMED | {Action.STATUS, Action.HTML, Action.JSON, Action.ERROR, Action.BOMB}
 ENDS_CONNECTION = frozenset({Action.RESET, Action.CLOSE, Action.HANG})
 # A request gets each of these in addition to another fault.
-CHANGES_WORK = frozenset({Action.REPLACE, Action.PENDING, Action.LATE, Action.FAILED})
+CHANGES_WORK = frozenset({Action.REPLACE, Action.PENDING, Action.FAILED})
 _ORDINARY = frozenset(Action) - CHANGES_WORK
-_TIMED = frozenset({Action.HANG, Action.DELAY, Action.SLOW, Action.DRIP, Action.SKEW, Action.LATE})
+_TIMED = frozenset({Action.HANG, Action.DELAY, Action.SLOW, Action.DRIP, Action.SKEW})
 _TEXTS = frozenset({Action.JSON, Action.ERROR, Action.RAW, Action.FLOOD})
 _SHORT = {
     "expired": "400 code=ExpiredToken",

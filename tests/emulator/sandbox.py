@@ -11,7 +11,6 @@ import threading
 import zlib
 from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import count
-from math import inf
 from pathlib import Path
 from typing import BinaryIO
 
@@ -92,9 +91,6 @@ class Sandbox(sandbox.EmulatedSandbox):
 
     def new_execution(self, folder: str) -> Execution:
         changes = CURRENT.changes
-        delay_s = changes[Action.LATE].amount if Action.LATE in changes else 0.0
-        never = self._held or Action.PENDING in changes
-        begins_s = self._clock.monotonic_s() + (inf if never else delay_s)
         kind = HeldExecution if next(self._executed) % WHOLE_ONE_IN == 0 else PreloadedExecution
         execution = kind(
             folder,
@@ -102,7 +98,7 @@ class Sandbox(sandbox.EmulatedSandbox):
             self._slot,
             self._clock,
             self._began_s,
-            begins_s,
+            is_held=self._held or Action.PENDING in changes,
             fails=Action.FAILED in changes,
         )
         execution.timeout_s = self._execution_timeout_s
@@ -123,23 +119,17 @@ class Sandbox(sandbox.EmulatedSandbox):
         with self._executions_lock:
             self._held = False
             for execution in self._executions.values():
-                execution.begin()
-
-    def check_clock(self) -> None:
-        """Start the executions that are due by now: a clock that a test moves wakes no thread."""
-        for execution in list(self._executions.values()):
-            execution.check_clock()
+                execution.may_begin.set()
 
     def wait(self) -> None:
-        """Wait until all executions have ended, but for those that are not due yet."""
+        """Wait until all executions have ended, but for the pending ones."""
         for execution in list(self._executions.values()):
-            if execution.due:
-                execution.check_clock()
+            if execution.may_begin.is_set():
                 execution.wait()
 
 
 class HeldExecution(Execution):
-    """An execution that begins at `begins_s` of the clock's monotonic seconds, or when `begin` is called."""
+    """An execution that begins once it may."""
 
     def __init__(
         self,
@@ -148,18 +138,18 @@ class HeldExecution(Execution):
         slot: AbstractContextManager[object],
         clock: Clock,
         clock_began_s: float,
-        begins_s: float,
         *,
+        is_held: bool,
         fails: bool,
     ) -> None:
         super().__init__(folder, workspace)
         self._slot = slot
         self._clock = clock
         self._clock_began_s = clock_began_s
-        self._begins_s = begins_s
         self._fails = fails
-        self._may_change = threading.Condition()
-        self._closed = False
+        self.may_begin = threading.Event()
+        if not is_held:
+            self.may_begin.set()
 
     def start(self) -> None:
         if self._fails:
@@ -168,29 +158,13 @@ class HeldExecution(Execution):
             super().start()
 
     def run(self) -> None:
-        with self._may_change:
-            while not self._closed and not self.due:
-                left_s = self._begins_s - self._clock.monotonic_s()
-                self._may_change.wait(min(left_s, threading.TIMEOUT_MAX) if left_s < inf else None)
+        self.may_begin.wait()
         with self._slot:
             super().run()
 
-    def begin(self) -> None:
-        """Run it now, if it is pending."""
-        with self._may_change:
-            self._begins_s = -inf
-            self._may_change.notify()
-
-    def check_clock(self) -> None:
-        """Run it if it is due now: its thread measures real time, and a clock may go otherwise."""
-        with self._may_change:
-            self._may_change.notify()
-
     def kill(self) -> None:
         super().kill()
-        with self._may_change:
-            self._closed = True
-            self._may_change.notify()
+        self.may_begin.set()
 
     @property
     def ahead_s(self) -> float:
@@ -202,11 +176,6 @@ class HeldExecution(Execution):
         first, future, rest = main.read_bytes().rpartition(_FUTURE)
         main.write_bytes(first + future + _AHEAD.format(self.ahead_s).encode() + rest)
         return super().run_program(log)
-
-    @property
-    def due(self) -> bool:
-        """True if it has begun, or begins now."""
-        return self._begins_s <= self._clock.monotonic_s()
 
 
 class PreloadedExecution(HeldExecution):
