@@ -433,7 +433,7 @@ class SandboxState:
 
     def _record_rest(self) -> None:
         """Record what is left over, and what stays there, in the transaction that is open. Raises `OSError`."""
-        self._rows.save(_LEFT, self.left, None)
+        self._rows.save(_LEFT, self.left, self._rows.load(_LEFT)[0])  # there may be many, and an edit changes few
         if self.secret:
             self._secret.save(self.secret)
         else:
