@@ -105,7 +105,7 @@ class Follower:
         if sandbox is None or sandbox.state.base is None:
             return inf
         now_s = self._clock.monotonic_s()
-        due_s = self._pace.due_s(now_s, is_paced=now_s < self._access.api_limit.pacing.paced_until_s)
+        due_s = self._pace.due_s(now_s, is_paced=now_s < self._access.api_limit.paced_until_s)
         if self._failures and due_s < inf:
             return self._pace.began_s + backoff_limit_s(self._failures, self._pace.follow_s, LONGEST_WAIT_S)
         return due_s

@@ -105,8 +105,7 @@ class ApiClient:
                 request.step, FailureAction.OFFLINE, message, hint, possibly_applied=failure.reached
             ) from None
         finally:
-            limit = self._limit
-            limit.pacing = limit.pacing.answered(request.kind, status, sent_s, self._clock.monotonic_s())
+            self._limit.answered(request.kind, status, sent_s, self._clock.monotonic_s())
         if answer.status in request.success:
             return answer
         raise self._failure(request, answer)
@@ -135,11 +134,10 @@ class ApiClient:
 
     def _wait_for_turn(self, request: ApiRequest) -> float:
         """Wait until the request may be sent, and return the second at which it is."""
-        limit = self._limit
-        while (wait_s := limit.pacing.wait_s(request.kind, self._clock.monotonic_s())) > _ROUNDING_S:
+        while (wait_s := self._limit.wait_s(request.kind, self._clock.monotonic_s())) > _ROUNDING_S:
             self._client.waiter.sleep(wait_s)
         sent_s = self._clock.monotonic_s()
-        limit.pacing = limit.pacing.sent(request.kind, sent_s)
+        self._limit.count(request.kind, sent_s)
         return sent_s
 
     def _failure(self, request: ApiRequest, answer: Response) -> StepFailed:

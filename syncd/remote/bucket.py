@@ -26,7 +26,7 @@ from syncd.archive.extraction import BadArchive
 from syncd.core.checksum import crc32c
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line
-from syncd.core.waiter import POLL_EVERY_S, Waiter, Work
+from syncd.core.waiter import POLL_EVERY_S, Work
 from syncd.remote.api import Api
 from syncd.remote.failure import (
     SIGN_IN,
@@ -141,15 +141,12 @@ class Throttle(Struct):
         return -(-self.limit_bytes_per_s // max(1, self.uploads))
 
 
-class Bucket:
+class Bucket(Struct):
     """Uploads archives, within a limit of bytes a second."""
 
-    def __init__(self, client: HttpClient, throttle: Throttle) -> None:
-        self._client = client
-        self._waiter = client.waiter
-        self._clock = client.waiter.clock
-        self._throttle = throttle
-        self._warned = False
+    client: HttpClient
+    throttle: Throttle
+    _warned: bool = False
 
     def put(
         self,
@@ -164,15 +161,15 @@ class Bucket:
         Raises `StepFailed`, `DamagedPiece`, `Superseded`, `Stop`.
         """
         check_url(ApiStep.UPLOAD, upload_url.url)
-        body = _Body(archive, on_sent, self._client, self._throttle)
+        body = _Body(archive, on_sent, self.client, self.throttle, _Checksums())
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
-        self._throttle.uploads += 1
+        self.throttle.uploads += 1
         try:
-            with self._waiter.doing(Work.UPLOAD, body.report):
-                answer = self._client.exchange("PUT", upload_url.url, headers=headers, read_s=_READ_S, content=body)
+            with self.client.waiter.doing(Work.UPLOAD, body.report):
+                answer = self.client.exchange("PUT", upload_url.url, headers=headers, read_s=_READ_S, content=body)
         except NoResponse as failure:
             # A bucket that refuses early closes the connection, and its answer is lost while the body is still sent.
-            if is_expired(upload_url, self._clock.boottime_s()):
+            if is_expired(upload_url, self.client.waiter.clock.boottime_s()):
                 raise StepFailed(
                     ApiStep.UPLOAD, FailureAction.RENEW_URL, "the upload URL expired during the upload"
                 ) from None
@@ -181,7 +178,7 @@ class Bucket:
             message, hint = f"Klavis' storage cannot be reached ({failure})", "check the network"
             raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, message, hint, possibly_applied=False) from None
         finally:
-            self._throttle.uploads -= 1
+            self.throttle.uploads -= 1
         if answer.status != 200:
             raise self._failed(answer)
         if not _compare(answer, body.checksums):
@@ -216,44 +213,35 @@ class Bucket:
         return StepFailed(ApiStep.UPLOAD, action, message, retry_after_s=answer.retry_after_s)
 
 
-class _Body:
+class _Body(Struct):
     """The archive's bytes as they are sent, with their checksums; each iteration starts at the first byte."""
 
-    def __init__(
-        self,
-        archive: Archive,
-        on_sent: Callable[[int], None],
-        client: HttpClient,
-        throttle: Throttle,
-    ) -> None:
-        self._archive = archive
-        self._on_sent = on_sent
-        self._client = client
-        self._clock = client.waiter.clock
-        self._throttle = throttle
-        self.checksums = _Checksums(self._clock.monotonic_s())
-        self._token_bucket = TokenBucket(self.checksums.started_s)
-        self._acknowledged: AckTracker | None = None
-        self._written_bytes = 0
-        self._paced_limit = -1
+    archive: Archive
+    on_sent: Callable[[int], None]
+    client: HttpClient
+    throttle: Throttle
+    checksums: _Checksums
+    _token_bucket: TokenBucket = TokenBucket(0.0)
+    _acknowledged: AckTracker | None = None
+    _written_bytes: int = 0
+    _paced_limit: int = -1
 
     def report(self) -> None:
         """Report how much the bucket has acknowledged."""
         if self._acknowledged is not None:
-            self._on_sent(self._acknowledged.acked_bytes(self._written_bytes))
+            self.on_sent(self._acknowledged.acked_bytes(self._written_bytes))
 
     def __iter__(self) -> Iterator[bytes]:
         # The connection is made, and the headers are sent.
-        self.checksums = _Checksums(self._clock.monotonic_s())
-        self._token_bucket = TokenBucket(self.checksums.started_s)
-        connection = self._client.connection
+        self.checksums, connection = _Checksums(), self.client.connection
+        self._token_bucket = TokenBucket(self.client.waiter.clock.monotonic_s())
         self._acknowledged = None if connection is None else AckTracker(connection)
         self._written_bytes, self._paced_limit = 0, -1
-        for read in self._archive.blocks(BLOCK_BYTES):
+        for read in self.archive.blocks(BLOCK_BYTES):
             start = 0
             while start < len(read):
                 self._wait_for_limit(connection)
-                block = read[start : start + block_bytes(self._throttle.share_bytes_per_s)]
+                block = read[start : start + block_bytes(self.throttle.share_bytes_per_s)]
                 self.checksums.add(block)
                 yield block
                 self._token_bucket = self._token_bucket.consumed(len(block))
@@ -263,23 +251,23 @@ class _Body:
 
     def _wait_for_limit(self, connection: socket.socket | None) -> None:
         """Wait until the share of the limit, which may change meanwhile, allows the next block."""
+        waiter = self.client.waiter
         while True:
-            limit = self._throttle.share_bytes_per_s
+            limit = self.throttle.share_bytes_per_s
             if limit != self._paced_limit and connection is not None:
                 set_kernel_pacing(connection, limit)
                 self._paced_limit = limit
-            self._token_bucket = self._token_bucket.refilled(self._clock.monotonic_s(), limit)
+            self._token_bucket = self._token_bucket.refilled(waiter.clock.monotonic_s(), limit)
             wait_s = self._token_bucket.wait_s(limit)
             if wait_s <= 0:
                 return
-            self._client.waiter.sleep(min(wait_s, POLL_EVERY_S))
+            waiter.sleep(min(wait_s, POLL_EVERY_S))
 
 
 class _Checksums:
-    """Checksums of what was sent since `started_s`. The archive is put together while it is sent, so they are too."""
+    """Checksums of what was sent. The archive is put together while it is sent, so they are too."""
 
-    def __init__(self, started_s: float) -> None:
-        self.started_s = started_s
+    def __init__(self) -> None:
         self.sha256 = hashlib.sha256()
         self.md5 = hashlib.md5(usedforsecurity=False)
         self.crc32c = 0
@@ -290,15 +278,12 @@ class _Checksums:
         self.crc32c = crc32c(block, self.crc32c)
 
 
-class Dump:
+class Dump(Struct):
     """Downloads of one sandbox's workspace, as the archive that the API makes of it; it is read as it comes."""
 
-    def __init__(self, api: Api, client: HttpClient, retry_settings: RetrySettings, waiter: Waiter) -> None:
-        self._api = api
-        self._client = client
-        self._retry_settings = retry_settings
-        self._waiter = waiter
-        self._clock = waiter.clock
+    api: Api
+    client: HttpClient
+    retry_settings: RetrySettings
 
     def read(self, make: Callable[[Iterator[bytes]], Result], on_retry: Callable[[StepFailed, float], None]) -> Result:
         """Return the result of `make`, which is called with the archive's bytes at each attempt.
@@ -306,22 +291,20 @@ class Dump:
         It changes nothing, so a daemon gives it up for anything newer. Raises `StepFailed` when retries end,
         `Superseded`, `Stop`, and what else `make` raises.
         """
-        return with_retries(
-            lambda: self.read_once(make), self._retry_settings, self._clock, on_retry=on_retry, pause=self._pause
-        )
+        waiter = self.client.waiter
+        with waiter.doing(Work.READ):
+            return with_retries(
+                lambda: self.read_once(make), self.retry_settings, waiter.clock, on_retry=on_retry, pause=waiter.sleep
+            )
 
     def read_once(self, make: Callable[[Iterator[bytes]], Result], work: Work = Work.READ) -> Result:
         """Do as `read`, in one attempt. Raises `StepFailed`, `Superseded`, `Stop`."""
-        with self._waiter.doing(work):
+        with self.client.waiter.doing(work):
             try:
-                return download(self._client, ApiStep.DUMP, self._api.dump(), make)
+                return download(self.client, ApiStep.DUMP, self.api.dump(), make)
             except BadArchive as failure:
                 message = f"the sandbox's archive cannot be read ({failure})"
                 raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, message) from None
-
-    def _pause(self, wait_s: float) -> None:
-        with self._waiter.doing(Work.READ):
-            self._waiter.sleep(wait_s)
 
 
 def download(client: HttpClient, step: ApiStep, url: str, consume: Callable[[Iterator[bytes]], Result]) -> Result:

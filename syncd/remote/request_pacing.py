@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import Enum
 from math import inf
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 REQUESTS_PER_WINDOW = 2
 WINDOW_S = 1.0
@@ -23,15 +21,16 @@ class RequestKind(Enum):
     POLL = "asks again how an execution goes on: half of the requests are left to others"
 
 
-class RequestPacing(Struct, frozen=True):
-    """The API's limit of requests a second, as far as it is known. Times are monotonic seconds.
+class ApiLimit(Struct):
+    """The API's limit of requests a second, for all of this process. Times are monotonic seconds.
 
     Requests wait only after an answer of 429, since an account may have a limit of two a second, or none. From then on
     it is kept to for an hour, so that the next ones are not refused as well: a refused one costs a wait, and often a
     step that is begun again. The state is not stored: a new process learns it by one refused request. The API counts a
     request at some moment between its sending and its answer. So one is sent a second after the answer before the last:
     however slow the network, no three are counted within a second. Where several sandboxes are asked side by side, one
-    that is not answered yet counts from its sending: one that takes a minute delays no other.
+    that is not answered yet counts from its sending: one that takes a minute delays no other. Requests to the bucket do
+    not count.
 
     `counted_s` are the times of the last requests, `polled_s` is that of the last poll.
     """
@@ -48,23 +47,18 @@ class RequestPacing(Struct, frozen=True):
             before_s.append(self.polled_s)
         return max(0.0, max(before_s, default=-inf) + WINDOW_S - now_s)
 
-    def sent(self, kind: RequestKind, now_s: float) -> RequestPacing:
-        return self._counting(kind, self.counted_s, now_s)
+    def count(self, kind: RequestKind, now_s: float) -> None:
+        """Count a request that is sent now."""
+        self.counted_s = (*self.counted_s, now_s)[-REQUESTS_PER_WINDOW:]
+        if kind is RequestKind.POLL:
+            self.polled_s = now_s
 
-    def answered(self, kind: RequestKind, status: int | None, sent_s: float, now_s: float) -> RequestPacing:
-        """Return the state after the answer to the request that was sent then, or after it got none (None)."""
+    def answered(self, kind: RequestKind, status: int | None, sent_s: float, now_s: float) -> None:
+        """Count a request from its answer on, which came now, and not from when it was sent; None: it got none."""
         others_s = [*self.counted_s]
         if sent_s in others_s:
             others_s.remove(sent_s)
-        counting = self._counting(kind, others_s, now_s)
-        return replace(counting, paced_until_s=now_s + PACED_S) if status == _TOO_MANY_REQUESTS else counting
-
-    def _counting(self, kind: RequestKind, others_s: Iterable[float], now_s: float) -> RequestPacing:
-        counted_s = (*others_s, now_s)[-REQUESTS_PER_WINDOW:]
-        return RequestPacing(self.paced_until_s, counted_s, now_s if kind is RequestKind.POLL else self.polled_s)
-
-
-class ApiLimit(Struct):
-    """The pacing of all requests of this process to the API; those to the bucket do not count."""
-
-    pacing: RequestPacing = RequestPacing()
+        self.counted_s = tuple(others_s)
+        self.count(kind, now_s)
+        if status == _TOO_MANY_REQUESTS:
+            self.paced_until_s = now_s + PACED_S

@@ -337,8 +337,7 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
     }
     request = LookRequest(items, find_new=True, pruned_names=["node_modules"])
     by_program = run_look(executions(rig), request, str(copies(rig)))
-    waiter = Waiter(Interrupt(), rig.clock)
-    dump = Dump(Api(target(rig), rig.key, rig.client), rig.client, RetrySettings(1, 8, 60), waiter)
+    dump = Dump(Api(target(rig), rig.key, rig.client), rig.client, RetrySettings(1, 8, 60))
     by_dump = look_by_dump(dump, request, str(copies(rig)))
     assert (
         fetched(by_program)
