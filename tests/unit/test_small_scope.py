@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ class Story(Struct):
     there: Tree
     policy: Policy
     deletions: Deletions
+    q: str = "q"
     seen: set[Any] = field(default_factory=set)
     quiet: set[Any] = field(default_factory=set)
 
@@ -86,7 +87,7 @@ class Story(Struct):
 
     def starts(self) -> Iterator[World]:
         """Yield the world, and where nothing was sent as `p`, one in which nothing is known of what is there."""
-        here, q = {**self.here, "q": file("ours")}, {"q": file("sent")}
+        here, q = {**self.here, self.q: file("ours")}, {self.q: file("sent")}
         yield World(here, {**self.there, **q}, image_of({**self.sent, **q}))
         if not self.sent:
             yield World(here, self.there, image_of(None))
@@ -94,7 +95,7 @@ class Story(Struct):
     def sync(self, ways: int = 1) -> None:
         """Sync, and die at each step; go on from there in so many of the three ways."""
         for number, world in enumerate(death for start in self.starts() for death in self.settled(start)):
-            after = [world.here, {**self.sent, "q": file("ours")}, {"p": file("edit"), "q": file("ours")}]
+            after = [world.here, {**self.sent, self.q: file("ours")}, {"p": file("edit"), self.q: file("ours")}]
             for way in range(ways):
                 self.settled(replace(world, here=after[(number + way) % 3]))
 
@@ -205,6 +206,22 @@ def test_an_apply_that_dies_loses_nothing(merges: None, policy: Policy, deletion
     """What a person has changed stays here, or is merged; and the syncs that follow lose nothing of either side."""
     for story in stories([(policy, MIRROR)], [file]):
         story.apply(deletions=deletions)
+
+
+@pytest.mark.parametrize("policy", [SAVE, HOLD])
+def test_the_order_does_not_matter(merges: None, policy: Policy) -> None:
+    """A sync or an `apply` comes first, whatever the names are; what `save` overwrites no `apply` can merge later."""
+    for story in stories([(policy, MIRROR)], [file]):
+        ends: list[tuple[Tree, Tree]] = []
+        for renamed, (first, then) in product((story, replace(story, q="a")), permutations(("sync", "apply"))):
+            process = renamed.process(next(renamed.starts()))
+            acts = {"sync": process.sync, "apply": partial(process.apply, deletions=False)}
+            for name in (first, then, "sync", "apply", "sync"):
+                acts[name]()
+            paths = {path for path in {*process.here, *process.there} if path != renamed.q}
+            ends.append(tuple({p: side.get(p, ABSENT) for p in paths} for side in (process.here, process.there)))
+        is_merged = policy is SAVE and any(MERGED in here.values() for here, _ in ends)
+        assert is_merged or all(end == ends[0] for end in ends), f"{ends}, of {story}"
 
 
 @pytest.fixture
