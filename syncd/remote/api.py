@@ -308,9 +308,9 @@ class Api(ApiClient):
         request = self._request(ApiStep.DUMP, "GET", f"/dump?region={self._region}", read_s=INITIALIZE_S)
         return self.ask(request, DownloadUrl).download_url
 
-    def execution_upload_url(self, name: str, region: str = "") -> str:
-        """Return a signed URL for the archive of an execution, in `region` if one is named. Raises `StepFailed`."""
-        path = f"/execution-upload-url?region={region or self._region}"
+    def execution_upload_url(self, name: str) -> str:
+        """Return a signed URL for the archive of an execution. Raises `StepFailed`."""
+        path = f"/execution-upload-url?region={self._region}"
         return self.ask(self._of_execution(path, name), UploadUrlAnswer).upload_url
 
     def execute(self, name: str) -> None:
