@@ -124,10 +124,9 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
 
     Raises `SyncdError`, `StepFailed`, `OSError` where the state cannot be read, `Stop`.
     """
-    opened.access.db.require_readable()
+    opened.access.db.require_readable()  # a full disk is no empty state
     base = opened.sandbox.state.base
     if base is None:
-        opened.sandbox.state.db.require_readable()  # a full disk is no empty state
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
     config = opened.access.config
     if config.sandbox.follow_seconds:  # its looks go on after a silence
