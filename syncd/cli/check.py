@@ -20,10 +20,9 @@ import click
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.cli.layout import Tone, styled, wrapped
 from syncd.cli.ls import scan_workspace
 from syncd.cli.options import CLOCK, config_option, configured, json_option
-from syncd.cli.output import text_width
+from syncd.cli.output import Tone, styled, text_width, wrapped
 from syncd.cli.status import StatusReader
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, NeedsPerson, SandboxNotFound, SyncdError, SyncWarning

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.layout import aligned
 from syncd.cli.options import (
     all_option,
     config_option,
@@ -22,7 +21,7 @@ from syncd.cli.options import (
     sandbox_option,
     stoppable,
 )
-from syncd.cli.output import may_colour, paged, print_path
+from syncd.cli.output import aligned, may_colour, paged, print_path
 from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
 from syncd.core.text import shown_path, size

@@ -11,9 +11,8 @@ from contextlib import closing
 import click
 import msgspec
 
-from syncd.cli.layout import Tone, styled, wrapped, written
 from syncd.cli.options import config_option, configured
-from syncd.cli.output import text_width
+from syncd.cli.output import Tone, styled, text_width, wrapped, written
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import MAIN

@@ -13,9 +13,8 @@ from typing import Any
 import click
 
 from syncd.cli.config import checked, toml
-from syncd.cli.layout import wrapped
 from syncd.cli.options import asking, keeper, named, option_for, shipped, stoppable, typed
-from syncd.cli.output import home_relative, text_width
+from syncd.cli.output import home_relative, text_width, wrapped
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.choices import Region

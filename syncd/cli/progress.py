@@ -12,9 +12,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli import stderr_is_writable
-from syncd.cli.layout import TURNING, Tone, bar, next_attempt, styled, wrapped, written
 from syncd.cli.options import CLOCK
-from syncd.cli.output import is_screen, terminal_size, verbosity
+from syncd.cli.output import (
+    TURNING,
+    Tone,
+    bar,
+    is_screen,
+    next_attempt,
+    styled,
+    terminal_size,
+    verbosity,
+    wrapped,
+    written,
+)
 from syncd.core.text import countdown, one_line
 from syncd.sync.status_document import Progress, State
 

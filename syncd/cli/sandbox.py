@@ -19,7 +19,6 @@ import click
 from syncd.cli.agent_side import connected, save_before_release
 from syncd.cli.config import change_config, with_sandbox, without_sandbox
 from syncd.cli.daemon_client import order_daemon
-from syncd.cli.layout import aligned
 from syncd.cli.options import (
     CLOCK,
     config_option,
@@ -31,6 +30,7 @@ from syncd.cli.options import (
     option_for,
     sandbox_option,
 )
+from syncd.cli.output import aligned
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import seconds_of, utc
 from syncd.core.directories import Lock

@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from syncd import __version__
-from syncd.cli.layout import Tone, styled
+from syncd.cli.output import Tone, styled
 from syncd.cli.status.screen import StatusContext, WorkspaceRow, screen, table
 from syncd.core.text import ago, countdown, duration, split_remedy
 from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxStatus, State, Status

@@ -17,7 +17,6 @@ from msgspec.structs import replace
 
 from syncd import __version__
 from syncd.cli import discard_stdout
-from syncd.cli.layout import written
 from syncd.cli.options import (
     CLOCK,
     config_of_daemon,
@@ -27,7 +26,7 @@ from syncd.cli.options import (
     json_option,
     option_for,
 )
-from syncd.cli.output import home_relative, is_screen, stdout_failure, terminal_size, text_width
+from syncd.cli.output import home_relative, is_screen, stdout_failure, terminal_size, text_width, written
 from syncd.cli.status.screen import StatusContext, WorkspaceRow, screen, table
 from syncd.core.config_file import config_files, config_folder, config_name
 from syncd.core.directories import default_config_path, directories_for, holder, refuse_unreadable

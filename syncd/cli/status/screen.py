@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from syncd import __version__
-from syncd.cli.layout import MARK, Tone, aligned, bar, next_attempt, styled, wrapped
-from syncd.cli.output import home_relative
+from syncd.cli.output import MARK, Tone, aligned, bar, home_relative, next_attempt, styled, wrapped
 from syncd.core.clock import seconds_of
 from syncd.core.text import ago, countdown, counted, duration, for_sandbox, size, split_remedy
 from syncd.sandbox.setup_rules import SetupState, SetupStatus

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from syncd.cli.layout import bar
+from syncd.cli.output import bar
 from syncd.sync.status_document import Progress
 
 MIB = 1 << 20
