@@ -155,7 +155,7 @@ def search_in(search: SecretSearch | None, path: str, size_bytes: int) -> Callab
     """Return what finds a secret in the next piece of a file of this size; in several ones only syncd's own keys."""
     if search is None:
         return lambda _piece: None
-    return partial(search.in_file, path) if size_bytes <= PIECE_BYTES else search.in_pieces(path).found
+    return partial(search.in_file, path) if size_bytes <= PIECE_BYTES else search.in_pieces(path)
 
 
 def wall_ns(clock: Clock) -> int:

@@ -14,7 +14,7 @@ import base64
 import hashlib
 import pkgutil
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -50,23 +50,6 @@ class Secret(NamedTuple):
     def rule(self) -> Rule:
         """Return the secret as the rule that excludes the file."""
         return Rule("secrets", None, str(self))
-
-
-class PieceSearch:
-    """Searches one file for these keys, as it is read piece by piece."""
-
-    def __init__(self, keys: Collection[bytes]) -> None:
-        self._keys = keys
-        self._overlap = max(map(len, keys), default=_MIN_OWN_KEY) - 1
-        self._end = b""  # of the piece before
-
-    def found(self, piece: bytes) -> Secret | None:
-        """Return the key that ends in this piece, the next one of the file."""
-        if not self._keys:
-            return None
-        text = self._end + piece
-        self._end = text[-self._overlap :]
-        return Secret(_OWN_KEY, 0) if any(key in text for key in self._keys) else None
 
 
 _Verify = Callable[[bytes, "re.Match[bytes]"], bool]
@@ -277,9 +260,18 @@ class SecretSearch:
             return None if path in self._allowed else Secret(found, bytes(content[:at]).count(b"\n") + 1)
         return None
 
-    def in_pieces(self, path: str) -> PieceSearch:
-        """Return the search in a larger file, which finds syncd's own keys alone."""
-        return PieceSearch(() if path in self._allowed else self._own_keys)
+    def in_pieces(self, path: str) -> Callable[[bytes], Secret | None]:
+        """Return what finds syncd's own keys in a larger file, when it is called with each piece of it in turn."""
+        keys, end = () if path in self._allowed else self._own_keys, b""
+        overlap = max(map(len, keys), default=_MIN_OWN_KEY) - 1
+
+        def found(piece: bytes) -> Secret | None:
+            nonlocal end
+            text = end + piece
+            end = text[-overlap:]
+            return Secret(_OWN_KEY, 0) if any(key in text for key in keys) else None
+
+        return found
 
 
 def _secret_start(form: SecretForm, context: bytes, anchor: int) -> int | None:

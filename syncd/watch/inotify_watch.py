@@ -330,14 +330,8 @@ class InotifyWatch(ScanListener):
             del self._targets[wd]
             if self._inotify is not None:
                 self._inotify.remove(wd)
-        self._shared = self._shared_now()
-
-    def _shared_now(self) -> dict[str, str]:
-        shared = shared_parts(self._workspace)
-        if not shared.keys() - {""}:
-            return shared
         scanned = {"", *self._failed, *(target.path for target in self._targets.values())}
-        return {path: kind for path, kind in sorted(shared.items()) if path in scanned}
+        self._shared = {path: kind for path, kind in sorted(shared_parts(self._workspace).items()) if path in scanned}
 
     def warnings(self) -> tuple[SyncWarning, ...]:
         """Return warnings about what is not watched now, or does not report all changes, with the reasons."""

@@ -304,7 +304,7 @@ def test_a_key_in_pieces(sizes: tuple[int, int]) -> None:
     first, rest = sizes
     pieces = [content[:first], *(content[at : at + rest] for at in range(first, len(content), rest))]
     in_file = search.in_pieces("a")
-    found = [in_file.found(piece) is not None for piece in pieces]
+    found = [in_file(piece) is not None for piece in pieces]
     read = 0
     for piece, is_found in zip(pieces, found, strict=True):
         read += len(piece)
@@ -312,6 +312,6 @@ def test_a_key_in_pieces(sizes: tuple[int, int]) -> None:
             assert is_found
             break
         assert not is_found
-    assert str(search.in_pieces("a").found(content)) == "syncd's own API key"
-    assert search.in_pieces("a").found(content[: 49 + len(OWN)]) is None
-    assert search.in_pieces("allowed").found(content) is None
+    assert str(search.in_pieces("a")(content)) == "syncd's own API key"
+    assert search.in_pieces("a")(content[: 49 + len(OWN)]) is None
+    assert search.in_pieces("allowed")(content) is None
