@@ -126,8 +126,6 @@ class Snapshotter(Struct, eq=False):
     def _scan(
         self, baseline: Manifest | None, sync_mode: SyncMode, to_scan: ToScan, other_bases: Collection[Manifest]
     ) -> ScanResult:
-        if baseline is not None:
-            self.scanner.expect(baseline)
         self.guard.begin()
         full_scans = self.scanner.full_scans
         scan = self.scanner.scan(to_scan())

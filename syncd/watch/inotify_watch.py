@@ -78,16 +78,11 @@ def no_instance(error: OSError) -> SyncWarning:
         return SyncWarning(
             "watch:instances", f"{what}, as all inotify instances of this user are taken ({limit})", remedy
         )
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return SyncWarning(
-            "watch:descriptors", f"{what}, as too many files are open", "raise `ulimit -n` (LimitNOFILE=)"
-        )
     why = os.strerror(error.errno) if error.errno else str(error)
-    return SyncWarning(
-        "watch:none",
-        f"{what}, as inotify gives no instance ({why})",
-        "run on a kernel, or in a sandbox, that allows inotify",
-    )
+    remedy = "run on a kernel, or in a sandbox, that allows inotify"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        remedy = "raise `ulimit -n` (LimitNOFILE=)"
+    return SyncWarning("watch:none", f"{what}, as inotify gives no instance ({why})", remedy)
 
 
 def unwatched(missed: Mapping[str, int], total: int) -> tuple[SyncWarning, ...]:

@@ -19,7 +19,7 @@ def test_too_many_open_files_is_not_too_many_instances(tmp_path: Path) -> None:
         "    while True: held.append(os.dup(2))\n"
         "except OSError: pass\n"
         "watch.open()\n"
-        "assert [p.key for p in watch.warnings()] == ['watch:descriptors'], watch.warnings()\n"
+        "assert ['ulimit -n' in str(p) for p in watch.warnings()] == [True], watch.warnings()\n"
         "os.close(held.pop())\n"
         "watch.open()\n"
         "assert watch.warnings() == ()\n"
