@@ -48,12 +48,6 @@ _AUTHOR = b"syncd <syncd@localhost>"
 _PERSON = {f"GIT_COMMITTER_{what}": value for what, value in (("NAME", "syncd"), ("EMAIL", "syncd@localhost"))}
 
 
-class _Made(Struct, frozen=True):
-    """The changes, by their digest, that the last commit holds."""
-
-    changes: bytes
-
-
 class _Sent(Struct, frozen=True):
     """The paths where HEAD and what was sent, with this base, may differ."""
 
@@ -108,18 +102,16 @@ class FollowedCommits:
             self.warnings = []
 
     def _follow(self, owner: str, base: Manifest, work: AgentWork, leave_out: LeaveOut, scratch: str) -> None:
-        record = Record(self._db, "followed commit", _Made, "what the agent changed is committed once more", owner)
+        record = Record(self._db, "followed commit", bytes, "what the agent changed is committed once more", owner)
         changes, made = self._changes(work), record.load()
         digest = _digest(changes)
-        if made is None and not changes:
-            return
-        if made is not None and made.changes == digest:
+        if made == digest or (made is None and not changes):
             return
         git = find_git(self._environ)
         if git is None:
             return
         self._commit(replace(git, wait_ready=self._wait_ready), base, changes, leave_out, scratch)
-        record.save(_Made(digest))
+        record.save(digest)
 
     def _changes(self, work: AgentWork) -> dict[str, SeenEntry]:
         """Return what may come of the changes: files and links whose content is here, ABSENT for what is gone."""

@@ -56,8 +56,6 @@ SYMLINK_MODE = b"120000"
 SUBMODULE_MODE = b"160000"
 _MOST_OF_SUBMODULES = 1 << 20
 _FSCK_REASON = re.compile(": (gitmodules[A-Za-z]+):")
-# By these git finds the person's and the machine's configuration.
-_CONFIGURATION_VARIABLES = tuple(NO_CONFIGURATION)
 
 
 class GitWorkTree(Struct, frozen=True):
@@ -202,7 +200,7 @@ def find_git(environ: Mapping[str, str]) -> Git | None:
     program = shutil.which("git", path=path)
     if program is None:
         return None
-    return Git(program, path, {name: environ[name] for name in _CONFIGURATION_VARIABLES if name in environ})
+    return Git(program, path, {name: environ[name] for name in NO_CONFIGURATION if name in environ})
 
 
 def need_git(environ: Mapping[str, str]) -> Git:

@@ -16,6 +16,11 @@ from syncd.model.entry import Entry, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed
 
+_Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+# The end of a look for what is new: digests over the inode numbers and change times of all folders and of all entries,
+# and the newest time that it saw, in nanoseconds.
+Mark = tuple[_Digest, _Digest, Annotated[int, Meta(ge=0, le=1 << 62)]]
+
 
 class LookAction(Enum):
     """The action of the program at one path, by its letter in the list."""
@@ -104,17 +109,6 @@ class LookItems(Mapping[str, LookItem]):
             if path not in self.listed:
                 yield path, self._item_of(path, entry)
         yield from self._last.items()
-
-
-class Mark(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The end of a look for what is new: digests of all folders and of all entries, and the newest time that it saw.
-
-    The digests are over inode numbers and change times, the time is in nanoseconds.
-    """
-
-    folders: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-    entries: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-    newest_ns: Annotated[int, Meta(ge=0, le=1 << 62)]
 
 
 class LookRequest(Struct, frozen=True):

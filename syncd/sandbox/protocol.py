@@ -234,7 +234,7 @@ def look_values(request: LookRequest, within_s: float, not_after_s: float) -> di
         "most_copied_bytes": request.most_copied_bytes,
         "within_s": within_s,
         "not_after_s": not_after_s,
-        "since": msgspec.to_builtins(request.since),
+        "since": request.since,
     }
 
 

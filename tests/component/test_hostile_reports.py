@@ -22,7 +22,7 @@ from syncd.archive.extraction import BadArchive
 from syncd.model.entry import Entry
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.executions import report_in
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, Mark
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.program import printed
 from syncd.sandbox.protocol import REPOSITORY_BOUNDS, Bounds, RepositoryState, decoded, look_result, told
 from tests.component.program_rig import PURPOSE, running
@@ -32,7 +32,7 @@ _MIB = 1 << 20
 _LEFT_BYTES = 256 * _MIB  # beyond what a process with the modules takes; values of 16 MiB of lists take 425
 _SMALL = LookRequest({"a": LookItem((), LookAction.COMPARE)})
 _WHOLE = LookRequest({}, find_new=True)
-_SINCE = LookRequest({}, find_new=True, since=Mark("a" * 64, "b" * 64, 1))
+_SINCE = LookRequest({}, find_new=True, since=("a" * 64, "b" * 64, 1))
 _LONGEST = Bounds.of_look(_WHOLE).most_bytes // _MIB - 1
 _LONG = 16
 _ROW = b'["",0,0,0,"",-1,false]'
@@ -246,7 +246,7 @@ def test_a_hostile_look_is_none(values: Any) -> None:
 @pytest.mark.parametrize("names", NAMES.values(), ids=list(NAMES))
 def test_hostile_names_are_none(names: Any) -> None:
     """As above."""
-    request = replace(REQUEST, since=Mark("a" * 64, "b" * 64, 1))
+    request = replace(REQUEST, since=("a" * 64, "b" * 64, 1))
     assert read(report(names={"d": ["a"]}), request).names == {"d": {"a"}}
     with pytest.raises(ValueError, match=r"."):
         read(report(names=names), request)

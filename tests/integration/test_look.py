@@ -270,9 +270,7 @@ def test_a_look_that_asks_for_the_same_is_run_again(rig: Rig) -> None:
     place(rig, "a")
     looking, folder = executions(rig), str(copies(rig))
     newest_ns = max(path.lstat().st_ctime_ns for path in (rig.sandbox.workspace, rig.sandbox.workspace / "a"))
-    while (
-        mark := run_look(looking, LookRequest({}, find_new=True), folder).mark
-    ) is None or mark.newest_ns < newest_ns:
+    while (mark := run_look(looking, LookRequest({}, find_new=True), folder).mark) is None or mark[2] < newest_ns:
         pass  # what is too new may change once more with the same time
 
     def asked(**fields: Any) -> list[str]:

@@ -12,7 +12,7 @@ from syncd.core.choices import SAVED_BYTES
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.sandbox.followed_work import FollowedWork
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Mark
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sync.agent_work import pruned_names
 from syncd.sync.following import (
@@ -217,7 +217,7 @@ def test_what_a_look_asks_for() -> None:
     assert follow_request(SandboxContent(), full, _leaves_out).most_copied_bytes == 0
 
 
-MARK = Mark("a" * 64, "b" * 64, 5)
+MARK = ("a" * 64, "b" * 64, 5)
 MARKED = Manifest({"d": Entry(Kind.DIRECTORY), "d/a": SENT, "d/b": SENT, "c": SENT})
 LOG = SeenEntry(Kind.FILE)
 BEFORE = FollowedWork(1.0, {}, {"d/new": SeenEntry(Kind.FILE, copy="kept"), "d/b": ABSENT, "x.log": LOG})
