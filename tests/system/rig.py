@@ -183,6 +183,22 @@ class Rig:
             terminal.start([*prefix, *SYNCD, *args], self.environment() | environ, place or self.workspace)
             yield terminal
 
+    @contextmanager
+    def piped(self, *args: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Type `syncd ARGS` with stdout and stderr in pipes that the test reads."""
+        with subprocess.Popen(
+            [*SYNCD, *args],
+            env=self.environment(),
+            cwd=self._place(args[0]),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def _place(self, command: str) -> Path:
         """Return where the command is typed: in the workspace, if it may write into it."""
         return self.workspace if command in ("apply", "resolve", "saved") else self.home

@@ -21,7 +21,6 @@ import pytest
 from tests.agent import Agent
 from tests.component.repository_rig import poisoned
 from tests.recorded import records
-from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, SANDBOX, TIMEOUT_S, Rig, committed, git
 from tests.system.trees import tree
 
@@ -863,12 +862,7 @@ def test_a_stop_after_the_write_tells_the_truth(rig: Rig, agent: Agent, args: tu
         agent.write(name, "theirs")
     if args:
         rig.ok("apply")
-    command = [*SYNCD, "apply", "--json", *args]
-    with subprocess.Popen(
-        command, env=rig.environment(), cwd=rig.workspace, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
+    with rig.piped("apply", "--json", *args) as process:
         select.select([process.stdout], [], [], 30)  # it has begun to print, and the pipe holds less
         process.terminate()
         assert process.wait(60) == 75

@@ -68,8 +68,6 @@ def test_a_daemon_has_it_follow(rig: Rig) -> None:
     ("keys", "of_an_edit", "of_a_commit"),
     [
         ({}, 6, 4),
-        ({"workspace.git": "none"}, 6, 0),
-        ({"sandbox.agent_changes": "overwrite"}, 2, 4),
         ({"sandbox.agent_changes": "overwrite", "workspace.git": "none"}, 2, 0),
     ],
 )

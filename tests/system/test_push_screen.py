@@ -9,12 +9,10 @@ import re
 import signal
 import struct
 import termios
-from collections.abc import Iterator
 
 import pytest
 
 from syncd.cli.push import next_step
-from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, Rig
 from tests.system.terminal import Terminal
 
@@ -24,19 +22,12 @@ _UPLOADING = re.compile(r"uploading  ━*─+ +\d+% +\d:\d\d left +[\d,]+ [Ki]*B
 _NARROW = re.compile(r"uploading  ━*─+ +\d+% +\d:\d\d left")
 
 
-@pytest.fixture
-def terminal(rig: Rig) -> Iterator[Terminal]:
-    """A terminal, and two MiB to send at one MiB a second."""
+@pytest.fixture(autouse=True)
+def _slow(rig: Rig) -> None:
+    """Two MiB to send at one MiB a second."""
     rig.configure({"sync.upload_limit_kib_per_second": 1024, "sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
     rig.write("data.bin", _DATA)
     rig.environ["TERM"] = "xterm-256color"
-    terminal = Terminal()
-    yield terminal
-    terminal.close()
-
-
-def _start(terminal: Terminal, rig: Rig, *args: str) -> None:
-    terminal.start([*SYNCD, *args], rig.environment(), rig.workspace)
 
 
 def _resize(terminal: Terminal, columns: int) -> None:
@@ -44,35 +35,35 @@ def _resize(terminal: Terminal, columns: int) -> None:
     fcntl.ioctl(terminal._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
 
 
-def test_a_push_on_a_terminal(rig: Rig, terminal: Terminal) -> None:
+def test_a_push_on_a_terminal(rig: Rig) -> None:
     """One line shows bytes, speed and time left, less on a small screen; the time during the initialize."""
     held = rig.held("initialize")
-    _start(terminal, rig, "push")
-    terminal.until(_UPLOADING.fullmatch, "all figures of an upload on one line")
-    _resize(terminal, 40)
-    terminal.until(_NARROW.fullmatch, "what fits 40 columns on one line")
-    _resize(terminal, 80)
-    took = re.compile(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] unpacking  0:(0[1-9]|[1-5]\d)")
-    terminal.until(took.fullmatch, "how long the sandbox takes")
-    held.set()
-    assert terminal.finish() == 0, terminal.text
+    with rig.terminal("push") as terminal:
+        terminal.until(_UPLOADING.fullmatch, "all figures of an upload on one line")
+        _resize(terminal, 40)
+        terminal.until(_NARROW.fullmatch, "what fits 40 columns on one line")
+        _resize(terminal, 80)
+        took = re.compile(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] unpacking  0:(0[1-9]|[1-5]\d)")
+        terminal.until(took.fullmatch, "how long the sandbox takes")
+        held.set()
+        assert terminal.finish() == 0, terminal.text
     reported, then = terminal.text.splitlines()
     assert re.fullmatch(r"synced 1 file, 2,04\d KiB, in [\d.]+ s", reported), reported
     assert then == next_step("")
 
 
-def test_an_interrupted_push(rig: Rig, terminal: Terminal) -> None:
+def test_an_interrupted_push(rig: Rig) -> None:
     """Ctrl-C prints what became of the change; the next push sends it, without the first steps.
 
     With NO_COLOR nothing has a colour.
     """
     rig.environ["NO_COLOR"] = "1"
-    _start(terminal, rig, "push", "--config", str(rig.config_file))
-    terminal.until(_UPLOADING.fullmatch, "an upload under way")
-    cells = [cell for row in terminal.screen.buffer.values() for cell in row.values()]
-    assert {(cell.fg, cell.bg) for cell in cells} == {("default", "default")}
-    terminal._process.send_signal(signal.SIGINT)
-    assert terminal.finish() == 75
+    with rig.terminal("push", "--config", str(rig.config_file)) as terminal:
+        terminal.until(_UPLOADING.fullmatch, "an upload under way")
+        cells = [cell for row in terminal.screen.buffer.values() for cell in row.values()]
+        assert {(cell.fg, cell.bg) for cell in cells} == {("default", "default")}
+        terminal.send(signal.SIGINT)
+        assert terminal.finish() == 75
     assert terminal.text.endswith("syncd: stopped while uploading; the sandbox is unchanged: `syncd push` sends it")
     assert rig.count("initialize") == 0
     rig.configure()
@@ -89,7 +80,7 @@ def test_an_interrupted_push(rig: Rig, terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize("daemon", ["by the daemon", "alone"])
-def test_a_push_that_is_retried(rig: Rig, terminal: Terminal, daemon: str) -> None:
+def test_a_push_that_is_retried(rig: Rig, daemon: str) -> None:
     """One line counts down to the next attempt and to the end; a failure that repeats itself is told once."""
     rig.configure({"retry.first_delay_seconds": 2, "retry.max_delay_seconds": 2})
     if daemon == "by the daemon":
@@ -97,35 +88,35 @@ def test_a_push_that_is_retried(rig: Rig, terminal: Terminal, daemon: str) -> No
         rig.up()
     rig.faults("upload: 503 always")
     rig.write("other", "text")
-    _start(terminal, rig, "push")
-    plan = re.compile(r"^attempt 3 in [1-3] s, gives up in 0:[0-2]\d$", re.MULTILINE)
-    terminal.until(plan.search, "the third attempt, and the end")
-    assert terminal.text.count("503") == 1
-    rig.emulator.faults.clear()
-    assert terminal.finish() == 0, terminal.text
+    with rig.terminal("push") as terminal:
+        plan = re.compile(r"^attempt 3 in [1-3] s, gives up in 0:[0-2]\d$", re.MULTILINE)
+        terminal.until(plan.search, "the third attempt, and the end")
+        assert terminal.text.count("503") == 1
+        rig.emulator.faults.clear()
+        assert terminal.finish() == 0, terminal.text
 
 
-def test_a_look_that_takes_its_time(rig: Rig, terminal: Terminal) -> None:
+def test_a_look_that_takes_its_time(rig: Rig) -> None:
     """After half a second something turns on the terminal; elsewhere a line says what is waited for."""
     rig.configure(DEFAULTS)
     rig.write("data.bin", "small")
     rig.ok("push")
     held = rig.held("execute")
-    _start(terminal, rig, "diff")
-    terminal.until(re.compile(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] looking at the sandbox  0:\d\d").search, "what is waited for")
-    held.set()
-    assert terminal.finish() == 0, terminal.text
+    with rig.terminal("diff") as terminal:
+        terminal.until(re.compile(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] looking at the sandbox  0:\d\d").search, "what is waited for")
+        held.set()
+        assert terminal.finish() == 0, terminal.text
     assert terminal.text == ""
 
 
-def test_ctrl_c_leaves_the_daemon_running(rig: Rig, terminal: Terminal) -> None:
+def test_ctrl_c_leaves_the_daemon_running(rig: Rig) -> None:
     """Ctrl-C in a push by the daemon says that the daemon goes on, and it does."""
     rig.write("data.bin", "small for now")
     rig.up()
     rig.write("data.bin", _DATA)
-    _start(terminal, rig, "push")
-    terminal.until(_UPLOADING.fullmatch, "the daemon's upload")
-    terminal._process.send_signal(signal.SIGINT)
-    assert terminal.finish() == 75
+    with rig.terminal("push") as terminal:
+        terminal.until(_UPLOADING.fullmatch, "the daemon's upload")
+        terminal.send(signal.SIGINT)
+        assert terminal.finish() == 75
     assert "the daemon goes on: see `syncd status`" in terminal.text
     rig.converged()

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import struct
-import subprocess
 import sys
 import termios
 from collections.abc import Iterator
@@ -173,24 +172,17 @@ def _waits(pid: int) -> int:
 
 def test_it_ends_with_its_reader(rig: Rig) -> None:
     """As of `syncd status --watch | head -1`, though nothing changes any more."""
-    command = [*SYNCD, "status", "--watch"]
-    with subprocess.Popen(command, env=rig.environment(), cwd=rig.home, stdout=subprocess.PIPE) as watching:
-        assert watching.stdout is not None
-        try:
-            assert b"not running" in watching.stdout.readline()
-            watching.stdout.close()
-            assert watching.wait(60) == 0
-        finally:
-            watching.kill()
+    with rig.piped("status", "--watch") as watching:
+        assert b"not running" in watching.stdout.readline()
+        watching.stdout.close()
+        assert watching.wait(60) == 0
 
 
 def test_an_interrupt_ends_it_at_a_full_pipe(rig: Rig) -> None:
     """A full pipe blocks it, but one SIGINT is enough to end it."""
     rig.write("a")
     daemon = rig.up()
-    command = [*SYNCD, "status", "--watch", "--json"]
-    with subprocess.Popen(command, env=rig.environment(), cwd=rig.home, stdout=subprocess.PIPE) as watching:
-        assert watching.stdout is not None
+    with rig.piped("status", "--watch", "--json") as watching:
         fcntl.fcntl(watching.stdout, fcntl.F_SETPIPE_SZ, 4096)
 
         def is_held_up() -> bool:
@@ -202,7 +194,4 @@ def test_an_interrupt_ends_it_at_a_full_pipe(rig: Rig) -> None:
         rig.until(is_held_up, "a full pipe")
         assert daemon.code is None
         watching.send_signal(signal.SIGINT)
-        try:
-            assert watching.wait(60) == 0
-        finally:
-            watching.kill()
+        assert watching.wait(60) == 0
