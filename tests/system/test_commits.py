@@ -14,7 +14,7 @@ from tests.agent import Agent
 from tests.agent_commits import RepositoryThere, note_home
 from tests.component.repository_rig import poisoned, tree_of
 from tests.component.test_agent_branch import plain_git
-from tests.system.rig import DEFAULTS, SANDBOX, Rig
+from tests.system.rig import DEFAULTS, SANDBOX, Rig, committed
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -28,9 +28,7 @@ def home(rig: Rig) -> Path:
     rig.configure({**DEFAULTS, "workspace.git": "none"})
     for path in FILES:
         rig.write(path, f"{path}\n")
-    plain_git(rig.workspace, "init", "-q", "-b", "main")
-    plain_git(rig.workspace, "add", "-A")
-    plain_git(rig.workspace, "commit", "-q", "-m", "by the person")
+    committed(rig.workspace)
     plain_git(rig.workspace, "config", "user.name", "Dev")
     plain_git(rig.workspace, "config", "user.email", "dev@example.org")
     rig.ok("push")

@@ -14,12 +14,20 @@ import pytest
 from syncd.core.clock import stamp
 from tests.agent import Agent, NamedPath
 from tests.system.command import AS_ANYONE, CLOCK, as_anyone
-from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig, emptied
+from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig, committed, emptied, git
 from tests.system.trees import Tree, tree
 
 REFERENCE = "refs/syncd/main"
 FOLLOWS: dict[str, object] = {**DEFAULTS, "sandbox.follow_seconds": 5}
 HOOKS = ("pre-commit", "post-commit", "reference-transaction", "post-checkout", "post-index-change", "update")
+
+
+def _content(rig: Rig, name: str) -> str | None:
+    """Return what git has by that name; None if it has nothing."""
+    try:
+        return git(rig.workspace, "cat-file", "blob", name)
+    except AssertionError:
+        return None
 
 
 class Followed:
@@ -32,11 +40,7 @@ class Followed:
         for path in ("notes", "d/gone", "run", "tracked/.env"):
             rig.write(path, f"{path} as sent\n")
         rig.write(".gitignore", "ignored/\n")
-        self.git("init", "-q", "-b", "trunk")
-        self.git("config", "user.name", "me")
-        self.git("config", "user.email", "me@example.com")
-        self.git("add", "-A")
-        self.git("commit", "-qm", "first")
+        committed(rig.workspace)
         rig.write("notes", "stashed\n")
         self.git("stash", "-q")
         rig.write("staged", "staged\n")
@@ -51,16 +55,12 @@ class Followed:
         rig.ok("flush")
         self.agent = rig.agent
 
-    def git(self, *args: str, code: int = 0) -> str:
-        environ = {**self.rig.environment(), "GIT_OPTIONAL_LOCKS": "0"}
-        done = subprocess.run(["git", *args], cwd=self.rig.workspace, env=environ, capture_output=True, check=False)
-        assert done.returncode == code, done.stderr
-        return done.stdout.decode("latin-1")
+    def git(self, *words: str) -> str:
+        return git(self.rig.workspace, *words)
 
     def at_home(self, path: str) -> str | None:
         """Return a file's content on the reference; None if it is not there."""
-        names = self.git("ls-tree", "-r", "-z", "--name-only", REFERENCE).split("\0") if self.head() else []
-        return self.git("cat-file", "blob", f"{REFERENCE}:{path}") if path in names else None
+        return _content(self.rig, f"{REFERENCE}:{path}")
 
     def holds(self, path: str, content: str | None) -> bool:
         return self.at_home(path) == content
@@ -126,8 +126,10 @@ def test_it_comes_by_itself(followed: Followed) -> None:
         followed.agent.write("notes", content)
         followed.rig.until(partial(followed.holds, "notes", content), "the agent's version")
     assert (first, followed.at_home("untracked"), followed.at_home("staged")) == ("", "mine\n", "staged\n")
-    trunk = followed.git("rev-parse", "trunk").strip()
-    assert trunk in followed.git("rev-list", "--parents", "-1", f"{REFERENCE}^").split()
+    assert (
+        followed.git("rev-parse", "main").strip()
+        in followed.git("rev-list", "--parents", "-1", f"{REFERENCE}^").split()
+    )
     assert followed.git("log", "-1", "--format=%an|%cn|%s", REFERENCE).strip() == (
         "syncd|syncd|What the agent changed in main"
     )
@@ -410,19 +412,15 @@ def test_several_are_followed(rig: Rig) -> None:
     rig.configure({**FOLLOWS, "sandboxes.blue.id": "box-blue"})
     rig.up()
     rig.ok("flush")
-
-    def git(*words: str) -> bytes:
-        return subprocess.run(["git", *words], cwd=rig.workspace, capture_output=True, check=False).stdout
-
     rig.agent.write("a", "main's\n")
-    rig.until(lambda: git("cat-file", "blob", "refs/syncd/main:a") == b"main's\n", "what main's agent made")
+    rig.until(lambda: _content(rig, "refs/syncd/main:a") == "main's\n", "what main's agent made")
     _end(rig)
     Agent(blue.workspace).write("a", "blue's\n")
-    rig.until(lambda: git("cat-file", "blob", "refs/syncd/blue:a") == b"blue's\n", "what blue's agent made")
+    rig.until(lambda: _content(rig, "refs/syncd/blue:a") == "blue's\n", "what blue's agent made")
     assert "+blue's" in rig.run("diff", "--sandbox", "blue").out
-    assert b"-main's\n+blue's\n" in git("diff", "refs/syncd/main", "refs/syncd/blue")
+    assert "-main's\n+blue's\n" in git(rig.workspace, "diff", "refs/syncd/main", "refs/syncd/blue")
     rig.ok("sandbox", "remove", "blue", "--yes")
-    assert git("cat-file", "blob", "refs/syncd/blue:a") == b"blue's\n"
+    assert _content(rig, "refs/syncd/blue:a") == "blue's\n"
 
 
 def _damage(rig: Rig, content: bytes) -> None:
