@@ -43,10 +43,11 @@ def branch_of(
     commits: Sequence[SandboxCommit],
     changes: Mapping[str, SeenEntry],
     sent: Mapping[str, SeenEntry] | None = None,
-    name: str = "agent/work",
 ) -> NewBranch:
     sent = sent_from(workspace) if sent is None else sent
-    return make_branch(git, str(workspace), name, sent, changes, left_out=lambda path: False, now=NOW, commits=commits)
+    return make_branch(
+        git, str(workspace), "agent/work", sent, changes, left_out=lambda path: False, now=NOW, commits=commits
+    )
 
 
 def facts(top: Path, commit_id: str, form: str) -> str:

@@ -201,12 +201,12 @@ def test_no_work_tree(git: Git, tmp_path: Path) -> None:
         assert "\n" not in str(failure.value)
 
 
-def scripted(folder: Path, script: str, person: dict[str, str] | None = None) -> Git:
+def scripted(folder: Path, script: str) -> Git:
     """A program in the place of git."""
     program = folder / "program"
     program.write_text(script)
     program.chmod(0o755)
-    return Git(str(program), os.environ["PATH"], person or {})
+    return Git(str(program), os.environ["PATH"], {})
 
 
 def marking_repository(folder: Path) -> Path:

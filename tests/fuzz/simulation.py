@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,6 @@ from syncd.daemon.sync_requests import SyncRequest
 from syncd.emulator.api import ApiError
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.synced_hook import SyncedHook
-from tests.copies import copy_as_it_is
 from tests.emulator import Emulator
 from tests.fuzz.agent_side import SavedEntries
 from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
@@ -579,7 +579,14 @@ class Simulation:
             copy = self.folder / "saved" / name
             copy.mkdir(parents=True)
             if (self.folder / name).is_dir():
-                copy_as_it_is(self.folder / name, copy, _sockets)
+                shutil.copytree(
+                    self.folder / name,
+                    copy,
+                    symlinks=True,
+                    ignore=_sockets,
+                    copy_function=_copy_if_there,
+                    dirs_exist_ok=True,
+                )
             self._saved.append(copy)
         raise Killed
 
@@ -596,6 +603,12 @@ class Simulation:
     def note(self, message: str) -> None:
         """Add a line to the log."""
         self.log.append(f"{self.clock.monotonic_s():9.2f}    {message}")
+
+
+def _copy_if_there(file: str, target: str) -> None:
+    """Copy what a thread may have renamed meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy2(file, target, follow_symlinks=False)
 
 
 def _sockets(folder: str, names: list[str]) -> list[str]:

@@ -140,9 +140,7 @@ def test_a_removal_that_failed_is_tried_again(loop: DaemonRig) -> None:
     assert sorted(rig.arrived()) == ["a.txt"]
 
 
-def _outage(
-    loop: DaemonRig, fault: str, lasts_s: float, at_request: Callable[[float], None] | None = None
-) -> list[float]:
+def _outage(loop: DaemonRig, fault: str, lasts_s: float) -> list[float]:
     """Run the daemon in scripted time through an outage, and return the seconds at which it tried."""
     rig, tried = loop.rig, []
     rig.keys["retry"] = {"first_delay_seconds": 1, "max_delay_seconds": 60, "give_up_after_seconds": 300}
@@ -153,8 +151,6 @@ def _outage(
 
     def hook(_: RequestRecord) -> None:
         tried.append(rig.clock.monotonic - began_s)
-        if at_request is not None:
-            at_request(tried[-1])
         if tried[-1] > lasts_s:
             loop.send(signal.SIGHUP)
 

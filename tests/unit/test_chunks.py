@@ -14,8 +14,8 @@ def a_file(size_bytes: int, digest: bytes = b"d" * 32) -> Entry:
     return Entry(Kind.FILE, 0o644, 1_700_000_000, size_bytes, digest=digest)
 
 
-def a_tree(paths: Iterable[str], size_bytes: int = 9_000) -> dict[str, Entry]:
-    return {path: a_file(size_bytes) for path in sorted(paths)}
+def a_tree(paths: Iterable[str]) -> dict[str, Entry]:
+    return {path: a_file(9_000) for path in sorted(paths)}
 
 
 def chunks(tree: Mapping[str, Entry]) -> list[list[str]]:

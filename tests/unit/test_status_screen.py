@@ -116,9 +116,6 @@ MIB = Progress(43_000_000, 100_000_000, None, None, 12.6e6, 8.2)
 ENDED = replace(NOTHING, state_since="2026-11-24T13:15:11Z")
 HUNG = replace(WATCHING, responding=False, progress=Progress(1, 2))
 KILL = "`kill {0}`, if it is still there after 5 s `kill -9 {0}`, then\n  `syncd run`"
-OF_ANOTHER = (
-    "which shows no status\n  a push shows none; if it stays so, it is of another version than 0.1.0:\n  restart it: "
-)
 
 
 @pytest.mark.parametrize(
