@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -386,57 +386,43 @@ def test_a_file_ignored_before_it_is_written_is_not_uploaded(tmp_path: Path, bef
         assert not run_text(tmp_path, text).lost, point
 
 
-def _ignore_overflows(patch: pytest.MonkeyPatch) -> None:
-    add = DirtyDirectories.add
-    patch.setattr(DirtyDirectories, "add", lambda self, changes: add(self, Changes(changes.dirty)))
+def program_with(old: bytes, new: bytes) -> Callable[[Collection[str]], bytes]:
+    """Return a `program_text` of the sandbox's program with this change."""
+    real = executions.program_text
+    assert old in real(executions._PARTS_OF)
+    return lambda verbs: real(verbs).replace(old, new)
 
 
-def _remove_changed_agent_files(patch: pytest.MonkeyPatch) -> None:
-    real, compared = executions.program_text, b"            if found.same_as_any(versions):\n                parent"
-    assert compared in real(("look",))
-    changed = b"            if True:\n                parent"
-    patch.setattr(executions, "program_text", lambda verbs: real(verbs).replace(compared, changed))
+def _without_holds(*args: Any, plan_look: Any = preparation.plan_look) -> Plan:
+    return Plan(tuple(each for each in plan_look(*args).paths if each.outcome is not PathOutcome.HOLD))
 
 
-def _delete_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(DeletionSync, "paths_to_delete", lambda self, *_: {})
+def _without_kept_paths(self: SeenPaths, read: Any = SeenPaths.read) -> None:
+    read(self)
+    self.held, self.kept = {}, set()
 
 
-def _acquire_without_limit(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(provider, "acquire_wait_s", lambda *_: 0.0)
+def _without_overflows(self: DirtyDirectories, changes: Changes, add: Any = DirtyDirectories.add) -> None:
+    add(self, Changes(changes.dirty))
 
 
-def _ignore_expiry(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(provider, "replace_in_s", lambda *_: None)
-
-
-def _block_free_paths(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Preparation, "_obstacles_seen", lambda self, *_: {"b": Obstacle.DIRECTORY})
-
-
-def _save_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RemoteChanges, "save", lambda self, *_: frozenset())
-
-
-def _hold_nothing(patch: pytest.MonkeyPatch) -> None:
-    real = preparation.plan_look
-
-    def plan_look(*args: Any) -> Plan:
-        return Plan(tuple(each for each in real(*args).paths if each.outcome is not PathOutcome.HOLD))
-
-    patch.setattr(preparation, "plan_look", plan_look)
-
-
-def _forget_kept_paths_at_a_restart(patch: pytest.MonkeyPatch) -> None:
-    real = SeenPaths.read
-
-    def forgetful(self: SeenPaths) -> None:
-        real(self)
-        self.held, self.kept = {}, set()
-
-    patch.setattr(SeenPaths, "read", forgetful)
-
-
+_COMPARED = b"            if found.same_as_any(versions):\n                parent"
+# What is replaced, and by what.
+PLANTS: dict[str, tuple[object, str, object]] = {
+    "nothing is saved": (RemoteChanges, "save", lambda self, *_: frozenset()),
+    "nothing is held": (preparation, "plan_look", _without_holds),
+    "kept paths are forgotten at a restart": (SeenPaths, "read", _without_kept_paths),
+    "the agent's changed files are removed": (
+        executions,
+        "program_text",
+        program_with(_COMPARED, _COMPARED.replace(b"found.same_as_any(versions)", b"True")),
+    ),
+    "nothing is deleted": (DeletionSync, "paths_to_delete", lambda self, *_: {}),
+    "free places are blocked": (Preparation, "_obstacles_seen", lambda self, *_: {"b": Obstacle.DIRECTORY}),
+    "sandboxes are acquired without a limit": (provider, "acquire_wait_s", lambda *_: 0.0),
+    "expiry is ignored": (provider, "replace_in_s", lambda *_: None),
+    "overflows are ignored": (DirtyDirectories, "add", _without_overflows),
+}
 _MIRROR, _FULL, _HOLD, _OVERWRITE = (
     f"settings({deletions!r}, {archive!r}, 0, 0, 1.0, {agent_changes!r})\n"
     "write('f', 8, 1)\n write('a/g', 8, 2)\n wait_idle()\n"
@@ -451,30 +437,32 @@ _ACQUIRE = "settings('mirror', 'auto', 600, 0, 1.0, 'save')\n write('f', 8, 1)\n
 _BOTH = "agent_writes('f', 3)\n write('f', 8, 4)\n wait_idle()"
 _NOBODY_LOOKS = "fault('execute: 404 x99')\n fault('dump: 404 x99')\n"
 PLANTED = {
-    _save_nothing: _MIRROR + _BOTH,
-    _hold_nothing: _HOLD + _BOTH,
-    _forget_kept_paths_at_a_restart: _FULL
+    "nothing is saved": _MIRROR + _BOTH,
+    "nothing is held": _HOLD + _BOTH,
+    "kept paths are forgotten at a restart": _FULL
     + "agent_writes('a/g', 3)\n write('f', 8, 4)\n wait_idle()\n kill()\n"
     + f"{_NOBODY_LOOKS} write('f', 8, 5)\n wait_idle()",
-    _remove_changed_agent_files: _MIRROR + "agent_writes('a/g', 3)\n remove('a/g')\n wait_idle()",
-    _delete_nothing: _MIRROR + "remove('a')\n wait_idle()",
-    _block_free_paths: _OVERWRITE
+    "the agent's changed files are removed": _MIRROR + "agent_writes('a/g', 3)\n remove('a/g')\n wait_idle()",
+    "nothing is deleted": _MIRROR + "remove('a')\n wait_idle()",
+    "free places are blocked": _OVERWRITE
     + "agent_writes('b/f', 3)\n write('b', 8, 4)\n wait_idle()\n agent_removes('b')\n write('b', 8, 5)\n wait_idle()",
-    _acquire_without_limit: _ACQUIRE
+    "sandboxes are acquired without a limit": _ACQUIRE
     + "\n".join(f"sandbox_expires()\n write('f', 8, {text})\n wait_idle()" for text in (3, 4, 5)),
-    _ignore_expiry: _ACQUIRE + "advance(650)\n wait_idle()",
-    _ignore_overflows: "write('f', 8, 1)\n wait_idle()\n overflow()\n write('a/g', 8, 2)\n wait_idle()",
+    "expiry is ignored": _ACQUIRE + "advance(650)\n wait_idle()",
+    "overflows are ignored": "write('f', 8, 1)\n wait_idle()\n overflow()\n write('a/g', 8, 2)\n wait_idle()",
 }
 
 
-@pytest.mark.parametrize("plant", some_of(PLANTED, 6), ids=lambda plant: plant.__name__.strip("_"))
-def test_a_planted_fault_loses_something(
-    tmp_path: Path, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("plant", some_of(PLANTED, 6))
+def test_a_planted_fault_loses_something(tmp_path: Path, plant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scenario fails with the fault planted in syncd, and passes without it."""
     assert not run_text(tmp_path, PLANTED[plant]).lost
-    plant(monkeypatch)
-    lost = run_text(tmp_path, PLANTED[plant]).lost
+    monkeypatch.setattr(*PLANTS[plant])
+    must_lose(tmp_path, PLANTED[plant])
+
+
+def must_lose(folder: Path, text: str) -> None:
+    lost = run_text(folder, text).lost
     assert lost
     # An error of the plant itself, after a rename say, must not pass for the fault that it no longer plants.
     assert not any("internal error" in line for line in lost), lost
