@@ -33,7 +33,7 @@ from syncd.model.reconcile import Changed, Forced, PathOutcome, Policy
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxState
-from syncd.sync.delivery import Delivery, Verdict
+from syncd.sync.delivery import Verdict
 from syncd.sync.preparation import Preparation
 from tests.unit import small_scope
 from tests.unit.small_scope import DIRECTORY, Process, Tree, World, content, file, holds_any, image_of, link
@@ -245,7 +245,7 @@ def _takes(was: Any, *args: Any) -> tuple[PathOutcome, str]:
 
 _SYNC_FAULTS: list[tuple[Any, str, Callable[..., Any]]] = [
     (RemoteChanges, "save", lambda *_: frozenset()),
-    (Delivery, "mark_uncertain", lambda *_: None),
+    (SandboxState, "mark_uncertain", lambda *_: None),
     (SandboxState, "_with", lambda state, _: state.maybe),
     (DeletionSync, "settle_pending", lambda *_: None),
     (Preparation, "prepare", lambda _: Verdict.INITIALIZE),
