@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from syncd.watch.inotify_watch import InotifyWatch
 from tests.component.watch_rig import (
     FakeDecision,
     Rules,
+    kernel_watches,
     opened,
     walk,
     watches,
@@ -210,3 +213,54 @@ def test_a_new_directory_tells_when_it_changed(root: Path, watch: InotifyWatch) 
     (root / "new/file").write_text("new")
     walk(watch, root)
     assert started_s - 1.0 < watch.found_s <= clock.monotonic_s()
+
+
+def test_siblings_of_the_workspace_do_not_wake(watch: InotifyWatch, root: Path) -> None:
+    """Of its parent's names only its own is relevant."""
+    (root.parent / "neighbour").mkdir()
+    (root.parent / "file").write_text("x")
+    (root.parent / "file").unlink()
+    assert watch.take() == Changes()
+
+
+def test_a_directory_above_the_workspace_is_moved_and_put_back(tmp_path: Path) -> None:
+    """The workspace itself does not change, but its path leads elsewhere or nowhere: a rescan reason every time."""
+    root = tmp_path / "far/near/work"
+    root.mkdir(parents=True)
+    watch = InotifyWatch(str(root), SystemClock())
+    for number, name in enumerate(("far/near", "far", "far/near", "far")):
+        walk(watch, root)
+        assert kernel_watches(watch._inotify.filenos()[0]) == 1 + len(root.parents) - 1  # type: ignore[union-attr]
+        watch.take()
+        aside = tmp_path / f"aside{number}"
+        (tmp_path / name).rename(aside)
+        assert watch.take().rescan
+        if number % 2:
+            root.mkdir(parents=True)
+        else:
+            aside.rename(tmp_path / name)
+    watch.close()
+
+
+def test_too_many_open_files_is_not_too_many_instances(tmp_path: Path) -> None:
+    """Both are EMFILE, with different remedies."""
+    script = (
+        "import os, resource, sys\n"
+        "from syncd.core.clock import SystemClock\n"
+        "from syncd.watch.inotify_watch import InotifyWatch\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))\n"
+        "watch, held = InotifyWatch(sys.argv[1], SystemClock()), []\n"
+        "try:\n"
+        "    while True: held.append(os.dup(2))\n"
+        "except OSError: pass\n"
+        "watch.open()\n"
+        "assert ['ulimit -n' in str(p) for p in watch.warnings()] == [True], watch.warnings()\n"
+        "os.close(held.pop())\n"
+        "watch.open()\n"
+        "assert watch.warnings() == ()\n"
+        "watch.close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, tmp_path], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
