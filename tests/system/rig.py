@@ -130,6 +130,12 @@ class Rig:
         self.in_state("watching")
         return daemon
 
+    def watch(self) -> Running:
+        """Start `syncd run`, and wait until it watches."""
+        daemon = self.start()
+        self.in_state("watching")
+        return daemon
+
     def with_slow_git(self) -> tuple[Path, Path]:
         """Give all commands a git that makes the first of these files, and does not end while there is the other."""
         asked, hold, git = self.home / "asked", self.home / "hold", self.home / "bin/git"

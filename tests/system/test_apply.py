@@ -359,8 +359,7 @@ def test_the_agents_ignore_files_are_named(rig: Rig, agent: Agent) -> None:
 
 def test_a_question_stops_no_sync(rig: Rig, agent: Agent) -> None:
     """What is edited meanwhile is sent, and a conflict if it was to be written; the rest is taken."""
-    rig.start()
-    rig.in_state("watching")
+    rig.watch()
     for path in ("a", "both", "clash"):
         agent.write(path, TEXT.replace("line 2\n", "theirs\n"))
     rig.ok("pause")
@@ -414,8 +413,7 @@ def test_a_question_that_is_left(rig: Rig, agent: Agent) -> None:
 
 def test_it_waits_for_an_initialize(rig: Rig, agent: Agent) -> None:
     """It says so, writes only when that has ended, and a signal ends the wait."""
-    rig.start()
-    rig.in_state("watching")
+    rig.watch()
     agent.write("a", "theirs\n")
     said: list[str] = []
 
@@ -436,8 +434,7 @@ def test_it_waits_for_an_initialize(rig: Rig, agent: Agent) -> None:
 
 def test_beside_a_daemon_nothing_goes_up_again(rig: Rig, agent: Agent) -> None:
     """What was taken counts as arrived, and so does what was taken back; what was merged is sent."""
-    rig.start()
-    rig.in_state("watching")
+    rig.watch()
     agent.write("a", "theirs\n")
     agent.write("new/deep", "theirs\n")
     uploads = rig.count("upload")
@@ -458,8 +455,7 @@ def test_beside_a_daemon_nothing_goes_up_again(rig: Rig, agent: Agent) -> None:
 
 def test_what_the_agent_has_made_of_it_since(rig: Rig, agent: Agent) -> None:
     """It counts as arrived although a sync came in between, so that the agent's newer version stays there."""
-    rig.start()
-    rig.in_state("watching")
+    rig.watch()
     agent.write("a", "theirs\n")
 
     def meanwhile() -> None:

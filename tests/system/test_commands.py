@@ -83,8 +83,7 @@ def test_push_alone_is_recorded(rig: Rig) -> None:
     assert (status["running"], status["state"], status["pending"]) == (False, "stopped", False)
     assert status["last_sync"] == pushed["sync"]
     assert json.loads(rig.ok("push", "--json").out)["outcome"] == "unchanged"
-    rig.start()
-    rig.in_state("watching")
+    rig.watch()
     rig.ok("flush")
     assert rig.count("upload") == 1
     assert rig.status()["last_sync"] == pushed["sync"]

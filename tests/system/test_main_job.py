@@ -119,8 +119,7 @@ def test_what_changes_nothing_uploads_nothing(rig: Rig) -> None:
         rig.ok("flush")
         if stops:
             daemon.stop()
-            rig.start()
-            rig.in_state("watching")
+            rig.watch()
     assert rig.count("upload") == rig.count("initialize") == 1
 
 

@@ -160,8 +160,7 @@ def test_several_at_once(rig: Rig, agent: Agent) -> None:
 def test_held_paths(rig: Rig, agent: Agent) -> None:
     """What `hold` holds waits until it is decided, one that merges too, and is then sent by a running daemon."""
     rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
-    rig.start()
-    rig.in_state("watching")
+    rig.watch()
     agent.write("clash", THEIRS)
     agent.write("both", THEIRS)
     rig.write("clash", OURS)

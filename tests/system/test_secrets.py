@@ -80,8 +80,7 @@ def test_the_remedy(rig: Rig) -> None:
     # After a kill and a start the finding is kept, and nothing is sent again.
     daemon.kill()
     uploads = rig.count("upload")
-    rig.start()
-    rig.in_state("watching")
+    rig.watch()
     rig.until(lambda: "a Stripe key in line 2" in str(rig.shown()["warnings"]), "the warning of the next process")
     assert rig.count("upload") == uploads
     nowhere(rig, VALUE)

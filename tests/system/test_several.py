@@ -18,7 +18,7 @@ import pytest
 from tests.agent import Agent
 from tests.emulator import Sandbox, When
 from tests.recorded import records
-from tests.system.command import CLOCK, Running
+from tests.system.command import CLOCK
 from tests.system.rig import DEFAULTS, KEY, TIMEOUT_S, Rig, committed, git
 from tests.system.test_apply import DIES
 from tests.system.trees import tree
@@ -77,12 +77,6 @@ def unanswered() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def _watching(rig: Rig) -> Running:
-    running = rig.start()
-    rig.in_state("watching")
-    return running
-
-
 def test_first_archives_go_past_one_that_hangs(rig: Rig) -> None:
     """A bucket that takes the first archive of one and does not answer keeps no other from getting its own."""
     blue = rig.emulator.create_sandbox("box-blue")
@@ -107,7 +101,7 @@ def test_one_is_added_and_removed(rig: Rig, daemon: bool, how: str) -> None:
     rig.ok("push")
     first = _initialized(rig, "box")
     if daemon:
-        _watching(rig)
+        rig.watch()
     there = rig.emulator.create_sandbox("box-blue") if how == "--id" else None
     words = ("--id", "box-blue") if there else ("--acquire",)
     added = rig.ok("sandbox", "add", "blue", *words)
@@ -149,7 +143,7 @@ def test_what_was_followed_is_saved_when_its_table_goes(several: Several) -> Non
     """What is at home of a sandbox that is configured no more is a saved version, which has its name."""
     rig, follows = several.rig, {**DEFAULTS, "sandbox.follow_seconds": 5}
     rig.configure({**follows, **BLUE})
-    _watching(rig)
+    rig.watch()
     several.agents["blue"].write("a", "theirs\n")
     rig.ok("flush")
     rig.until(lambda: rig.shown()["sandboxes"][1]["agent"]["changed"] == 1, "the look that follows")
@@ -209,7 +203,7 @@ def test_an_acquired_one_whose_table_goes_is_saved(rig: Rig, several: Several, b
 def test_while_it_cannot_be_saved_a_warning_names_it(rig: Rig, several: Several) -> None:
     """It is tried again, by the next process too."""
     rig.ok("sandbox", "add", "red", "--acquire")
-    running = _watching(rig)
+    running = rig.watch()
     rig.ok("flush")
     sandbox = rig.emulator.sandbox(rig.status()["sandboxes"][-1]["id"])
     assert sandbox is not None
@@ -247,7 +241,7 @@ def test_one_is_added_while_the_daemon_starts(rig: Rig) -> None:
 def test_one_is_added_while_another_is_synced(rig: Rig) -> None:
     """The configuration is read anew once that has ended; who asks for the added one before is to ask again."""
     there = rig.emulator.create_sandbox("box-blue")
-    _watching(rig)
+    rig.watch()
     held = rig.held("initialize")
     rig.write("a", TEXT)
     rig.in_state("initializing")
@@ -337,7 +331,7 @@ def test_the_commands_that_are_named_can_be_typed(several: Several, daemon: bool
     rig.write("both", "mine\n")
     (rig.workspace / "d/gone").unlink()
     if daemon:
-        _watching(rig)
+        rig.watch()
     said = [
         rig.ok("push").err,
         rig.ok("flush", "--sandbox", "blue").err,
@@ -364,7 +358,7 @@ def _named_commands(said: list[str]) -> list[str]:
 def test_what_sends_means_all(rig: Rig, several: Several, daemon: bool) -> None:
     """`push` and `flush` send to each; with --sandbox to one, where no daemon sends to the others by itself."""
     if daemon:
-        _watching(rig)
+        rig.watch()
     for number, command in enumerate(("push", "flush")):
         rig.write("a", all_text := f"for all {number}\n")
         rows = several.json(command)["sandboxes"]
@@ -450,7 +444,7 @@ def test_an_apply_of_one_that_is_gone_is_taken_back(rig: Rig, several: Several) 
     """The undo works after the sandbox was removed from the configuration, and the next apply is main's."""
     several.work()
     before = tree(rig.workspace)
-    _watching(rig)
+    rig.watch()
     rig.ok("pause")
     rig.ok("apply", "--sandbox", "blue", "--yes")
     rig.ok("sandbox", "remove", "blue", "--yes")
@@ -516,7 +510,7 @@ def test_the_way_home_of_one(rig: Rig, several: Several, tmp_path: Path) -> None
 
 def test_each_is_told_of(rig: Rig, several: Several) -> None:
     """The status has a line for each and is in sync if all are; JSON, history, saved versions, log."""
-    running = _watching(rig)
+    running = rig.watch()
     rig.write("a", "mine\n")
     rig.ok("flush")
     screen = rig.ok("status").out
@@ -601,7 +595,7 @@ def test_another_directory_is_forced_into_one_alone(rig: Rig, several: Several) 
 
 def test_an_apply_waits_for_no_sync_to_another(rig: Rig, several: Several) -> None:
     """It ends while the API unpacks an archive for the other sandbox, which may take minutes."""
-    _watching(rig)
+    rig.watch()
     several.agents["blue"].write("both", "blue's\n")
     rig.faults("initialize@box: hang 80 always")
     rig.write("a", "mine\n")
@@ -614,7 +608,7 @@ def test_an_apply_waits_for_no_sync_to_another(rig: Rig, several: Several) -> No
 
 def test_a_reload_waits_for_one_alone(rig: Rig, several: Several) -> None:
     """While it waits for the end of a sync, the other gets edits; then the new configuration holds for both."""
-    daemon = _watching(rig)
+    daemon = rig.watch()
     held = threading.Event()
     rig.emulator.faults.on(
         "initialize", When.BEFORE, lambda entry: held.wait(TIMEOUT_S) if entry.sandbox == rig.sandbox.id else None

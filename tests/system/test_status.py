@@ -199,8 +199,7 @@ def test_a_command_that_syncs_is_no_daemon(rig: Rig) -> None:
     rig.ok("push")
     assert rig.ok("status").out.startswith("● not running\n")
     assert rig.status()["state_since"] is None
-    daemon = rig.start()
-    rig.in_state("watching")
+    daemon = rig.watch()
     daemon.stop()
     ended = rig.status()["state_since"]
     assert rig.ok("status").out.startswith("● not running: it ended ")

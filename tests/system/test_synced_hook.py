@@ -77,8 +77,7 @@ def test_it_delays_nothing(rig: Rig, program: Program) -> None:
     assert not file.exists()
     file.write_text("{}")
     rig.configure({"sync.on_synced": []})
-    rig.start()
-    rig.in_state("watching")
+    rig.watch()
     assert not file.exists()
 
 
