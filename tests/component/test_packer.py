@@ -175,25 +175,17 @@ def test_a_large_file_that_is_rewritten_while_it_is_read(rig: PackRig) -> None:
     assert packed.manifest["big"].digest == b""
 
 
-def _to_link(path: Path, outside: Path) -> None:
-    path.symlink_to(outside)
+SWAPS: dict[str, Callable[[Path, Path], object]] = {
+    "a link": lambda path, outside: path.symlink_to(outside),
+    "nothing": lambda path, outside: None,
+    "a FIFO": lambda path, outside: os.mkfifo(path),
+    "a folder": lambda path, outside: path.mkdir(),
+}
 
 
-def _to_nothing(path: Path, outside: Path) -> None:
-    pass
-
-
-def _to_fifo(path: Path, outside: Path) -> None:
-    os.mkfifo(path)
-
-
-def _to_folder(path: Path, outside: Path) -> None:
-    path.mkdir()
-
-
-@pytest.mark.parametrize("swap", [_to_link, _to_nothing, _to_fifo, _to_folder])
+@pytest.mark.parametrize("swap", SWAPS.values(), ids=SWAPS)
 @pytest.mark.parametrize("what", ["d", "d/e", "d/e/f"])
-def test_a_path_that_is_replaced_after_the_scan(rig: PackRig, swap: Callable[[Path, Path], None], what: str) -> None:
+def test_a_path_that_is_replaced_after_the_scan(rig: PackRig, swap: Callable[[Path, Path], object], what: str) -> None:
     """It never leads outside; another sync follows for it, and the rest is packed."""
     rig.write("a")
     rig.write("d/e/f", b"harmless")

@@ -167,22 +167,21 @@ def test_two_processes_that_find_it_damaged(tmp_path: Path, db: StateDb) -> None
         assert other.warning is None
 
 
-def _garbage(path: Path) -> None:
-    path.write_bytes(b"something else\n" * 2000)
-
-
-def _newer(path: Path) -> None:
+def _changed(path: Path, statement: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 9")
+        connection.execute(statement)
 
 
-def _without_tables(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("DROP TABLE records")
+RUINS: dict[str, Callable[[Path], object]] = {
+    "garbage": lambda path: path.write_bytes(b"something else\n" * 2000),
+    "newer": lambda path: _changed(path, "PRAGMA user_version = 9"),
+    "without tables": lambda path: _changed(path, "DROP TABLE records"),
+    **KINDS,
+}
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("ruin", [_garbage, _newer, _without_tables, *KINDS.values()])
+@pytest.mark.parametrize("ruin", RUINS.values(), ids=RUINS)
 def test_a_file_that_is_no_database(tmp_path: Path, ruin: Callable[[Path], object]) -> None:
     """It is set aside with one warning, without a wait, and the next one works; nothing is written to its target."""
     with closing(StateDb(str(tmp_path))) as db:

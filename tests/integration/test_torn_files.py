@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from syncd.sync.outcome import Outcome
 from tests.integration.sync_rig import Rig, rigged
 
 MIB = 1 << 20
@@ -46,13 +45,6 @@ def overwritten(path: Path, step: int) -> None:
 
 def torn(rig: Rig, write: Write, size_bytes: int) -> Path:
     """The file, after a sync during which it was written all the time, so that what was sent is of no one instant."""
-    path, outcome = written_while_sent(rig, write, size_bytes)
-    assert outcome.follow_up == outcome.torn == ("torn",)
-    return path
-
-
-def written_while_sent(rig: Rig, write: Write, size_bytes: int) -> tuple[Path, Outcome]:
-    """The file, and the outcome of a sync during which it was written all the time."""
     path = rig.workspace / "torn"
     path.write_bytes(os.urandom(size_bytes))
     real, steps = os.pread, iter(range(1_000))
@@ -68,7 +60,8 @@ def written_while_sent(rig: Rig, write: Write, size_bytes: int) -> tuple[Path, O
         patch.setattr("syncd.scan.file_reader.os.pread", pread)
         patch.setattr("syncd.scan.file_reader.os.preadv", lambda *_: 0, raising=False)
         outcome, _ = rig.sync()
-    return path, outcome
+    assert outcome.follow_up == outcome.torn == ("torn",)
+    return path
 
 
 @pytest.mark.parametrize("write", [cut, overwritten, copied_and_cut])
