@@ -15,21 +15,11 @@ from syncd.archive.extraction import BadArchive
 from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.sandbox import look_by_dump
 from syncd.sandbox.look_by_dump import look_in_archive
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
+from syncd.sandbox.look_request import LookItem, LookRequest, LookResult
+from tests.looks import COMMITS, COMPARE, EXISTS, FETCH, FOLDER, PLACE, REMOVE, a_file, item
 
-COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
-PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
-FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
 ODD = os.fsdecode(b"caf\xe9 \n")
 LARGE = bytes(range(256)) * 8192  # two MiB
-
-
-def a_file(content: bytes = b"ours", mode: int = 0o644) -> Entry:
-    return Entry(Kind.FILE, mode, 1, len(content), digest=hashlib.sha256(content).digest())
-
-
-def item(action: LookAction, *versions: Entry) -> LookItem:
-    return LookItem(versions, action)
 
 
 class Archive:

@@ -25,23 +25,13 @@ from syncd.sandbox import program
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Mark, Obstacle
 from syncd.sandbox.protocol import Bounds, look_result, look_values
 from tests.component.program_rig import output_of, prepared, told
+from tests.looks import COMMITS, COMPARE, EXISTS, FETCH, FOLDER, PLACE, REMOVE, a_file, item
 
-COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
-PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
-FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
 ODD = os.fsdecode(b"caf\xe9 \n'-rf\x01")
-
-
-def a_file(content: bytes = b"ours", mode: int = 0o644) -> Entry:
-    return Entry(Kind.FILE, mode, 1, len(content), digest=hashlib.sha256(content).digest())
 
 
 def a_link(target: str) -> Entry:
     return Entry(Kind.SYMLINK, 0o777, 1, target=target)
-
-
-def item(action: LookAction, *versions: Entry) -> LookItem:
-    return LookItem(versions, action)
 
 
 @dataclass

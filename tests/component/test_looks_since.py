@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,13 +19,10 @@ from syncd.sandbox.look_request import LookRequest, LookResult
 from syncd.sandbox.protocol import Bounds, decoded, look_result, look_values
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sync.following import Arrivals, follow_request, followed, lacking, request_since, since_look, told_since
+from tests.looks import a_file
 
 PATHS = ("a", "b", "d/a", "d/b", "d/e/a", "d/e/b", "f/a", "x.log")
 FOLDERS = ("", "d", "d/e", "f", "g")
-
-
-def _entry(content: bytes) -> Entry:
-    return Entry(Kind.FILE, 0o644, 1, len(content), digest=hashlib.sha256(content).digest())
 
 
 def _leaves_out(path: str, _is_dir: bool) -> bool:
@@ -43,7 +39,7 @@ class There:
         for path in PATHS[:-1]:
             (self.top / path).parent.mkdir(parents=True, exist_ok=True)
             (self.top / path).write_bytes(path.encode())
-            entries[path] = _entry(path.encode())
+            entries[path] = a_file(path.encode())
         self.content = SandboxContent(Manifest(entries))
         self._runs = 0
         monkeypatch.setenv("AGENT_WORKSPACE", str(self.top))

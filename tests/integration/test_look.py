@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -16,20 +15,20 @@ from msgspec.structs import replace
 
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.model.entry import Entry, Kind, SeenEntry
+from syncd.model.entry import Kind, SeenEntry
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
 from syncd.remote.failure import FailureAction, RetrySettings, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.executions import TIMEOUT_S, Executions
 from syncd.sandbox.look_by_dump import look_by_dump
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
+from syncd.sandbox.look_request import LookItem, LookRequest, LookResult
 from syncd.sandbox.program import printed
 from syncd.store.state_db import StateDb
 from tests.integration.sync_rig import Rig, rigged
+from tests.looks import COMPARE, EXISTS, FETCH, REMOVE, a_file, item
 from tests.unit.test_protocol import LATER
 
-COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 ODD = os.fsdecode(b"caf\xe9 \n-rf")
 
 
@@ -38,14 +37,6 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     with rigged(tmp_path) as it:
         it.wait_for_programs()
         yield it
-
-
-def a_file(content: str, mode: int = 0o644) -> Entry:
-    return Entry(Kind.FILE, mode, 1, len(content), digest=hashlib.sha256(content.encode()).digest())
-
-
-def item(action: LookAction, *versions: Entry) -> LookItem:
-    return LookItem(versions, action)
 
 
 def place(rig: Rig, path: str, content: str = "ours") -> Path:
@@ -138,7 +129,7 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
         look(rig, {})
     rig.emulator.faults.clear()
     looking = executions(rig)
-    started = looking.start_look(LookRequest({"a": item(FETCH, a_file("ours"))}))
+    started = looking.start_look(LookRequest({"a": item(FETCH, a_file(b"ours"))}))
     rig.sandbox.wait()
     large = ["f", 0o644, 1 << 40, 1, "A" * 43 + "=", 0, False]
     lists: dict[str, object] = {"differing": [], "failed": [], "blocked": [], "new": {}, "pruned": []}
@@ -179,7 +170,7 @@ def test_copies_that_do_not_come(rig: Rig, fault: str) -> None:
     place(rig, "changed")
     place(rig, "a")
     rig.emulator.faults.script(fault)
-    asked = {"changed": item(FETCH, a_file("OURS")), "a": item(REMOVE, a_file("ours"))}
+    asked = {"changed": item(FETCH, a_file(b"OURS")), "a": item(REMOVE, a_file(b"ours"))}
     with pytest.raises(StepFailed):
         look(rig, asked)
     assert list(copies(rig).iterdir()) == []
@@ -240,7 +231,7 @@ def test_a_clock_that_was_guessed_wrong(rig: Rig) -> None:
     rig.clock.wall -= 86_400.0  # this machine's, after the sandbox began
     for times, name in enumerate(("a", "b"), start=2):
         place(rig, name)
-        found = run_look(looking, LookRequest({name: item(REMOVE, a_file("ours"))}), str(copies(rig)))
+        found = run_look(looking, LookRequest({name: item(REMOVE, a_file(b"ours"))}), str(copies(rig)))
         assert (found.removed, rig.asked().count("execute")) == ((name,), times)
     assert looking.pending is None
 
@@ -324,14 +315,14 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
     os.mkfifo(top / "fifo")
     os.link(top / "same", top / "another name")
     items = {
-        "same": item(FETCH, a_file("ours")),
-        "changed": item(FETCH, a_file("OURS")),
-        "gone": item(COMPARE, a_file("ours")),
-        "program": item(FETCH, a_file("ours")),
-        "stays": item(REMOVE, a_file("other")),
+        "same": item(FETCH, a_file(b"ours")),
+        "changed": item(FETCH, a_file(b"OURS")),
+        "gone": item(COMPARE, a_file(b"ours")),
+        "program": item(FETCH, a_file(b"ours")),
+        "stays": item(REMOVE, a_file(b"other")),
         "existing": item(EXISTS),
         "missing": item(EXISTS),
-        "removed": item(REMOVE, a_file("ours")),
+        "removed": item(REMOVE, a_file(b"ours")),
     }
     request = LookRequest(items, find_new=True, pruned_names=["node_modules"])
     by_program = run_look(executions(rig), request, str(copies(rig)))
