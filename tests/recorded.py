@@ -1,7 +1,8 @@
-"""What a workspace's state database holds, for tests that look at it, or damage it, from the outside."""
+"""What a state database holds, for tests that look at it, or damage it, from the outside; and a disk that is full."""
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -34,3 +35,8 @@ def damage(state_folder: Path, name: str) -> None:
     with closing(sqlite3.connect(state_folder / NAME)) as connection, connection:
         changed = connection.execute("UPDATE records SET value = x'00' WHERE name = ?", (name,)).rowcount
     assert changed, f"there is no record {name!r}"
+
+
+def full_disk(*_: object, **__: object) -> None:
+    """Fail as what writes to a full disk."""
+    raise OSError(errno.ENOSPC, "No space left on device")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import FileIdentity
 from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES, LossGuard, is_replaced
 from syncd.scan.scanner import Scan
+from tests.recorded import full_disk
 
 OURS = FileIdentity(1, 2, 3)
 ANOTHER = FileIdentity(1, 2, 4)
@@ -87,11 +87,7 @@ def test_one_sandbox_is_not_told_by_the_scan_for_another(tmp_path: Path) -> None
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be recorded is known to this process alone."""
-
-    def is_full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(StateFile, "save", is_full)
+    monkeypatch.setattr(StateFile, "save", full_disk)
     with pytest.raises(NearlyEmpty):
         recorded(tmp_path).check(BEFORE, Scan(ANOTHER, files("after", 100)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.scan.guards import LossGuard
 from syncd.scan.scanner import Scan
+from tests.recorded import full_disk
 
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
 ODD = "odd\udcff"
@@ -117,11 +117,7 @@ def test_a_mount_that_comes_or_goes_during_the_scan(tmp_path: Path, mount: Calla
 
 def test_a_full_disk(tmp_path: Path, mount: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be recorded is known to this process alone."""
-
-    def is_full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(StateFile, "save", is_full)
+    monkeypatch.setattr(StateFile, "save", full_disk)
     guard = _guard(tmp_path)
     mount("data")
     _checked(guard, "data")

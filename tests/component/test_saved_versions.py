@@ -23,6 +23,7 @@ from syncd.store.blobs import Blobs
 from syncd.store.state_db import NAME, StateDb
 from tests.clock import ScriptedClock
 from tests.component.test_state_db import TARGET, arrived, tree
+from tests.recorded import full_disk
 
 DAY_S = timedelta(days=1).total_seconds()
 ODD_NAMES = [os.fsdecode(b"caf\xe9"), "new\nline", "\033[31mred", "-rf", "a" * 255, "文書"]
@@ -228,12 +229,8 @@ def test_a_link_in_place_of_a_content_is_not_followed(rig: SavedVersionsRig) -> 
 @pytest.mark.parametrize("step", ["flush", "hold"])
 def test_a_full_disk(rig: SavedVersionsRig, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Whenever it is full: one error, no version and none of its contents; the others are whole."""
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     version = rig.save(a=b"1", b=b"2")
-    monkeypatch.setattr(Blobs, step, full)
+    monkeypatch.setattr(Blobs, step, full_disk)
     with pytest.raises(OSError, match="No space left"):
         rig.save(a=b"3", b=b"2")
     assert [found.id for found in rig.another().all()] == [version]

@@ -14,6 +14,7 @@ from syncd.remote.target import SPAN_S
 from syncd.sandbox.provider import AcquiredSandboxStore
 from tests.emulator import RequestRecord, When
 from tests.integration.sync_rig import RecordingObserver, Rig, files, rigged
+from tests.recorded import full_disk
 
 
 @pytest.fixture
@@ -115,11 +116,7 @@ def test_errors_that_a_person_must_fix(rig: Rig, status: int, kind: type, words:
 
 def test_what_cannot_be_counted_is_not_acquired(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a full disk each new process would acquire one more, so none is requested."""
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(AcquiredSandboxStore, "save", full)
+    monkeypatch.setattr(AcquiredSandboxStore, "save", full_disk)
     with pytest.raises(TryLater, match="No space left on device"):
         rig.sync()
     assert rig.asked() == []
@@ -130,11 +127,8 @@ def test_one_that_was_given_up_is_forgotten_also_with_a_full_disk(rig: Rig, monk
     rig.sync()
     first = rig.cycle.target
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patched:
-        patched.setattr(durable_file, "_replace", full)
+        patched.setattr(durable_file, "_replace", full_disk)
         rig.cycle.provider.mark_lost(first)
     rig.restart()
     assert sandbox_id(rig) == ""

@@ -29,6 +29,7 @@ from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
 from tests.agent import Agent
 from tests.integration.sync_rig import SANDBOX, Killed, RecordingObserver, Rig, rigged
+from tests.recorded import full_disk
 from tools.conformance.profile import Profile
 
 EXECUTION_OPS = ("execution-upload-url", "execution-upload", "execute", "execution-logs")
@@ -307,10 +308,7 @@ def test_a_full_disk_here(made: AgentRig, monkeypatch: pytest.MonkeyPatch, fault
     if fault:
         made.rig.emulator.faults.script(fault)
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(SavedVersions, "save", full)
+    monkeypatch.setattr(SavedVersions, "save", full_disk)
     made.agent.write("a", "theirs")
     made.edit(a="newer", b="newer")
     for mode in (SyncMode.CHANGED, SyncMode.FORCED):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_expired, is_usable, upload_url_from
 from syncd.store.state_db import StateDb
 from tests.clock import ScriptedClock
-from tests.recorded import records
+from tests.recorded import full_disk, records
 
 # 2026-11-24T12:00:00Z, as the URLs below were signed.
 SIGNED_S = 1_795_521_600.0
@@ -143,12 +142,8 @@ def test_a_kept_url_that_cannot_be_valid(tmp_path: Path, set_by_s: float) -> Non
 
 def test_a_url_that_cannot_be_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a full disk, one request more tells the next process."""
-
-    def is_full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     clock = ScriptedClock()
     store(tmp_path, clock).save(UploadUrl("u", clock.boottime_s() + 1800, 1801))
-    monkeypatch.setattr(StateDb, "change", is_full)
+    monkeypatch.setattr(StateDb, "change", full_disk)
     store(tmp_path, clock).forget()
     assert store(tmp_path, clock).load() is not None
