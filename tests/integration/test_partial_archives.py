@@ -57,6 +57,14 @@ def equal(rig: Rig) -> bool:
     return all((top / path).exists() and (not text or (top / path).read_bytes() == text) for path, text in here.items())
 
 
+def edited(rig: Rig, content: str) -> int:
+    """Sync an edit, which arrives, and return the bytes of the upload."""
+    rig.write("d1/f1", content)
+    rig.sync()
+    assert equal(rig)
+    return sent(rig)
+
+
 def test_only_changes_are_sent(rig: Rig) -> None:
     """The first archive is whole; the proof follows at once, by one path and one look; later ones are small."""
     outcome, _ = rig.sync()
@@ -73,9 +81,7 @@ def test_only_changes_are_sent(rig: Rig) -> None:
     assert outcome.sync is not None
     assert outcome.files == 22
     for number in range(3):
-        rig.write("d1/f1", f"again {number}")
-        rig.sync()
-        assert sent(rig) < 1_000
+        assert edited(rig, f"again {number}") < 1_000
     assert looks(rig) == 1
     assert "dump" not in rig.asked()
     outcome, _ = rig.sync()
@@ -142,10 +148,7 @@ def test_a_sandbox_that_replaces_gets_whole_archives(rig: Rig) -> None:
     assert equal(rig)
     for content in ("changed", "changed again"):
         assert [warning.key for warning in rig.cycle.warnings] == ["small-archives"]
-        rig.write("d1/f1", content)
-        rig.sync()
-        assert equal(rig)
-        assert sent(rig) > 300_000
+        assert edited(rig, content) > 300_000
         rig.restart()
     assert looks(rig) == 1
 
@@ -154,9 +157,7 @@ def test_a_sandbox_that_replaces_from_some_day_on(rig: Rig) -> None:
     """The proof does not count any more: after the first such archive everything is there, or saved."""
     rig.use_defaults()
     rig.sync()
-    rig.write("d1/f1", "changed")
-    rig.sync()
-    assert sent(rig) < 1_000
+    assert edited(rig, "changed") < 1_000
     rig.emulator.faults.script(REPLACES)
     for number in range(4):
         (rig.sandbox.workspace / f"agent-{number}").write_text("the agent's")
@@ -183,9 +184,7 @@ def test_an_emptied_sandbox_proves_it_again(rig: Rig, *, anew: bool) -> None:
     assert equal(rig)
     small, whole, proof = uploads(rig)[before:]
     assert max(small, proof) < 1_000 < 300_000 < whole
-    rig.write("d1/f1", "again")
-    rig.sync()
-    assert sent(rig) < 1_000
+    assert edited(rig, "again") < 1_000
 
 
 def test_by_a_dump_where_no_program_runs(rig: Rig) -> None:
@@ -193,9 +192,7 @@ def test_by_a_dump_where_no_program_runs(rig: Rig) -> None:
     rig.emulator.faults.script("execute: 501 always")
     rig.sync()
     assert rig.asked().count("dump") == 1
-    rig.write("d1/f1", "changed")
-    rig.sync()
-    assert sent(rig) < 1_000
+    assert edited(rig, "changed") < 1_000
     assert rig.asked().count("dump") == 1
     assert equal(rig)
 
@@ -209,10 +206,7 @@ def test_where_nobody_can_look_whole_ones_follow(rig: Rig) -> None:
     assert equal(rig)
     uploaded = len(uploads(rig))
     for content in ("changed", "again"):
-        rig.write("d1/f1", content)
-        rig.sync()
-        assert sent(rig) > 300_000
-        assert equal(rig)
+        assert edited(rig, content) > 300_000
     assert len(uploads(rig)) == uploaded + 2
     assert rig.cycle.warnings == []
     assert looks(rig) == rig.asked().count("dump") == 1
@@ -245,10 +239,7 @@ def test_a_slow_look_does_not_put_the_proof_off(rig: Rig) -> None:
     rig.sync()
     assert rig.asked().count("initialize") == 2
     assert looks(rig) == 1 + 4 + 1  # before the archive, before the proof, and the count
-    rig.write("d1/f1", "changed")
-    rig.sync()
-    assert sent(rig) < 1_000
-    assert equal(rig)
+    assert edited(rig, "changed") < 1_000
 
 
 def test_what_the_agent_wrote_before_the_proof_is_saved(rig: Rig) -> None:
@@ -325,10 +316,7 @@ def test_an_archive_that_is_damaged_is_sent_whole(rig: Rig) -> None:
     rig.sync(observer=observer)
     assert sent(rig) > 300_000
     assert equal(rig)
-    rig.write("d1/f1", "again")
-    rig.sync()
-    assert sent(rig) < 1_000
-    assert equal(rig)
+    assert edited(rig, "again") < 1_000
 
 
 def test_the_spool_holds_one_whole_and_one_partial_archive(rig: Rig) -> None:
