@@ -216,8 +216,7 @@ class SandboxLoop:
                     setup.waiter.wait(setup.due_s)
                 elif setup.begin():
                     self.recall()
-                    setup.carry_out()
-                    self.recall()
+                    setup.carry_out(self.recall)
 
     def _events_for(self, setup: SetupTask) -> NewerEvents:
         """Return the events after which nobody wants a set-up any more."""

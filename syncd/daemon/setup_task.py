@@ -7,6 +7,7 @@ It is a task of its own beside the loop of the sandbox, so that it delays no syn
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from math import inf
 
 from msgspec import Struct
@@ -100,8 +101,8 @@ class SetupTask:
         _log.info("setting up: %s", sandbox.setup.shown_command)
         return True
 
-    def carry_out(self) -> None:
-        """Run what was begun, and answer those who wait for it. Raises `Stop`."""
+    def carry_out(self, ended: Callable[[], None]) -> None:
+        """Run what was begun, have the status tell its end by `ended`, and answer those who wait. Raises `Stop`."""
         assert self._running is not None  # noqa: S101 - it was begun
         (sandbox, record), error = self._running, None
         try:
@@ -110,6 +111,7 @@ class SetupTask:
                 run = SetupRun(api, executions, self.waiter, self._tell)
                 record = run.run(record, sandbox.setup.timeout_s)
         except Superseded:
+            ended()
             return
         except (StepFailed, SyncdError, OSError) as failure:
             error = sync_failure(failure).error
@@ -124,6 +126,7 @@ class SetupTask:
         _log.info("the set-up %s", record.status.why or f"took {record.status.seconds} s")
         for line in record.last_lines if record.status.why else ():
             _log.info("set-up: %s", line)
+        ended()
         self._answer(error)
         self.waiter.tasks.wake()
 
