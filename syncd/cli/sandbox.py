@@ -40,7 +40,7 @@ from syncd.core.text import ago, duration, one_line
 from syncd.daemon.build import places_of, target_of
 from syncd.remote.api import SandboxInfo, urls_by_name
 from syncd.remote.failure import StepFailed
-from syncd.remote.target import AcquiredSandbox, Target, should_be_replaced
+from syncd.remote.target import AcquiredSandbox, Target, replace_in_s
 from syncd.report.status_publisher import ends_at
 from syncd.sandbox.mcp_servers import callable_servers
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, acquired_of
@@ -192,7 +192,7 @@ def acquire(config_file: str | None, as_json: bool) -> None:
 def _alive(access: Access) -> AcquiredSandbox | None:
     """Return this workspace's acquired sandbox, if it still exists. Raises `StepFailed`."""
     acquired = _acquired(access.config)
-    if acquired is None or should_be_replaced(acquired, CLOCK.wall_s()):
+    if acquired is None or replace_in_s(acquired, CLOCK.wall_s()) == 0.0:
         return None
     try:
         access.api(target_of(access.config, os.environ)).sandbox()

@@ -64,10 +64,6 @@ def margin_s(acquired_sandbox: AcquiredSandbox) -> float:
     return min(MARGIN_S, MARGIN_SHARE * (acquired_sandbox.ends_wall_s - acquired_sandbox.acquired_wall_s))
 
 
-def should_be_replaced(acquired_sandbox: AcquiredSandbox, wall_s: float) -> bool:
-    return replace_in_s(acquired_sandbox, wall_s) == 0.0
-
-
 def acquire_wait_s(acquired_wall_s: Sequence[float], wall_s: float) -> float:
     """Return the seconds until one more may be acquired, given when earlier ones were."""
     recent = sorted(at_s for at_s in acquired_wall_s if 0 <= wall_s - at_s < SPAN_S)

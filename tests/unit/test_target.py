@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.remote.target import (
-    SPAN_S,
-    AcquiredSandbox,
-    acquire_wait_s,
-    margin_s,
-    should_be_replaced,
-)
+from syncd.remote.target import SPAN_S, AcquiredSandbox, acquire_wait_s, margin_s, replace_in_s
 
 
 @pytest.mark.parametrize(
@@ -29,7 +23,7 @@ from syncd.remote.target import (
 def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, over: bool) -> None:
     """It is replaced a minute before its end, or a tenth of a short lifetime; not by a clock that was set back."""
     acquired_sandbox = AcquiredSandbox("box", 1000.0, None if life_s is None else 1000.0 + life_s, {})
-    assert should_be_replaced(acquired_sandbox, 1000.0 + age_s) is over
+    assert (replace_in_s(acquired_sandbox, 1000.0 + age_s) == 0.0) is over
 
 
 @pytest.mark.parametrize(
