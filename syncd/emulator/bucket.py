@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -112,8 +111,6 @@ class EmulatedBucket:
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
         self._clock = clock
-        self._lock = threading.Lock()
-        self._last_generation = 0
         # So many uploads end with their connection: `syncd demo` shows a network that fails.
         self.uploads_to_lose = 0
         self.signer = Signer(b"", "")
@@ -138,10 +135,7 @@ class EmulatedBucket:
         try:
             write(file)
             file.flush()
-            with self._lock:
-                self._last_generation = max(self._last_generation + 1, int(self._clock.wall_s() * 1_000_000))
-                os.utime(descriptor, ns=(self._last_generation * 1000,) * 2)
-                os.rename(part, path)
+            os.rename(part, path)
         except BaseException:
             file.close()
             with suppress(FileNotFoundError):
@@ -231,8 +225,6 @@ def _described(content: BinaryIO) -> list[tuple[str, str]]:
     content.seek(0)
     return [
         ("ETag", f'"{md5.hexdigest()}"'),
-        ("x-goog-generation", str(os.fstat(content.fileno()).st_mtime_ns // 1000)),
-        ("x-goog-metageneration", "1"),
         ("x-goog-hash", f"crc32c={base64.b64encode(checksum.to_bytes(4, 'big')).decode()}"),
         ("x-goog-hash", f"md5={base64.b64encode(md5.digest()).decode()}"),
     ]
