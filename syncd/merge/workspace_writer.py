@@ -24,7 +24,6 @@ write that did. The token of a write is also in the names of its temporary files
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -66,7 +65,6 @@ from syncd.store.blobs import Blobs
 from syncd.store.state_db import Record, StateDb
 from syncd.sync.agent_work import LeaveOut
 
-_log = logging.getLogger("syncd.state")
 _COST = "what it wrote to the workspace cannot be taken back by `syncd apply --undo`"
 _HOLDER = b"journal"
 _AGAIN = "run `syncd apply --undo` to put back the rest"
@@ -181,8 +179,8 @@ class WorkspaceWriter:
             self._take_back_killed()
             left: set[str] = set()
             with _reported("cannot be read", "nothing was changed; let syncd read it") as at, self._cursor() as cursor:
-                sees, decides = partial(look_with_digest, cursor), partial(decide, phase=JournalPhase.DONE)
-                changes = needed_changes(cursor, plan, sees, decides, left=left, at=at)
+                looks, decides = partial(look_with_digest, cursor), partial(decide, phase=JournalPhase.DONE)
+                changes = needed_changes(cursor, plan, looks, decides, left=left, at=at)
             if not changes and not decided:  # it needs no room on the disk
                 written = Written(left=tuple(sorted(left)))
                 record(written)
