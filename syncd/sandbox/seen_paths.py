@@ -8,7 +8,6 @@ below them, and looks at them again each time.
 
 from __future__ import annotations
 
-import logging
 import posixpath
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -31,7 +30,6 @@ from syncd.sandbox.protocol import leads_outside
 from syncd.selection.ignore_files import GIT
 from syncd.store.state_db import Record, StateDb
 
-_log = logging.getLogger("syncd.seen_paths")
 # These may be saved the next time; what is a directory or a device there is so until someone moves it.
 _MAY_BE_SAVED_LATER = (Kind.FILE, Kind.UNREAD, Kind.SYMLINK)
 _PLACE_OF = {kind: LookItem((Entry(kind),), LookAction.PLACE) for kind in Kind}
@@ -45,7 +43,6 @@ _REASONS = {
     Obstacle.LINK_ON_ITS_WAY: "a link has the place of a path that it leads through",
     Obstacle.UNKNOWN: "something of another kind may have its place",
 }
-_BOTH_CHANGED = "'%s' was changed here and in the sandbox: it is held"
 _DECIDES = "`syncd diff` shows it, `syncd apply` merges, `syncd resolve` decides"
 _REMEDIES = {
     Obstacle.COMMITS: "bring them home: `syncd apply --branch NAME`",
@@ -181,14 +178,12 @@ class SeenPaths:
 
         `why_unsaved` returns the reason for which the version of a held path could not be saved; None: none had to be.
         """
-        before = {path for path in self.both_changed if among(path)}
-        self.held = {path: held for path, held in self.held.items() if path not in before}
+        self.held = {path: held for path, held in self.held.items() if held.obstacle is not None or not among(path)}
         self.kept = {path for path in self.kept if not among(path)} | plan.there(PathOutcome.KEEP).keys()
         held = plan.there(PathOutcome.HOLD)
         for path, there in held.items():
             kind, why = (None, "") if why_unsaved is None else (there.kind, why_unsaved(there))
             self.held[path] = HeldPath(None, _fingerprint(here, path), kind, why)
-        _log_first(held.keys() - before, lambda path: _BOTH_CHANGED % shown_path(path))
         if any(self.held[path].there in _MAY_BE_SAVED_LATER for path in held):
             self._next_try.failed(now_s)
         else:
@@ -215,14 +210,12 @@ class SeenPaths:
 
         A link that leads through a link of someone there is held too, as an extractor may refuse it.
         """
-        before = self.obstacles
-        self.held = {path: held for path, held in self.held.items() if path not in before}
+        self.held = {path: held for path, held in self.held.items() if held.obstacle is None}
         links = [path for path, obstacle in found.items() if obstacle is Obstacle.SYMLINK]
         ours = {path: obstacle for path, obstacle in found.items() if path in here}
         obstacles = {**ours, **dict.fromkeys(_links_through(here, links), Obstacle.LINK_ON_ITS_WAY)}
         for path, obstacle in obstacles.items():
             self.held[path] = HeldPath(obstacle, _fingerprint(here, path))
-        _log_first(obstacles.keys() - before, lambda path: str(_obstacle_warning(path, obstacles[path])))
         self._save_what_stays()
 
     def note_all(self, changed: Collection[str]) -> None:
@@ -262,14 +255,6 @@ class SeenPaths:
             what = f"'{shown_path(path)}' was changed in the sandbox and stays there, as a directory has its place"
             return SyncWarning(f"held:{path}", what, _DECIDES)
         return held_warning(path, None if held.there is None else held.why_unsaved)
-
-
-def _log_first(paths: Collection[str], line: Callable[[str], str]) -> None:
-    """Log a line of each of the first paths, and how many there are beyond."""
-    for path in sorted(paths)[:MOST_NAMED]:
-        _log.warning("%s", line(path))
-    if len(paths) > MOST_NAMED:
-        _log.warning("and %d more paths", len(paths) - MOST_NAMED)
 
 
 def held_warning(path: str, unsaved: str | None) -> SyncWarning:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -11,7 +10,6 @@ from math import inf
 from msgspec import Struct, field
 
 from syncd.core.errors import KeyRefused, SandboxNotFound, SyncdError, SyncWarning, TryLater
-from syncd.core.text import MOST_NAMED, shown_path
 from syncd.core.waiter import Superseded
 from syncd.model.entry import SeenEntry
 from syncd.remote.failure import FailureAction, StepFailed
@@ -30,7 +28,6 @@ from syncd.sync.following import save_followed
 from syncd.sync.sandbox import Access, Sandbox
 from syncd.sync.workspace import Workspace
 
-_log = logging.getLogger("syncd.work_saver")
 _TRIES = 3
 # Its work is saved again after half of the time that a sandbox has left, as its agent goes on, and sooner after a
 # failure; in its last seconds not any more.
@@ -185,7 +182,7 @@ class WorkSaver(Struct):
 
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`.
         """
-        return _logged(save_before_all_goes(sandbox.remote_changes, partial(self._find, sandbox, inf), why, known))
+        return save_before_all_goes(sandbox.remote_changes, partial(self._find, sandbox, inf), why, known)
 
     def _find(self, sandbox: Sandbox, left_s: float, known: Mapping[str, SeenEntry]) -> AgentWork:
         content = sandbox.state.content
@@ -200,7 +197,7 @@ class WorkSaver(Struct):
         remote_changes, find = ending.sandbox.remote_changes, partial(self._find, ending.sandbox, left_s)
         for _ in range(_TRIES):
             try:
-                return _logged(save_work(remote_changes, find, Why.SANDBOX_ENDED, ending.known))
+                return save_work(remote_changes, find, Why.SANDBOX_ENDED, ending.known)
             except Superseded:
                 continue
         raise TryLater("the workspace changed all the time", "")
@@ -208,12 +205,6 @@ class WorkSaver(Struct):
     def _warn(self, what: str, remedy: str, unsaved: str | None) -> None:
         self._warning, self._warned_s = SyncWarning("unsaved", what, remedy), self.access.clock.wall_s()
         self._unsaved = unsaved
-
-
-def _logged(unsaved: Unsaved) -> Unsaved:
-    for path, reason in list(unsaved.paths.items())[:MOST_NAMED]:
-        _log.warning("'%s' in the sandbox was not saved: %s", shown_path(path), reason)
-    return unsaved
 
 
 def _is_gone(failure: Exception) -> bool:
