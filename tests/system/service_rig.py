@@ -192,8 +192,9 @@ class ServiceRig:
         return self.until(lambda: self._active(other_than), f"{self.unit} to be active")
 
     def _active(self, other_than: str) -> str:
-        state, pid = (self.shown(name) for name in ("ActiveState", "MainPID"))
-        return pid if state == "active" and pid not in ("0", other_than) else ""
+        lines = self.systemctl("show", "-p", "ActiveState,MainPID", self.unit).out.splitlines()
+        now = dict(line.split("=", 1) for line in lines)
+        return now["MainPID"] if now["ActiveState"] == "active" and now["MainPID"] not in ("0", other_than) else ""
 
     def converged(self) -> Tree:
         """Wait until the sandbox equals the workspace."""
