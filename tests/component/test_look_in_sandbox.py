@@ -275,6 +275,16 @@ def test_the_smallest_are_copied_first(sandbox: Sandbox) -> None:
     assert not ran.report.differing["big"].unstable
 
 
+def test_a_long_report_is_a_file(sandbox: Sandbox) -> None:
+    """An answer of the API is limited, so the log names the report's length and digest alone."""
+    for number in range(3000):
+        sandbox.place(f"{number:0200}", b"")
+    ran = sandbox.look({}, find_new=True)
+    assert len(ran.report.new) == 3000
+    assert len(ran.log) < 200
+    assert (ran.folder / "report.json").exists()
+
+
 def _deep(folder: Path, names: Iterable[str]) -> int:
     """Make folders in each other, and return the descriptor of the last."""
     opened = os.open(folder, os.O_RDONLY)
