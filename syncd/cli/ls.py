@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 
 import click
 
 from syncd.cli.options import CLOCK, config_option, configured, json_option, named_paths
 from syncd.cli.output import print_path
+from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
-from syncd.daemon.build import excludes_for, reader_of, selection_of
-from syncd.model.entry import Kind
+from syncd.daemon.build import excludes_for, places_of, reader_of, selection_of, target_of
+from syncd.model.entry import ABSENT, ALL_BITS, Kind, same
+from syncd.model.manifest import Manifest
 from syncd.scan import path_rules
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Decision, Rule
@@ -79,7 +82,10 @@ def command(config_file: str | None, excluded: bool, as_json: bool) -> None:
 @config_option
 @json_option
 def explain(path: str, config_file: str | None, as_json: bool) -> None:
-    """Say whether PATH is sent, and which rule decides, with its file and line."""
+    """Say whether PATH is sent, and which rule decides, with its file and line; and where it stands in the sandbox.
+
+    There it is as sent, not sent yet, kept (only the agent changed it), held (it waits for you), or not there.
+    """
     config = configured(config_file)
     (relative,) = named_paths(config, [path])
     selection, personal = selection_of(config, os.environ), excludes_for(config, os.environ)
@@ -87,16 +93,45 @@ def explain(path: str, config_file: str | None, as_json: bool) -> None:
     if answer.included and relative:
         for at, secret in reader_of(config, CLOCK, os.environ).secrets([relative]).items():
             answer = path_rules.Explanation(included=False, at=at, rule=secret.rule)
+    stands = {
+        name: _standing(config.for_sandbox(name), relative) if answer.included else "excluded"
+        for name in (config.sandboxes if relative else ())
+    }
     if as_json:
         row = {"path": relative, "included": answer.included, "at": answer.at}
-        click.echo(json.dumps({**row, "rule": str(answer.rule or ""), "note": answer.note or ""}))
+        why = {"rule": str(answer.rule or ""), "note": answer.note or ""}
+        click.echo(json.dumps({**row, **why, "sandboxes": stands}))
         return
     name = shown_path(relative) or "the workspace itself"
     rule = shown_path(str(answer.rule))  # it has text of the ignore file, and the name of its folder
     if answer.included:
-        why = f"brought back by {rule}" if answer.rule else "no rule matches it"
-        click.echo(f"included: {name} ({', but '.join(filter(None, (why, answer.note)))})")
+        reason = f"brought back by {rule}" if answer.rule else "no rule matches it"
+        click.echo(f"included: {name} ({', but '.join(filter(None, (reason, answer.note)))})")
+        for sandbox, standing in stands.items():
+            click.echo(f"{standing} in {sandbox if len(stands) > 1 else 'the sandbox'}")
     elif answer.at != relative:
         click.echo(f"excluded: {name}, as its folder {shown_path(answer.at)}/ is, by {rule}")
     else:
         click.echo(f"excluded: {name}, by {rule}" if answer.rule else f"excluded: {name}, {answer.note}")
+
+
+def _standing(config: Config, path: str) -> str:
+    """Return where an included path stands in this sandbox, by what is recorded. Raises `TryLater`, `OSError`."""
+    from syncd.merge.workspace_writer import WorkspaceWriter  # noqa: PLC0415 - `ls` and `check` need none of these
+    from syncd.sandbox.sandbox_state import SandboxState  # noqa: PLC0415
+    from syncd.store.state_db import StateDb  # noqa: PLC0415
+
+    with closing(StateDb(places_of(config, os.environ).state)) as db:
+        db.require_readable()
+        here = WorkspaceWriter(config.workspace.path, db, CLOCK).look([path])[path]
+        try:
+            state = SandboxState(db, target_of(config, os.environ), name=config.sandbox_name)
+        except NeedsPerson:  # none is acquired yet
+            return "not there" if here.kind is Kind.ABSENT else "not sent yet"
+    seen, sent = state.seen, (state.base or Manifest()).get(path, ABSENT)
+    is_as_sent = here.kind is sent.kind is Kind.ABSENT or (same(here, sent, ALL_BITS) and not state.uncertain)
+    if path in seen.held:
+        return "held"
+    if path in seen.kept or (is_as_sent and path in seen.changed):
+        return "kept"
+    return ("not there" if sent.kind is Kind.ABSENT else "as sent") if is_as_sent else "not sent yet"

@@ -157,7 +157,7 @@ class Machine:
                 "deletions": "keep",
             },
             "sync": {"archive": "full"},
-            "retry": {"first_delay_seconds": 0.05, "max_delay_seconds": 0.1, "give_up_after_seconds": 5},
+            "retry": {"first_delay_seconds": 0.05, "max_delay_seconds": 0.1, "give_up_after_seconds": 60},
         }
 
     def set(self, section: str, key: str, value: Any) -> None:

@@ -180,6 +180,29 @@ def test_held_paths(rig: Rig, agent: Agent) -> None:
     assert tree(rig.workspace) == tree(rig.sandbox.workspace)
 
 
+def test_where_each_path_stands(rig: Rig, agent: Agent) -> None:
+    """`explain` says it of each, as of the last sync, also while no daemon runs."""
+    rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold", "workspace.ignore": ["*.tmp"]})
+    rig.write("x.tmp")
+    agent.write("clash", THEIRS)
+    agent.write("d/b", THEIRS)
+    agent.write("theirs", THEIRS)
+    rig.write("clash", OURS)
+    (rig.workspace / "d/b").unlink()
+    rig.ok("push")
+    rig.run("diff", "--stat")  # a look at all
+    rig.write("later")
+    rig.write("both", "edited")
+    expected = {"a": "as sent", "d": "as sent", "both": "not sent yet", "later": "not sent yet", "clash": "held"}
+    expected |= {"d/b": "kept", "theirs": "kept", "x.tmp": "excluded", "none": "not there"}
+    paths = {path: str(rig.workspace / path) for path in expected}
+    found = {path: json.loads(rig.ok("explain", "--json", place).out) for path, place in paths.items()}
+    assert {path: row["sandboxes"] for path, row in found.items()} == {
+        path: {"main": state} for path, state in expected.items()
+    }
+    assert rig.ok("explain", paths["clash"]).out.endswith("\nheld in the sandbox\n")
+
+
 def test_a_held_path_without_a_choice(rig: Rig, agent: Agent) -> None:
     """A directory that a forced push cannot replace is held, so it is listed, too; `apply` takes it."""
     agent.delete("clash")
