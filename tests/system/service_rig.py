@@ -194,7 +194,8 @@ class ServiceRig:
     def _active(self, other_than: str) -> str:
         lines = self.systemctl("show", "-p", "ActiveState,MainPID", self.unit).out.splitlines()
         now = dict(line.split("=", 1) for line in lines)
-        return now["MainPID"] if now["ActiveState"] == "active" and now["MainPID"] not in ("0", other_than) else ""
+        pid = now.get("MainPID", "0")  # nothing is said while the manager itself starts
+        return pid if now.get("ActiveState") == "active" and pid not in ("0", other_than) else ""
 
     def converged(self) -> Tree:
         """Wait until the sandbox equals the workspace."""
