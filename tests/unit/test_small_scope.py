@@ -190,7 +190,10 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "kinds", "ways"),
-    [*((each, [file], 1) for each in FEW), *(pytest.param(each, [file, link], 3, marks=LONG) for each in ALL)],
+    [
+        *((each, [file], 1) for each in FEW),
+        *(pytest.param(each, [file, link], 3, marks=[LONG, pytest.mark.timeout(600)]) for each in ALL),
+    ],
 )
 def test_a_sync_that_dies_loses_nothing(settings: Settings, kinds: Kinds, ways: int) -> None:
     """What the agent made stays, is saved, or is as here; and both sides end alike but for what the contract names."""
