@@ -762,6 +762,6 @@ def test_what_still_differs_is_kept_longest(tmp_path: Path) -> None:
         store.add([content], 0)
         os.utime(tmp_path / "base" / digests[number].hex(), (number, number))
     held = Entry(Kind.FILE, 0o644, size_bytes=4 << 20, digest=digests[0])
-    store.keep_replaced(Manifest({"held": held}), ["held"], 0)
+    store.keep_replaced(Manifest({"held": held}), ["held"])
     store.add(contents[2:], 0)
     assert [store.get("any", digest) is not None for digest in digests] == [True, False, True, True]
