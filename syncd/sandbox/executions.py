@@ -428,12 +428,16 @@ class Executions:
                 FailureAction.RETRY,
                 "a removal that was started in the sandbox before has not ended, and could remove what is sent now",
                 "the sync goes on by itself, once that can do nothing any more",
+                retry_after_s=None if self._ahead_s is None else self._ends_s(pending) - self._now_there_s() + 0.1,
             )
         self._forget(pending.name)
 
     def _is_over(self, pending: PendingRemoval) -> bool:
         """Return True if it removes nothing any more by the sandbox's clock, as far as that is known."""
-        return self._ahead_s is not None and self._now_there_s() > pending.not_after_s + _MARGIN_S
+        return self._ahead_s is not None and self._now_there_s() > self._ends_s(pending)
+
+    def _ends_s(self, pending: PendingRemoval) -> float:
+        return pending.not_after_s + _MARGIN_S
 
     def _ask_time(self) -> None:
         """Ask for the sandbox's time, by a program that does nothing else. Raises `StepFailed`, `Stop`."""
