@@ -50,7 +50,7 @@ from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import (
     AgentWork,
-    LeaveOut,
+    IsExcluded,
     agent_work,
     find_agent_work,
     pruned_names,
@@ -114,7 +114,7 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
         yield OpenSandbox(access, Sandbox(access, target, os.path.join(scratch, "look")), scratch)
 
 
-_Find = Callable[[OpenSandbox, SandboxContent, LeaveOut], AgentWork]
+_Find = Callable[[OpenSandbox, SandboxContent, IsExcluded], AgentWork]
 
 
 def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentSide:
@@ -153,18 +153,18 @@ def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPat
         # A pattern such as `build/*` matches what is in a folder, which must be entered then.
         return included is not None and (path in included or (is_dir and f"{path}/x" in included))
 
-    def leave_out(path: str, is_dir: bool) -> bool:
+    def is_excluded(path: str, is_dir: bool) -> bool:
         return not is_included(path, is_dir) and rules.exclude(path, is_dir)
 
-    work = find(opened, content, leave_out)
-    work = work.leaving_out([path for path in home.search(work.changed) if not is_included(path, False)])
-    return AgentSide(home, opened.sandbox, work, rules, leave_out, state.identity)
+    work = find(opened, content, is_excluded)
+    work = work.excluding([path for path in home.search(work.changed) if not is_included(path, False)])
+    return AgentSide(home, opened.sandbox, work, rules, is_excluded, state.identity)
 
 
-def _find_newest(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
+def _find_newest(opened: OpenSandbox, content: SandboxContent, is_excluded: IsExcluded) -> AgentWork:
     """Look at the sandbox; where nobody can, take what following keeps, and say as of when it last found just that."""
     try:
-        return _find_there(opened, content, leave_out)
+        return _find_there(opened, content, is_excluded)
     except StepFailed as failure:
         store = FollowedStore(opened.sandbox.state.db, opened.sandbox.target)
         asks_for_it = opened.access.config.sandbox.follow_seconds and failure.refusal is not KeyRefused
@@ -177,19 +177,19 @@ def _find_newest(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveO
         click.echo(f"as of {utc(at_s).astimezone():%Y-%m-%d %H:%M:%S}, {ago(age_s)}", err=True)
         # A content that this disk damaged is left out.
         result = store.checked(kept.holding(content)).result(content)
-        return agent_work(result, content, leave_out, pruned_names(leave_out))
+        return agent_work(result, content, is_excluded, pruned_names(is_excluded))
 
 
 def _find_there(
     opened: OpenSandbox,
     content: SandboxContent,
-    leave_out: LeaveOut,
+    is_excluded: IsExcluded,
     known: Mapping[str, SeenEntry] = MappingProxyType({}),
 ) -> AgentWork:
     """Look at the sandbox, but not for what is as it is known to be."""
     with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("looking at the sandbox")
-        return find_agent_work(opened.sandbox.remote_changes, content, leave_out, known=known)
+        return find_agent_work(opened.sandbox.remote_changes, content, is_excluded, known=known)
 
 
 def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:
@@ -235,9 +235,9 @@ def written_config(config: Config, entry: JournalEntry | None) -> Config:
     return config.for_sandbox(entry.sandbox) if entry is not None and entry.sandbox in config.sandboxes else config
 
 
-def tell_left_out(side: AgentSide, what_becomes: str) -> None:
-    """Say on stderr how many paths the rules leave out, and what becomes of them."""
-    if count := side.left_out:
+def tell_excluded(side: AgentSide, what_becomes: str) -> None:
+    """Say on stderr how many paths the rules exclude, and what becomes of them."""
+    if count := side.excluded:
         paths = counted(count, "path")
         click.echo(f"{paths} in the sandbox that the workspace's rules exclude: {what_becomes}", err=True)
 
@@ -256,7 +256,7 @@ def save_before_release(config: Config) -> str:
             if state.base is not None:
                 return side.work
             here = side.local()
-            return side.work.leaving_out([path for path, there in side.work.changed.items() if same(here[path], there)])
+            return side.work.excluding([path for path, there in side.work.changed.items() if same(here[path], there)])
 
         try:
             unsaved = save_before_all_goes(remote_changes, find, Why.RELEASED, {})

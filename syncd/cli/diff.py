@@ -72,7 +72,7 @@ def command(  # noqa: PLR0917 - click passes each option
 
 def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> None:
     """Print what differs of these paths. Raises `SyncdError`."""
-    from syncd.cli.agent_side import tell_left_out  # noqa: PLC0415 - as in `_show_each`
+    from syncd.cli.agent_side import tell_excluded  # noqa: PLC0415 - as in `_show_each`
 
     paths = _paths(side, named)
     before, after = both_sides(side, paths, side.local())
@@ -82,7 +82,7 @@ def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> None:
                 print_path(path)
     elif before or after:
         print_patch(side, before, after, form)
-    tell_left_out(side, "not shown")
+    tell_excluded(side, "not shown")
 
 
 def both_sides(
@@ -191,15 +191,15 @@ def _show_each(configs: Sequence[Config], named: tuple[str, ...], form: str | No
 
     A sandbox that cannot be asked is named, and keeps no other from being shown. Raises its failure at the end.
     """
-    from syncd.cli.agent_side import for_each, look_at, open_sandbox, tell_left_out  # noqa: PLC0415 - after the configuration is known
+    from syncd.cli.agent_side import for_each, look_at, open_sandbox, tell_excluded  # noqa: PLC0415 - after the configuration is known
 
     table: dict[str, dict[str, str]] = {}  # by path, what each sandbox did
     names: list[str] = []
     rows: list[dict[str, Any]] = []
-    left_out, codes = 0, {ExitCode.DONE}
+    excluded, codes = 0, {ExitCode.DONE}
 
     def ask(config: Config) -> None:
-        nonlocal left_out
+        nonlocal excluded
         name = config.sandbox_name
         with open_sandbox(config) as opened:
             side = look_at(opened)
@@ -209,11 +209,11 @@ def _show_each(configs: Sequence[Config], named: tuple[str, ...], form: str | No
             if form == "json":
                 local = side.local()
                 rows.extend(row_of(side, path, local[path], name) for path in paths)
-                left_out += side.left_out
+                excluded += side.excluded
             elif form == "stat" and heading:
                 for path in filter(partial(is_shown, side), paths):
                     table.setdefault(path, {})[name] = change_of(side, path)
-                tell_left_out(side, f"not shown of {name}")
+                tell_excluded(side, f"not shown of {name}")
             else:
                 if heading:
                     click.echo(f"# {name}")
@@ -221,7 +221,7 @@ def _show_each(configs: Sequence[Config], named: tuple[str, ...], form: str | No
 
     failed = for_each(configs, ask)
     if form == "json":
-        click.echo(json.dumps({"changes": rows, "left_out": left_out}))
+        click.echo(json.dumps({"changes": rows, "left_out": excluded}))
     elif table:
         for line in aligned([("", *names), *(_line(path, by_name, names) for path, by_name in sorted(table.items()))]):
             print(line.rstrip())

@@ -209,7 +209,7 @@ def _with_saved(side: AgentSide) -> AgentSide:
         if (
             version is None
             or there is None
-            or side.leave_out(path, there.is_directory)
+            or side.is_excluded(path, there.is_directory)
             or path in store.damaged(version)
         ):
             continue

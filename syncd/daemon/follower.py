@@ -29,7 +29,7 @@ from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import Why
 from syncd.scan.file_reader import ContentReader
-from syncd.sync.agent_work import LeaveOut, agent_work, pruned_names
+from syncd.sync.agent_work import IsExcluded, agent_work, pruned_names
 from syncd.sync.following import (
     DOWNLOADS_SHARE,
     LONGEST_WAIT_S,
@@ -164,7 +164,7 @@ class Follower:
             executions = self._access.executions(sandbox.target)
             self._looks = self._access.looks(state, executions, self._copies_folder)
             self._target, self._since = sandbox.target, None
-        at_s, before, leave_out = self._clock.wall_s(), state.content, self._workspace.leave_out()
+        at_s, before, is_excluded = self._clock.wall_s(), state.content, self._workspace.is_excluded()
         kept = store.load()
         holding = (kept or _NOTHING).holding(before)
         known = holding.still_here()
@@ -174,17 +174,17 @@ class Follower:
         overwritten: list[Callable[[str], bool]] = []
         state.overwritten = overwritten
         try:
-            request, result = self._look_there(looks, before, known, leave_out)
+            request, result = self._look_there(looks, before, known, is_excluded)
             self._warnings = []
             self._pace.share = DOWNLOADS_SHARE if result.kinds_only else LOOKS_SHARE
             if self._cycle.sandbox is not sandbox:
                 return LookEnd.SAME  # the workspace goes to another sandbox meanwhile
             arrivals = Arrivals(before, state.content, overwritten)
-            found = followed(known, result, arrivals, leave_out, at_s)
+            found = followed(known, result, arrivals, is_excluded, at_s)
             if found.was_emptied:
                 return self._note_emptied(sandbox, looks)
-            self._keep(store, kept, found, state, leave_out)
-            lacks = lacking(found.work, leave_out)
+            self._keep(store, kept, found, state, is_excluded)
+            lacks = lacking(found.work, is_excluded)
             self._since = since_look(request, result, to_fetch_soon(lacks, known), arrivals)
             self._warn_of({path: looks.why_unsaved(entry) for path, entry in lacks.items() if not entry.unstable})
         finally:
@@ -200,13 +200,13 @@ class Follower:
         return LookEnd.SAME
 
     def _look_there(
-        self, looks: RemoteChanges, content: SandboxContent, known: FollowedWork, leave_out: LeaveOut
+        self, looks: RemoteChanges, content: SandboxContent, known: FollowedWork, is_excluded: IsExcluded
     ) -> tuple[LookRequest, LookResult]:
         """Look for what has changed since the last look, or compare everything where that cannot tell."""
         since, self._since = self._since, None
-        whole, now_s = follow_request(content, known, leave_out), self._clock.monotonic_s()
+        whole, now_s = follow_request(content, known, is_excluded), self._clock.monotonic_s()
         if since is not None and now_s - self._whole_s < WHOLE_S:
-            request = request_since(whole, content, known, leave_out, since)
+            request = request_since(whole, content, known, is_excluded, since)
             told = None if request is None else told_since(looks.follow(request), known, content)
             if request is not None and told is not None:
                 return request, told
@@ -219,16 +219,16 @@ class Follower:
         known: FollowedWork | None,
         found: Followed,
         state: SandboxState,
-        leave_out: LeaveOut,
+        is_excluded: IsExcluded,
     ) -> None:
         content = state.content
         if known is None or found.work != replace(known, at_s=found.work.at_s):
             known = store.save(found.work, self._clock.wall_s())
-        work = agent_work(known.result(content), content, leave_out, pruned_names(leave_out))
+        work = agent_work(known.result(content), content, is_excluded, pruned_names(is_excluded))
         if work.seen_paths != state.seen.changed:
             state.seen.note_all(work.seen_paths)
         commits, warned, scratch = self._commits, self._commits.warnings, os.path.join(self._copies_folder, "sent")
-        commits.follow(state.target.owner, content.base or Manifest(), work, leave_out, scratch)
+        commits.follow(state.target.owner, content.base or Manifest(), work, is_excluded, scratch)
         if commits.warnings and commits.warnings != warned:  # a damaged content may be why
             store.checked(known)
             self._whole_s = -inf  # it is fetched once more

@@ -195,7 +195,7 @@ def make_branch(
     sent: Mapping[str, SeenEntry],
     changes: Mapping[str, SeenEntry],
     *,
-    left_out: Callable[[str], bool],
+    is_excluded: Callable[[str], bool],
     now: datetime,
     commits: Sequence[SandboxCommit] = (),
     scratch: str | None = None,
@@ -204,9 +204,9 @@ def make_branch(
 
     `sent` are all files and links that the sandbox was sent, `changes` what is otherwise there (ABSENT: nothing); paths
     are relative to the workspace. `commits` are the agent's, the oldest first, with what may come of their changes;
-    each is made, also without any. A path of HEAD that was not sent is removed by the first commit, unless `left_out`
-    says that the workspace's rules leave it out, or a sparse checkout does not hold it. What was sent is read once, and
-    a second time if HEAD does not have it. `now` is the time at which the commits are made, with its zone.
+    each is made, also without any. A path of HEAD that was not sent is removed by the first commit, unless it
+    `is_excluded` by the workspace's rules, or a sparse checkout does not hold it. What was sent is read once, and a
+    second time if HEAD does not have it. `now` is the time at which the commits are made, with its zone.
 
     Raises `NeedsPerson` if the name is taken or git refuses it, or if there is no repository; `TryLater` if a file
     changes while it is read.
@@ -222,7 +222,7 @@ def make_branch(
         skipped += left
     made: list[tuple[str, bytes]] = []
     if changed or agents:
-        made = _write_commits(git, work_tree, now, head.as_sent(sent, left_out), changed, agents, scratch)
+        made = _write_commits(git, work_tree, now, head.as_sent(sent, is_excluded), changed, agents, scratch)
     if made:
         variables = reference_variables(work_tree, _person(work_tree, now)[1])
         ended = git.run(["branch", "--no-track", name, made[-1][0]], variables, ANY_CODE)
@@ -255,15 +255,15 @@ class Head(Struct, frozen=True):
     hidden: Collection[str]
     object_format: str
 
-    def as_sent(self, sent: Mapping[str, SeenEntry], left_out: Callable[[str], bool]) -> dict[str, SeenEntry]:
+    def as_sent(self, sent: Mapping[str, SeenEntry], is_excluded: Callable[[str], bool]) -> dict[str, SeenEntry]:
         """Return what differs of what was sent, ABSENT for a path that was not, unless the rules leave it out."""
-        gone: dict[str, SeenEntry] = dict.fromkeys(self.unsent(sent, left_out), ABSENT)
+        gone: dict[str, SeenEntry] = dict.fromkeys(self.unsent(sent, is_excluded), ABSENT)
         return gone | {path: each for path, each in sent.items() if self.differs(path, each)}
 
-    def unsent(self, sent: Container[str], left_out: Callable[[str], bool]) -> Iterator[str]:
+    def unsent(self, sent: Container[str], is_excluded: Callable[[str], bool]) -> Iterator[str]:
         """Yield the paths that are not among those that were sent, unless the rules leave them out."""
         unsent = (path for path in self.files if path not in sent and path not in self.hidden)
-        return (path for path in unsent if not left_out(path))
+        return (path for path in unsent if not is_excluded(path))
 
     def differs(self, path: str, version: SeenEntry) -> bool:
         """Return True if a path that was sent is not as in HEAD; the file is read."""

@@ -40,7 +40,7 @@ from syncd.selection.ignore_files import repository_around
 from syncd.selection.selection import PathPatterns
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import Record, StateDb
-from syncd.sync.agent_work import AgentWork, LeaveOut
+from syncd.sync.agent_work import AgentWork, IsExcluded
 
 _MOST_SUBMODULES = 100  # files whose check is remembered
 _SECRETS = PathPatterns(SECRETS)
@@ -83,14 +83,14 @@ class FollowedCommits:
         # By the place, which has the content's digest as its name.
         self._refused_submodules = lru_cache(_MOST_SUBMODULES)(self._ask_of_submodules)
 
-    def follow(self, owner: str, base: Manifest, work: AgentWork, leave_out: LeaveOut, scratch: str) -> None:
+    def follow(self, owner: str, base: Manifest, work: AgentWork, is_excluded: IsExcluded, scratch: str) -> None:
         """Commit the work in the sandbox of that `owner`, unless the last commit holds it already. Raises `Stop`.
 
         `base` is what was put there, and `scratch` a private folder that somebody else removes.
         """
         try:
             if repository_around(self._workspace) is not None:
-                self._follow(owner, base, work, leave_out, scratch)
+                self._follow(owner, base, work, is_excluded, scratch)
         except (SyncdError, OSError) as failure:
             why = failure.message if isinstance(failure, SyncdError) else failure.strerror
             what = f"what the agent changed is at home, but not on {self._reference} ({why})"
@@ -101,7 +101,7 @@ class FollowedCommits:
         else:
             self.warnings = []
 
-    def _follow(self, owner: str, base: Manifest, work: AgentWork, leave_out: LeaveOut, scratch: str) -> None:
+    def _follow(self, owner: str, base: Manifest, work: AgentWork, is_excluded: IsExcluded, scratch: str) -> None:
         record = Record(self._db, "followed commit", bytes, "what the agent changed is committed once more", owner)
         changes, made = self._changes(work), record.load()
         digest = _digest(changes)
@@ -110,7 +110,7 @@ class FollowedCommits:
         git = find_git(self._environ)
         if git is None:
             return
-        self._commit(replace(git, wait_ready=self._wait_ready), base, changes, leave_out, scratch)
+        self._commit(replace(git, wait_ready=self._wait_ready), base, changes, is_excluded, scratch)
         record.save(digest)
 
     def _changes(self, work: AgentWork) -> dict[str, SeenEntry]:
@@ -132,7 +132,7 @@ class FollowedCommits:
         }
 
     def _commit(
-        self, git: Git, base: Manifest, changes: Mapping[str, SeenEntry], leave_out: LeaveOut, scratch: str
+        self, git: Git, base: Manifest, changes: Mapping[str, SeenEntry], is_excluded: IsExcluded, scratch: str
     ) -> None:
         work_tree = find_work_tree(git, self._workspace)
         variables = {"GIT_DIR": work_tree.folder}
@@ -141,7 +141,7 @@ class FollowedCommits:
         os.makedirs(scratch, mode=0o700, exist_ok=True)
         head = head_of(git, work_tree)
         sent_files = SentFiles(self._workspace, scratch, self._base_store, Blobs(self._db))
-        self._sent = self._differing_from_head(head, work_tree.head, base, leave_out, sent_files)
+        self._sent = self._differing_from_head(head, work_tree.head, base, is_excluded, sent_files)
         paths = dict.fromkeys(self._sent.differing, ABSENT)
         for path in paths:
             entry = base.get(path)
@@ -177,7 +177,7 @@ class FollowedCommits:
     # -- what was sent
 
     def _differing_from_head(
-        self, head: Head, commit: str, base: Manifest, leave_out: LeaveOut, sent_files: SentFiles
+        self, head: Head, commit: str, base: Manifest, is_excluded: IsExcluded, sent_files: SentFiles
     ) -> _Sent:
         """Return the paths at which HEAD may hold something else than what was sent."""
         known = self._sent
@@ -191,7 +191,7 @@ class FollowedCommits:
             if head.differs(path, sent_files.needed_version(path, entry)):
                 differing.add(path)
         # What rules exclude stays as in HEAD, but a file that a person tracks although it is a secret.
-        differing.update(head.unsent(sent, lambda path: path not in _SECRETS and leave_out(path, False)))
+        differing.update(head.unsent(sent, lambda path: path not in _SECRETS and is_excluded(path, False)))
         return _Sent(commit, base, frozenset(differing))
 
 

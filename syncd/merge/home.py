@@ -40,7 +40,7 @@ from syncd.sandbox.saved_versions import Why
 from syncd.scan.path_rules import PathRules
 from syncd.selection.selection import Selection
 from syncd.store.state_db import StateDb
-from syncd.sync.agent_work import AgentWork, LeaveOut
+from syncd.sync.agent_work import AgentWork, IsExcluded
 from syncd.sync.sandbox import Sandbox
 
 
@@ -88,15 +88,15 @@ class HomeFolder(Struct, frozen=True):
 class AgentSide(Struct, frozen=True):
     """The three sides: what was sent, what is here, and, in `work`, what differs in the sandbox.
 
-    `leave_out` says which paths stay home by the rules, but for those that the person included. Of `saved` paths theirs
-    is a saved version, and the sandbox has something else.
+    `is_excluded` says which paths stay home by the rules, but for those that the person included. Of `saved` paths
+    theirs is a saved version, and the sandbox has something else.
     """
 
     home: HomeFolder
     sandbox: Sandbox
     work: AgentWork
     rules: PathRules
-    leave_out: LeaveOut
+    is_excluded: IsExcluded
     base_identity: str
     saved: frozenset[str] = frozenset()
 
@@ -110,9 +110,9 @@ class AgentSide(Struct, frozen=True):
         return self.home.writer.look({*self.work.changed, *directories_above(self.work.changed)})
 
     @property
-    def left_out(self) -> int:
+    def excluded(self) -> int:
         """The number of paths in the sandbox that the rules exclude."""
-        return len(self.work.left_out) + len(self.work.pruned)
+        return len(self.work.excluded) + len(self.work.pruned)
 
 
 # -- the plan
@@ -153,8 +153,8 @@ def plan_of_version(home: HomeFolder, bases: Mapping[str, Entry], there: Mapping
     base = {path: entry for path, entry in bases.items() if path in there and here[path].kind is not Kind.ABSENT}
     plan, rules = plan_home(Sides(base, here, there), home.facts()), home.rules()
     written = {each.path: each.there.is_directory for each in plan.of(PathOutcome.TAKE, PathOutcome.MERGE)}
-    left_out = {path for path, is_dir in written.items() if rules.exclude(path, is_dir)}.union(home.search(written))
-    return plan.with_outcome(left_out, PathOutcome.STAYS, "the workspace's rules exclude it")
+    excluded = {path for path, is_dir in written.items() if rules.exclude(path, is_dir)}.union(home.search(written))
+    return plan.with_outcome(excluded, PathOutcome.STAYS, "the workspace's rules exclude it")
 
 
 def why_no_markers(planned: PlannedPath) -> str:
@@ -258,10 +258,10 @@ def bring_home(side: AgentSide, plan: Plan) -> Plan:
     side.home.sent_files.base_store.add(arrived, base.content_bytes)
 
     def record(written: Written) -> None:
-        # By the rules as they are now: a rule file may have come along, and what it leaves out would be removed there.
+        # By the rules as they are now: a rule file may have come along, and what it excludes would be removed there.
         rules, left = side.home.rules(), set(written.left)
         done = [_left_out_by(rules, row) for path, row in rows.items() if path not in left]
-        taken = [row for row in done if row.is_left_out or (row.before != row.after and row.path not in ours)]
+        taken = [row for row in done if row.is_excluded or (row.before != row.after and row.path not in ours)]
         if taken:
             state.record_taken(taken)
         OpenConflicts(state.db, state.target.owner).decide([row.path for row in done])
@@ -354,4 +354,4 @@ def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
 
 def _left_out_by(rules: PathRules, row: TakenPath) -> TakenPath:
     is_directory = row.after is not None and row.after.kind is Kind.DIRECTORY
-    return replace(row, is_left_out=row.is_left_out or rules.exclude(row.path, is_directory))
+    return replace(row, is_excluded=row.is_excluded or rules.exclude(row.path, is_directory))

@@ -63,7 +63,7 @@ from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
 from syncd.selection.selection import RULE_FILES
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import Record, StateDb
-from syncd.sync.agent_work import LeaveOut
+from syncd.sync.agent_work import IsExcluded
 
 _COST = "what it wrote to the workspace cannot be taken back by `syncd apply --undo`"
 _HOLDER = b"journal"
@@ -198,7 +198,7 @@ class WorkspaceWriter:
             )
             return self._write(entry, left, record, theirs)
 
-    def undo(self, leave_out: LeaveOut = lambda _, __: False) -> Written:
+    def undo(self, is_excluded: IsExcluded = lambda _, __: False) -> Written:
         """Take back a write that was killed, else the last one, which leaves alone what the rules exclude by now.
 
         Those that it brought itself do not count, nor does one for what was asked for. Raises `TryLater`; then it can
@@ -208,9 +208,9 @@ class WorkspaceWriter:
             last = self.last
             if last is None or self.killed is not None:
                 return self._take_back_killed()
-            paths = {each.path for each in last.changes} - {each.path for each in last.taken if each.is_left_out}
+            paths = {each.path for each in last.changes} - {each.path for each in last.taken if each.is_excluded}
             brings_rules = any(os.path.basename(each.path) in RULE_FILES for each in last.changes)
-            left = () if brings_rules else sorted(path for path in paths if leave_out(path, False))
+            left = () if brings_rules else sorted(path for path in paths if is_excluded(path, False))
             changes = tuple(each for each in last.changes if each.path not in left)
             return self._take_back(replace(last, changes=changes, left=tuple(left)))
 
@@ -415,7 +415,7 @@ def _only_here(state: SandboxState, taken: Sequence[TakenPath]) -> Sequence[Take
         each
         for each in taken
         # A sync may have removed what was asked for against the rules.
-        if each.is_left_out or not is_there(each) or any(each.path in sent for sent in maybe)
+        if each.is_excluded or not is_there(each) or any(each.path in sent for sent in maybe)
     ]
 
 
@@ -429,9 +429,9 @@ def record_undone(state: SandboxState | None, taken: Sequence[TakenPath]) -> Non
     known = state.base or Manifest()
     # What was asked for against the rules is the agent's own, also if it was sent since.
     back = [
-        TakenPath(each.path, each.after, None if each.is_left_out else each.before)
+        TakenPath(each.path, each.after, None if each.is_excluded else each.before)
         for each in taken
-        if each.is_left_out or each.before != each.after
+        if each.is_excluded or each.before != each.after
     ]
     again = [each for each in back if is_as(known, each.path, each.before)]
     if again:

@@ -115,13 +115,13 @@ class SandboxContent(Struct, frozen=True):
 class TakenPath(Struct, frozen=True):
     """A path, the entry that counted as sent before, and the one that does now; None: nothing.
 
-    What `is_left_out` by the rules here and was asked for counts as sent no more: a sync would remove it there.
+    What `is_excluded` by the rules here and was asked for counts as sent no more: a sync would remove it there.
     """
 
     path: str
     before: Entry | None
     after: Entry | None
-    is_left_out: bool = False
+    is_excluded: bool = False
 
 
 def with_taken(base: Manifest, taken: Sequence[TakenPath]) -> Manifest:
@@ -130,7 +130,7 @@ def with_taken(base: Manifest, taken: Sequence[TakenPath]) -> Manifest:
     for each in taken:
         if not is_as(found, each.path, each.before):
             continue
-        if each.after is None or each.is_left_out:
+        if each.after is None or each.is_excluded:
             found.pop(each.path, None)
         else:
             found[each.path] = each.after
@@ -411,7 +411,7 @@ class SandboxState:
             recorded = self._base.load()
             self.seen.taken({each.path for each in taken})
             self.seen.changed.update(differing)
-            self._forget_left({each.path for each in taken if each.is_left_out})
+            self._forget_left({each.path for each in taken if each.is_excluded})
             if self.base is not None and recorded is not None:
                 self.base = with_taken(self.base, taken)
                 with self._recording(self.base, recorded.searched):

@@ -28,7 +28,7 @@ from syncd.scan.exclusions import too_long
 from syncd.selection.builtin_rules import DIRECTORY_NAMES, GIT
 from syncd.sync.sync_plan import is_outdated
 
-LeaveOut = Callable[[str, bool], bool]
+IsExcluded = Callable[[str, bool], bool]
 """True for a path, and whether it is a directory, that the workspace's rules exclude."""
 
 
@@ -49,7 +49,7 @@ class AgentWork(Struct, frozen=True):
 
     `base` are the versions that were put there as these paths, the certain one first; one without is new there. All
     that was put there is `content`. `changed` has
-    what is there now, ABSENT for what was deleted. `left_out` has the same of paths that the rules leave out, some of
+    what is there now, ABSENT for what was deleted. `excluded` has the same of paths that the rules exclude, some of
     which were put there before the rule. `unlisted` counts new paths beyond the most that a look lists. `unsearched`
     are directories that cannot be listed, or that the look did not come to; "." is the workspace itself. `not_kept` is
     the reason why this machine could not fetch or keep some contents. `repositories` are each `.git` that someone else
@@ -58,7 +58,7 @@ class AgentWork(Struct, frozen=True):
 
     base: Versions
     changed: Mapping[str, SeenEntry]
-    left_out: Mapping[str, SeenEntry]
+    excluded: Mapping[str, SeenEntry]
     pruned: tuple[str, ...]
     unlisted: int = 0
     not_kept: str = ""
@@ -76,11 +76,11 @@ class AgentWork(Struct, frozen=True):
         """Return what was put there as this path, None if nothing is known to have arrived."""
         return self.base_of(path) if self.content.has_arrived(path) else None
 
-    def leaving_out(self, paths: Collection[str]) -> AgentWork:
-        """Return the same with these paths left out."""
+    def excluding(self, paths: Collection[str]) -> AgentWork:
+        """Return the same with these paths excluded."""
         changed = {path: remote for path, remote in self.changed.items() if path not in paths}
-        left_out = {path: remote for path, remote in self.changed.items() if path in paths}
-        return replace(self, changed=changed, left_out={**self.left_out, **left_out})
+        excluded = {path: remote for path, remote in self.changed.items() if path in paths}
+        return replace(self, changed=changed, excluded={**self.excluded, **excluded})
 
     @property
     def seen_paths(self) -> set[str]:
@@ -91,7 +91,7 @@ class AgentWork(Struct, frozen=True):
     @property
     def to_save(self) -> dict[str, SeenEntry]:
         """The versions that would be lost with the sandbox, also of what was put there before a rule left it out."""
-        sent_before = {path: remote for path, remote in self.left_out.items() if path in self.base}
+        sent_before = {path: remote for path, remote in self.excluded.items() if path in self.base}
         found = {**self.changed, **sent_before}
         return {path: remote for path, remote in found.items() if remote.kind not in _WITHOUT_CONTENT}
 
@@ -116,16 +116,16 @@ class Unsaved(Struct, frozen=True):
         return ", ".join(few(names, len(names) + self.unlisted)).removeprefix("and ")
 
 
-def pruned_names(leave_out: LeaveOut) -> list[str]:
+def pruned_names(is_excluded: IsExcluded) -> list[str]:
     """Return the names of folders that a search for what is new need not enter: excluded at the top and deeper."""
     names = (*DIRECTORY_NAMES, *_OUTPUTS)
-    return [name for name in names if leave_out(name, True) and leave_out(f"syncd/{name}", True)]
+    return [name for name in names if is_excluded(name, True) and is_excluded(f"syncd/{name}", True)]
 
 
 def find_agent_work(
     remote_changes: RemoteChanges,
     content: SandboxContent,
-    leave_out: LeaveOut,
+    is_excluded: IsExcluded,
     left_s: float = inf,
     known: Mapping[str, SeenEntry] = MappingProxyType({}),
 ) -> AgentWork:
@@ -140,10 +140,10 @@ def find_agent_work(
     for path, there in known.items():
         listed[path] = LookItem((there, *content.versions_of(path)), LookAction.FETCH)
     items = LookItems(listed, content.base or Manifest(), lambda _, entry: LookItem((entry,), LookAction.FETCH))
-    pruned = pruned_names(leave_out)
+    pruned = pruned_names(is_excluded)
     result = remote_changes.look(LookRequest(items, find_new=True, pruned_names=pruned), left_s)
     as_known = known.keys() - result.differing.keys()
-    work = agent_work(_without_known(result, known, content), content, leave_out, pruned)
+    work = agent_work(_without_known(result, known, content), content, is_excluded, pruned)
     seen = remote_changes.seen
     seen.note_all(work.seen_paths | (as_known & seen.changed) if as_known else work.seen_paths)
     return work
@@ -160,15 +160,15 @@ def _without_known(result: LookResult, known: Mapping[str, SeenEntry], content: 
 
 
 def agent_work(
-    result: LookResult, content: SandboxContent, leave_out: LeaveOut, pruned_names: Collection[str]
+    result: LookResult, content: SandboxContent, is_excluded: IsExcluded, pruned_names: Collection[str]
 ) -> AgentWork:
     """Return what a look at everything found; `pruned_names` are those of folders that it did not enter."""
     base = {path: entries for path in (*result.differing, *result.new) if (entries := content.versions_of(path))}
     changed = dict(result.differing)
-    left_out: dict[str, SeenEntry] = {}
+    excluded: dict[str, SeenEntry] = {}
     for path, remote in result.new.items():
         is_dir = remote.kind is Kind.DIRECTORY
-        (left_out if leave_out(path, is_dir) else changed)[path] = remote
+        (excluded if is_excluded(path, is_dir) else changed)[path] = remote
     for path in content.leftovers:
         if changed.get(path, ABSENT) == ABSENT:
             changed.pop(path, None)  # deleted on both sides
@@ -177,31 +177,31 @@ def agent_work(
         _drop_empty_parents(path, content, changed)
     others = [path for path in result.pruned if path not in git]
     by_rule = tuple(
-        p for p in others if p != "." and (p.rpartition("/")[2] in pruned_names or _is_by_rule(p, leave_out))
+        p for p in others if p != "." and (p.rpartition("/")[2] in pruned_names or _is_by_rule(p, is_excluded))
     )
     unsearched = tuple(path for path in others if path not in by_rule)
-    nested = tuple(p for p in git if p != GIT[0] and not content.versions_of(p) and not _is_in_left_out(p, leave_out))
+    nested = tuple(p for p in git if p != GIT[0] and not content.versions_of(p) and not _is_in_excluded(p, is_excluded))
     told = result.unlisted, result.not_kept
-    work = AgentWork(base, changed, left_out, by_rule, *told, unsearched, content, nested, result)
-    return work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
+    work = AgentWork(base, changed, excluded, by_rule, *told, unsearched, content, nested, result)
+    return work.excluding([path for path in changed if path in base and _was_or_is_excluded(work, path, is_excluded)])
 
 
-def _is_by_rule(folder: str, leave_out: LeaveOut) -> bool:
-    """True if the rules leave it out; a path that is too long for this machine is no rule's, but its folder may be."""
-    return leave_out(folder.rpartition("/")[0] if too_long(folder) else folder, True)
+def _is_by_rule(folder: str, is_excluded: IsExcluded) -> bool:
+    """True if the rules exclude it; a path that is too long for this machine is no rule's, but its folder may be."""
+    return is_excluded(folder.rpartition("/")[0] if too_long(folder) else folder, True)
 
 
-def _is_in_left_out(path: str, leave_out: LeaveOut) -> bool:
+def _is_in_excluded(path: str, is_excluded: IsExcluded) -> bool:
     folder = path.rpartition("/")[0]
-    return folder != "" and leave_out(folder, True)
+    return folder != "" and is_excluded(folder, True)
 
 
-def _is_left_out(work: AgentWork, path: str, leave_out: LeaveOut) -> bool:
-    """True if the rules leave out what was put there as this path, or what is there now."""
+def _was_or_is_excluded(work: AgentWork, path: str, is_excluded: IsExcluded) -> bool:
+    """True if the rules exclude what was put there as this path, or what is there now."""
     kinds = {entry.kind is Kind.DIRECTORY for entry in work.base[path]}
     if work.changed[path].kind is not Kind.ABSENT:
         kinds.add(work.changed[path].kind is Kind.DIRECTORY)
-    return any(leave_out(path, is_dir) for is_dir in kinds)
+    return any(is_excluded(path, is_dir) for is_dir in kinds)
 
 
 def _drop_empty_parents(path: str, content: SandboxContent, changed: dict[str, SeenEntry]) -> None:
@@ -223,7 +223,7 @@ def save_work(
 ) -> Unsaved:
     """Save all that `find` finds to differ, but what is `known`, have it be known, and return what could not be saved.
 
-    What the rules leave out is not saved, unless it was put there before. Raises what `find` raises.
+    What the rules exclude is not saved, unless it was put there before. Raises what `find` raises.
     """
     try:
         work = find(known)
@@ -236,7 +236,7 @@ def save_work(
         remote_changes.drop_copies()
     reasons = dict.fromkeys(work.unsearched, "its files cannot be listed there, or not in time")
     reasons |= {path: remote_changes.why_unsaved(remote) for path, remote in sorted(failed.items())}
-    found = {**work.left_out, **work.changed}
+    found = {**work.excluded, **work.changed}
     known |= {path: remote for path, remote in found.items() if is_savable(remote) and path not in reasons}
     return Unsaved(reasons, work.unlisted, work.look)
 

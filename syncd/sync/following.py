@@ -25,7 +25,7 @@ from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
 from syncd.selection.ignore_files import GIT
 from syncd.store.state_db import StateDb
-from syncd.sync.agent_work import LeaveOut, pruned_names
+from syncd.sync.agent_work import IsExcluded, pruned_names
 from syncd.sync.status_document import QUIET_S
 
 # The longest wait for the next look, and the silence after which there is none.
@@ -77,8 +77,8 @@ class Pace(Struct):
         return self.began_s + max(soonest_s, quiet_s, paced_s)
 
 
-def follow_request(content: SandboxContent, known: FollowedWork, leave_out: LeaveOut) -> LookRequest:
-    """Return a look for what is otherwise than it was `known` to be; what is left out by the rules is not fetched."""
+def follow_request(content: SandboxContent, known: FollowedWork, is_excluded: IsExcluded) -> LookRequest:
+    """Return a look for what is otherwise than it was `known` to be; what the rules exclude is not fetched."""
     listed: dict[str, LookItem] = {}
     for path in {path for manifest in content.versions[1:] for path in manifest}:
         listed[path] = LookItem(tuple(content.versions_of(path)), LookAction.FETCH)
@@ -86,14 +86,14 @@ def follow_request(content: SandboxContent, known: FollowedWork, leave_out: Leav
         versions = () if there.kind is Kind.ABSENT else (there,)
         # An archive that was sent may have arrived meanwhile.
         sent = content.versions_of(path) if path in listed else ()
-        action = LookAction.COMPARE if leave_out(path, there.is_directory) else LookAction.FETCH
+        action = LookAction.COMPARE if is_excluded(path, there.is_directory) else LookAction.FETCH
         listed[path] = LookItem((*versions, *sent), action)
     items = LookItems(listed, content.base or Manifest(), lambda _, entry: LookItem((entry,), LookAction.FETCH))
     kept_bytes = sum(entry.size_bytes for entry in known.there.values() if entry.copy)
     return LookRequest(
         items,
         find_new=True,
-        pruned_names=pruned_names(leave_out),
+        pruned_names=pruned_names(is_excluded),
         most_copied_bytes=max(0, SAVED_BYTES - kept_bytes),
     )
 
@@ -125,10 +125,10 @@ class Since(Struct, frozen=True):
     pruned_names: Collection[str]
 
 
-def lacking(work: FollowedWork, leave_out: LeaveOut) -> dict[str, SeenEntry]:
+def lacking(work: FollowedWork, is_excluded: IsExcluded) -> dict[str, SeenEntry]:
     """Return the files that are to be kept and whose content could not be fetched."""
     files = ((path, entry) for path, entry in work.there.items() if entry.kind is Kind.FILE and not entry.copy)
-    return {path: entry for path, entry in files if not leave_out(path, False)}
+    return {path: entry for path, entry in files if not is_excluded(path, False)}
 
 
 def to_fetch_soon(lacks: Mapping[str, SeenEntry], known: FollowedWork) -> list[str]:
@@ -153,7 +153,7 @@ def since_look(request: LookRequest, result: LookResult, to_fetch: Collection[st
 
 
 def request_since(
-    whole: LookRequest, content: SandboxContent, known: FollowedWork, leave_out: LeaveOut, since: Since
+    whole: LookRequest, content: SandboxContent, known: FollowedWork, is_excluded: IsExcluded, since: Since
 ) -> LookRequest | None:
     """Return a look for what has changed since another one in place of a `whole` one; None if it cannot tell."""
     if content.unanswered or list(whole.pruned_names) != list(since.pruned_names):
@@ -162,7 +162,7 @@ def request_since(
     arrived = {*replaced_entries(since.base, base), *removed_paths(since.base, base), *content.leftovers}
     listed = {path: LookItem(tuple(content.versions_of(path)), LookAction.FETCH) for path in arrived}
     for path, there in known.there.items():
-        if path not in arrived and leave_out(path, there.is_directory):
+        if path not in arrived and is_excluded(path, there.is_directory):
             listed[path] = LookItem((there,), LookAction.COMPARE)
     return replace(whole, items=listed, since=since.mark)
 
@@ -191,7 +191,9 @@ def told_since(result: LookResult, known: FollowedWork, content: SandboxContent)
     return replace(result, differing={**result.differing, **gone})
 
 
-def followed(known: FollowedWork, result: LookResult, arrivals: Arrivals, leave_out: LeaveOut, at_s: float) -> Followed:
+def followed(
+    known: FollowedWork, result: LookResult, arrivals: Arrivals, is_excluded: IsExcluded, at_s: float
+) -> Followed:
     """Return what is there now by a look that began at `at_s`, when `known` was true.
 
     What was on its way into the sandbox, or arrived meanwhile, may have been seen half written: of such a path what was
@@ -217,7 +219,7 @@ def followed(known: FollowedWork, result: LookResult, arrivals: Arrivals, leave_
                 there[path] = _without_content(entry)
         elif same(entry, now or ABSENT) or (entry.kind is Kind.ABSENT and now is None):
             there.pop(path, None)
-        elif leave_out(path, entry.is_directory):
+        elif is_excluded(path, entry.is_directory):
             there[path] = _without_content(entry)
         else:
             there[path] = entry

@@ -205,7 +205,7 @@ class Preparation(Struct):
         attempt, kept = self.attempt, self.sandbox.state.seen.kept
         if not attempt.all_may_go:
             return look_request(attempt, kept, self._places)
-        pruned = pruned_names(self.work_saver.workspace.leave_out())
+        pruned = pruned_names(self.work_saver.workspace.is_excluded())
         if attempt.is_first and not kept and not self._is_filled:
             return LookRequest({}, find_new=True, pruned_names=pruned, most_copied_bytes=0)
         # Until it is known that an initialize leaves the rest alone, the rest is looked at, too.
@@ -267,11 +267,11 @@ class Preparation(Struct):
         """Save what is about to be overwritten or removed, and return what becomes of each path."""
         attempt, remote_changes = self.attempt, self.sandbox.remote_changes
         if result.new:  # what only the sandbox has, until it is known that an initialize leaves it alone
-            leave_out = self.work_saver.workspace.leave_out()
+            is_excluded = self.work_saver.workspace.is_excluded()
             new = {
                 path: there
                 for path, there in result.new.items()
-                if not leave_out(path, there.is_directory) and not attempt.is_ours(path, there)
+                if not is_excluded(path, there.is_directory) and not attempt.is_ours(path, there)
             }
             remote_changes.save(Why.CONFLICT, new)
             self.only_there = frozenset(new)

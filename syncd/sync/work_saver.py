@@ -186,7 +186,7 @@ class WorkSaver(Struct):
 
     def _find(self, sandbox: Sandbox, left_s: float, known: Mapping[str, SeenEntry]) -> AgentWork:
         content = sandbox.state.content
-        return find_agent_work(sandbox.remote_changes, content, self.workspace.leave_out(), left_s, known)
+        return find_agent_work(sandbox.remote_changes, content, self.workspace.is_excluded(), left_s, known)
 
     def save_followed(self, sandbox: Sandbox, why: Why) -> None:
         """Save what following kept at home of a sandbox that cannot be asked any more."""

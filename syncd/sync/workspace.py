@@ -26,7 +26,7 @@ from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection
-from syncd.sync.agent_work import LeaveOut
+from syncd.sync.agent_work import IsExcluded
 from syncd.watch.changes import ScanListener
 
 
@@ -108,7 +108,7 @@ class Workspace:
             name,
         )
 
-    def leave_out(self) -> LeaveOut:
+    def is_excluded(self) -> IsExcluded:
         """Return the workspace's rules as they are now."""
         return PathRules(self.path, self._selection, self._excludes).exclude
 

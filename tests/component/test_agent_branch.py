@@ -89,10 +89,10 @@ def made(
     changes: Mapping[str, SeenEntry],
     name: str = "agent/work",
     sent: Mapping[str, SeenEntry] | None = None,
-    left_out: Callable[[str], bool] = lambda path: False,
+    is_excluded: Callable[[str], bool] = lambda path: False,
 ) -> NewBranch:
     sent = sent_from(workspace) if sent is None else sent
-    return make_branch(git, str(workspace), name, sent, changes, left_out=left_out, now=NOW)
+    return make_branch(git, str(workspace), name, sent, changes, is_excluded=is_excluded, now=NOW)
 
 
 def still(folder: Path) -> dict[str, object]:
@@ -167,7 +167,7 @@ def test_rules_keep_what_was_not_sent(git: Git, top: Path) -> None:
     """A path of HEAD that the rules leave out stays as HEAD has it; another one that was not sent is removed."""
     sent = sent_from(top)
     del sent["a.txt"], sent["run.sh"]
-    branch = made(git, top, changed({"dir/b.txt": b"agent\n"}), sent=sent, left_out=lambda path: path == "run.sh")
+    branch = made(git, top, changed({"dir/b.txt": b"agent\n"}), sent=sent, is_excluded=lambda path: path == "run.sh")
     assert tree_of(top, branch.commits[0]).keys() == {"dir/b.txt", "run.sh"}
     assert tree_of(top, branch.commits[1]) == {
         "dir/b.txt": ("100644", b"agent\n"),

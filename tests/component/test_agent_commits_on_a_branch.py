@@ -46,7 +46,7 @@ def branch_of(
 ) -> NewBranch:
     sent = sent_from(workspace) if sent is None else sent
     return make_branch(
-        git, str(workspace), "agent/work", sent, changes, left_out=lambda path: False, now=NOW, commits=commits
+        git, str(workspace), "agent/work", sent, changes, is_excluded=lambda path: False, now=NOW, commits=commits
     )
 
 

@@ -67,7 +67,7 @@ def test_what_was_brought_home_stays_no_more(db: StateDb) -> None:
     state.left, state.secret = Manifest({"gone": MANIFEST["l"], "l": MANIFEST["l"]}), frozenset({"gone", "l"})
     state.record()
     command = SandboxState(db, TARGET)
-    command.record_taken([TakenPath("l", MANIFEST["l"], None, is_left_out=True)], differing=["again"])
+    command.record_taken([TakenPath("l", MANIFEST["l"], None, is_excluded=True)], differing=["again"])
     state.read()
     assert (state.seen.kept, state.seen.changed) == ({"f"}, {"f", "again"})
     assert (state.content.leftovers, state.secret) == ({"gone"}, {"gone"})
@@ -120,7 +120,7 @@ def test_what_was_brought_home(db: StateDb) -> None:
     taken = [
         TakenPath("new", None, theirs),
         TakenPath("d", theirs, None),
-        TakenPath("l", MANIFEST["l"], theirs, is_left_out=True),
+        TakenPath("l", MANIFEST["l"], theirs, is_excluded=True),
     ]
     SandboxState(db, TARGET).record_taken(taken)
     assert daemon.was_changed

@@ -291,9 +291,9 @@ class Checker:
             if self.account is not None:
                 self.account.excuse_all(tracked.model.gone({}))
             return
-        leave_out = self.leave_out()
+        is_excluded = self.is_excluded()
         for path, (entry, seen) in tracked.model.gone({}).items():
-            if not seen or self._nobody_looked or self._is_settled(path, entry) or leave_out(path, False):
+            if not seen or self._nobody_looked or self._is_settled(path, entry) or is_excluded(path, False):
                 self.figures["versions not looked at"] += 1
                 self._excuse(path, entry)
             elif not self._is_saved(path, entry) and not self._is_in_another(tracked, path, entry):
@@ -329,7 +329,7 @@ class Checker:
         if self.account is not None:
             self.account.excuse(path, entry)
 
-    def leave_out(self) -> Callable[[str, bool], bool]:
+    def is_excluded(self) -> Callable[[str, bool], bool]:
         """Return the rules of the workspace as they are now: true for a path, folder or not, that they leave out."""
         if not self.workspace.is_dir():
             return lambda _path, _is_dir: True  # it was moved away, and its rules with it

@@ -202,9 +202,9 @@ class Commands:
         if any("as of " in line for line in self._printed):
             return  # what the agent did since a look that followed it comes with the next one
         named = {path for name in ("never", "stays", "conflicts") for path in told.get(name, ())}
-        leave_out, there = checker.leave_out(), self._sandbox()
+        is_excluded, there = checker.is_excluded(), self._sandbox()
         for path, line in checker.account.differing(checker.live.model.agent, there, named):
-            if not leave_out(path, False) and (path, there[path]) not in checker.decided:
+            if not is_excluded(path, False) and (path, there[path]) not in checker.decided:
                 checker.lose(f"apply ended with 0, and {line}")
 
     def _told(self) -> dict[str, Any]:

@@ -119,11 +119,11 @@ class HomeRepository:
         """Yield what the branch lacks or has too much of."""
         checker, account, there = self._checker, self._checker.account, tree(live.sandbox.workspace)
         assert account is not None
-        leave_out = checker.leave_out()
+        is_excluded = checker.is_excluded()
         named = {path for key in ("never", "stays") for path in told.get(key, ())}
 
         def is_excused(path: str) -> bool:
-            return path in named or leave_out(path, False)
+            return path in named or is_excluded(path, False)
 
         is_made = (self._top / ".git/refs/heads" / name).exists()  # not where the agent did nothing
         tip = leaves(self._top, name, self._prefix) if is_made else {}

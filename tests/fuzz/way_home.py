@@ -96,9 +96,9 @@ class WayHome:
         checker = self._simulation.checker
         if checker.account is not None and not checker.state_damaged:
             checker.excuse_ended(LATE_S)
-            sandbox, leave_out = tree(checker.live.sandbox.workspace) if checker.live else {}, checker.leave_out()
+            sandbox, is_excluded = tree(checker.live.sandbox.workspace) if checker.live else {}, checker.is_excluded()
             for author, path, what in checker.account.lost(sandbox):
-                if author == "person" or not leave_out(path, False):
+                if author == "person" or not is_excluded(path, False):
                     checker.lose(f"the {author}'s {path!r} ({what}) is on neither side, and not saved")
 
     def _drafts(self) -> list[str]:

@@ -69,7 +69,7 @@ def test_what_is_found() -> None:
 
     assert work.changed == {"a": FILE, "new": FILE}
     assert look.noted == ["a", "new"]
-    assert work.left_out == {"out.log": FILE, "old.log": FILE, "gone.log": ABSENT}
+    assert work.excluded == {"out.log": FILE, "old.log": FILE, "gone.log": ABSENT}
     assert work.to_save == {"a": FILE, "new": FILE, "old.log": FILE}
     assert (work.pruned, work.unsearched, work.unlisted) == (("node_modules",), ("closed",), 7)
     assert (work.base_of("late"), work.base_of("new")) == (SENT, None)
@@ -94,10 +94,10 @@ def test_what_could_not_be_saved() -> None:
     look = cast(RemoteChanges, ScriptedLook(result))
     content = SandboxContent(Manifest())
 
-    def leave_out(path: str, _is_dir: bool) -> bool:
+    def is_excluded(path: str, _is_dir: bool) -> bool:
         return path.endswith((".log", "node_modules"))
 
-    unsaved = save_work(look, lambda _: find_agent_work(look, content, leave_out), Why.RELEASED, {})
+    unsaved = save_work(look, lambda _: find_agent_work(look, content, is_excluded), Why.RELEASED, {})
 
     assert unsaved.paths == {
         "secret": "its files cannot be listed there, or not in time",

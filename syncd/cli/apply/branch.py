@@ -90,7 +90,7 @@ def _apply_to_branch(
             name,
             sent,
             {path: after for path, after in changes.items() if after.kind is not Kind.ABSENT or path in sent},
-            left_out=lambda path: side.rules.exclude(path, False),
+            is_excluded=lambda path: side.rules.exclude(path, False),
             now=datetime.fromtimestamp(CLOCK.wall_s()).astimezone(),
             commits=to_make,
             scratch=side.home.scratch,
@@ -195,7 +195,7 @@ def _commits_to_make(
             return "it is a submodule, a repository of its own"
         never = never_taken(sides, home, path, sides.here[path], entry)
         rules = "the workspace's rules exclude it; --include applies it"
-        return never or (rules if side.leave_out(path, False) else "")
+        return never or (rules if side.is_excluded(path, False) else "")
 
     for commit in commits:
         wanted = {path: entry for path, entry in commit.changes.items() if path in paths}

@@ -17,7 +17,7 @@ from syncd.cli.agent_side import (
     open_sandbox,
     scratch_folder,
     take_back_killed,
-    tell_left_out,
+    tell_excluded,
     written_config,
 )
 from syncd.cli.apply.plan_text import (
@@ -78,8 +78,8 @@ def apply(
             paged(f"{line}\n".encode("utf-8", "backslashreplace") for line in lines)
         elif not as_json:
             print_lines(lines)
-        tell_left_out(side, "not applied but with --include")
-        automatic = [path for path in sorted(side.work.left_out) if is_wanted(path) and runs_automatically(path)]
+        tell_excluded(side, "not applied but with --include")
+        automatic = [path for path in sorted(side.work.excluded) if is_wanted(path) and runs_automatically(path)]
         if automatic:
             names = few([*map(shown_path, automatic)], len(automatic))
             click.echo(f"of these, some may run by themselves here: {', '.join(names)}", err=True)
