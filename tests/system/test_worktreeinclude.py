@@ -31,14 +31,13 @@ def test_a_running_daemon_follows_it(rig: Rig) -> None:
 
 
 def test_who_is_told(rig: Rig) -> None:
-    """`explain` names the line."""
+    """`explain` names the line, and says where the file stands."""
     _fill(rig)
     rig.ok("push")
     rig.write(".worktreeinclude", "# what the tests need\n*.log\n/data/\n*.py\n")
-    assert rig.ok("explain", str(rig.workspace / "sub/b.log")).out == (
-        "included: sub/b.log (brought back by .worktreeinclude:2: *.log)\n"
-    )
-    assert rig.ok("explain", str(rig.workspace / "data/d/x.csv")).out == (
-        "included: data/d/x.csv (brought back by .worktreeinclude:3: /data/)\n"
-    )
-    assert rig.ok("explain", str(rig.workspace / "src/a.py")).out == "included: src/a.py (no rule matches it)\n"
+    for path, said in {
+        "sub/b.log": "sub/b.log (brought back by .worktreeinclude:2: *.log)\nnot sent yet",
+        "data/d/x.csv": "data/d/x.csv (brought back by .worktreeinclude:3: /data/)\nnot sent yet",
+        "src/a.py": "src/a.py (no rule matches it)\nas sent",
+    }.items():
+        assert rig.ok("explain", str(rig.workspace / path)).out == f"included: {said} in the sandbox\n"
