@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from syncd.cli.daemon_client import sync_now
+from syncd.cli.daemon_client import RETRY_S, STARTS_S, ask_daemon
 from syncd.cli.options import (
+    CLOCK,
     config_option,
     config_path,
     configured,
@@ -28,12 +29,14 @@ from syncd.cli.options import (
 from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.directories import directories_for, holder
-from syncd.core.errors import ConfigError, ExitCode
-from syncd.core.settings import table_of
+from syncd.core.errors import ConfigError, ExitCode, Locked, Stop, TryLater
+from syncd.core.settings import Config, table_of
 from syncd.core.text import counted, few, for_sandbox, shown_path, size
+from syncd.daemon.control import Message
 
 # What is over sooner shows nothing.
 _SILENT_S = 1.0
+_SETTING_UP = "setting up"
 
 
 @click.command("push")
@@ -174,3 +177,44 @@ def summary(result: Mapping[str, Any]) -> str:
     # Of a first sync, and of one without changes, all was sent.
     what = f"{words}, {sent}, {sync['files']:,} in all" if words else f"{counted(sync['files'], 'file')}, {sent}"
     return f"synced {what}, in {sync['seconds']:.2f} s"
+
+
+# -- by the daemon, or by this process
+
+
+def sync_now(
+    config: Config, request: Message, display: ProgressDisplay, timeout_s: float | None = None
+) -> dict[str, Any]:
+    """The result of a request for a sync: by the daemon, or by this process where none runs; one may start meanwhile.
+
+    Raises `SyncdError`; that of an interrupt says what state it leaves.
+    """
+    ends_s = CLOCK.monotonic_s() + STARTS_S
+    while True:
+        try:
+            if (answer := ask_daemon(config, request, timeout_s, display)) is not None:
+                return answer
+            from syncd.cli.own_loop import sync_alone  # noqa: PLC0415 - where no daemon runs
+
+            return sync_alone(config, display, request, timeout_s)
+        except Locked:
+            if CLOCK.monotonic_s() >= ends_s:
+                raise
+        except TimeoutError:
+            what = f"not in the sandbox after {timeout_s:g} s ({display.doing_now})"
+            raise TryLater(what, "give it more time; a daemon goes on by itself") from None
+        except KeyboardInterrupt:
+            what = f"stopped waiting ({display.doing_now}); the daemon goes on"
+            raise TryLater(what, "see `syncd status`") from None
+        except Stop:
+            raise _stopped(display.doing_now) from None
+        CLOCK.sleep(RETRY_S)
+
+
+def _stopped(doing: str) -> TryLater:
+    """The error of an interrupt. An interrupted upload changes nothing: only initialize changes the sandbox."""
+    if doing.startswith(_SETTING_UP):
+        return TryLater(f"stopped while {doing}, which may go on there", "`syncd setup` runs it again")
+    if doing.startswith("unpacking"):
+        return TryLater(f"stopped while {doing}, which may be done all the same", "`syncd push` makes sure")
+    return TryLater(f"stopped while {doing}; the sandbox is unchanged", "`syncd push` sends it")

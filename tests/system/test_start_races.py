@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.cli.daemon_client import sync_now
 from syncd.cli.progress import ProgressDisplay
+from syncd.cli.push import sync_now
 from syncd.core.config_file import load_config
 from syncd.core.errors import Locked
 from tests.system.rig import Rig
@@ -41,10 +41,10 @@ def test_a_daemon_that_begins_while_a_command_does(rig: Rig, monkeypatch: pytest
     def alone(*_: object) -> dict[str, object]:
         raise Locked("another syncd has this workspace")
 
-    monkeypatch.setattr("syncd.cli.daemon_client.ask_daemon", lambda *_: next(answers, None))
+    monkeypatch.setattr("syncd.cli.push.ask_daemon", lambda *_: next(answers, None))
     monkeypatch.setattr("syncd.cli.own_loop.sync_alone", alone)
     config, view = load_config(str(rig.config_file)), ProgressDisplay()
     assert sync_now(config, {"do": "push"}, view) == {"outcome": "unchanged"}
-    monkeypatch.setattr("syncd.cli.daemon_client._STARTS_S", 0.0)
+    monkeypatch.setattr("syncd.cli.push.STARTS_S", 0.0)
     with pytest.raises(Locked):
         sync_now(config, {"do": "push"}, view)
