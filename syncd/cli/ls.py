@@ -24,6 +24,8 @@ from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Decision, Rule
 from syncd.watch.changes import ScanListener
 
+_UNSENT = "not sent yet"
+
 
 def scan_workspace(config: Config, listener: ScanListener | None = None) -> tuple[Scan, list[tuple[str, Rule | None]]]:
     """Scan the workspace and search it for secrets. Raises `SyncdError`.
@@ -108,7 +110,9 @@ def explain(path: str, config_file: str | None, as_json: bool) -> None:
         reason = f"brought back by {rule}" if answer.rule else "no rule matches it"
         click.echo(f"included: {name} ({', but '.join(filter(None, (reason, answer.note)))})")
         for sandbox, standing in stands.items():
-            click.echo(f"{standing} in {sandbox if len(stands) > 1 else 'the sandbox'}")
+            # To one who skims, "not sent" would read as excluded.
+            shown = "not yet sent" if standing == _UNSENT else standing
+            click.echo(f"in {sandbox if len(stands) > 1 else 'the sandbox'}: {shown}")
     elif answer.at != relative:
         click.echo(f"excluded: {name}, as its folder {shown_path(answer.at)}/ is, by {rule}")
     else:
@@ -127,11 +131,11 @@ def _standing(config: Config, path: str) -> str:
         try:
             state = SandboxState(db, target_of(config, os.environ), name=config.sandbox_name)
         except NeedsPerson:  # none is acquired yet
-            return "not there" if here.kind is Kind.ABSENT else "not sent yet"
+            return "not there" if here.kind is Kind.ABSENT else _UNSENT
     seen, sent = state.seen, (state.base or Manifest()).get(path, ABSENT)
     is_as_sent = here.kind is sent.kind is Kind.ABSENT or (same(here, sent, ALL_BITS) and not state.uncertain)
     if path in seen.held:
         return "held"
     if path in seen.kept or (is_as_sent and path in seen.changed):
         return "kept"
-    return ("not there" if sent.kind is Kind.ABSENT else "as sent") if is_as_sent else "not sent yet"
+    return ("not there" if sent.kind is Kind.ABSENT else "as sent") if is_as_sent else _UNSENT

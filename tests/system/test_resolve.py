@@ -200,7 +200,7 @@ def test_where_each_path_stands(rig: Rig, agent: Agent) -> None:
     assert {path: row["sandboxes"] for path, row in found.items()} == {
         path: {"main": state} for path, state in expected.items()
     }
-    assert rig.ok("explain", paths["clash"]).out.endswith("\nheld in the sandbox\n")
+    assert rig.ok("explain", paths["clash"]).out.endswith("\nin the sandbox: held\n")
 
 
 def test_a_held_path_without_a_choice(rig: Rig, agent: Agent) -> None:

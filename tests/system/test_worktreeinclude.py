@@ -36,8 +36,8 @@ def test_who_is_told(rig: Rig) -> None:
     rig.ok("push")
     rig.write(".worktreeinclude", "# what the tests need\n*.log\n/data/\n*.py\n")
     for path, said in {
-        "sub/b.log": "sub/b.log (brought back by .worktreeinclude:2: *.log)\nnot sent yet",
-        "data/d/x.csv": "data/d/x.csv (brought back by .worktreeinclude:3: /data/)\nnot sent yet",
-        "src/a.py": "src/a.py (no rule matches it)\nas sent",
+        "sub/b.log": "sub/b.log (brought back by .worktreeinclude:2: *.log)\nin the sandbox: not yet sent",
+        "data/d/x.csv": "data/d/x.csv (brought back by .worktreeinclude:3: /data/)\nin the sandbox: not yet sent",
+        "src/a.py": "src/a.py (no rule matches it)\nin the sandbox: as sent",
     }.items():
-        assert rig.ok("explain", str(rig.workspace / path)).out == f"included: {said} in the sandbox\n"
+        assert rig.ok("explain", str(rig.workspace / path)).out == f"included: {said}\n"
