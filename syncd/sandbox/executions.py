@@ -136,7 +136,7 @@ class RunningLook(Struct, frozen=True):
     running: Running
     request: LookRequest
     program_s: float
-    after_s: int = 0
+    after_s: float = 0.0
 
     @property
     def asked(self) -> Moment:

@@ -1267,7 +1267,7 @@ def answer(request: dict[str, Any], own: str) -> dict[str, Any]:
         report["commit"] = _by_git(lambda git: _Repository(git, commit).follow(), own, commit["within_s"])
     if log is not None:
         report["log"] = _by_git(lambda git: _Log(git, log, own).write(), own, log["within_s"])
-    report["ended_s"] = int(time.time())  # noqa: TID251
+    report["ended_s"] = time.time()  # noqa: TID251
     return report
 
 

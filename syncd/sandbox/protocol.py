@@ -166,7 +166,7 @@ class RunReport(Struct, frozen=True, forbid_unknown_fields=True):
 class Report(Struct, forbid_unknown_fields=True):
     """The report; `ended_s` are the seconds since 1970 by the sandbox's clock."""
 
-    ended_s: Count
+    ended_s: Annotated[float, Meta(ge=0, le=1 << 40)]
     look: LookReport | None = None
     run: RunReport | None = None
     commit: CommitReport | None = None

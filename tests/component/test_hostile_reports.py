@@ -62,7 +62,7 @@ LONG: dict[str, tuple[LookRequest | None, int, tuple[bytes, bytes, bytes], str]]
     "lists in lists": (_WHOLE, _LONG, (b'{"look":{"new":', b"[", b"]"), "Expected `object`, got `array` - at `$.look"),
     "numbers": (_WHOLE, _LONG, (b'{"look":{"pruned":[', b"1,", b"1]}}"), "Expected `str`, got `int`"),
     "objects": (_WHOLE, _LONG, (b'{"look":{"outcomes":[', b"{},", b"{}]}}"), "Expected `array`, got `object`"),
-    "one number": (_WHOLE, 4, (b'{"ended_s":', b"9", b"}"), "Integer value out of range"),
+    "one number": (_WHOLE, 4, (b'{"ended_s":', b"9", b"}"), "Number out of range"),
     "one name": (_WHOLE, _LONGEST, (b'{"look":{"pruned":["', b"a", b'"]}}'), "Expected `str` of length <= 65536"),
     "spaces": (_WHOLE, _LONG, (b"{", b" ", b"}"), "Object missing required field"),
     "commits": (None, 1, (b'{"log":{"state":"done","commits":[', b'"a",', b'"a"]}}'), _MORE),
