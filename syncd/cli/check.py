@@ -150,7 +150,7 @@ def findings(config_file: str | None) -> Iterator[Finding]:
         config = configured(config_file)
         selection_of(config, os.environ)
     except SyncdError as failure:
-        yield replace(failed(failure), subject="configuration")
+        yield _printable(replace(failed(failure), subject="configuration"), "")
         return
     secret = ""
     for name in config.sandboxes:
@@ -158,11 +158,14 @@ def findings(config_file: str | None) -> Iterator[Finding]:
         for finding in run(checkup, CHECKS if name == MAIN else _OF_FURTHER):
             secret = checkup.key.reveal() if checkup.key else secret
             if name == MAIN or finding.subject == "sandbox" or finding.grade is not Grade.PASS:
-                what, remedy = (
-                    shown_path(redacted(text, secret))[:_MAX_LENGTH]
-                    for text in (f"{before}{finding.what}", finding.remedy)
-                )
-                yield replace(finding, what=what, remedy=remedy)
+                yield _printable(replace(finding, what=f"{before}{finding.what}"), secret)
+
+
+def _printable(finding: Finding, secret: str) -> Finding:
+    """The finding without the secret and without what a terminal obeys, and not too long."""
+    texts = (shown_path(redacted(text, secret)) for text in (finding.what, finding.remedy))
+    what, remedy = (text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH - 1]}…" for text in texts)
+    return replace(finding, what=what, remedy=remedy)
 
 
 def run(checkup: Checkup, checks: Sequence[Check]) -> Iterator[Finding]:
