@@ -80,6 +80,11 @@ class ApiClient:
         self._client = client
         self._clock = client.waiter.clock
         self._limit = limit or ApiLimit()
+        self._server_ahead_s: float | None = None  # its clock, less this machine's seconds since boot
+
+    def server_s(self) -> float:
+        """Return the seconds since 1970 by the API's own clock; by this machine's until an answer has told."""
+        return self._clock.wall_s() if self._server_ahead_s is None else self._clock.boottime_s() + self._server_ahead_s
 
     def send(self, request: ApiRequest) -> Response:
         """Return the answer to a request that succeeded, after the wait that the API's limit takes.
@@ -97,6 +102,8 @@ class ApiClient:
         try:
             answer = self._client.exchange(request.method, url, headers=headers, read_s=read_s, content=content)
             status = answer.status
+            if answer.server_wall_s is not None:
+                self._server_ahead_s = answer.server_wall_s - self._clock.boottime_s()
         except NoResponse as failure:
             what = f"Klavis did not answer {request}" if failure.reached else "Klavis cannot be reached"
             message = f"{what} ({failure})"

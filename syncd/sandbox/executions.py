@@ -183,8 +183,8 @@ class Executions:
 
     def begin(self, purpose: Purpose, values: dict[str, Any], bounds: Bounds) -> Running:
         """Have the program do what these values ask for. Raises `StepFailed`, `Stop`; then it may be running."""
-        name, files = _new_files(values)
-        self.upload(purpose, name, files)
+        name = _new_name()
+        self.upload(purpose, self.upload_url(purpose, name), _new_files(name, values))
         return self._executed(purpose, name, bounds)
 
     @contextlib.contextmanager
@@ -222,13 +222,18 @@ class Executions:
                 raise purpose.invalid(one_line(str(failure), 120)) from None
             yield found, extract
 
-    def upload(self, purpose: Purpose, name: str, files: Mapping[str, bytes]) -> None:
+    def upload_url(self, purpose: Purpose, name: str) -> str:
+        """Return the URL for the archive of an execution. Raises `StepFailed`, `Stop`."""
+        with purpose.explaining():
+            url = self._api.execution_upload_url(name)
+            check_url(ApiStep.EXECUTION, url)
+        return url
+
+    def upload(self, purpose: Purpose, url: str, files: Mapping[str, bytes]) -> None:
         """Upload the archive of an execution. Raises `StepFailed`, `Stop`."""
         archive = _packed(files)
         headers = {"Content-Type": "application/gzip", "Content-Length": str(len(archive))}
         with purpose.explaining():
-            url = self._api.execution_upload_url(name)
-            check_url(ApiStep.EXECUTION, url)
             try:
                 answer = self._client.exchange("PUT", url, headers=headers, read_s=_READ_S, content=archive)
             except NoResponse as failure:
@@ -322,23 +327,26 @@ class Executions:
         state folder cannot record what is about to be removed there.
         """
         to_remove = request.with_action(LookAction.REMOVE)
-        purpose = _REMOVAL if to_remove else _LOOK
-        not_after_s = self._now_there_s() + timeout_s + program_s if to_remove else 0.0
-        values = {"look": look_values(request, program_s, not_after_s)}
+        purpose, ends_s = _REMOVAL if to_remove else _LOOK, self._clock.monotonic_s() + timeout_s
         earlier, self._earlier = self._earlier, None
         if self._runs_again and earlier is not None and (earlier.request, earlier.program_s) == (request, program_s):
             with contextlib.suppress(StepFailed), purpose.limited(self._waiter, timeout_s):  # else it is sent anew
                 running = self._executed(purpose, earlier.running.name, Bounds.of_look(request))
                 return RunningLook(running, request, program_s, earlier.after_s)
-        name, files = _new_files(values)
+        name = _new_name()
         self._waiter.poll_events()
+        with purpose.limited(self._waiter, timeout_s):
+            url = self.upload_url(purpose, name)
+        lasts_s = ends_s - self._clock.monotonic_s() + program_s
+        not_after_s = self._now_there_s() + lasts_s if to_remove else 0.0
+        files = _new_files(name, {"look": look_values(request, program_s, not_after_s)})
         upload_s = sum(map(len, files.values())) / _SLOWEST_BYTES_PER_S
         try:
-            with purpose.limited(self._waiter, timeout_s + upload_s):
-                self.upload(purpose, name, files)
+            with purpose.limited(self._waiter, max(0.0, ends_s - self._clock.monotonic_s()) + upload_s):
+                self.upload(purpose, url, files)
                 del files  # a long list is not kept in memory until the look ends
                 if to_remove:
-                    here_s = self._clock.wall_s() + timeout_s + program_s
+                    here_s = self._clock.wall_s() + lasts_s
                     self._note(PendingRemoval(name, frozenset(to_remove), not_after_s, here_s))
                 running = self._executed(purpose, name, Bounds.of_look(request))
         except StepFailed as failure:
@@ -447,8 +455,8 @@ class Executions:
                 pass
 
     def _now_there_s(self) -> float:
-        """Return the sandbox's time; until a report has told it, this machine's."""
-        return self._clock.wall_s() if self._ahead_s is None else self._clock.boottime_s() + self._ahead_s
+        """Return the sandbox's time; until a report has told it, the API's: this machine's may be wrong by hours."""
+        return self._api.server_s() if self._ahead_s is None else self._clock.boottime_s() + self._ahead_s
 
     def _note(self, removal: PendingRemoval) -> None:
         """Record a removal that is about to be started. Raises `TryLater`; then it must not be."""
@@ -527,11 +535,15 @@ def program_text(verbs: Collection[str]) -> bytes:
     return first + b"".join(part for part in parts if part.split(maxsplit=3)[2] in needed) + last
 
 
-def _new_files(values: dict[str, Any]) -> tuple[str, dict[str, bytes]]:
-    """Return a name that no other execution has, which is the mark of its report too, and the files of its archive."""
-    name = f"syncd-{secrets.token_hex(8)}"
+def _new_name() -> str:
+    """Return a name that no other execution has; it is the mark of its report, too."""
+    return f"syncd-{secrets.token_hex(8)}"
+
+
+def _new_files(name: str, values: dict[str, Any]) -> dict[str, bytes]:
+    """Return the files of the archive of the execution of that name."""
     request = json.dumps({"word": name, **values}, separators=(",", ":")).encode("ascii")
-    return name, {"main.py": program_text(values), "request.json": request}
+    return {"main.py": program_text(values), "request.json": request}
 
 
 def _packed(files: Mapping[str, bytes]) -> bytes:

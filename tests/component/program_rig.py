@@ -14,7 +14,7 @@ from syncd.archive.exported_files import ExtractedFiles
 from syncd.core.clock import Moment
 from syncd.model.entry import Entry
 from syncd.remote.failure import ApiStep
-from syncd.sandbox.executions import Purpose, Running, _new_files, report_in
+from syncd.sandbox.executions import Purpose, Running, _new_files, _new_name, report_in
 from syncd.sandbox.protocol import Bounds, Report, decoded
 
 Read = TypeVar("Read")
@@ -28,9 +28,9 @@ def running(name: str, bounds: Bounds) -> Running:
 
 def prepared(values: dict[str, Any], folder: Path) -> str:
     """Put the program and its request into a folder, and return the name of its execution."""
-    name, files = _new_files(values)
+    name = _new_name()
     folder.mkdir(parents=True, exist_ok=True)
-    for path, content in files.items():
+    for path, content in _new_files(name, values).items():
         (folder / path).write_bytes(content)
     return name
 

@@ -135,6 +135,19 @@ def test_a_waiting_removal_is_waited_for(rig: Rig, deletions: str, *, restarted:
     assert started(rig) == []
 
 
+def test_a_wrong_clock_here_makes_no_longer_wait(rig: Rig) -> None:
+    """A process whose first look is a removal tells its end by the API's clock, not by this machine's."""
+    rig.clock.wall += 7_200  # the emulator has the same one, so that its answers tell the real time
+    rig.restart()
+    rig.emulator.faults.script("execution-upload-url: skew -7200")
+    deleted_and_cut(rig, "execute: 500 after")
+    rig.write("a")
+    rig.restart()
+    failure, _ = rig.fail()
+    assert failure.step is ApiStep.DELETE
+    assert 0 < (failure.retry_after_s or 0) < 60
+
+
 def test_a_stop_ends_the_wait(rig: Rig) -> None:
     """It ends at once, between two checks, and the record stays."""
     rig.sandbox.hold()
