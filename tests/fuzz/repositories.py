@@ -72,6 +72,7 @@ class HomeRepository:
             return
         code, told = ended
         checker, is_branch = self._checker, step.name == "branch"
+        was_made = is_branch and f"refs/heads/{step.args[0]}" in self._known  # then nothing was new, or it was refused
         self.check_unchanged(step.args[0] if is_branch and code in (0, None) else "", may_write_objects=is_branch)
         live = checker.live
         if live is not None and self._asked() not in (None, live.sandbox.id):
@@ -83,7 +84,8 @@ class HomeRepository:
             checker.figures["branches made"] += 1
             # What the agent did since a look that followed it comes with the next one.
             if not step.args[1] and "as of " not in text:
-                checker.lost += self._missing_on(step.args[0], live, told, text)
+                made = "" if was_made else step.args[0]
+                checker.lost += self._missing_on(made, live, told, text)
 
     def _asked(self) -> str | None:
         """Return the sandbox that a command asks."""
@@ -116,7 +118,7 @@ class HomeRepository:
         return any(name.endswith(f" {live.sandbox.id}") for (name,) in owners)
 
     def _missing_on(self, name: str, live: TrackedSandbox, told: dict[str, Any], text: str) -> Iterator[str]:
-        """Yield what the branch lacks or has too much of."""
+        """Yield what the branch lacks or has too much of; without a name none was made."""
         checker, account, there = self._checker, self._checker.account, tree(live.sandbox.workspace)
         assert account is not None
         is_excluded = checker.is_excluded()
@@ -125,7 +127,7 @@ class HomeRepository:
         def is_excused(path: str) -> bool:
             return path in named or is_excluded(path, False)
 
-        is_made = (self._top / ".git/refs/heads" / name).exists()  # not where the agent did nothing
+        is_made = name != "" and (self._top / ".git/refs/heads" / name).exists()  # not where the agent did nothing
         tip = leaves(self._top, name, self._prefix) if is_made else {}
         for path in sorted(tip.keys() | there.keys()):
             entry = there.get(path, FOLDER)
