@@ -127,18 +127,23 @@ def make_plan(
     choices: Mapping[str, Choice] = MappingProxyType({}),
 ) -> Plan:
     """Return the plan for the paths that are wanted, with what was `here`, by a person's choices."""
-    there = {path: entry for path, entry in side.work.changed.items() if is_wanted(path)}
+    changed, wanted = side.work.changed, {path for path in side.work.changed if is_wanted(path)}
+    # A directory that only the sandbox has is made along with what is taken in it, and counts as sent then, too.
+    new = {path for path in directories_above(wanted) if path in changed and side.work.base_of(path) is None}
+    there = {path: entry for path, entry in changed.items() if path in wanted or path in new}
     base = {path: entry for path in there if (entry := side.work.base_of(path)) is not None}
     for path in [path for path in base if not side.work.content.has_arrived(path)]:
         if Kind.ABSENT not in (here[path].kind, there[path].kind):
             del base[path]  # the agent's may be older than what was sent
     plan = plan_home(Sides(base, here, there), replace(side.home.facts(deletions=deletions), choices=choices))
+    filled = directories_above(each.path for each in plan.of(*CHANGES) if each.path in wanted)
     never = [
         PlannedPath(path, PathOutcome.NEVER, ABSENT, ABSENT, ABSENT, "it may be a .git, of which nothing is applied")
         for path in side.work.repositories
         if is_wanted(path)
     ]
-    plan = Plan(tuple(sorted((*plan.paths, *never), key=lambda each: each.path)))
+    paths = [each for each in plan.paths if each.path in wanted or each.path in filled]
+    plan = Plan(tuple(sorted((*paths, *never), key=lambda each: each.path)))
     if not side.work.content.uncertain:
         return plan
     # A reset or a removal of ours may be why it is gone.

@@ -171,7 +171,7 @@ def test_what_is_asked_for(rig: Rig, agent: Agent) -> None:
     rig.write(".gitignore", "*.log\nbuild/\n")
     rig.write("e/f")
     rig.ok("push")
-    for path in ("a", "d/b", "d/new", "b", "x.log", "y.log", "build/out"):
+    for path in ("a", "d/b", "d/new", "b", "x.log", "y.log", "build/out", "g/h/new", "g/other"):
         agent.write(path, "theirs\n")
     agent.chmod("run", 0o755)
     agent.delete("gone")
@@ -179,7 +179,11 @@ def test_what_is_asked_for(rig: Rig, agent: Agent) -> None:
     done = rig.run("apply", "--json", "b", place=rig.workspace / "d")
     assert json.loads(done.out)["taken"] == ["d/b"]
     assert _applied(rig, str(rig.workspace / "d")) == (0, {"taken": ["d/new"]})
-    assert _read(rig, "a") == TEXT
+    # With the directories that it needs here, which need no upload either.
+    assert _applied(rig, str(rig.workspace / "g/h/new")) == (0, {"taken": ["g", "g/h", "g/h/new"]})
+    uploads = rig.count("upload")
+    rig.ok("push")
+    assert (rig.count("upload"), _read(rig, "a")) == (uploads, TEXT)
     said = rig.ok("apply")
     assert "stays     gone: deleted in the sandbox; --deletions deletes it here" in said.out.splitlines()
     assert (_read(rig, "a"), _read(rig, "b"), _read(rig, "gone")) == ("theirs\n", "theirs\n", TEXT)
@@ -190,7 +194,24 @@ def test_what_is_asked_for(rig: Rig, agent: Agent) -> None:
         0,
         {"taken": ["x.log"], "deleted": ["e", "e/f", "gone"]},
     )
-    here = [".gitignore", "a", "b", "both", "build", "build/out", "clash", "d", "d/b", "d/new", "mine", "run", "x.log"]
+    here = [
+        ".gitignore",
+        "a",
+        "b",
+        "both",
+        "build",
+        "build/out",
+        "clash",
+        "d",
+        "d/b",
+        "d/new",
+        "g",
+        "g/h",
+        "g/h/new",
+        "g/other",
+        "mine",
+    ]
+    here += ["run", "x.log"]
     assert sorted(tree(rig.workspace)) == here
     uploads = rig.count("upload")
     rig.ok("push")
