@@ -637,7 +637,10 @@ class FlushCheck:
             return
         self._checker.figures["flushes confirmed"] += 1
         if self._operations == self._checker.operations:  # else it may be another file by now
-            missing = self._checker.missing(self._wanted)
+            now = self._checker.wanted()  # a command may have brought another one home
+            missing = self._checker.missing(
+                {path: each for path, each in self._wanted.items() if now.get(path) == each}
+            )
             if missing:
                 self._checker.lose(f"flush reported that all is in the sandbox, and {missing[:4]}")
 
