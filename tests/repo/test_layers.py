@@ -136,6 +136,16 @@ def test_every_package_has_its_row() -> None:
         assert (REPO / begins).is_file(), f"docs/architecture.md: {begins} is not there: name another module"
 
 
+@pytest.mark.parametrize("package", ["sandbox", "sync"])
+def test_every_module_of_a_large_package_is_in_its_table(package: str) -> None:
+    """The architecture says of each what it decides."""
+    page = (REPO / "docs/architecture.md").read_text("utf-8")
+    rows = page.partition(f"| `{package}` | decides |\n| --- | --- |\n")[2].partition("\n\n")[0].splitlines()
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    modules = [path.stem for path in (REPO / "syncd" / package).glob("*.py") if path.stem != "__init__"]
+    assert sorted(named) == sorted(modules), f"docs/architecture.md: give each module of {package} its row"
+
+
 def test_imports_go_one_way() -> None:
     """A module imports its own package and those before it."""
     strays = []

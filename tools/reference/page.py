@@ -48,7 +48,7 @@ warning stops nothing: `syncd status` shows it, with what to do, until it is men
 _STATE = """\
 They move with the variables above. Folders are 0700, files 0600. With the daemon stopped, the cache can be removed: the
 next archive is compressed anew, and less can be merged. The state can be removed too, but the saved versions and the
-undo go with it; the next start sends everything once. [architecture.md](architecture.md#state) has each file.
+undo go with it; the next start sends everything once. [internals.md](internals.md#state) has each file.
 """
 
 
