@@ -8,6 +8,8 @@ import sys
 import tomllib
 from fnmatch import fnmatchcase
 
+import pytest
+
 from tests.repo.sources import REPO, sources
 
 # In the order of a change's way: a package imports itself and those before it.
