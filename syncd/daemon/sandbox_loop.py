@@ -24,17 +24,7 @@ from syncd.core.errors import ExitCode, NeedsPerson, Stop, Unavailable
 from syncd.core.memory import release_freed_memory
 from syncd.core.waiter import Event, NewerEvents, Superseded, Work
 from syncd.daemon.follower import Follower, LookEnd
-from syncd.daemon.scheduler import (
-    Due,
-    FailureBackoff,
-    FollowInRepository,
-    SaveAgentWork,
-    Sync,
-    ends_a_new_daemon,
-    idle_state,
-    next_action,
-    retry_at_s,
-)
+from syncd.daemon.scheduler import Due, Step, Wait, ends_a_new_daemon, next_action, retry_after, retry_at_s
 from syncd.daemon.setup_task import SetupTask
 from syncd.daemon.shared_state import SharedState
 from syncd.daemon.sync_requests import NO_SETUP, RequestQueue, Setup, SyncRequest
@@ -101,7 +91,6 @@ class SandboxLoop:
         keys, now_s = access.config.sync, self._clock.monotonic_s()
         # What changed while nothing ran is not known.
         self._due = Due(keys.debounce_seconds, keys.max_wait_seconds, rescan_at_s=now_s, starting=True)
-        self._backoff = FailureBackoff(self._retry_settings)
         self._run = _Run(now_s)
         self._asked_s = -inf  # when the last request came
         self._full_scans = 0  # of all sandboxes, until its own last one
@@ -201,7 +190,7 @@ class SandboxLoop:
     @property
     def _is_barred(self) -> bool:
         """True if the sandbox is not to be asked: a person paused, or the key is refused."""
-        return self._is_paused or self._backoff.waits_for_person
+        return self._is_paused or self._due.awaits_person
 
     def _events_for_look(self) -> NewerEvents:
         """Return the events after which nobody wants a look any more."""
@@ -226,17 +215,17 @@ class SandboxLoop:
         """Do what is due next, or wait for it."""
         sandbox_in_logs.set(self.name if self._shared.has_several else "")
         action = next_action(self._due_now(), self._clock.monotonic_s())
-        if isinstance(action, Sync):
-            self._sync(action.reason)
-        elif isinstance(action, SaveAgentWork):
-            self.cycle.save_before_end()
-            self._learn()
-            self._warn()
-        elif isinstance(action, FollowInRepository):
+        if isinstance(action, Wait):
+            self._rest(action)
+        elif isinstance(action, SyncReason):
+            self._sync(action)
+        elif action is Step.FOLLOW:
             self._follow_in_repository()
             self._warn()
         else:
-            self._rest(action.until_s)
+            self.cycle.save_before_end()
+            self._learn()
+            self._warn()
 
     # -- what comes from outside
 
@@ -256,7 +245,8 @@ class SandboxLoop:
         if self.setup is not None:
             self.setup.woke()
         self.sync_soon()
-        self._backoff.woke(slept_s)
+        if self._due.retry is not None:
+            self._due = replace(self._due, retry=self._due.retry.woke(slept_s))
         if self.cycle.sandbox is not None:
             self.cycle.sandbox.delivery.forget_failures()
         self._slept_s += slept_s
@@ -304,7 +294,7 @@ class SandboxLoop:
         self._run = run
         self._due = replace(due, burst=None, starting=False)  # what comes from now on is a burst of its own
         sync_mode = self._request_queue.begin()
-        if reason is not SyncReason.RESCAN and self._backoff.hold is None:
+        if reason is not SyncReason.RESCAN and not due.is_held:
             self.publisher.note(pending=True)
         scan_plan = self._plan_scan(reason, run)
         self.publisher.recorder.begin(reason.value, self.publisher.now)
@@ -384,7 +374,6 @@ class SandboxLoop:
         self._shared.status.totals.synced_once = True
         self.publisher.succeeded(outcome)
         now_s = self._clock.monotonic_s()
-        self._backoff.clear()
         self._due = self._due.synced(now_s)
         # At once before a command is answered and where there is none yet: an agent may be started right after it.
         if self._request_queue.serving or not self.cycle.has_repository or self._due.follow_at_s <= now_s:
@@ -430,9 +419,13 @@ class SandboxLoop:
         now_s = self._clock.monotonic_s()
         if ends:
             raise failure
-        self._backoff.after(failure, now_s, now_s - self._run.started_s, _chance(), failed.retry_after_s)
-        if self._backoff.not_before_s is not None:
-            self._send_failure(failure, self._backoff.not_before_s - now_s, None)
+        took_s, asked_s = now_s - self._run.started_s, failed.retry_after_s
+        retry = retry_after(
+            failure, self._due.retry, self._retry_settings, now_s, took_s=took_s, chance=_chance(), asked_s=asked_s
+        )
+        self._due = replace(self._due, retry=retry)
+        if not retry.is_hold:
+            self._send_failure(failure, retry.at_s - now_s, None)
         if not isinstance(failure, Unavailable):
             self._shared.dirty.mark_all()
 
@@ -445,7 +438,7 @@ class SandboxLoop:
         if state is not State.SNAPSHOTTING:
             self.publisher.note(pending=True)
             self._learn()
-        elif self._backoff.hold is not None or self._run.is_unprompted:
+        elif self._due.is_held or self._run.is_unprompted:
             return
         self._run.stage = state
         self._enter(state)
@@ -520,16 +513,15 @@ class SandboxLoop:
 
     # -- waiting
 
-    def _rest(self, until_s: float) -> None:
+    def _rest(self, wait: Wait) -> None:
         """Publish what the daemon waits for, and wait."""
-        publisher, due = self.publisher, self._due_now()
-        state = idle_state(due)
-        publisher.note(pending=publisher.now.pending or due.burst is not None)
-        if state is State.RETRYING and until_s < inf:
-            publisher.retry_in(until_s - self._clock.monotonic_s())
+        publisher = self.publisher
+        publisher.note(pending=publisher.now.pending or self._due.burst is not None)
+        if wait.state is State.RETRYING and wait.until_s < inf:
+            publisher.retry_in(wait.until_s - self._clock.monotonic_s())
         else:
-            publisher.enter(state)
-        self._wait(until_s)
+            publisher.enter(wait.state)
+        self._wait(wait.until_s)
 
     def _wait(self, until_s: float) -> None:
         """Wait until then, or for a change, a signal, a command or the end of a sleep."""
@@ -551,7 +543,7 @@ class SandboxLoop:
 
     @property
     def _awaits_key(self) -> bool:
-        return self._backoff.waits_for_person or bool(self._shared.status.refused)
+        return self._due.awaits_person or bool(self._shared.status.refused)
 
     def _newer_events(self) -> NewerEvents:
         """Return the monotonic second of each event that has come or will."""
@@ -577,8 +569,6 @@ class SandboxLoop:
             written_to=self._workspace.keeps_from_syncing(self.name),
             requested=bool(self._request_queue.fresh),
             paused=self._is_paused,
-            hold=self._backoff.hold,
-            not_before_s=self._backoff.not_before_s,
             rescan_at_s=min(self._shared.rescan_at_s, self._due.rescan_at_s, moves_at_s, scanned_s),
             save_at_s=now_s + self.cycle.save_in_s,
         )

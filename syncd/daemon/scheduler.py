@@ -31,18 +31,63 @@ FOLLOW_QUIET_S = 5.0
 FOLLOW_MAX_WAIT_S = 30.0
 
 
-class HoldEnds(Enum):
-    """The event that ends a hold early."""
+class RetryEnds(Enum):
+    """The event that ends the wait after a failed sync, besides its time."""
 
+    BY_ITSELF = "it may pass by itself: nothing else ends the wait"
     WITH_CHANGES = "the workspace itself is wrong: check again when it changes"
     WITH_A_PERSON = "the key or the sandbox is refused: a change in the workspace does not help"
 
 
-class Hold(Struct, frozen=True):
-    """The reason why nothing is synced, and when it is checked again without an event."""
+class Retry(Struct, frozen=True):
+    """The next try of a sync that failed: at that time, or when the event comes. A hold waits for more than time."""
 
-    ends: HoldEnds
-    recheck_s: float
+    ends: RetryEnds
+    at_s: float
+    failures: int = 1  # that ended so, in a row
+    asked_until_s: float | None = None  # by a server, which is not to be asked before
+
+    @property
+    def is_hold(self) -> bool:
+        return self.ends is not RetryEnds.BY_ITSELF
+
+    def woke(self, slept_s: float) -> Retry | None:
+        """Return it as of after a sleep, which ends a back-off, but not what a server asked for: its clock went on."""
+        if self.is_hold:
+            return self
+        if self.asked_until_s is None:
+            return None
+        until_s = self.asked_until_s - slept_s
+        return Retry(self.ends, until_s, failures=0, asked_until_s=until_s)
+
+
+def retry_after(
+    failure: SyncdError,
+    before: Retry | None,
+    retry_settings: RetrySettings,
+    now_s: float,
+    *,
+    took_s: float,
+    chance: float,
+    asked_s: float = 0.0,
+) -> Retry:
+    """Return the next try after a sync that took so long failed now; `before` is the last one, if that failed too.
+
+    The server asked for a wait of `asked_s`; `chance` is a random number from 0 to 1, as `delay_s` takes it.
+    """
+    ends = RetryEnds.BY_ITSELF
+    if isinstance(failure, NeedsPerson):
+        is_local = isinstance(failure, WorkspaceError | SnapshotTooLarge)
+        ends = RetryEnds.WITH_CHANGES if is_local else RetryEnds.WITH_A_PERSON
+    failures = before.failures + 1 if before is not None and before.ends is ends else 1
+    if isinstance(failure, WorkspaceError):
+        wait_s = max(WORKSPACE_POLL_S, WORKSPACE_POLL_SHARE * took_s)
+    elif ends is RetryEnds.BY_ITSELF:
+        # What is asked for may be longer than the retries of one sync: the next sync must not come before it either.
+        wait_s = delay_s(failures, retry_settings.first_s, retry_settings.max_s, chance, asked_s)
+    else:
+        wait_s = delay_s(failures, RECHECK_FIRST_S, RECHECK_MAX_S, chance)
+    return Retry(ends, now_s + wait_s, failures, now_s + asked_s if asked_s else None)
 
 
 class Due(Struct, frozen=True):
@@ -52,11 +97,10 @@ class Due(Struct, frozen=True):
     max_wait_s: float
     burst: Burst | None = None  # of changes that no sync has begun for
     arrived: Burst | None = None  # the syncs that the repository in the sandbox is still to follow
+    retry: Retry | None = None  # as the last sync failed
     written_to: bool = False  # a command of ours is writing to the workspace
     requested: bool = False
     paused: bool = False  # by a person
-    hold: Hold | None = None
-    not_before_s: float | None = None
     rescan_at_s: float = 0.0
     starting: bool = False  # no sync has begun yet
     save_at_s: float = inf  # the agent's work is to be saved then, as its sandbox ends
@@ -71,66 +115,70 @@ class Due(Struct, frozen=True):
         """The second at which the repository follows what arrived, if nothing changes before; infinity without any."""
         return inf if self.arrived is None else due_s(self.arrived, FOLLOW_QUIET_S, FOLLOW_MAX_WAIT_S)
 
+    @property
+    def is_held(self) -> bool:
+        """True if nothing is sent before a person acts, or the workspace is another."""
+        return self.retry is not None and self.retry.is_hold
+
+    @property
+    def awaits_person(self) -> bool:
+        """True if only a person can end the hold, by a new key or configuration."""
+        return self.retry is not None and self.retry.ends is RetryEnds.WITH_A_PERSON
+
     def changed(self, now_s: float) -> Due:
         """Return it with one more change, at this time."""
         return replace(self, burst=extend(self.burst, now_s))
 
     def synced(self, now_s: float) -> Due:
-        """Return it with one more sync that arrived, at this time."""
-        return replace(self, arrived=extend(self.arrived, now_s))
+        """Return it with one more sync that succeeded, at this time."""
+        return replace(self, arrived=extend(self.arrived, now_s), retry=None)
 
 
-class Sync(Struct, frozen=True):
-    """Sync now."""
+class Step(Enum):
+    """What is done beside the syncs."""
 
-    reason: SyncReason
-
-
-class SaveAgentWork(Struct, frozen=True):
-    """Save the agent's work now."""
-
-
-class FollowInRepository(Struct, frozen=True):
-    """Have the repository in the sandbox follow what was sent, now."""
+    SAVE = "save the agent's work, as its sandbox ends"
+    FOLLOW = "have the repository in the sandbox follow what was sent"
 
 
 class Wait(Struct, frozen=True):
-    """Do nothing until then (infinity: no limit), unless something happens."""
+    """Do nothing until then (infinity: no limit), unless something happens; meanwhile the daemon's state is this."""
 
     until_s: float
+    state: State
 
 
-Action = Sync | SaveAgentWork | FollowInRepository | Wait
+# A sync for that reason, another step, or nothing, until then.
+Action = SyncReason | Step | Wait
 
 
 def next_action(due: Due, now_s: float) -> Action:
     """Do something now, or wait until then."""
     if due.save_at_s <= now_s:
-        return SaveAgentWork()
-    action = _next_sync(due, now_s)
-    return Wait(min(action.until_s, due.save_at_s)) if isinstance(action, Wait) else action
-
-
-def _next_sync(due: Due, now_s: float) -> Sync | FollowInRepository | Wait:
-    if due.written_to:
-        return Wait(inf)
+        return Step.SAVE
+    state, at_s, action = _planned(due)
     if due.requested:
-        return Sync(SyncReason.ORDER)
+        at_s, action = now_s, SyncReason.ORDER
+    if due.written_to:
+        at_s = inf
+    return action if at_s <= now_s else Wait(min(at_s, due.save_at_s), state)
+
+
+def _planned(due: Due) -> tuple[State, float, SyncReason | Step]:
+    """Return what is done next if nothing happens before, when that is, and the daemon's state until then."""
     if due.paused:
-        return Wait(inf)
-    if due.hold is not None:
-        ends_with_changes = due.hold.ends is HoldEnds.WITH_CHANGES
-        again_s = min(due.hold.recheck_s, due.changes_at_s) if ends_with_changes else due.hold.recheck_s
-        return Sync(SyncReason.RETRY) if now_s >= again_s else Wait(again_s)
-    if due.not_before_s is not None:
-        return Sync(SyncReason.RETRY) if now_s >= due.not_before_s else Wait(due.not_before_s)
+        return State.PAUSED, inf, SyncReason.ORDER
+    if due.retry is not None:
+        ends_with_changes = due.retry.ends is RetryEnds.WITH_CHANGES
+        at_s = min(due.retry.at_s, due.changes_at_s) if ends_with_changes else due.retry.at_s
+        return State.HELD if due.retry.is_hold else State.RETRYING, at_s, SyncReason.RETRY
     if due.burst is not None:
-        return Sync(SyncReason.CHANGE) if now_s >= due.changes_at_s else Wait(due.changes_at_s)
-    if now_s >= due.rescan_at_s:
-        return Sync(SyncReason.RESCAN)
-    if now_s >= due.follow_at_s:
-        return FollowInRepository()
-    return Wait(min(due.rescan_at_s, due.follow_at_s))
+        return State.DEBOUNCING, due.changes_at_s, SyncReason.CHANGE
+    # What changed while nothing ran is not known before the first scan.
+    state = State.STARTING if due.starting else State.WATCHING
+    if due.rescan_at_s <= due.follow_at_s:
+        return state, due.rescan_at_s, SyncReason.RESCAN
+    return state, due.follow_at_s, Step.FOLLOW
 
 
 def retry_at_s(wait_ends_s: float, least_ends_s: float, changes_at_s: float) -> float:
@@ -140,81 +188,6 @@ def retry_at_s(wait_ends_s: float, least_ends_s: float, changes_at_s: float) -> 
     attempts.
     """
     return min(wait_ends_s, max(least_ends_s, changes_at_s))
-
-
-def idle_state(due: Due) -> State:
-    """The state of the daemon while it waits for its next action."""
-    if due.paused:
-        return State.PAUSED
-    if due.hold is not None:
-        return State.HELD
-    if due.not_before_s is not None:
-        return State.RETRYING
-    if due.burst is not None:
-        return State.DEBOUNCING
-    # What changed while nothing ran is not known before the first scan.
-    return State.STARTING if due.starting else State.WATCHING
-
-
-class FailureBackoff:
-    """The daemon's hold or back-off, if it has one. Times are monotonic seconds; a back-off ends at `not_before_s`."""
-
-    def __init__(self, retry_settings: RetrySettings) -> None:
-        self._retry_settings = retry_settings
-        self._failures = 0
-        self._rechecks = 0
-        self._server_until_s: float | None = None
-        self.hold: Hold | None = None
-        self.not_before_s: float | None = None
-
-    def clear(self) -> None:
-        """A sync succeeded."""
-        self._rechecks = 0
-        self.hold = None
-        self._end_wait()
-
-    def woke(self, slept_s: float) -> None:
-        """End the back-off after a sleep, but not the wait that a server asked for: its clock went on."""
-        if self._server_until_s is not None:
-            self._server_until_s -= slept_s
-        was_waiting = self.not_before_s is not None
-        self._end_wait()
-        if was_waiting:
-            self.not_before_s = self._server_until_s
-
-    def _end_wait(self) -> None:
-        """Begin anew: the next wait is as the first."""
-        self._failures = 0
-        self.not_before_s = None
-
-    def after(self, failure: SyncdError, now_s: float, took_s: float, chance: float, asked_s: float = 0.0) -> None:
-        """A sync that took so long failed now; the server asked for a wait of `asked_s`.
-
-        `chance` is a random number from 0 to 1, as `delay_s` takes it.
-        """
-        self.hold, self.not_before_s, self._server_until_s = None, None, None
-        if isinstance(failure, NeedsPerson):
-            self.hold = self._held(failure, now_s, took_s, chance)
-            return
-        self._failures += 1
-        # What is asked for may be longer than the retries of one sync: the next sync must not come before it either.
-        wait_s = delay_s(self._failures, self._retry_settings.first_s, self._retry_settings.max_s, chance, asked_s)
-        self.not_before_s = now_s + wait_s
-        self._server_until_s = now_s + asked_s if asked_s else None
-
-    def _held(self, failure: NeedsPerson, now_s: float, took_s: float, chance: float) -> Hold:
-        if isinstance(failure, WorkspaceError):
-            return Hold(HoldEnds.WITH_CHANGES, now_s + max(WORKSPACE_POLL_S, WORKSPACE_POLL_SHARE * took_s))
-        self._rechecks += 1
-        recheck_s = now_s + delay_s(self._rechecks, RECHECK_FIRST_S, RECHECK_MAX_S, chance)
-        return Hold(
-            HoldEnds.WITH_CHANGES if isinstance(failure, SnapshotTooLarge) else HoldEnds.WITH_A_PERSON, recheck_s
-        )
-
-    @property
-    def waits_for_person(self) -> bool:
-        """True if only a person can end the hold, by a new key or configuration."""
-        return self.hold is not None and self.hold.ends is HoldEnds.WITH_A_PERSON
 
 
 def ends_a_new_daemon(failure: SyncdError) -> bool:

@@ -16,6 +16,7 @@ from syncd.core.errors import NearlyEmpty, SyncdError
 from syncd.core.waiter import Superseded
 from syncd.daemon.loop import Daemon
 from syncd.daemon.sandbox_loop import SandboxLoop
+from syncd.daemon.scheduler import Wait
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.report.status_publisher import SyncFailure
 from syncd.sandbox.executions import Executions, Purpose
@@ -153,10 +154,10 @@ class SimulatedLoop(SandboxLoop):
         self._workspace.writers.append(Writer("", lambda: client.waits, client.send))
 
     @override
-    def _rest(self, until_s: float) -> None:
+    def _rest(self, wait: Wait) -> None:
         self.is_resting = True
         try:
-            super()._rest(until_s)
+            super()._rest(wait)
         finally:
             self.is_resting = False
 
@@ -207,8 +208,7 @@ class SimulatedLoop(SandboxLoop):
     @property
     def is_idle(self) -> bool:
         due = self._due_now()
-        is_waiting = due.hold is not None or due.not_before_s is not None
-        return not (self._syncing or due.burst or due.requested or is_waiting)
+        return not (self._syncing or due.burst or due.requested or due.retry is not None)
 
     @property
     def is_followed(self) -> bool:
@@ -218,11 +218,11 @@ class SimulatedLoop(SandboxLoop):
     @property
     def is_failing(self) -> bool:
         """True if it waits to retry after a failure."""
-        return self._syncing or self._backoff.not_before_s is not None
+        return self._syncing or (self._due.retry is not None and not self.is_held)
 
     @property
     def is_held(self) -> bool:
-        return self._backoff.hold is not None
+        return self._due.is_held
 
     @property
     def is_paused(self) -> bool:

@@ -1,4 +1,4 @@
-"""The daemon's next action: requests, pauses, holds, backoff, bursts and the periodic scan, in this order."""
+"""The daemon's next action, and when a sync that failed is tried again."""
 
 from __future__ import annotations
 
@@ -7,20 +7,34 @@ from typing import Any
 
 import pytest
 
+from syncd.core.errors import (
+    ConfigError,
+    KeyRefused,
+    NearlyEmpty,
+    SandboxRefused,
+    SnapshotTooLarge,
+    SyncdError,
+    TryLater,
+    Unavailable,
+    WorkspaceError,
+)
 from syncd.daemon.scheduler import (
     FOLLOW_MAX_WAIT_S,
     FOLLOW_QUIET_S,
+    WORKSPACE_POLL_S,
+    WORKSPACE_POLL_SHARE,
+    Action,
     Due,
-    FollowInRepository,
-    Hold,
-    HoldEnds,
-    SaveAgentWork,
-    Sync,
+    Retry,
+    RetryEnds,
+    Step,
     Wait,
-    idle_state,
+    ends_a_new_daemon,
     next_action,
+    retry_after,
     retry_at_s,
 )
+from syncd.remote.failure import RetrySettings
 from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import State
 from syncd.watch.changes import Burst
@@ -30,79 +44,70 @@ NOW_S = 100.0
 
 
 def due(**values: Any) -> Due:
-    return Due(QUIET_S, LONGEST_S, **values)
+    return Due(QUIET_S, LONGEST_S, **{"rescan_at_s": NOW_S + 600, **values})
 
 
 DUE = Burst(NOW_S - 1, NOW_S - 1)
 YOUNG = Burst(NOW_S - 0.5, NOW_S - 0.5)
-PERSON = Hold(HoldEnds.WITH_A_PERSON, NOW_S + 60)
-CHANGES = Hold(HoldEnds.WITH_CHANGES, NOW_S + 60)
-PERSON_NOW = Hold(HoldEnds.WITH_A_PERSON, NOW_S)
+ARRIVED = Burst(NOW_S - 5, NOW_S - 5)
+BACKOFF = Retry(RetryEnds.BY_ITSELF, NOW_S + 4)
+PERSON = Retry(RetryEnds.WITH_A_PERSON, NOW_S + 60)
+CHANGES = Retry(RetryEnds.WITH_CHANGES, NOW_S + 60)
+BACKOFF_OVER, PERSON_NOW = Retry(RetryEnds.BY_ITSELF, NOW_S), Retry(RetryEnds.WITH_A_PERSON, NOW_S)
 
 
 @pytest.mark.parametrize(
-    ("given", "move"),
+    ("given", "action"),
     [
-        (due(rescan_at_s=NOW_S + 600), Wait(NOW_S + 600)),
-        (due(rescan_at_s=NOW_S, save_at_s=NOW_S), SaveAgentWork()),
-        (due(rescan_at_s=NOW_S, save_at_s=NOW_S + 1), Sync(SyncReason.RESCAN)),
-        (due(rescan_at_s=NOW_S + 600, save_at_s=NOW_S + 1), Wait(NOW_S + 1)),
-        (due(rescan_at_s=NOW_S + 600, save_at_s=NOW_S + 700), Wait(NOW_S + 600)),
-        (due(paused=True, save_at_s=NOW_S + 1), Wait(NOW_S + 1)),
-        (due(rescan_at_s=NOW_S), Sync(SyncReason.RESCAN)),
-        (due(burst=YOUNG, rescan_at_s=NOW_S + 600), Wait(NOW_S + 0.5)),
-        (due(burst=DUE, rescan_at_s=NOW_S + 600), Sync(SyncReason.CHANGE)),
-        (due(burst=YOUNG, rescan_at_s=NOW_S - 5), Wait(NOW_S + 0.5)),
-        (due(burst=Burst(NOW_S - 15, NOW_S)), Sync(SyncReason.CHANGE)),
-        (due(burst=Burst(NOW_S - 14, NOW_S)), Wait(NOW_S + 1)),
-        (due(burst=DUE, not_before_s=NOW_S + 4), Wait(NOW_S + 4)),
-        (due(burst=DUE, not_before_s=NOW_S), Sync(SyncReason.RETRY)),
-        (due(not_before_s=NOW_S - 1), Sync(SyncReason.RETRY)),
-        (due(hold=PERSON, burst=DUE), Wait(NOW_S + 60)),
-        (due(hold=PERSON_NOW), Sync(SyncReason.RETRY)),
-        (due(hold=CHANGES), Wait(NOW_S + 60)),
-        (due(hold=CHANGES, burst=YOUNG), Wait(NOW_S + 0.5)),
-        (due(hold=CHANGES, burst=DUE), Sync(SyncReason.RETRY)),
-        (due(hold=PERSON, not_before_s=NOW_S - 1), Wait(NOW_S + 60)),
-        (due(paused=True, burst=DUE), Wait(inf)),
-        (due(paused=True, hold=PERSON_NOW), Wait(inf)),
-        (due(paused=True, not_before_s=NOW_S - 1), Wait(inf)),
-        (due(paused=True, rescan_at_s=0), Wait(inf)),
-        (due(requested=True, paused=True), Sync(SyncReason.ORDER)),
-        (due(requested=True, hold=PERSON), Sync(SyncReason.ORDER)),
-        (due(requested=True, not_before_s=NOW_S + 60), Sync(SyncReason.ORDER)),
-        (due(requested=True, burst=YOUNG), Sync(SyncReason.ORDER)),
-        (due(arrived=Burst(NOW_S - 5, NOW_S - 5), rescan_at_s=NOW_S + 600), FollowInRepository()),
-        (due(arrived=Burst(NOW_S, NOW_S), rescan_at_s=NOW_S + 600), Wait(NOW_S + 5)),
-        (due(arrived=Burst(NOW_S - 5, NOW_S - 5), rescan_at_s=NOW_S), Sync(SyncReason.RESCAN)),
-        (due(arrived=Burst(NOW_S - 5, NOW_S - 5), burst=YOUNG), Wait(NOW_S + 0.5)),
-        (due(arrived=Burst(NOW_S - 5, NOW_S - 5), not_before_s=NOW_S + 4), Wait(NOW_S + 4)),
-        (due(arrived=Burst(NOW_S - 5, NOW_S - 5), hold=PERSON), Wait(NOW_S + 60)),
-        (due(arrived=Burst(NOW_S - 5, NOW_S - 5), paused=True), Wait(inf)),
-        (due(arrived=Burst(NOW_S - 5, NOW_S - 5), written_to=True), Wait(inf)),
+        (due(), Wait(NOW_S + 600, State.WATCHING)),
+        (due(rescan_at_s=NOW_S), SyncReason.RESCAN),
+        (due(starting=True), Wait(NOW_S + 600, State.STARTING)),
+        (due(rescan_at_s=NOW_S, save_at_s=NOW_S), Step.SAVE),
+        (due(rescan_at_s=NOW_S, save_at_s=NOW_S + 1), SyncReason.RESCAN),
+        (due(save_at_s=NOW_S + 1), Wait(NOW_S + 1, State.WATCHING)),
+        (due(save_at_s=NOW_S + 700), Wait(NOW_S + 600, State.WATCHING)),
+        (due(paused=True, save_at_s=NOW_S + 1), Wait(NOW_S + 1, State.PAUSED)),
+        (due(burst=YOUNG), Wait(NOW_S + 0.5, State.DEBOUNCING)),
+        (due(burst=YOUNG, starting=True), Wait(NOW_S + 0.5, State.DEBOUNCING)),
+        (due(burst=DUE), SyncReason.CHANGE),
+        (due(burst=YOUNG, rescan_at_s=NOW_S - 5), Wait(NOW_S + 0.5, State.DEBOUNCING)),
+        (due(burst=Burst(NOW_S - 15, NOW_S)), SyncReason.CHANGE),
+        (due(burst=Burst(NOW_S - 14, NOW_S)), Wait(NOW_S + 1, State.DEBOUNCING)),
+        (due(burst=DUE, retry=BACKOFF), Wait(NOW_S + 4, State.RETRYING)),
+        (due(burst=DUE, retry=BACKOFF_OVER), SyncReason.RETRY),
+        (due(retry=BACKOFF_OVER), SyncReason.RETRY),
+        (due(retry=PERSON, burst=DUE), Wait(NOW_S + 60, State.HELD)),
+        (due(retry=PERSON_NOW), SyncReason.RETRY),
+        (due(retry=CHANGES), Wait(NOW_S + 60, State.HELD)),
+        (due(retry=CHANGES, burst=YOUNG), Wait(NOW_S + 0.5, State.HELD)),
+        (due(retry=CHANGES, burst=DUE), SyncReason.RETRY),
+        (due(paused=True, burst=DUE), Wait(inf, State.PAUSED)),
+        (due(paused=True, starting=True), Wait(inf, State.PAUSED)),
+        (due(paused=True, retry=PERSON_NOW), Wait(inf, State.PAUSED)),
+        (due(paused=True, retry=BACKOFF_OVER), Wait(inf, State.PAUSED)),
+        (due(paused=True, rescan_at_s=0), Wait(inf, State.PAUSED)),
+        (due(requested=True, paused=True), SyncReason.ORDER),
+        (due(requested=True, retry=PERSON), SyncReason.ORDER),
+        (due(requested=True, retry=BACKOFF), SyncReason.ORDER),
+        (due(requested=True, burst=YOUNG), SyncReason.ORDER),
+        (due(requested=True, written_to=True), Wait(inf, State.WATCHING)),
+        (due(burst=DUE, written_to=True), Wait(inf, State.DEBOUNCING)),
+        (due(arrived=ARRIVED), Step.FOLLOW),
+        (due(arrived=Burst(NOW_S, NOW_S)), Wait(NOW_S + 5, State.WATCHING)),
+        (due(arrived=ARRIVED, rescan_at_s=NOW_S), SyncReason.RESCAN),
+        (due(arrived=ARRIVED, burst=YOUNG), Wait(NOW_S + 0.5, State.DEBOUNCING)),
+        (due(arrived=ARRIVED, retry=BACKOFF), Wait(NOW_S + 4, State.RETRYING)),
+        (due(arrived=ARRIVED, retry=PERSON), Wait(NOW_S + 60, State.HELD)),
+        (due(arrived=ARRIVED, paused=True), Wait(inf, State.PAUSED)),
+        (due(arrived=ARRIVED, written_to=True), Wait(inf, State.WATCHING)),
     ],
 )
-def test_next_action(given: Due, move: Sync | SaveAgentWork | FollowInRepository | Wait) -> None:
-    """A request goes first, then a pause, a hold, backoff, a burst, the periodic scan, and last the repository."""
-    assert next_action(given, NOW_S) == move
+def test_next_action(given: Due, action: Action) -> None:
+    """A request goes first, then a pause, a hold, back-off, a burst, the periodic scan, and last the repository.
 
-
-@pytest.mark.parametrize(
-    ("given", "state"),
-    [
-        (due(), State.WATCHING),
-        (due(starting=True), State.STARTING),
-        (due(starting=True, burst=YOUNG), State.DEBOUNCING),
-        (due(starting=True, paused=True), State.PAUSED),
-        (due(burst=YOUNG), State.DEBOUNCING),
-        (due(burst=YOUNG, not_before_s=NOW_S), State.RETRYING),
-        (due(burst=YOUNG, not_before_s=NOW_S, hold=PERSON), State.HELD),
-        (due(burst=YOUNG, not_before_s=NOW_S, hold=PERSON, paused=True), State.PAUSED),
-    ],
-)
-def test_the_state_while_it_waits(given: Due, state: State) -> None:
-    """The state shows what a person requested first, then what a person must fix, then what passes by itself."""
-    assert idle_state(given) is state
+    The state while it waits shows what a person requested first, then what a person must fix, then what passes.
+    """
+    assert next_action(given, NOW_S) == action
 
 
 @pytest.mark.parametrize(
@@ -115,11 +120,11 @@ def test_a_newer_change_ends_a_wait(changes_at_s: float, expected: float) -> Non
 
 
 def test_an_event_makes_another_value() -> None:
-    """A burst goes on with each change, as do the syncs that the repository is to follow."""
-    before = due()
+    """A burst goes on with each change, as do the syncs that the repository is to follow; one ends the back-off."""
+    before = due(retry=BACKOFF)
     after = before.changed(NOW_S).changed(NOW_S + 1).synced(NOW_S).synced(NOW_S + 2)
     assert (after.burst, after.arrived) == (Burst(NOW_S, NOW_S + 1), Burst(NOW_S, NOW_S + 2))
-    assert (before, after.changes_at_s) == (due(), NOW_S + 1 + QUIET_S)
+    assert (before, after.retry, after.changes_at_s) == (due(retry=BACKOFF), None, NOW_S + 1 + QUIET_S)
 
 
 def test_the_repository_follows_a_burst_of_syncs() -> None:
@@ -127,3 +132,94 @@ def test_the_repository_follows_a_burst_of_syncs() -> None:
     assert due().follow_at_s == inf
     assert due(arrived=Burst(NOW_S, NOW_S + 3)).follow_at_s == NOW_S + 3 + FOLLOW_QUIET_S
     assert due(arrived=Burst(NOW_S, NOW_S + 29)).follow_at_s == NOW_S + FOLLOW_MAX_WAIT_S
+
+
+# -- after a failure
+
+
+def after(failure: SyncdError, before: Retry | None = None, **values: Any) -> Retry:
+    """Return the next try after a sync of a second that failed now, with the longest of the waits by chance."""
+    settings = RetrySettings(first_s=1.0, max_s=8.0, give_up_s=300.0)
+    return retry_after(failure, before, settings, NOW_S, **{"took_s": 1.0, "chance": 1.0, **values})
+
+
+def waits_s(failure: SyncdError) -> list[float]:
+    """Return the waits after six failures in a row."""
+    tries = [after(failure)]
+    for _ in range(5):
+        tries.append(after(failure, tries[-1]))
+    return [each.at_s - NOW_S for each in tries]
+
+
+@pytest.mark.parametrize("failure", [Unavailable("no network"), KeyRefused("no")])
+def test_waits_are_random(failure: SyncdError) -> None:
+    """Laptops whose syncs failed in one moment return in different ones, from a hold too."""
+    assert len({after(failure, chance=chance).at_s for chance in (0.0, 0.5, 1.0)}) == 3
+
+
+@pytest.mark.parametrize(("asked_s", "wait_s"), [(0.0, 1.0), (0.5, 1.0), (900.0, 960.0)])
+def test_retry_after_holds_for_the_next_sync(asked_s: float, wait_s: float) -> None:
+    """The next sync waits at least as long as `Retry-After` of the last one says."""
+    assert after(Unavailable("busy"), asked_s=asked_s).at_s == NOW_S + wait_s
+
+
+@pytest.mark.parametrize("failure", [KeyRefused("no"), SandboxRefused("no"), ConfigError("no")])
+def test_a_refusal_is_held(failure: SyncdError) -> None:
+    """Local changes do not end the hold; the API is asked again at growing intervals."""
+    assert due(retry=after(failure)).is_held
+    assert due(retry=after(failure)).awaits_person
+    assert waits_s(failure) == [60, 120, 240, 480, 600, 600]
+
+
+def test_the_longest_wait() -> None:
+    """Waits double up to `retry.max_delay_seconds`, however long an outage lasts; after another failure, anew."""
+    assert not due(retry=after(Unavailable("no network"))).is_held
+    assert waits_s(Unavailable("no network")) == [1, 2, 4, 8, 8, 8]
+    assert after(Unavailable("no network"), PERSON).at_s == NOW_S + 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "took_s", "wait_s"),
+    [
+        (SnapshotTooLarge("no"), 1.0, 60.0),
+        (WorkspaceError("no"), 0.1, WORKSPACE_POLL_S),
+        (WorkspaceError("no"), 60.0, 60 * WORKSPACE_POLL_SHARE),
+    ],
+)
+def test_what_changes_may_mend_is_held_for_them(failure: SyncdError, took_s: float, wait_s: float) -> None:
+    """A snapshot that is too large is tried again at the next change; a workspace that is away, soon besides."""
+    retry = after(failure, took_s=took_s)
+    assert retry == Retry(RetryEnds.WITH_CHANGES, NOW_S + wait_s)
+    assert due(retry=retry).is_held
+    assert not due(retry=retry).awaits_person
+
+
+def test_suspend_time_counts_for_retry_after() -> None:
+    """A suspend ends syncd's own back-off and no hold, and shortens a server's `Retry-After` by its length."""
+    asked = after(Unavailable("busy"), asked_s=3600.0).woke(600.0)
+    assert asked is not None
+    assert asked.at_s == NOW_S + 3000
+    again = asked.woke(1000.0)
+    assert again is not None
+    assert again.at_s == NOW_S + 2000
+    assert after(Unavailable("busy"), again).at_s == NOW_S + 1
+    assert after(Unavailable("no network")).woke(1.0) is None
+    assert PERSON.woke(1.0) == PERSON
+
+
+@pytest.mark.parametrize(
+    ("failure", "ends"),
+    [
+        (KeyRefused("x"), True),
+        (SandboxRefused("x"), True),
+        (WorkspaceError("x"), True),
+        (ConfigError("x"), True),
+        (NearlyEmpty("x"), False),
+        (SnapshotTooLarge("x"), False),
+        (Unavailable("x"), False),
+        (TryLater("x"), False),
+    ],
+)
+def test_errors_that_end_a_daemon_before_its_first_sync(failure: SyncdError, *, ends: bool) -> None:
+    """Wrong keys, sandboxes and paths end it; errors that may pass by themselves do not."""
+    assert ends_a_new_daemon(failure) is ends
