@@ -26,7 +26,7 @@ from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
 from syncd.core.text import shown_path, size
 from syncd.merge.git import is_binary, is_version, need_git, object_format_around, size_of
-from syncd.merge.patch import COLOURED, LARGEST_BYTES, PLAIN, for_terminal, write_patch, write_table
+from syncd.merge.patch import COLOURED, LARGEST_BYTES, PATCH, PLAIN, TABLE, for_terminal, write_patch
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same, with_copy
 from syncd.model.git_names import is_in_repository
 
@@ -164,18 +164,16 @@ def _is_binary(copy: str) -> bool:
 
 
 def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, SeenEntry], form: str | None) -> None:
-    git, scratch = need_git(os.environ), side.home.scratch
-    if form == "stat":
-        blocks = write_table(git, before, after, scratch)
-    else:
+    git, shown = need_git(os.environ), TABLE if form == "stat" else PATCH
+    if shown is PATCH:
         large = {path for side in (before, after) for path, found in side.items() if size_of(found) > LARGEST_BYTES}
         for path in sorted(large):
             click.echo(
                 f"not shown: {shown_path(path)} is too large for a patch; `syncd apply` brings it home", err=True
             )
         before, after = ({path: side[path] for path in side if path not in large} for side in (before, after))
-        ids = object_format_around(git, side.home.path)
-        blocks = write_patch(git, before, after, scratch=scratch, object_format=ids)
+    ids = object_format_around(git, side.home.path)
+    blocks = write_patch(git, before, after, shown, scratch=side.home.scratch, object_format=ids)
     if sys.stdout.isatty():
         colours = COLOURED if may_colour() and form is None else PLAIN
         encoding = sys.stdout.encoding

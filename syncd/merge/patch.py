@@ -6,7 +6,6 @@ could not be told from those in a file.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from syncd.core.text import shown_path
@@ -17,9 +16,10 @@ from syncd.model.entry import SeenEntry
 LARGEST_BYTES = 256 << 20
 
 _COMPARE = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--full-index", "--no-color")
+# The options of git that make a patch, and a table for people.
+PATCH, TABLE = ("-p", "--binary"), ("--stat",)
 # The private repository lives for one comparison.
 _UNCOMPRESSED = {"core.compression": "0", "pack.compression": "0"}
-_UNQUOTED = {"core.quotePath": "false"}
 # The form of a coloured text on a terminal; the number is one of the colours below.
 PLAIN, COLOURED = "{text}", "\033[{colour}m{text}\033[m"
 # Bold, cyan, green and red, by what a line begins with. No line of a file begins with a "d".
@@ -30,44 +30,25 @@ def write_patch(
     git: Git,
     before: Mapping[str, SeenEntry],
     after: Mapping[str, SeenEntry],
+    form: tuple[str, ...] = PATCH,
     *,
     scratch: str | None = None,
     object_format: str = "sha1",
 ) -> Iterator[bytes]:
-    """Return the patch from one side to the other in blocks; nothing if there is no change.
+    """Return the PATCH, or the TABLE, from one side to the other in blocks; nothing if there is no change.
 
-    No version is larger than LARGEST_BYTES.
-    `scratch` is the folder in which the private repository is made, with a copy of both sides (None: the
-    system's folder for temporary files). `object_format` is that of the repository in which the patch will be applied:
-    git checks the ids of binary files. Raises `NeedsPerson`, or `TryLater` if a file changes while it is read.
+    No version in a patch is larger than LARGEST_BYTES. `scratch` is the folder in which the private repository is made,
+    with a copy of both sides (None: the system's folder for temporary files). `object_format` is that of the repository
+    in which the patch will be applied: git checks the ids of binary files. Raises `NeedsPerson`, or `TryLater` if a
+    file changes while it is read.
     """
-    with _repository(git, before, after, scratch, object_format) as (variables, sides):
-        yield from git.read([*_COMPARE, "-p", "--binary", *sides], variables)
-
-
-def write_table(
-    git: Git, before: Mapping[str, SeenEntry], after: Mapping[str, SeenEntry], scratch: str | None = None
-) -> Iterator[bytes]:
-    """Return the table of what each change adds and removes. Raises as `write_patch` does."""
-    with _repository(git, before, after, scratch) as (variables, sides):
-        # It is for people: of its names only what a terminal may not get is quoted.
-        yield from git.read([*_COMPARE, "--stat", *sides], {**variables, **with_settings(_UNQUOTED)})
-
-
-@contextlib.contextmanager
-def _repository(
-    git: Git,
-    before: Mapping[str, SeenEntry],
-    after: Mapping[str, SeenEntry],
-    scratch: str | None,
-    object_format: str = "sha1",
-) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """Make a private repository with a commit of each side; return the variables by which git finds it, and the ids."""
     with private_repository(git, scratch, object_format) as folder:
-        variables = {"GIT_DIR": folder}
         by = identity("syncd", "syncd@localhost", 0, "+0000")
         commits = [NewCommit(b"", dict(side)) for side in (before, after)]
-        yield variables, make_commits(git, {**variables, **with_settings(_UNCOMPRESSED)}, by, commits)
+        # Of the names in a table only what a terminal may not get is quoted.
+        settings = {**_UNCOMPRESSED, "core.quotePath": "false" if form is TABLE else "true"}
+        variables = {"GIT_DIR": folder, **with_settings(settings)}
+        yield from git.read([*_COMPARE, *form, *make_commits(git, variables, by, commits)], variables)
 
 
 def for_terminal(blocks: Iterable[bytes], form: str) -> Iterator[str]:

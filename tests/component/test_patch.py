@@ -13,7 +13,7 @@ import pytest
 
 from syncd.core.errors import TryLater
 from syncd.merge.git import Git, find_git
-from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_table
+from syncd.merge.patch import COLOURED, PLAIN, TABLE, for_terminal, write_patch
 from syncd.model.entry import Kind, SeenEntry
 from tests.component.git_folder import file_of, link_to
 
@@ -169,7 +169,7 @@ def test_a_terminal_gets_nothing_that_it_obeys(git: Git) -> None:
         "\033[31m--- a/z\033[m",
     ]
     assert "\033[31m-@@ -1 +1 @@\033[m" in shown
-    table = b"".join(write_table(git, before, after))
+    table = b"".join(write_patch(git, before, after, TABLE))
     assert [" ".join(line.split()) for line in for_terminal([table], PLAIN)][:3] == [
         '"a\\033[2J" | 3 ++-',
         "z | 1 -",
