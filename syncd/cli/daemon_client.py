@@ -72,8 +72,6 @@ def _ask_daemon(
                 if message["event"] == "done":
                     return result_of(message)
                 if display is not None:
-                    if "wait_s" in message:
-                        display.stage(State.RETRYING)
                     show(message, display)
         except ConnectionError:
             if holder(folder) is None:

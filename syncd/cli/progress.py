@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable
 from typing import Self, TextIO
 
 from msgspec import Struct
@@ -40,12 +39,11 @@ _ERASE = "\r\x1b[K"
 
 
 class _Work(Struct, frozen=True):
-    """The work that was begun last; a total of 0 is unknown. `plan` tells of the next attempt, as of a time."""
+    """The work that was begun last; a total of 0 is unknown."""
 
     word: str
     since_s: float
     done: Progress = Progress(0, 0)
-    plan: Callable[[float], str] | None = None
 
 
 class ProgressDisplay:
@@ -61,7 +59,6 @@ class ProgressDisplay:
         self._silent_s = silent_s
         self._output = output
         self._work = _Work("starting", CLOCK.monotonic_s())  # replaced as a whole: the thread that draws reads it
-        self._failure = ""
         self._lock = threading.Lock()  # of stderr
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="progress", daemon=True)
@@ -90,7 +87,6 @@ class ProgressDisplay:
             self._work = _Work(word, CLOCK.monotonic_s())
             if self._is_told and not self._silent_s:
                 _write(f"{word} …\n")
-        self._work = replace(self._work, plan=None)
 
     def show(self, done: Progress) -> None:
         """Show how much of this work is done."""
@@ -98,18 +94,10 @@ class ProgressDisplay:
         self._work = replace(self._work, done=done, since_s=since_s)
 
     def retrying(self, failure: str, attempt: int, wait_s: float, gives_up_in_s: float | None) -> None:
-        """Show what failed and when it is tried again; on a terminal a failure that repeats itself stays one line."""
-        begun_s = CLOCK.monotonic_s()
-
-        def plan(now_s: float) -> str:
-            passed_s = now_s - begun_s
-            return next_attempt(attempt, wait_s - passed_s, None if gives_up_in_s is None else gives_up_in_s - passed_s)
-
-        if self._is_told:
-            self.note(f"{failure}; {plan(begun_s)}")
-        elif self._is_drawn and failure != self._failure:
-            self.note(failure)
-        self._failure, self._work = failure, replace(self._work, plan=plan)
+        """Print what failed and when it is tried again, and show how long it is waited for."""
+        self.stage(State.RETRYING)
+        if self._is_drawn or self._is_told:
+            self.note(f"{failure}; {next_attempt(attempt, wait_s, gives_up_in_s)}")
 
     def note(self, text: str) -> None:
         """Print a line that stays, such as an attempt that failed."""
@@ -136,12 +124,10 @@ class ProgressDisplay:
 
 
 def _line(work: _Work, width: int) -> str:
-    """The work in one line: the plan of the next attempt, a bar, or, where nothing is counted, how long it takes."""
-    now_s, rest = CLOCK.monotonic_s(), ""
+    """The work in one line, with a bar, or, where nothing is counted, how long it takes."""
+    now_s = CLOCK.monotonic_s()
     since_s, word = now_s - work.since_s, f"{work.word}  "
-    if work.plan is not None:
-        word = work.plan(now_s)
-    elif work.done.done_bytes or work.done.total_bytes:
+    if work.done.done_bytes or work.done.total_bytes:
         rest = bar(work.done.after(since_s), width - len(word))
     else:
         word = f"{TURNING[int(now_s / _DRAW_EVERY_S) % len(TURNING)]} {word}"
