@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
-from msgspec import Struct
 
 from syncd.cli.options import (
     CLOCK,
@@ -31,23 +30,12 @@ from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequ
 from syncd.scan.file_reader import ContentReader
 
 
-class Comparison(Struct, frozen=True):
-    """Paths that differ, in order. Those in `only_there` are expected if `sandbox.deletions` is "keep".
-
-    `unnamed` counts others of these, which are too many to be listed, or have no valid name.
-    """
-
-    missing: list[str]
-    different: list[str]
-    only_there: list[str]
-    unnamed: int
-
-
 def verify(
-    reader: ContentReader, manifest: Manifest, packed: Iterable[bytes], check: Callable[[], None], passed_over: str = ""
-) -> Comparison:
+    reader: ContentReader, manifest: Manifest, packed: Iterable[bytes], check: Callable[[], None], passed_over: str
+) -> tuple[dict[str, list[str]], int]:
     """Compare the manifest's paths in the workspace with the archive. Raises `WorkspaceError`, `BadArchive`, `Stop`.
 
+    Return the lists of paths, in order, and the number of others that are only there: too many, or of no valid name.
     The folder `passed_over` does not count where it is only there. What is in a repository there is not listed.
 
     A path that changes or vanishes in the workspace meanwhile counts as different.
@@ -60,12 +48,12 @@ def verify(
     equal = {path for path, entry in reader.digests(of_equal_size) if same(entry, look.differing[path])}
     differing = {path: there for path, there in look.differing.items() if path not in equal}
     pruned = [path for path in look.pruned if path != passed_over and path not in manifest]
-    return Comparison(
-        missing=[path for path, there in differing.items() if there.kind is Kind.ABSENT],
-        different=[path for path, there in differing.items() if there.kind is not Kind.ABSENT],
-        only_there=sorted([*look.new, *pruned], key=os.fsencode),
-        unnamed=look.unlisted,
-    )
+    lists = {
+        "missing": [path for path, there in differing.items() if there.kind is Kind.ABSENT],
+        "different": [path for path, there in differing.items() if there.kind is not Kind.ABSENT],
+        "only_there": sorted([*look.new, *pruned], key=os.fsencode),
+    }
+    return lists, look.unlisted
 
 
 @click.command("verify")
@@ -105,13 +93,10 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
         scan, excluded = scan_workspace(config)
         manifest, git = scan.manifest, repository_there(opened)
         reader = reader_of(config, CLOCK, os.environ)
-        found = read_dump(opened, progress, lambda packed, check: verify(reader, manifest, packed, check, git))
+        lists, unnamed = read_dump(opened, progress, lambda packed, check: verify(reader, manifest, packed, check, git))
         leftovers = opened.sandbox.state.content.leftovers
-    lists = {"missing": found.missing, "different": found.different, "only_there": found.only_there}
-    equal = not any(lists.values()) and not found.unnamed
-    deleted_here = [path for path in found.only_there if path in leftovers]
-    found_there = {**lists, "unnamed": found.unnamed, "deleted_here": deleted_here}
-    result = {"equal": equal, "files": len(manifest), **found_there}
+    equal, deleted_here = not (any(lists.values()) or unnamed), [p for p in lists["only_there"] if p in leftovers]
+    result = {"equal": equal, "files": len(manifest), **lists, "unnamed": unnamed, "deleted_here": deleted_here}
     if heading:
         result = {"sandbox": config.sandbox_name, **result}
     if as_json:
@@ -121,22 +106,16 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
     for word, paths in lists.items():
         for path in paths:
             click.echo(f"{word.replace('_', ' '):10}  {shown_path(path)}")
-    numbers = ", ".join(f"{len(paths):,} {word.replace('_', ' ')}" for word, paths in lists.items())
-    if not equal or verbosity() >= 0:
-        same = f"in sync: {counted(len(manifest), 'path')} in the sandbox as here"
-        click.echo(same if equal else numbers)
-    if found.unnamed:
-        click.echo(f"and {found.unnamed:,} more are only there")
+    if not equal:
+        click.echo(", ".join(f"{len(paths):,} {word.replace('_', ' ')}" for word, paths in lists.items()))
+    elif verbosity() >= 0:
+        click.echo(f"in sync: {counted(len(manifest), 'path')} in the sandbox as here")
+    if unnamed:
+        click.echo(f"and {unnamed:,} more are only there")
     if deleted_here:
-        click.echo(f"of what is only there, {_deleted(len(deleted_here), config.sandbox.deletions)}")
+        keeps = config.sandbox.deletions is Deletions.KEEP
+        why = 'sandbox.deletions is "keep"' if keeps else "to be removed, or changed there"
+        click.echo(f"deleted here, and still there: {counted(len(deleted_here), 'path')} ({why})")
     if excluded:
         click.echo(f"not compared, as they are excluded: {len(excluded):,} (see `syncd ls --excluded`)", err=True)
     return result
-
-
-def _deleted(count: int, deletions: Deletions) -> str:
-    """The reason why deleted paths are still in the sandbox."""
-    were = "path was" if count == 1 else "paths were"
-    stay = "stays" if count == 1 else "stay"
-    why = 'as sandbox.deletions = "keep"' if deletions is Deletions.KEEP else "to be removed, or changed there"
-    return f"{count:,} {were} deleted here and {stay} there, {why}"

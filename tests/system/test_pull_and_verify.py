@@ -112,7 +112,7 @@ def test_verify_names_paths_deleted_here(rig: Rig) -> None:
     assert found.code == 1
     assert found.out.splitlines()[2:] == [
         "0 missing, 0 different, 2 only there",
-        'of what is only there, 1 path was deleted here and stays there, as sandbox.deletions = "keep"',
+        'deleted here, and still there: 1 path (sandbox.deletions is "keep")',
     ]
     assert "not compared, as they are excluded: 1 (see" in found.err
     listed = json.loads(rig.run("verify", "--json").out)
