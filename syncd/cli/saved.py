@@ -25,9 +25,10 @@ from syncd.cli.options import (
     sandbox_option,
     stoppable,
 )
+from syncd.cli.output import aligned
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.directories import directories_for
-from syncd.core.errors import NeedsPerson, Stop, TryLater
+from syncd.core.errors import NeedsPerson
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import MAIN
 from syncd.core.text import counted, few, shown_path, size
@@ -90,10 +91,15 @@ def show(version_id: str, config_file: str | None, sandbox: str | None, as_json:
     damaged = store.damaged(version)
     if as_json:
         entries = [_entry(path, saved) for path, saved in version.paths.items()]
-        entries = [each | {"damaged": True} if each["path"] in damaged else each for each in entries]
+        for each in entries:
+            each.update({"damaged": True} if each["path"] in damaged else {})
         click.echo(json.dumps({**_row(version), "entries": entries}))
         return
-    for line in (*_heading(version), *_table(version)):
+    table = [
+        (each.kind.name.lower(), f"{each.mode:03o}", size(each.size_bytes) if each.digest else "", _named(path, each))
+        for path, each in version.paths.items()
+    ]
+    for line in (*_heading(version), *aligned(table)):
         print(line)
     for path in damaged:
         click.echo(f"damaged on this disk, and cannot be restored: {shown_path(path)}", err=True)
@@ -139,12 +145,8 @@ def restore(  # noqa: PLR0917 - click passes each option
         return restore_here(of_sandbox(config, name), store, version, as_json=as_json)
     folder_mode(destination)
     refuse_workspace(configured(config_file), destination)
-    interrupt = Interrupt()
-    try:
-        with interrupting(interrupt):
-            extracted = store.restore(version, destination, interrupt.check)
-    except Stop:
-        raise TryLater("stopped; nothing was restored", "the same command begins anew") from None
+    with stoppable("restored"), interrupting(interrupt := Interrupt()):
+        extracted = store.restore(version, destination, interrupt.check)
     code = 1 if extracted.left_out and store.damaged(version) else 0
     for line in extracted.left_out:
         click.echo(f"not restored: {line}", err=True)
@@ -230,34 +232,15 @@ def _row(version: SavedVersion) -> dict[str, Any]:
 
 
 def _entry(path: str, saved: Entry) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "path": path,
-        "kind": saved.kind.name.lower(),
-        "mode": f"{saved.mode:03o}",
-        "bytes": saved.size_bytes,
-        "mtime": saved.mtime_s,
-    }
-    return {**row, "target": saved.target} if saved.target else row
+    about = {"mode": f"{saved.mode:03o}", "bytes": saved.size_bytes, "mtime": saved.mtime_s}
+    target = {"target": saved.target} if saved.target else {}
+    return {"path": path, "kind": saved.kind.name.lower(), **about, **target}
 
 
 def _heading(version: SavedVersion) -> Iterator[str]:
-    yield f"{version.id}  {version.why}  {counted(len(version.paths), 'path')}, {size(version.size_bytes)}"
-    yield f"    {version.at.astimezone():%a %Y-%m-%d %H:%M:%S}, {_sandbox(version)}"
-
-
-def _sandbox(version: SavedVersion) -> str:
     name = "" if version.sandbox_name == MAIN else f"{version.sandbox_name} "
-    return f"sandbox {name}{shown_path(version.sandbox_id)}"
-
-
-def _table(version: SavedVersion) -> Iterator[str]:
-    rows = [
-        (saved.kind.name.lower(), f"{saved.mode:03o}", size(saved.size_bytes) if saved.digest else "")
-        for saved in version.paths.values()
-    ]
-    kind_width, _, size_width = (max(map(len, column), default=0) for column in zip(*rows, strict=True))
-    for (kind, mode, amount), (path, saved) in zip(rows, version.paths.items(), strict=True):
-        yield f"{kind:{kind_width}}  {mode}  {amount:>{size_width}}  {_named(path, saved)}"
+    yield f"{version.id}  {version.why}  {counted(len(version.paths), 'path')}, {size(version.size_bytes)}"
+    yield f"    {version.at.astimezone():%a %Y-%m-%d %H:%M:%S}, sandbox {name}{shown_path(version.sandbox_id)}"
 
 
 def _named(path: str, saved: Entry) -> str:

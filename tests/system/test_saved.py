@@ -99,7 +99,7 @@ def test_show(saved: Rig) -> None:
         "    Tue 2026-11-24 13:20:11, sandbox box-1",
         "file       644  4 bytes  caf\\xe9",
         "directory  755           d/",
-        "file       755   20 KiB  d/\\x1b[31mred",
+        "file       755  20 KiB   d/\\x1b[31mred",
         "symlink    777           ln -> d",
         "symlink    777           out -> /etc",
     ]
