@@ -13,14 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.agent import Agent
-from tests.component.repository_rig import poisoned
 from tests.recorded import records
+from tests.system.command import AS_ANYONE, Running, as_anyone
 from tests.system.rig import DEFAULTS, SANDBOX, TIMEOUT_S, Rig, committed, git
 from tests.system.trees import tree
 
@@ -123,40 +122,23 @@ def test_once_more_while_a_sync_is_unanswered(rig: Rig, agent: Agent) -> None:
     assert _read(rig, "a") == "theirs\n"
 
 
-def test_one_that_waits_for_a_sync_goes_on_when_it_ends(rig: Rig, agent: Agent) -> None:
-    """At once, though nothing else happens then that the daemon waits for."""
-    rig.configure(DEFAULTS)
-    rig.write("a.txt")
-    rig.up()
-    agent.write("a.txt", "theirs\n")
-
-    def apply() -> None:
-        waiting = rig.background("apply", "--json")
-        rig.until(lambda: "a sync is under way" in waiting.err, "an apply that waits")
-
-    applied = rig.once("initialize", "before", apply)
-    rig.write("b.txt")
-    assert applied.wait(TIMEOUT_S)
-    assert rig.daemons[-1].wait() == 0
-
-
+@as_anyone
 def test_what_cannot_be_read_here(rig: Rig, agent: Agent) -> None:
     """It is a conflict, named with the reason, and keeps nothing else from being shown, taken and decided."""
-    powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     for path in ("a", "both", "d/b"):
         agent.write(path, "theirs\n")
     rig.write("both", "ours\n")
     (rig.workspace / "both").chmod(0)
     (rig.workspace / "d").chmod(0)
     try:
-        shown = rig.run("diff", prefix=powerless)
+        shown = rig.run("diff", prefix=AS_ANYONE)
         assert (shown.code, "+++ b/a" in shown.out) == (1, True), shown
-        applied = rig.run("apply", prefix=powerless)
+        applied = rig.run("apply", prefix=AS_ANYONE)
         assert applied.code == 1
         assert {"apply     a", "conflict  both: it cannot be read here"} <= set(applied.out.splitlines())
-        listed = rig.run("resolve", prefix=powerless)
+        listed = rig.run("resolve", prefix=AS_ANYONE)
         assert (listed.code, "both: it cannot be read here (here unreadable" in listed.out) == (1, True), listed
-        assert rig.run("resolve", "--theirs", str(rig.workspace / "both"), prefix=powerless).code == 1
+        assert rig.run("resolve", "--theirs", str(rig.workspace / "both"), prefix=AS_ANYONE).code == 1
     finally:
         (rig.workspace / "d").chmod(0o700)
         (rig.workspace / "both").chmod(0o600)
@@ -433,24 +415,26 @@ def test_a_question_that_is_left(rig: Rig, agent: Agent) -> None:
 
 
 def test_it_waits_for_an_initialize(rig: Rig, agent: Agent) -> None:
-    """It says so, writes only when that has ended, and a signal ends the wait."""
+    """It says so, a signal ends the wait, and one that waits on writes as soon as that has ended."""
     rig.watch()
     agent.write("a", "theirs\n")
-    said: list[str] = []
+    said: list[object] = []
 
-    def meanwhile() -> None:
+    def waiting() -> Running:
         running = rig.background("apply", "--yes")
         rig.until(lambda: "a sync is under way" in running.err, "apply to say that it waits")
         said.append(_read(rig, "a"))
-        running.send(signal.SIGINT)
-        said.append(str(running.wait(60)))
-        said.append(_read(rig, "a"))
+        return running
+
+    def meanwhile() -> None:
+        said.append(waiting().stop(signal.SIGINT))
+        waiting()
 
     done = rig.once("initialize", "before", meanwhile)
     rig.write("both", "ours\n")
-    assert done.wait(60)
-    assert said == [TEXT, "75", TEXT]
-    assert _applied(rig) == (0, {"taken": ["a"]})
+    assert done.wait(TIMEOUT_S)
+    assert said == [TEXT, 75, TEXT]
+    assert (rig.daemons[-1].wait(), _read(rig, "a")) == (0, "theirs\n")
 
 
 def test_beside_a_daemon_nothing_goes_up_again(rig: Rig, agent: Agent) -> None:
@@ -522,24 +506,6 @@ def test_what_is_never_taken(rig: Rig, agent: Agent) -> None:
     assert after.keys() - before.keys() <= {"a", "sub"}
 
 
-def test_many_large_texts_are_merged(rig: Rig, agent: Agent) -> None:
-    """What is kept of what was sent stays as long as it differs here, whatever comes home meanwhile."""
-    numbers = random.Random(1)
-    rig.write("a", "so that the sandbox proves that it keeps the rest\n")
-    rig.ok("push")
-    large = {f"large/{number}": f"{numbers.randbytes(1 << 19).hex()}\n" * 2 for number in range(18)}
-    for path, content in large.items():
-        rig.write(path, f"first\n{content}last\n")
-    rig.ok("push")  # in a small archive, so that no chunk holds them
-    agent.write("mine", "theirs\n")
-    rig.ok("apply", "--yes")
-    for path, content in large.items():
-        agent.write(path, f"first\n{content}theirs\n")
-        rig.write(path, f"ours\n{content}last\n")
-    code, lists = _applied(rig)
-    assert (code, lists) == (0, {"merged": sorted(large)})
-
-
 @pytest.mark.parametrize("looks", ["by a program", "by a dump"])
 def test_other_spellings_of_a_repository(rig: Rig, agent: Agent, looks: str) -> None:
     """What NTFS or HFS+ take for a `.git` is told, never shown or written; what only looks like it comes."""
@@ -609,64 +575,10 @@ def test_what_was_merged_by_hand(rig: Rig, agent: Agent) -> None:
     agent.write("a", "theirs\n")
     agent.write("both", TEXT.replace("line 2\n", "theirs\n"))
     rig.write("both", TEXT.replace("line 2\n", "theirs\n").replace("line 25\n", "ours\n"))
-    before = _exactly(rig.workspace)["both"]
+    before = (rig.workspace / "both").lstat().st_ctime_ns
     assert _applied(rig) == (0, {"taken": ["a"], "merged": ["both"]})
-    assert _exactly(rig.workspace)["both"] == before
+    assert (rig.workspace / "both").lstat().st_ctime_ns == before
     assert _applied(rig, "--undo") == (0, {"undone": ["a"]})
-
-
-def test_edits_survive_a_forced_push(rig: Rig, agent: Agent) -> None:
-    """What the agent had is saved, and what it writes afterwards comes home as ever."""
-    agent.write("a", "theirs\n")
-    agent.write("new", "theirs\n")
-    rig.ok("push", "--force")
-    assert agent.read("a").decode() == TEXT
-    assert [(row["why"], row["paths"]) for row in rig.saved()] == [("overwritten", ["a"])]
-    agent.write_with_old_mtime("a", TEXT.replace("line 7", "LINE 7"))
-    assert _applied(rig) == (0, {"taken": ["a", "new"]})
-    said = json.loads(rig.run("saved", "restore", rig.saved()[0]["id"], "--here", "--json").out)
-    assert said["conflicts"] + said["merged"] + said["taken"] == ["a"]
-
-
-def test_a_forced_push_deletes_nothing_of_a_person(rig: Rig, agent: Agent) -> None:
-    """Files here that were never sent stay, whatever is pushed, applied and undone."""
-    rig.write(".gitignore", "*.log\n")
-    rig.write("x.log", "ours\n")
-    rig.write("not-sent", "ours\n")
-    agent.delete("d")
-    _applied(rig, "--deletions")
-    rig.ok("push", "--force")
-    _applied(rig, "--deletions")
-    _applied(rig, "--undo")
-    assert (_read(rig, "x.log"), _read(rig, "not-sent")) == ("ours\n", "ours\n")
-    assert agent.read("not-sent") == b"ours\n"
-
-
-def test_a_branch(rig: Rig, agent: Agent, tmp_path: Path) -> None:
-    """Of a poisoned repository: nothing of it runs; work tree, index and HEAD stay; the branch has the changes."""
-    committed(rig.workspace)
-    rig.ok("push")
-    mark = poisoned(rig.workspace, tmp_path)
-    agent.write("a", "theirs\r\n")
-    rig.write("clash", "ours, not sent\n")
-    before = tree(rig.workspace)
-    rig.ok("apply", "--branch", "theirs")
-    assert not mark.exists(), mark.read_text()
-    after = tree(rig.workspace)
-    assert {path: after[path] for path in before} == before
-    assert {path for path in after.keys() - before.keys() if not path.startswith(".git/objects/")} == {
-        ".git/logs/refs/heads/theirs",
-        ".git/refs/heads/theirs",
-    }
-    bare = tmp_path / "plain"  # the objects without the poison
-    shutil.copytree(rig.workspace / ".git/objects", bare / "objects")
-    shutil.copytree(rig.workspace / ".git/refs", bare / "refs")
-    (bare / "HEAD").write_text("ref: refs/heads/theirs\n")
-    for words, wanted in (
-        (("show", "theirs:a"), b"theirs\r\n"),
-        (("log", "-1", "--format=%an", "theirs"), b"Dev dev\n"),
-    ):
-        assert subprocess.check_output(["git", f"--git-dir={bare}", *words]) == wanted
 
 
 def test_a_branch_of_nothing(rig: Rig, agent: Agent) -> None:
@@ -747,29 +659,14 @@ def test_submodules_that_git_accepts(rig: Rig, agent: Agent) -> None:
     assert not (rig.workspace / "sub/.gitmodules").is_symlink()
 
 
-def test_a_saved_version_is_merged(rig: Rig, agent: Agent) -> None:
-    """What a sync saved before it overwrote it comes home by the rules of `apply`, and can be taken back."""
-    agent.write("both", TEXT.replace("line 2\n", "theirs\n"))
-    rig.write("both", TEXT.replace("line 25\n", "ours\n"))
-    rig.ok("push")
-    assert agent.read("both").decode() == TEXT.replace("line 25\n", "ours\n")
-    version = rig.saved()[0]["id"]
-    said = json.loads(rig.ok("saved", "restore", version, "--here", "--json").out)
-    assert said["merged"] == ["both"]
-    assert _read(rig, "both") == TEXT.replace("line 2\n", "theirs\n").replace("line 25\n", "ours\n")
-    rig.ok("apply", "--undo")
-    rig.write(".gitignore", "/both\n")
-    said = json.loads(rig.ok("saved", "restore", version, "--here", "--json").out)
-    assert said["stays"] == ["both"]
-    assert _read(rig, "both") == TEXT.replace("line 25\n", "ours\n")
-
-
 def test_what_was_saved_with_its_sandbox(rig: Rig, agent: Agent) -> None:
-    """What nobody changed here is taken as from the sandbox, what both changed merged, what is gone here is back."""
+    """What nobody changed here is taken as from the sandbox, what both changed merged, what is gone here is back; what
+    a rule excludes by now stays.
+    """
     large = TEXT * 20_000  # beyond what is kept for a merge
     rig.write("large", large)
     rig.ok("push")
-    for path in ("a", "both", "clash", "d/b", "new", "mine"):
+    for path in ("a", "both", "clash", "d/b", "gone", "new", "mine"):
         agent.write(path, TEXT.replace("line 2\n", "theirs\n"))
     agent.write("large", "theirs\n")
     agent.chmod("run", 0o755)
@@ -777,12 +674,13 @@ def test_what_was_saved_with_its_sandbox(rig: Rig, agent: Agent) -> None:
     rig.ok("sandbox", "release", "--yes")
     rig.write("both", TEXT.replace("line 25\n", "ours\n"))
     rig.write("clash", TEXT.replace("line 2\n", "ours\n"))
+    rig.write(".gitignore", "/gone\n")
     (rig.workspace / "d/b").unlink()
     [version] = [row["id"] for row in rig.saved() if row["why"] == "released"]
     done = rig.run("saved", "restore", version, "--here", "--json")
     said = {name: paths for name, paths in json.loads(done.out).items() if paths}
     taken = ["a", "d/b", "large", "mine", "new", "run"]
-    wanted = {"taken": taken, "merged": ["both"], "conflicts": ["clash"], "look_at": ["run"]}
+    wanted = {"taken": taken, "merged": ["both"], "conflicts": ["clash"], "stays": ["gone"], "look_at": ["run"]}
     assert (done.code, said) == (1, wanted)
     assert _read(rig, "both") == TEXT.replace("line 2\n", "theirs\n").replace("line 25\n", "ours\n")
     assert _read(rig, "clash") == TEXT.replace("line 2\n", "ours\n")
@@ -803,26 +701,6 @@ def dies(db, connection):
 StateDb._commit = dies
 main()
 """
-
-
-def test_killed_between_two_commits(rig: Rig, agent: Agent) -> None:
-    """What was merged here counts as merged, so that the next sync does not hold it, or it is taken back."""
-    rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
-    for number in range(2, 9):  # after those that prepare it
-        agent.write("both", TEXT.replace("line 2\n", f"theirs {number}\n"))
-        rig.write("both", ours := TEXT.replace("line 25\n", f"ours {number}\n"))
-        command = [sys.executable, "-c", DIES, str(number), "apply"]
-        code = subprocess.run(command, env=rig.environment(), cwd=rig.workspace, check=False).returncode
-        is_recorded = "pending" not in records(rig.state_folder) and _read(rig, "both") != ours
-        if is_recorded:
-            rig.ok("push")
-            assert tree(rig.workspace) == rig.there()
-        rig.ok("apply", "--undo")
-        assert _read(rig, "both") == ours
-        assert is_recorded or code == 9
-        if is_recorded:
-            break
-    assert is_recorded
 
 
 def test_a_saved_version_after_a_killed_apply(rig: Rig, agent: Agent) -> None:
@@ -846,27 +724,6 @@ def test_a_saved_version_after_a_killed_apply(rig: Rig, agent: Agent) -> None:
         rig.ok("apply", "--undo")
         assert _read(rig, "both") == ours
     assert was_halfway
-
-
-def _exactly(top: Path) -> dict[str, tuple[object, ...]]:
-    """Each path with its whole mode; a file's time and content, too."""
-    found: dict[str, tuple[object, ...]] = {}
-    for path, entry in tree(top).items():
-        status = (top / path).lstat()
-        found[path] = (entry, status.st_mode, status.st_mtime_ns if entry[0] == "file" else 0)
-    return found
-
-
-def test_an_interrupt_changes_nothing(rig: Rig, agent: Agent) -> None:
-    """SIGINT while it looks ends it with 75, and the next one does all."""
-    agent.write("a", "theirs\n")
-    before = tree(rig.workspace)
-    began = rig.once("execute", "before", lambda: running.send(signal.SIGINT))
-    running = rig.background("apply")
-    assert running.wait(60) == 75
-    assert began.is_set()
-    assert tree(rig.workspace) == before
-    assert _applied(rig) == (0, {"taken": ["a"]})
 
 
 @pytest.mark.parametrize(

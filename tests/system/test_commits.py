@@ -15,6 +15,7 @@ from tests.agent_commits import RepositoryThere, note_home
 from tests.component.repository_rig import poisoned, tree_of
 from tests.component.test_agent_branch import plain_git
 from tests.system.rig import DEFAULTS, SANDBOX, Rig, committed
+from tests.system.trees import tree
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -224,17 +225,22 @@ def test_a_rebase_that_is_under_way(rig: Rig, home: Path, repository: Repository
 
 
 def test_hostile_configuration(rig: Rig, home: Path, repository: RepositoryThere, tmp_path: Path) -> None:
-    """Nothing that either repository has configured is run, there or here."""
+    """Nothing that either repository has configured is run, there or here; work tree, index and HEAD stay."""
     repository.commit("one", {"a": b"agent\r\n", ".gitattributes": b"* filter=evil diff=evil merge=evil\n"})
     there = tmp_path / "there"
     there.mkdir()
     mark_there = poisoned(repository.workspace, there)
     (repository.workspace / ".gitattributes").write_bytes(b"* filter=evil diff=evil merge=evil\n")
     mark = poisoned(home, tmp_path)
+    before = tree(home)
     rig.ok("apply", "--branch", "theirs")
     assert not mark.exists(), mark.read_text()
     assert not mark_there.exists(), mark_there.read_text()
     assert tree_of(bare(home, tmp_path / "bare"), "theirs")["a"] == ("100644", b"agent\r\n")
+    after = tree(home)
+    assert {path: after[path] for path in before} == before
+    made = {path for path in after.keys() - before.keys() if not path.startswith(".git/objects/")}
+    assert made == {".git/logs/refs/heads/theirs", ".git/refs/heads/theirs"}
     subprocess.run(["git", "update-ref", "refs/heads/x", "HEAD"], cwd=repository.workspace, check=True)
     assert mark_there.exists()  # it could have been run
 
