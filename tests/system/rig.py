@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -47,6 +48,19 @@ DEFAULTS: dict[str, object] = {
     "sandbox.agent_changes": "save",
     "sync.archive": "auto",
 }
+_DIES = """
+import os, sys
+from syncd.cli import main
+from syncd.store.state_db import StateDb
+commit, left = StateDb._commit, [int(sys.argv.pop(1))]
+def dies(db, connection):
+    left[0] -= 1
+    if not left[0]:
+        os._exit(9)
+    commit(db, connection)
+StateDb._commit = dies
+main()
+"""
 _SIGNED = re.compile(r"(?i)x-goog-signature|[0-9a-f]{200}")
 
 
@@ -167,6 +181,11 @@ class Rig:
         finished = self.run(*args)
         assert finished.code == 0, f"{finished}\n{self.report()}"
         return finished
+
+    def dies_at(self, commit: int, *args: str) -> int:
+        """Run `syncd ARGS` in the workspace, which dies right before that commit, and return its exit code: 9 then."""
+        command = [sys.executable, "-c", _DIES, str(commit), *args]
+        return subprocess.run(command, env=self.environment(), cwd=self.workspace, check=False).returncode
 
     def background(self, *args: str) -> Running:
         """Start `syncd ARGS` as a process, which is stopped at the end."""

@@ -11,8 +11,6 @@ import select
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -687,22 +685,6 @@ def test_what_was_saved_with_its_sandbox(rig: Rig, agent: Agent) -> None:
     assert (os.readlink(rig.workspace / "mine"), _read(rig, "large")) == ("a", "theirs\n")
 
 
-# `syncd apply` that dies right before one of its commits.
-DIES = """
-import os, sys
-from syncd.cli import main
-from syncd.store.state_db import StateDb
-commit, left = StateDb._commit, [int(sys.argv.pop(1))]
-def dies(db, connection):
-    left[0] -= 1
-    if not left[0]:
-        os._exit(9)
-    commit(db, connection)
-StateDb._commit = dies
-main()
-"""
-
-
 def test_a_saved_version_after_a_killed_apply(rig: Rig, agent: Agent) -> None:
     """`saved restore --here` takes back first what was killed, says so, and decides by what is here then."""
     agent.write("both", TEXT.replace("line 2\n", "theirs\n"))
@@ -712,9 +694,7 @@ def test_a_saved_version_after_a_killed_apply(rig: Rig, agent: Agent) -> None:
     agent.write("both", ours.replace("line 12\n", "theirs again\n"))
     was_halfway = False
     for number in range(1, 9):
-        command = [sys.executable, "-c", DIES, str(number), "apply"]
-        code = subprocess.run(command, env=rig.environment(), cwd=rig.workspace, check=False).returncode
-        assert code == 9
+        assert rig.dies_at(number, "apply") == 9
         if _read(rig, "both") != ours and "pending" not in records(rig.state_folder):
             break  # all was written, and it counts
         restored = rig.ok("saved", "restore", version, "--here", "--json")

@@ -74,9 +74,12 @@ def test_a_further_one_is_known_too(rig: Rig) -> None:
 
 
 def test_a_reload_to_it_is_refused(rig: Rig, first: Running) -> None:
-    """The old configuration stays, also if the other one has not been synced yet."""
+    """So is its addition. The old configuration stays, also if the other one has not been synced yet."""
     rig.emulator.create_sandbox("site-box")
     site = configure(rig, rig.config_file.with_name("site.toml"), "site-box")
+    before = rig.config_file.read_bytes()
+    added = rig.run("sandbox", "add", "blue", "--id", "site-box")
+    assert (added.code, "site.toml" in added.err, rig.config_file.read_bytes()) == (78, True, before)
     rig.configure({"sandbox.id": "site-box"})
     first.send(signal.SIGHUP)
     rig.until(lambda: "the new configuration is refused, the old one stays" in first.err, "the refusal")
