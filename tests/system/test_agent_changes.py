@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Iterator
-
 import pytest
 
 from tests.agent import Agent
@@ -23,17 +19,6 @@ def agent(rig: Rig) -> Agent:
     rig.up()
     rig.ok("flush")
     return rig.agent
-
-
-def test_what_both_changed_is_saved_and_overwritten(rig: Rig, agent: Agent) -> None:
-    """The version there is at home, under its path and reason."""
-    agent.write("f", "the agent's")
-    rig.write("f", "mine")
-    rig.ok("flush")
-    rig.converged()
-    assert [(each["why"], each["paths"]) for each in rig.saved()] == [("overwritten", ["f"])]
-    assert rig.restored("f") == "the agent's"
-    assert rig.status()["agent"]["saved"] == 1
 
 
 @pytest.mark.parametrize("command", ["flush", "push"])
@@ -178,17 +163,6 @@ def test_many_held_paths(rig: Rig) -> None:
     assert "60 held" in rig.ok("status", "--all").out
 
 
-def test_a_sandbox_that_was_emptied_is_filled_again(rig: Rig, agent: Agent) -> None:
-    """One small edit is enough, although the agent had changed a file that stayed as it was there."""
-    agent.write("f", "the agent's")
-    rig.write("g")
-    rig.ok("flush")
-    rig.sandbox.empty()
-    rig.write("g", "edited")
-    rig.ok("flush")
-    rig.converged()
-
-
 def test_nobody_can_look(rig: Rig, agent: Agent) -> None:
     """`save` goes on, and `status` names it; `hold` writes nothing until somebody can."""
     rig.faults(*NOBODY_LOOKS)
@@ -205,43 +179,3 @@ def test_nobody_can_look(rig: Rig, agent: Agent) -> None:
     rig.emulator.faults.clear()
     rig.ok("flush")
     assert agent.read("g") == b"two"
-
-
-def test_a_move_that_waits_says_why(rig: Rig, agent: Agent) -> None:
-    """From its first failure on, though the sandbox that it leaves is not the one that is configured."""
-    agent.write("f", "the agent's")
-    rig.emulator.create_sandbox("next")
-    rig.faults("execution-upload-url: 503 always", "dump: 503 always")
-    waits = {"retry.first_delay_seconds": 60, "retry.max_delay_seconds": 60}
-    rig.configure({**DEFAULTS, "sandbox.id": "next", **waits})
-    rig.ok("reload")
-    error = rig.status_in("retrying")["last_error"]
-    assert "cannot be saved before it is left" in error["message"]
-
-
-@pytest.fixture
-def bottomless(rig: Rig, agent: Agent) -> Iterator[str]:
-    """The first name of folders in each other in the sandbox, of which no system call takes the whole path."""
-    name = "n" * 200
-    folder = os.open(rig.sandbox.workspace, os.O_RDONLY)
-    for _ in range(400):
-        os.mkdir(name, dir_fd=folder)
-        below = os.open(name, os.O_RDONLY, dir_fd=folder)
-        os.close(folder)
-        folder = below
-    os.close(folder)
-    yield name
-    subprocess.run(["rm", "-rf", rig.sandbox.workspace / name], check=False)
-
-
-def test_folders_without_end_hide_nothing_beside_them(rig: Rig, agent: Agent, bottomless: str) -> None:
-    """`diff` shows the rest, and what it did not search; a release saves it, and names what is not saved."""
-    agent.write("f", "the agent's")
-    agent.write("new", "as well")
-    told = rig.run("diff", "--name-only")
-    assert told.code == 1
-    assert {"f", "new"} <= set(told.out.splitlines())
-    assert f"not searched: {bottomless}/" in told.err
-    rig.write("f", "mine")
-    rig.ok("flush")
-    assert rig.restored("f") == "the agent's"

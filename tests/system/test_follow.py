@@ -251,30 +251,6 @@ def test_the_end_of_a_sandbox_saves_what_was_followed(rig: Rig, plain: Agent, ho
     assert rig.restored("new") == "the agent's, too\n"
 
 
-def test_a_command_looks_itself(rig: Rig, plain: Agent) -> None:
-    """What the agent has just changed is shown and taken, however short ago the last look that followed was."""
-    changed(rig, 0)
-    plain.write("a", "the agent's\n")
-    assert "+the agent's" in rig.run("diff").out
-    plain.write("b", "the agent's too\n")
-    rig.ok("apply")
-    assert [(rig.workspace / path).read_text() for path in "ab"] == ["the agent's\n", "the agent's too\n"]
-
-
-def test_one_that_is_emptied_during_a_sync(rig: Rig, plain: Agent) -> None:
-    """Also while an initialize is not answered: what was followed is saved, and is not taken for deleted."""
-    plain.write("a", "the agent's\n")
-    changed(rig, 1)
-    rig.faults("initialize: 503 always")
-    rig.write("b", "an edit")
-    rig.in_state("retrying")
-    emptied(rig.sandbox.workspace, last=("a",))
-    rig.until(rig.saved, "a saved version")
-    assert rig.restored("a") == "the agent's\n"
-    rig.emulator.faults.clear()
-    rig.converged()
-
-
 def test_a_push_during_a_look(rig: Rig, plain: Agent) -> None:
     """What `push --force` goes over is saved, and not there any more, also if a look has seen it right before."""
     looked_at = rig.status()["agent"]["followed_at"]
@@ -330,21 +306,6 @@ def test_a_busy_agent_and_a_huge_file(rig: Rig, plain: Agent) -> None:
     assert "huge is a file of 3,072.0 MiB that was not fetched" in shown.err
 
 
-def test_what_status_says(rig: Rig, plain: Agent) -> None:
-    """The number of files, and what to do; nothing after `apply`. Monitoring counts the requests."""
-    changed(rig, 0)
-    plain.write("a", "the agent's\n")
-    plain.write("b", "the agent's\n")
-    changed(rig, 2)
-    agent = rig.status()["agent"]
-    assert agent["changed_at"]
-    assert agent["followed_at"]
-    assert agent["follow_requests"]
-    assert "the agent changed 2 files, at work: `syncd diff`" in " ".join(rig.ok("status").out.split())
-    rig.ok("apply")
-    changed(rig, 0)
-
-
 def _until_a_look_is_cheap(rig: Rig) -> None:
     """Have looks made until one names no path, and so uploads nothing."""
 
@@ -355,24 +316,6 @@ def _until_a_look_is_cheap(rig: Rig) -> None:
         return rig.count("execute") - executions > rig.count("execution-upload") - uploads
 
     rig.until(is_cheap, "a look that uploads nothing")
-
-
-def test_where_nothing_has_changed_a_look_costs_little(rig: Rig, plain: Agent) -> None:
-    """It names no path, and asks for the same again; what is new, changed or gone is found all the same."""
-    _until_a_look_is_cheap(rig)
-    plain.write("a", "in place of it")
-    changed(rig, 1)
-    (rig.sandbox.workspace / "b").write_text("in place\n")
-    changed(rig, 2)
-    plain.write("new", "new")
-    changed(rig, 3)
-    (rig.sandbox.workspace / "made/deep").mkdir(parents=True)
-    plain.write("made/deep/x", "x")
-    changed(rig, 6)
-    (rig.sandbox.workspace / "d/c").unlink()
-    changed(rig, 7)
-    (rig.sandbox.workspace / "new").unlink()
-    changed(rig, 6)
 
 
 def test_a_look_that_fails_is_told(rig: Rig, plain: Agent) -> None:
