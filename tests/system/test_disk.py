@@ -116,49 +116,6 @@ def test_a_spool_too_small_for_a_change(rig: Rig) -> None:
 
 
 @needs_mounts
-def test_little_room_for_the_agents_versions(rig: Rig) -> None:
-    """What has room is saved and overwritten; what has none stays there and is named, until there is room."""
-    rig.configure(DEFAULTS)
-    disk = Disk(rig.home / ".cache/syncd", "12m")
-    for path in ("large", "small", "other"):
-        rig.write(path, "as sent")
-    disk.daemon = rig.up(prefix=disk.prefix)
-    rig.ok("flush")
-    agent = rig.agent
-    agent.write("large", NOISE)
-    agent.write("small", "the agent's version")
-    for path in ("large", "small", "other"):
-        rig.write(path, "mine")
-    assert "large" in rig.ok("flush").err
-    assert [agent.read(path) for path in ("large", "small", "other")] == [NOISE, b"mine", b"mine"]
-    assert any("'large'" in warning and "room for" in warning for warning in rig.status()["warnings"])
-    disk.remount("size=64m")
-    rig.write("other", "mine again")
-    rig.ok("flush")
-    rig.until(lambda: agent.holds("large", b"mine"), "the sync after the one that saved it")
-    paths = [path for each in rig.saved() for path in each["paths"]]
-    assert sorted(paths) == ["large", "small"]
-    rig.in_state("watching")
-    assert rig.status()["warnings"] == []
-
-
-@needs_mounts
-def test_a_state_folder_on_a_full_disk(rig: Rig) -> None:
-    """A record that cannot be written stops the sync or is reported; with space again all is well."""
-    disk = Disk(rig.home / ".local/state/syncd", "500k")
-    rig.fill(20)
-    disk.daemon = rig.start(prefix=disk.prefix)
-    rig.until(lambda: _at_rest(disk, rig), "the first sync")
-    filler = disk.fill()
-    rig.fill(400)
-    rig.until(lambda: "No space left on device" in disk.daemon.err, "the log line")
-    filler.unlink()
-    rig.write("more")
-    rig.converged()
-    rig.until(lambda: _at_rest(disk, rig), "a status that says so")
-
-
-@needs_mounts
 def test_a_status_that_cannot_be_written(rig: Rig) -> None:
     """The daemon is asked for it: what waits for room is named all the same."""
     rig.configure(DEFAULTS)
@@ -267,39 +224,6 @@ def test_no_descriptors_left(rig: Rig, left: int) -> None:
     rig.converged(without=lambda path: path.endswith("private"))
     assert "folder1/private" not in rig.there()
     rig.in_state("watching")
-
-
-def test_a_sparse_terabyte(rig: Rig) -> None:
-    """It is refused by its size with its name and the key, and not read; once removed, syncs go on."""
-    rig.write("a", "1")
-    daemon = rig.up()
-    rig.write("disk.img")
-    os.truncate(rig.workspace / "disk.img", 1 << 40)
-    rig.write("a", "2")
-    rig.in_state("held")
-    message = rig.status()["last_error"]["message"]
-    assert "'disk.img' (1,048,576.0 MiB)" in message
-    assert "sync.max_snapshot_mib" in message
-    assert daemon.cpu_s() < 5
-    pushed = rig.run("push")
-    assert pushed.code == 78
-    assert len(pushed.err.splitlines()) == 1
-    (rig.workspace / "disk.img").unlink()
-    rig.converged()
-
-
-def test_a_fifo_in_place_of_the_configuration(rig: Rig) -> None:
-    """A reload refuses it like any invalid one, without waiting for its writer."""
-    rig.write("a")
-    daemon = rig.up()
-    rig.config_file.unlink()
-    os.mkfifo(rig.config_file)
-    daemon.send(signal.SIGHUP)
-    rig.until(lambda: "no regular file" in daemon.err, "the refusal")
-    rig.write("a", "changed")
-    rig.converged()
-    assert daemon.stop() == 0
-    assert rig.run("push").code == 78
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git(1)")

@@ -163,40 +163,6 @@ def test_a_suspend_during_a_look(rig: ShiftedRig) -> None:
     assert rig.status()["agent"]["saved"] == 1
 
 
-def test_a_release_after_a_long_fetch(rig: ShiftedRig) -> None:
-    """What the agent wrote meanwhile is saved, too."""
-    rig.configure(DEFAULTS)
-    rig.write("a", "ours")
-    rig.ok("push")
-    (rig.sandbox.workspace / "a").write_text("theirs")
-
-    def goes_by() -> None:
-        (rig.sandbox.workspace / "late").write_text("theirs, late")
-        rig.shifts.set(60.0, 60.0)
-
-    rig.once("download", "after", goes_by)
-    assert rig.run("sandbox", "release", "--yes", prefix=rig.by_its_clocks).code == 0
-    assert rig.count("release") == 1
-    assert sorted(path for version in rig.saved() for path in version["paths"]) == ["a", "late"]
-
-
-@pytest.mark.parametrize("asked_s", [60, 7200], ids=["within one sync's patience", "longer than it"])
-def test_a_suspend_during_retry_after(rig: ShiftedRig, asked_s: int) -> None:
-    """A short one does not end the wait of `Retry-After`, a long one does."""
-    rig.write("a")
-    rig.faults(f"upload-url: 503 retry-after={asked_s}")
-    daemon = rig.start(prefix=rig.by_its_clocks)
-    rig.in_state("retrying")
-    rig.sleep(5.0)
-    rig.until(lambda: "slept" in daemon.err, "the nap to be noticed")
-    noticed_s = CLOCK.monotonic_s()
-    rig.until(lambda: CLOCK.monotonic_s() > noticed_s + 1, "time to go by")
-    assert rig.count("upload-url") == 1
-    rig.sleep(2 * HOUR_S)
-    rig.converged()
-    assert rig.count("upload-url") == 2
-
-
 def test_the_time_of_the_next_attempt(rig: ShiftedRig) -> None:
     """It is shown by the present clock, however often that is set, and comes nearer in a suspend."""
     rig.configure({"retry.give_up_after_seconds": 3600})
