@@ -185,22 +185,15 @@ def test_the_clock(rig: Rig, skew_s: int, grade: str) -> None:
     assert ("timedatectl" in done.out) == (grade == "warn")
 
 
-@pytest.mark.parametrize(("more", "colours"), [({}, True), ({"NO_COLOR": "1"}, False)])
+@pytest.mark.parametrize(("more", "colours"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_on_a_terminal(rig: Rig, more: dict[str, str], colours: bool) -> None:
-    """Lines are wrapped to 80 columns under their text, and only the first word has a colour, if any."""
+    """Only the first word of a line has a colour, if any."""
     rig.fill(3)
-    (rig.workspace / ("long name " * 12)).symlink_to("/etc")
+    (rig.workspace / "out").symlink_to("/etc")
     with rig.terminal("check", **{"TERM": "xterm", **more}) as terminal:
         assert terminal.finish() == 0
     screen = terminal.written.decode()
-    plain = re.sub(r"\x1b\[[0-9]*m", "", screen)
-    lines = plain.splitlines()
-    assert "found in ~/.config/syncd/api-key (mode 0600)" in lines[1]
-    assert max(map(len, lines)) <= 80
     assert ("\x1b" in screen) == colours
-    starts = [line for line in lines if not re.match(r"(pass|note|warn|fail)  \w|1 warning", line)]
-    assert starts
-    assert all(line.startswith(" " * 21) or "to do:  " in line for line in starts)
     assert all(screen_line.count("\x1b") <= 3 for screen_line in screen.splitlines())
 
 

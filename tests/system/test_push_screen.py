@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import re
 import signal
-import struct
-import termios
 
 import pytest
 
 from syncd.cli.push import next_step
 from tests.system.rig import DEFAULTS, Rig
-from tests.system.terminal import Terminal
 
 _MIB = 1 << 20
 _DATA = random.Random(1).randbytes(2 * _MIB)
 _UPLOADING = re.compile(r"uploading  ━*─+ +\d+% +\d:\d\d left +[\d,]+ [Ki]*B of 2,04\d KiB +[\d,]+ KiB/s")
-_NARROW = re.compile(r"uploading  ━*─+ +\d+% +\d:\d\d left")
 
 
 @pytest.fixture(autouse=True)
@@ -30,19 +25,11 @@ def _slow(rig: Rig) -> None:
     rig.environ["TERM"] = "xterm-256color"
 
 
-def _resize(terminal: Terminal, columns: int) -> None:
-    terminal.screen.resize(40, columns)
-    fcntl.ioctl(terminal._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-
-
 def test_a_push_on_a_terminal(rig: Rig) -> None:
-    """One line shows bytes, speed and time left, less on a small screen; the time during the initialize."""
+    """One line shows bytes, speed and time left; the time during the initialize."""
     held = rig.held("initialize")
     with rig.terminal("push") as terminal:
         terminal.until(_UPLOADING.fullmatch, "all figures of an upload on one line")
-        _resize(terminal, 40)
-        terminal.until(_NARROW.fullmatch, "what fits 40 columns on one line")
-        _resize(terminal, 80)
         took = re.compile(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] unpacking  0:(0[1-9]|[1-5]\d)")
         terminal.until(took.fullmatch, "how long the sandbox takes")
         held.set()

@@ -252,17 +252,6 @@ def test_another_apply_settles_it(rig: Rig, agent: Agent) -> None:
     assert _waiting(rig) == {}
 
 
-def test_markers_without_git(rig: Rig, agent: Agent) -> None:
-    """A clear line says what to install."""
-    agent.write("clash", THEIRS)
-    rig.write("clash", OURS)
-    folder = rig.home / "bin"
-    folder.mkdir()
-    done = rig.run("resolve", str(rig.workspace / "clash"), "--markers", prefix=("env", f"PATH={folder}"))
-    assert (done.code, "git is not installed" in done.err) == (78, True), done
-    assert _content(rig, "clash") == OURS.encode()
-
-
 # -- at a terminal
 
 

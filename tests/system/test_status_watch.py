@@ -6,7 +6,6 @@ import fcntl
 import os
 import re
 import signal
-import struct
 import sys
 import termios
 from collections.abc import Iterator
@@ -36,11 +35,6 @@ def watch(terminal: Terminal, rig: Rig, **environ: str) -> None:
     """Start it there."""
     env = {**rig.environment(), "TERM": "xterm", **environ}
     terminal.start([sys.executable, "-c", _TAKE_IT, *SYNCD, "status", "--watch"], env, rig.workspace)
-
-
-def colours(terminal: Terminal) -> set[str]:
-    """Return all colours on the screen."""
-    return {cell.fg for row in terminal.screen.buffer.values() for cell in row.values()}
 
 
 def test_it_stays_in_its_place(rig: Rig, terminal: Terminal) -> None:
@@ -78,36 +72,17 @@ def test_a_key_ends_it(rig: Rig, terminal: Terminal) -> None:
     os.close(side)
 
 
-def test_an_edited_configuration_and_a_resized_terminal(rig: Rig, terminal: Terminal) -> None:
-    """It shows the workspace of the new configuration, in the new width."""
+def test_an_edited_configuration(rig: Rig, terminal: Terminal) -> None:
+    """It shows the workspace of the new one."""
     rig.write("a")
     rig.up()
     watch(terminal, rig)
     terminal.until(lambda text: "● in sync" in text, "a daemon at rest")
-    fcntl.ioctl(terminal._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 46, 0, 0))
-    terminal.screen.resize(24, 46)
-    terminal.until(lambda text: max(map(len, text.split("\n"))) < 46, "it anew")
-    assert sum("workspace" in line for line in terminal.text.split("\n")) == 1
-    assert terminal.text.startswith("● in sync")
     rig.configure({"workspace.path": str(rig.home / "other")})
     terminal.until(lambda text: "● not running: no daemon" in text, "the other workspace")
     rig.config_file.write_text("nonsense")
     rig.configure()
     terminal.until(lambda text: "● in sync" in text, "the first workspace again")
-
-
-def test_a_terminal_too_low(rig: Rig) -> None:
-    """Lines that do not fit are left out, which the last one says, and nothing scrolls."""
-    low = Terminal(80, 4)
-    watch(low, rig)
-    try:
-        low.until(lambda text: "not running: no daemon" in text and "and 3 more lines, on" in text, "the screen")
-        rig.write("a")
-        rig.up()
-        low.until(lambda text: text.startswith("● in sync"), "the screen anew")
-        assert len(low.text.split("\n")) <= 3
-    finally:
-        low.close()
 
 
 def test_after_the_shells_lines_and_at_a_signal(rig: Rig, terminal: Terminal) -> None:
@@ -118,29 +93,6 @@ def test_after_the_shells_lines_and_at_a_signal(rig: Rig, terminal: Terminal) ->
     terminal.until(lambda text: text.startswith("● not running: no daemon") and "$ fg" not in text, "the screen anew")
     terminal.send(signal.SIGTERM)
     assert terminal.finish() == 0
-
-
-def test_colours_only_where_they_are_wanted(rig: Rig, terminal: Terminal) -> None:
-    """Some of a terminal's 16 colours, but never its white or black; none with NO_COLOR."""
-    rig.write("a")
-    rig.up()
-    watch(terminal, rig)
-    terminal.until(lambda text: "● in sync" in text, "a daemon at rest")
-    assert colours(terminal) == {"default", "green"}
-    other = Terminal(80, 24)
-    watch(other, rig, NO_COLOR="1")
-    try:
-        other.until(lambda text: "● in sync" in text, "a daemon at rest")
-        assert colours(other) == {"default"}
-    finally:
-        other.close()
-    dumb = Terminal(80, 24)
-    watch(dumb, rig, TERM="dumb")
-    try:
-        dumb.until(lambda text: "● in sync" in text, "a daemon at rest")
-        assert colours(dumb) == {"default"}
-    finally:
-        dumb.close()
 
 
 def test_on_a_pipe_only_changes_are_printed(rig: Rig) -> None:
