@@ -69,20 +69,6 @@ def test_the_archive_is_read_instead(made: AgentRig, fault: str) -> None:
     assert "takes longer than" in made.warnings["remote-changes"]
 
 
-@pytest.mark.parametrize("fault", ["download: 503 always", pytest.param("download: drip 0.1 always", marks=_LONG)])
-def test_what_was_seen_and_cannot_be_fetched_stays(made: AgentRig, fault: str) -> None:
-    """It is known that the agent changed it: it is held, named, and nothing else waits for it."""
-    made.rig.emulator.faults.script(fault)
-    made.rig.sync()
-    assert (made.there("a"), made.there("new"), made.saved) == ("theirs: a", "new", {})
-    assert set(made.warnings) == {"held:a"}
-    assert "the download" in made.warnings["held:a"]
-    made.rig.emulator.faults.clear()
-    made.edit(new="newer still")
-    made.settle()
-    assert (made.there("a"), made.saved, made.warnings) == ("newer", {"a": ["theirs: a"]}, {})
-
-
 @pytest.mark.parametrize(
     ("fault", "hung"),
     [("execution-logs: hang 60 always", "execute"), pytest.param("download: drip 0.1 always", "dump", marks=_LONG)],

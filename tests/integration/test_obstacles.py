@@ -12,7 +12,6 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.sync.outcome import Outcome
 from tests.integration.sync_rig import Rig, rigged
 
-DELETIONS = ["keep", "mirror"]
 IN_WHOLE_ARCHIVES_TOO = pytest.mark.parametrize("rig", ["full", "auto"], indirect=True)
 
 
@@ -53,25 +52,6 @@ def settled(rig: Rig) -> Outcome:
         if not outcome.follow_up:
             return outcome
     raise AssertionError("there is always one more sync")
-
-
-@IN_WHOLE_ARCHIVES_TOO
-@pytest.mark.parametrize("deletions", DELETIONS)
-@pytest.mark.parametrize("changed", [folder_becomes_file, file_becomes_folder])
-def test_own_paths_make_way(rig: Rig, deletions: str, changed: object) -> None:
-    """With any `deletions` both paths are in the sandbox in the end, without a warning."""
-    configured(rig, deletions)
-    assert callable(changed)
-    changed(rig)
-    rig.write("stay", "changed")
-    initialized = rig.asked().count("initialize")
-    assert rig.sync()[0].word == "initialized"
-    assert rig.is_as_home()
-    assert rig.warning_keys == []
-    assert rig.asked().count("initialize") == initialized + 1
-    assert rig.is_quiet()
-    rig.restart()
-    assert rig.is_quiet()
 
 
 def test_only_what_is_in_the_way_is_removed(rig: Rig) -> None:
@@ -131,40 +111,6 @@ def test_a_forced_push_frees_what_was_suspected(rig: Rig, deletions: str) -> Non
     assert rig.is_quiet()
 
 
-@IN_WHOLE_ARCHIVES_TOO
-@pytest.mark.parametrize("deletions", ["mirror"])
-@pytest.mark.parametrize("there", ["a file", "a link to nowhere", "a link to a folder"])
-def test_a_parent_of_another_kind(rig: Rig, deletions: str, there: str) -> None:
-    """An agent replaced the folder: if the extractor refuses that, paths below are left out and not deleted."""
-    configured(rig, deletions)
-    place = rig.sandbox.workspace / "d"
-    shutil.rmtree(place)
-    if there == "a file":
-        place.write_text("the agent's")
-    elif there == "a link to nowhere":
-        place.symlink_to("nowhere")
-    else:
-        place.symlink_to(rig.sandbox.workspace.parent)
-    rig.write("d/a", "changed")
-    rig.write("stay", "changed")
-    outcome = settled(rig)
-    assert rig.arrived()["stay"] == "changed"
-    if rig.keys["sync"]["archive"] == "full":
-        assert outcome.obstructed == ()  # GNU tar puts a folder in its place
-        assert rig.arrived()["d/a"] == "changed"
-        return
-    assert outcome.obstructed == ("d",)
-    assert not place.is_dir() or place.is_symlink()
-    assert rig.cycle.leftover_files == 0
-    assert rig.is_quiet()
-    place.unlink()
-    rig.write("stay", "changed again")
-    assert settled(rig).obstructed == ()
-    assert rig.is_as_home()
-    assert rig.warning_keys == []
-    assert rig.is_quiet()
-
-
 @pytest.mark.parametrize("deletions", ["keep", "mirror"])
 @pytest.mark.parametrize("changed", [folder_becomes_file, file_becomes_folder])
 def test_a_sandbox_without_executions(rig: Rig, deletions: str, changed: object) -> None:
@@ -180,30 +126,6 @@ def test_a_sandbox_without_executions(rig: Rig, deletions: str, changed: object)
     assert f"obstacle:{path}" in rig.warning_keys
     assert rig.is_quiet()
     rig.restart()
-    assert rig.is_quiet()
-
-
-@IN_WHOLE_ARCHIVES_TOO
-def test_an_agents_change_in_a_folders_place(rig: Rig) -> None:
-    """The changed file is overwritten if it may be; with `hold` it stays, and is named for that alone."""
-    configured(rig, "mirror")
-    rig.agent.write("file", "changed there")
-    rig.keys["sandbox"]["agent_changes"] = "hold"
-    rig.restart()
-    file_becomes_folder(rig)
-    rig.write("stay", "changed")
-    outcome = settled(rig)
-    assert (outcome.obstructed, outcome.held) == ((), ("file",))
-    assert rig.arrived() == {"d/a": "hello", "d/sub/b": "hello", "stay": "changed", "file": "changed there"}
-    for _ in range(2):
-        assert rig.warning_keys == ["held:file"]
-        assert rig.is_quiet()
-        rig.restart()
-    rig.keys["sandbox"]["agent_changes"] = "overwrite"
-    rig.restart()
-    rig.write("stay", "changed again")
-    settled(rig)
-    assert rig.is_as_home()
     assert rig.is_quiet()
 
 

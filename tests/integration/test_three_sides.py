@@ -6,8 +6,7 @@ import hashlib
 import json
 import os
 import random
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,14 @@ from syncd.core.directories import directories_for
 from syncd.core.errors import KeyRefused
 from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
-from syncd.sandbox.executions import Executions, Purpose
+from syncd.sandbox.executions import Executions
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.saved_versions import SavedVersions, Why
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
 from tests.agent import Agent
-from tests.integration.sync_rig import SANDBOX, Killed, RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import Killed, RecordingObserver, Rig, rigged
 from tests.recorded import full_disk
 from tools.conformance.profile import Profile
 
@@ -139,130 +138,28 @@ def test_a_link_that_leads_out_stops_nothing(tmp_path: Path, archive: str, polic
 POLICIES = pytest.mark.parametrize("policy", ["save", "hold"])
 
 
-# -- changed there alone
-
-
-@pytest.mark.parametrize("kind", ["a link", "a directory", "a FIFO"])
-def test_another_kind_there_stays(made: AgentRig, kind: str) -> None:
-    """So does what is below a directory's place that the agent gave to something else."""
-    made.set("sync", archive="full")
-    made.agent.delete("d")
-    if kind == "a link":
-        made.agent.symlink("a", "b")
-        made.agent.symlink("d", made.rig.folder)
-    elif kind == "a directory":
-        made.agent.delete("a")
-        made.agent.write("a/in", "theirs")
-        made.agent.write("d", "a file now")
-    else:
-        made.agent.fifo("a")
-        made.agent.fifo("d")
-    made.edit(b="newer")
-    made.settle()
-    assert made.there("b") == "newer"
-    assert not (made.rig.folder / "c").exists()
-    assert not os.path.isfile(made.agent.path("a")) or os.path.islink(made.agent.path("a"))
-    assert not os.path.isdir(made.agent.path("d")) or os.path.islink(made.agent.path("d"))
-    assert made.saved == {}
-    assert made.quiet()
-
-
 # -- changed on both sides
 
 
+@pytest.mark.parametrize("ends", ["save", "taken back"])
 @ARCHIVES
-def test_what_both_changed_is_saved_and_overwritten(made: AgentRig, archive: str) -> None:
-    """Files, a link, one that is new on both sides; each version once, and what is equal on both sides not at all."""
-    made.set("sync", archive=archive)
-    odd = os.fsdecode(b"caf\xe9 \n-rf")
-    for path in ("a", "new", odd):
-        made.agent.write(path, f"theirs: {path[:1]}")
-        made.rig.write(path, "newer")
-    made.agent.write("same", "same")
-    made.edit(same="same")
-    made.agent.symlink("link", "b")
-    (made.rig.workspace / "link").unlink()
-    (made.rig.workspace / "link").symlink_to("more")
-    made.rig.sync()
-    assert made.saved == {"a": ["theirs: a"], "new": ["theirs: n"], odd: ["theirs: c"], "link": ["b"]}
-    (version,) = SavedVersions(StateDb(made.state), made.rig.clock).all()
-    assert (version.why, version.sandbox_id) == (Why.OVERWRITTEN, SANDBOX)
-    assert made.rig.cycle.agent_status.saved == 1
-    assert (made.there("a"), made.there(odd), os.readlink(made.agent.path("link"))) == ("newer", "newer", b"more")
-    assert made.warnings == {}
-    assert made.quiet()
-    made.agent.write("a", "theirs: a")  # what is saved already
-    made.edit(a="newest")
-    made.rig.sync()
-    assert made.saved["a"] == ["theirs: a"]
-    made.agent.write("a", "theirs again")
-    made.edit(a="and again")
-    made.rig.sync()
-    assert made.saved["a"] == ["theirs: a", "theirs again"]
-    assert made.there("a") == "and again"
-
-
-@ARCHIVES
-def test_hold(made: AgentRig, archive: str) -> None:
-    """Everything else is sent; the path is named until it may be written, and looked at when it changes here."""
+def test_hold(made: AgentRig, archive: str, ends: str) -> None:
+    """All else is sent; the path is named until the agent takes its change back, or a process with `save` comes."""
     made.set(agent_changes="hold")
     made.set("sync", archive=archive)
     made.agent.write("a", "theirs")
     made.edit(a="newer", b="newer")
-    outcome, _ = made.rig.sync()
-    assert outcome.held == ("a",)
-    for _ in range(2):
-        assert (made.there("a"), made.there("b")) == ("theirs", "newer")
-        assert made.rig.cycle.agent_status.held == ("a",)
-        assert made.warnings == {
-            "held:a": "'a' was changed here and in the sandbox, where it stays as it is: "
-            "`syncd diff` shows it, `syncd apply` merges, `syncd resolve` decides"
-        }
-        assert made.quiet()
-    made.edit(b="newest")
-    made.rig.sync()
-    made.edit(a="edited once more")
-    made.rig.sync()
-    assert (made.there("a"), made.there("b")) == ("theirs", "newest")
+    assert made.rig.sync()[0].held == made.rig.cycle.agent_status.held == ("a",)
     assert made.quiet()
-    assert made.saved == {}
-    made.agent.write("a", "ours: a")  # the agent took it back
-    made.edit(b="at last")
-    made.rig.sync()
-    assert made.there("a") == "edited once more"
-    assert made.warnings == {}
-    assert made.rig.cycle.agent_status.held == ()
-    assert made.quiet()
-
-
-def test_hold_is_over(made: AgentRig) -> None:
-    """A process with `save` saves and overwrites what one with `hold` held, though nothing changes any more."""
-    made.set(agent_changes="hold")
-    made.agent.write("a", "theirs")
-    made.edit(a="newer")
-    made.rig.sync()
-    made.set(agent_changes="save")
+    assert (made.there("a"), made.there("b"), [*made.warnings]) == ("theirs", "newer", ["held:a"])
+    if ends == "save":
+        made.set(agent_changes="save")
+    else:
+        made.agent.write("a", "ours: a")
+        made.edit(b="at last")
     made.settle()
-    assert (made.there("a"), made.saved, made.reasons) == ("newer", {"a": ["theirs"]}, [Why.OVERWRITTEN])
-    assert made.warnings == {}
-    assert made.quiet()
-
-
-@pytest.mark.parametrize("by", [SyncMode.FORCED, SyncMode.CHANGED])
-def test_a_directory_in_which_something_stays(made: AgentRig, by: SyncMode) -> None:
-    """It was put there, is nobody's new one, and goes with what stayed in it."""
-    made.agent.write("d/c", "theirs")
-    shutil.rmtree(made.rig.workspace / "d")
-    made.settle()
-    assert list(made.warnings) == ["kept:d/c"]
-    assert made.quiet()
-    if by is SyncMode.CHANGED:
-        made.agent.delete("d/c")
-        made.edit(b="newer")
-    made.rig.sync(by)
-    made.settle()
-    assert not made.agent.exists("d")
-    assert (made.warnings, made.rig.cycle.leftover_files) == ({}, 0)
+    assert (made.there("a"), made.warnings, made.rig.cycle.agent_status.held) == ("newer", {}, ())
+    assert made.saved == ({"a": ["theirs"]} if ends == "save" else {})
     assert made.quiet()
 
 
@@ -405,33 +302,6 @@ def test_what_following_kept_after_the_look_is_saved(made: AgentRig, policy: str
     assert (made.there("a"), made.there("more")) == ("newer here", "not sent")
 
 
-# -- by force
-
-
-@POLICIES
-@ARCHIVES
-def test_force_saves_first(made: AgentRig, archive: str, policy: str) -> None:
-    """Everything is as here then, held paths too; what only the sandbox has stays."""
-    made.set(agent_changes=policy)
-    made.set("sync", archive=archive)
-    made.agent.write("a", "theirs: a")
-    made.agent.write("b", "theirs: b")
-    made.agent.write("d/c", "theirs: c")
-    made.agent.write("its-own", "theirs")
-    made.edit(a="newer")
-    (made.rig.workspace / "d/c").unlink()
-    made.settle()
-    before = made.saved
-    assert before == ({"a": ["theirs: a"]} if policy == "save" else {})
-    made.rig.sync(SyncMode.FORCED)
-    assert made.saved == {"a": ["theirs: a"], "b": ["theirs: b"], "d/c": ["theirs: c"]}
-    assert set(made.reasons) == {Why.OVERWRITTEN, Why.REMOVED}
-    assert (made.there("a"), made.there("b"), made.there("d/c")) == ("newer", "ours: b", None)
-    assert made.there("its-own") == "theirs"
-    assert made.warnings == {}
-    assert made.quiet()
-
-
 def test_an_agent_that_writes_all_the_time_keeps_nothing_from_arriving(made: AgentRig) -> None:
     """Each look finds one more file that it changed: at last what is in the way is saved, and the sync is made."""
     made.set("sync", archive="full")
@@ -449,93 +319,7 @@ def test_an_agent_that_writes_all_the_time_keeps_nothing_from_arriving(made: Age
         assert made.there(name) == "theirs" or made.saved[name] == ["theirs"]
 
 
-# -- missing there
-
-
-@ARCHIVES
-@POLICIES
-def test_what_is_missing_there_is_put_there_again(made: AgentRig, archive: str, policy: str) -> None:
-    """Of what is sent; `push --force` sends all."""
-    made.set(agent_changes=policy)
-    made.set("sync", archive=archive)
-    made.agent.delete("a")
-    made.agent.delete("d")
-    made.edit(a="newer")
-    made.rig.sync()
-    assert made.there("a") == "newer"
-    assert made.there("d/c") == (None if archive == "auto" else "ours: d/c")
-    made.rig.sync(SyncMode.FORCED)
-    assert made.there("d/c") == "ours: d/c"
-    assert (made.saved, made.warnings) == ({}, {})
-
-
-# -- what was deleted here
-
-
-def test_what_was_deleted_here_and_changed_there_stays(made: AgentRig) -> None:
-    """One look does all: it removes what is as it was put there, and nothing else."""
-    made.agent.write("a", "theirs")
-    made.agent.write("d/theirs", "theirs")
-    for path in ("a", "b", "d/c"):
-        (made.rig.workspace / path).unlink()
-    (made.rig.workspace / "d").rmdir()
-    executed = made.rig.asked().count("execute")
-    made.settle()
-    assert made.rig.asked().count("execute") == executed + 1
-    assert (made.there("a"), made.there("b"), made.there("d/c"), made.there("d/theirs")) == (
-        "theirs",
-        None,
-        None,
-        "theirs",
-    )
-    assert list(made.warnings) == ["kept:a"]
-    assert made.saved == {}
-    assert made.quiet()
-
-
-def test_a_deleted_path_that_is_another_kind_now(made: AgentRig) -> None:
-    """The agent's version is saved before the place is taken; where there is more than one path, it stays."""
-    made.agent.write("a", "theirs")
-    (made.rig.workspace / "a").unlink()
-    made.rig.write("a/in", "a directory here")
-    made.settle()
-    assert made.there("a/in") == "a directory here"
-    assert made.saved == {"a": ["theirs"]}
-    made.agent.write("d/theirs", "theirs")
-    shutil.rmtree(made.rig.workspace / "d")
-    made.edit(d="a file here", b="newer")
-    made.settle()
-    assert (made.there("d/theirs"), made.there("b")) == ("theirs", "newer")
-    assert made.quiet()
-
-
 # -- a base that is not known
-
-
-@pytest.mark.parametrize("there", ["", "n", "mine"])
-def test_a_first_sync_asks_for_nothing_that_cannot_be_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
-) -> None:
-    """It lists what is there, without a path of ours; only where something is, all of them are compared."""
-    named: list[str] = []
-    upload = Executions.upload
-
-    def uploaded(executions: Executions, purpose: Purpose, name: str, files: Mapping[str, bytes]) -> None:
-        named.append(json.loads(files["request.json"]).get("look", {}).get("items"))
-        upload(executions, purpose, name, files)
-
-    monkeypatch.setattr(Executions, "upload", uploaded)
-    with rigged(tmp_path) as rig:
-        rig.use_defaults()
-        made = AgentRig(rig)
-        made.edit(mine="ours")
-        if there:
-            made.agent.write(there, "theirs")
-        rig.sync()
-        assert named[0] == ""
-        assert any("mine" in each for each in named[1:] if each) is bool(there)
-        assert made.there("mine") == "ours"
-        assert made.saved == ({there: ["theirs"]} if there else {})
 
 
 @POLICIES
@@ -605,18 +389,6 @@ def test_what_comes_back_as_it_was_sent(
         assert (made.there("d/c"), made.saved) == ("ours, again", {"d/c": ["theirs"]})
     else:
         assert (made.there("d/c"), [*made.warnings]) == ("theirs", ["held:d/c"])
-
-
-def test_what_comes_back_changed(made: AgentRig) -> None:
-    """Both changed it since it was sent."""
-    made.agent.write("d/c", "theirs")
-    (made.rig.workspace / "d/c").unlink()
-    made.settle()
-    made.edit(**{"d/c": "ours, changed"})
-    made.settle()
-    assert (made.there("d/c"), made.saved) == ("ours, changed", {"d/c": ["theirs"]})
-    (version,) = SavedVersions(StateDb(made.state), made.rig.clock).all()
-    assert version.bases["d/c"].digest == hashlib.sha256(b"ours: d/c").digest()
 
 
 # -- our own versions are not the agent's
