@@ -25,7 +25,6 @@ from syncd.sandbox.seen_paths import SeenPaths
 from syncd.sync import preparation
 from syncd.sync.preparation import Preparation
 from syncd.watch.changes import Changes, DirtyDirectories
-from tests.clock import ScriptedClock
 from tests.fuzz.generators import generate
 from tests.fuzz.runner import digest, report, run
 from tests.fuzz.scenario import parse
@@ -65,26 +64,6 @@ def test_random_scenarios_lose_nothing(tmp_path: Path, first: int) -> None:
     assert figures["partial archives"] > BATCH / 8
     assert figures["acquired"] > BATCH / 8
     assert figures["sandbox changes"] > BATCH / 4
-
-
-@pytest.mark.parametrize(
-    ("fault", "told", "least_s"),
-    [
-        ("upload: reset mid-body", "the connection was closed", 1.0),
-        ("initialize: lost", "the connection was closed", 1.0),
-        ("upload: hang 9000", "no answer in time", 60.0),
-        ("upload: delay 9000 after", "no answer in time", 60.0),
-        ("initialize: delay 5", "synced", 6.0),
-        ("upload: slow 25", "synced", 6.0),
-    ],
-)
-def test_the_network_fails_in_scripted_time(tmp_path: Path, fault: str, told: str, least_s: float) -> None:
-    """A connection is cut, an answer never comes or comes late, or a link is slow; then the change arrives."""
-    begins = f"write('f', 3000, 1)\n wait_idle()\n fault('{fault}')\n write('f', 3000, 2)\n wait_idle()"
-    simulation = run_text(tmp_path, begins)
-    assert simulation.lost == []
-    assert any(told in line for line in simulation.log)
-    assert simulation.clock.monotonic_s() > ScriptedClock().monotonic_s() + least_s
 
 
 def test_steps_happen_at_each_request(tmp_path: Path) -> None:
@@ -145,23 +124,6 @@ LOST_ONCE = {
         write('p/c', 8, 1)
         wait_idle()
     """,
-    "a change is reverted after an initialize without an answer": """
-        write('f', 8, 1)
-        wait_idle()
-        fault('initialize: lost')
-        write('f', 8, 2)
-        wait_failing()
-        write('f', 8, 1)
-    """,
-    "a change is reverted by the next process after an initialize without an answer": """
-        write('f', 8, 1)
-        wait_idle()
-        fault('initialize: 500 after')
-        write('f', 8, 2)
-        wait_failing()
-        kill()
-        revert('f')
-    """,
     "a partial archive that held everything counted as the proof for partial archives": """
         settings('keep', 'auto', 0, 0, 1.0, 'overwrite')
         wipe_sandboxes()
@@ -204,18 +166,6 @@ LOST_ONCE = {
         wait_idle()
         change_kind('a/g', 'folder')
     """,
-    "a sandbox was emptied, with a file that only the agent had changed": """
-        settings('mirror', 'full', 0, 0, 1.0, 'save')
-        write('f', 8, 1)
-        write('a/g', 8, 2)
-        wait_idle()
-        agent_writes('a/g', 3)
-        write('f', 8, 4)
-        wait_idle()
-        agent_empties()
-        write('f', 8, 5)
-        wait_idle()
-    """,
     "a folder of many files that the agent replaced by a file was taken for an emptied sandbox": """
         settings('mirror', 'full', 0, 0, 1.0, 'save')
         write('f', 8, 1)
@@ -227,17 +177,6 @@ LOST_ONCE = {
         wait_idle()
         agent_removes('b')
         write('f', 8, 5)
-        wait_idle()
-    """,
-    "a forced sync never ended where a folder of the agent is in a file's place": """
-        settings('mirror', 'auto', 0, 0, 1.0, 'save')
-        write('f', 8, 1)
-        write('g', 8, 1)
-        wait_idle()
-        agent_makes_folder('f', 3)
-        write('f', 8, 4)
-        write('g', 8, 4)
-        push_force()
         wait_idle()
     """,
     "a forced sync did not look, as a look had failed shortly before": """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ import pytest
 from syncd.archive.snapshotter import ScanPlan, SyncMode
 from syncd.model.directory import Entries
 from syncd.model.entry import Entry
-from syncd.store.state_db import StateDb
 from tests.integration.sync_rig import RecordingObserver, rigged
 
 _DIRECTORIES = 400
@@ -44,32 +41,3 @@ def test_an_edit_reads_few_directories(tmp_path: Path, agent_changes: str, monke
             assert outcome.word == "initialized"
         assert rig.arrived()["d7/f"] == "y"
     assert len(read) <= _MOST_READ, f"{len(read)} of {_DIRECTORIES} directories were read"
-
-
-@pytest.mark.parametrize("agent_changes", ["save", "overwrite"])
-def test_an_edit_is_three_transactions(tmp_path: Path, agent_changes: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two before initialize is requested and one after it, as docs/performance.md says; nothing else is flushed."""
-    done: list[str] = []
-    commit = StateDb._commit
-
-    def committed(self: StateDb, connection: sqlite3.Connection) -> None:
-        commit(self, connection)
-        done.append("commit")
-
-    with rigged(tmp_path) as rig:
-        rig.use_defaults()
-        rig.keys["sandbox"]["agent_changes"] = agent_changes
-        rig.restart()
-        for text in ("1", "2", "3"):
-            rig.write("d/f", text)
-            rig.sync()
-        rig.write("d/f", "4")
-        monkeypatch.setattr(StateDb, "_commit", committed)
-        monkeypatch.setattr(os, "fsync", lambda _: done.append("fsync"))
-        rig.emulator.faults.on("initialize", "before", lambda request: done.append("initialize"))
-        rig.sync()
-        assert done == ["commit", "commit", "initialize", "commit"]
-        done.clear()
-        os.utime(rig.workspace / "d/f", (1, 1))
-        assert rig.sync()[0].word == "unchanged"
-    assert done == ["commit"]  # its new time

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
+from tests.clock import LATER_S
 from tests.integration.sync_rig import Rig, rigged
 
 
@@ -62,32 +63,6 @@ def test_a_path_that_the_agent_changed_and_a_rule_excludes(rig: Rig) -> None:
     (warning,) = rig.cycle.warnings
     assert "'a' is excluded here and was changed in the sandbox" in str(warning)
     assert "--include" in str(warning)
-
-
-def test_a_path_that_the_agent_changed_stays(rig: Rig) -> None:
-    """It has a warning until it exists locally again; the removal is not repeated. Not so with `overwrite`."""
-    rig.keys["sandbox"]["agent_changes"] = "save"
-    rig.write("a", "ours")
-    rig.write("stay")
-    rig.sync()
-    rig.agent.write("a", "THEIRS")
-    (rig.workspace / "a").unlink()
-    rig.sync()
-    assert rig.arrived()["a"] == "THEIRS"
-    assert rig.warning_keys == ["kept:a"]
-    outcome, _ = rig.sync()
-    assert outcome.sync is None
-    rig.write("a", "new")
-    rig.sync()
-    assert rig.arrived()["a"] == "new"
-    assert rig.warning_keys == []
-    rig.keys["sandbox"]["agent_changes"] = "overwrite"
-    rig.restart()
-    rig.agent.write("a", "THEIRS")
-    (rig.workspace / "a").unlink()
-    rig.sync()
-    assert "a" not in rig.arrived()
-    assert rig.warning_keys == []
 
 
 def test_an_unreadable_path_is_not_deleted(rig: Rig) -> None:
@@ -145,24 +120,6 @@ def deleted(rig: Rig, *faults: str) -> None:
     assert rig.warning_keys == ["delete:a"]
 
 
-@pytest.mark.parametrize("fault", ["execute: 500", "execute: failed", "execute: pending"])
-def test_a_removal_that_failed_is_tried_again(rig: Rig, fault: str) -> None:
-    """By itself, after a wait that grows; until then nothing is asked."""
-    deleted(rig, f"{fault} always")
-    for wait_s in (15, 30):
-        asked = len(rig.asked())
-        assert (rig.sync()[0].word, len(rig.asked())) == ("unchanged", asked)
-        rig.clock.go_on(wait_s)
-        rig.sync()
-        assert "execution-upload-url" in rig.asked()[asked:]
-    rig.emulator.faults.clear()
-    rig.clock.go_on(60)
-    rig.sync()
-    assert (there(rig), rig.warning_keys) == (["stay"], [])
-    rig.clock.go_on(1_000)
-    assert rig.sync()[0].word == "unchanged"
-
-
 def test_a_removal_where_no_program_runs(rig: Rig) -> None:
     """It is tried along with each sync, and causes none by itself: the whole archive would be read each time."""
     deleted(rig, "execution-upload-url: 404 always")
@@ -200,17 +157,87 @@ def test_a_removal_that_hung_is_tried_again_on_request(rig: Rig, mode: SyncMode)
     assert (there(rig), rig.warning_keys, rig.cycle.leftover_files) == (["stay"], [], 0)
 
 
-def test_a_removal_that_hung_and_is_in_the_way(rig: Rig) -> None:
-    """What is to take its place waits for it, and what is there again is not removed."""
-    rig.write("d/f")
-    deleted(rig, "execute: pending always")
-    rig.write("a", "back")
-    rig.emulator.faults.clear()
-    rig.sandbox.start_held()
-    rig.sandbox.wait()
-    rig.sync()
-    rig.clock.go_on(1_000)
-    rig.write("stay", "new")
-    rig.sync()
-    assert rig.arrived() == {"a": "back", "d/f": "hello", "stay": "new"}
-    assert (rig.warning_keys, rig.cycle.leftover_files) == ([], 0)
+# -- paths that stayed there
+
+
+@pytest.fixture
+def synced(tmp_path: Path) -> Iterator[Rig]:
+    """`a`, `d/b` and `stay` are in the sandbox, where deleted paths are kept."""
+    with rigged(tmp_path) as it:
+        it.clock.wall = LATER_S
+        it.wait_for_programs()
+        for path in ("a", "d/b", "stay"):
+            it.write(path)
+        it.sync()
+        yield it
+
+
+def mirrored(synced: Rig) -> None:
+    """Let the next process remove deleted paths that nobody changed there."""
+    synced.keys["sandbox"] |= {"deletions": "mirror", "agent_changes": "save"}
+    synced.restart()
+
+
+@pytest.mark.parametrize("by", [SyncMode.FORCED, SyncMode.CHANGED])
+def test_a_changed_path_is_checked_again(synced: Rig, by: SyncMode) -> None:
+    """It is looked at by each sync: it may have been removed there, or restored, and then it does not stay."""
+    mirrored(synced)
+    for path in ("a", "d/b"):
+        synced.agent.write(path, "the agent's")
+        (synced.workspace / path).unlink()
+    synced.sync()
+    assert synced.warning_keys == ["kept:a", "kept:d/b"]
+    synced.agent.delete("a")
+    synced.agent.write("d/b", "hello")
+    synced.write("new")
+    synced.sync(by)
+    assert synced.warning_keys == []
+    assert synced.cycle.leftover_files == 0
+    assert set(synced.arrived()) == {"stay", "new"}
+    assert synced.sync()[0].word == "unchanged"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("faults", [("initialize: 404",), ("initialize: 404", "get: 404")])
+def test_a_404_forgets_none(synced: Rig, faults: tuple[str, ...], *, restarted: bool) -> None:
+    """A sandbox that is configured may be there again: what was deleted here is removed then."""
+    (synced.workspace / "a").unlink()
+    synced.sync()
+    synced.emulator.faults.script(*faults)
+    synced.write("stay", "changed")
+    synced.fail()
+    assert synced.cycle.leftover_files == 1
+    if restarted:
+        synced.restart()
+    mirrored(synced)
+    synced.sync()
+    assert set(synced.arrived()) == {"stay", "d/b"}
+
+
+def test_missing_while_it_was_packed(synced: Rig) -> None:
+    """The snapshot cannot show whether it was deleted; the next one can."""
+    mirrored(synced)
+    missed = 0
+    for step in range(1, 30):
+        synced.write("a")
+        synced.write("stay", f"{step}")
+        synced.meanwhile = lambda: None
+        synced.sync()
+        synced.write("stay", f"changed {step}")
+        steps = iter(range(1, 100))
+
+        def vanish(steps: Iterator[int] = steps, step: int = step) -> None:
+            if next(steps) == step:
+                (synced.workspace / "a").unlink()
+
+        synced.meanwhile = vanish
+        outcome, _ = synced.sync()
+        if next(steps) <= step:
+            break
+        missed += "a" in outcome.follow_up
+        synced.meanwhile = lambda: None
+        synced.sync()
+        assert "a" not in synced.arrived(), step
+        assert synced.cycle.leftover_files == 0
+    assert missed
+    assert step < 29

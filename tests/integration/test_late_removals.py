@@ -18,7 +18,7 @@ from syncd.remote.failure import ApiStep
 from syncd.sandbox.executions import Executions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.store.state_db import StateDb
-from tests.integration.sync_rig import KEY, SANDBOX, Killed, RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import KEY, Killed, RecordingObserver, Rig, rigged
 from tests.integration.test_look import target
 
 
@@ -161,41 +161,6 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
         looking.settle(["a"])
     assert len(rig.clock.slept) == slept
     assert len(started(rig)) == 1
-
-
-def test_a_reset_ends_it(rig: Rig) -> None:
-    """After a reset of the sandbox a removal that had not begun does nothing."""
-    rig.sandbox.hold()
-    deleted_and_cut(rig, "execute: lost")
-    (name,) = started(rig)
-    rig.write("a")
-    rig.restart()
-    rig.sandbox.reset()
-    rig.sandbox.start_held()
-    rig.sync()
-    begin_late(rig, name)
-    assert rig.is_as_home()
-    assert started(rig) == []
-
-
-def test_another_sandbox_does_not_wait(rig: Rig) -> None:
-    """A removal in one sandbox does not delay another; it is recorded for a later sync to its own."""
-    rig.sandbox.hold()
-    deleted_and_cut(rig, "execute: lost")
-    rig.write("a")
-    rig.emulator.create_sandbox("other")
-    rig.keys["sandbox"]["id"] = "other"
-    rig.restart()
-    rig.sync()
-    (rig.workspace / "stay").unlink()
-    rig.sync()
-    assert len(started(rig)) == 1
-    rig.keys["sandbox"]["id"] = SANDBOX
-    rig.restart()
-    assert rig.fail()[0].step is ApiStep.DELETE
-    rig.sandbox.start_held()
-    rig.sync()
-    assert "a" in rig.arrived()
 
 
 def test_a_sandbox_that_has_ended(rig: Rig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import tarfile
@@ -192,21 +191,6 @@ def test_a_copy_that_was_exchanged_is_none(rig: Rig, monkeypatch: pytest.MonkeyP
     result = look(rig, {}, find_new=True)
     assert (result.new["a"].unstable, result.new["a"].copy) == (True, "")
     assert fetched(result) == {"longer": "ours and more"}
-
-
-def test_an_export_that_is_cut_short_is_not_the_truth(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if all that is wanted comes before the cut."""
-
-    def pack(folder: Path, file: BinaryIO) -> None:
-        (folder / "noise").write_bytes(os.urandom(5000))
-        tar_gz(folder, packed := io.BytesIO())
-        file.write(packed.getvalue()[:-20])
-
-    exported(rig, monkeypatch, pack)
-    place(rig, "a")
-    with pytest.raises(StepFailed, match="cut short"):
-        look(rig, {"a": item(FETCH)})
-    assert os.listdir(copies(rig)) == []
 
 
 def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
