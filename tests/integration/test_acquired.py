@@ -9,8 +9,11 @@ import pytest
 
 from syncd.core import durable_file
 from syncd.core.errors import KeyRefused, SandboxRefused, TryLater
+from syncd.core.settings import check_config
+from syncd.daemon.build import access_of
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import SPAN_S
+from syncd.sandbox.mcp_servers import McpServers
 from syncd.sandbox.provider import AcquiredSandboxStore
 from tests.emulator import RequestRecord, When
 from tests.integration.sync_rig import RecordingObserver, Rig, files, rigged
@@ -202,3 +205,18 @@ def test_one_that_is_gone_is_named(rig: Rig) -> None:
     assert [each.key for each in rig.cycle.warnings] == [f"left:{first}"]
     rig.restart()
     assert rig.cycle.warnings == []
+
+
+def test_the_servers_of_a_named_sandbox(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are asked for after each sync until the API answers."""
+    with rigged(tmp_path) as rig:
+        rig.write("a", "1")
+        rig.keys["sandbox"]["id"] = rig.emulator.create_sandbox("other", ["terminal"]).id
+        rig.restart()
+        rig.sync()
+        config, target = check_config(rig.keys), rig.cycle.target
+        assert target is not None
+        servers = McpServers(access_of(config, rig.environ, rig.key, rig.client).api)
+        rig.emulator.faults.script("get: 500 x1")
+        assert [[*servers.of(target, None)] for _ in range(3)] == [[], ["terminal"], ["terminal"]]
+        assert (rig.asked().count("get"), "the next sync asks again" in caplog.text) == (2, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,13 +18,16 @@ from syncd.core.waiter import Waiter
 from syncd.model.entry import Kind, SeenEntry
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
-from syncd.remote.failure import FailureAction, RetrySettings, StepFailed
+from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.target import Target
+from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.executions import TIMEOUT_S, Executions
 from syncd.sandbox.look_by_dump import look_by_dump
 from syncd.sandbox.look_request import LookItem, LookRequest, LookResult
 from syncd.sandbox.program import printed
+from syncd.sandbox.protocol import SandboxCommits
 from syncd.store.state_db import StateDb
+from tests.agent_commits import RepositoryThere
 from tests.integration.sync_rig import Rig, rigged
 from tests.looks import COMPARE, EXISTS, FETCH, REMOVE, a_file, item
 from tests.unit.test_protocol import LATER
@@ -338,3 +342,58 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
     assert plain(by_dump.new) == plain(by_program.new)
     assert sorted(by_dump.pruned) == sorted(by_program.pruned) == [".git", "e/node_modules", "node_modules"]
     assert (by_dump.removed, by_dump.missing) == (by_program.removed, by_program.missing) == (("removed",), 1)
+
+
+# -- the agent's commits
+
+
+@pytest.fixture
+def repository(rig: Rig) -> RepositoryThere:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    made = RepositoryThere(rig.sandbox.workspace)
+    made.commit("one", {"a": b"ours", "b": b"longer"})
+    return made
+
+
+def fetch(rig: Rig, home: str) -> tuple[SandboxCommits, str]:
+    db = StateDb(str(copies(rig)))
+    there = AgentRepository(lambda: None, executions(rig), target(rig), db, Waiter(Interrupt(), rig.clock))
+    return there.fetch_commits(home, str(copies(rig)))
+
+
+@pytest.mark.parametrize(
+    ("fault", "action"),
+    [
+        ("execution-upload-url: 401", FailureAction.REFUSED),
+        ("execute: lost", FailureAction.OFFLINE),
+        ("execution-logs: html", FailureAction.RETRY),
+        ('execution-logs: json {"status": "failed", "logs": "no python", "cursor": 0}', FailureAction.RETRY),
+        ("export-artifacts: 500 always", FailureAction.RETRY),
+        ("download: cut", FailureAction.RETRY),
+    ],
+)
+def test_commits_that_do_not_come(rig: Rig, repository: RepositoryThere, fault: str, action: FailureAction) -> None:
+    """Nothing is left behind, and the same can be asked for again."""
+    rig.emulator.faults.script(fault)
+    with pytest.raises(StepFailed) as caught:
+        fetch(rig, repository.home)
+    assert (caught.value.action, caught.value.step) == (action, ApiStep.EXECUTION)
+    assert os.listdir(copies(rig)) == []
+    rig.emulator.faults.clear()
+    assert len(fetch(rig, repository.home)[0].commits) == 1
+
+
+def test_a_file_of_commits_that_was_exchanged(
+    rig: Rig, repository: RepositoryThere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its content is hashed here; another one is a failure."""
+
+    def pack(folder: Path, file: BinaryIO) -> None:
+        (folder / "copies/0").write_bytes((folder / "copies/0").read_bytes()[::-1])
+        tar_gz(folder, file)
+
+    exported(rig, monkeypatch, pack)
+    with pytest.raises(StepFailed, match="the file with them is another one"):
+        fetch(rig, repository.home)
+    assert os.listdir(copies(rig)) == []
