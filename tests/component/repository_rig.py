@@ -24,6 +24,7 @@ from tests.component.program_rig import output_of
 TARGET = Target("https://api.example.org", "box", "us")
 # Whoever the agent is: nobody's settings but those of the repository, and no help in finding it.
 AGENT = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+PERSON = {f"GIT_{who}_{what}": f"{what}@x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 HOOKS = (
     *("applypatch-msg", "commit-msg", "fsmonitor-watchman", "post-applypatch", "post-checkout", "post-commit"),
     *("post-index-change", "post-merge", "post-receive", "post-rewrite", "post-update", "pre-applypatch"),
@@ -39,6 +40,12 @@ def git(folder: Path, *arguments: str, codes: Iterable[int] = (0,), **environmen
     )
     assert done.returncode in codes, (arguments, done.returncode, done.stdout, done.stderr)
     return os.fsdecode(done.stdout)
+
+
+def person_git(folder: Path, *arguments: str) -> str:
+    """Git as the person runs it, with the repository's programs switched off where it could run them."""
+    safe = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.file.allow=always")
+    return git(folder, *safe, *arguments, **PERSON)
 
 
 def shell(folder: Path, commands: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
-import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,18 @@ import pytest
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge import branch as branch_module
 from syncd.merge import git as git_module
-from syncd.merge.branch import CHANGES_MESSAGE, SENT_MESSAGE, NewBranch, make_branch
+from syncd.merge.branch import (
+    CHANGES_MESSAGE,
+    SENT_MESSAGE,
+    NewBranch,
+    SandboxCommit,
+    foreign_author,
+    make_branch,
+)
 from syncd.merge.git import Git
 from syncd.model.entry import ABSENT, SeenEntry
 from tests.component.git_folder import file_of, link_to
-from tests.component.repository_rig import poisoned, tree_of
+from tests.component.repository_rig import person_git, poisoned, tree_of
 
 NOW = datetime(2026, 11, 24, 13, 20, 11, tzinfo=timezone(timedelta(hours=-3, minutes=-30)))
 ODD = [os.fsdecode(n) for n in (b"new\nline", b"caf\xe9", b"-rf", b'quo"te', b"back\\slash", b"tab\there", b" sp ")]
@@ -31,18 +39,6 @@ def top(tmp_path: Path) -> Path:
     return repository(tmp_path / "work", {"a.txt": b"one\n", "dir/b.txt": b"two\n", "run.sh": b"#!/bin/sh\n"})
 
 
-def plain_git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
-    """Git as the person runs it, with the repository's programs switched off where it could run them."""
-    clean = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "GIT_OPTIONAL_LOCKS": "0"}
-    clean |= {f"GIT_{who}_{what}": f"{what}@x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    safe = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.file.allow=always")
-    done = subprocess.run(
-        ["git", *safe, *arguments], cwd=folder, env=clean, input=given, capture_output=True, check=False
-    )
-    assert done.returncode == 0, (arguments, done.stderr)
-    return done.stdout
-
-
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +47,7 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def repository(folder: Path, files: Mapping[str, bytes], *options: str) -> Path:
     folder.mkdir(parents=True)
-    plain_git(folder, "init", "-q", "-b", "main", *options)
+    person_git(folder, "init", "-q", "-b", "main", *options)
     if files:
         write(folder, files)
         commit(folder)
@@ -59,8 +55,8 @@ def repository(folder: Path, files: Mapping[str, bytes], *options: str) -> Path:
 
 
 def commit(folder: Path) -> None:
-    plain_git(folder, "add", "-A")
-    plain_git(folder, "commit", "-q", "-m", "by the person")
+    person_git(folder, "add", "-A")
+    person_git(folder, "commit", "-q", "-m", "by the person")
 
 
 def sent_from(folder: Path) -> dict[str, SeenEntry]:
@@ -90,9 +86,10 @@ def made(
     name: str = "agent/work",
     sent: Mapping[str, SeenEntry] | None = None,
     is_excluded: Callable[[str], bool] = lambda path: False,
+    commits: Sequence[SandboxCommit] = (),
 ) -> NewBranch:
     sent = sent_from(workspace) if sent is None else sent
-    return make_branch(git, str(workspace), name, sent, changes, is_excluded=is_excluded, now=NOW)
+    return make_branch(git, str(workspace), name, sent, changes, is_excluded=is_excluded, now=NOW, commits=commits)
 
 
 def still(folder: Path) -> dict[str, object]:
@@ -120,7 +117,7 @@ def added_to(before: dict[str, object], folder: Path) -> list[str]:
 
 
 def commits_of(folder: Path, reference: str) -> list[str]:
-    return plain_git(folder, "rev-list", "--first-parent", reference).decode().split()
+    return person_git(folder, "rev-list", "--first-parent", reference).split()
 
 
 def test_two_commits_on_top_of_head(git: Git, top: Path) -> None:
@@ -128,7 +125,7 @@ def test_two_commits_on_top_of_head(git: Git, top: Path) -> None:
     write(
         top, {"a.txt": b"edited here\n", "staged.txt": b"1\n", "untracked.bin": b"\0\1", **dict.fromkeys(ODD, b"odd")}
     )
-    plain_git(top, "add", "staged.txt")
+    person_git(top, "add", "staged.txt")
     write(top, {"staged.txt": b"2\n"})
     (top / "link").symlink_to("a.txt")
     (top / "run.sh").chmod(0o755)
@@ -158,9 +155,9 @@ def test_two_commits_on_top_of_head(git: Git, top: Path) -> None:
         "link": ("120000", os.fsencode(ODD[1])),
         "tool": ("100755", b"#!/bin/sh\n"),
     }
-    messages = plain_git(top, "log", "-2", "--format=%B%x00", "agent/work").decode().split("\0\n")
+    messages = person_git(top, "log", "-2", "--format=%B%x00", "agent/work").split("\0\n")
     assert messages[:2] == [CHANGES_MESSAGE, SENT_MESSAGE]
-    plain_git(top, "fsck", "--strict", "--no-dangling")
+    person_git(top, "fsck", "--strict", "--no-dangling")
 
 
 def test_rules_keep_what_was_not_sent(git: Git, top: Path) -> None:
@@ -196,7 +193,7 @@ def test_the_person_is_asked_from_the_configuration(git: Git, top: Path, tmp_pat
     (tmp_path / "mine").write_text("[user]\nname = Zoë\n")
     made(Git(git.program, git.path, {"GIT_CONFIG_GLOBAL": f"{tmp_path}/mine"}), top, changed({"x": b""}), name="one")
     made(git, top, changed({"x": b""}), name="two")
-    shown = [plain_git(top, "log", "-1", "--format=%an <%ae>", name).decode().strip() for name in ("one", "two")]
+    shown = [person_git(top, "log", "-1", "--format=%an <%ae>", name).strip() for name in ("one", "two")]
     assert shown == ["Zoë <syncd@localhost>", "syncd <syncd@localhost>"]
 
 
@@ -216,11 +213,11 @@ def test_names_that_git_refuses(git: Git, top: Path, name: str) -> None:
 
 def test_a_branch_that_exists_is_not_moved(git: Git, top: Path) -> None:
     """Loose, packed or below another one: nothing is overwritten."""
-    plain_git(top, "branch", "loose")
-    plain_git(top, "branch", "packed")
-    plain_git(top, "branch", "to-pack/deep")
-    plain_git(top, "pack-refs", "--all")
-    plain_git(top, "branch", "again")
+    person_git(top, "branch", "loose")
+    person_git(top, "branch", "packed")
+    person_git(top, "branch", "to-pack/deep")
+    person_git(top, "pack-refs", "--all")
+    person_git(top, "branch", "again")
     before = still(top)
     for name in ("main", "loose", "packed", "again", "main/below", "to-pack"):
         with pytest.raises(NeedsPerson) as failure:
@@ -241,7 +238,7 @@ def before_the_import(monkeypatch: pytest.MonkeyPatch, action: Callable[[], obje
 
 def test_a_branch_made_meanwhile_is_not_moved(git: Git, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that appears while the contents are read stays where it is."""
-    before_the_import(monkeypatch, lambda: plain_git(top, "branch", "agent/work"))
+    before_the_import(monkeypatch, lambda: person_git(top, "branch", "agent/work"))
     with pytest.raises(NeedsPerson, match="git cannot make the branch 'agent/work'"):
         made(git, top, changed({"new": b"new\n"}))
     assert commits_of(top, "agent/work") == commits_of(top, "HEAD")
@@ -265,7 +262,7 @@ def test_a_workspace_below_the_top(git: Git, top: Path) -> None:
 
 def test_a_linked_work_tree(git: Git, top: Path, tmp_path: Path) -> None:
     """A linked work tree's own HEAD is the parent; its index and both HEADs stay."""
-    plain_git(top, "worktree", "add", "-q", "-b", "other", str(tmp_path / "linked"))
+    person_git(top, "worktree", "add", "-q", "-b", "other", str(tmp_path / "linked"))
     write(tmp_path / "linked", {"linked.txt": b"l\n"})
     commit(tmp_path / "linked")
     before, linked = still(top), still(tmp_path / "linked")
@@ -306,7 +303,7 @@ def test_other_formats_of_repositories(git: Git, tmp_path: Path, options: list[s
 def test_submodules_stay_as_head_has_them(git: Git, top: Path, tmp_path: Path) -> None:
     """A submodule keeps its commit; changes in it are told, not taken."""
     inner = repository(tmp_path / "inner", {"x": b"x\n"})
-    plain_git(top, "submodule", "add", "-q", str(inner), "lib/sub")
+    person_git(top, "submodule", "add", "-q", str(inner), "lib/sub")
     commit(top)
     head = tree_of(top, "HEAD")
     write(top, {"lib/sub/x": b"edited\n", "lib/near": b"n\n"})
@@ -319,7 +316,7 @@ def test_submodules_stay_as_head_has_them(git: Git, top: Path, tmp_path: Path) -
 
 def test_a_sparse_checkout_removes_nothing(git: Git, top: Path) -> None:
     """What a sparse checkout does not hold was not sent, and stays as HEAD has it."""
-    plain_git(top, "sparse-checkout", "set", "--no-cone", "/*", "!/dir")
+    person_git(top, "sparse-checkout", "set", "--no-cone", "/*", "!/dir")
     assert not (top / "dir").exists()
     branch = made(git, top, changed({"a.txt": b"agent\n"}))
     assert len(branch.commits) == 1
@@ -338,7 +335,7 @@ def test_a_file_that_changes_meanwhile(git: Git, top: Path, second: bytes, monke
 
 def test_objects_that_are_missing(git: Git, top: Path) -> None:
     """Git's reason is one line, and there is no branch."""
-    tree = plain_git(top, "rev-parse", "HEAD:dir").decode().strip()
+    tree = person_git(top, "rev-parse", "HEAD:dir").strip()
     (top / ".git/objects" / tree[:2] / tree[2:]).unlink()
     before = still(top)
     with pytest.raises(NeedsPerson, match=tree) as failure:
@@ -349,13 +346,122 @@ def test_objects_that_are_missing(git: Git, top: Path) -> None:
 
 def test_missing_objects_are_not_fetched(git: Git, top: Path, tmp_path: Path) -> None:
     """In a partial clone, no program is run to fetch what is missing; it is one line."""
-    plain_git(top, "config", "uploadpack.allowFilter", "true")
-    plain_git(tmp_path, "clone", "-q", "--filter=tree:0", "--no-checkout", f"file://{top}", "part")
+    person_git(top, "config", "uploadpack.allowFilter", "true")
+    person_git(tmp_path, "clone", "-q", "--filter=tree:0", "--no-checkout", f"file://{top}", "part")
     mark = tmp_path / "mark"
-    plain_git(tmp_path / "part", "config", "remote.origin.uploadpack", f"touch {mark}; false")
-    plain_git(tmp_path / "part", "config", "core.sshCommand", f"touch {mark}; false")
+    person_git(tmp_path / "part", "config", "remote.origin.uploadpack", f"touch {mark}; false")
+    person_git(tmp_path / "part", "config", "core.sshCommand", f"touch {mark}; false")
     for url in (f"file://{top}", str(top), "ssh://host/x", f"ext::touch {mark}"):
-        plain_git(tmp_path / "part", "config", "remote.origin.url", url)
+        person_git(tmp_path / "part", "config", "remote.origin.url", url)
         with pytest.raises(NeedsPerson):
             made(git, tmp_path / "part", changed({"new": b"agent\n"}), sent={})
     assert not mark.exists()
+
+
+# -- the agent's own commits
+
+
+ADA = b"Ada <ada@x> 1795539000 +0130"
+
+
+def agents(files: Mapping[str, bytes | None], message: bytes = b"m\n", author: bytes = ADA) -> SandboxCommit:
+    return SandboxCommit(id="", author=foreign_author(author), message=message, changes=changed(files))
+
+
+def facts(top: Path, commit_id: str, form: str) -> str:
+    return person_git(top, "log", "-1", f"--format={form}", commit_id).rstrip("\n")
+
+
+def test_what_is_committed_and_taken_back(git: Git, top: Path) -> None:
+    """A path that is as it was sent in the end is so in the last tree, also a left out one of HEAD, and a folder."""
+    write(top, {"a.txt": b"sent\n"})
+    commits = [
+        agents({"a.txt": None, "a.txt/deep": b"x", "dir/b.txt": None, "dir": b"a file"}),
+        agents({"new/x": b"x", "run.sh": b"agent"}),
+    ]
+    branch = made(git, top, {}, commits=commits)
+    assert branch.subjects == ("As sent to the sandbox", "m", "m", "agent, not committed")
+    assert tree_of(top, branch.commits[1]).keys() == {"a.txt/deep", "dir", "run.sh"}
+    assert facts(top, branch.commits[3], "%T") == facts(top, branch.commits[0], "%T")
+
+
+UNKNOWN = "unknown <> 1970-01-01 00:00:00 +0000"
+
+
+@pytest.mark.parametrize(
+    ("author", "shown"),
+    [
+        (ADA, "Ada <ada@x> 2026-11-24 18:20:00 +0130"),
+        (b"A\xff <\xff> 86400 -1400", "A\udcff <\udcff> 1970-01-01 10:00:00 -1400"),
+        (b"", UNKNOWN),
+        (ADA.replace(b"Ada ", b""), UNKNOWN),
+        (ADA.replace(b"Ada", b"A <b>"), UNKNOWN),
+        (ADA.replace(b"Ada", b"A\nparent x"), UNKNOWN),
+        (ADA.replace(b"Ada", b"A" * 2000), UNKNOWN),
+        (ADA.replace(b"@x", b"@x> 0 +0000\n<"), UNKNOWN),
+        (ADA.replace(b"1795539000", b"-1"), UNKNOWN),
+        (ADA.replace(b"1795539000", b"01"), UNKNOWN),
+        (ADA.replace(b"1795539000", b"999999999999"), UNKNOWN),
+        (ADA.replace(b"1795539000", b"9" * 30), UNKNOWN),
+        (ADA.replace(b"+0130", b"+9999"), UNKNOWN),
+        (ADA.replace(b"+0130", b"+1401"), UNKNOWN),
+        (ADA + b"\n", UNKNOWN),
+    ],
+)
+def test_foreign_authors(git: Git, top: Path, author: bytes, shown: str) -> None:
+    """One that git would not write is unknown."""
+    branch = made(git, top, changed({"a.txt": b"agent\n"}), commits=[agents({"a.txt": b"agent\n"}, author=author)])
+    assert facts(top, branch.commits[0], "%an <%ae> %ai") == shown
+    person_git(top, "fsck", "--strict", "--no-dangling")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\xff\xfe no UTF-8",
+        b"data 5\nM 100644 inline x\nfrom 0000\n\n\ncommit refs/heads/x\n",
+        b"\n\n \n",
+        b"x" * 65536,
+    ],
+    ids=["empty", "no UTF-8", "commands", "blank", "long"],
+)
+def test_foreign_messages(git: Git, top: Path, message: bytes) -> None:
+    """Each message is one, whatever it holds."""
+    branch = made(git, top, changed({"a.txt": b"agent\n"}), commits=[agents({"a.txt": b"agent\n"}, message)])
+    stored = person_git(top, "cat-file", "commit", branch.commits[0]).partition("\n\n")[2]
+    assert os.fsencode(stored) == message
+    assert "\n" not in branch.subjects[0]
+    person_git(top, "fsck", "--strict", "--no-dangling")
+
+
+def test_random_commits(git: Git, tmp_path: Path) -> None:
+    """Whatever the agent committed, the last tree is what it is without commits; each commit has its own paths."""
+    chance = random.Random(7)
+    paths = ["a", "a/b", "a/b/c", "b", "b/x", "d/e", "d/f", *ODD]
+
+    def tree() -> dict[str, bytes]:
+        chosen: dict[str, bytes] = {}
+        for path in chance.sample(paths, chance.randrange(len(paths))):
+            if not any(other.startswith(f"{path}/") or path.startswith(f"{other}/") for other in chosen):
+                chosen[path] = chance.choice([b"", b"1\n", b"2\r\n", b"\0"])
+        return chosen
+
+    def difference(old: dict[str, bytes], new: dict[str, bytes]) -> dict[str, bytes | None]:
+        return {path: new.get(path) for path in sorted({*old, *new}) if old.get(path) != new.get(path)}
+
+    for number in range(6):
+        head, sent, now = tree(), tree(), tree()
+        top = repository(tmp_path / str(number), {"outside": b"o", **{f"in/{path}": new for path, new in head.items()}})
+        (top / "in").mkdir(exist_ok=True)
+        line = [sent, *(tree() for _ in range(chance.randrange(1, 5)))]
+        commits = [agents(difference(old, new)) for old, new in pairwise(line)]
+        given = {path: file_of(content) for path, content in sent.items()}
+        changes = changed(difference(sent, now))
+        branch = made(git, top / "in", changes, sent=given, commits=commits)
+        made(git, top / "in", changes, "plain", given)
+        assert facts(top, "agent/work", "%T") == facts(top, "plain", "%T")
+        first = 1 if branch.subjects[0] == SENT_MESSAGE.strip() else 0
+        for commit_id, content in zip(branch.commits[first:], line[1:], strict=False):
+            is_there = {path: found for path, (_, found) in tree_of(top, commit_id).items()}
+            assert is_there == {"outside": b"o", **{f"in/{path}": new for path, new in content.items()}}

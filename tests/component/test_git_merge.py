@@ -12,7 +12,8 @@ from syncd.core import hardening
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge import git as git_module
 from syncd.merge.git import Git, MergedText, find_git, find_work_tree, is_binary, merge
-from tests.component.test_agent_branch import plain_git, repository
+from tests.component.repository_rig import person_git
+from tests.component.test_agent_branch import repository
 
 FOUND = find_git(os.environ)
 needs_git = pytest.mark.skipif(FOUND is None, reason="git is not installed")
@@ -182,7 +183,7 @@ def test_a_repository_of_another_user(git: Git, tmp_path: Path) -> None:
 def test_no_work_tree(git: Git, tmp_path: Path) -> None:
     """No repository, a bare one, a damaged one: each is a line that says so."""
     bare = tmp_path / "bare"
-    plain_git(tmp_path, "init", "-q", "--bare", "bare")
+    person_git(tmp_path, "init", "-q", "--bare", "bare")
     broken = repository(tmp_path / "broken", {})
     (broken / ".git/config").write_text("[core\n")
     lost = repository(tmp_path / "lost", {})
@@ -213,8 +214,8 @@ def marking_repository(folder: Path) -> Path:
     """A repository whose merge driver and attributes leave a mark; returns the mark."""
     mark = folder / "mark"
     repository(folder, {})
-    plain_git(folder, "config", "merge.evil.driver", f"touch {mark}")
-    plain_git(folder, "config", "merge.conflictStyle", "diff3")
+    person_git(folder, "config", "merge.evil.driver", f"touch {mark}")
+    person_git(folder, "config", "merge.conflictStyle", "diff3")
     (folder / ".gitattributes").write_text("* merge=evil -text\n")
     return mark
 

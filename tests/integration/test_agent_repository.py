@@ -14,21 +14,18 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.waiter import Event, Superseded
 from syncd.sandbox import agent_repository
-from tests.component.repository_rig import git as plain_git
-from tests.component.repository_rig import tree_of
+from tests.component.repository_rig import git, person_git, tree_of
 from tests.integration.sync_rig import Rig, rigged
-
-PERSON = {f"GIT_{who}_{what}": f"{what}@x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
 def here(rig: Rig, *arguments: str) -> str:
     """Git as the person runs it."""
-    return plain_git(rig.workspace, *arguments, **PERSON)
+    return person_git(rig.workspace, *arguments)
 
 
 def there(rig: Rig, *arguments: str, codes: tuple[int, ...] = (0,)) -> str:
     """Git as the agent runs it."""
-    return plain_git(rig.sandbox.workspace, *arguments, codes=codes)
+    return git(rig.sandbox.workspace, *arguments, codes=codes)
 
 
 def sync(rig: Rig) -> None:
@@ -77,7 +74,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     """A repository here with two branches, and all defaults."""
     with rigged(tmp_path) as it:
         it.use_defaults()
-        plain_git(it.workspace, "init", "-q", "-b", "topic")
+        here(it, "init", "-q", "-b", "topic")
         it.write("a.txt", "one\n")
         it.write("d/b.txt", "two\n")
         it.write("run.sh", "#!/bin/sh\n")
@@ -152,7 +149,7 @@ def commit_there(rig: Rig) -> str:
     """Commit as the agent, and return the commit."""
     (rig.sandbox.workspace / "agents.txt").write_text("the agent's\n")
     there(rig, "add", "-A")
-    plain_git(rig.sandbox.workspace, "commit", "-qm", "the agent's", **PERSON)
+    person_git(rig.sandbox.workspace, "commit", "-qm", "the agent's")
     return there(rig, "rev-parse", "HEAD")
 
 
