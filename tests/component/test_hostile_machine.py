@@ -235,55 +235,6 @@ def test_a_chain_of_links_longer_than_any_stack(rig: PackRig) -> None:
     assert list(rig.scan().manifest) == [*(f"l{number:04}" for number in range(3_001)), "m"]
 
 
-@pytest.mark.parametrize(("files", "most_mib"), [(20_000, 130), pytest.param(100_000, 400, marks=pytest.mark.long)])
-def test_many_files_in_one_directory(rig: PackRig, files: int, most_mib: int) -> None:
-    """Memory is bounded by the number of entries, and mostly released."""
-    many = rig.work / "many"
-    many.mkdir()
-    for number in range(files):
-        if number % 5_000 == 0:
-            first = many / f"{number:06}"
-            first.write_text(f"content {number}")
-        else:
-            os.link(first, many / f"{number:06}")
-    reported = _measured(rig)
-    assert reported["entries"] == files + 1
-    assert reported["peak_kib"] < most_mib << 10
-    print(reported)
-
-
-_MEASURED = """
-import json, re, sys, time
-from syncd.core.clock import SystemClock
-from syncd.archive.chunk_store import ChunkStore
-from syncd.archive.packer import Packer
-from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection
-# Not ru_maxrss, which counts what the process was before its exec, too: a copy of who started it.
-def peak(): return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
-work, spool = sys.argv[1:]
-clock = SystemClock()
-store = ChunkStore(spool)
-store.open()
-empty = peak()
-began = clock.monotonic_s()
-scanner = Scanner(work, Selection())
-manifest = scanner.scan().manifest
-scan_s, scan_kib = clock.monotonic_s() - began, peak()
-packed = Packer(work, store, clock).pack(manifest)
-told = {"entries": len(packed.manifest), "archive": packed.archive.size_bytes, "empty_kib": empty, "scan_s": scan_s}
-told |= {"scan_kib": scan_kib, "pack_s": clock.monotonic_s() - began - scan_s, "peak_kib": peak()}
-print(json.dumps(told))
-"""
-
-
-def _measured(rig: PackRig) -> dict[str, float]:
-    command = [sys.executable, "-c", _MEASURED, str(rig.work), str(rig.spool)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    reported: dict[str, float] = json.loads(done.stdout)
-    return reported
-
-
 def test_git_that_does_not_answer(tmp_path: Path) -> None:
     """The user's exclude file is unknown then, which may pass."""
     git = tmp_path / "git"

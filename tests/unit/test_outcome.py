@@ -12,9 +12,6 @@ from syncd.sync.outcome import (
     arrived_changes,
     combine,
     combined,
-    left_out,
-    still_changing,
-    torn_copy,
     unsettled,
 )
 
@@ -70,27 +67,6 @@ def test_what_stays_there_is_removed_later() -> None:
     assert lists(arrived_changes(kept, kept)) == ([], [], [])
     assert lists(arrived_changes(kept, SandboxContent(manifest(x="1")))) == ([], [], ["a"])
     assert lists(arrived_changes(kept, SandboxContent(manifest(a="2", x="1")))) == ([], ["a"], [])
-
-
-def test_what_a_command_says_of_paths() -> None:
-    """That kept changing, or whose places are taken: the first few, sorted, with what to do."""
-    for paths, names, copies, are in (
-        (["b"], "'b'", "its copy", "is"),
-        (["c", "a"], "'a', 'c'", "their copies", "are"),
-    ):
-        changing, taken = still_changing(paths), left_out(paths)
-        half = f"{names} kept changing while being read: {copies} in the sandbox may be half old and half new, "
-        assert changing.message == f"{half}all else is there"
-        assert changing.hint == "try again when nothing writes there, or exclude it in .syncdignore"
-        assert (taken.message, taken.hint) == (
-            f"{names} {are} not in the sandbox, where something else has that place; all else is there",
-            "`syncd status` names what it is, and what to do before you run `syncd push --force`",
-        )
-    assert torn_copy("a") == (
-        "torn:a",
-        "'a' was written while it was read: its copy in the sandbox may be half old and half new",
-        "the next sync sends it again; a file that never rests belongs in .syncdignore",
-    )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
 from syncd.merge.writes import merged_mode, next_base, taken_mode
-from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, is_savable, same
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.reconcile import (
     Choice,
     Forced,
@@ -321,43 +321,6 @@ def differing(base: Mapping[str, SeenEntry], there: Mapping[str, SeenEntry]) -> 
 
 def by_path(plan: Plan) -> dict[str, PlannedPath]:
     return {planned.path: planned for planned in plan.paths}
-
-
-def test_no_sync_overwrites_an_unsaved_version() -> None:
-    """Whatever the three sides are: what someone there made is as here, stays, or is saved whole."""
-    for base, here, there in product(BASES, HERES, THERES):
-        found = differing(base, there)
-        for policy in POLICIES[:3]:
-            plan = plan_sync(Sides(base, here, found), policy)
-            stays = withheld({*here, *found}, plan)
-            for path, planned in by_path(plan).items():
-                version = found[path]
-                is_safe = path in stays or version == ABSENT or same(version, here.get(path, ABSENT))
-                assert is_safe or (planned.outcome is SAVE and is_savable(version)), (base, here, there, policy)
-                if same(here.get(path, ABSENT), base.get(path, ABSENT), ALL_BITS) and policy is not Forced.FORCE:
-                    assert path in stays or version == ABSENT, (base, here, there, policy)
-
-
-@pytest.mark.parametrize("deletions", [False, True])
-def test_apply_replaces_nothing_of_the_persons(deletions: bool) -> None:
-    """What is here goes only as it was sent, a directory only with all in it; nothing is taken into a file."""
-    for base, here, there in product(BASES, HERES, THERES):
-        plan = by_path(plan_home(Sides(base, here, differing(base, there)), home(here, deletions=deletions)))
-        for path, planned in plan.items():
-            now = here.get(path, ABSENT)
-            if planned.outcome in (TAKE, DELETE):
-                assert now == ABSENT or same(now, base.get(path, ABSENT)), (base, here, there)
-                above = plan.get(path.rpartition("/")[0])
-                becomes = above.there if above is not None and above.outcome is TAKE else here.get("d", ABSENT)
-                assert path == "d" or planned.outcome is DELETE or becomes.kind in (Kind.ABSENT, Kind.DIRECTORY)
-            if (
-                path == "d"
-                and now.is_directory
-                and (planned.outcome is DELETE or (planned.outcome is TAKE and not planned.there.is_directory))
-            ):
-                assert "d/f" not in here or plan["d/f"].outcome is DELETE, (base, here, there)
-            if planned.outcome is SAME:
-                assert same(now, planned.there), (base, here, there)
 
 
 def test_a_choice_loses_nothing_of_the_persons_but_what_it_names() -> None:

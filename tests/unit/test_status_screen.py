@@ -54,7 +54,6 @@ MISSING = LastError("2026-11-24T13:20:09Z", "watch", "the workspace '/a: b' is m
 BUSY = LastError("2026-11-24T13:20:09Z", "upload", "Klavis' storage answered 503")
 LIMIT = "31 directories cannot be watched: all 8,192 watches of this user are taken: sudo sysctl fs.inotify.max=9"
 BESIDE = StatusContext(NOON_S - 300)
-BY_UNIT = replace(BESIDE, unit="syncd")
 
 # Bold, and four of the eight colours that are seen on light and on dark; 0 ends them.
 SHADES = {"0", "1", "31", "32", "33", "36"}
@@ -113,9 +112,6 @@ def test_warnings() -> None:
 RETRYING = replace(WATCHING, state=State.RETRYING, last_error=BUSY, failures_in_row=5, retry_at="2026-11-24T13:20:20Z")
 UPLOADING = replace(WATCHING, state=State.UPLOADING)
 MIB = Progress(43_000_000, 100_000_000, None, None, 12.6e6, 8.2)
-ENDED = replace(NOTHING, state_since="2026-11-24T13:15:11Z")
-HUNG = replace(WATCHING, responding=False, progress=Progress(1, 2))
-KILL = "`kill {0}`, if it is still there after 5 s `kill -9 {0}`, then\n  `syncd run`"
 
 
 @pytest.mark.parametrize(
@@ -151,79 +147,6 @@ KILL = "`kill {0}`, if it is still there after 5 s `kill -9 {0}`, then\n  `syncd
 def test_the_first_line_of_a_daemon(status: Status, lines: str) -> None:
     """Each state is shown in words, with its progress, reason and remedy if known."""
     assert top(status) == f"● {lines}"
-
-
-@pytest.mark.parametrize(
-    ("status", "beside", "lines"),
-    [
-        (
-            NOTHING,
-            replace(BESIDE, written_at_s=None),
-            (
-                "not running: no daemon has worked on this workspace yet\n"
-                "  check that it can work: `syncd check`; then start it: `syncd run`"
-            ),
-        ),
-        (
-            ENDED,
-            replace(BESIDE, option=" --config x.toml"),
-            "not running: it ended 5 min ago\n  start it: `syncd run --config x.toml`",
-        ),
-        (
-            ENDED,
-            BY_UNIT,
-            (
-                "not running: it ended 5 min ago\n"
-                "  start it: `systemctl --user start syncd`; why it ended:\n  `syncd service status`"
-            ),
-        ),
-        (NOTHING, BESIDE, "not running\n  start it: `syncd run`"),
-        (
-            NOTHING,
-            replace(BESIDE, is_paused=True),
-            "not running\n  start it: `syncd run`; it is paused: `syncd resume`",
-        ),
-        (
-            NOTHING,
-            replace(BESIDE, was_killed=True),
-            "not running: it ended unexpectedly, last seen 5 min ago\n  start it: `syncd run`",
-        ),
-        (
-            HUNG,
-            BESIDE,
-            "hung: process 4242 does not answer, last seen 5 min ago\n  restart it: `kill -9 4242`, then `syncd run`",
-        ),
-        (
-            HUNG,
-            BY_UNIT,
-            "hung: process 4242 does not answer, last seen 5 min ago\n  restart it: `systemctl --user restart syncd`",
-        ),
-        (
-            NOTHING,
-            replace(BESIDE, busy_pid=77),
-            (
-                "another syncd is working here (process 77), which shows no status\n"
-                "  wait for its end, as a push shows none; if it stays so, end it"
-            ),
-        ),
-    ],
-)
-def test_the_first_line_without_a_daemon(status: Status, beside: StatusContext, lines: str) -> None:
-    """It shows how the daemon ended and the command that starts it, or its unit."""
-    assert top(status, beside) == f"● {lines}"
-
-
-def test_another_version_and_a_sandbox_that_ends() -> None:
-    """An older daemon must be restarted; a sandbox's expiry is shown before and after it."""
-    old = replace(WATCHING, daemon_version="0.0.9", sandbox_expires_at="2026-11-24T13:25:11Z")
-    assert "! sandbox     box at https://api.klavis.ai, region us; ends in 5 min\n" in shown(old, BY_UNIT)
-    assert shown(old, BY_UNIT).endswith(
-        "! version     the daemon is syncd 0.0.9, this is 0.1.0; restart it:\n"
-        "              `systemctl --user restart syncd`"
-    )
-    assert "; ended 5 min ago\n" in shown(replace(WATCHING, sandbox_expires_at="2026-11-24T13:15:11Z"))
-    none = replace(WATCHING, id="", sandbox_expires_at=None)
-    assert "  sandbox     none yet, at https://api.klavis.ai, region us\n" in shown(none)
 
 
 @pytest.mark.parametrize("state", State)
