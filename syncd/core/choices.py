@@ -1,4 +1,4 @@
-"""The values of a configuration that other packages decide by: an enum for each choice."""
+"""What several packages decide by: how long saved versions are kept, and an enum for each choice of a configuration."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """An emulator of the sandbox API and its bucket: real HTTP on loopback, signed URLs that are verified and expire.
 
-Begins at `emulator`.
+Begins at `emulator`. What a person can set, and each default, is in `cli.emulator`.
 """
 
 from __future__ import annotations

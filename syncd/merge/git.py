@@ -1,7 +1,8 @@
 """Runs git such that nothing which a repository or a person has configured starts a program.
 
-What switches that off is in `sandbox.program`, the same here and there. Objects are written with a private folder in
-the place of the repository's own, whose configuration is then not even read.
+What switches that off is in `sandbox.program`, the same here and there. `merge` makes one text of two, with markers
+where both changed it. Objects are written with a private folder in the place of the repository's own, whose
+configuration is then not even read.
 
 A version of a file is an entry as a look returns it: a link, or a file with a copy; ABSENT is none. Contents are
 written as they are: no filter, no attribute and no conversion of line ends comes between.

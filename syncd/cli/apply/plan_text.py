@@ -1,7 +1,8 @@
 """The plan of an `apply` as text: a line a path, the outcomes that change something first.
 
-It names what a person should look at before: files that run by themselves at home, and those that decide what is sent;
-in any letter case, since a workspace may lie on a file system that does not tell them apart.
+The reason of an outcome comes with it, from where it is decided (`model.reconcile`). This names what a person should
+look at before: files that run by themselves at home, and those that decide what is sent; in any letter case, since a
+workspace may lie on a file system that does not tell them apart.
 """
 
 from __future__ import annotations
