@@ -36,22 +36,12 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.reconcile import Choice, PathOutcome, Plan, waits
 from syncd.sandbox.saved_versions import Why
 
-_HELP = {
-    Choice.MINE: "Yours: the next sync sends it.",
-    Choice.THEIRS: "The sandbox's: it is taken, or deleted here.",
-    Choice.MARKERS: "Both in one text, with git's conflict markers.",
-}
-
-
-def _choices(command: Any) -> Any:
-    for choice, text in reversed(_HELP.items()):
-        command = click.option(f"--{choice.name.lower()}", is_flag=True, help=text)(command)
-    return command
-
 
 @click.command("resolve")
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(readable=False))
-@_choices
+@click.option("--mine", is_flag=True, help="Yours: the next sync sends it.")
+@click.option("--theirs", is_flag=True, help="The sandbox's: it is taken, or deleted here.")
+@click.option("--markers", is_flag=True, help="Both in one text, with git's conflict markers.")
 @sandbox_option
 @json_option
 @config_option
@@ -134,34 +124,28 @@ def _tell_saved(opened: OpenSandbox) -> None:
 
 
 def _row(each: Waiting) -> dict[str, Any]:
-    return {
-        "path": each.path,
-        "reason": each.reason,
-        "held": each.is_held,
-        "here": _described(each.here),
-        "there": _described(each.there),
-        "choices": [choice.name.lower() for choice in each.choices],
-    }
-
-
-def _mtime_s(entry: Entry) -> int:
-    return entry.mtime_s if entry.stamp is None else entry.stamp.mtime_ns // 1_000_000_000
+    sides = {"here": _described(each.here), "there": _described(each.there)}
+    choices = [choice.name.lower() for choice in each.choices]
+    return {"path": each.path, "reason": each.reason, "held": each.is_held, **sides, "choices": choices}
 
 
 def _described(entry: Entry) -> dict[str, Any] | None:
     if entry.kind in (Kind.ABSENT, Kind.OTHER):
         return None
-    size_bytes = 0 if entry.is_directory else entry.size_bytes
-    return {"kind": entry.kind.name.lower(), "bytes": size_bytes, "mtime": _mtime_s(entry)}
+    mtime_s = entry.mtime_s if entry.stamp is None else entry.stamp.mtime_ns // 1_000_000_000
+    return {
+        "kind": entry.kind.name.lower(),
+        "bytes": 0 if entry.is_directory else entry.size_bytes,
+        "mtime": mtime_s,
+    }
 
 
 def _side(entry: Entry, now_s: float) -> str:
-    if entry.kind in (Kind.ABSENT, Kind.OTHER):
-        return "nothing"
-    if entry.kind is Kind.UNREAD:
-        return "unreadable"
-    what = size(entry.size_bytes) if entry.kind is Kind.FILE else entry.kind.name.lower()
-    return f"{what}, {ago(now_s - _mtime_s(entry))}"
+    about = _described(entry)
+    if about is None or entry.kind is Kind.UNREAD:
+        return "nothing" if about is None else "unreadable"
+    what = size(entry.size_bytes) if entry.kind is Kind.FILE else about["kind"]
+    return f"{what}, {ago(now_s - about['mtime'])}"
 
 
 class Waiting(Struct, frozen=True):
