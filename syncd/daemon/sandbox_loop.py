@@ -300,7 +300,7 @@ class SandboxLoop:
         self.publisher.recorder.begin(reason.value, self.publisher.now)
         try:
             with self._workspace.sync_of(self.name):
-                self._try(sync_mode, scan_plan, run)
+                outcome = self._try(sync_mode, scan_plan, run)
         finally:
             self._shared.sync_ended(self.name)
         run.stage = None
@@ -317,8 +317,11 @@ class SandboxLoop:
         self._learn()
         self._warn()
         self._shared.systemd.ping()
+        if outcome is not None:
+            self._answer(outcome)
 
-    def _try(self, sync_mode: SyncMode, scan_plan: ScanPlan, run: _Run) -> None:
+    def _try(self, sync_mode: SyncMode, scan_plan: ScanPlan, run: _Run) -> Outcome | None:
+        """Sync, and return the outcome; None if it failed, or gave way."""
         try:
             outcome = self.cycle.run(sync_mode, self, scan_plan)
         except Superseded:
@@ -330,6 +333,8 @@ class SandboxLoop:
             self._failed(sync_failure(failure))
         else:
             self._succeeded(outcome)
+            return outcome
+        return None
 
     def _plan_scan(self, reason: SyncReason, run: _Run) -> ScanPlan:
         """Return what the scans of this sync have to list, which is known when they begin."""
@@ -380,11 +385,6 @@ class SandboxLoop:
             self._follow_in_repository()
         if self.setup is not None:
             self.setup.synced()
-        for client, request, result in self._request_queue.succeeded(outcome):
-            if self.setup is not None and request.setup is Setup.AWAITED:
-                self.setup.answer_later(client, result)
-            else:
-                client.done(ExitCode.DONE, result=result)
         if self.follower is not None and outcome.sync is not None:
             self.follower.woken()
         if outcome.follow_up:
@@ -393,6 +393,17 @@ class SandboxLoop:
             folders = frozenset(path.rpartition("/")[0] for path in outcome.follow_up)
             self._shared.dirty.add(Changes(dirty=folders))
         self.publisher.note(pending=self._due.burst is not None)
+
+    def _answer(self, outcome: Outcome) -> None:
+        """Answer the clients of a sync that succeeded, who may read the status next: it tells all of it by now."""
+        action = next_action(self._due_now(), self._clock.monotonic_s())
+        if isinstance(action, Wait):
+            self.publisher.enter(action.state)
+        for client, request, result in self._request_queue.succeeded(outcome):
+            if self.setup is not None and request.setup is Setup.AWAITED:
+                self.setup.answer_later(client, result)
+            else:
+                client.done(ExitCode.DONE, result=result)
         # Last, as it may take a moment.
         hook, target = self._shared.synced_hook, self.cycle.target
         if hook.is_configured and target is not None and outcome.arrived is not None:

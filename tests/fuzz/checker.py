@@ -19,12 +19,14 @@ from syncd.emulator.extract import ArchiveRefused
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, is_within
 from syncd.remote.target import MOST_ACQUIRED, SPAN_S
+from syncd.report.status_publisher import StatusPublisher
 from syncd.sandbox.look_request import was_emptied
 from syncd.scan.exclusions import OUTSIDE
 from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection
+from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.work_saver import AFTER_FAILURE_S
 from tests.clock import NOON_S
@@ -620,12 +622,16 @@ class Checker:
 
 
 class FlushCheck:
-    """A client that waits for a flush: if it succeeds, what was wanted when it was requested must be there."""
+    """A client that waits for a flush: if it succeeds, what was wanted when it was requested must be there.
+
+    What it reads in the status then is not that a sync is under way.
+    """
 
     waits = True
 
-    def __init__(self, checker: Checker) -> None:
+    def __init__(self, checker: Checker, publisher: StatusPublisher) -> None:
         self._checker = checker
+        self._publisher = publisher
         self._operations = checker.operations
         self._wanted = checker.wanted()
 
@@ -636,6 +642,8 @@ class FlushCheck:
         if exit_code:
             return
         self._checker.figures["flushes confirmed"] += 1
+        if (state := self._publisher.now.state) in (State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING):
+            self._checker.lose(f"flush ended, and the status tells of {state}")
         if self._operations == self._checker.operations:  # else it may be another file by now
             now = self._checker.wanted()  # a command may have brought another one home
             missing = self._checker.missing(

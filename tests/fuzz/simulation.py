@@ -300,7 +300,7 @@ class Simulation:
                     daemon.add(SyncRequest(sync_mode=SyncMode.FORCED))
             case "flush":
                 if self.workspace.is_dir() and not daemon.is_paused:
-                    daemon.add(SyncRequest(FlushCheck(self.checker), lasting=True))
+                    daemon.add(SyncRequest(FlushCheck(self.checker, daemon.publisher), lasting=True))
             case "pause" | "resume" as command:
                 daemon.daemon.pause_or_resume(command)
             case "limit_watches":
