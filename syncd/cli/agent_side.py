@@ -48,16 +48,10 @@ from syncd.sandbox.saved_versions import Why
 from syncd.selection.selection import PathPatterns
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
-from syncd.sync.agent_work import (
-    AgentWork,
-    IsExcluded,
-    agent_work,
-    find_agent_work,
-    pruned_names,
-    save_before_all_goes,
-)
+from syncd.sync.agent_work import AgentWork, IsExcluded, agent_work, find_agent_work
 from syncd.sync.following import save_followed
 from syncd.sync.sandbox import Access, Sandbox
+from syncd.sync.work_saver import save_before_all_goes
 
 _SCRATCH = "command-"
 _TOLD_AFTER_S = 2.0
@@ -168,6 +162,7 @@ def _find_newest(opened: OpenSandbox, content: SandboxContent, is_excluded: IsEx
     except StepFailed as failure:
         store = FollowedStore(opened.sandbox.state.db, opened.sandbox.target)
         asks_for_it = opened.access.config.sandbox.follow_seconds and failure.refusal is not KeyRefused
+        store.drop_damaged()
         kept = store.load() if asks_for_it else None
         if kept is None:
             raise
@@ -175,9 +170,7 @@ def _find_newest(opened: OpenSandbox, content: SandboxContent, is_excluded: IsEx
         at_s = max(kept.at_s, followed_at_s(opened.access.folders.state, opened.sandbox.target))
         age_s = max(0.0, CLOCK.wall_s() - at_s)
         click.echo(f"as of {utc(at_s).astimezone():%Y-%m-%d %H:%M:%S}, {ago(age_s)}", err=True)
-        # A content that this disk damaged is left out.
-        result = store.checked(kept.holding(content)).result(content)
-        return agent_work(result, content, is_excluded, pruned_names(is_excluded))
+        return agent_work(kept, content, is_excluded)
 
 
 def _find_there(

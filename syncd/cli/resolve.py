@@ -201,5 +201,5 @@ def _with_saved(side: AgentSide) -> AgentSide:
         base[path] = [version.bases[path]] if path in version.bases else []
     here = side.home.writer.look(changed)
     changed = {path: there for path, there in changed.items() if not same(here[path], there)}
-    work = replace(side.work, changed={**side.work.changed, **changed}, base={**side.work.base, **base})
+    work = replace(side.work, changed={**side.work.changed, **changed}, base=base)
     return replace(side, work=work, saved=frozenset(changed))

@@ -19,33 +19,30 @@ from syncd.core.clock import stamp
 from syncd.core.errors import SyncdError, SyncWarning
 from syncd.core.text import counted, shown_path
 from syncd.merge.followed_commits import FollowedCommits
+from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed, backoff_limit_s
 from syncd.remote.target import Target
 from syncd.report.status_publisher import sync_failure
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
-from syncd.sandbox.look_request import LookRequest, LookResult
+from syncd.sandbox.look_request import LookRequest, LookResult, was_emptied
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import Why
 from syncd.scan.file_reader import ContentReader
-from syncd.sync.agent_work import IsExcluded, agent_work, pruned_names
+from syncd.sync.agent_work import IsExcluded, agent_work, lacking
 from syncd.sync.following import (
     DOWNLOADS_SHARE,
     LONGEST_WAIT_S,
     LOOKS_SHARE,
     WHOLE_S,
-    Arrivals,
-    Followed,
     Pace,
     Since,
     follow_request,
     followed,
-    lacking,
     request_since,
     save_followed,
     since_look,
-    to_fetch_soon,
     told_since,
 )
 from syncd.sync.sandbox import Access, Sandbox
@@ -54,7 +51,7 @@ from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.workspace import Workspace
 
 _log = logging.getLogger("syncd.follower")
-_NOTHING = FollowedWork(0.0, {}, {})
+_NOTHING = FollowedWork(0.0, {})
 
 
 class LookEnd(Enum):
@@ -93,7 +90,6 @@ class Follower:
         self._looks: RemoteChanges | None = None
         self._target: Target | None = None
         self._since: Since | None = None  # the last look, if the next one may ask for changes alone
-        self._whole_s = 0.0  # when all was compared last
         self._failures = 0
         self._followed_at: str | None = None
         self._changed_wall_s: float | None = None
@@ -165,33 +161,34 @@ class Follower:
             self._looks = self._access.looks(state, executions, self._copies_folder)
             self._target, self._since = sandbox.target, None
         at_s, before, is_excluded = self._clock.wall_s(), state.content, self._workspace.is_excluded()
-        kept = store.load()
-        holding = (kept or _NOTHING).holding(before)
-        known = holding.still_here()
-        if len(known.there) < len(holding.there):
-            self._since = None
-        looks = self._looks
+        looks, kept = self._looks, store.load()
+        known = kept or _NOTHING
         overwritten: list[Callable[[str], bool]] = []
         state.overwritten = overwritten
         try:
-            request, result = self._look_there(looks, before, known, is_excluded)
+            request, result, whole_s = self._look_there(looks, before, known, is_excluded)
             self._warnings = []
             self._pace.share = DOWNLOADS_SHARE if result.kinds_only else LOOKS_SHARE
             if self._cycle.sandbox is not sandbox:
                 return LookEnd.SAME  # the workspace goes to another sandbox meanwhile
-            arrivals = Arrivals(before, state.content, overwritten)
-            found = followed(known, result, arrivals, is_excluded, at_s)
-            if found.was_emptied:
+            content, base = state.content, state.base or Manifest()
+            gone = sum(path in base and there.kind is Kind.ABSENT for path, there in result.differing.items())
+            if was_emptied(gone, len(base)):
                 return self._note_emptied(sandbox, looks)
-            self._keep(store, kept, found, state, is_excluded)
-            lacks = lacking(found.work, is_excluded)
-            self._since = since_look(request, result, to_fetch_soon(lacks, known), arrivals)
+            work, has_changed = followed(known, result, content, overwritten, is_excluded, at_s=at_s)
+            if kept is None or work != replace(kept, at_s=at_s):
+                work = store.save(work, self._clock.wall_s())
+            self._note(work, store, state, is_excluded)
+            lacks = lacking(work.there, content, is_excluded)
+            is_fetched = all(known.there.get(path) == entry for path, entry in lacks.items())
+            if is_fetched and not (before.unanswered or content.unanswered or overwritten):
+                self._since = since_look(request, result, before.base, work.there, whole_s)
             self._warn_of({path: looks.why_unsaved(entry) for path, entry in lacks.items() if not entry.unstable})
         finally:
             state.overwritten = None
             looks.drop_copies()
         self._followed_at = state.seen.looked_at = stamp(at_s)
-        if found.has_changed:
+        if has_changed:
             self._changed_wall_s = at_s
             return LookEnd.CHANGED
         if self._pace.is_newly_quiet(self._clock.monotonic_s()):
@@ -201,37 +198,30 @@ class Follower:
 
     def _look_there(
         self, looks: RemoteChanges, content: SandboxContent, known: FollowedWork, is_excluded: IsExcluded
-    ) -> tuple[LookRequest, LookResult]:
-        """Look for what has changed since the last look, or compare everything where that cannot tell."""
+    ) -> tuple[LookRequest, LookResult, float]:
+        """Look for what has changed since the last look, or compare everything where that cannot tell.
+
+        Returns the look with the monotonic second of the last one that compared everything.
+        """
         since, self._since = self._since, None
         whole, now_s = follow_request(content, known, is_excluded), self._clock.monotonic_s()
-        if since is not None and now_s - self._whole_s < WHOLE_S:
-            request = request_since(whole, content, known, is_excluded, since)
-            told = None if request is None else told_since(looks.follow(request), known, content)
+        if since is not None and now_s - since.whole_s < WHOLE_S:
+            request = request_since(whole, content, known.there, since)
+            told = None if request is None else told_since(looks.follow(request), known.there, content)
             if request is not None and told is not None:
-                return request, told
-        self._whole_s = now_s
-        return whole, looks.follow(whole)
+                return request, told, since.whole_s
+        return whole, looks.follow(whole), now_s
 
-    def _keep(
-        self,
-        store: FollowedStore,
-        known: FollowedWork | None,
-        found: Followed,
-        state: SandboxState,
-        is_excluded: IsExcluded,
-    ) -> None:
+    def _note(self, work: FollowedWork, store: FollowedStore, state: SandboxState, is_excluded: IsExcluded) -> None:
+        """Note what is there for `status`, and commit it."""
         content = state.content
-        if known is None or found.work != replace(known, at_s=found.work.at_s):
-            known = store.save(found.work, self._clock.wall_s())
-        work = agent_work(known.result(content), content, is_excluded, pruned_names(is_excluded))
-        if work.seen_paths != state.seen.changed:
-            state.seen.note_all(work.seen_paths)
+        found = agent_work(work, content, is_excluded)
+        if found.seen_paths != state.seen.changed:
+            state.seen.note_all(found.seen_paths)
         commits, warned, scratch = self._commits, self._commits.warnings, os.path.join(self._copies_folder, "sent")
-        commits.follow(state.target.owner, content.base or Manifest(), work, is_excluded, scratch)
-        if commits.warnings and commits.warnings != warned:  # a damaged content may be why
-            store.checked(known)
-            self._whole_s = -inf  # it is fetched once more
+        commits.follow(state.target.owner, found, is_excluded, scratch)
+        if commits.warnings and commits.warnings != warned:
+            store.drop_damaged()  # which may be why; the next look fetches them
 
     def _note_emptied(self, sandbox: Sandbox, looks: RemoteChanges) -> LookEnd:
         """Save what was kept of a sandbox that was emptied or reset, and have it filled again, unless that is due."""

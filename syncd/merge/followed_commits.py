@@ -12,7 +12,7 @@ import hashlib
 import os
 import select
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -32,7 +32,7 @@ from syncd.merge.git import (
     why_submodules_are_refused,
 )
 from syncd.merge.path_changes import link_at
-from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
+from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.model.reconcile import Home, Sides, never_taken
 from syncd.selection.builtin_rules import SECRETS
@@ -41,8 +41,8 @@ from syncd.selection.selection import PathPatterns
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import Record, StateDb
 from syncd.sync.agent_work import AgentWork, IsExcluded
+from syncd.sync.following import facts_of
 
-_MOST_SUBMODULES = 100  # files whose check is remembered
 _SECRETS = PathPatterns(SECRETS)
 _AUTHOR = b"syncd <syncd@localhost>"
 _PERSON = {f"GIT_COMMITTER_{what}": value for what, value in (("NAME", "syncd"), ("EMAIL", "syncd@localhost"))}
@@ -80,17 +80,15 @@ class FollowedCommits:
         self._secrets = secrets
         self._waiter = waiter
         self._sent: _Sent | None = None
-        # By the place, which has the content's digest as its name.
-        self._refused_submodules = lru_cache(_MOST_SUBMODULES)(self._ask_of_submodules)
 
-    def follow(self, owner: str, base: Manifest, work: AgentWork, is_excluded: IsExcluded, scratch: str) -> None:
-        """Commit the work in the sandbox of that `owner`, unless the last commit holds it already. Raises `Stop`.
+    def follow(self, owner: str, work: AgentWork, is_excluded: IsExcluded, scratch: str) -> None:
+        """Commit the work in the sandbox of that `owner`, unless the last commit was of the same. Raises `Stop`.
 
-        `base` is what was put there, and `scratch` a private folder that somebody else removes.
+        `scratch` is a private folder that somebody else removes.
         """
         try:
             if repository_around(self._workspace) is not None:
-                self._follow(owner, base, work, is_excluded, scratch)
+                self._follow(owner, work, is_excluded, scratch)
         except (SyncdError, OSError) as failure:
             why = failure.message if isinstance(failure, SyncdError) else failure.strerror
             what = f"what the agent changed is at home, but not on {self._reference} ({why})"
@@ -101,34 +99,37 @@ class FollowedCommits:
         else:
             self.warnings = []
 
-    def _follow(self, owner: str, base: Manifest, work: AgentWork, is_excluded: IsExcluded, scratch: str) -> None:
+    def _follow(self, owner: str, work: AgentWork, is_excluded: IsExcluded, scratch: str) -> None:
         record = Record(self._db, "followed commit", bytes, "what the agent changed is committed once more", owner)
-        changes, made = self._changes(work), record.load()
-        digest = _digest(changes)
-        if made == digest or (made is None and not changes):
+        found = {
+            path: there
+            for path, there in work.changed.items()
+            if is_version(there) or (there.kind in (Kind.ABSENT, Kind.DIRECTORY) and work.base_of(path))
+        }
+        digest = hashlib.sha256(repr(facts_of(found)).encode("utf-8", "surrogateescape")).digest()
+        made = record.load()
+        if made == digest or (made is None and not found):
             return
         git = find_git(self._environ)
         if git is None:
             return
-        self._commit(replace(git, wait_ready=self._wait_ready), base, changes, is_excluded, scratch)
-        record.save(digest)
+        git = replace(git, wait_ready=self._wait_ready)
+        changes = self._allowed(git, found, work.changed)
+        if changes or made is not None:
+            self._commit(git, work.content.base or Manifest(), changes, is_excluded, scratch)
+            record.save(digest)
 
-    def _changes(self, work: AgentWork) -> dict[str, SeenEntry]:
-        """Return what may come of the changes: files and links whose content is here, ABSENT for what is gone."""
-        links = partial(link_at, self._workspace)
-        home = Home(False, links, lambda _: (), refused_submodules=self._refused_submodules)
-        sides = Sides({}, {}, work.changed)
-        found = {
-            path: there
-            for path, there in work.changed.items()
-            if (is_version(there) or (there.kind in (Kind.ABSENT, Kind.DIRECTORY) and work.base_of(path)))
-            and not never_taken(sides, home, path, ABSENT, there)
-        }
-        secret = self._secrets(found)
+    def _allowed(
+        self, git: Git, found: Mapping[str, SeenEntry], there: Mapping[str, SeenEntry]
+    ) -> dict[str, SeenEntry]:
+        """Return what may come of this, beside all that is there: no link that leads out, no secret; ABSENT is gone."""
+        refused = partial(why_submodules_are_refused, git)
+        home = Home(False, partial(link_at, self._workspace), lambda _: (), refused_submodules=refused)
+        sides, secret = Sides({}, {}, there), self._secrets(found)
         return {
-            path: ABSENT if there.kind is Kind.DIRECTORY else there
-            for path, there in found.items()
-            if path not in secret
+            path: ABSENT if each.kind is Kind.DIRECTORY else each
+            for path, each in found.items()
+            if path not in secret and not never_taken(sides, home, path, ABSENT, each)
         }
 
     def _commit(
@@ -167,10 +168,6 @@ class FollowedCommits:
         if ended.code:
             raise TryLater(f"git cannot set {self._reference} ({ended.complaint.strip()[:160]})", "see `git fsck`")
 
-    def _ask_of_submodules(self, place: str) -> str:
-        git = find_git(self._environ)
-        return why_submodules_are_refused(git and replace(git, wait_ready=self._wait_ready), place)
-
     def _wait_ready(self, descriptor: int, within_s: float) -> bool:
         return self._waiter.wait_ready(descriptor, select.POLLIN, REAL.monotonic_s() + within_s)
 
@@ -193,9 +190,3 @@ class FollowedCommits:
         # What rules exclude stays as in HEAD, but a file that a person tracks although it is a secret.
         differing.update(head.unsent(sent, lambda path: path not in _SECRETS and is_excluded(path, False)))
         return _Sent(commit, base, frozenset(differing))
-
-
-def _digest(changes: Mapping[str, SeenEntry]) -> bytes:
-    """Return what tells these changes from others."""
-    rows = [(path, each.kind.value, each.mode & EXECUTABLE, each.target, each.digest) for path, each in changes.items()]
-    return hashlib.sha256(repr(sorted(rows)).encode("utf-8", "surrogateescape")).digest()

@@ -1,4 +1,4 @@
-"""Finds all that differs in the sandbox from what was put there: for `diff`, `apply`, and before it is lost."""
+"""Finds all that differs in the sandbox from what was put there: to be shown, brought home, followed, or saved."""
 
 from __future__ import annotations
 
@@ -6,38 +6,23 @@ from collections.abc import Callable, Collection, Mapping
 from math import inf
 from types import MappingProxyType
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.core.text import counted, few, shown_path
-from syncd.model.entry import (
-    ABSENT,
-    Entry,
-    Kind,
-    SeenEntry,
-    is_savable,
-)
+from syncd.model.entry import Entry, Kind, SeenEntry, same
 from syncd.model.git_names import is_in_repository
 from syncd.model.manifest import Manifest
+from syncd.sandbox.followed_work import FollowedWork
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent
-from syncd.sandbox.saved_versions import Why
 from syncd.scan.exclusions import too_long
 from syncd.selection.builtin_rules import DIRECTORY_NAMES, GIT
-from syncd.sync.sync_plan import is_outdated
 
 IsExcluded = Callable[[str, bool], bool]
 """True for a path, and whether it is a directory, that the workspace's rules exclude."""
 
-
-Find = Callable[[Mapping[str, SeenEntry]], "AgentWork"]
-"""Looks at all that is there but what is as it is known to be."""
-
-
-# So often it is looked at once more what was written while the last look's finds were fetched and saved.
-_MOST_LOOKS = 5
 # Of a socket, a FIFO or a device nothing can be kept.
 _WITHOUT_CONTENT = (Kind.ABSENT, Kind.OTHER)
 # Folders of what programs make; they are looked into unless the workspace's rules leave them out.
@@ -45,27 +30,26 @@ _OUTPUTS = ("build", "dist", "target", "out", "venv", "env", ".next", ".nuxt", "
 
 
 class AgentWork(Struct, frozen=True):
-    """All that differs in the sandbox from what was put there.
+    """All that differs in the sandbox from what was put there, which is `content`.
 
-    `base` are the versions that were put there as these paths, the certain one first; one without is new there. All
-    that was put there is `content`. `changed` has
-    what is there now, ABSENT for what was deleted. `excluded` has the same of paths that the rules exclude, some of
-    which were put there before the rule. `unlisted` counts new paths beyond the most that a look lists. `unsearched`
-    are directories that cannot be listed, or that the look did not come to; "." is the workspace itself. `not_kept` is
-    the reason why this machine could not fetch or keep some contents. `repositories` are each `.git` that someone else
-    made there, but the sandbox's own. `look` is the one that found all that.
+    `changed` has what is there now, ABSENT for what was deleted. `excluded` has the same of paths that the rules
+    exclude, some of which were put there before the rule. `unlisted` counts new paths beyond the most that a look
+    lists. `unsearched` are directories that cannot be listed, or that the look did not come to; "." is the workspace
+    itself. `not_kept` is the reason why this machine could not fetch or keep some contents. `repositories` are each
+    `.git` that someone else made there, but the sandbox's own. `look` is the one that found all that. Of paths in
+    `base`, its versions count as those that were put there.
     """
 
-    base: Versions
     changed: Mapping[str, SeenEntry]
     excluded: Mapping[str, SeenEntry]
-    pruned: tuple[str, ...]
+    pruned: tuple[str, ...] = ()
     unlisted: int = 0
     not_kept: str = ""
     unsearched: tuple[str, ...] = ()
     content: SandboxContent = SandboxContent()
     repositories: tuple[str, ...] = ()
     look: LookResult = LookResult()
+    base: Versions = {}
 
     def base_of(self, path: str) -> Entry | None:
         """Return what was put there as this path, None if nothing was."""
@@ -91,35 +75,58 @@ class AgentWork(Struct, frozen=True):
     @property
     def to_save(self) -> dict[str, SeenEntry]:
         """The versions that would be lost with the sandbox, also of what was put there before a rule left it out."""
-        sent_before = {path: remote for path, remote in self.excluded.items() if path in self.base}
+        sent_before = {path: there for path, there in self.excluded.items() if self.content.versions_of(path)}
         found = {**self.changed, **sent_before}
         return {path: remote for path, remote in found.items() if remote.kind not in _WITHOUT_CONTENT}
-
-
-class Unsaved(Struct, frozen=True):
-    """The paths that a look found to differ and that could not be saved, each with the reason, and unlisted others."""
-
-    paths: Mapping[str, str] = field(default_factory=dict)
-    unlisted: int = 0
-    look: LookResult = LookResult()
-
-    def __bool__(self) -> bool:
-        return bool(self.paths or self.unlisted)
-
-    @property
-    def count(self) -> str:
-        """The number of them, for people."""
-        return counted(len(self.paths) + self.unlisted, "path")
-
-    def __str__(self) -> str:
-        names = [f"'{shown_path(path)}' ({why})" for path, why in self.paths.items()]
-        return ", ".join(few(names, len(names) + self.unlisted)).removeprefix("and ")
 
 
 def pruned_names(is_excluded: IsExcluded) -> list[str]:
     """Return the names of folders that a search for what is new need not enter: excluded at the top and deeper."""
     names = (*DIRECTORY_NAMES, *_OUTPUTS)
     return [name for name in names if is_excluded(name, True) and is_excluded(f"syncd/{name}", True)]
+
+
+def whole_look(content: SandboxContent, known: Mapping[str, SeenEntry], is_excluded: IsExcluded) -> LookRequest:
+    """Return a look for all that is otherwise than it is `known` to be, or was put there, and at what is new.
+
+    A known file whose content is lacking is looked for, unless it is not wanted: what the rules exclude is not fetched
+    once more.
+    """
+    listed: dict[str, LookItem] = {}
+    for path in {path for manifest in content.versions[1:] for path in manifest}:
+        listed[path] = LookItem(tuple(content.versions_of(path)), LookAction.FETCH)
+    for path, there in known.items():
+        action = LookAction.COMPARE if _is_left_there(path, there, content, is_excluded) else LookAction.FETCH
+        if there.kind is Kind.FILE and not there.copy and action is LookAction.FETCH:
+            continue
+        # An archive that was sent may have arrived meanwhile.
+        sent = content.versions_of(path) if path in listed else ()
+        listed[path] = LookItem((*(() if there.kind is Kind.ABSENT else (there,)), *sent), action)
+    items = LookItems(listed, content.base or Manifest(), lambda _, entry: LookItem((entry,), LookAction.FETCH))
+    return LookRequest(items, find_new=True, pruned_names=pruned_names(is_excluded))
+
+
+def differing(there: Mapping[str, SeenEntry], content: SandboxContent, is_excluded: IsExcluded) -> dict[str, SeenEntry]:
+    """Return what of this is otherwise than what was put there, without the contents of what stays there."""
+    found, leftovers = {}, content.leftovers
+    for path, entry in there.items():
+        versions = content.versions_of(path)
+        is_nobodys = entry.kind is Kind.ABSENT and (not versions or path in leftovers)  # or deleted on both sides
+        if is_nobodys or any(same(entry, version) for version in versions):
+            continue
+        found[path] = replace(entry, copy="") if _is_left_there(path, entry, content, is_excluded) else entry
+    return found
+
+
+def _is_left_there(path: str, there: SeenEntry, content: SandboxContent, is_excluded: IsExcluded) -> bool:
+    """True if it is not fetched, nor kept: the rules exclude it, and it was never sent."""
+    return is_excluded(path, there.is_directory) and not content.versions_of(path)
+
+
+def lacking(there: Mapping[str, SeenEntry], content: SandboxContent, is_excluded: IsExcluded) -> dict[str, SeenEntry]:
+    """Return the files that are to be kept and whose content could not be fetched."""
+    files = ((path, entry) for path, entry in there.items() if entry.kind is Kind.FILE and not entry.copy)
+    return {path: entry for path, entry in files if not _is_left_there(path, entry, content, is_excluded)}
 
 
 def find_agent_work(
@@ -131,59 +138,35 @@ def find_agent_work(
 ) -> AgentWork:
     """Look at everything that was put there, and at what is there beside it, in a sandbox that ends in `left_s`.
 
-    What is still as an earlier look found it, and `known` to be, is neither fetched again nor in the outcome.
+    What is still as an earlier look found it, and `known` to be, is not fetched again.
 
     Raises `StepFailed`, `Stop`.
     """
-    ours = {path for manifest in content.versions[1:] for path in manifest}
-    listed = {path: LookItem(tuple(content.versions_of(path)), LookAction.FETCH) for path in ours}
-    for path, there in known.items():
-        listed[path] = LookItem((there, *content.versions_of(path)), LookAction.FETCH)
-    items = LookItems(listed, content.base or Manifest(), lambda _, entry: LookItem((entry,), LookAction.FETCH))
-    pruned = pruned_names(is_excluded)
-    result = remote_changes.look(LookRequest(items, find_new=True, pruned_names=pruned), left_s)
-    as_known = known.keys() - result.differing.keys()
-    work = agent_work(_without_known(result, known, content), content, is_excluded, pruned)
-    seen = remote_changes.seen
-    seen.note_all(work.seen_paths | (as_known & seen.changed) if as_known else work.seen_paths)
+    result = remote_changes.look(whole_look(content, known, is_excluded), left_s)
+    there = {**known, **result.differing, **result.new}
+    found = FollowedWork(0.0, there, tuple(result.pruned), result.unlisted, result.not_kept)
+    work = replace(agent_work(found, content, is_excluded), look=result)
+    remote_changes.seen.note_all(work.seen_paths)
     return work
 
 
-def _without_known(result: LookResult, known: Mapping[str, SeenEntry], content: SandboxContent) -> LookResult:
-    """Return the result of a look that was asked for known paths, too: those that were not put there are new ones."""
-    beside = {path for path in result.differing if path in known and not content.versions_of(path)}
-    if not beside:
-        return result
-    new = {path: result.differing[path] for path in beside if result.differing[path].kind is not Kind.ABSENT}
-    differing = {path: there for path, there in result.differing.items() if path not in beside}
-    return replace(result, differing=differing, new={**result.new, **new})
-
-
-def agent_work(
-    result: LookResult, content: SandboxContent, is_excluded: IsExcluded, pruned_names: Collection[str]
-) -> AgentWork:
-    """Return what a look at everything found; `pruned_names` are those of folders that it did not enter."""
-    base = {path: entries for path in (*result.differing, *result.new) if (entries := content.versions_of(path))}
-    changed = dict(result.differing)
+def agent_work(found: FollowedWork, content: SandboxContent, is_excluded: IsExcluded) -> AgentWork:
+    """Return what a look at everything found, parted by the rules."""
+    changed: dict[str, SeenEntry] = {}
     excluded: dict[str, SeenEntry] = {}
-    for path, remote in result.new.items():
-        is_dir = remote.kind is Kind.DIRECTORY
-        (excluded if is_excluded(path, is_dir) else changed)[path] = remote
-    for path in content.leftovers:
-        if changed.get(path, ABSENT) == ABSENT:
-            changed.pop(path, None)  # deleted on both sides
-    git = [path for path in result.pruned if is_in_repository(path.rpartition("/")[2])]
+    for path, there in differing(found.there, content, is_excluded).items():
+        kinds = {entry.is_directory for entry in content.versions_of(path)}
+        if there.kind is not Kind.ABSENT:
+            kinds.add(there.is_directory)
+        (excluded if any(is_excluded(path, is_dir) for is_dir in kinds) else changed)[path] = there
+    git = [path for path in found.pruned if is_in_repository(path.rpartition("/")[2])]
     for path in sorted(git, reverse=True):
         _drop_empty_parents(path, content, changed)
-    others = [path for path in result.pruned if path not in git]
-    by_rule = tuple(
-        p for p in others if p != "." and (p.rpartition("/")[2] in pruned_names or _is_by_rule(p, is_excluded))
-    )
+    others, names = [path for path in found.pruned if path not in git], pruned_names(is_excluded)
+    by_rule = tuple(p for p in others if p != "." and (p.rpartition("/")[2] in names or _is_by_rule(p, is_excluded)))
     unsearched = tuple(path for path in others if path not in by_rule)
     nested = tuple(p for p in git if p != GIT[0] and not content.versions_of(p) and not _is_in_excluded(p, is_excluded))
-    told = result.unlisted, result.not_kept
-    work = AgentWork(base, changed, excluded, by_rule, *told, unsearched, content, nested, result)
-    return work.excluding([path for path in changed if path in base and _was_or_is_excluded(work, path, is_excluded)])
+    return AgentWork(changed, excluded, by_rule, found.unlisted, found.not_kept, unsearched, content, nested)
 
 
 def _is_by_rule(folder: str, is_excluded: IsExcluded) -> bool:
@@ -196,14 +179,6 @@ def _is_in_excluded(path: str, is_excluded: IsExcluded) -> bool:
     return folder != "" and is_excluded(folder, True)
 
 
-def _was_or_is_excluded(work: AgentWork, path: str, is_excluded: IsExcluded) -> bool:
-    """True if the rules exclude what was put there as this path, or what is there now."""
-    kinds = {entry.kind is Kind.DIRECTORY for entry in work.base[path]}
-    if work.changed[path].kind is not Kind.ABSENT:
-        kinds.add(work.changed[path].kind is Kind.DIRECTORY)
-    return any(is_excluded(path, is_dir) for is_dir in kinds)
-
-
 def _drop_empty_parents(path: str, content: SandboxContent, changed: dict[str, SeenEntry]) -> None:
     """Remove new directories that hold nothing but a `.git`, which no one takes."""
     while path := path.rpartition("/")[0]:
@@ -213,46 +188,3 @@ def _drop_empty_parents(path: str, content: SandboxContent, changed: dict[str, S
         if any(other.startswith(f"{path}/") for other in changed):
             return
         del changed[path]
-
-
-def save_work(
-    remote_changes: RemoteChanges,
-    find: Find,
-    why: Why,
-    known: dict[str, SeenEntry],
-) -> Unsaved:
-    """Save all that `find` finds to differ, but what is `known`, have it be known, and return what could not be saved.
-
-    What the rules exclude is not saved, unless it was put there before. Raises what `find` raises.
-    """
-    try:
-        work = find(known)
-        there = work.to_save
-        failed = {path: remote for path, remote in there.items() if not is_savable(remote)}
-        savable = {path: remote for path, remote in there.items() if path not in failed}
-        for path in remote_changes.save(why, savable, work.arrived):
-            failed[path] = there[path]
-    finally:
-        remote_changes.drop_copies()
-    reasons = dict.fromkeys(work.unsearched, "its files cannot be listed there, or not in time")
-    reasons |= {path: remote_changes.why_unsaved(remote) for path, remote in sorted(failed.items())}
-    found = {**work.excluded, **work.changed}
-    known |= {path: remote for path, remote in found.items() if is_savable(remote) and path not in reasons}
-    return Unsaved(reasons, work.unlisted, work.look)
-
-
-def save_before_all_goes(
-    remote_changes: RemoteChanges,
-    find: Find,
-    why: Why,
-    known: dict[str, SeenEntry],
-) -> Unsaved:
-    """Save as `save_work` does, again and again, until that took so short a time that hardly anything has come since.
-
-    What has no end is "." of the outcome. Raises what `find` raises.
-    """
-    for _ in range(_MOST_LOOKS):
-        unsaved = save_work(remote_changes, find, why, known)
-        if not is_outdated(remote_changes.age_s(unsaved.look), 0):
-            return unsaved
-    return replace(unsaved, paths={".": "what is in it changes faster than it can be saved", **unsaved.paths})

@@ -7,7 +7,7 @@ and reads only what has changed since.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from math import inf
 
@@ -15,17 +15,17 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.choices import SAVED_BYTES
-from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, same
+from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.remote.target import Target
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
-from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, Mark, was_emptied
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Mark
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
 from syncd.selection.ignore_files import GIT
 from syncd.store.state_db import StateDb
-from syncd.sync.agent_work import IsExcluded, pruned_names
+from syncd.sync.agent_work import IsExcluded, differing, whole_look
 from syncd.sync.status_document import QUIET_S
 
 # The longest wait for the next look, and the silence after which there is none.
@@ -78,96 +78,52 @@ class Pace(Struct):
 
 
 def follow_request(content: SandboxContent, known: FollowedWork, is_excluded: IsExcluded) -> LookRequest:
-    """Return a look for what is otherwise than it was `known` to be; what the rules exclude is not fetched."""
-    listed: dict[str, LookItem] = {}
-    for path in {path for manifest in content.versions[1:] for path in manifest}:
-        listed[path] = LookItem(tuple(content.versions_of(path)), LookAction.FETCH)
-    for path, there in known.there.items():
-        versions = () if there.kind is Kind.ABSENT else (there,)
-        # An archive that was sent may have arrived meanwhile.
-        sent = content.versions_of(path) if path in listed else ()
-        action = LookAction.COMPARE if is_excluded(path, there.is_directory) else LookAction.FETCH
-        listed[path] = LookItem((*versions, *sent), action)
-    items = LookItems(listed, content.base or Manifest(), lambda _, entry: LookItem((entry,), LookAction.FETCH))
+    """Return a look for what is otherwise than it was `known` to be; no more is fetched than can be kept."""
     kept_bytes = sum(entry.size_bytes for entry in known.there.values() if entry.copy)
-    return LookRequest(
-        items,
-        find_new=True,
-        pruned_names=pruned_names(is_excluded),
-        most_copied_bytes=max(0, SAVED_BYTES - kept_bytes),
-    )
-
-
-class Followed(Struct, frozen=True):
-    """The outcome of a look: the work that is there now, and whether it is another one than before."""
-
-    work: FollowedWork
-    has_changed: bool
-    was_emptied: bool
-
-
-class Arrivals(Struct, frozen=True):
-    """The known content `before` a look and `after` it.
-
-    `overwritten` say, each of one archive that arrived meanwhile, if it went over a path.
-    """
-
-    before: SandboxContent
-    after: SandboxContent
-    overwritten: Sequence[Callable[[str], bool]] = ()
+    request = whole_look(content, known.there, is_excluded)
+    return replace(request, most_copied_bytes=max(0, SAVED_BYTES - kept_bytes))
 
 
 class Since(Struct, frozen=True):
-    """The look before, that came to its end and found all: its mark, the base then, and the folders not entered."""
+    """The look before, that came to its end and found all: its mark, the base then, and the folders not entered.
+
+    `known` is what was there after it, and `whole_s` the monotonic second of the last look that compared everything.
+    """
 
     mark: Mark
     base: Manifest
     pruned_names: Collection[str]
+    known: Mapping[str, SeenEntry]
+    whole_s: float
 
 
-def lacking(work: FollowedWork, is_excluded: IsExcluded) -> dict[str, SeenEntry]:
-    """Return the files that are to be kept and whose content could not be fetched."""
-    files = ((path, entry) for path, entry in work.there.items() if entry.kind is Kind.FILE and not entry.copy)
-    return {path: entry for path, entry in files if not is_excluded(path, False)}
+def since_look(
+    request: LookRequest, result: LookResult, base: Manifest | None, known: Mapping[str, SeenEntry], whole_s: float
+) -> Since | None:
+    """Return what the look after this one needs to ask for changes alone; None if it has to compare everything.
 
-
-def to_fetch_soon(lacks: Mapping[str, SeenEntry], known: FollowedWork) -> list[str]:
-    """Return the paths, of those that lack their contents, that the next look is to fetch.
-
-    What lacked it before, as it is too large or has no room here, is tried again when everything is compared.
+    So it has where something was not looked at, or is still being written, and where a repository was sent, which no
+    search enters.
     """
-    return [path for path, entry in lacks.items() if entry.unstable or known.there.get(path) != entry]
-
-
-def since_look(request: LookRequest, result: LookResult, to_fetch: Collection[str], arrivals: Arrivals) -> Since | None:
-    """Return what the next look needs to ask for changes alone; None if it has to compare everything.
-
-    So it has where something may have been seen half written, was not looked at, or is to be fetched, and where a
-    repository was sent, which no search enters.
-    """
-    base, is_whole = arrivals.before.base, not (result.unseen or result.not_kept)
-    is_settled = not (arrivals.before.unanswered or arrivals.after.unanswered or arrivals.overwritten)
-    if result.mark is None or base is None or GIT in base or not (is_whole and is_settled) or to_fetch:
+    unstable = any(entry.unstable for entry in (*result.differing.values(), *result.new.values()))
+    if result.mark is None or base is None or GIT in base or result.unseen or result.not_kept or unstable:
         return None
-    return Since(result.mark, base, request.pruned_names)
+    return Since(result.mark, base, request.pruned_names, known, whole_s)
 
 
 def request_since(
-    whole: LookRequest, content: SandboxContent, known: FollowedWork, is_excluded: IsExcluded, since: Since
+    whole: LookRequest, content: SandboxContent, known: Mapping[str, SeenEntry], since: Since
 ) -> LookRequest | None:
     """Return a look for what has changed since another one in place of a `whole` one; None if it cannot tell."""
-    if content.unanswered or list(whole.pruned_names) != list(since.pruned_names):
+    if content.unanswered or known != since.known or list(whole.pruned_names) != list(since.pruned_names):
         return None
-    base = content.base or Manifest()
+    base, excluded = content.base or Manifest(), whole.with_action(LookAction.COMPARE)
     arrived = {*replaced_entries(since.base, base), *removed_paths(since.base, base), *content.leftovers}
-    listed = {path: LookItem(tuple(content.versions_of(path)), LookAction.FETCH) for path in arrived}
-    for path, there in known.there.items():
-        if path not in arrived and is_excluded(path, there.is_directory):
-            listed[path] = LookItem((there,), LookAction.COMPARE)
-    return replace(whole, items=listed, since=since.mark)
+    items = {path: whole.items.get(path) or LookItem((), LookAction.FETCH) for path in (*arrived, *excluded)}
+    return replace(whole, items=items, since=since.mark)
 
 
-def told_since(result: LookResult, known: FollowedWork, content: SandboxContent) -> LookResult | None:
+def told_since(result: LookResult, known: Mapping[str, SeenEntry], content: SandboxContent) -> LookResult | None:
     """Return the result of such a look with what is gone; None: only a look at everything can tell."""
     unread = (entry.kind is Kind.FILE and not (entry.digest or entry.unstable) for entry in result.new.values())
     if result.is_other or result.mark is None or any(unread):
@@ -175,7 +131,7 @@ def told_since(result: LookResult, known: FollowedWork, content: SandboxContent)
     base = content.base or Manifest()
     gone: dict[str, SeenEntry] = {}
     expected = {folder: set(base.entries_in("" if folder == "." else folder)) for folder in result.names}
-    for path, entry in known.there.items():
+    for path, entry in known.items():
         folder, _, name = path.rpartition("/")
         names_there = expected.get(folder or ".", set())
         if entry.kind is Kind.ABSENT:
@@ -192,83 +148,57 @@ def told_since(result: LookResult, known: FollowedWork, content: SandboxContent)
 
 
 def followed(
-    known: FollowedWork, result: LookResult, arrivals: Arrivals, is_excluded: IsExcluded, at_s: float
-) -> Followed:
-    """Return what is there now by a look that began at `at_s`, when `known` was true.
+    known: FollowedWork,
+    result: LookResult,
+    content: SandboxContent,
+    overwritten: Collection[Callable[[str], bool]],
+    is_excluded: IsExcluded,
+    *,
+    at_s: float,
+) -> tuple[FollowedWork, bool]:
+    """Return what is there now, with that known content, and if someone there changed it since it was `known`.
 
-    What was on its way into the sandbox, or arrived meanwhile, may have been seen half written: of such a path what was
-    known stays known, if anything, unless it was overwritten.
+    The look began at `at_s`, when that was true. `overwritten` say, each of one archive that arrived meanwhile, if it
+    went over a path: nothing is known of these. What is still on its way into the sandbox may have been seen half
+    written: of such a path what was known stays known, as of one that could not be read in peace.
     """
-    before, after = arrivals.before, arrivals.after
-    base_before, base = before.base or Manifest(), after.base or Manifest()
-    unsettled = {path for content in (before, after) for manifest in content.unanswered for path in manifest}
 
-    def is_gone(path: str) -> bool:
-        return any(goes_over(path) for goes_over in arrivals.overwritten)
+    def is_overwritten(path: str) -> bool:
+        return any(goes_over(path) for goes_over in overwritten)
 
-    there = {path: entry for path, entry in known.holding(after).there.items() if not is_gone(path)}
-    missing = 0
+    on_its_way = {path for manifest in content.unanswered for path in manifest}
+    left = {path: each for path, each in known.there.items() if not is_overwritten(path)}
+    had, seen = differing(left, content, is_excluded), dict[str, SeenEntry]()
     for path, entry in {**result.differing, **result.new}.items():
-        old, now = base_before.get(path), base.get(path)
-        missing += entry.kind is Kind.ABSENT and now is not None
-        if path in unsettled or not _is_same(old, now) or is_gone(path):
-            continue
-        had = there.get(path)
-        if entry.kind is Kind.UNREAD or entry.unstable:
-            if had is None:
-                there[path] = _without_content(entry)
-        elif same(entry, now or ABSENT) or (entry.kind is Kind.ABSENT and now is None):
-            there.pop(path, None)
-        elif is_excluded(path, entry.is_directory):
-            there[path] = _without_content(entry)
-        else:
-            there[path] = entry
-    work = FollowedWork(
-        at_s,
-        {path: base[path] for path in there if path in base},
-        there,
-        tuple(result.pruned),
-        result.unlisted,
-        result.not_kept,
-    )
-    has_changed = not _alike(work.there, known.there)
-    return Followed(work, has_changed, was_emptied(missing, len(base)))
+        is_whole = not (entry.unstable or entry.kind is Kind.UNREAD)
+        if path not in on_its_way and not is_overwritten(path) and (is_whole or path not in had):
+            seen[path] = entry
+    there = {path: each for path, each in had.items() if path not in seen} | differing(seen, content, is_excluded)
+    work = FollowedWork(at_s, there, tuple(result.pruned), result.unlisted, result.not_kept)
+    return work, facts_of(there) != facts_of(had)
 
 
-def _is_same(one: Entry | None, other: Entry | None) -> bool:
-    return one == other or (one is not None and other is not None and same(one, other, ALL_BITS))
-
-
-def _without_content(entry: SeenEntry) -> SeenEntry:
-    return replace(entry, copy="")
-
-
-def _alike(one: Mapping[str, SeenEntry], other: Mapping[str, SeenEntry]) -> bool:
-    """True if both name the same paths with the same versions."""
-    if one.keys() != other.keys():
-        return False
-    return all(
-        one[path] == other[path]
-        or same(one[path], other[path])
-        or (one[path].kind is other[path].kind and one[path].kind in (Kind.ABSENT, Kind.OTHER, Kind.UNREAD))
-        for path in one
-    )
+def facts_of(there: Mapping[str, SeenEntry]) -> list[tuple[object, ...]]:
+    """Return what tells these versions from others of the same paths, in order."""
+    files = {path: (each.size_bytes, each.mode & EXECUTABLE) for path, each in there.items() if each.kind is Kind.FILE}
+    return [(path, each.kind.value, each.target, each.digest, files.get(path)) for path, each in sorted(there.items())]
 
 
 def save_followed(remote_changes: RemoteChanges, state: SandboxState, why: Why, now_s: float) -> None:
     """Save what was followed in a sandbox of which nothing is left, or that nobody can ask any more."""
     store = FollowedStore(state.db, state.target)
     kept = store.load()
-    if kept is not None and not remote_changes.save(why, kept.savable(state.content), kept.base.get):
+    if kept is not None and not remote_changes.save(why, kept.savable(state.content), state.content.base_of):
         with suppress(OSError):
             store.remove(now_s)
 
 
 def save_left(db: StateDb, target: Target, saved_versions: SavedVersions) -> None:
     """Save what was followed in a sandbox that is configured no more. Raises `OSError`."""
-    kept = FollowedStore(db, target).load()
-    there = {} if kept is None else kept.savable(SandboxState(db, target).content)
+    kept, content = FollowedStore(db, target).load(), SandboxState(db, target).content
+    there = {} if kept is None else kept.savable(content)
     new = {path: entry for path, entry in there.items() if saved_versions.holder_of(path, entry) is None}
-    if kept is not None and new:
-        bases: dict[str, SentEntry] = {path: (kept.base[path], None) for path in new if path in kept.base}
+    if new:
+        sent = {path: content.base_of(path) for path in new}
+        bases: dict[str, SentEntry] = {path: (entry, None) for path, entry in sent.items() if entry is not None}
         saved_versions.save(Why.SANDBOX_ENDED, target.sandbox_id, new, bases)

@@ -8,27 +8,28 @@ from functools import partial
 from math import inf
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncd.core.errors import KeyRefused, SandboxNotFound, SyncdError, SyncWarning, TryLater
-from syncd.core.waiter import Superseded
-from syncd.model.entry import SeenEntry
+from syncd.core.text import counted, few, shown_path
+from syncd.model.entry import SeenEntry, is_savable
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookResult
+from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import ending_targets
 from syncd.sandbox.saved_versions import Why
-from syncd.sync.agent_work import (
-    AgentWork,
-    Unsaved,
-    find_agent_work,
-    save_before_all_goes,
-    save_work,
-)
+from syncd.sync.agent_work import AgentWork, find_agent_work
 from syncd.sync.following import save_followed
 from syncd.sync.sandbox import Access, Sandbox
+from syncd.sync.sync_plan import is_outdated
 from syncd.sync.workspace import Workspace
 
-_TRIES = 3
+Find = Callable[[Mapping[str, SeenEntry]], AgentWork]
+"""Looks at all that is there, for which what is known need not be fetched again."""
+
+# So often it is looked at once more what was written while the last look's finds were fetched and saved.
+_MOST_LOOKS = 5
 # Its work is saved again after half of the time that a sandbox has left, as its agent goes on, and sooner after a
 # failure; in its last seconds not any more.
 AFTER_FAILURE_S, LAST_S = 5.0, 4.0
@@ -36,6 +37,58 @@ AFTER_FAILURE_S, LAST_S = 5.0, 4.0
 _LONGEST_S = 120.0
 # Nothing can mend it, so the warning does not stay for ever.
 _WARNED_FOR_S = 86_400.0
+
+
+class Unsaved(Struct, frozen=True):
+    """The paths that a look found to differ and that could not be saved, each with the reason, and unlisted others."""
+
+    paths: Mapping[str, str] = field(default_factory=dict)
+    unlisted: int = 0
+    look: LookResult = LookResult()
+
+    def __bool__(self) -> bool:
+        return bool(self.paths or self.unlisted)
+
+    @property
+    def count(self) -> str:
+        """The number of them, for people."""
+        return counted(len(self.paths) + self.unlisted, "path")
+
+    def __str__(self) -> str:
+        names = [f"'{shown_path(path)}' ({why})" for path, why in self.paths.items()]
+        return ", ".join(few(names, len(names) + self.unlisted)).removeprefix("and ")
+
+
+def save_work(remote_changes: RemoteChanges, find: Find, why: Why, known: dict[str, SeenEntry]) -> Unsaved:
+    """Save all that `find` finds to differ, but what is `known`, have it be known, and return what could not be saved.
+
+    What the rules exclude is not saved, unless it was put there before. Raises what `find` raises.
+    """
+    try:
+        work = find(known)
+        there = {path: remote for path, remote in work.to_save.items() if known.get(path) != remote}
+        failed = {path: remote for path, remote in there.items() if not is_savable(remote)}
+        savable = {path: remote for path, remote in there.items() if path not in failed}
+        for path in remote_changes.save(why, savable, work.arrived):
+            failed[path] = there[path]
+    finally:
+        remote_changes.drop_copies()
+    reasons = dict.fromkeys(work.unsearched, "its files cannot be listed there, or not in time")
+    reasons |= {path: remote_changes.why_unsaved(remote) for path, remote in sorted(failed.items())}
+    known |= {path: there for path, there in {**work.excluded, **work.changed}.items() if path not in reasons}
+    return Unsaved(reasons, work.unlisted, work.look)
+
+
+def save_before_all_goes(remote_changes: RemoteChanges, find: Find, why: Why, known: dict[str, SeenEntry]) -> Unsaved:
+    """Save as `save_work` does, again and again, until that took so short a time that hardly anything has come since.
+
+    What has no end is "." of the outcome. Raises what `find` raises.
+    """
+    for _ in range(_MOST_LOOKS):
+        unsaved = save_work(remote_changes, find, why, known)
+        if not is_outdated(remote_changes.age_s(unsaved.look), 0):
+            return unsaved
+    return replace(unsaved, paths={".": "what is in it changes faster than it can be saved", **unsaved.paths})
 
 
 class _Ending(Struct):
@@ -98,7 +151,9 @@ class WorkSaver(Struct):
         sandbox, left_s = ending.sandbox, ending.ends_s - self.access.clock.monotonic_s()
         ending.next_s = ending.ends_s - left_s / 2 if left_s > 2 * LAST_S else inf
         try:
-            unsaved = self._save_whatever_changes(ending, left_s)
+            with self.access.waiter.superseded_by(dict):  # a change here is no reason to lose the work there
+                find = partial(self._find, sandbox, left_s)
+                unsaved = save_work(sandbox.remote_changes, find, Why.SANDBOX_ENDED, ending.known)
         except (StepFailed, SyncdError) as failure:
             # Also where the API says that there is no such sandbox: it may say so once, and its agent goes on.
             again_s = self.access.clock.monotonic_s() + AFTER_FAILURE_S
@@ -191,16 +246,6 @@ class WorkSaver(Struct):
     def save_followed(self, sandbox: Sandbox, why: Why) -> None:
         """Save what following kept at home of a sandbox that cannot be asked any more."""
         save_followed(sandbox.remote_changes, sandbox.state, why, self.access.clock.wall_s())
-
-    def _save_whatever_changes(self, ending: _Ending, left_s: float) -> Unsaved:
-        """Save the work once; a change here is no reason to lose the work there."""
-        remote_changes, find = ending.sandbox.remote_changes, partial(self._find, ending.sandbox, left_s)
-        for _ in range(_TRIES):
-            try:
-                return save_work(remote_changes, find, Why.SANDBOX_ENDED, ending.known)
-            except Superseded:
-                continue
-        raise TryLater("the workspace changed all the time", "")
 
     def _warn(self, what: str, remedy: str, unsaved: str | None) -> None:
         self._warning, self._warned_s = SyncWarning("unsaved", what, remedy), self.access.clock.wall_s()

@@ -21,7 +21,6 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
-from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
@@ -29,7 +28,6 @@ from syncd.sync.agent_work import agent_work
 from tests.clock import ScriptedClock
 
 TARGET = Target("https://api.example", "box", "us")
-SENT = Entry(Kind.FILE, 0o644, 1, 3, digest=b"ours")
 
 
 def _kept(folder: Path, *contents: bytes) -> dict[str, SeenEntry]:
@@ -52,18 +50,12 @@ def _contents(folder: Path) -> set[bytes]:
 def test_the_last_state_is_kept(tmp_path: Path) -> None:
     """Another process reads it, with its contents; those that the agent wrote over are gone."""
     store = FollowedStore(StateDb(str(tmp_path)), TARGET)
-    store.save(FollowedWork(7.0, {}, _kept(tmp_path, b"first", b"second")), 7.0)
+    store.save(FollowedWork(7.0, _kept(tmp_path, b"first", b"second")), 7.0)
     there = {**_kept(tmp_path, b"first", b"other"), "gone": ABSENT, b"\xff".decode("utf-8", "surrogateescape"): ABSENT}
-    store.save(FollowedWork(8.0, {"gone": SENT}, there, ("node_modules",), 3, "the disk is full"), 8.0)
+    store.save(FollowedWork(8.0, there, ("node_modules",), 3, "the disk is full"), 8.0)
     read = FollowedStore(StateDb(str(tmp_path)), TARGET).load()
     assert read is not None
-    assert (read.at_s, read.base, read.pruned, read.unlisted, read.not_kept) == (
-        8.0,
-        {"gone": SENT},
-        ("node_modules",),
-        3,
-        "the disk is full",
-    )
+    assert (read.at_s, read.pruned, read.unlisted, read.not_kept) == (8.0, ("node_modules",), 3, "the disk is full")
     assert read.there.keys() == there.keys()
     assert Path(read.there["f1"].copy).read_bytes() == b"other"
     assert _contents(tmp_path) == {b"first", b"other"}
@@ -73,11 +65,11 @@ def test_the_last_state_is_kept(tmp_path: Path) -> None:
 def test_what_cannot_be_kept_changes_nothing(tmp_path: Path) -> None:
     """A content that is missing fails the whole, and what was kept before still is."""
     store = FollowedStore(StateDb(str(tmp_path)), TARGET)
-    store.save(FollowedWork(7.0, {}, _kept(tmp_path, b"first")), 7.0)
+    store.save(FollowedWork(7.0, _kept(tmp_path, b"first")), 7.0)
     wanted = _kept(tmp_path, b"newer", b"missing")
     os.unlink(wanted["f1"].copy)
     with pytest.raises(FileNotFoundError):
-        store.save(FollowedWork(8.0, {}, wanted), 8.0)
+        store.save(FollowedWork(8.0, wanted), 8.0)
     read = store.load()
     assert read is not None
     assert Path(read.there["f0"].copy).read_bytes() == b"first"
@@ -87,19 +79,23 @@ def test_what_cannot_be_kept_changes_nothing(tmp_path: Path) -> None:
 def test_it_goes_with_its_sandbox(tmp_path: Path) -> None:
     """The contents of a sandbox that is forgotten go at the next clean-up."""
     db = StateDb(str(tmp_path))
-    FollowedStore(db, TARGET).save(FollowedWork(7.0, {}, _kept(tmp_path, b"first")), 7.0)
+    FollowedStore(db, TARGET).save(FollowedWork(7.0, _kept(tmp_path, b"first")), 7.0)
     with db.transaction():
         db.forget_owners_but([])
     Blobs(db).clean_up(8.0)
     assert _contents(tmp_path) == set()
 
 
-@pytest.mark.parametrize(("base", "holds"), [(SENT, True), (Entry(Kind.FILE, 0o644, 2, 4, digest=b"newer"), False)])
-def test_what_holds_after_another_sync(base: Entry, holds: bool) -> None:
-    """What was known of a path holds as long as nothing else was put there."""
-    work = FollowedWork(7.0, {"f": SENT}, {"f": ABSENT, "new": ABSENT})
-    assert ("f" in work.holding(SandboxContent(Manifest({"f": base}))).there) is holds
-    assert "new" in work.holding(SandboxContent(Manifest({"f": base}))).there
+def test_a_content_that_is_gone_or_damaged(tmp_path: Path) -> None:
+    """Its entry lacks it, so that the next look fetches it; the others stay."""
+    store = FollowedStore(StateDb(str(tmp_path)), TARGET)
+    kept = store.save(FollowedWork(7.0, _kept(tmp_path, b"gone", b"damaged", b"whole")), 7.0).there
+    os.unlink(kept["f0"].copy)
+    Path(kept["f1"].copy).write_bytes(b"other")
+    store.drop_damaged()
+    read = store.load()
+    assert read is not None
+    assert [entry.copy for entry in read.there.values()] == ["", "", kept["f2"].copy]
 
 
 def test_a_stop_ends_the_reading_of_a_large_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +124,8 @@ def test_a_stop_ends_the_reading_of_a_large_workspace(tmp_path: Path, monkeypatc
         secrets=lambda _: (),
         waiter=Waiter(interrupt, ScriptedClock()),
     )
-    found, content = LookResult(new=_kept(tmp_path, b"the agent's")), SandboxContent(Manifest(sent))
-    work = agent_work(found, content, lambda _path, _is_dir: False, ())
+    found, content = FollowedWork(0.0, _kept(tmp_path, b"the agent's")), SandboxContent(Manifest(sent))
+    work = agent_work(found, content, lambda _path, _is_dir: False)
     with pytest.raises(Stop):
-        commits.follow("owner", Manifest(sent), work, lambda _path, _is_dir: False, str(tmp_path / "scratch"))
+        commits.follow("owner", work, lambda _path, _is_dir: False, str(tmp_path / "scratch"))
     assert len(read) == 1

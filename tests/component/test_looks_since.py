@@ -18,7 +18,8 @@ from syncd.sandbox.followed_work import FollowedWork
 from syncd.sandbox.look_request import LookRequest, LookResult
 from syncd.sandbox.protocol import Bounds, decoded, look_result, look_values
 from syncd.sandbox.sandbox_state import SandboxContent
-from syncd.sync.following import Arrivals, follow_request, followed, lacking, request_since, since_look, told_since
+from syncd.sync.agent_work import lacking
+from syncd.sync.following import follow_request, followed, request_since, since_look, told_since
 from tests.looks import a_file
 
 PATHS = ("a", "b", "d/a", "d/b", "d/e/a", "d/e/b", "f/a", "x.log")
@@ -91,23 +92,20 @@ def _facts(there: dict[str, SeenEntry] | object) -> dict[str, tuple[object, ...]
 def test_what_has_changed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Files are written in place, replaced, moved, linked, deleted, folders come, go and move, times are set back."""
     random, there = Random(seed), There(tmp_path, monkeypatch)
-    known, since, asked_since = FollowedWork(0.0, {}, {}), None, 0
-    arrivals = Arrivals(there.content, there.content)
+    known, since, asked_since = FollowedWork(0.0, {}), None, 0
     for _ in range(25):
         for _ in range(random.choice((0, 1, 1, 2, 4))):
             there.act(random)
         whole = follow_request(there.content, known, _leaves_out)
-        request = None if since is None else request_since(whole, there.content, known, _leaves_out, since)
-        told = None if request is None else told_since(there.look(request), known, there.content)
-        everything = there.look(whole)
-        expected = followed(known, everything, arrivals, _leaves_out, 1.0)
-        if request is not None and told is not None:
+        request = None if since is None else request_since(whole, there.content, known.there, since)
+        told = None if request is None else told_since(there.look(request), known.there, there.content)
+        result = there.look(whole)
+        expected, _ = followed(known, result, there.content, (), _leaves_out, at_s=1.0)
+        if told is not None:
             asked_since += 1
-            found = followed(known, told, arrivals, _leaves_out, 1.0)
-            assert _facts(found.work.there) == _facts(expected.work.there)
-            since = since_look(request, told, lacking(found.work, _leaves_out), arrivals)
-            known = found.work
-        else:
-            since = since_look(whole, everything, lacking(expected.work, _leaves_out), arrivals)
-            known = expected.work
+            result = told
+        known, _ = followed(known, result, there.content, (), _leaves_out, at_s=1.0)
+        assert _facts(known.there) == _facts(expected.there)
+        is_fetched = not lacking(known.there, there.content, _leaves_out)
+        since = since_look(whole, result, there.content.base, known.there, 0.0) if is_fetched else None
     assert asked_since > 5

@@ -293,7 +293,7 @@ def test_what_following_kept_after_the_look_is_saved(made: AgentRig, policy: str
             digest = hashlib.sha256(content.encode()).digest()
             there[path] = SeenEntry(Kind.FILE, 0o644, 1, len(content), digest=digest, copy=str(copy))
         store = FollowedStore(StateDb(made.state), state.target)
-        store.save(FollowedWork(0.0, state.base.within(there), there), 0.0)
+        store.save(FollowedWork(0.0, there), 0.0)
 
     made.edit(a="newer here", b="newer here")
     made.rig.emulator.faults.on("initialize", "before", follow)

@@ -11,7 +11,8 @@ from syncd.sandbox.look_request import LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sandbox.saved_versions import Why
-from syncd.sync.agent_work import AgentWork, find_agent_work, save_work
+from syncd.sync.agent_work import AgentWork, find_agent_work
+from syncd.sync.work_saver import save_work
 
 FILE = SeenEntry(Kind.FILE, 0o644, size_bytes=3, digest=b"theirs")
 FOLDER = SeenEntry(Kind.DIRECTORY, 0o755)
@@ -111,4 +112,4 @@ def test_what_could_not_be_saved() -> None:
         "'mine' (UNREAD), and 7 more"
     )
     assert cast(ScriptedLook, look).saved == ["ok", "secret"]
-    assert not save_work(look, lambda _: AgentWork({}, {}, {}, ()), Why.RELEASED, {})
+    assert not save_work(look, lambda _: AgentWork({}, {}), Why.RELEASED, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
@@ -14,20 +15,16 @@ from syncd.model.manifest import Manifest
 from syncd.sandbox.followed_work import FollowedWork
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
 from syncd.sandbox.sandbox_state import SandboxContent
-from syncd.sync.agent_work import pruned_names
+from syncd.sync.agent_work import lacking, pruned_names
 from syncd.sync.following import (
     DOWNLOADS_SHARE,
     SILENCE_S,
-    Arrivals,
-    Followed,
     Pace,
     Since,
     follow_request,
     followed,
-    lacking,
     request_since,
     since_look,
-    to_fetch_soon,
     told_since,
 )
 
@@ -101,18 +98,18 @@ THEIRS_NEWER = SeenEntry(Kind.FILE, 0o644, size_bytes=6, digest=b"theirs, newer"
 AS_SENT = SeenEntry(Kind.FILE, 0o644, size_bytes=3, digest=b"ours")
 UNSTABLE = SeenEntry(Kind.FILE, 0o644, size_bytes=9, unstable=True)
 HELD = SandboxContent(Manifest({"a": SENT, "b": SENT}))
-UNDISTURBED = Arrivals(HELD, HELD)
-KNOWN = FollowedWork(0.0, {"a": SENT}, {"a": THEIRS, "new": THEIRS})
+KNOWN = FollowedWork(0.0, {"a": THEIRS, "new": THEIRS})
 
 
 def _after(
     differing: dict[str, SeenEntry],
     new: dict[str, SeenEntry],
-    arrivals: Arrivals = UNDISTURBED,
+    content: SandboxContent = HELD,
     known: FollowedWork = KNOWN,
-) -> Followed:
+    overwritten: Sequence[Callable[[str], bool]] = (),
+) -> tuple[FollowedWork, bool]:
     result = LookResult(differing=differing, new=new, pruned=["p"], unlisted=3, not_kept="why")
-    return followed(known, result, arrivals, _leaves_out, 7.0)
+    return followed(known, result, content, overwritten, _leaves_out, at_s=7.0)
 
 
 def _leaves_out(path: str, is_directory: bool) -> bool:
@@ -132,11 +129,9 @@ def _leaves_out(path: str, is_directory: bool) -> bool:
 def test_what_is_known_after_a_look(
     differing: dict[str, SeenEntry], new: dict[str, SeenEntry], there: dict[str, SeenEntry]
 ) -> None:
-    """The newest whole version of each path."""
+    """The newest whole version of each path; what was put there, or taken home, is none of the agent's."""
     found = _after(differing, new)
-    assert (found.work.there, found.has_changed) == (there, there != KNOWN.there)
-    base = {path: SENT for path in there if path in ("a", "b")}
-    assert found.work == FollowedWork(7.0, base, there, ("p",), 3, "why")
+    assert found == (FollowedWork(7.0, there, ("p",), 3, "why"), there != KNOWN.there)
 
 
 @pytest.mark.parametrize(
@@ -152,51 +147,47 @@ def test_what_is_known_after_a_look(
 )
 def test_what_counts_as_a_change(was: SeenEntry, now: SeenEntry, has_changed: bool) -> None:
     """Another version; a time is none, nor what nobody can tell from what was there."""
-    known = FollowedWork(0.0, {"a": SENT}, {"a": was})
-    assert _after({"a": now}, {}, known=known).has_changed is has_changed
+    assert _after({"a": now}, {}, known=FollowedWork(0.0, {"a": was}))[1] is has_changed
 
 
 def test_nothing_excluded_is_kept() -> None:
-    """It is known to be there, without a content."""
-    assert _after({}, {"x.log": THEIRS}).work.there["x.log"].copy == ""
+    """It is known to be there, without a content; what was put there before the rule is kept, as it is saved."""
+    content = SandboxContent(Manifest({"x.log": SENT}))
+    kept = [_after({}, {"x.log": THEIRS}, each)[0].there["x.log"].copy for each in (HELD, content)]
+    assert kept == ["", THEIRS.copy]
 
 
-def test_what_was_sent_meanwhile_is_not_the_agents() -> None:
-    """Neither what is on its way, nor what arrived between the beginning and the end of the look."""
-    on_its_way = SandboxContent(HELD.base, ({"b": NEWER},), True)
-    arrived = SandboxContent(Manifest({"a": replace(SENT, mtime_s=9), "b": replace(SENT, mode=0o600), "n": NEWER}))
-    for contents in ((on_its_way, HELD), (HELD, on_its_way), (HELD, arrived), (arrived, HELD)):
-        found = _after({"b": THEIRS, "n": THEIRS, "a": THEIRS_NEWER}, {}, Arrivals(*contents))
-        expected = {**KNOWN.there, "a": THEIRS_NEWER}
-        assert found.work.there == (expected if arrived in contents else {**expected, "n": THEIRS})
+def test_what_is_on_its_way_is_not_the_agents() -> None:
+    """It may have been seen half written; what was known of such a path stays known."""
+    on_its_way = SandboxContent(HELD.base, ({"a": NEWER, "b": NEWER, "n": NEWER},), True)
+    found = _after({"b": THEIRS, "a": THEIRS_NEWER}, {"n": THEIRS, "m": THEIRS}, on_its_way)
+    assert found[0].there == {**KNOWN.there, "m": THEIRS}
 
 
-def test_a_path_that_was_sent_anew_is_not_known_any_more() -> None:
-    """As what the agent had there was taken, or overwritten."""
-    arrived = SandboxContent(Manifest({"a": NEWER, "b": SENT}))
-    assert _after({}, {}, Arrivals(HELD, arrived)).work.there == {"new": THEIRS}
+def test_what_arrived_meanwhile_has_gone_over_the_agents() -> None:
+    """Neither what was known is there any more, nor what the look has seen before that; nobody there changed it."""
+    over = [lambda path: path == "a", lambda path: path == "b"]
+    assert _after({"a": THEIRS_NEWER, "b": THEIRS}, {}, overwritten=over) == (
+        FollowedWork(7.0, {"new": THEIRS}, ("p",), 3, "why"),
+        False,
+    )
 
 
-def test_what_was_sent_again_as_before_has_gone_over_the_agents() -> None:
-    """By `push --force`: neither what was known is there any more, nor what the look has seen before that."""
-    arrivals = Arrivals(HELD, HELD, [lambda path: path == "a", lambda path: path == "b"])
-    assert _after({"a": THEIRS_NEWER, "b": THEIRS}, {}, arrivals).work.there == {"new": THEIRS}
-
-
-def test_a_sandbox_that_was_emptied() -> None:
-    """It is no work of an agent that nearly everything is gone at once."""
-    many = SandboxContent(Manifest({f"f{number}": SENT for number in range(30)}))
-    gone = dict.fromkeys(many.base or (), ABSENT)
-    assert _after(gone, {}, Arrivals(many, many)).was_emptied
-    for number, there, emptied in ((27, ABSENT, False), (28, ABSENT, True), (28, THEIRS, False)):
-        differing = {f"f{each}": there for each in range(number)} | {"none": ABSENT}
-        assert _after(differing, {}, Arrivals(many, many)).was_emptied is emptied
+def test_what_was_taken_home_is_not_known_any_more() -> None:
+    """It counts as put there; an undo has it be the agent's again."""
+    taken = replace(SENT, size_bytes=THEIRS.size_bytes, digest=THEIRS.digest)
+    assert _after({}, {}, SandboxContent(Manifest({"a": taken}))) == (
+        FollowedWork(7.0, {"new": THEIRS}, ("p",), 3, "why"),
+        False,
+    )
 
 
 def test_what_a_look_asks_for() -> None:
-    """What is otherwise than was known, or sent; the content of what is excluded is not fetched."""
+    """What is otherwise than was known, or sent; the content of what is excluded is not fetched, one that lacks is."""
     directory = SeenEntry(Kind.DIRECTORY, 0o755)
-    known = FollowedWork(0.0, {}, {"a": THEIRS, "x.log": THEIRS, "b": ABSENT, "d": directory, "u": THEIRS})
+    known = FollowedWork(
+        0.0, {"a": THEIRS, "x.log": THEIRS, "b": ABSENT, "d": directory, "u": THEIRS, "c": replace(THEIRS, copy="")}
+    )
     content = SandboxContent(Manifest({"a": SENT, "c": SENT}), ({"u": NEWER, "w": NEWER},), True, {"l": SENT})
     request = follow_request(content, known, _leaves_out)
     items = dict(request.each())
@@ -213,14 +204,14 @@ def test_what_a_look_asks_for() -> None:
     assert items["c"] == LookItem((SENT,), LookAction.FETCH)
     assert (request.find_new, request.pruned_names) == (True, pruned_names(_leaves_out))
     assert request.most_copied_bytes == SAVED_BYTES - 3 * THEIRS.size_bytes
-    full = FollowedWork(0.0, {}, {"a": replace(THEIRS, size_bytes=SAVED_BYTES + 1)})
+    full = FollowedWork(0.0, {"a": replace(THEIRS, size_bytes=SAVED_BYTES + 1)})
     assert follow_request(SandboxContent(), full, _leaves_out).most_copied_bytes == 0
 
 
 MARK = ("a" * 64, "b" * 64, 5)
 MARKED = Manifest({"d": Entry(Kind.DIRECTORY), "d/a": SENT, "d/b": SENT, "c": SENT})
 LOG = SeenEntry(Kind.FILE)
-BEFORE = FollowedWork(1.0, {}, {"d/new": SeenEntry(Kind.FILE, copy="kept"), "d/b": ABSENT, "x.log": LOG})
+BEFORE = {"d/new": SeenEntry(Kind.FILE, copy="kept"), "d/b": ABSENT, "x.log": LOG}
 
 
 def _told(new: dict[str, SeenEntry] | None = None, **fields: Any) -> LookResult | None:
@@ -257,51 +248,44 @@ def test_what_only_a_look_at_everything_tells(fields: dict[str, Any]) -> None:
 def test_a_look_since_another_one() -> None:
     """It names what arrived since, and what the rules leave out, of which a change is not fetched."""
     arrived = MARKED | {"c": NEWER, "n": SENT}
+    del arrived["d/a"]
     content = SandboxContent(arrived)
-    since = Since(MARK, MARKED, pruned_names(_leaves_out))
-    whole = follow_request(content, BEFORE, _leaves_out)
-    request = request_since(whole, content, BEFORE, _leaves_out, since)
+    since = Since(MARK, MARKED, pruned_names(_leaves_out), BEFORE, 0.0)
+    whole = follow_request(content, FollowedWork(1.0, BEFORE), _leaves_out)
+    request = request_since(whole, content, BEFORE, since)
     assert request is not None
     assert {path: (item.action, item.versions) for path, item in request.items.items()} == {
         "c": (LookAction.FETCH, (NEWER,)),
         "n": (LookAction.FETCH, (SENT,)),
+        "d/a": (LookAction.FETCH, ()),
         "x.log": (LookAction.COMPARE, (LOG,)),
     }
     assert (request.since, request.find_new) == (MARK, True)
-    assert request_since(whole, SandboxContent(MARKED, (arrived,), True), BEFORE, _leaves_out, since) is None
-    assert request_since(whole, content, BEFORE, _leaves_out, Since(MARK, MARKED, ["other"])) is None
+    assert request_since(whole, SandboxContent(MARKED, (arrived,), True), BEFORE, since) is None
+    assert request_since(whole, content, BEFORE, replace(since, pruned_names=["other"])) is None
+    assert request_since(whole, content, {"d/b": ABSENT}, since) is None  # a content of what was known is gone
 
 
 @pytest.mark.parametrize(
-    ("result", "arrivals", "there"),
+    ("result", "base"),
     [
-        (LookResult(), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED)), {}),
-        (LookResult(mark=MARK, unseen=1), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED)), {}),
-        (LookResult(mark=MARK, not_kept="no room"), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED)), {}),
-        (LookResult(mark=MARK), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED, (MARKED,), True)), {}),
-        (LookResult(mark=MARK), Arrivals(SandboxContent(MARKED, (MARKED,), True), SandboxContent(MARKED)), {}),
-        (LookResult(mark=MARK), Arrivals(SandboxContent(MARKED), SandboxContent(MARKED), [lambda _: True]), {}),
-        (LookResult(mark=MARK), Arrivals(SandboxContent(None), SandboxContent(MARKED)), {}),
-        (
-            LookResult(mark=MARK),
-            Arrivals(SandboxContent(MARKED), SandboxContent(MARKED)),
-            {"large": LOG},
-        ),
-        (LookResult(mark=MARK), Arrivals(*[SandboxContent(MARKED | {".git": Entry(Kind.DIRECTORY)})] * 2), {}),
+        (LookResult(), MARKED),
+        (LookResult(mark=MARK, unseen=1), MARKED),
+        (LookResult(mark=MARK, not_kept="no room"), MARKED),
+        (LookResult(mark=MARK, differing={"a": UNSTABLE}), MARKED),
+        (LookResult(mark=MARK), None),
+        (LookResult(mark=MARK), MARKED | {".git": Entry(Kind.DIRECTORY)}),
     ],
 )
-def test_a_look_that_leaves_something_open(result: LookResult, arrivals: Arrivals, there: dict[str, SeenEntry]) -> None:
+def test_a_look_that_leaves_something_open(result: LookResult, base: Manifest | None) -> None:
     """The next one compares everything."""
-    request, work = LookRequest({}, find_new=True), FollowedWork(1.0, {}, there)
-    certain = Arrivals(SandboxContent(MARKED), SandboxContent(MARKED))
-    lacks = lacking(work, _leaves_out)
-    assert since_look(request, result, lacks, arrivals) is None
-    lacks = lacking(FollowedWork(1.0, {}, {"x.log": ABSENT}), _leaves_out)
-    assert since_look(request, LookResult(mark=MARK), lacks, certain) == Since(MARK, MARKED, ())
+    request = LookRequest({}, find_new=True)
+    assert since_look(request, result, base, {}, 5.0) is None
+    assert since_look(request, LookResult(mark=MARK), MARKED, BEFORE, 5.0) == Since(MARK, MARKED, (), BEFORE, 5.0)
 
 
-def test_what_cannot_be_fetched_is_not_tried_at_each_look() -> None:
-    """Only the first time, and when all is compared; what is still being written is tried each time."""
-    lacks = {"large": LOG, "busy": replace(LOG, unstable=True)}
-    assert to_fetch_soon(lacks, FollowedWork(1.0, {}, {})) == ["large", "busy"]
-    assert to_fetch_soon(lacks, FollowedWork(1.0, {}, lacks)) == ["busy"]
+def test_what_lacks_its_content() -> None:
+    """Of what the rules exclude none is wanted, but of what was put there before the rule."""
+    there = {"large": LOG, "x.log": LOG, "d/b": ABSENT, "a": THEIRS}
+    assert lacking(there, HELD, _leaves_out) == {"large": LOG}
+    assert lacking(there, SandboxContent(Manifest({"x.log": SENT})), _leaves_out).keys() == {"large", "x.log"}
