@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from syncd.core.clock import stamp
 from syncd.core.errors import SyncdError, SyncWarning
 from syncd.core.text import counted, shown_path
+from syncd.core.waiter import Work
 from syncd.merge.followed_commits import FollowedCommits
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest
@@ -166,7 +167,8 @@ class Follower:
         overwritten: list[Callable[[str], bool]] = []
         state.overwritten = overwritten
         try:
-            request, result, whole_s = self._look_there(looks, before, known, is_excluded)
+            with self.waiter.doing(Work.READ):
+                request, result, whole_s = self._look_there(looks, before, known, is_excluded)
             self._warnings = []
             self._pace.share = DOWNLOADS_SHARE if result.kinds_only else LOOKS_SHARE
             if self._cycle.sandbox is not sandbox:
@@ -207,10 +209,10 @@ class Follower:
         whole, now_s = follow_request(content, known, is_excluded), self._clock.monotonic_s()
         if since is not None and now_s - since.whole_s < WHOLE_S:
             request = request_since(whole, content, known.there, since)
-            told = None if request is None else told_since(looks.follow(request), known.there, content)
+            told = None if request is None else told_since(looks.look_aside(request), known.there, content)
             if request is not None and told is not None:
                 return request, told, since.whole_s
-        return whole, looks.follow(whole), now_s
+        return whole, looks.look_aside(whole), now_s
 
     def _note(self, work: FollowedWork, store: FollowedStore, state: SandboxState, is_excluded: IsExcluded) -> None:
         """Note what is there for `status`, and commit it."""

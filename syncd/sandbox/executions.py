@@ -128,13 +128,14 @@ class Running(Struct, frozen=True):
 
 
 class RunningLook(Struct, frozen=True):
-    """A look that was started. Its program ends `program_s` after it began.
+    """A look that was begun at `began_s` of the monotonic clock. Its program ends `program_s` after it began.
 
     `after_s` is the second at which an earlier run of the same archive ended.
     """
 
     running: Running
     request: LookRequest
+    began_s: float
     program_s: float
     after_s: float = 0.0
 
@@ -327,12 +328,13 @@ class Executions:
         state folder cannot record what is about to be removed there.
         """
         to_remove = request.with_action(LookAction.REMOVE)
-        purpose, ends_s = _REMOVAL if to_remove else _LOOK, self._clock.monotonic_s() + timeout_s
+        began_s = self._clock.monotonic_s()
+        purpose, ends_s = _REMOVAL if to_remove else _LOOK, began_s + timeout_s
         earlier, self._earlier = self._earlier, None
         if self._runs_again and earlier is not None and (earlier.request, earlier.program_s) == (request, program_s):
             with contextlib.suppress(StepFailed), purpose.limited(self._waiter, timeout_s):  # else it is sent anew
                 running = self._executed(purpose, earlier.running.name, Bounds.of_look(request))
-                return RunningLook(running, request, program_s, earlier.after_s)
+                return RunningLook(running, request, began_s, program_s, earlier.after_s)
         name = _new_name()
         self._waiter.poll_events()
         with purpose.limited(self._waiter, timeout_s):
@@ -353,7 +355,7 @@ class Executions:
             if failure.action is FailureAction.REFUSED:
                 self._forget(name)
             raise
-        return RunningLook(running, request, program_s)
+        return RunningLook(running, request, began_s, program_s)
 
     def finish_look(
         self,

@@ -2,7 +2,7 @@
 
 Where no program can look, the sandbox's own archive (`/dump`) is read. Where that fails too, and the API answers,
 `save` goes on with a warning, and looks again later; `hold` fails. What was found and cannot be fetched, or kept at
-home, is held, and tried again.
+home, is held, and tried again. `Looking` decides which way is tried next.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from enum import Enum
 from math import inf
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd.archive.base_store import BaseStore
-from syncd.archive.exported_files import NotKeptHere
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import Moment, stamp
 from syncd.core.errors import KeyRefused, SandboxNotFound, SyncWarning
@@ -28,7 +26,14 @@ from syncd.core.text import counted, shown_path, size
 from syncd.core.waiter import Waiter, Work
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, is_savable
 from syncd.remote.bucket import Dump
-from syncd.remote.failure import ApiStep, FailureAction, NextTry, StepFailed
+from syncd.remote.failure import (
+    FIRST_WAIT_S,
+    LONGEST_WAIT_S,
+    ApiStep,
+    FailureAction,
+    StepFailed,
+    backoff_limit_s,
+)
 from syncd.remote.target import Target
 from syncd.sandbox.deletions import Programs
 from syncd.sandbox.executions import Executions, Purpose, RunningLook
@@ -38,180 +43,208 @@ from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
 from syncd.sandbox.seen_paths import SeenPaths
 
 _log = logging.getLogger("syncd.remote_changes")
-# A look, all its requests together, never delays a sync by more than this beside its upload …
-LOOK_S = 20.0
-# … but it has so long after the upload, however long that took. One that fails sooner is repeated once.
-_AFTER_UPLOAD_S = 5.0
-# Of that time: until its program is started, and for the program, which then reports what it has.
-_START_S, _PROGRAM_S = 8.0, 9.0
+# A look has so long after the upload, however long that took. One that fails sooner is repeated once.
+AFTER_UPLOAD_S = 5.0
+# Until its program is started.
+_START_S = 8.0
 # Program and look have so much more for each path: to read a small file and compare it takes half of that.
 _PATH_S = 1e-4
-# A look at all that is there is a command's, or the last one before its end.
-_WHOLE_LOOK_S, _WHOLE_PROGRAM_S = 40.0, 25.0
-_DUMP_S = 15.0
 # What a look found longer ago is looked at again: an upload may take an hour, and its agent goes on meanwhile.
 _STALE_S = 2.0
-# The archive of all that is there may be GiBs.
-_LONGEST_DOWNLOAD_S = 1800.0
 # Before a sandbox ends there is no time to read the bytes of more that had been sent.
 _HURRIED, _MOST_BASES = (Why.SANDBOX_ENDED, Why.RELEASED), 1000
 _LOOKS_AGAIN = 'the next sync looks again; with sandbox.agent_changes = "overwrite" none does'
 _PROGRAM = Purpose(ApiStep.EXECUTION, "the look at the files there")
 _DUMP = Purpose(ApiStep.DUMP, "the download of the sandbox's archive")
 _INQUIRY = Purpose(ApiStep.SANDBOX, "the request for the sandbox")
+_NONE = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look failed")
 
 
-class _Hung(Enum):
-    """A way that was not answered in its time."""
+class Times(Struct, frozen=True):
+    """The seconds that a look may take.
 
-    PROGRAM = "a look by a program: the archive is read instead"
-    FETCH = "the download of copies: what differs stays"
-
-
-class _Running(Struct, frozen=True):
-    request: LookRequest
-    look: RunningLook
-    began_s: float
-
-
-class RemoteChanges:
-    """The looks at one sandbox, and the versions there that they save.
-
-    `unseen` counts the paths that the last look did not come to, and `warnings` are about looks that failed.
+    All its requests have `look_s` together, and of that its program `program_s`, which then reports what it has. To
+    fetch what was copied may take `fetch_s` beyond, and to read the sandbox's archive instead `archive_s`.
     """
 
-    def __init__(
-        self,
-        *,
-        agent_changes: AgentChanges,
-        target: Target,
-        executions: Executions,
-        dump: Dump,
-        saved_versions: SavedVersions,
-        seen: SeenPaths,
-        state_folder: str,
-        copies_folder: str,
-        waiter: Waiter,
-        ask_for_sandbox: Callable[[], object],
-        base_store: BaseStore,
-    ) -> None:
-        """`ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox."""
-        self.agent_changes = agent_changes
-        self.saved_versions = saved_versions
-        self.seen = seen
-        self.unseen = 0
-        self.warnings: list[SyncWarning] = []
-        self.programs = Programs.SOME  # as the last look of a sync found
-        self._target = target
-        self._executions = executions
-        self.dump = dump
-        self._copies_folder = copies_folder
-        self._state_folder = state_folder
-        self._waiter = waiter
-        self._clock = waiter.clock
-        self._ask_for_sandbox = ask_for_sandbox
-        self._base_store = base_store
-        self._took_s = 0.0  # the last look by the archive, or at all that is there, that fetched nothing
-        self._running: _Running | StepFailed | None = None  # the look beside the upload, or why it was given up
-        self._next_try = NextTry()  # after looks with which nobody could look
-        self._is_repeated = False
-        self._hung: _Hung | None = None  # in this sync, which does without it from then on
-        self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
-        self._saved_paths: dict[Why, list[str]] = {}
-        self._relied_on: set[str] = set()  # the saved versions without which this sync would lose something
-        self._not_kept = ""  # the last reason why a version could not be fetched or saved
+    look_s: float
+    program_s: float
+    fetch_s: float
+    archive_s: float
+
+
+# A sync is never delayed by more beside its upload.
+OF_SYNC = Times(20.0, 9.0, 0.0, 15.0)
+# A look at all that is there is a command's, or the last one before its end; its archive may be GiBs.
+_OF_ALL = Times(40.0, 25.0, 1800.0, 1800.0)
+
+
+class Way(Enum):
+    """The ways to look."""
+
+    PROGRAM = "a program there, which copies what differs"
+    NO_COPIES = "a program there, which copies nothing: what differs stays"
+    ARCHIVE = "the sandbox's archive"
+    NOBODY = "none, as it is too early for another try"
+
+
+class Looking(Struct, frozen=True):
+    """How looking at one sandbox goes, for its syncs. Times are monotonic seconds.
+
+    The sync that is under way begins with `way`: what took long and failed in it is not tried again. `failure` is the
+    last one of a program. `again_at_s` is infinity while looks succeed, else the second of the next try after so many
+    `tries` with which nobody could look.
+    """
+
+    way: Way = Way.PROGRAM
+    failure: StepFailed = _NONE
+    again_at_s: float = inf
+    tries: int = 0
+
+    def first_way(self, agent_changes: AgentChanges, now_s: float) -> Way:
+        """Return the way that a look begins with. With `hold` nothing is sent without one: none is put off."""
+        is_early = now_s < self.again_at_s < inf and agent_changes is not AgentChanges.HOLD
+        return Way.NOBODY if is_early else self.way
+
+    def program_failed(self, failure: StepFailed, took_s: float) -> tuple[Looking, Way]:
+        """Return the next way after a program could not look, or its copies did not come; PROGRAM: in another try."""
+        is_quick = took_s < AFTER_UPLOAD_S
+        may_pass = failure.action is not FailureAction.REFUSED and (failure.retry_after_s or 0.0) < OF_SYNC.look_s
+        if self.again_at_s == inf and is_quick and may_pass:
+            # A server that is busy for a moment is no sandbox that runs no programs.
+            return replace(self, failure=failure, again_at_s=-inf), Way.PROGRAM
+        return replace(self, failure=failure, way=self.way if is_quick else Way.ARCHIVE), Way.ARCHIVE
+
+    def archive_failed(self, seen: LookResult | None, took_s: float, now_s: float) -> Looking:
+        """Return what follows after the archive could not be read either; `seen` is what a program saw before."""
+        if seen is not None:
+            return Looking(Way.NO_COPIES if self.way is Way.ARCHIVE else self.way, self.failure)
+        # To ask at each sync costs little, and not to look when one could costs the agent's work.
+        is_quick = took_s < AFTER_UPLOAD_S and self.way is not Way.ARCHIVE
+        wait_s = -inf if is_quick else backoff_limit_s(self.tries + 1, FIRST_WAIT_S, LONGEST_WAIT_S)
+        return Looking(Way.PROGRAM, self.failure, now_s + wait_s, self.tries + 1)
+
+    def succeeded(self, result: LookResult) -> Looking:
+        """Return the same after a look that found this."""
+        is_mended = self.way is Way.PROGRAM and not result.kinds_only
+        return Looking(self.way, _NONE if is_mended else self.failure)
+
+
+class RemoteChanges(Struct, kw_only=True, eq=False):
+    """The looks at one sandbox, and the versions there that they save.
+
+    `ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox. `unseen` counts the paths that the last
+    look did not come to, and `warnings` are about looks that failed.
+    """
+
+    agent_changes: AgentChanges
+    target: Target
+    executions: Executions
+    dump: Dump
+    saved_versions: SavedVersions
+    seen: SeenPaths
+    state_folder: str
+    copies_folder: str
+    waiter: Waiter
+    ask_for_sandbox: Callable[[], object]
+    base_store: BaseStore
+    unseen: int = 0
+    warnings: list[SyncWarning] = field(default_factory=list)
+    _looking: Looking = Looking()
+    _running: tuple[LookRequest, RunningLook] | None = None  # beside the upload
+    _took_s: float = 0.0  # the last look by the archive, or at all that is there, that fetched nothing
+    _saved_paths: dict[Why, list[str]] = field(default_factory=dict)
+    _relied_on: set[str] = field(default_factory=set)  # the saved versions without which this sync loses something
+    _not_kept: str = ""  # the last reason why a version could not be fetched or saved
 
     @property
     def looks(self) -> bool:
         """True if a sync looks before it writes."""
         return self.agent_changes is not AgentChanges.OVERWRITE
 
+    @property
+    def programs(self) -> Programs:
+        """The answer to the question if a program can remove something there, as the last look found."""
+        return Programs.NONE if self._looking.failure.action is FailureAction.REFUSED else Programs.SOME
+
     # -- looking
 
     def age_s(self, look: LookResult | None) -> float:
         """Return the seconds that a look is old, as `LookResult.age_s` does; less than none without one."""
-        return -inf if look is None else look.age_s(Moment.now(self._clock))
+        return -inf if look is None else look.age_s(Moment.now(self.waiter.clock))
 
     def retry(self) -> None:
         """Look at the next sync, however soon the last look failed."""
-        self._next_try.hasten()
+        if self._looking.again_at_s < inf:
+            self._looking = replace(self._looking, again_at_s=-inf)
 
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
         self._running = None
-        if (
-            self._waits
-            or self._hung is _Hung.PROGRAM
-            or not (request.items or request.find_new)
-            or request.with_action(LookAction.REMOVE)
-        ):
+        began_s = self.waiter.clock.monotonic_s()
+        way = self._looking.first_way(self.agent_changes, began_s)
+        is_asked = bool(request.items) or request.find_new
+        if way in (Way.ARCHIVE, Way.NOBODY) or not is_asked or request.with_action(LookAction.REMOVE):
             return
-        began_s = self._clock.monotonic_s()
         try:
-            with self._waiter.doing(Work.UPLOAD):
-                self._running = self._begin(request, self._hung)
+            with self.waiter.doing(Work.UPLOAD):
+                self._running = request, self._begin(request, way, OF_SYNC)
         except StepFailed as failure:
             _log.debug("the look was not started: %s", failure)
-            if not self._was_quick(began_s):
-                self._running = failure  # else `finish` tries again
+            took_s = self.waiter.clock.monotonic_s() - began_s
+            if took_s >= AFTER_UPLOAD_S:  # else `finish` tries again
+                self._looking, _ = self._looking.program_failed(failure, took_s)
 
     def finish(self, request: LookRequest) -> LookResult | None:
-        """Return what the look found, as `_finished` does; one from before a suspend is worth nothing.
-
-        Raises `Superseded`, too.
-        """
-        with self._waiter.doing(Work.UPLOAD):
-            return self._finished(request)
-
-    def _finished(self, request: LookRequest) -> LookResult | None:
         """Return what the look found; None if nobody could look, and the sync goes on without it.
 
         Raises `StepFailed` if the API cannot be reached, refuses the key, knows no such sandbox, fails for the first
-        time, or, with `hold`, if nobody could look; `NotKeptHere` if there is no room here for what a look found.
+        time, or, with `hold`, if nobody could look; `NotKeptHere` if there is no room here for a long report;
+        `Superseded`, `Stop`.
         """
-        running, self._running = self._running, None
-        began_s = -inf if isinstance(running, StepFailed) else self._clock.monotonic_s()
-        if self._waits:
-            self._could_not(self._failure)
-            return None
-        if self._hung is _Hung.PROGRAM:
-            found = self._look_by_dump(request, self._failure, None)
-            return found if found is None else self._read_archive(found, self._failure)
-        result = None
-        try:
-            if isinstance(running, StepFailed):
-                raise running
-            if running is None or running.request is not request or self._is_stale(running):
-                running = self._begin(request, self._hung)
-            result = self._finish(running)
-            self.programs = Programs.SOME
-            if result.unfetched is not None:
-                raise result.unfetched
-        except NotKeptHere as failure:
-            return self._look_by_dump(request, failure, None)
-        except StepFailed as failure:
-            if failure.refusal is KeyRefused:
-                raise
-            was_quick = self._was_quick(began_s)
-            self.programs = Programs.NONE if failure.action is FailureAction.REFUSED else Programs.SOME
-            if self._next_try.at_s == inf and not self._is_repeated and was_quick and _may_pass(failure):
-                self._is_repeated = True  # a server that is busy for a moment is no sandbox that runs no programs
-                raise
-            found = self._look_by_dump(request, failure, result)
-            if found is None and self._was_quick(began_s):
-                self.retry()  # to ask at each sync costs little, and not to look when one could costs the agent's work
-            if found is None or was_quick:
-                return found
-            self._failure = failure
-            self._hung = _Hung.FETCH if found is result else _Hung.PROGRAM
-            return found if found is result else self._read_archive(found, failure)
-        return self._ended(result)
+        with self.waiter.doing(Work.UPLOAD):
+            return self._finished(request)
 
-    def _read_archive(self, found: LookResult, failure: StepFailed) -> LookResult:
-        what = f"no program could look for changes in the sandbox ({failure.message})"
-        if self.looks:  # else it was to remove something, which is warned of
-            self.warnings = [SyncWarning("remote-changes", f"{what}, so its archive was read", _LOOKS_AGAIN)]
-        return found
+    def _finished(self, request: LookRequest) -> LookResult | None:
+        running, self._running = self._running, None
+        began_s, seen = self.waiter.clock.monotonic_s(), None
+        way = self._looking.first_way(self.agent_changes, began_s)
+        if way is Way.NOBODY:
+            self._could_not(self._looking.failure)
+            return None
+        if way is not Way.ARCHIVE:
+            try:
+                if running is None or running[0] is not request or self._is_stale(running[1]):
+                    running = request, self._begin(request, way, OF_SYNC)
+                seen = self._finish(*running, OF_SYNC)
+                if seen.unfetched is None:
+                    return self._ended(seen)
+                raise seen.unfetched
+            except StepFailed as failure:
+                if failure.refusal is KeyRefused:
+                    raise
+                took_s = self.waiter.clock.monotonic_s() - began_s
+                self._looking, way = self._looking.program_failed(failure, took_s)
+                if way is Way.PROGRAM:
+                    raise
+        return self._read_instead(request, seen, began_s)
+
+    def _read_instead(self, request: LookRequest, seen: LookResult | None, began_s: float) -> LookResult | None:
+        """Look by the archive, since a program failed to; `seen` is what it saw, if its copies alone are missing."""
+        failure = self._looking.failure
+        try:
+            return self._ended(self._dumped(request, OF_SYNC.archive_s))
+        except StepFailed as other:
+            if other.refusal is KeyRefused:
+                raise
+        if seen is None and not self._is_there(failure):
+            raise failure
+        now_s = self.waiter.clock.monotonic_s()
+        self._looking = self._looking.archive_failed(seen, now_s - began_s, now_s)
+        if seen is not None:
+            return self._ended(seen)  # what differs and has no copy is not overwritten
+        self._could_not(failure)
+        return None
 
     def look(self, request: LookRequest, left_s: float = inf) -> LookResult:
         """Look now, whatever failed before, with the sandbox's archive once a program took half of `left_s`.
@@ -222,11 +255,10 @@ class RemoteChanges:
 
     def look_aside(self, request: LookRequest, left_s: float = inf) -> LookResult:
         """Look as `look` does for something else than changes: what is known of these stays as it is."""
-        is_whole, program_s = request.find_new, left_s / 2
+        times = _OF_ALL if request.find_new else OF_SYNC
         try:
-            with _PROGRAM.limited(self._waiter, program_s) if program_s < _WHOLE_LOOK_S else nullcontext():
-                running = self._begin(request, is_whole=is_whole)
-                result = self._finish(running, is_whole=is_whole)
+            with _PROGRAM.limited(self.waiter, left_s / 2):
+                result = self._finish(request, self._begin(request, Way.PROGRAM, times), times)
             if result.unfetched is not None:
                 raise result.unfetched
         except StepFailed as failure:
@@ -234,53 +266,34 @@ class RemoteChanges:
                 raise
             _log.debug("no program can look: %s", failure)
             try:
-                return self._dumped(request, _LONGEST_DOWNLOAD_S if request.find_new else _DUMP_S)
+                return self._dumped(request, times.archive_s)
             except StepFailed:
                 if failure.action is not FailureAction.REFUSED:
                     raise failure from None  # a program may well run the next time
                 raise
-        return self._with_time(result) if is_whole else result
+        return self._with_time(result) if request.find_new else result
 
-    def follow(self, request: LookRequest) -> LookResult:
-        """Look at everything once more as `look_aside` does, for changes since a look before.
+    def _is_stale(self, look: RunningLook) -> bool:
+        return look.asked.age_s(Moment.now(self.waiter.clock)) > _STALE_S
 
-        Raises `StepFailed` if nobody can, `NotKeptHere`, `Superseded`, `Stop`.
-        """
-        with self._waiter.doing(Work.READ):
-            return self.look_aside(request)
-
-    def _was_quick(self, began_s: float) -> bool:
-        """True if what failed by now failed at once: what hangs does so again, and another try may soon succeed."""
-        return self._clock.monotonic_s() - began_s < _AFTER_UPLOAD_S
-
-    def _is_stale(self, running: _Running) -> bool:
-        return running.look.asked.age_s(Moment.now(self._clock)) > _STALE_S
-
-    def _begin(self, request: LookRequest, hung: _Hung | None = None, *, is_whole: bool = False) -> _Running:
-        """Start a look. One that `is_whole` is a command's, or the last one, and has more time than a sync's."""
-        began_s = self._clock.monotonic_s()
-        program_s = (_WHOLE_PROGRAM_S if is_whole else _PROGRAM_S) + _paths_s(request)
+    def _begin(self, request: LookRequest, way: Way, times: Times) -> RunningLook:
         limited = self._within_room(request)
-        if hung is _Hung.FETCH:
-            limited, self._not_kept = replace(limited, most_copied_bytes=0), self._failure.message
-        look = self._executions.start_look(limited, _START_S, program_s)
-        return _Running(request, look, began_s)
+        if way is Way.NO_COPIES:
+            limited, self._not_kept = replace(limited, most_copied_bytes=0), self._looking.failure.message
+        return self.executions.start_look(limited, _START_S, times.program_s + _paths_s(request))
 
-    def _finish(self, running: _Running, *, is_whole: bool = False) -> LookResult:
-        passed_s = self._clock.monotonic_s() - running.began_s
-        look_s = (_WHOLE_LOOK_S if is_whole else LOOK_S) + _paths_s(running.request)
-        timeout_s = max(_AFTER_UPLOAD_S, look_s - passed_s)
-        fetch_s = _LONGEST_DOWNLOAD_S if is_whole else 0.0
-        folder = self._folder_for(running.request)
-        result = self._executions.finish_look(running.look, folder, timeout_s, fetch_s)
-        return replace(result, asked=running.look.asked, takes_s=_paths_s(running.request))
+    def _finish(self, request: LookRequest, look: RunningLook, times: Times) -> LookResult:
+        passed_s, paths_s = self.waiter.clock.monotonic_s() - look.began_s, _paths_s(request)
+        timeout_s = max(AFTER_UPLOAD_S, times.look_s + paths_s - passed_s)
+        result = self.executions.finish_look(look, self._folder_for(request), timeout_s, times.fetch_s)
+        return replace(result, asked=look.asked, takes_s=paths_s)
 
     def _dumped(self, request: LookRequest, timeout_s: float) -> LookResult:
         """Return what a look by the archive found."""
         limited, folder = self._within_room(request), self._folder_for(request)
-        asked = Moment.now(self._clock)
-        with _DUMP.limited(self._waiter, timeout_s):
-            result = look_by_dump(self.dump, limited, folder, self._waiter.poll_events)
+        asked = Moment.now(self.waiter.clock)
+        with _DUMP.limited(self.waiter, timeout_s):
+            result = look_by_dump(self.dump, limited, folder, self.waiter.poll_events)
         return self._with_time(replace(result, asked=asked, takes_s=_paths_s(request)))
 
     def _with_time(self, result: LookResult) -> LookResult:
@@ -291,7 +304,7 @@ class RemoteChanges:
         fetched = any(entry.copy for entry in (*result.differing.values(), *result.new.values()))
         if result.asked is None or (fetched and not result.kinds_only):
             return result
-        took_s = self._clock.monotonic_s() - result.asked.monotonic_s
+        took_s = self.waiter.clock.monotonic_s() - result.asked.monotonic_s
         known_s, self._took_s = min(self._took_s, took_s), took_s
         return replace(result, takes_s=max(result.takes_s, known_s))
 
@@ -303,7 +316,7 @@ class RemoteChanges:
         room_bytes = request.most_copied_bytes
         if not room_bytes:
             return request
-        for folder, parts in ((os.path.dirname(self._copies_folder), 3), (self._state_folder, 2)):
+        for folder, parts in ((os.path.dirname(self.copies_folder), 3), (self.state_folder, 2)):
             with contextlib.suppress(OSError):  # whoever writes there finds out
                 disk = os.statvfs(folder)
                 room_bytes = min(room_bytes, disk.f_bavail * disk.f_frsize // parts)
@@ -312,41 +325,16 @@ class RemoteChanges:
             self._not_kept = f"this machine has room for {size(room_bytes)} from there"
         return replace(request, most_copied_bytes=room_bytes)
 
-    def _look_by_dump(
-        self, request: LookRequest, failure: StepFailed | NotKeptHere, seen: LookResult | None
-    ) -> LookResult | None:
-        """Look by the archive, since a program failed to; `seen` is what it saw, if its copies alone are missing."""
-        try:
-            found = self._dumped(request, _DUMP_S)
-        except StepFailed as other:
-            if other.refusal is KeyRefused:
-                raise
-            if isinstance(failure, NotKeptHere):
-                raise failure from None
-            if seen is not None:
-                return self._ended(seen)  # what differs and has no copy is not overwritten
-            if other.action is not FailureAction.REFUSED:
-                self._raise_if_offline(failure)
-        else:
-            return self._ended(found)
-        self._is_repeated, self._hung = False, None
-        self._failure = failure
-        self._next_try.failed(self._clock.monotonic_s())
-        self._could_not(failure)
-        return None
-
     def could_not_look(self, failure: StepFailed) -> None:
         """Note that nobody could look before all that is there goes.
 
         Raises `StepFailed` as `finish` does, and unless the sandbox surely offers no way to look.
         """
-        if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused:
+        if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused or self.is_gone(failure):
             raise failure
         self._could_not(failure)
 
     def _could_not(self, failure: StepFailed) -> None:
-        if self.is_gone(failure):
-            raise failure
         what = f"nobody could look for changes in the sandbox ({failure.message})"
         if self.agent_changes is AgentChanges.HOLD:
             raise StepFailed(
@@ -355,18 +343,11 @@ class RemoteChanges:
                 f"{what}, so nothing is written there",
                 'where no program runs, set sandbox.agent_changes = "save" or "overwrite"',
             )
-        if self.looks:  # else it was to remove something, which is warned of
-            self.warnings = [SyncWarning("remote-changes", f"{what}, and the sync went on", _LOOKS_AGAIN)]
+        self._warn(f"{what}, and the sync went on")
 
-    def _raise_if_offline(self, failure: StepFailed) -> None:
-        """Raise the failure if the API does not answer at all: a network that is away is no sandbox without looks."""
-        try:
-            with _INQUIRY.limited(self._waiter, _AFTER_UPLOAD_S):
-                self._ask_for_sandbox()
-        except StepFailed as other:
-            if other.action is not FailureAction.REFUSED:
-                message, asked_s = f"{failure.message}, and {other.message}", other.retry_after_s
-                raise StepFailed(failure.step, other.action, message, other.hint, retry_after_s=asked_s) from None
+    def _warn(self, what: str) -> None:
+        if self.looks:  # else it was to remove something, which is warned of
+            self.warnings = [SyncWarning("remote-changes", what, _LOOKS_AGAIN)]
 
     def is_gone(self, failure: StepFailed) -> bool:
         """True if the failure says that there is no such sandbox, and the request for the sandbox itself says so too.
@@ -374,47 +355,50 @@ class RemoteChanges:
         404 also says that a sandbox has nothing to look with, and one may be a mistake. Raises `StepFailed` if the API
         does not say.
         """
-        if failure.action is not FailureAction.REFUSED or not issubclass(failure.refusal, SandboxNotFound):
-            return False
+        is_told = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
+        return is_told and not self._is_there(failure)
+
+    def _is_there(self, failure: StepFailed) -> bool:
+        """Ask for the sandbox after a failure: a network that is away is no sandbox without looks.
+
+        Raises `StepFailed` if the API does not answer, or refuses the key.
+        """
         try:
-            self._ask_for_sandbox()
+            with _INQUIRY.limited(self.waiter, AFTER_UPLOAD_S):
+                self.ask_for_sandbox()
         except StepFailed as other:
             if other.action is FailureAction.REFUSED and other.refusal is not KeyRefused:
-                return issubclass(other.refusal, SandboxNotFound)
+                return not issubclass(other.refusal, SandboxNotFound)
             message, asked_s, refusal = f"{failure.message}, and {other.message}", other.retry_after_s, other.refusal
             raise StepFailed(
                 failure.step, other.action, message, other.hint, retry_after_s=asked_s, refusal=refusal
             ) from None
-        return False
+        return True
 
     def _ended(self, result: LookResult) -> LookResult:
-        self._next_try.clear()
-        self.warnings, self._is_repeated = [], False
+        self._looking, self.warnings = self._looking.succeeded(result), []
         self._not_kept = result.not_kept or self._not_kept
         self.unseen = result.unseen
+        if self._looking.way is Way.ARCHIVE and result.kinds_only:
+            why = self._looking.failure.message
+            self._warn(f"no program could look for changes in the sandbox ({why}), so its archive was read")
         if self.unseen:
             what = f"{counted(self.unseen, 'path')} in the sandbox could not be looked at in time, and stay there"
             self.warnings = [SyncWarning("remote-changes", what, _LOOKS_AGAIN)]
-        self.seen.looked_at = stamp(self._clock.wall_s())
+        self.seen.looked_at = stamp(self.waiter.clock.wall_s())
         return result
-
-    @property
-    def _waits(self) -> bool:
-        """True if a look would only delay the sync; with `hold` there is none without, and its own back-off counts."""
-        is_early = self._next_try.is_waiting(self._clock.monotonic_s())
-        return is_early and self.agent_changes is not AgentChanges.HOLD
 
     def drop_copies(self) -> None:
         """Delete the files that the last look fetched."""
-        shutil.rmtree(self._copies_folder, ignore_errors=True)
+        shutil.rmtree(self.copies_folder, ignore_errors=True)
 
     def _folder_for(self, request: LookRequest) -> str:
         """The folder for the copies of a look; those of the last one are gone, unless this one makes none."""
         if request.most_copied_bytes:
             self.drop_copies()
         with contextlib.suppress(OSError):
-            os.makedirs(self._copies_folder, mode=0o700, exist_ok=True)
-        return self._copies_folder
+            os.makedirs(self.copies_folder, mode=0o700, exist_ok=True)
+        return self.copies_folder
 
     # -- saving
 
@@ -438,8 +422,8 @@ class RemoteChanges:
             reads = why not in _HURRIED or len(new) <= _MOST_BASES
             for path in new:
                 if (entry := base_of(path)) is not None:
-                    bases[path] = entry, self._base_store.get(path, arrived_digest(entry)) if reads else None
-            saved = self.saved_versions.save(why, self._target.sandbox_id, new, bases)
+                    bases[path] = entry, self.base_store.get(path, arrived_digest(entry)) if reads else None
+            saved = self.saved_versions.save(why, self.target.sandbox_id, new, bases)
         except OSError as failure:
             if len(new) > 1:  # a part of them may well be saved
                 paths = sorted(new)
@@ -460,7 +444,7 @@ class RemoteChanges:
         """
         with contextlib.suppress(OSError):
             self.saved_versions.expire(self._relied_on)
-        self._relied_on, self._hung = set(), None
+        self._relied_on, self._looking = set(), replace(self._looking, way=Way.PROGRAM)
         saved, self._saved_paths = self._saved_paths, {}
         return saved
 
@@ -478,10 +462,6 @@ class RemoteChanges:
 def _paths_s(request: LookRequest) -> float:
     """Return the seconds that its paths may take: of a million a look takes a minute, and so would the next one."""
     return _PATH_S * len(request.items)
-
-
-def _may_pass(failure: StepFailed) -> bool:
-    return failure.action is not FailureAction.REFUSED and (failure.retry_after_s or 0.0) < LOOK_S
 
 
 def why_unsaved(there: SeenEntry, not_kept: str) -> str:

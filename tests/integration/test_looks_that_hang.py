@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
@@ -13,12 +14,13 @@ from syncd.core.waiter import Waiter
 from syncd.remote.failure import FailureAction
 from syncd.remote.http_client import HttpClient
 from syncd.sandbox import remote_changes
+from syncd.sandbox.remote_changes import Times
 from tests.emulator import Emulator
 from tests.integration.sync_rig import KEY, Rig
 from tests.integration.test_three_sides import AgentRig
 
 # Long enough for a program there to begin and end on a busy machine.
-_TIMES = {"LOOK_S": 2.5, "_AFTER_UPLOAD_S": 1.2, "_START_S": 1.2, "_DUMP_S": 2.5}
+_TIMES = {"OF_SYNC": Times(2.5, 9.0, 0.0, 2.5), "AFTER_UPLOAD_S": 1.2, "_START_S": 1.2}
 _LONG = pytest.mark.long
 
 
@@ -32,8 +34,8 @@ class _RealTime(SystemClock):
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentRig]:
     """`a` and `b` are in the sandbox; the agent changed `a`, and so did someone here, who also made `new`."""
-    for name, seconds in _TIMES.items():
-        monkeypatch.setattr(remote_changes, name, seconds)
+    for name, times in _TIMES.items():
+        monkeypatch.setattr(remote_changes, name, times)
     clock = _RealTime()
     with Emulator(tmp_path / "emulator", api_key=KEY, clock=clock) as emulator:
         rig = Rig(tmp_path, emulator, clock)  # type: ignore[arg-type]
@@ -93,18 +95,6 @@ def test_nobody_can_look(made: AgentRig, fault: str) -> None:
     assert made.warnings["remote-changes"].startswith("nobody could look for changes in the sandbox (")
 
 
-def test_hold_looks_again_at_each_attempt(made: AgentRig) -> None:
-    """Without a look nothing would be sent: it is not put off, however the last one ended."""
-    made.rig.keys["retry"]["give_up_after_seconds"] = 1
-    made.set(agent_changes="hold")
-    made.rig.emulator.faults.script("execute: hang 60 always", "dump: 503 always")
-    made.rig.fail()
-    made.rig.emulator.faults.clear()
-    made.rig.sync()
-    assert (made.there("a"), made.there("new")) == ("theirs: a", "new")
-    assert set(made.warnings) == {"held:a"}
-
-
 @pytest.mark.parametrize("fault", [pytest.param("hang 60 always", marks=_LONG), "503 always"])
 def test_a_network_that_is_away_is_no_sandbox_without_looks(made: AgentRig, fault: str) -> None:
     """Nothing is overwritten unsaved as soon as it is back."""
@@ -121,7 +111,7 @@ def test_a_network_that_is_away_is_no_sandbox_without_looks(made: AgentRig, faul
 
 def test_what_a_look_did_not_come_to_waits(made: AgentRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not known, so it is not overwritten; it is named, and looked at again although nothing changes here."""
-    monkeypatch.setattr(remote_changes, "_PROGRAM_S", -1.0)
+    monkeypatch.setattr(remote_changes, "OF_SYNC", replace(remote_changes.OF_SYNC, program_s=-1.0))
     made.rig.sync()
     assert (made.there("a"), made.there("new"), made.saved) == ("theirs: a", None, {})
     assert "could not be looked at in time" in made.warnings["remote-changes"]
