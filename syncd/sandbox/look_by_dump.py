@@ -6,7 +6,6 @@ The archive is read as it comes, in one pass: only the paths and what differs ar
 from __future__ import annotations
 
 import hashlib
-import heapq
 import os
 import secrets
 from collections import deque
@@ -55,9 +54,9 @@ def look_in_archive(
 
     Raises `BadArchive`, also for an archive that is cut short, and what `packed` and `check` raise; then no copy stays.
     """
-    look = _ArchiveLook(request, _CopyFolder(copies_folder, request.most_copied_bytes), check)
+    look = _ArchiveLook(request, _Copies(copies_folder, request.most_copied_bytes), check)
     with ExitStack() as failed:
-        failed.callback(look.copies.remove_others, ())
+        failed.callback(look.copies.remove_all)
         for member, content in members(packed):
             check()
             look.add(member, content)
@@ -65,73 +64,50 @@ def look_in_archive(
     return look.result()
 
 
-class _CopyFolder:
-    """The copies of one look, of which the largest are removed where there is no room for all.
+class _Copies:
+    """The copies of one look in a folder, as far as there is room for so many bytes: nothing is copied into none.
 
     `not_kept` is the reason why another one cannot be written, empty if each was.
     """
 
     def __init__(self, folder: str, most_bytes: int) -> None:
         self._prefix = os.path.join(folder, f"dump-{secrets.token_hex(8)}-")
-        self._left_bytes = most_bytes
-        self._largest: list[tuple[int, str]] = []  # a heap, with negative sizes
-        self._sizes: dict[str, int] = {}
+        self._left_bytes = most_bytes or -1
         self._count = 0
+        self.sizes: dict[str, int] = {}
         self.not_kept = ""
 
-    def write(self, blocks: Iterable[bytes]) -> str:
-        """Write a new file, and return its path; empty if it cannot be written."""
-        path = self._next_path()
+    def write(self, blocks: Iterable[bytes], size_bytes: int) -> str:
+        """Write a new file, and return its path; empty if there is no room for it, or it cannot be written."""
+        if size_bytes > self._left_bytes:
+            return ""
+        self._count += 1
+        path = f"{self._prefix}{self._count}"
         try:
             with new_file(path) as file:
                 file.writelines(blocks)
         except OSError as failure:
             self.not_kept = why_not_kept(failure)
             return ""
-        self._sizes[path] = 0
+        self.sizes[path] = size_bytes
+        self._left_bytes -= size_bytes
         return path
 
-    def link(self, path: str, size_bytes: int) -> str:
-        """Return the path of another name for a file that is kept; empty if it is not, or cannot be made."""
-        other = self._next_path()
-        try:
-            os.link(path, other)
-        except OSError:
-            return ""
-        self.keep(other, size_bytes)
-        return other
-
-    def _next_path(self) -> str:
-        self._count += 1
-        return f"{self._prefix}{self._count}"
-
-    def keep(self, path: str, size_bytes: int) -> None:
-        """Keep a file that is complete; the largest go if there are too many bytes."""
-        self._sizes[path] = size_bytes
-        self._left_bytes -= size_bytes
-        heapq.heappush(self._largest, (-size_bytes, path))
-        while self._left_bytes < 0:
-            self.remove(heapq.heappop(self._largest)[1])
-
-    def holds(self, path: str) -> bool:
-        return path in self._sizes
-
     def remove(self, path: str) -> None:
-        size_bytes = self._sizes.pop(path, None)
-        if size_bytes is not None:
-            self._left_bytes += size_bytes
+        if path in self.sizes:
+            self._left_bytes += self.sizes.pop(path)
             with suppress(OSError):
                 os.unlink(path)
 
-    def remove_others(self, wanted: Collection[str]) -> None:
-        for path in self._sizes.keys() - set(wanted):
+    def remove_all(self) -> None:
+        for path in [*self.sizes]:
             self.remove(path)
 
 
 class _ArchiveLook:
     """Compares the members of one archive. Of two members of one name the later one counts."""
 
-    def __init__(self, request: LookRequest, copies: _CopyFolder, check: Callable[[], None]) -> None:
+    def __init__(self, request: LookRequest, copies: _Copies, check: Callable[[], None]) -> None:
         self.copies = copies
         self._request = request
         self._check = check
@@ -204,7 +180,6 @@ class _ArchiveLook:
             elif item.versions or entry is not ABSENT:
                 differing[path] = self._with_copy(entry)
         new = {path: self._with_copy(entry) for path, entry in self._found.items()}
-        self.copies.remove_others([entry.copy for entry in (*differing.values(), *new.values())])
         return LookResult(
             differing,
             new,
@@ -219,7 +194,7 @@ class _ArchiveLook:
         )
 
     def _with_copy(self, entry: SeenEntry) -> SeenEntry:
-        return entry if self.copies.holds(entry.copy) else replace(entry, copy="")
+        return entry if entry.copy in self.copies.sizes else replace(entry, copy="")
 
     def _read(self, entry: SeenEntry, item: LookItem | None, content: Iterable[bytes]) -> SeenEntry:
         """Return a file's entry with its digest, and its copy if one is wanted and can be kept."""
@@ -232,16 +207,13 @@ class _ArchiveLook:
                 yield block
 
         blocks, copy = hashed(), ""
-        most_bytes = self._request.most_copied_bytes
-        if (item is None or item.action is LookAction.FETCH) and most_bytes and entry.size_bytes <= most_bytes:
-            copy = self.copies.write(blocks)
+        if item is None or item.action is LookAction.FETCH:
+            copy = self.copies.write(blocks, entry.size_bytes)
         deque(blocks, maxlen=0)
         entry = replace(entry, digest=sha256.digest())
-        if not _is_fetched(entry, item):
-            self.copies.remove(copy)
-        elif copy:
-            self.copies.keep(copy, entry.size_bytes)
+        if _is_fetched(entry, item):
             return replace(entry, copy=copy)
+        self.copies.remove(copy)
         return entry
 
     def _linked(self, entry: SeenEntry, item: LookItem | None, target: str) -> SeenEntry:
@@ -249,8 +221,7 @@ class _ArchiveLook:
         source = self._found.get(target)
         if source is None or source.kind is not Kind.FILE:
             return replace(entry, kind=Kind.UNREAD)
-        copy = self.copies.link(source.copy, source.size_bytes) if source.copy and _is_fetched(source, item) else ""
-        return replace(source, copy=copy)
+        return source if _is_fetched(source, item) else replace(source, copy="")
 
 
 def _is_fetched(entry: SeenEntry, item: LookItem | None) -> bool:
