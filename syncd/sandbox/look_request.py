@@ -116,8 +116,8 @@ class LookRequest(Struct, frozen=True):
 
     `items` are in the order in which they are removed. `find_new`: list and copy what is there beyond `items`, but not
     what is in a directory of a name in `pruned_names`, and never a `.git`. At most `most_copied_bytes` are copied, by a
-    program the smallest files first; what is beyond is reported without a copy. `since`: of what is there, only what has changed
-    since that mark is new, and of the items only those are read that are fetched.
+    program the smallest files first; what is beyond is reported without a copy. `since`: of what is there, only what
+    has changed since that mark is new, and of the items only those are read that are fetched.
     """
 
     items: Mapping[str, LookItem] | LookItems
