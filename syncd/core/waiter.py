@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import Enum
 from functools import partial
 from math import inf
@@ -73,27 +73,34 @@ class Tasks:
         self._tasks: set[greenlet] = set()
         self._failure: BaseException | None = None
 
-    def run(self, works: Iterable[Callable[[], object]], events: ProcessEvents | None = None) -> None:
-        """Carry out these pieces of work, and those that are added meanwhile, to their ends.
+    def run(
+        self,
+        works: Iterable[Callable[[], object]],
+        events: ProcessEvents | None = None,
+        beside: Iterable[Callable[[], object]] = (),
+    ) -> None:
+        """Carry out these pieces of work to their ends, and those `beside` them until then: these get `Stop` in a wait.
 
         What one raises is raised here, and ends the others: each gets it in its wait, or `Stop` in its place.
         """
         self._main, self.events = getcurrent(), events
-        for work in works:
+        awaited = {self.add(work) for work in works}
+        for work in beside:
             self.add(work)
         try:
-            while self._tasks:
+            while awaited & self._tasks:
                 self.wait(self._clock, inf)
                 if self._failure is not None:
                     raise self._failure
         finally:
             self._end()
 
-    def add(self, work: Callable[[], object]) -> None:
+    def add(self, work: Callable[[], object]) -> greenlet:
         """Add a task, which begins at a wait of another one."""
         task = greenlet(partial(self._carry_out, work), parent=self._main)
         self._tasks.add(task)
         self._waits[task] = _Wait(self._clock, inf, is_over=True)
+        return task
 
     def wake(self) -> None:
         """End the waits of all tasks, which look at what has changed."""
@@ -268,6 +275,15 @@ class Waiter:
     def wait(self, until_s: float) -> None:
         """Wait for one event, at most until that second (infinity: no limit), and handle it. Raises `Stop`."""
         self._wait(self.clock, until_s - self.clock.monotonic_s())
+
+    def repeat(self, act: Callable[[], None], due_s: Callable[[], float]) -> None:
+        """Act whenever that is due, and again after newer events have ended it. Raises `Stop`, in the end."""
+        while True:
+            if due_s() > self.clock.monotonic_s():
+                self.wait(due_s())
+            else:
+                with suppress(Superseded):
+                    act()
 
     def sleep(self, seconds: float) -> None:
         """Wait so long, and handle events meanwhile. Raises `Stop`, `Superseded`, `TimeIsUp`."""

@@ -20,11 +20,9 @@ from syncd.core.hardening import make_undumpable
 from syncd.core.settings import MAIN, Config, table_of
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import ControlServer
-from syncd.daemon.follower import Follower
 from syncd.daemon.left_sandbox import LeftSandbox, left_configs
 from syncd.daemon.loop import Daemon
 from syncd.daemon.sandbox_loop import SandboxLoop
-from syncd.daemon.setup_task import SetupTask
 from syncd.daemon.shared_state import SharedState
 from syncd.daemon.signals import Signals
 from syncd.merge.git import personal_excludes
@@ -46,7 +44,6 @@ from syncd.store.state_db import StateDb
 from syncd.sync.delivery import FirstArchives
 from syncd.sync.sandbox import Access
 from syncd.sync.status_document import SandboxStatus, State
-from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook
 from syncd.sync.workspace import Workspace
 from syncd.watch.changes import ScanListener
@@ -256,11 +253,6 @@ def daemon_of(
         stack.callback(db.close)
         clock, is_daemon, path = waiter.clock, role is Role.DAEMON, config.workspace.path
 
-        def client() -> HttpClient:
-            made = HttpClient(Waiter(waiter.interrupt, clock, waiter.tasks))
-            stack.callback(made.drop)
-            return made
-
         systemd = SystemdNotifier(environ if is_daemon else {}, clock, os.getpid())
         pid = os.getpid() if is_daemon else None
         status = WorkspaceStatus(path, config.workspace_link, folders.state, systemd, totals, pid, config.file, refused)
@@ -278,9 +270,12 @@ def daemon_of(
         first_archives, api_limit = FirstArchives(), ApiLimit()
 
         def access(name: str) -> Access:
+            """Return an access to this sandbox with connections of its own."""
             key, own = keys[name], config.for_sandbox(name)
             usable, refusal = (key, None) if isinstance(key, ApiKey) else (ApiKey("", ""), key)
-            return Access(own, folders, db, usable, client(), throttle, first_archives, api_limit, refusal)
+            client = HttpClient(Waiter(waiter.interrupt, clock, waiter.tasks))
+            stack.callback(client.drop)
+            return Access(own, folders, db, usable, client, throttle, first_archives, api_limit, refusal)
 
         accesses = [access(name) for name in config.sandboxes]
         status.publishers = [status_publisher_of(each, environ, role, status.write) for each in accesses]
@@ -299,18 +294,14 @@ def daemon_of(
         listener = watch if is_daemon else None
         workspace = workspace_of(config, environ, waiter, *searched, excludes=excludes, listener=listener)
         synced_hook.configure(config, folders.state)
-        loops = []
-        for each, publisher in zip(accesses, status.publishers, strict=True):
-            cycle = SyncCycle(each, workspace)
-            cycle.recall()
-            follows = is_daemon and each.config.sandbox.follow_seconds > 0
-            follower = Follower(replace(each, client=client()), workspace, cycle) if follows else None
-            setup = SetupTask(replace(each, client=client()), cycle) if each.config.sandbox.setup else None
-            loops.append(
-                SandboxLoop(each, workspace, cycle, shared, publisher=publisher, follower=follower, setup=setup)
-            )
+        loops = [
+            SandboxLoop(each, workspace, shared, publisher, partial(access, publisher.now.name))
+            for each, publisher in zip(accesses, status.publishers, strict=True)
+        ]
+        for loop in loops:
+            loop.cycle.recall()
         shared.left = [
-            LeftSandbox(replace(accesses[0], config=own, client=client()), target, workspace)
+            LeftSandbox(replace(access(MAIN), config=own), target, workspace)
             for own, target in left_configs(config, folders.state, db, clock)
         ]
         yield Daemon(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 from msgspec.structs import replace
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 from syncd.core.clock import Clock
 from syncd.core.errors import ConfigError, SyncdError, SyncWarning
 from syncd.core.settings import MAIN, AcquireKeys, Config
-from syncd.remote.failure import StepFailed
+from syncd.remote.failure import NextTry, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.provider import AcquiredSandboxStore, acquired_of
 from syncd.sandbox.sandbox_state import forget_name, last_target, recorded_names
@@ -28,13 +29,22 @@ class LeftSandbox:
     def __init__(self, access: Access, target: Target, workspace: Workspace) -> None:
         """`access` has the configuration of `left_configs`, and the key of main."""
         self.name = access.config.sandbox_name
-        self.waiter = access.waiter
         self.warnings: list[SyncWarning] = []
         self._access = access
         self._target = target
         self._copies_folder = os.path.join(access.folders.spool, f"left-{self.name}")
         self._searched = workspace.searched
         self._work_saver = WorkSaver(access, workspace)
+
+    def save_in_the_end(self, told: Callable[[], None]) -> None:
+        """Try to save it until it is saved; `told` is called after each try. Raises `Stop`."""
+        waiter, next_try, is_saved = self._access.waiter, NextTry(), False
+        while not is_saved:
+            is_saved = self.save()
+            told()
+            next_try.failed(waiter.clock.monotonic_s())
+            while not is_saved and next_try.is_waiting(waiter.clock.monotonic_s()):
+                waiter.wait(next_try.at_s)
 
     def save(self) -> bool:
         """Try to save it; return True if it is. What keeps it from that is in `warnings`. Raises `Stop`."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import partial
+from itertools import chain
 from math import inf
 
 from msgspec.structs import replace
@@ -21,12 +22,10 @@ from syncd.core.directories import Lock
 from syncd.core.durable_file import PauseMarker
 from syncd.core.errors import ConfigError, ExitCode, Stop, SyncWarning
 from syncd.daemon.control import Client, ControlServer, Message
-from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import SharedState
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, Setup, SyncRequest, each_of, request_of
-from syncd.remote.failure import NextTry
 from syncd.sync.workspace import Workspace, Writer
 from syncd.watch.suspend_detector import SuspendDetector
 
@@ -71,8 +70,9 @@ class Daemon:
         systemd.ready()
         _log.info("watching %s%s", self._shared.status.workspace, ", paused" if self._shared.paused else "")
         try:
-            works = [work for loop in self._loops.values() for work in loop.works]
-            self._shared.tasks.run([*works, *(partial(self._save, left) for left in self._shared.left)], self)
+            beside = [work for loop in self._loops.values() for work in loop.beside]
+            saves = [partial(left.save_in_the_end, self._recall) for left in self._shared.left]
+            self._shared.tasks.run([loop.run for loop in self._loops.values()], self, [*beside, *saves])
         except Stop:
             _log.info("stopping")
             systemd.stopping()
@@ -91,16 +91,6 @@ class Daemon:
             for name in self._loops.keys() - requests.keys():
                 self._loops[name].recall()
 
-    def _save(self, left: LeftSandbox) -> None:
-        """Try to save the work in a sandbox whose table is gone until it is saved. Raises `Stop`."""
-        next_try, is_saved, clock = NextTry(), False, self._shared.clock
-        while not (self._shared.reload or is_saved):
-            is_saved = left.save()
-            self._recall()
-            next_try.failed(clock.monotonic_s())
-            while not (self._shared.reload or is_saved) and next_try.is_waiting(clock.monotonic_s()):
-                left.waiter.wait(next_try.at_s)
-
     def _recall(self) -> None:
         """Have the status tell what is known now of what no loop does."""
         for loop in self._loops.values():
@@ -109,10 +99,9 @@ class Daemon:
     def _served(self, requests: Mapping[str, SyncRequest]) -> list[SyncWarning]:
         try:
             works: list[Callable[[], object]] = [left.save for left in self._shared.left]
-            for name, each in requests.items():
-                loop = self._loops[name]
-                works += [partial(loop.serve, each), *(() if each.setup is Setup.LEFT else loop.setups)]
-            self._shared.tasks.run(works, self)
+            works += [partial(self._loops[name].serve, each) for name, each in requests.items()]
+            setups = [self._loops[name].setups for name, each in requests.items() if each.setup is not Setup.LEFT]
+            self._shared.tasks.run(works, self, chain.from_iterable(setups))
         except Stop:
             if any(each.is_open for each in requests.values()):
                 raise
@@ -167,10 +156,10 @@ class Daemon:
             with suppress(ConfigError):
                 self._workspace.folders.make()
                 _log.warning("the state folder was removed while it was in use: beginning with a new one")
-                shared.reload = came = True
+                shared.reload_after, came = [], True
         if signals.reload:
             signals.reload = False
-            shared.ask_for_reload(self._workspace.syncing)
+            shared.reload_after = [loop.sync for loop in self._loops.values() if loop.sync.is_on]
             came = True
         if shared.synced_hook.poll():
             self._recall()
@@ -190,9 +179,8 @@ class Daemon:
 
     def _handle(self, client: Client, message: Message) -> None:
         loops = self._named(message)
-        awaited = self._shared.reload_waits_for
-        is_cut_off = awaited is not None and (not loops or any(loop.name in awaited for loop in loops))
-        if is_cut_off and message.get("do") in ("push", "flush", "setup"):
+        is_awaited = any(self._shared.delays_reload(loop.sync) for loop in loops or self._loops.values())
+        if is_awaited and message.get("do") in ("push", "flush", "setup"):
             client.close()  # it asks again: the new configuration may have other sandboxes
             return
         if not loops and message.get("do") != "write":  # an undo may be of one that is configured no more

@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from math import inf
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.archive.snapshotter import ScanPlan, SyncMode
@@ -26,8 +25,8 @@ from syncd.core.waiter import Event, NewerEvents, Superseded, Work
 from syncd.daemon.follower import Follower, LookEnd
 from syncd.daemon.scheduler import Due, Step, Wait, ends_a_new_daemon, next_action, retry_after, retry_at_s
 from syncd.daemon.setup_task import SetupTask
-from syncd.daemon.shared_state import SharedState
-from syncd.daemon.sync_requests import NO_SETUP, RequestQueue, Setup, SyncRequest
+from syncd.daemon.shared_state import SharedState, SyncRun
+from syncd.daemon.sync_requests import RequestQueue, Setup, SyncRequest
 from syncd.model.manifest import Manifest, difference
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.report.history import SyncEnding
@@ -39,24 +38,12 @@ from syncd.sync.sandbox import Access, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.workspace import Workspace
-from syncd.watch.changes import Burst, Changes, extend, joined, unfinished
+from syncd.watch.changes import Changes, extend, joined, unfinished
 
 _log = logging.getLogger("syncd")
 
 # While the key is refused, its file is checked this often.
 KEY_POLL_S = 2.0
-
-
-class _Run(Struct):
-    """The sync under way, or the last one. Times are monotonic seconds."""
-
-    started_s: float
-    burst: Burst | None = None  # the changes that it began with
-    is_unprompted: bool = False  # nobody asked, and nothing is known to have changed
-    scanned: frozenset[str] | None = None
-    stage: State | None = None  # None: it is not under way, or shows nothing
-    slept_s: float = 0.0  # by the machine, until the stage began
-    is_offline: bool = False  # as `retrying` announced last
 
 
 class SandboxLoop:
@@ -66,18 +53,20 @@ class SandboxLoop:
         self,
         access: Access,
         workspace: Workspace,
-        cycle: SyncCycle,
         shared: SharedState,
-        *,
         publisher: StatusPublisher,
-        follower: Follower | None,
-        setup: SetupTask | None,
+        another_access: Callable[[], Access],
     ) -> None:
-        self.name = cycle.name
-        self.cycle = cycle
+        """What goes on beside the syncs has `another_access`, with connections of its own."""
+        keys, follows = (
+            access.config.sandbox,
+            shared.status.pid is not None and access.config.sandbox.follow_seconds > 0,
+        )
+        self.name = access.config.sandbox_name
+        self.cycle = SyncCycle(access, workspace)
         self.publisher = publisher
-        self.follower = follower
-        self.setup = setup
+        self.follower = Follower(another_access(), workspace, self.cycle) if follows else None
+        self.setup = SetupTask(another_access() if keys.setup else access, self.cycle, self.recall)
         self._client = access.client
         self._servers = McpServers(access.api)
         self._workspace = workspace
@@ -88,31 +77,28 @@ class SandboxLoop:
         self._retry_settings = retry_settings_of(access.config)
         self._key_file = access.config.sandbox.api_key_file
         self._request_queue = RequestQueue()
-        keys, now_s = access.config.sync, self._clock.monotonic_s()
+        now_s, times = self._clock.monotonic_s(), access.config.sync
         # What changed while nothing ran is not known.
-        self._due = Due(keys.debounce_seconds, keys.max_wait_seconds, rescan_at_s=now_s, starting=True)
-        self._run = _Run(now_s)
+        self._due = Due(times.debounce_seconds, times.max_wait_seconds, rescan_at_s=now_s, starting=True)
+        self.sync = SyncRun(now_s, is_on=False)
         self._asked_s = -inf  # when the last request came
         self._full_scans = 0  # of all sandboxes, until its own last one
-        self._slept_s = 0.0  # by the machine, in all
         self._key_stamp = file_stamp(self._key_file)
-        self._is_over = False  # as its command's request was answered
 
     @property
-    def works(self) -> list[Callable[[], None]]:
-        """The tasks that go on side by side until the end: the syncs, the looks that follow the agent, the set-ups."""
-        follower = self.follower
-        return [self.run, *([partial(self._follow, follower)] if follower else ()), *self.setups]
+    def beside(self) -> list[Callable[[], None]]:
+        """The tasks that go on beside the syncs until the end: the looks that follow the agent, the set-ups."""
+        return [*([partial(self._follow, self.follower)] if self.follower else ()), *self.setups]
 
     @property
     def setups(self) -> list[Callable[[], None]]:
-        """The task that sets the sandbox up, if one does."""
-        return [partial(self._set_up, self.setup)] if self.setup else []
+        """The task that sets the sandbox up, if it is to be set up."""
+        return [self.setup.run] if self.setup.is_configured else []
 
     def run(self) -> None:
         """Run until the end of the process, or a reload. Raises `Stop`, `NeedsPerson`."""
         with self._started():
-            while not self._ends:
+            while not self._shared.reload:
                 self._step()
 
     def serve(self, request: SyncRequest) -> None:
@@ -159,27 +145,14 @@ class SandboxLoop:
             publisher.note(pending=publisher.now.pending or self._due.burst is not None)
             publisher.recorder.end(SyncEnding.STOPPED, publisher.now)
             publisher.enter(State.STOPPED)
-            self._is_over = True
-
-    @property
-    def _ends(self) -> bool:
-        return self._shared.reload or self._is_over
 
     def _follow(self, follower: Follower) -> None:
         """Look at what the agent makes, again and again, until the end. Raises `Stop`."""
         with follower.waiter.superseded_by(self._events_for_look):
-            while not self._ends:
-                due_s = inf if self._is_barred else follower.due_s
-                if due_s > self._clock.monotonic_s():
-                    follower.waiter.wait(due_s)
-                else:
-                    self._look(follower)
+            follower.waiter.repeat(partial(self._look, follower), lambda: inf if self._is_barred else follower.due_s)
 
     def _look(self, follower: Follower) -> None:
-        try:
-            found = follower.look()
-        except Superseded:
-            return
+        found = follower.look()
         if found is LookEnd.QUIET:
             self.publisher.notifier.agent_is_quiet(self.cycle.agent_status.changed)
         elif found is LookEnd.EMPTIED:
@@ -194,22 +167,7 @@ class SandboxLoop:
 
     def _events_for_look(self) -> NewerEvents:
         """Return the events after which nobody wants a look any more."""
-        came = {Event.RELOAD: self._ends, Event.PAUSE: self._is_barred}
-        return {event: self._clock.monotonic_s() for event, has_come in came.items() if has_come}
-
-    def _set_up(self, setup: SetupTask) -> None:
-        """Set the sandbox up whenever that is due, until the end. Raises `Stop`."""
-        with setup.waiter.superseded_by(partial(self._events_for, setup)):
-            while not self._ends:
-                if setup.due_s > self._clock.monotonic_s():
-                    setup.waiter.wait(setup.due_s)
-                elif setup.begin():
-                    self.recall()
-                    setup.carry_out(self.recall)
-
-    def _events_for(self, setup: SetupTask) -> NewerEvents:
-        """Return the events after which nobody wants a set-up any more."""
-        return {Event.RELOAD: self._clock.monotonic_s()} if self._ends or setup.is_outdated else {}
+        return {Event.PAUSE: self._clock.monotonic_s()} if self._is_barred else {}
 
     def _step(self) -> None:
         """Do what is due next, or wait for it."""
@@ -242,39 +200,36 @@ class SandboxLoop:
         self._client.drop()
         if self.follower is not None:
             self.follower.woke()
-        if self.setup is not None:
-            self.setup.woke()
+        self.setup.woke()
         self.sync_soon()
         if self._due.retry is not None:
             self._due = replace(self._due, retry=self._due.retry.woke(slept_s))
         if self.cycle.sandbox is not None:
             self.cycle.sandbox.delivery.forget_failures()
-        self._slept_s += slept_s
+        self.sync.has_slept = True
 
     def add(self, request: SyncRequest) -> None:
         """Take a command's request. It may have to wait for the end of a sync: its client is sent the stage of that."""
         if request.setup is Setup.ALONE:
-            if request.client is None or self.setup is None:
-                request.fail(NO_SETUP)
-            else:
+            if request.client is not None:
                 self.setup.ask(request.client)
             return
         self._request_queue.add(request)
         self._asked_s = self._clock.monotonic_s()
         if self.follower is not None:
             self.follower.asked()
-        if request.client is not None and self._run.stage is not None:
+        if request.client is not None and self.sync.stage is not None:
             request.client.send({"event": "progress", "state": self.publisher.now.state})
 
     def note_pause(self) -> None:
         """Pause, as a person asked: what is under way goes on, or gives way."""
         self._request_queue.pause()
-        self._enter(self._run.stage or State.PAUSED)
+        self._enter(self.sync.stage or State.PAUSED)
 
     def note_resume(self) -> None:
         self.sync_soon()
-        if self._run.stage is not None:
-            self._enter(self._run.stage)
+        if self.sync.stage is not None:
+            self._enter(self.sync.stage)
 
     def forget_sandbox(self, sandbox_id: str) -> None:
         """Note that a sandbox was released: another one is acquired, or nothing there counts as synced."""
@@ -289,9 +244,9 @@ class SandboxLoop:
     # -- one sync
 
     def _sync(self, reason: SyncReason) -> None:
-        due, run = self._due, _Run(self._clock.monotonic_s(), self._due.burst, slept_s=self._slept_s)
+        due, run = self._due, SyncRun(self._clock.monotonic_s(), self._due.burst)
         run.is_unprompted = reason is SyncReason.RESCAN and not due.starting
-        self._run = run
+        self.sync = run
         self._due = replace(due, burst=None, starting=False)  # what comes from now on is a burst of its own
         sync_mode = self._request_queue.begin()
         if reason is not SyncReason.RESCAN and not due.is_held:
@@ -302,8 +257,7 @@ class SandboxLoop:
             with self._workspace.sync_of(self.name):
                 outcome = self._try(sync_mode, scan_plan, run)
         finally:
-            self._shared.sync_ended(self.name)
-        run.stage = None
+            run.is_on, run.stage = False, None
         now_s = self._clock.monotonic_s()
         if run.scanned is None:
             release_freed_memory()
@@ -320,7 +274,7 @@ class SandboxLoop:
         if outcome is not None:
             self._answer(outcome)
 
-    def _try(self, sync_mode: SyncMode, scan_plan: ScanPlan, run: _Run) -> Outcome | None:
+    def _try(self, sync_mode: SyncMode, scan_plan: ScanPlan, run: SyncRun) -> Outcome | None:
         """Sync, and return the outcome; None if it failed, or gave way."""
         try:
             outcome = self.cycle.run(sync_mode, self, scan_plan)
@@ -336,7 +290,7 @@ class SandboxLoop:
             return outcome
         return None
 
-    def _plan_scan(self, reason: SyncReason, run: _Run) -> ScanPlan:
+    def _plan_scan(self, reason: SyncReason, run: SyncRun) -> ScanPlan:
         """Return what the scans of this sync have to list, which is known when they begin."""
         dirty, all_since_s = self._shared.dirty, -inf
         if self._request_queue.serving or reason is SyncReason.ORDER:
@@ -383,8 +337,7 @@ class SandboxLoop:
         # At once before a command is answered and where there is none yet: an agent may be started right after it.
         if self._request_queue.serving or not self.cycle.has_repository or self._due.follow_at_s <= now_s:
             self._follow_in_repository()
-        if self.setup is not None:
-            self.setup.synced()
+        self.setup.synced()
         if self.follower is not None and outcome.sync is not None:
             self.follower.woken()
         if outcome.follow_up:
@@ -400,7 +353,7 @@ class SandboxLoop:
         if isinstance(action, Wait):
             self.publisher.enter(action.state)
         for client, request, result in self._request_queue.succeeded(outcome):
-            if self.setup is not None and request.setup is Setup.AWAITED:
+            if request.setup is Setup.AWAITED:
                 self.setup.answer_later(client, result)
             else:
                 client.done(ExitCode.DONE, result=result)
@@ -430,7 +383,7 @@ class SandboxLoop:
         now_s = self._clock.monotonic_s()
         if ends:
             raise failure
-        took_s, asked_s = now_s - self._run.started_s, failed.retry_after_s
+        took_s, asked_s = now_s - self.sync.started_s, failed.retry_after_s
         retry = retry_after(
             failure, self._due.retry, self._retry_settings, now_s, took_s=took_s, chance=_chance(), asked_s=asked_s
         )
@@ -445,13 +398,13 @@ class SandboxLoop:
     def stage(self, state: State) -> None:
         """Publish it, but not the scans of a hold, and none that nobody asked for."""
         self._shared.systemd.ping()
-        self._run.slept_s = self._slept_s
+        self.sync.has_slept = False
         if state is not State.SNAPSHOTTING:
             self.publisher.note(pending=True)
             self._learn()
-        elif self._due.is_held or self._run.is_unprompted:
+        elif self._due.is_held or self.sync.is_unprompted:
             return
-        self._run.stage = state
+        self.sync.stage = state
         self._enter(state)
         self._request_queue.send_progress(state=state)
 
@@ -466,7 +419,7 @@ class SandboxLoop:
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
         """Publish it. A rescan that packs has found something."""
-        if self._run.is_unprompted:
+        if self.sync.is_unprompted:
             self._enter(State.SNAPSHOTTING)
         if self.publisher.packed(done_files, total_files, done_bytes, total_bytes):
             self._request_queue.send_progress(
@@ -480,7 +433,7 @@ class SandboxLoop:
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         """Publish what failed and when it is tried again."""
-        self._run.is_offline = failure.action is FailureAction.OFFLINE
+        self.sync.is_offline = failure.action is FailureAction.OFFLINE
         if wait_s == 0:
             _log.info("%s; asking for a fresh upload URL", failure)
             return
@@ -506,15 +459,15 @@ class SandboxLoop:
         """Wait out a failure, asleep or awake. Raises `Superseded` for a newer change, and at once for a request and a
         command that writes to the workspace.
         """
-        started_s = self._clock.monotonic_s()
-        slept_before_s = self._slept_s
+        clock = self._clock
+        ends_boottime_s = clock.boottime_s() + wait_s
         # Where no server answered, a change need not wait for as long.
-        least_s = started_s + (min(wait_s, self._retry_settings.first_s) if self._run.is_offline else wait_s)
+        least_s = clock.monotonic_s() + (min(wait_s, self._retry_settings.first_s) if self.sync.is_offline else wait_s)
         while True:
-            if Work.RETRY.gives_way_s(self._newer_events()) <= self._clock.monotonic_s():
+            if Work.RETRY.gives_way_s(self._newer_events()) <= clock.monotonic_s():
                 raise Superseded
-            now_s, slept_s = self._clock.monotonic_s(), self._slept_s - slept_before_s
-            until_s = retry_at_s(started_s + wait_s - slept_s, least_s, self._due.changes_at_s)
+            now_s = clock.monotonic_s()
+            until_s = retry_at_s(now_s + ends_boottime_s - clock.boottime_s(), least_s, self._due.changes_at_s)
             if now_s >= until_s:
                 break
             self._retry_in(until_s - now_s)
@@ -549,7 +502,7 @@ class SandboxLoop:
     def note_time(self) -> None:
         """Note what is due by now. In the middle of a sync no more than that is done."""
         if self._awaits_key and file_stamp(self._key_file) != self._key_stamp:
-            self._shared.reload = True
+            self._shared.reload_after = []
         self.publisher.notifier.show_due()
 
     @property
@@ -558,10 +511,10 @@ class SandboxLoop:
 
     def _newer_events(self) -> NewerEvents:
         """Return the monotonic second of each event that has come or will."""
-        now_s = self._clock.monotonic_s()
+        now_s, shared = self._clock.monotonic_s(), self._shared
         came = {
-            Event.SUSPEND: self._slept_s > self._run.slept_s,
-            Event.RELOAD: self._ends or self._shared.delays_reload(self.name),
+            Event.SUSPEND: self.sync.has_slept,
+            Event.RELOAD: shared.reload or shared.delays_reload(self.sync),
             Event.REQUEST: bool(self._request_queue.fresh),
             Event.PAUSE: self._is_paused,
             Event.WRITER: self._workspace.is_awaited_by_writer(self.name),

@@ -10,57 +10,68 @@ import logging
 from collections.abc import Callable
 from math import inf
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.clock import stamp
-from syncd.core.errors import ExitCode, SyncdError, TryLater
-from syncd.core.waiter import Superseded, Work
+from syncd.core.errors import ConfigError, ExitCode, SyncdError, TryLater
+from syncd.core.waiter import Event, NewerEvents, Superseded, Work
 from syncd.daemon.control import Message
 from syncd.daemon.sync_requests import Asker
-from syncd.remote.failure import StepFailed, backoff_limit_s
+from syncd.remote.failure import NextTry, StepFailed
 from syncd.report.status_publisher import sync_failure
-from syncd.sandbox.setup import SandboxSetup, SetupRun
-from syncd.sandbox.setup_rules import SetupRecord, SetupState
+from syncd.sandbox.setup import SetupRun
+from syncd.sandbox.setup_rules import SetupState
 from syncd.sync.sandbox import Access, Sandbox
 from syncd.sync.sync_cycle import SyncCycle
 
 _log = logging.getLogger("syncd.setup")
-# After a run that could not be started.
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
+_NO_SETUP = ConfigError("there is no set-up to run", 'set sandbox.setup, such as ["npm", "ci"], and run `syncd reload`')
+_NOTHING_THERE = TryLater("nothing is in the sandbox yet", "run `syncd push` first")
 
 
 class SetupTask:
-    """Sets the sandbox of a cycle up: the loop of the sandbox asks when, and has it done.
+    """Sets the sandbox of a cycle up: the loop of the sandbox says what happened, and is told when the status is."""
 
-    `due_s` is the monotonic second at which it is to be run; infinity if it is not.
-    """
-
-    def __init__(self, access: Access, cycle: SyncCycle) -> None:
-        """`access` has connections of its own, whose waits are those of the task that sets up."""
-        self.waiter = access.waiter
-        self.due_s = inf
+    def __init__(self, access: Access, cycle: SyncCycle, recall: Callable[[], None]) -> None:
+        """`access` has connections of its own; `recall` has the status tell what is known now."""
+        self.is_configured = bool(access.config.sandbox.setup)
         self._access = access
         self._cycle = cycle
-        self._clock = access.clock
-        self._running: tuple[Sandbox, SetupRecord] | None = None
-        self._failures = 0
-        self._waiting: list[_Waiting] = []  # until nothing is due any more
+        self._recall = recall
+        self._waiter = access.waiter
+        self._due_s = inf
+        self._next_try = NextTry()  # of a run that could not be started
+        self._running: Sandbox | None = None
+        self._waiting: list[tuple[Asker, Message | None]] = []  # with the result of its sync, None: it asked for a run
+
+    def run(self) -> None:
+        """Set the sandbox up whenever that is due. Raises `Stop`, in the end."""
+        with self._waiter.superseded_by(self._newer_events), self._waiter.doing(Work.READ):
+            self._waiter.repeat(self.set_up, self._due)
 
     @property
-    def is_outdated(self) -> bool:
-        """True if the run under way is in another sandbox than the one that is synced to by now."""
-        return self._running is not None and self._running[0] is not self._cycle.sandbox
+    def _is_due(self) -> bool:
+        return self._due_s < inf or self._next_try.at_s < inf
+
+    def _due(self) -> float:
+        """Return the monotonic second of the next run; infinity if none is due, or while the workspace moves."""
+        is_there = self._cycle.sandbox is not None and self._cycle.sandbox.state.base is not None
+        return min(self._due_s, self._next_try.at_s) if is_there else inf
+
+    def _newer_events(self) -> NewerEvents:
+        """Return the event after which nobody wants the run under way: another sandbox is synced to by now."""
+        is_outdated = self._running is not None and self._running is not self._cycle.sandbox
+        return {Event.RELOAD: self._waiter.clock.monotonic_s()} if is_outdated else {}
 
     # -- what the loop tells
 
     def synced(self) -> None:
         """A sync arrived, or nothing had to be sent."""
         sandbox = self._cycle.sandbox
-        if sandbox is not None and sandbox.setup.is_due and not self._failures:
-            self.due_s = min(self.due_s, self._clock.monotonic_s())
+        if sandbox is not None and sandbox.setup.is_due and self._next_try.at_s == inf:
+            self._due_s = min(self._due_s, self._waiter.clock.monotonic_s())
+            self._waiter.tasks.wake()
         self._answer()
-        self.waiter.tasks.wake()
 
     def woke(self) -> None:
         """The machine slept: connections are dead."""
@@ -69,96 +80,76 @@ class SetupTask:
     def ask(self, client: Asker) -> None:
         """Run it now, or once more if it is running, and show this client its output and its end."""
         sandbox = self._cycle.sandbox
-        if sandbox is None or sandbox.state.base is None:
-            client.done(ExitCode.TRY_LATER, str(TryLater("nothing is in the sandbox yet", "run `syncd push` first")))
-            return
-        self.due_s = -inf
-        self._wait_for_end(_Waiting(client))
+        if not self.is_configured:
+            client.done(_NO_SETUP.exit_code, str(_NO_SETUP))
+        elif sandbox is None or sandbox.state.base is None:
+            client.done(_NOTHING_THERE.exit_code, str(_NOTHING_THERE))
+        else:
+            self._due_s = -inf
+            self._wait_for_end(client, None)
 
     def answer_later(self, client: Asker, result: Message) -> None:
         """Answer a client whose sync succeeded once the set-up that is due by now has ended."""
-        if self._failures and self.due_s < inf:
-            self.due_s = -inf  # a person waits
-        self._wait_for_end(_Waiting(client, result))
+        self._next_try.hasten()  # a person waits
+        self._wait_for_end(client, result)
 
-    def _wait_for_end(self, waiting: _Waiting) -> None:
-        self._waiting.append(waiting)
+    def _wait_for_end(self, client: Asker, result: Message | None) -> None:
+        self._waiting.append((client, result))
         sandbox = self._cycle.sandbox
-        if sandbox is not None and (self._running is not None or self.due_s < inf):
-            doing = f"setting up: {sandbox.setup.shown_command}"
-            waiting.client.send({"event": "progress", "doing": doing})
+        if sandbox is not None and (self._running is not None or self._is_due):
+            client.send({"event": "progress", "doing": f"setting up: {sandbox.setup.shown_command}"})
+            self._waiter.tasks.wake()
         self._answer()
-        self.waiter.tasks.wake()
 
     # -- one run
 
-    def begin(self) -> bool:
-        """Begin what is due, for `carry_out`; false if there is no sandbox that it could be run in any more."""
-        sandbox, self.due_s = self._cycle.sandbox, inf
-        if sandbox is None or sandbox.state.base is None:  # it moves; the sync to another sandbox is told of
-            return False
-        self._running = sandbox, sandbox.setup.begin(stamp(self._clock.wall_s()))
+    def set_up(self) -> None:
+        """Run it, have the status tell its begin and end, and answer those who wait. Raises `Superseded`, `Stop`."""
+        sandbox, clock, error = self._cycle.sandbox, self._waiter.clock, None
+        assert sandbox is not None  # noqa: S101 - else nothing is due
+        self._due_s, self._running = inf, sandbox
+        record = sandbox.setup.begin(stamp(clock.wall_s()))
         _log.info("setting up: %s", sandbox.setup.shown_command)
-        return True
-
-    def carry_out(self, ended: Callable[[], None]) -> None:
-        """Run what was begun, have the status tell its end by `ended`, and answer those who wait. Raises `Stop`."""
-        assert self._running is not None  # noqa: S101 - it was begun
-        (sandbox, record), error = self._running, None
+        self._recall()
         try:
-            with self.waiter.doing(Work.READ):
-                api, executions = self._access.api(sandbox.target), self._access.executions(sandbox.target)
-                run = SetupRun(api, executions, self.waiter, self._tell)
-                record = run.run(record, sandbox.setup.timeout_s)
+            api, executions = self._access.api(sandbox.target), self._access.executions(sandbox.target)
+            record = SetupRun(api, executions, self._waiter, self._tell).run(record, sandbox.setup.timeout_s)
         except Superseded:
-            ended()
-            return
+            self._recall()
+            raise
         except (StepFailed, SyncdError, OSError) as failure:
             error = sync_failure(failure).error
             record = replace(record.ended(f"could not be run ({error.message})"), is_due=True)
         finally:
             self._running = None
         sandbox.setup.note_end(record)
-        self._failures = self._failures + 1 if error is not None else 0
-        if error is not None:
-            wait_s = backoff_limit_s(self._failures, _FIRST_WAIT_S, _LONGEST_WAIT_S)
-            self.due_s = min(self.due_s, self._clock.monotonic_s() + wait_s)
+        if error is None:
+            self._next_try.clear()
+        else:
+            self._next_try.failed(clock.monotonic_s())
         _log.info("the set-up %s", record.status.why or f"took {record.status.seconds} s")
         for line in record.last_lines if record.status.why else ():
             _log.info("set-up: %s", line)
-        ended()
+        self._recall()
         self._answer(error)
-        self.waiter.tasks.wake()
+        self._waiter.tasks.wake()
 
     def _tell(self, text: str) -> None:
-        for each in self._waiting:
-            if each.result is None:
-                each.client.send({"event": "output", "text": text})
+        for client, result in self._waiting:
+            if result is None:
+                client.send({"event": "output", "text": text})
 
     def _answer(self, error: SyncdError | None = None) -> None:
         """Answer those that wait, if nothing is due any more, or if it could not be run."""
         sandbox = self._cycle.sandbox
-        if sandbox is None or self._running is not None or (self.due_s < inf and error is None):
+        if sandbox is None or self._running is not None or (self._is_due and error is None):
             return
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.tell(sandbox.setup, error)
-
-
-class _Waiting(Struct, frozen=True, eq=False):
-    """A client that waits for the end of a set-up; `result` is that of its sync, None if it asked for the run."""
-
-    client: Asker
-    result: Message | None = None
-
-    def tell(self, setup: SandboxSetup, error: SyncdError | None) -> None:
-        """Tell it how that ended."""
-        if self.result is None and error is not None:
-            self.client.done(error.exit_code, str(error))
-        elif self.result is None:
-            self.client.done(ExitCode.DONE, result={"why": setup.status.why})
-        elif setup.status.state is SetupState.FAILED:
-            self.client.send({"event": "output", "text": "\n".join(setup.last_lines)})
-            self.client.done(ExitCode.TRY_LATER, "; ".join(map(str, setup.warnings)))
-        else:
-            self.client.done(ExitCode.DONE, result=self.result)
+        waiting, self._waiting, setup = self._waiting, [], sandbox.setup
+        for client, result in waiting:
+            if result is not None and setup.status.state is SetupState.FAILED:
+                client.send({"event": "output", "text": "\n".join(setup.last_lines)})
+                client.done(ExitCode.TRY_LATER, "; ".join(map(str, setup.warnings)))
+            elif result is None and error is not None:
+                client.done(error.exit_code, str(error))
+            else:
+                client.done(ExitCode.DONE, result={"why": setup.status.why} if result is None else result)

@@ -9,10 +9,24 @@ from syncd.core.waiter import Tasks
 from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.report.status_publisher import WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
+from syncd.sync.status_document import State
 from syncd.sync.synced_hook import SyncedHook
-from syncd.watch.changes import DirtyDirectories
+from syncd.watch.changes import Burst, DirtyDirectories
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import poll_interval_s
+
+
+class SyncRun(Struct, eq=False):
+    """The sync of a sandbox that is under way, or its last one. Times are monotonic seconds."""
+
+    started_s: float
+    burst: Burst | None = None  # the changes that it began with
+    is_on: bool = True  # under way
+    is_unprompted: bool = False  # nobody asked, and nothing is known to have changed
+    scanned: frozenset[str] | None = None
+    stage: State | None = None  # the one that it shows
+    has_slept: bool = False  # the machine, since the stage began
+    is_offline: bool = False  # as `retrying` announced last
 
 
 class SharedState(Struct):
@@ -27,8 +41,7 @@ class SharedState(Struct):
     rescan_at_s: float  # of everything
     was_there: bool  # the workspace, at the start
     paused: bool = False  # by a person
-    reload: bool = False  # the loops end, for another configuration
-    reload_waits_for: set[str] | None = None  # the syncs that were under way when one was asked for
+    reload_after: list[SyncRun] | None = None  # a reload is asked for, and waits for these; None: none is
     full_scan_took_s: float = 0.0  # the last one
     dirty: DirtyDirectories = field(default_factory=DirtyDirectories)
     refused: set[str] = field(default_factory=set)  # the sandboxes that were, of a run in which none was synced to
@@ -39,30 +52,19 @@ class SharedState(Struct):
         """True if the workspace has several sandboxes, so that each is named."""
         return len(self.status.publishers) > 1
 
+    def delays_reload(self, sync: SyncRun) -> bool:
+        """True if a reload waits for the end of this sync, which gives way to it."""
+        return sync.is_on and self.reload_after is not None and sync in self.reload_after
+
     def plan_poll(self) -> None:
         """Have everything scanned again soon, where not every change has an event: since this scan, or for longer."""
         if self.watch.needs_polling:
             self.rescan_at_s = min(self.rescan_at_s, self.clock.monotonic_s() + poll_interval_s(self.full_scan_took_s))
 
-    def ask_for_reload(self, syncing: set[str]) -> None:
-        """Reload once these syncs have ended; for none that begins later."""
-        self.reload_waits_for = set(syncing)
-        self._reload_if_due()
-
-    def sync_ended(self, name: str) -> None:
-        """Go on with a reload that waited for the end of this sync."""
-        if self.reload_waits_for is not None:
-            self.reload_waits_for.discard(name)
-            self._reload_if_due()
-
-    def delays_reload(self, name: str) -> bool:
-        """True if a reload waits for the end of this sync, which gives way to it."""
-        return self.reload_waits_for is not None and name in self.reload_waits_for
-
-    def _reload_if_due(self) -> None:
-        if self.reload_waits_for == set():
-            self.reload = True
-            self.tasks.wake()
+    @property
+    def reload(self) -> bool:
+        """True if the loops are to end, for another configuration."""
+        return self.reload_after is not None and not any(each.is_on for each in self.reload_after)
 
     def note_refusal(self, name: str) -> bool:
         """Note that this sandbox is refused before anything was synced; true if all are by now."""

@@ -16,12 +16,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.errors import ConfigError, ExitCode, SyncdError, TryLater
+from syncd.core.errors import ExitCode, SyncdError, TryLater
 from syncd.core.text import MOST_NAMED, for_sandbox
 from syncd.daemon.control import Message
 from syncd.sync.outcome import FOLLOW_UPS, Outcome, left_out, still_changing, unsettled
 
-NO_SETUP = ConfigError("there is no set-up to run", 'set sandbox.setup, such as ["npm", "ci"], and run `syncd reload`')
 PAUSED = TryLater("syncing is paused", "run `syncd resume`")
 
 

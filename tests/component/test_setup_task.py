@@ -45,12 +45,12 @@ def test_the_status_tells_it_before_who_waits_goes_on(tmp_path: Path, monkeypatc
     setup = SandboxSetup(SandboxKeys(setup=("make",)), StateDb(str(tmp_path)), TARGET)
     sandbox = SimpleNamespace(setup=setup, target=TARGET, state=SimpleNamespace(base=Manifest()))
     waiter = Waiter(Interrupt(), SystemClock())
-    access = SimpleNamespace(waiter=waiter, clock=waiter.clock, api=lambda _: None, executions=lambda _: None)
-    task = SetupTask(cast(Access, access), cast(SyncCycle, SimpleNamespace(sandbox=sandbox)))
-    status: list[str] = []
+    config = SimpleNamespace(sandbox=SandboxKeys(setup=("make",)))
+    access = SimpleNamespace(config=config, waiter=waiter, api=lambda _: None, executions=lambda _: None)
+    cycle, status = SimpleNamespace(sandbox=sandbox), list[str]()
+    task = SetupTask(cast(Access, access), cast(SyncCycle, cycle), lambda: status.append(setup.status.state.value))
     asks, flushes = Client(status), Client(status)
     task.ask(asks)
     task.answer_later(flushes, {})
-    assert task.begin()
-    task.carry_out(lambda: status.append(setup.status.state.value))
-    assert asks.found == flushes.found == ["done"]
+    task.set_up()
+    assert asks.found == flushes.found == ["running", "done"]

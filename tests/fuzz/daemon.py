@@ -141,8 +141,8 @@ class SimulatedLoop(SandboxLoop):
 
     @property
     @override
-    def works(self) -> list[Callable[[], None]]:
-        return [self.run]  # the story says when it looks at what the agent made
+    def beside(self) -> list[Callable[[], None]]:
+        return []  # the story says when it looks at what the agent made
 
     @property
     def waits(self) -> bool:

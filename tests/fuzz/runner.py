@@ -29,7 +29,7 @@ from typing_extensions import override
 
 from syncd.archive import chunk_store, packer
 from syncd.core import waiter
-from syncd.daemon import build
+from syncd.daemon import build, sandbox_loop
 from syncd.model.entry import Stamp
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.scan import file_reader
@@ -222,7 +222,7 @@ def _patched(simulation: Simulation) -> Iterator[None]:
             patch.setattr(build, name, partial(simulated, simulation))
         # Between any two steps of a scan or of packing.
         patch.setattr(SystemdNotifier, "ping", lambda notifier: simulation.injection_point())
-        patch.setattr(build, "SyncCycle", partial(SimulatedCycle, simulation))
+        patch.setattr(sandbox_loop, "SyncCycle", partial(SimulatedCycle, simulation))
         patch.setattr(sandbox, "Executions", partial(SimulatedExecutions, simulation))
         if simulation.comes_home:
             patch_commands(patch, simulation, KEY)

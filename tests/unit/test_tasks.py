@@ -11,7 +11,7 @@ import pytest
 
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import REAL, Tasks, Waiter
+from syncd.core.waiter import REAL, Superseded, Tasks, Waiter
 from tests.clock import ScriptedClock
 
 
@@ -84,7 +84,7 @@ def test_alone(tasks: Tasks, clock: ScriptedClock) -> None:
 
 @pytest.mark.parametrize("failure", [ValueError("broken"), KeyboardInterrupt()], ids=["error", "interrupt"])
 def test_what_one_raises_ends_all(tasks: Tasks, clock: ScriptedClock, failure: BaseException) -> None:
-    """The others clean up, and the failure is the caller's; a task may be added meanwhile."""
+    """The others clean up, and the failure is the caller's, also of what goes on beside them."""
     ended: list[type[BaseException]] = []
 
     def waits() -> None:
@@ -95,13 +95,28 @@ def test_what_one_raises_ends_all(tasks: Tasks, clock: ScriptedClock, failure: B
             raise
 
     def fails() -> None:
-        tasks.add(waits)
         waiter_of(tasks, clock).sleep(1)
         raise failure
 
     with pytest.raises(type(failure)):
-        tasks.run([waits, fails])
+        tasks.run([waits], beside=[waits, fails])
     assert ended == [Stop if isinstance(failure, Exception) else KeyboardInterrupt] * 2
+
+
+def test_what_goes_on_beside_ends_with_the_others(tasks: Tasks, clock: ScriptedClock) -> None:
+    """It acts whenever that is due, and gets `Stop` in its wait then."""
+    began_s, acted = clock.monotonic, list[float]()
+
+    def act() -> None:
+        acted.append(clock.monotonic - began_s)
+        if len(acted) == 1:
+            raise Superseded
+
+    def due_s() -> float:
+        return began_s + 10 * len(acted)
+
+    tasks.run([lambda: waiter_of(tasks, clock).sleep(25)], beside=[lambda: waiter_of(tasks, clock).repeat(act, due_s)])
+    assert (acted, clock.monotonic - began_s) == ([0, 10, 20], 25)
 
 
 def test_a_stop_ends_all(tasks: Tasks, clock: ScriptedClock) -> None:
