@@ -58,10 +58,8 @@ class SandboxLoop:
         another_access: Callable[[], Access],
     ) -> None:
         """What goes on beside the syncs has `another_access`, with connections of its own."""
-        keys, follows = (
-            access.config.sandbox,
-            shared.status.pid is not None and access.config.sandbox.follow_seconds > 0,
-        )
+        keys = access.config.sandbox
+        follows = shared.status.pid is not None and keys.follow_seconds > 0
         self.name = access.config.sandbox_name
         self.cycle = SyncCycle(access, workspace)
         self.publisher = publisher
