@@ -189,6 +189,9 @@ class Commands:
                 checker.lose(f"{step.name} changed the workspace")
             if home != checker.account.home:
                 self._wrote = (step.name, checker.sandbox_id) if step.name != "undo" else self._wrote
+            if step.name == "restore":  # the same there counts as sent: to take it back here removes it there
+                now = checker.account.home
+                checker.decided |= {(path, now[path]) for path in told.get("taken", ()) if path in now}
         alone = disturbed == (checker.operations, self._changed_at)
         if code == ExitCode.DONE and step.name == "apply" and alone:
             self._check_all_came(step, told)
