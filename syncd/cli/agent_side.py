@@ -257,7 +257,7 @@ def save_before_release(config: Config) -> str:
             if isinstance(failure, StepFailed):
                 if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
                     raise
-                save_followed(remote_changes, state, Why.RELEASED, CLOCK.wall_s())
+                save_followed(remote_changes, state, Why.RELEASED)
                 if remote_changes.is_gone(failure):
                     return ""
             return f"nobody could look for what an agent changed there ({failure.message})"

@@ -23,14 +23,12 @@ from syncd.merge.followed_commits import FollowedCommits
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed, backoff_limit_s
-from syncd.remote.target import Target
 from syncd.report.status_publisher import sync_failure
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
 from syncd.sandbox.look_request import LookRequest, LookResult, was_emptied
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import Why
-from syncd.scan.file_reader import ContentReader
 from syncd.sync.agent_work import IsExcluded, agent_work, lacking
 from syncd.sync.following import (
     DOWNLOADS_SHARE,
@@ -69,27 +67,18 @@ class Follower:
 
     def __init__(self, access: Access, workspace: Workspace, cycle: SyncCycle) -> None:
         """`access` has connections of its own, whose waits are those of the task that looks."""
-        config, name = access.config, access.config.sandbox_name
         self.waiter = access.waiter
         self._access = access
         self._workspace = workspace
         self._cycle = cycle
         self._clock = access.clock
-        self._copies_folder = os.path.join(access.folders.spool, f"follow-{name}")
-        self._commits = FollowedCommits(
-            config.workspace.path,
-            name,
-            access.db,
-            workspace.base_store,
-            environ=workspace.environ,
-            secrets=ContentReader(config.workspace.path, self._clock, search=workspace.search).secrets,
-            waiter=access.waiter,
-        )
-        self._pace = Pace(config.sandbox.follow_seconds)
+        self._copies_folder = os.path.join(access.folders.spool, f"follow-{access.config.sandbox_name}")
+        self._commits = FollowedCommits(access, workspace)
+        self._pace = Pace(access.config.sandbox.follow_seconds)
         self._pace.asked(self._clock.monotonic_s())
         self._warnings: list[SyncWarning] = []
         self._looks: RemoteChanges | None = None
-        self._target: Target | None = None
+        self._sandbox: Sandbox | None = None  # that of these looks
         self._since: Since | None = None  # the last look, if the next one may ask for changes alone
         self._failures = 0
         self._followed_at: str | None = None
@@ -157,10 +146,10 @@ class Follower:
 
     def _follow(self, sandbox: Sandbox) -> LookEnd:
         state, store = sandbox.state, FollowedStore(sandbox.state.db, sandbox.target)
-        if self._looks is None or self._target != sandbox.target:
+        if self._looks is None or self._sandbox is not sandbox:
             executions = self._access.executions(sandbox.target)
             self._looks = self._access.looks(state, executions, self._copies_folder)
-            self._target, self._since = sandbox.target, None
+            self._sandbox, self._since = sandbox, None
         at_s, before, is_excluded = self._clock.wall_s(), state.content, self._workspace.is_excluded()
         looks, kept = self._looks, store.load()
         known = kept or _NOTHING
@@ -228,7 +217,7 @@ class Follower:
     def _note_emptied(self, sandbox: Sandbox, looks: RemoteChanges) -> LookEnd:
         """Save what was kept of a sandbox that was emptied or reset, and have it filled again, unless that is due."""
         state = sandbox.state
-        save_followed(looks, state, Why.SANDBOX_ENDED, self._clock.wall_s())
+        save_followed(looks, state, Why.SANDBOX_ENDED)
         if state.uncertain:
             return LookEnd.SAME
         state.mark_uncertain()

@@ -11,15 +11,15 @@ import errno
 import hashlib
 import os
 import select
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.archive.base_store import BaseStore, SentFiles
+from syncd.archive.base_store import SentFiles
 from syncd.core.errors import SyncdError, SyncWarning, TryLater
-from syncd.core.waiter import REAL, Waiter
+from syncd.core.waiter import REAL
 from syncd.merge.branch import Head, head_of, reference_variables, writing_objects
 from syncd.merge.git import (
     ANY_CODE,
@@ -35,13 +35,16 @@ from syncd.merge.path_changes import link_at
 from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.model.reconcile import Home, Sides, never_taken
+from syncd.scan.file_reader import ContentReader
 from syncd.selection.builtin_rules import SECRETS
 from syncd.selection.ignore_files import repository_around
 from syncd.selection.selection import PathPatterns
 from syncd.store.blobs import Blobs
-from syncd.store.state_db import Record, StateDb
+from syncd.store.state_db import Record
 from syncd.sync.agent_work import AgentWork, IsExcluded
 from syncd.sync.following import facts_of
+from syncd.sync.sandbox import Access
+from syncd.sync.workspace import Workspace
 
 _SECRETS = PathPatterns(SECRETS)
 _AUTHOR = b"syncd <syncd@localhost>"
@@ -59,26 +62,15 @@ class _Sent(Struct, frozen=True):
 class FollowedCommits:
     """The commits of one sandbox's work. `warnings` are about what could not be committed."""
 
-    def __init__(
-        self,
-        workspace: str,
-        name: str,
-        db: StateDb,
-        base_store: BaseStore,
-        *,
-        environ: Mapping[str, str],
-        secrets: Callable[[Iterable[str]], Collection[str]],
-        waiter: Waiter,
-    ) -> None:
-        """`name` is the sandbox's, and `secrets` returns the paths that hold one here."""
+    def __init__(self, access: Access, workspace: Workspace) -> None:
         self.warnings: list[SyncWarning] = []
-        self._workspace = workspace
-        self._reference = f"refs/syncd/{name}"
-        self._db = db
-        self._base_store = base_store
-        self._environ = environ
-        self._secrets = secrets
-        self._waiter = waiter
+        self._waiter = access.waiter
+        self._db = access.db
+        self._workspace = access.config.workspace.path
+        self._reference = f"refs/syncd/{access.config.sandbox_name}"
+        self._base_store = workspace.base_store
+        self._environ = workspace.environ
+        self._secrets = ContentReader(self._workspace, access.clock, search=workspace.search).secrets
         self._sent: _Sent | None = None
 
     def follow(self, owner: str, work: AgentWork, is_excluded: IsExcluded, scratch: str) -> None:
@@ -148,12 +140,7 @@ class FollowedCommits:
             entry = base.get(path)
             if entry is not None and entry.kind is not Kind.DIRECTORY:
                 paths[path] = sent_files.needed_version(path, entry)
-        changed, _ = head.as_changed(changes)
-        paths |= {
-            path: each
-            for path, each in changed.items()
-            if each.kind is not Kind.ABSENT or path in head.files or path in base
-        }
+        paths |= head.as_changed(changes)[0]
         seconds = max(0, int(self._waiter.clock.wall_s()))  # git knows none before 1970
         parents = tuple(parent for parent in dict.fromkeys((last, work_tree.head)) if parent)
         message = f"What the agent changed in {self._reference.rpartition('/')[2]}\n"

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 from msgspec import Struct
@@ -249,10 +249,6 @@ class WorkspaceWriter:
             if (entry := record.read()) is not None:
                 self._blobs.hold(_HOLDER, {*replaced(entry.changes), *entry.theirs})
 
-    def _clean_up(self) -> None:
-        with suppress(OSError):  # the next one does it
-            self._blobs.clean_up(self._clock.wall_s())
-
     # -- write
 
     def _write(
@@ -277,7 +273,7 @@ class WorkspaceWriter:
             # A failure in this, which is rare, takes the place of the first one: it is the one to act on.
             self._take_back(entry)
             raise
-        self._clean_up()
+        self._blobs.clean_up(self._clock.wall_s())
         return written
 
     def _keep(self, entry: JournalEntry, left: set[str], theirs: Sequence[SeenEntry]) -> list[PathChange]:
@@ -347,7 +343,7 @@ class WorkspaceWriter:
             with self._db.transaction():
                 self._pending.remove()
                 self._hold()
-        self._clean_up()
+        self._blobs.clean_up(self._clock.wall_s())
         done = {*entry.decided, *(each.path for each in changes)} - left
         return Written(tuple(sorted(done)), tuple(sorted(left)))
 

@@ -29,6 +29,7 @@ from syncd.sync.status_document import (
     Status,
 )
 from syncd.sync.sync_cycle import SyncCycle
+from syncd.sync.work_saver import UNSAVED
 
 _log = logging.getLogger("syncd")
 _PROGRESS_EVERY_S = 0.5
@@ -116,9 +117,6 @@ class StatusPublisher(Struct):
             agent=cycle.agent_status,
             setup=cycle.setup_status,
         )
-        unsaved = cycle.work_saver.take_unsaved()
-        if unsaved is not None:
-            self.notifier.unsaved(unsaved)
 
     def succeeded(self, outcome: Outcome) -> None:
         """A sync succeeded: the last error is cleared."""
@@ -153,6 +151,8 @@ class StatusPublisher(Struct):
         for key, warning in unique.items():
             if key not in self._logged:
                 _log.warning("%s", warning)
+                if key == UNSAVED:
+                    self.notifier.unsaved(warning.what)
         for key in sorted(self._logged - set(unique)):
             _log.info("resolved: %s", shown_path(key.partition(":")[2] or key))
         self._logged = set(unique)

@@ -7,8 +7,7 @@ all that is left of a sandbox, it becomes a saved version.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -81,9 +80,9 @@ class FollowedStore:
             self._blobs.flush(written)
             self._put(work)
         except BaseException:
-            self._clean_up(now_s, written)
+            self._blobs.clean_up(now_s, written)
             raise
-        self._clean_up(now_s)
+        self._blobs.clean_up(now_s)
         return replace(work, there={path: self._kept(entry) for path, entry in work.there.items()})
 
     def drop(self, is_gone: Callable[[str], bool]) -> None:
@@ -95,19 +94,14 @@ class FollowedStore:
         if work is not None and any(map(is_gone, work.there)):
             self._put(replace(work, there={path: it for path, it in work.there.items() if not is_gone(path)}))
 
-    def remove(self, now_s: float) -> None:
-        """Keep nothing any more. Raises `OSError`."""
+    def remove(self) -> None:
+        """Keep nothing any more; the contents stay until the next clean-up. Raises `OSError`."""
         with self._db.transaction():
             self._blobs.let_go(self._holder)
             self._record.remove()
-        self._clean_up(now_s)
 
     def _put(self, work: FollowedWork) -> None:
         with self._db.transaction():
             self._blobs.let_go(self._holder)
             self._blobs.hold(self._holder, {entry.digest for entry in work.there.values() if entry.copy})
             self._record.save(work)
-
-    def _clean_up(self, now_s: float, unwanted: Collection[bytes] = ()) -> None:
-        with suppress(OSError):  # the next one does it
-            self._blobs.clean_up(now_s, unwanted)

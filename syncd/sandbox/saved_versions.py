@@ -166,7 +166,7 @@ class SavedVersions:
         wanted = {path: entry for path, entry in sorted(entries.items()) if is_savable(entry)}
         if not wanted:
             raise ValueError("no entry with a content to save")
-        self._clean_up()
+        self._blobs.clean_up(self._clock.wall_s())
         at, written = utc(self._clock.wall_s()), set[bytes]()
         try:
             paths = {path: self._write(entry, written) for path, entry in wanted.items()}
@@ -187,7 +187,7 @@ class SavedVersions:
                 digests = {entry.digest for entry in (*paths.values(), *sent.values())}
                 self._blobs.hold(version.id.encode(), digests - {b""})
         except BaseException:
-            self._clean_up(written)
+            self._blobs.clean_up(self._clock.wall_s(), written)
             raise
         return version
 
@@ -231,7 +231,7 @@ class SavedVersions:
             return False
         with self._db.transaction():
             self._remove(id_)
-        self._clean_up()
+        self._blobs.clean_up(self._clock.wall_s())
         return True
 
     def restore(self, version: SavedVersion, destination: str, check: Callable[[], None] = lambda: None) -> Extracted:
@@ -261,7 +261,7 @@ class SavedVersions:
             for id_ in (*(version.id.encode() for version in dropped), *damaged):
                 self._remove(id_)
         if dropped:
-            self._clean_up()
+            self._blobs.clean_up(self._clock.wall_s())
         return dropped
 
     # -- rows and contents
@@ -289,10 +289,6 @@ class SavedVersions:
     def _remove(self, id_: bytes) -> None:
         self._db.change("DELETE FROM saved WHERE id = ?", id_)
         self._blobs.let_go(id_)
-
-    def _clean_up(self, unwanted: Collection[bytes] = ()) -> None:
-        with contextlib.suppress(OSError):  # what was asked for is done, or has failed already; the next one does it
-            self._blobs.clean_up(self._clock.wall_s(), unwanted)
 
     def _write(self, entry: SeenEntry, written: set[bytes]) -> Entry:
         """Write the entry's content, note its digest in `written`, and return what is saved of it. Raises `OSError`."""

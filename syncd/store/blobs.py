@@ -133,12 +133,12 @@ class Blobs:
         self._db.change("UPDATE OR REPLACE blobs SET holder = x'' WHERE holder = ?", holder)
 
     def clean_up(self, now_s: float, unwanted: Collection[bytes] = ()) -> None:
-        """Remove what was let go, and what is `unwanted`, but for what is held. Raises `OSError`.
+        """Remove what was let go, and what is `unwanted`, but for what is held; the next call does what fails now.
 
         What nobody has ever let go goes by its age: a draft after a day, as no process still writes it, and a content
         after as many days as versions are kept: a process died before it was held, or the database was lost.
         """
-        with self._db.transaction():
+        with contextlib.suppress(OSError), self._db.transaction():
             held = {digest for (digest,) in self._db.rows("SELECT digest FROM blobs WHERE holder != x''")}
             let_go = {digest for (digest,) in self._db.rows("SELECT digest FROM blobs WHERE holder = x''")}
             at_once = {digest.hex() for digest in (let_go | set(unwanted)) - held}

@@ -184,13 +184,13 @@ def facts_of(there: Mapping[str, SeenEntry]) -> list[tuple[object, ...]]:
     return [(path, each.kind.value, each.target, each.digest, files.get(path)) for path, each in sorted(there.items())]
 
 
-def save_followed(remote_changes: RemoteChanges, state: SandboxState, why: Why, now_s: float) -> None:
+def save_followed(remote_changes: RemoteChanges, state: SandboxState, why: Why) -> None:
     """Save what was followed in a sandbox of which nothing is left, or that nobody can ask any more."""
     store = FollowedStore(state.db, state.target)
     kept = store.load()
     if kept is not None and not remote_changes.save(why, kept.savable(state.content), state.content.base_of):
         with suppress(OSError):
-            store.remove(now_s)
+            store.remove()
 
 
 def save_left(db: StateDb, target: Target, saved_versions: SavedVersions) -> None:

@@ -35,6 +35,7 @@ from syncd.sandbox.seen_paths import place_items
 from syncd.selection.ignore_files import GIT
 from syncd.sync.agent_work import pruned_names
 from syncd.sync.delivery import Verdict
+from syncd.sync.following import save_followed
 from syncd.sync.sandbox import Sandbox
 from syncd.sync.sync_plan import (
     Attempt,
@@ -232,7 +233,7 @@ class Preparation(Struct):
             self._is_filled = True
             return self._look()
         if lost_all(attempt, request, result):
-            self.work_saver.save_followed(sandbox, Why.SANDBOX_ENDED)
+            save_followed(remote_changes, sandbox.state, Why.SANDBOX_ENDED)
             is_believed = not sandbox.partial_archives.may_replace
             sandbox.partial_archives.withdraw()
             if is_believed or not attempt.is_whole:

@@ -16,6 +16,7 @@ from syncd.sandbox.sandbox_state import last_target
 from syncd.sandbox.saved_versions import Why
 from syncd.sandbox.setup_rules import SetupStatus
 from syncd.sync.delivery import SyncObserver
+from syncd.sync.following import save_followed
 from syncd.sync.outcome import Outcome
 from syncd.sync.sandbox import Access, Sandbox
 from syncd.sync.status_document import AgentStatus
@@ -177,7 +178,7 @@ class SyncCycle:
             raise StepFailed(failure.step, FailureAction.RETRY, message)
         sandbox.forget()
         self.provider.mark_lost(sandbox.target)
-        self.work_saver.save_followed(sandbox, Why.SANDBOX_ENDED)
+        save_followed(sandbox.remote_changes, sandbox.state, Why.SANDBOX_ENDED)
         self._note_left(sandbox.target.sandbox_id)
         del self._workspace.states[self.name]
         self.sync = None

@@ -28,6 +28,8 @@ from syncd.sync.workspace import Workspace
 Find = Callable[[Mapping[str, SeenEntry]], AgentWork]
 """Looks at all that is there, for which what is known need not be fetched again."""
 
+# The key of the warning about what was lost, of which a person is told at once.
+UNSAVED = "unsaved"
 # So often it is looked at once more what was written while the last look's finds were fetched and saved.
 _MOST_LOOKS = 5
 # Its work is saved again after half of the time that a sandbox has left, as its agent goes on, and sooner after a
@@ -109,7 +111,6 @@ class WorkSaver(Struct):
     _done: Target | None = None
     _warning: SyncWarning | None = None
     _warned_s: float = 0.0  # by the wall clock
-    _unsaved: str | None = None
 
     def is_begun(self, target: Target) -> bool:
         """True if the work in this sandbox is saved from time to time until its end, or need not be any more."""
@@ -159,13 +160,13 @@ class WorkSaver(Struct):
             again_s = self.access.clock.monotonic_s() + AFTER_FAILURE_S
             ending.next_s = min(ending.next_s, again_s) if again_s <= ending.ends_s else inf
             if ending.next_s == inf:
-                self.save_followed(sandbox, Why.SANDBOX_ENDED)
+                save_followed(sandbox.remote_changes, sandbox.state, Why.SANDBOX_ENDED)
             self._warn_of(sandbox, failure, is_last=ending.next_s == inf)
         else:
-            self._warning = self._unsaved = None
+            self._warning = None
             if unsaved:
                 what = f"{unsaved.count} in the sandbox could not be saved before it ended: {unsaved}"
-                self._warn(what, "while the sandbox is there, `syncd pull` brings all of it home", what)
+                self._warn(UNSAVED, what, "while the sandbox is there, `syncd pull` brings all of it home")
 
     def _warn_of(self, sandbox: Sandbox, failure: Exception, *, is_last: bool) -> None:
         what = f"what was changed in the sandbox could not be saved before it ended ({failure})"
@@ -175,8 +176,7 @@ class WorkSaver(Struct):
             remedy = "it is tried again until then; `syncd pull` brings all of it home"
         # One that ended while the machine slept is no news, unless something is known to have been changed there.
         is_known = bool(sandbox.state.seen.both_changed or sandbox.state.seen.kept)
-        is_news = is_last and (is_known or not _is_gone(failure))
-        self._warn(what, remedy, what if is_news else None)
+        self._warn(UNSAVED if is_last and (is_known or not _is_gone(failure)) else "ended", what, remedy)
 
     def before_move(self, sandbox: Sandbox) -> None:
         """Save the work in a sandbox that is left for another one, while it answers.
@@ -196,7 +196,7 @@ class WorkSaver(Struct):
                 raise StepFailed(failure.step, failure.action, message, give_up, refusal=failure.refusal) from None
             if not sandbox.remote_changes.is_gone(failure):
                 sandbox.remote_changes.could_not_look(failure)
-            self.save_followed(sandbox, Why.SANDBOX_ENDED)
+            save_followed(sandbox.remote_changes, sandbox.state, Why.SANDBOX_ENDED)
             self._warn_of(sandbox, failure, is_last=True)
         else:
             if unsaved:
@@ -227,11 +227,6 @@ class WorkSaver(Struct):
             return []
         return [self._warning]
 
-    def take_unsaved(self) -> str | None:
-        """Return, once, what could not be saved and a person should know; None: there is nothing new."""
-        unsaved, self._unsaved = self._unsaved, None
-        return unsaved
-
     def _save_all(self, sandbox: Sandbox, why: Why, known: dict[str, SeenEntry]) -> Unsaved:
         """Save all that differs in a sandbox of which nothing will be left, and return what was not saved.
 
@@ -243,13 +238,8 @@ class WorkSaver(Struct):
         content = sandbox.state.content
         return find_agent_work(sandbox.remote_changes, content, self.workspace.is_excluded(), left_s, known)
 
-    def save_followed(self, sandbox: Sandbox, why: Why) -> None:
-        """Save what following kept at home of a sandbox that cannot be asked any more."""
-        save_followed(sandbox.remote_changes, sandbox.state, why, self.access.clock.wall_s())
-
-    def _warn(self, what: str, remedy: str, unsaved: str | None) -> None:
-        self._warning, self._warned_s = SyncWarning("unsaved", what, remedy), self.access.clock.wall_s()
-        self._unsaved = unsaved
+    def _warn(self, key: str, what: str, remedy: str) -> None:
+        self._warning, self._warned_s = SyncWarning(key, what, remedy), self.access.clock.wall_s()
 
 
 def _is_gone(failure: Exception) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt
+from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
 from syncd.merge import branch
 from syncd.merge.followed_commits import FollowedCommits
@@ -114,16 +116,13 @@ def test_a_stop_ends_the_reading_of_a_large_workspace(tmp_path: Path, monkeypatc
         return blob_id(path, version, object_format)
 
     monkeypatch.setattr(branch, "blob_id", reading)
-    spool = str(tmp_path / "spool")
-    commits = FollowedCommits(
-        str(workspace),
-        "main",
-        StateDb(str(tmp_path)),
-        BaseStore(spool, ChunkStore(spool)),
-        environ=os.environ,
-        secrets=lambda _: (),
-        waiter=Waiter(interrupt, ScriptedClock()),
+    config = check_config({"workspace": {"path": str(workspace)}, "sandbox": {"id": "box"}})
+    access = SimpleNamespace(
+        config=config, db=StateDb(str(tmp_path)), clock=ScriptedClock(), waiter=Waiter(interrupt, ScriptedClock())
     )
+    spool = str(tmp_path / "spool")
+    own = SimpleNamespace(base_store=BaseStore(spool, ChunkStore(spool)), environ=os.environ, search=None)
+    commits = FollowedCommits(access, own)  # type: ignore[arg-type]
     found, content = FollowedWork(0.0, _kept(tmp_path, b"the agent's")), SandboxContent(Manifest(sent))
     work = agent_work(found, content, lambda _path, _is_dir: False)
     with pytest.raises(Stop):

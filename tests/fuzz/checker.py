@@ -215,7 +215,7 @@ class Checker:
             self._left_to_end.add(sandbox_id)
             return
         tracked = self.sandboxes.get(sandbox_id)
-        unsaved = self.cycle is None or any(each.key == "unsaved" for each in self.cycle.warnings)
+        unsaved = self.cycle is None or any(each.key in ("unsaved", "ended") for each in self.cycle.warnings)
         if tracked is not None and self.account is not None and not self._looks:
             self.account.excuse_all(tracked.model.gone({}))  # with "overwrite" nobody saves anything
         if tracked is not None and self.account is not None and unsaved and self._is_unknown(tracked):

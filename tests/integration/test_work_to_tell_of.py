@@ -89,14 +89,19 @@ def test_a_failure_right_before_the_end(acquired: Rig, status: int) -> None:
 
 
 def test_nobody_can_look_before_the_end(acquired: Rig) -> None:
-    """It is told once, and stays a warning."""
+    """It is shown on the desktop, once, and stays a warning."""
+    shown: list[str] = []
+    config = check_config(acquired.keys)
+    access = access_of(config, acquired.environ, acquired.key, acquired.client)
+    publisher = status_publisher_of(access, acquired.environ, Role.COMMAND, lambda: None)
+    publisher.notifier.unsaved = shown.append  # type: ignore[method-assign]
     acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
     _save_until_the_end(acquired)
-    told = acquired.cycle.work_saver.take_unsaved()
-    assert told is not None
+    for _ in range(2):
+        publisher.warn(acquired.cycle.warnings)
+    (told,) = shown
     assert "could not be saved before it ended" in told
-    assert acquired.cycle.work_saver.take_unsaved() is None
-    assert [warning.key for warning in acquired.cycle.warnings] == ["unsaved"]
+    assert [warning.what for warning in acquired.cycle.warnings] == shown
 
 
 def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,13 +112,12 @@ def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch
     for module in (agent_work, remote_changes):
         monkeypatch.setattr(module, "LookRequest", partial(LookRequest, most_copied_bytes=100))
     _save_until_the_end(acquired)
-    told = acquired.cycle.work_saver.take_unsaved()
-    assert told is not None
+    (warning,) = acquired.cycle.warnings
+    told = warning.what
     assert told.startswith("6 paths in the sandbox ")
     assert " could not be saved before it ended: 'large0\\n' (" in told
     assert told.endswith(", and 1 more")
     assert acquired.cycle.agent_status.saved == 1
-    (warning,) = acquired.cycle.warnings
     assert "syncd pull" in warning.remedy
 
 
@@ -141,19 +145,4 @@ def test_a_move_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch, reason: str) ->
     rig.sync()
     assert (new.workspace / "a").read_text() == "ours"
     assert rig.cycle.agent_status.saved == (reason != "gone")
-    assert [warning.key for warning in rig.cycle.warnings] == (["unsaved"] if reason == "gone" else [])
-
-
-def test_it_is_shown_on_the_desktop(acquired: Rig) -> None:
-    """The daemon's status hands it on, once."""
-    shown: list[str] = []
-    config = check_config(acquired.keys)
-    access = access_of(config, acquired.environ, acquired.key, acquired.client)
-    publisher = status_publisher_of(access, acquired.environ, Role.COMMAND, lambda: None)
-    publisher.notifier.unsaved = shown.append  # type: ignore[method-assign]
-    acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
-    _save_until_the_end(acquired)
-    for _ in range(2):
-        publisher.learn(acquired.cycle)
-    assert len(shown) == 1
-    assert "could not be saved" in shown[0]
+    assert [warning.key for warning in rig.cycle.warnings] == (["ended"] if reason == "gone" else [])
