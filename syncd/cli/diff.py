@@ -7,10 +7,11 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from syncd.cli.agent_side import for_each, look_at, open_sandbox, tell_excluded
 from syncd.cli.options import (
     all_option,
     config_option,
@@ -26,12 +27,10 @@ from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
 from syncd.core.text import shown_path, size
 from syncd.merge.git import is_binary, is_version, need_git, object_format_around, size_of
+from syncd.merge.home import AgentSide
 from syncd.merge.patch import COLOURED, LARGEST_BYTES, PATCH, PLAIN, TABLE, for_terminal, write_patch
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same, with_copy
 from syncd.model.git_names import is_in_repository
-
-if TYPE_CHECKING:
-    from syncd.merge.home import AgentSide
 
 # Before a path that several agents changed.
 _SEVERAL = "!"
@@ -72,8 +71,6 @@ def command(  # noqa: PLR0917 - click passes each option
 
 def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> None:
     """Print what differs of these paths. Raises `SyncdError`."""
-    from syncd.cli.agent_side import tell_excluded  # noqa: PLC0415 - as in `_show_each`
-
     paths = _paths(side, named)
     before, after = both_sides(side, paths, side.local())
     if form == "names":
@@ -94,7 +91,12 @@ def both_sides(
     for path in paths:
         remote, entry, here = side.work.changed[path], side.work.base_of(path), local[path]
         if not is_version(remote) and remote.kind in (Kind.FILE, Kind.OTHER, Kind.UNREAD):
-            tell_unshown(path, remote)
+            why = "not a file or link that can be read"
+            if remote.unstable:
+                why = "still being written"
+            elif remote.kind is Kind.FILE:
+                why = f"a file of {size(remote.size_bytes)} that was not fetched"
+            click.echo(f"not shown: {shown_path(path)} is {why}", err=True)
             continue
         is_shown_here = entry is not None and entry.kind in (Kind.FILE, Kind.SYMLINK)
         before = side.home.sent_files.version(path, entry) if entry is not None and is_shown_here else None
@@ -109,16 +111,6 @@ def both_sides(
         if before is not None and is_version(before):
             sent[path] = before
     return sent, there
-
-
-def tell_unshown(path: str, remote: SeenEntry) -> None:
-    """Say on stderr that a path in the sandbox cannot be shown, and why."""
-    why = "not a file or link that can be read"
-    if remote.unstable:
-        why = "still being written"
-    elif remote.kind is Kind.FILE:
-        why = f"a file of {size(remote.size_bytes)} that was not fetched"
-    click.echo(f"not shown: {shown_path(path)} is {why}", err=True)
 
 
 def is_shown(side: AgentSide, path: str) -> bool:
@@ -141,7 +133,10 @@ def change_of(side: AgentSide, path: str) -> str:
 
 def row_of(side: AgentSide, path: str, here: Entry, sandbox: str) -> dict[str, Any]:
     """The change of a path as `diff --json` prints it."""
-    entry, remote = side.work.base_of(path), side.work.changed[path]
+    entry, remote, content = side.work.base_of(path), side.work.changed[path], b""
+    if remote.copy:
+        with open(remote.copy, "rb") as file:
+            content = file.read(8000)
     if here.kind is Kind.ABSENT and entry is not None:
         state = "missing"
     elif here.kind is Kind.ABSENT or (entry is not None and same(here, entry)):
@@ -152,15 +147,10 @@ def row_of(side: AgentSide, path: str, here: Entry, sandbox: str) -> dict[str, A
         "path": path,
         "change": change_of(side, path),
         "bytes": 0 if remote.is_directory else remote.size_bytes,
-        "binary": bool(remote.copy) and _is_binary(remote.copy),
+        "binary": is_binary(content),
         "here": state,
         "sandbox": sandbox,
     }
-
-
-def _is_binary(copy: str) -> bool:
-    with open(copy, "rb") as file:
-        return is_binary(file.read(8000))
 
 
 def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, SeenEntry], form: str | None) -> None:
@@ -189,8 +179,6 @@ def _show_each(configs: Sequence[Config], named: tuple[str, ...], form: str | No
 
     A sandbox that cannot be asked is named, and keeps no other from being shown. Raises its failure at the end.
     """
-    from syncd.cli.agent_side import for_each, look_at, open_sandbox, tell_excluded  # noqa: PLC0415 - after the configuration is known
-
     table: dict[str, dict[str, str]] = {}  # by path, what each sandbox did
     names: list[str] = []
     rows: list[dict[str, Any]] = []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import click
 
 from syncd.archive.extraction import extract, folder_mode
+from syncd.cli.agent_side import OpenSandbox, open_sandbox
 from syncd.cli.options import (
     config_option,
     configured_for,
@@ -22,10 +23,9 @@ from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.choices import GitThere
 from syncd.core.text import counted, shown_path
+from syncd.sandbox.agent_repository import recorded_home
+from syncd.selection.ignore_files import GIT
 from syncd.sync.status_document import Progress
-
-if TYPE_CHECKING:
-    from syncd.cli.agent_side import OpenSandbox
 
 Made = TypeVar("Made")
 
@@ -44,8 +44,6 @@ def command(config_file: str | None, destination: str, sandbox: str | None, as_j
     config = configured_for(config_file, sandbox)
     folder_mode(destination)  # before any request
     refuse_workspace(config, destination)
-    from syncd.cli.agent_side import open_sandbox  # noqa: PLC0415 - `pull --help` needs none of it
-
     with stoppable("pulled"), ProgressDisplay() as progress, open_sandbox(config) as opened:
         git = repository_there(opened)
         extracted = read_dump(opened, progress, lambda packed, check: extract(packed, destination, check, git))
@@ -64,9 +62,6 @@ def command(config_file: str | None, destination: str, sandbox: str | None, as_j
 
 def repository_there(opened: OpenSandbox) -> str:
     """Return the path of the repository that syncd keeps in the sandbox, which is no part of the work; empty: none."""
-    from syncd.sandbox.agent_repository import recorded_home  # noqa: PLC0415 - `pull --help` needs none of these
-    from syncd.selection.ignore_files import GIT  # noqa: PLC0415
-
     is_kept = opened.access.config.workspace.git is GitThere.BASELINE
     return GIT if is_kept and recorded_home(opened.sandbox.state.db, opened.sandbox.target) else ""
 

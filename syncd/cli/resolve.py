@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli.agent_side import OpenSandbox, look_at, no_sync_begins, open_sandbox, take_back_killed
-from syncd.cli.apply.execution import bring_home_and_save, print_lines, tell_end
+from syncd.cli.apply import bring_home_and_save, print_lines, tell_end
 from syncd.cli.apply.plan_text import plan_lines
 from syncd.cli.options import (
     CLOCK,

@@ -137,7 +137,7 @@ def restore(  # noqa: PLR0917 - click passes each option
     store = _store(config_file)
     version = _found(store, version_id, sandbox)
     if destination is None:
-        from syncd.cli.apply.execution import restore_here  # noqa: PLC0415 - for this way alone
+        from syncd.cli.apply import restore_here  # noqa: PLC0415 - for this way alone
 
         config = configured(config_file)
         # Of a sandbox that is configured no more the versions are compared with what main got.

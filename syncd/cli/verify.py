@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from syncd.cli.agent_side import for_each, open_sandbox
+from syncd.cli.ls import scan_workspace
 from syncd.cli.options import (
     CLOCK,
     all_option,
@@ -20,12 +22,15 @@ from syncd.cli.options import (
 )
 from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
+from syncd.cli.pull import read_dump, repository_there
 from syncd.core.choices import Deletions
 from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
 from syncd.core.text import counted, shown_path
+from syncd.daemon.build import reader_of
 from syncd.model.entry import Kind, same
 from syncd.model.manifest import Manifest
+from syncd.sandbox.look_by_dump import look_in_archive
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest
 from syncd.scan.file_reader import ContentReader
 
@@ -40,8 +45,6 @@ def verify(
 
     A path that changes or vanishes in the workspace meanwhile counts as different.
     """
-    from syncd.sandbox.look_by_dump import look_in_archive  # noqa: PLC0415 - `verify --help` needs none of it
-
     items = LookItems({}, manifest, lambda _, entry: LookItem((entry,), LookAction.COMPARE))
     look = look_in_archive(packed, LookRequest(items, find_new=True, most_copied_bytes=0), "", check)
     of_equal_size = [path for path, there in look.differing.items() if there.size_bytes == manifest[path].size_bytes]
@@ -69,8 +72,6 @@ def command(config_file: str | None, sandbox: str | None, all_sandboxes: bool, a
     that the sandbox has. The repository that syncd keeps there does not count.
     """
     configs = configured_for_each(config_file, sandbox, all_sandboxes)
-    from syncd.cli.agent_side import for_each  # noqa: PLC0415 - `verify --help` needs none of it
-
     found: list[dict[str, Any]] = []
     failed = for_each(configs, lambda config: found.append(_verified(config, as_json=as_json, heading=all_sandboxes)))
     equal = failed is None and all(each["equal"] for each in found)
@@ -83,11 +84,6 @@ def command(config_file: str | None, sandbox: str | None, all_sandboxes: bool, a
 
 def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]:
     """Compare with one sandbox, print that for people, and return it."""
-    from syncd.cli.agent_side import open_sandbox  # noqa: PLC0415 - `verify --help` needs none of these
-    from syncd.cli.ls import scan_workspace  # noqa: PLC0415
-    from syncd.cli.pull import read_dump, repository_there  # noqa: PLC0415
-    from syncd.daemon.build import reader_of  # noqa: PLC0415
-
     with stoppable(), ProgressDisplay() as progress, open_sandbox(config) as opened:
         progress.doing("scanning the workspace")
         scan, excluded = scan_workspace(config)

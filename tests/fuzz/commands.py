@@ -27,7 +27,7 @@ import pytest
 from typing_extensions import override
 
 from syncd.cli import agent_side, apply, diff, ls, options, resolve, sandbox, saved
-from syncd.cli.apply import branch, execution
+from syncd.cli.apply import branch
 from syncd.cli.options import is_named
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, SyncdError
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 # Beyond the largest that Linux gives: no process has one of these numbers.
 _FIRST_PID = 5_000_000
 _MODULES = (
-    *(agent_side, diff, ls, saved, apply, resolve, branch, sandbox, execution),
+    *(agent_side, diff, ls, saved, apply, resolve, branch, sandbox),
     options,
 )
 _MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate", "commit"})

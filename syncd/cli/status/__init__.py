@@ -8,7 +8,7 @@ import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import click
@@ -45,7 +45,6 @@ _WIDTH = 79  # some terminals begin a new line after a full one of 80
 _WIDEST = 10_000
 _OVERVIEW_VERSION = 1
 _REDRAW_S = 0.5
-_LEAST_TOLD = 3  # lines of a screen, of which one is told from; a lower one has none to spare
 # It answers at once, whatever it waits for.
 _TIMEOUT_S = 1.0
 _RESTING = frozenset({State.WATCHING, State.DEBOUNCING, State.RETRYING, State.PAUSED})
@@ -234,12 +233,10 @@ def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: boo
     """
     shown = read()
     try:
-        if not watch:
-            print(text(shown))
-        elif as_json or not is_screen(sys.stdout):
-            _print_changes(read, text)
+        if watch:
+            _watch(read, text, is_drawn=not as_json and is_screen(sys.stdout))
         else:
-            _redraw(lambda: text(read()))
+            print(text(shown))
     except KeyboardInterrupt:  # the usual end of a watch, in a write to a full pipe too
         if not watch:
             raise
@@ -247,52 +244,50 @@ def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: boo
     return shown
 
 
-def _print_changes(read: Callable[[], Shown], text: Callable[[Shown], str]) -> None:
-    last: Shown | None = None
-    reader = select.poll()
-    reader.register(1, 0)  # for errors alone, as of a pipe whose reader has ended
-    while True:
-        shown = read()
-        if shown != last:
-            print(text(shown), flush=True)
-            last = shown
-        if stdout_failure() is not None or CLOCK.poll(reader, _REDRAW_S):  # nobody can read on
-            return
+def _watch(read: Callable[[], Shown], text: Callable[[Shown], str], *, is_drawn: bool) -> None:
+    """Print each change, until nobody can read on; or draw on the whole terminal again and again, as watch(1) does.
 
-
-def _redraw(text: Callable[[], str]) -> None:
-    """Draw on the whole terminal again and again, as watch(1) does, until `q` is typed or a signal comes.
-
-    What was there scrolls up; the last screen stays. It is right again after a resize and a Ctrl-Z. On a very narrow
-    terminal a line is cut, as one more would scroll the first away.
+    What was on the terminal scrolls up; the last screen stays. It is right again after a resize and a Ctrl-Z. Ends when
+    `q` is typed there.
     """
-    print("\n" * terminal_size(sys.stdout).lines, end="")
-    with _typed_keys() as typed:
-        while True:
-            lines = _fitting(text().split("\n"), terminal_size(sys.stdout).lines - 1)
-            screen = "".join(f"{line}\x1b[K\n" for line in lines)
-            print(f"\x1b[H\x1b[?7l{screen}\x1b[J\x1b[?7h", end="", flush=True)
-            if b"q" in typed(_REDRAW_S):
+    last, poll = None, select.poll()
+    poll.register(1, 0)  # for errors alone, as of a pipe whose reader has ended
+    with _unseen_keys(poll) if is_drawn else nullcontext():
+        if is_drawn:
+            print("\n" * terminal_size(sys.stdout).lines, end="")
+        while stdout_failure() is None:
+            shown = read()
+            if is_drawn:
+                _draw(text(shown).split("\n"), max(1, terminal_size(sys.stdout).lines - 1))
+            elif shown != last:
+                print(text(shown), flush=True)
+                last = shown
+            ready = dict(CLOCK.poll(poll, _REDRAW_S))
+            if 1 in ready or (0 in ready and b"q" in os.read(0, 64)):
                 return
 
 
-def _fitting(lines: list[str], room: int) -> list[str]:
-    """As many of the lines as there is room for; where some have none, the last line says so."""
-    if len(lines) <= room or room < _LEAST_TOLD:
-        return lines[:room]
-    return [*lines[: room - 1], f"  and {counted(len(lines) - room + 1, 'more line')}, on a terminal with more rows"]
+def _draw(lines: list[str], room: int) -> None:
+    """Draw as many of the lines as there is room for; where some have none, the last line says so.
+
+    On a very narrow terminal a line is cut, as one more would scroll the first away.
+    """
+    if len(lines) > room:
+        more = counted(len(lines) - room + 1, "more line")
+        lines = [*lines[: room - 1], f"  and {more}, on a terminal with more rows"]
+    screen = "".join(f"{line}\x1b[K\n" for line in lines)
+    print(f"\x1b[H\x1b[?7l{screen}\x1b[J\x1b[?7h", end="", flush=True)
 
 
 @contextmanager
-def _typed_keys() -> Iterator[Callable[[float], bytes]]:
-    """Give what waits so many seconds for keys on the terminal, and returns them: each at once, and unseen."""
-    poll = select.poll()
+def _unseen_keys(poll: select.poll) -> Iterator[None]:
+    """Have a key that is typed on the terminal end the poll at once, unseen."""
     before = termios.tcgetattr(0) if os.isatty(0) else None
     if before is not None:
         tty.setcbreak(0, termios.TCSANOW)
         poll.register(0, select.POLLIN)
     try:
-        yield lambda seconds: os.read(0, 64) if CLOCK.poll(poll, seconds) else b""
+        yield
     finally:
         if before is not None:
             termios.tcsetattr(0, termios.TCSANOW, before)
