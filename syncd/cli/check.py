@@ -121,16 +121,12 @@ def command(config_file: str | None, as_json: bool) -> int:
         rows = [{"subject": it.subject, "grade": it.grade.word, "what": it.what, "remedy": it.remedy} for it in found]
         click.echo(json.dumps({"version": 1, "exit_code": code, "findings": rows}))
     else:
-        click.echo(_summary([each.grade.word for each in found]))
+        words = [each.grade.word for each in found]
+        failures, warnings, passed = words.count("fail"), words.count("warn"), words.count("pass")
+        parts = [f"{failures} failed"] if failures else []
+        parts += [counted(warnings, "warning")] if warnings else []
+        click.echo(", ".join([*parts, f"{passed} passed"]) if parts else f"all checks passed ({passed})")
     return code
-
-
-def _summary(words: Sequence[str]) -> str:
-    """The number of findings of each grade, in one line."""
-    failures, warnings, passed = words.count("fail"), words.count("warn"), words.count("pass")
-    parts = [f"{failures} failed"] if failures else []
-    parts += [counted(warnings, "warning")] if warnings else []
-    return ", ".join([*parts, f"{passed} passed"]) if parts else f"all checks passed ({passed})"
 
 
 def _lines(finding: Finding) -> list[str]:

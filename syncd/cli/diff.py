@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -65,8 +65,45 @@ def command(  # noqa: PLR0917 - click passes each option
     configs = configured_for_each(config_file, sandbox, all_sandboxes)
     named = named_paths(configs[0], paths)
     form = "json" if as_json else form
+    table: dict[str, dict[str, str]] = {}  # by path, what each sandbox did
+    names: list[str] = []
+    rows: list[dict[str, Any]] = []
+    excluded, codes = 0, {ExitCode.DONE}
+
+    def ask(config: Config) -> None:
+        nonlocal excluded
+        name = config.sandbox_name
+        with open_sandbox(config) as opened:
+            side = look_at(opened)
+            names.append(name)
+            paths = _paths(side, named)
+            codes.add(ExitCode.DIFFERENT if paths else ExitCode.DONE)
+            if form == "json":
+                local = side.local()
+                rows.extend(row_of(side, path, local[path], name) for path in paths)
+                excluded += side.excluded
+            elif form == "stat" and all_sandboxes:
+                for path in filter(partial(is_shown, side), paths):
+                    table.setdefault(path, {})[name] = change_of(side, path)
+                tell_excluded(side, f"not shown of {name}")
+            else:
+                if all_sandboxes:
+                    click.echo(f"# {name}")
+                show(side, named, form)
+
     with stoppable():
-        return _show_each(configs, named, form, heading=all_sandboxes)
+        failed = for_each(configs, ask)
+    if form == "json":
+        click.echo(json.dumps({"changes": rows, "left_out": excluded}))
+    elif table:
+        cells = [("", *names)]
+        for path, by_name in sorted(table.items()):
+            mark = _SEVERAL if len(by_name) > 1 else " "
+            cells.append((f"{mark} {shown_path(path)}", *(by_name.get(name, "") for name in names)))
+        print("\n".join(aligned(cells)))
+    if failed is not None:
+        raise failed
+    return max(codes)
 
 
 def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> None:
@@ -171,57 +208,7 @@ def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, 
     paged(blocks)
 
 
-# -- several sandboxes
-
-
-def _show_each(configs: Sequence[Config], named: tuple[str, ...], form: str | None, *, heading: bool) -> int:
-    """Print what each agent changed of these paths, and return the exit code; with a heading, --stat is a table.
-
-    A sandbox that cannot be asked is named, and keeps no other from being shown. Raises its failure at the end.
-    """
-    table: dict[str, dict[str, str]] = {}  # by path, what each sandbox did
-    names: list[str] = []
-    rows: list[dict[str, Any]] = []
-    excluded, codes = 0, {ExitCode.DONE}
-
-    def ask(config: Config) -> None:
-        nonlocal excluded
-        name = config.sandbox_name
-        with open_sandbox(config) as opened:
-            side = look_at(opened)
-            names.append(name)
-            paths = _paths(side, named)
-            codes.add(ExitCode.DIFFERENT if paths else ExitCode.DONE)
-            if form == "json":
-                local = side.local()
-                rows.extend(row_of(side, path, local[path], name) for path in paths)
-                excluded += side.excluded
-            elif form == "stat" and heading:
-                for path in filter(partial(is_shown, side), paths):
-                    table.setdefault(path, {})[name] = change_of(side, path)
-                tell_excluded(side, f"not shown of {name}")
-            else:
-                if heading:
-                    click.echo(f"# {name}")
-                show(side, named, form)
-
-    failed = for_each(configs, ask)
-    if form == "json":
-        click.echo(json.dumps({"changes": rows, "left_out": excluded}))
-    elif table:
-        for line in aligned([("", *names), *(_line(path, by_name, names) for path, by_name in sorted(table.items()))]):
-            print(line.rstrip())
-    if failed is not None:
-        raise failed
-    return max(codes)
-
-
 def _paths(side: AgentSide, named: tuple[str, ...]) -> list[str]:
     """Return the paths that differ, in order; git takes no patch of what is in a `.git`, which may be sent."""
     found = [path for path in side.work.changed if is_named(path, named) and not is_in_repository(path)]
     return sorted(found, key=os.fsencode)
-
-
-def _line(path: str, by_name: dict[str, str], names: list[str]) -> tuple[str, ...]:
-    mark = _SEVERAL if len(by_name) > 1 else " "
-    return (f"{mark} {shown_path(path)}", *(by_name.get(name, "") for name in names))

@@ -64,7 +64,9 @@ def command(config_file: str | None, force: bool, sandbox: str | None, no_setup:
         request = {"do": "push", "force": force, "sandbox": sandbox, "no_setup": no_setup}
         result = sync_now(config, request, progress)
     if as_json or verbosity() >= 0:
-        click.echo(json.dumps(result) if as_json else _summaries(result))
+        rows = result.get("sandboxes", ())
+        lines = [f"{row['name']}: {summary(row)}" for row in rows] or [summary(result)]
+        click.echo(json.dumps(result) if as_json else "\n".join(lines))
     sys.stdout.flush()
     _tell_agents_side(result)
     is_first = result["sync"] is not None and result.get("change") is None
@@ -155,12 +157,6 @@ def _tell_agents_side(result: Mapping[str, Any]) -> None:
             click.echo(f"held: {counted(more, 'more path')}{there and f' in{there}'}: {apply} merges them", err=True)
         if saved := ", ".join(few([*map(shown_path, row.get("saved", ()))], row.get("saved_count", 0))):
             click.echo(f"saved: what the sandbox{there} had of {saved}: {lists} lists it", err=True)
-
-
-def _summaries(result: Mapping[str, Any]) -> str:
-    """The result for people: a line, or one for each of several sandboxes."""
-    rows = result.get("sandboxes", ())
-    return "\n".join(f"{row['name']}: {summary(row)}" for row in rows) if rows else summary(result)
 
 
 def summary(result: Mapping[str, Any]) -> str:

@@ -52,7 +52,7 @@ _LONGEST_LINE = 100
 _MOST_FIELDS = 2 * MOST_COMMITTED_PATHS + 6 * MOST_COMMITS  # of a path two, of a commit itself no more than six
 _ROW = re.compile(rb"\n?:[0-7]{6} ([0-7]{6}) [0-9a-f]{40} ([0-9a-f]{40}) [A-Z]")
 _CONTENT = re.compile(rb"([0-9a-f]{40}) blob ([0-9]{1,12})\n")
-_Header = tuple[bytes, ...]
+_Header = tuple[bytes, bytes, bytes]
 _Rows = list[tuple[str, bytes, str]]
 # An author that git and others take and show: of no year after 9999.
 _AUTHOR = re.compile(
@@ -90,7 +90,14 @@ def read_commits(found: SandboxCommits, path: str, folder: str) -> tuple[Sandbox
             commits = _compared(found, file.read(found.told_bytes))
             wanted = {blob for _, rows in commits for _, mode, blob in rows if mode[:2] in (b"10", b"12")}
             sizes = _write_contents(file, wanted, folder)
-        return tuple(_commit(header, rows, sizes, folder) for header, rows in commits)
+        made = []
+        for (commit_id, author, message), rows in commits:
+            refused = tuple(path for path, _, _ in rows if leads_outside(path))
+            inside = [row for row in rows if not leads_outside(row[0])]
+            changes = {path: _entry(mode, blob, sizes, folder) for path, mode, blob in inside}
+            told = foreign_author(author), message[:_MOST_OF_MESSAGE]
+            made.append(SandboxCommit(commit_id.decode(), *told, changes, refused))
+        return tuple(made)
     except OSError as failure:
         raise UnreadableCommits(f"they cannot be written here: {failure.strerror}") from None
 
@@ -135,17 +142,6 @@ def _write_contents(file: IO[bytes], wanted: set[str], folder: str) -> dict[str,
         if left or file.read(1) != b"\n":
             raise UnreadableCommits("a content of theirs is cut")
     return sizes
-
-
-def _commit(header: _Header, rows: _Rows, sizes: Mapping[str, int], folder: str) -> SandboxCommit:
-    commit_id, author, message = header
-    return SandboxCommit(
-        id=commit_id.decode(),
-        author=foreign_author(author),
-        message=message[:_MOST_OF_MESSAGE],
-        changes={path: _entry(mode, blob, sizes, folder) for path, mode, blob in rows if not leads_outside(path)},
-        refused=tuple(path for path, _, _ in rows if leads_outside(path)),
-    )
 
 
 def foreign_author(author: bytes) -> bytes:
@@ -297,7 +293,10 @@ def head_of(git: Git, work_tree: GitWorkTree) -> Head:
     if work_tree.head:
         inside = [prefix] if prefix else []
         listing = git.run(["ls-tree", "-z", "--full-tree", "-r", work_tree.head, "--", *inside], variables).output
-        for path, mode, blob in _entries(listing):
+        for line in filter(None, listing.split(b"\0")):
+            facts, _, name = line.partition(b"\t")
+            mode, _, blob = facts.split(b" ")
+            path = os.fsdecode(name)
             if not path.startswith(prefix):
                 continue  # the workspace's folder is a file or a link in HEAD
             if mode == SUBMODULE_MODE:
@@ -308,15 +307,6 @@ def head_of(git: Git, work_tree: GitWorkTree) -> Head:
     marked, start = git.run(["ls-files", "-t", "-z"], variables).output.split(b"\0"), os.fsencode(f"S {prefix}")
     hidden = frozenset(os.fsdecode(line[len(start) :]) for line in marked if line.startswith(start))
     return Head(tree, submodules, hidden, work_tree.object_format)
-
-
-def _entries(listing: bytes) -> Iterator[tuple[str, bytes, bytes]]:
-    """Return path, mode and id of each entry that `git ls-tree -z` lists."""
-    for line in listing.split(b"\0"):
-        if line:
-            facts, _, path = line.partition(b"\t")
-            mode, _, entry_id = facts.split(b" ")
-            yield os.fsdecode(path), mode, entry_id
 
 
 # -- what is written into the person's repository, in the person's name

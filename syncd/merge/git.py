@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 import resource
@@ -425,22 +426,15 @@ def contents_of(path: str, version: SeenEntry) -> Iterator[bytes]:
     """
     digest = hashlib.sha256()
     left = size_of(version)
-    for block in _blocks(version):
-        left -= len(block)
-        if left < 0:
-            break
-        digest.update(block)
-        yield block
+    with io.BytesIO(_bytes(version.target)) if version.kind is Kind.SYMLINK else open(version.copy, "rb") as file:
+        for block in iter(partial(file.read, _COPIED_BYTES), b""):
+            left -= len(block)
+            if left < 0:
+                break
+            digest.update(block)
+            yield block
     if left or version.digest not in (b"", digest.digest()):
         raise TryLater(f"'{shown_path(path)}' changed while it was read", "try again")
-
-
-def _blocks(version: SeenEntry) -> Iterator[bytes]:
-    if version.kind is Kind.SYMLINK:
-        yield _bytes(version.target)
-    elif version.kind is Kind.FILE:
-        with open(version.copy, "rb") as file:
-            yield from iter(partial(file.read, _COPIED_BYTES), b"")
 
 
 def blob_id(path: str, version: SeenEntry, object_format: str) -> bytes:

@@ -96,7 +96,11 @@ def _apply_to_branch(
             scratch=side.home.scratch,
         )
     never |= {path: _why_skipped(path) for path in branch.skipped}
-    _tell_rest(found)
+    if found.unlisted:
+        click.echo(f"{counted(found.unlisted, 'newer commit')} in the sandbox are too many to be read", err=True)
+    if found.others:
+        what = f"{counted(found.others, 'commit')} of other branches or of a stash in the sandbox"
+        click.echo(f"not on the branch: {what}", err=True)
     on_branch = sorted(changes.keys() - never.keys())
     to_look = to_look_at(
         PlannedPath(path, PathOutcome.TAKE, ABSENT, here[path], there)
@@ -151,15 +155,6 @@ def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, 
         what = failed if found.state is RepositoryState.FAILED else reason
         click.echo(f"{what}: the agent's changes are one commit", err=True)
     return found, ()
-
-
-def _tell_rest(found: SandboxCommits) -> None:
-    """Say on stderr what else the agent's repository has, which stays there."""
-    if found.unlisted:
-        click.echo(f"{counted(found.unlisted, 'newer commit')} in the sandbox are too many to be read", err=True)
-    if found.others:
-        what = f"{counted(found.others, 'commit')} of other branches or of a stash in the sandbox"
-        click.echo(f"not on the branch: {what}", err=True)
 
 
 def _why_skipped(path: str) -> str:

@@ -75,8 +75,9 @@ class StatusReader:
         status = unwritten or read_status(self.folder, self._nothing)
         if not status.running:
             return replace(status, responding=None)
-        if answers is False and status.state not in _RESTING and not self._is_old():
-            answers = None
+        if answers is False and status.state not in _RESTING:
+            now_s = CLOCK.wall_s()
+            answers = False if now_s - (self._written_at_s() or now_s) >= _SILENCE_S else None
         return replace(status, responding=answers)
 
     def context(self, status: Status, busy_pid: int | None) -> StatusContext:
@@ -114,9 +115,6 @@ class StatusReader:
             return False, None
         except (OSError, ValueError, msgspec.MsgspecError):
             return None, None
-
-    def _is_old(self) -> bool:
-        return CLOCK.wall_s() - (self._written_at_s() or CLOCK.wall_s()) >= _SILENCE_S
 
     def _written_at_s(self) -> float | None:
         """The time of its last write: each file in the state folder is renamed into place there."""
