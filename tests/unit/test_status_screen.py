@@ -62,8 +62,8 @@ REST = """
   workspace   /home/dev/code
   sandbox     box at https://api.klavis.ai, region us; ends in 2 h
   last sync   10 s ago: 5,003 KiB sent, 812 files in all, took 0.84 s
-  excluded    1,204 paths: built-in 1,100, .gitignore 102, secrets 2;
-              `syncd ls --excluded` names them
+  excluded    1,204 paths: built-in 1,100, .gitignore 102, secrets 2; see
+              `syncd ls --excluded`
   this run    process 4242 for 1 h 20 min: 12 syncs, 0 failures, 58.2 MiB sent"""
 
 
@@ -78,11 +78,11 @@ def top(status: Status, beside: StatusContext = BESIDE) -> str:
 
 
 def test_an_agent_that_is_not_followed() -> None:
-    """It says since when nobody looked, also if nothing is known to be changed; else only how old that is."""
+    """It says how old the last look is, also if nothing is known to be changed; else only beside what is changed."""
     looked = AgentStatus(looked_at="2026-11-24T13:15:11Z")
-    assert "  agent       not looked since 5 min ago" in shown(replace(WATCHING, agent=looked))
+    assert "  agent       last look 5 min ago" in shown(replace(WATCHING, agent=looked))
     changed = replace(looked, changed=2)
-    assert "`syncd diff`; not looked since" in " ".join(shown(replace(WATCHING, agent=changed)).split())
+    assert "`syncd diff`; last look 5 min ago" in " ".join(shown(replace(WATCHING, agent=changed)).split())
     followed = replace(changed, followed_at="2026-11-24T13:15:11Z")
     assert "; last look 5 min ago" in " ".join(shown(replace(WATCHING, agent=followed)).split())
     assert "look" not in shown(replace(WATCHING, agent=replace(followed, changed=0)))

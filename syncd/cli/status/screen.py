@@ -195,7 +195,7 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
         most_first = sorted(main.left_out.items(), key=lambda item: (-item[1], item[0]))
         by = ", ".join(f"{who} {count:,}" for who, count in most_first)
         paths = counted(sum(main.left_out.values()), "path")
-        yield _Row("excluded", f"{paths}: {by}; `syncd ls --excluded{context.option}` names them")
+        yield _Row("excluded", f"{paths}: {by}; see `syncd ls --excluded{context.option}`")
     if main.lingering:
         files, are = ("file", "is") if main.lingering == 1 else ("files", "are")
         what = f"{main.lingering:,} {files} gone or excluded here {are} there (sandbox.deletions)"
@@ -263,8 +263,7 @@ def _agent(agent: AgentStatus, now_s: float) -> str:
     if agent.saved:
         parts.append(f"{counted(agent.saved, 'version')} saved: `syncd saved`")
     if agent.looked_at is not None and (agent.changed or agent.followed_at is None):
-        since = "not looked since" if agent.followed_at is None else "last look"
-        parts.append(f"{since} {_ago(agent.looked_at, now_s)}")
+        parts.append(f"last look {_ago(agent.looked_at, now_s)}")
     return "; ".join(parts)
 
 
