@@ -228,7 +228,7 @@ def check_inotify(it: Checkup) -> Iterator[Finding]:
     if it.manifest is None:
         return
     directories, (watches, remedy) = _directories(it.manifest), watch_limit()
-    what = f"{directories:,} watches needed" + ("" if watches is None else f", of {watches:,} allowed")
+    what = f"{counted(directories, 'folder')} to watch" + ("" if watches is None else f", of {watches:,} allowed")
     if it.unwatched:
         yield from _warnings(it.unwatched)
     elif watches is not None and directories > _WATCHES_SHARE * watches:
@@ -308,7 +308,8 @@ def check_sandbox(it: Checkup) -> Iterator[Finding]:
         yield Finding(Grade.NOTE, f"none yet: the first sync acquires one (the account has {found:,})")
     elif found is not None:
         servers = ", ".join(server.name for server in found.servers) or "none"
-        what = one_line(f"{name} is {found.status or 'there'}; its servers: {servers}")
+        state = f" (state: {found.status})" if found.status else ""
+        what = one_line(f"{name} is there{state}; its servers: {servers}")
         if acquired is not None and acquired.ends_wall_s is not None:
             what += f"; {duration(acquired.ends_wall_s - CLOCK.wall_s())} more, and the next one is acquired in time"
         yield Finding(Grade.WARN if found.status == "error" else Grade.PASS, what)

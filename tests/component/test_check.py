@@ -14,7 +14,7 @@ PASS, WARN = Grade.PASS, Grade.WARN
 
 @pytest.mark.parametrize(
     ("watches", "grade", "words"),
-    [(4, PASS, "3 watches needed, of 4"), (3, WARN, "need some too"), (None, PASS, "3 watches needed")],
+    [(4, PASS, "3 folders to watch, of 4"), (3, WARN, "need some too"), (None, PASS, "3 folders to watch")],
 )
 def test_watches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watches: int | None, grade: Grade, words: str
