@@ -373,7 +373,7 @@ class Rig:
         return found
 
     def undocumented(self) -> list[str]:
-        """Return the files and records of the state that docs/architecture.md does not name. Call it after `close`."""
+        """Return the files and records of the state that docs/internals.md does not name. Call it after `close`."""
         if not self.state_folder.is_dir():
             return []
         # What a kill leaves beside a file; the database's own files are SQLite's.
@@ -400,8 +400,8 @@ def committed(folder: Path) -> None:
 
 
 def _documented() -> re.Pattern[str]:
-    """Return what matches each name of docs/architecture.md, State, in which capitals stand for any name."""
-    page = (REPO / "docs/architecture.md").read_text("utf-8")
+    """Return what matches each name of docs/internals.md, State, in which capitals stand for any name."""
+    page = (REPO / "docs/internals.md").read_text("utf-8")
     names = re.findall("`([^`]+)`", page.partition("\n## State\n")[2].partition("\n## ")[0])
     return re.compile("|".join(re.sub("[A-Z]{3,}", ".+", re.escape(name)) for name in names))
 
