@@ -15,7 +15,7 @@ import click
 from msgspec.structs import replace
 
 import syncd
-from syncd.cli.output import print_error
+from syncd.cli.output import home_relative, print_error
 from syncd.core.clock import SystemClock
 from syncd.core.config_file import FoundConfig, config_files, config_name, find_config, load_config, named_config
 from syncd.core.directories import default_config_path, directories_for
@@ -98,8 +98,8 @@ def config_path(config_file: str | None, warn: Callable[[str], None] | None = No
         for failure in found.unread:
             (warn or print_error)(f"{failure}; this configuration is passed over")
         is_usual = found.holds_it and found.file == os.path.abspath(default_config_path(os.environ))
-        if not is_usual and sys.stderr.isatty():
-            print_error(f"the configuration is {found.file}")
+        if not is_usual and sys.stderr.isatty() and os.path.lexists(found.file):
+            print_error(f"the configuration is {home_relative(found.file)}")
     return found.file
 
 
@@ -132,7 +132,7 @@ def configured_for(config_file: str | None, sandbox: str | None) -> Config:
     config = configured(config_file)
     if sandbox is None and len(config.sandboxes) > 1:
         names = ", ".join(config.sandboxes)
-        raise click.UsageError(f"This workspace has several sandboxes; name one with --sandbox, of {names}.")
+        raise click.UsageError(f"This workspace has several sandboxes; name one with --sandbox: {names}.")
     return of_sandbox(config, sandbox)
 
 
@@ -152,7 +152,7 @@ def of_sandbox(config: Config, sandbox: str | None) -> Config:
         return config
     if sandbox not in config.sandboxes:
         names = ", ".join(config.sandboxes)
-        raise click.UsageError(f"{sandbox!r} is no sandbox of this workspace; name one of {names}.")
+        raise click.UsageError(f"{sandbox!r} is no sandbox of this workspace, which has: {names}.")
     if len(config.sandboxes) > 1:
         _memory()[_SANDBOX] = sandbox
     return config.for_sandbox(sandbox)

@@ -30,7 +30,7 @@ from syncd.cli.options import (
     option_for,
     sandbox_option,
 )
-from syncd.cli.output import aligned
+from syncd.cli.output import aligned, text_width, wrapped
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import seconds_of, utc
 from syncd.core.directories import Lock
@@ -48,6 +48,7 @@ from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sync.sandbox import Access, retry_settings_of
 
 _LABEL = 9
+_INDENT = 4  # of the later lines of a row
 
 
 @click.group("sandbox")
@@ -114,8 +115,8 @@ def list_(config_file: str | None, as_json: bool) -> None:
     elif not rows:
         click.echo("the account has no sandbox")
     else:
-        for line in aligned([*map(_cells, rows)]):
-            print(line)
+        for row in aligned([*map(_cells, rows)]):
+            print(*wrapped(row, text_width(sys.stdout, 10_000), "", _INDENT), sep="\n")
 
 
 def _row(info: SandboxInfo, own: Config | None) -> dict[str, Any]:
@@ -156,8 +157,8 @@ def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, a
     for label, text in (
         ("id", one_line(info.local_sandbox_id)),
         ("state", ", ".join(filter(None, (one_line(info.status or "there"), _created(info.created_at))))),
-        ("ends", _ends(end) or "Klavis does not say"),
-        *(("", f"{one_line(name, 60)}: {usable.get(name, 'no URL')}") for name in urls),
+        ("ends", _ends(end).removeprefix("ends ") or "Klavis does not say"),
+        *(("server", f"{one_line(name, 60)}: {usable.get(name, 'no URL')}") for name in urls),
     ):
         click.echo(f"{label:{_LABEL}}{text}")
 
@@ -180,7 +181,7 @@ def acquire(config_file: str | None, as_json: bool) -> None:
         click.echo(json.dumps({"id": name, "expires_at": end, "servers": urls, "new": alive is None}))
         return
     text = f"{'nothing to do: there is' if alive else 'acquired'} {one_line(name)}"
-    click.echo(", ".join(filter(None, (text, _ends(end)))))
+    click.echo(", which ".join(filter(None, (text, _ends(end)))))
     for server, url in urls.items():
         click.echo(f"  {one_line(server, 60)}: {url}")
     if config.sandbox.id is not None:
@@ -377,8 +378,8 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
     """
     path, config = config_path(config_file), configured(config_file)
     if name == MAIN or name not in config.sandboxes:
-        others = ", ".join(each for each in config.sandboxes if each != MAIN) or "none"
-        raise click.UsageError(f"{name!r} is no further sandbox of this workspace; name one of {others}.")
+        others = ", ".join(each for each in config.sandboxes if each != MAIN) or "none but [sandbox] itself"
+        raise click.UsageError(f"{name!r} is no further sandbox of this workspace, which has: {others}.")
     own = config.for_sandbox(name)
     with _connected(own) as access:
         acquired, target = _acquired(own), None

@@ -53,11 +53,14 @@ def test_from_nothing_to_nothing(acquiring: Rig) -> None:
     assert rig.emulator.sandbox(first["id"]).workspace.joinpath("a.txt").exists()
     text = rig.ok("sandbox", "show").out
     assert f"git: {first['servers']['git']}" in text
-    assert re.search(r"ends in 9 min, \w{3} \d\d:\d\d\n", text)
+    assert re.search(r"^ends     in 9 min, \w{3} \d\d:\d\d$", text, re.MULTILINE)
     assert json.loads(rig.ok("sandbox", "show", "--json").out)["servers"] == first["servers"]
     rows = json.loads(rig.ok("sandbox", "list", "--json").out)["sandboxes"]
     assert {row["id"]: row["in_use"] for row in rows} == {"box": False, first["id"]: True}
     assert f"* {first['id']}" in rig.ok("sandbox", "list").out
+    with rig.terminal("sandbox", "list", columns=50, TERM="xterm") as narrow:
+        assert narrow.finish() == 0
+        assert max(map(len, narrow.text.splitlines())) < 50
     assert rig.run("sandbox", "release").code == 2
     assert "another one" in rig.ok("sandbox", "release", "--yes").out
     assert rig.emulator.sandbox(first["id"]) is None

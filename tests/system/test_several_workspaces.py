@@ -95,12 +95,15 @@ def test_what_writes_takes_no_workspace_that_it_is_not_in(rig: Rig, site: Path) 
 
 
 def test_a_terminal_is_told_the_configuration(rig: Rig, site: Path) -> None:
-    """One that the current directory does not name is told: another file than config.toml, and that one elsewhere."""
+    """One that is there and that the current directory does not name: another than config.toml, and that elsewhere."""
     for directory, name in ((rig.workspace, None), (rig.home, "config"), (site, "site")):
         with rig.terminal("ls", columns=100, place=directory) as shown:
             assert shown.finish() == 0
-            told = f"syncd: the configuration is {rig.config_file.with_name(f'{name}.toml')}"
+            told = f"syncd: the configuration is ~/.config/syncd/{name}.toml"
             assert _has(shown.text, told) == (name is not None)
+    rig.config_file.unlink()
+    with rig.terminal("ls", columns=100, place=rig.home) as shown:
+        assert (shown.finish(), shown.text.startswith("syncd: no configuration file at")) == (78, True)
 
 
 def test_a_name_is_enough(rig: Rig, site: Path) -> None:
