@@ -42,14 +42,13 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import followed_at_s
-from syncd.sandbox.followed_work import FollowedStore
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sandbox.saved_versions import Why
 from syncd.selection.selection import PathPatterns
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import AgentWork, IsExcluded, agent_work, find_agent_work
-from syncd.sync.following import save_followed
+from syncd.sync.following import FollowedStore, save_followed
 from syncd.sync.sandbox import Access, Sandbox
 from syncd.sync.work_saver import save_before_all_goes
 

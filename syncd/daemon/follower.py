@@ -24,17 +24,17 @@ from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed, backoff_limit_s
 from syncd.report.status_publisher import sync_failure
-from syncd.sandbox.followed_work import FollowedStore, FollowedWork
 from syncd.sandbox.look_request import LookRequest, LookResult, was_emptied
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import Why
-from syncd.sync.agent_work import IsExcluded, agent_work, lacking
+from syncd.sync.agent_work import FoundWork, IsExcluded, agent_work, lacking
 from syncd.sync.following import (
     DOWNLOADS_SHARE,
     LONGEST_WAIT_S,
     LOOKS_SHARE,
     WHOLE_S,
+    FollowedStore,
     Pace,
     Since,
     follow_request,
@@ -50,7 +50,7 @@ from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.workspace import Workspace
 
 _log = logging.getLogger("syncd.follower")
-_NOTHING = FollowedWork(0.0, {})
+_NOTHING = FoundWork(0.0, {})
 
 
 class LookEnd(Enum):
@@ -188,7 +188,7 @@ class Follower:
         return LookEnd.SAME
 
     def _look_there(
-        self, looks: RemoteChanges, content: SandboxContent, known: FollowedWork, is_excluded: IsExcluded
+        self, looks: RemoteChanges, content: SandboxContent, known: FoundWork, is_excluded: IsExcluded
     ) -> tuple[LookRequest, LookResult, float]:
         """Look for what has changed since the last look, or compare everything where that cannot tell.
 
@@ -203,7 +203,7 @@ class Follower:
                 return request, told, since.whole_s
         return whole, looks.look_aside(whole), now_s
 
-    def _note(self, work: FollowedWork, store: FollowedStore, state: SandboxState, is_excluded: IsExcluded) -> None:
+    def _note(self, work: FoundWork, store: FollowedStore, state: SandboxState, is_excluded: IsExcluded) -> None:
         """Note what is there for `status`, and commit it."""
         content = state.content
         found = agent_work(work, content, is_excluded)

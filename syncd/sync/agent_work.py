@@ -9,10 +9,9 @@ from types import MappingProxyType
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.model.entry import Entry, Kind, SeenEntry, same
+from syncd.model.entry import Entry, Kind, SeenEntry, is_savable, same
 from syncd.model.git_names import is_in_repository
 from syncd.model.manifest import Manifest
-from syncd.sandbox.followed_work import FollowedWork
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
@@ -27,6 +26,28 @@ IsExcluded = Callable[[str, bool], bool]
 _WITHOUT_CONTENT = (Kind.ABSENT, Kind.OTHER)
 # Folders of what programs make; they are looked into unless the workspace's rules leave them out.
 _OUTPUTS = ("build", "dist", "target", "out", "venv", "env", ".next", ".nuxt", "coverage", "obj", "tmp", "logs")
+
+
+class FoundWork(Struct, frozen=True):
+    """What looks found in a sandbox in the place of what was put there; the last one began at `at_s`, if that counts.
+
+    `there` has ABSENT for nothing, and `at_s` are seconds since 1970. `pruned`, `unlisted` and `not_kept` are as in a
+    look's result.
+    """
+
+    at_s: float
+    there: Mapping[str, SeenEntry]
+    pruned: tuple[str, ...] = ()
+    unlisted: int = 0
+    not_kept: str = ""
+
+    def savable(self, content: SandboxContent) -> dict[str, SeenEntry]:
+        """Return what has its content here, and is none of the versions that were put there."""
+        return {
+            path: entry
+            for path, entry in self.there.items()
+            if is_savable(entry) and not any(same(entry, version) for version in content.versions_of(path))
+        }
 
 
 class AgentWork(Struct, frozen=True):
@@ -144,13 +165,13 @@ def find_agent_work(
     """
     result = remote_changes.look(whole_look(content, known, is_excluded), left_s)
     there = {**known, **result.differing, **result.new}
-    found = FollowedWork(0.0, there, tuple(result.pruned), result.unlisted, result.not_kept)
+    found = FoundWork(0.0, there, tuple(result.pruned), result.unlisted, result.not_kept)
     work = replace(agent_work(found, content, is_excluded), look=result)
     remote_changes.seen.note_all(work.seen_paths)
     return work
 
 
-def agent_work(found: FollowedWork, content: SandboxContent, is_excluded: IsExcluded) -> AgentWork:
+def agent_work(found: FoundWork, content: SandboxContent, is_excluded: IsExcluded) -> AgentWork:
     """Return what a look at everything found, parted by the rules."""
     changed: dict[str, SeenEntry] = {}
     excluded: dict[str, SeenEntry] = {}

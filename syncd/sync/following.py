@@ -18,14 +18,14 @@ from syncd.core.choices import SAVED_BYTES
 from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.remote.target import Target
-from syncd.sandbox.followed_work import FollowedStore, FollowedWork
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Mark
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
 from syncd.selection.ignore_files import GIT
-from syncd.store.state_db import StateDb
-from syncd.sync.agent_work import IsExcluded, differing, whole_look
+from syncd.store.blobs import Blobs
+from syncd.store.state_db import Record, StateDb, holder_of
+from syncd.sync.agent_work import FoundWork, IsExcluded, differing, whole_look
 from syncd.sync.status_document import QUIET_S
 
 # The longest wait for the next look, and the silence after which there is none.
@@ -77,7 +77,7 @@ class Pace(Struct):
         return self.began_s + max(soonest_s, quiet_s, paced_s)
 
 
-def follow_request(content: SandboxContent, known: FollowedWork, is_excluded: IsExcluded) -> LookRequest:
+def follow_request(content: SandboxContent, known: FoundWork, is_excluded: IsExcluded) -> LookRequest:
     """Return a look for what is otherwise than it was `known` to be; no more is fetched than can be kept."""
     kept_bytes = sum(entry.size_bytes for entry in known.there.values() if entry.copy)
     request = whole_look(content, known.there, is_excluded)
@@ -148,14 +148,14 @@ def told_since(result: LookResult, known: Mapping[str, SeenEntry], content: Sand
 
 
 def followed(
-    known: FollowedWork,
+    known: FoundWork,
     result: LookResult,
     content: SandboxContent,
     overwritten: Collection[Callable[[str], bool]],
     is_excluded: IsExcluded,
     *,
     at_s: float,
-) -> tuple[FollowedWork, bool]:
+) -> tuple[FoundWork, bool]:
     """Return what is there now, with that known content, and if someone there changed it since it was `known`.
 
     The look began at `at_s`, when that was true. `overwritten` say, each of one archive that arrived meanwhile, if it
@@ -174,7 +174,7 @@ def followed(
         if path not in on_its_way and not is_overwritten(path) and (is_whole or path not in had):
             seen[path] = entry
     there = {path: each for path, each in had.items() if path not in seen} | differing(seen, content, is_excluded)
-    work = FollowedWork(at_s, there, tuple(result.pruned), result.unlisted, result.not_kept)
+    work = FoundWork(at_s, there, tuple(result.pruned), result.unlisted, result.not_kept)
     return work, facts_of(there) != facts_of(had)
 
 
@@ -182,6 +182,76 @@ def facts_of(there: Mapping[str, SeenEntry]) -> list[tuple[object, ...]]:
     """Return what tells these versions from others of the same paths, in order."""
     files = {path: (each.size_bytes, each.mode & EXECUTABLE) for path, each in there.items() if each.kind is Kind.FILE}
     return [(path, each.kind.value, each.target, each.digest, files.get(path)) for path, each in sorted(there.items())]
+
+
+class FollowedStore:
+    """Keeps at home what the agent made, as of the last look that followed it: one row a sandbox, and the contents.
+
+    It is the last state, not a pile of versions: what the agent wrote over or deleted since goes. Before what was kept
+    is all that is left of a sandbox, it becomes a saved version.
+    """
+
+    def __init__(self, db: StateDb, target: Target) -> None:
+        self._db = db
+        self._blobs = Blobs(db)
+        self._holder = holder_of(target.owner)
+        self._record = Record(db, "followed", FoundWork, "what the agent made is looked at once more", target.owner)
+
+    def load(self) -> FoundWork | None:
+        """Return what was kept last, without contents that are gone; None if nothing is."""
+        work = self._record.load()
+        return None if work is None else replace(work, there={path: self._kept(it) for path, it in work.there.items()})
+
+    def _kept(self, entry: SeenEntry) -> SeenEntry:
+        """Return the entry with the file in which its content is kept: the state folder may have moved."""
+        is_here = entry.copy != "" and self._blobs.has(entry.digest)
+        return replace(entry, copy=self._blobs.path(entry.digest) if is_here else "")
+
+    def drop_damaged(self) -> None:
+        """Remove the contents that are not as they were found, as the disk damaged them: the next look fetches them."""
+        work = self._record.load()
+        for digest in {entry.digest for entry in work.there.values() if entry.copy} if work is not None else ():
+            self._blobs.drop_unless_whole(digest)
+
+    def save(self, work: FoundWork, now_s: float) -> FoundWork:
+        """Keep this in the place of what was kept before; it survives a power cut when this returns.
+
+        Contents are read from the entries' `copy`; the result has them where they are kept. Raises `OSError`; then what
+        was kept before still is.
+        """
+        written: set[bytes] = set()
+        try:
+            for entry in work.there.values():
+                if entry.copy and entry.copy != self._blobs.path(entry.digest):
+                    written.add(self._blobs.add(entry.copy, entry.digest)[0])
+            self._blobs.flush(written)
+            self._put(work)
+        except BaseException:
+            self._blobs.clean_up(now_s, written)
+            raise
+        self._blobs.clean_up(now_s)
+        return replace(work, there={path: self._kept(entry) for path, entry in work.there.items()})
+
+    def drop(self, is_gone: Callable[[str], bool]) -> None:
+        """Keep nothing of these paths any more: syncd itself overwrote or removed what was there. Raises `OSError`.
+
+        Their contents stay until the next clean-up, as the transaction that is open may fail.
+        """
+        work = self._record.load()
+        if work is not None and any(map(is_gone, work.there)):
+            self._put(replace(work, there={path: it for path, it in work.there.items() if not is_gone(path)}))
+
+    def remove(self) -> None:
+        """Keep nothing any more; the contents stay until the next clean-up. Raises `OSError`."""
+        with self._db.transaction():
+            self._blobs.let_go(self._holder)
+            self._record.remove()
+
+    def _put(self, work: FoundWork) -> None:
+        with self._db.transaction():
+            self._blobs.let_go(self._holder)
+            self._blobs.hold(self._holder, {entry.digest for entry in work.there.values() if entry.copy})
+            self._record.save(work)
 
 
 def save_followed(remote_changes: RemoteChanges, state: SandboxState, why: Why) -> None:

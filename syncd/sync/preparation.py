@@ -27,7 +27,6 @@ from syncd.model.manifest import directories_above, in_archive_order, is_within
 from syncd.model.reconcile import Forced, PathOutcome, Plan, withheld
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.deletions import NOBODY
-from syncd.sandbox.followed_work import FollowedStore
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 from syncd.sandbox.saved_versions import Why
@@ -35,7 +34,7 @@ from syncd.sandbox.seen_paths import place_items
 from syncd.selection.ignore_files import GIT
 from syncd.sync.agent_work import pruned_names
 from syncd.sync.delivery import Verdict
-from syncd.sync.following import save_followed
+from syncd.sync.following import FollowedStore, save_followed
 from syncd.sync.sandbox import Sandbox
 from syncd.sync.sync_plan import (
     Attempt,

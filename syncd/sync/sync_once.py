@@ -25,11 +25,11 @@ from syncd.model.entry import ALL_BITS, Entry, same
 from syncd.model.manifest import Difference, Manifest, difference, directories_above, is_within
 from syncd.model.reconcile import Forced
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.sandbox.followed_work import FollowedStore
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.delivery import SyncObserver, Verdict
+from syncd.sync.following import FollowedStore
 from syncd.sync.outcome import EMPTY_PERHAPS, Outcome, arrived_changes, secret_warnings, torn_copy
 from syncd.sync.preparation import Preparation
 from syncd.sync.sandbox import Sandbox

@@ -22,11 +22,11 @@ from syncd.merge.git import blob_id
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.sandbox.followed_work import FollowedStore, FollowedWork
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
-from syncd.sync.agent_work import agent_work
+from syncd.sync.agent_work import FoundWork, agent_work
+from syncd.sync.following import FollowedStore
 from tests.clock import ScriptedClock
 
 TARGET = Target("https://api.example", "box", "us")
@@ -52,9 +52,9 @@ def _contents(folder: Path) -> set[bytes]:
 def test_the_last_state_is_kept(tmp_path: Path) -> None:
     """Another process reads it, with its contents; those that the agent wrote over are gone."""
     store = FollowedStore(StateDb(str(tmp_path)), TARGET)
-    store.save(FollowedWork(7.0, _kept(tmp_path, b"first", b"second")), 7.0)
+    store.save(FoundWork(7.0, _kept(tmp_path, b"first", b"second")), 7.0)
     there = {**_kept(tmp_path, b"first", b"other"), "gone": ABSENT, b"\xff".decode("utf-8", "surrogateescape"): ABSENT}
-    store.save(FollowedWork(8.0, there, ("node_modules",), 3, "the disk is full"), 8.0)
+    store.save(FoundWork(8.0, there, ("node_modules",), 3, "the disk is full"), 8.0)
     read = FollowedStore(StateDb(str(tmp_path)), TARGET).load()
     assert read is not None
     assert (read.at_s, read.pruned, read.unlisted, read.not_kept) == (8.0, ("node_modules",), 3, "the disk is full")
@@ -67,11 +67,11 @@ def test_the_last_state_is_kept(tmp_path: Path) -> None:
 def test_what_cannot_be_kept_changes_nothing(tmp_path: Path) -> None:
     """A content that is missing fails the whole, and what was kept before still is."""
     store = FollowedStore(StateDb(str(tmp_path)), TARGET)
-    store.save(FollowedWork(7.0, _kept(tmp_path, b"first")), 7.0)
+    store.save(FoundWork(7.0, _kept(tmp_path, b"first")), 7.0)
     wanted = _kept(tmp_path, b"newer", b"missing")
     os.unlink(wanted["f1"].copy)
     with pytest.raises(FileNotFoundError):
-        store.save(FollowedWork(8.0, wanted), 8.0)
+        store.save(FoundWork(8.0, wanted), 8.0)
     read = store.load()
     assert read is not None
     assert Path(read.there["f0"].copy).read_bytes() == b"first"
@@ -81,7 +81,7 @@ def test_what_cannot_be_kept_changes_nothing(tmp_path: Path) -> None:
 def test_it_goes_with_its_sandbox(tmp_path: Path) -> None:
     """The contents of a sandbox that is forgotten go at the next clean-up."""
     db = StateDb(str(tmp_path))
-    FollowedStore(db, TARGET).save(FollowedWork(7.0, _kept(tmp_path, b"first")), 7.0)
+    FollowedStore(db, TARGET).save(FoundWork(7.0, _kept(tmp_path, b"first")), 7.0)
     with db.transaction():
         db.forget_owners_but([])
     Blobs(db).clean_up(8.0)
@@ -91,7 +91,7 @@ def test_it_goes_with_its_sandbox(tmp_path: Path) -> None:
 def test_a_content_that_is_gone_or_damaged(tmp_path: Path) -> None:
     """Its entry lacks it, so that the next look fetches it; the others stay."""
     store = FollowedStore(StateDb(str(tmp_path)), TARGET)
-    kept = store.save(FollowedWork(7.0, _kept(tmp_path, b"gone", b"damaged", b"whole")), 7.0).there
+    kept = store.save(FoundWork(7.0, _kept(tmp_path, b"gone", b"damaged", b"whole")), 7.0).there
     os.unlink(kept["f0"].copy)
     Path(kept["f1"].copy).write_bytes(b"other")
     store.drop_damaged()
@@ -123,7 +123,7 @@ def test_a_stop_ends_the_reading_of_a_large_workspace(tmp_path: Path, monkeypatc
     spool = str(tmp_path / "spool")
     own = SimpleNamespace(base_store=BaseStore(spool, ChunkStore(spool)), environ=os.environ, search=None)
     commits = FollowedCommits(access, own)  # type: ignore[arg-type]
-    found, content = FollowedWork(0.0, _kept(tmp_path, b"the agent's")), SandboxContent(Manifest(sent))
+    found, content = FoundWork(0.0, _kept(tmp_path, b"the agent's")), SandboxContent(Manifest(sent))
     work = agent_work(found, content, lambda _path, _is_dir: False)
     with pytest.raises(Stop):
         commits.follow("owner", work, lambda _path, _is_dir: False, str(tmp_path / "scratch"))

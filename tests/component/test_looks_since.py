@@ -14,11 +14,10 @@ import pytest
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.sandbox import program
-from syncd.sandbox.followed_work import FollowedWork
 from syncd.sandbox.look_request import LookRequest, LookResult
 from syncd.sandbox.protocol import Bounds, decoded, look_result, look_values
 from syncd.sandbox.sandbox_state import SandboxContent
-from syncd.sync.agent_work import lacking
+from syncd.sync.agent_work import FoundWork, lacking
 from syncd.sync.following import follow_request, followed, request_since, since_look, told_since
 from tests.looks import a_file
 
@@ -92,7 +91,7 @@ def _facts(there: dict[str, SeenEntry] | object) -> dict[str, tuple[object, ...]
 def test_what_has_changed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Files are written in place, replaced, moved, linked, deleted, folders come, go and move, times are set back."""
     random, there = Random(seed), There(tmp_path, monkeypatch)
-    known, since, asked_since = FollowedWork(0.0, {}), None, 0
+    known, since, asked_since = FoundWork(0.0, {}), None, 0
     for _ in range(25):
         for _ in range(random.choice((0, 1, 1, 2, 4))):
             there.act(random)

@@ -21,11 +21,12 @@ from syncd.core.errors import KeyRefused
 from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.sandbox.executions import Executions
-from syncd.sandbox.followed_work import FollowedStore, FollowedWork
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.saved_versions import SavedVersions, Why
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
+from syncd.sync.agent_work import FoundWork
+from syncd.sync.following import FollowedStore
 from tests.agent import Agent
 from tests.integration.sync_rig import Killed, RecordingObserver, Rig, rigged
 from tests.recorded import full_disk
@@ -293,7 +294,7 @@ def test_what_following_kept_after_the_look_is_saved(made: AgentRig, policy: str
             digest = hashlib.sha256(content.encode()).digest()
             there[path] = SeenEntry(Kind.FILE, 0o644, 1, len(content), digest=digest, copy=str(copy))
         store = FollowedStore(StateDb(made.state), state.target)
-        store.save(FollowedWork(0.0, there), 0.0)
+        store.save(FoundWork(0.0, there), 0.0)
 
     made.edit(a="newer here", b="newer here")
     made.rig.emulator.faults.on("initialize", "before", follow)

@@ -12,10 +12,9 @@ from msgspec.structs import replace
 from syncd.core.choices import SAVED_BYTES
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
-from syncd.sandbox.followed_work import FollowedWork
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
 from syncd.sandbox.sandbox_state import SandboxContent
-from syncd.sync.agent_work import lacking, pruned_names
+from syncd.sync.agent_work import FoundWork, lacking, pruned_names
 from syncd.sync.following import (
     DOWNLOADS_SHARE,
     SILENCE_S,
@@ -98,16 +97,16 @@ THEIRS_NEWER = SeenEntry(Kind.FILE, 0o644, size_bytes=6, digest=b"theirs, newer"
 AS_SENT = SeenEntry(Kind.FILE, 0o644, size_bytes=3, digest=b"ours")
 UNSTABLE = SeenEntry(Kind.FILE, 0o644, size_bytes=9, unstable=True)
 HELD = SandboxContent(Manifest({"a": SENT, "b": SENT}))
-KNOWN = FollowedWork(0.0, {"a": THEIRS, "new": THEIRS})
+KNOWN = FoundWork(0.0, {"a": THEIRS, "new": THEIRS})
 
 
 def _after(
     differing: dict[str, SeenEntry],
     new: dict[str, SeenEntry],
     content: SandboxContent = HELD,
-    known: FollowedWork = KNOWN,
+    known: FoundWork = KNOWN,
     overwritten: Sequence[Callable[[str], bool]] = (),
-) -> tuple[FollowedWork, bool]:
+) -> tuple[FoundWork, bool]:
     result = LookResult(differing=differing, new=new, pruned=["p"], unlisted=3, not_kept="why")
     return followed(known, result, content, overwritten, _leaves_out, at_s=7.0)
 
@@ -131,7 +130,7 @@ def test_what_is_known_after_a_look(
 ) -> None:
     """The newest whole version of each path; what was put there, or taken home, is none of the agent's."""
     found = _after(differing, new)
-    assert found == (FollowedWork(7.0, there, ("p",), 3, "why"), there != KNOWN.there)
+    assert found == (FoundWork(7.0, there, ("p",), 3, "why"), there != KNOWN.there)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +146,7 @@ def test_what_is_known_after_a_look(
 )
 def test_what_counts_as_a_change(was: SeenEntry, now: SeenEntry, has_changed: bool) -> None:
     """Another version; a time is none, nor what nobody can tell from what was there."""
-    assert _after({"a": now}, {}, known=FollowedWork(0.0, {"a": was}))[1] is has_changed
+    assert _after({"a": now}, {}, known=FoundWork(0.0, {"a": was}))[1] is has_changed
 
 
 def test_nothing_excluded_is_kept() -> None:
@@ -168,7 +167,7 @@ def test_what_arrived_meanwhile_has_gone_over_the_agents() -> None:
     """Neither what was known is there any more, nor what the look has seen before that; nobody there changed it."""
     over = [lambda path: path == "a", lambda path: path == "b"]
     assert _after({"a": THEIRS_NEWER, "b": THEIRS}, {}, overwritten=over) == (
-        FollowedWork(7.0, {"new": THEIRS}, ("p",), 3, "why"),
+        FoundWork(7.0, {"new": THEIRS}, ("p",), 3, "why"),
         False,
     )
 
@@ -177,7 +176,7 @@ def test_what_was_taken_home_is_not_known_any_more() -> None:
     """It counts as put there; an undo has it be the agent's again."""
     taken = replace(SENT, size_bytes=THEIRS.size_bytes, digest=THEIRS.digest)
     assert _after({}, {}, SandboxContent(Manifest({"a": taken}))) == (
-        FollowedWork(7.0, {"new": THEIRS}, ("p",), 3, "why"),
+        FoundWork(7.0, {"new": THEIRS}, ("p",), 3, "why"),
         False,
     )
 
@@ -185,7 +184,7 @@ def test_what_was_taken_home_is_not_known_any_more() -> None:
 def test_what_a_look_asks_for() -> None:
     """What is otherwise than was known, or sent; the content of what is excluded is not fetched, one that lacks is."""
     directory = SeenEntry(Kind.DIRECTORY, 0o755)
-    known = FollowedWork(
+    known = FoundWork(
         0.0, {"a": THEIRS, "x.log": THEIRS, "b": ABSENT, "d": directory, "u": THEIRS, "c": replace(THEIRS, copy="")}
     )
     content = SandboxContent(Manifest({"a": SENT, "c": SENT}), ({"u": NEWER, "w": NEWER},), True, {"l": SENT})
@@ -204,7 +203,7 @@ def test_what_a_look_asks_for() -> None:
     assert items["c"] == LookItem((SENT,), LookAction.FETCH)
     assert (request.find_new, request.pruned_names) == (True, pruned_names(_leaves_out))
     assert request.most_copied_bytes == SAVED_BYTES - 3 * THEIRS.size_bytes
-    full = FollowedWork(0.0, {"a": replace(THEIRS, size_bytes=SAVED_BYTES + 1)})
+    full = FoundWork(0.0, {"a": replace(THEIRS, size_bytes=SAVED_BYTES + 1)})
     assert follow_request(SandboxContent(), full, _leaves_out).most_copied_bytes == 0
 
 
@@ -251,7 +250,7 @@ def test_a_look_since_another_one() -> None:
     del arrived["d/a"]
     content = SandboxContent(arrived)
     since = Since(MARK, MARKED, pruned_names(_leaves_out), BEFORE, 0.0)
-    whole = follow_request(content, FollowedWork(1.0, BEFORE), _leaves_out)
+    whole = follow_request(content, FoundWork(1.0, BEFORE), _leaves_out)
     request = request_since(whole, content, BEFORE, since)
     assert request is not None
     assert {path: (item.action, item.versions) for path, item in request.items.items()} == {
