@@ -22,13 +22,13 @@ from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import Role, daemon_of, keys_of, places_of
+from syncd.daemon.build import daemon_of, keys_of, places_of
 from syncd.daemon.control import Message
 from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.daemon.signals import Signals
-from syncd.daemon.sync_requests import PAUSED, each_of, request_of
+from syncd.daemon.sync_requests import PAUSED
 from syncd.report.logs import LogFormat, set_up_logs
-from syncd.report.status_publisher import RunTotals
+from syncd.report.status_publisher import RunFacts
 from syncd.sync.synced_hook import SyncedHook
 
 _SHOWN_WARNINGS = 3
@@ -71,20 +71,17 @@ def sync_alone(
         _alarm(timeout_s),
         daemon_of(
             config,
-            Role.COMMAND,
+            RunFacts(),
             keys=keys_of(config, os.environ),
             environ=os.environ,
             waiter=Waiter(interrupt, CLOCK),
             signals=Signals(interrupt),
-            totals=RunTotals(),
             synced_hook=synced_hook,
         ) as daemon,
         closing(synced_hook),
     ):
         refuse_taken(config, os.environ)
-        names = [name for name in config.sandboxes if request.get("sandbox") in (None, name)]
-        asked = each_of(request_of(request, asker), names)
-        warnings = daemon.serve(dict(zip(names, asked, strict=True)))
+        warnings = daemon.serve(request, asker)
         if synced_hook.is_running:
             view.note("stopped before sync.on_synced was done")
     answer = asker.answer or {}

@@ -72,50 +72,46 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
 
 def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedHook) -> None:
-    from syncd.daemon.build import Role, daemon_of, folders_of  # noqa: PLC0415 - `run --help` needs none of it
-    from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
-    from syncd.report.status_publisher import RunTotals  # noqa: PLC0415
+    from syncd.daemon.build import daemon_of, folders_of  # noqa: PLC0415 - `run --help` needs none of it
+    from syncd.report.status_publisher import RunFacts  # noqa: PLC0415
 
     read = file_stamp(path)
     config, keys, excludes = _usable(load_for_command(path), interrupt)
-    is_checked, refused = False, ""
-    totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
+    is_checked, run = False, RunFacts(os.getpid(), started_at=stamp(CLOCK.wall_s()))
     while True:
         interrupt.check()
         try:
             with daemon_of(
                 config,
-                Role.DAEMON,
+                run,
                 keys=keys,
                 environ=os.environ,
                 waiter=Waiter(interrupt, CLOCK),
                 signals=signals,
-                totals=totals,
                 synced_hook=synced_hook,
                 excludes=excludes,  # kept: git might fail where the old configuration is to stay
-                refused=refused,
             ) as daemon:
                 if not is_checked:  # after its status is written: of two that start at once, one sees the other
                     refuse_taken(config, os.environ)
                     is_checked = True
                 if file_stamp(path) != read:  # by a command that found no daemon to tell
                     signals.reload_now()
-                ended = daemon.run()
-                if ended is LoopEnd.STOPPED:
+                is_reload = daemon.run()
+                if not is_reload:
                     synced_hook.close()  # before the lock is released: the next process runs its own
         except Locked:  # a command took the lock since it was checked
             _wait_for_lock(folders_of(config, os.environ).state, interrupt)
             continue
-        if ended is LoopEnd.STOPPED:
+        if not is_reload:
             return
         signals.reload = False
         read = file_stamp(path)
         try:
             config, keys, excludes = _usable(_reread(path, config), interrupt)
-            refused = ""
+            run.refused = ""
             _log.info("configuration read anew")
         except SyncdError as failure:
-            refused = str(failure)
+            run.refused = str(failure)
             _log.error("the new configuration is refused, the old one stays: %s", failure)
         key = keys[MAIN]
         if isinstance(key, ApiKey) and is_outdated(key, os.environ, config.sandbox.api_key_file):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from enum import Enum
 from functools import partial
 
 from msgspec.structs import replace
@@ -33,7 +32,7 @@ from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import HistoryRecorder
 from syncd.report.logs import keep_out_of_logs
-from syncd.report.status_publisher import RunTotals, StatusPublisher, WorkspaceStatus
+from syncd.report.status_publisher import RunFacts, StatusPublisher, WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.provider import acquired_of
 from syncd.scan.file_reader import ContentReader
@@ -49,13 +48,6 @@ from syncd.sync.workspace import Workspace
 from syncd.watch.changes import ScanListener
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.suspend_detector import SuspendDetector
-
-
-class Role(Enum):
-    """The process that a loop runs in."""
-
-    DAEMON = "`run`, until a signal ends it"
-    COMMAND = "a command that syncs by itself, as no daemon runs"
 
 
 def target_of(config: Config, environ: Mapping[str, str]) -> Target:
@@ -186,14 +178,13 @@ def workspace_of(
 
 
 def status_publisher_of(
-    access: Access, environ: Mapping[str, str], role: Role, publish: Callable[[], None]
+    access: Access, environ: Mapping[str, str] | None, publish: Callable[[], None]
 ) -> StatusPublisher:
     """The status of the syncs to one sandbox, which has no id before one is acquired.
 
-    The caller must hold the workspace's lock.
+    `environ` None: nothing is shown on the desktop. The caller must hold the workspace's lock.
     """
     config, clock, sandbox = access.config, access.clock, access.config.sandbox
-    is_shown = role is Role.DAEMON and config.notifications.desktop
     now = SandboxStatus(name=config.sandbox_name, id="", base_url=sandbox.base_url, region=sandbox.region)
     if target := access.provider().known:
         now = now.at(target)
@@ -202,7 +193,9 @@ def status_publisher_of(
         now=now,
         publish=publish,
         recorder=HistoryRecorder(clock, access.db),
-        notifier=DesktopNotifier(config.workspace.path, environ if is_shown else None, clock, several),
+        notifier=DesktopNotifier(
+            config.workspace.path, environ if config.notifications.desktop else None, clock, several
+        ),
         clock=clock,
     )
 
@@ -224,20 +217,16 @@ def keys_of(config: Config, environ: Mapping[str, str]) -> dict[str, ApiKey | Ke
 @contextmanager
 def daemon_of(
     config: Config,
-    role: Role,
+    run: RunFacts,
     *,
     keys: Mapping[str, ApiKey | KeyRefused],
     environ: Mapping[str, str],
     waiter: Waiter,
     signals: Signals,
-    totals: RunTotals,
     synced_hook: SyncedHook,
     excludes: str | None = None,
-    refused: str = "",
 ) -> Iterator[Daemon]:
     """A daemon whose parts are open, and closed after it.
-
-    `refused` is why it was not given the configuration that the file has now, for its status.
 
     That of a command has its status and history as well, but watches nothing, listens to nobody and tells no service
     manager or desktop.
@@ -251,22 +240,13 @@ def daemon_of(
         stack.callback(lock.release)
         db = StateDb(folders.state)
         stack.callback(db.close)
-        clock, is_daemon, path = waiter.clock, role is Role.DAEMON, config.workspace.path
+        clock, path = waiter.clock, config.workspace.path
+        environ_of_daemon = environ if run.pid is not None else None
 
-        systemd = SystemdNotifier(environ if is_daemon else {}, clock, os.getpid())
-        pid = os.getpid() if is_daemon else None
-        status = WorkspaceStatus(path, config.workspace_link, folders.state, systemd, totals, pid, config.file, refused)
+        systemd = SystemdNotifier(environ_of_daemon or {}, clock, os.getpid())
+        status = WorkspaceStatus(config, folders.state, systemd, run)
         watch, throttle = InotifyWatch(path, clock), Throttle(config.sync.upload_limit_kib_per_second << 10)
-        shared = SharedState(
-            watch,
-            synced_hook,
-            status,
-            systemd,
-            clock,
-            waiter.tasks,
-            rescan_at_s=clock.monotonic_s(),
-            was_there=os.path.isdir(path),
-        )
+        shared = SharedState(watch, synced_hook, status, was_there=os.path.isdir(path))
         first_archives, api_limit = FirstArchives(), ApiLimit()
 
         def access(name: str) -> Access:
@@ -278,7 +258,7 @@ def daemon_of(
             return Access(own, folders, db, usable, client, throttle, first_archives, api_limit, refusal)
 
         accesses = [access(name) for name in config.sandboxes]
-        status.publishers = [status_publisher_of(each, environ, role, status.write) for each in accesses]
+        status.publishers = [status_publisher_of(each, environ_of_daemon, status.write) for each in accesses]
         status.recall()
         # Before all else, which may take a while (watches, git, large state): until then `syncd status` would show a
         # process without a status.
@@ -286,12 +266,12 @@ def daemon_of(
             publisher.enter(State.STARTING, pending=True)
         stack.callback(status.ended)
         suspend_detector, control = SuspendDetector(clock), ControlServer(folders.state)
-        if is_daemon:
+        if run.pid is not None:
             for resource in (watch, suspend_detector, control):
                 resource.open()
                 stack.callback(resource.close)
         searched = [key.reveal() for key in keys.values() if isinstance(key, ApiKey)]
-        listener = watch if is_daemon else None
+        listener = watch if run.pid is not None else None
         workspace = workspace_of(config, environ, waiter, *searched, excludes=excludes, listener=listener)
         synced_hook.configure(config, folders.state)
         loops = [

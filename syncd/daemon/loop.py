@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import logging
 import select
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from enum import Enum
 from functools import partial
 from itertools import chain
-from math import inf
-
-from msgspec.structs import replace
 
 from syncd import __version__
 from syncd.core.directories import Lock
@@ -25,18 +21,11 @@ from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import SharedState
 from syncd.daemon.signals import Signals
-from syncd.daemon.sync_requests import PAUSED, Setup, SyncRequest, each_of, request_of
+from syncd.daemon.sync_requests import PAUSED, Asker, OneOfSeveral, SyncRequest
 from syncd.sync.workspace import Workspace, Writer
 from syncd.watch.suspend_detector import SuspendDetector
 
 _log = logging.getLogger("syncd")
-
-
-class LoopEnd(Enum):
-    """The reason why the daemon ended."""
-
-    STOPPED = "asked to stop"
-    RELOAD = "a new configuration is to be read"
 
 
 class Daemon:
@@ -56,6 +45,7 @@ class Daemon:
         """`lock` is that of the state folder."""
         self._shared = shared
         self._workspace = workspace
+        self._tasks = workspace.waiter.tasks
         self._loops = {loop.name: loop for loop in loops}
         self._lock = lock
         self._suspend_detector = suspend_detector
@@ -64,52 +54,53 @@ class Daemon:
         self._pause_marker = PauseMarker(shared.status.folder)
         shared.paused = self._pause_marker.exists
 
-    def run(self) -> LoopEnd:
-        """Run until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
-        systemd = self._shared.systemd
+    def run(self) -> bool:
+        """Run until asked to stop, or to read another configuration, which is True.
+
+        Raises `NeedsPerson` where it cannot work and has never worked.
+        """
+        systemd = self._shared.status.systemd
         systemd.ready()
-        _log.info("watching %s%s", self._shared.status.workspace, ", paused" if self._shared.paused else "")
+        _log.info("watching %s%s", self._workspace.path, ", paused" if self._shared.paused else "")
         try:
             beside = [work for loop in self._loops.values() for work in loop.beside]
             saves = [partial(left.save_in_the_end, self._recall) for left in self._shared.left]
-            self._shared.tasks.run([loop.run for loop in self._loops.values()], self, [*beside, *saves])
+            self._tasks.run([loop.run for loop in self._loops.values()], self, [*beside, *saves])
         except Stop:
             _log.info("stopping")
             systemd.stopping()
-            return LoopEnd.STOPPED
+            return False
         systemd.reloading()
-        return LoopEnd.RELOAD
+        return True
 
-    def serve(self, requests: Mapping[str, SyncRequest]) -> list[SyncWarning]:
-        """Run until these requests, by the names of the sandboxes, are answered and `sync.on_synced` has ended.
+    def serve(self, message: Message, client: Asker) -> list[SyncWarning]:
+        """Run until this request of a command is answered and `sync.on_synced` has ended.
 
         Returns the warnings, if all succeeded. Raises `Stop` before an answer.
         """
+        asked = self._named(message)
+        others = [loop for loop in self._loops.values() if loop not in asked]
+        works: list[Callable[[], object]] = [left.save for left in self._shared.left]
+        works += [partial(loop.serve, message, each) for loop, each in _clients(client, asked)]
+        setups = () if message.get("no_setup") else (loop.setups for loop in asked)
         try:
-            return self._served(requests)
+            try:
+                self._tasks.run(works, self, chain.from_iterable(setups))
+            except Stop:
+                if client.waits:
+                    raise
+            for loop in others:
+                loop.stood_by([each.cycle.baseline for each in asked])
+            failed = any(loop.publisher.now.last_error is not None for loop in asked)
+            return [] if failed else self._shared.status.warnings()
         finally:
-            for name in self._loops.keys() - requests.keys():
-                self._loops[name].recall()
+            for loop in others:
+                loop.recall()
 
     def _recall(self) -> None:
         """Have the status tell what is known now of what no loop does."""
         for loop in self._loops.values():
             loop.recall()
-
-    def _served(self, requests: Mapping[str, SyncRequest]) -> list[SyncWarning]:
-        try:
-            works: list[Callable[[], object]] = [left.save for left in self._shared.left]
-            works += [partial(self._loops[name].serve, each) for name, each in requests.items()]
-            setups = [self._loops[name].setups for name, each in requests.items() if each.setup is not Setup.LEFT]
-            self._shared.tasks.run(works, self, chain.from_iterable(setups))
-        except Stop:
-            if any(each.is_open for each in requests.values()):
-                raise
-        for name in self._loops.keys() - requests:
-            self._loops[name].stood_by([self._loops[each].cycle.baseline for each in requests])
-        served = [self._loops[name].publisher for name in requests]
-        failed = any(each.now.last_error is not None for each in served)
-        return [] if failed else self._shared.status.warnings()
 
     # -- the events of the process, in each wait
 
@@ -122,8 +113,7 @@ class Daemon:
     def deadline_s(self) -> float:
         """The monotonic second at which something is due, even if nothing comes."""
         shared = self._shared
-        times = [shared.systemd.next_ping_s(), shared.watch.paused_until_s, self._shared.synced_hook.due_s]
-        own = min((time_s for time_s in times if time_s is not None), default=inf)
+        own = min(shared.status.systemd.due_s, shared.watch.paused_until_s, shared.synced_hook.due_s)
         return min([own, *(loop.deadline_s() for loop in self._loops.values())])
 
     def handle(self, ready: Collection[int]) -> bool:
@@ -152,7 +142,7 @@ class Daemon:
         for client, message in self._control.requests():
             self._handle(client, message)
             came = True
-        if self._lock.is_lost and shared.status.pid is not None and not shared.reload:
+        if self._lock.is_lost and shared.status.run.pid is not None and not shared.reload:
             with suppress(ConfigError):
                 self._workspace.folders.make()
                 _log.warning("the state folder was removed while it was in use: beginning with a new one")
@@ -172,7 +162,7 @@ class Daemon:
         self._workspace.let_write()
         for loop in self._loops.values():
             loop.note_time()
-        shared.systemd.ping()
+        shared.status.systemd.ping()
         return came or shared.reload
 
     # -- commands
@@ -187,12 +177,11 @@ class Daemon:
             client.done(ExitCode.NEEDS_PERSON, f"no sandbox here is named {message.get('sandbox')!r}")
             return
         match message.get("do"):
-            case "push" | "setup":
-                self._add(request_of(message, client), loops)
             case "flush" if self._shared.paused:
                 client.done(ExitCode.TRY_LATER, str(PAUSED))
-            case "flush":
-                self._add(replace(request_of(message, client), lasting=True), loops)
+            case "push" | "flush" | "setup":
+                for loop, each in _clients(client, loops):
+                    loop.ask(message, each)
             case "hello":
                 unwritten = self._shared.status.unwritten()
                 status = unwritten.document() if unwritten else None
@@ -223,10 +212,6 @@ class Daemon:
         name = message.get("sandbox")
         return [loop for loop in self._loops.values() if name in (None, "", loop.name)]
 
-    def _add(self, request: SyncRequest, loops: list[SandboxLoop]) -> None:
-        for loop, each in zip(loops, each_of(request, [loop.name for loop in loops]), strict=True):
-            loop.add(each)
-
     def _pause_or_resume(self, client: Client, command: str) -> None:
         is_pause = command == "pause"
         try:
@@ -247,3 +232,11 @@ class Daemon:
                 loop.note_resume()
         _log.info("%sd", command)
         client.done(ExitCode.DONE)
+
+
+def _clients(client: Asker, loops: list[SandboxLoop]) -> list[tuple[SandboxLoop, Asker]]:
+    """Return the loops that a client asks, each with the client that it answers."""
+    if len(loops) == 1:
+        return [(loops[0], client)]
+    answers: dict[str, Message | None] = dict.fromkeys(loop.name for loop in loops)
+    return [(loop, OneOfSeveral(client, loop.name, answers)) for loop in loops]

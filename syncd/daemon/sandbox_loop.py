@@ -22,11 +22,12 @@ from syncd.core.durable_file import file_stamp
 from syncd.core.errors import ExitCode, NeedsPerson, Stop, Unavailable
 from syncd.core.memory import release_freed_memory
 from syncd.core.waiter import Event, NewerEvents, Superseded, Work
+from syncd.daemon.control import Message
 from syncd.daemon.follower import Follower, LookEnd
 from syncd.daemon.scheduler import Due, Step, Wait, ends_a_new_daemon, next_action, retry_after, retry_at_s
 from syncd.daemon.setup_task import SetupTask
 from syncd.daemon.shared_state import SharedState, SyncRun
-from syncd.daemon.sync_requests import RequestQueue, Setup, SyncRequest
+from syncd.daemon.sync_requests import Asker, RequestQueue, SyncRequest, request_of
 from syncd.model.manifest import Manifest, difference
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.report.history import SyncEnding
@@ -59,7 +60,7 @@ class SandboxLoop:
     ) -> None:
         """What goes on beside the syncs has `another_access`, with connections of its own."""
         keys = access.config.sandbox
-        follows = shared.status.pid is not None and keys.follow_seconds > 0
+        follows = shared.status.run.pid is not None and keys.follow_seconds > 0
         self.name = access.config.sandbox_name
         self.cycle = SyncCycle(access, workspace)
         self.publisher = publisher
@@ -99,21 +100,21 @@ class SandboxLoop:
             while not self._shared.reload:
                 self._step()
 
-    def serve(self, request: SyncRequest) -> None:
-        """Run until this request is answered and `sync.on_synced` has ended.
+    def serve(self, message: Message, client: Asker) -> None:
+        """Run until this request of a command is answered and `sync.on_synced` has ended.
 
         Raises `Stop` before the answer; after it, `Stop` ends the wait for the program alone.
         """
         with self._started():
-            self.add(request)
-            while request.is_open:
-                if request.setup is Setup.ALONE:
+            self.ask(message, client)
+            while client.waits:
+                if message["do"] == "setup":
                     self._wait(inf)
                 else:
                     self._step()
             self.publisher.enter(State.STOPPED)  # the program may take a minute
-            if request.client is not None and self._shared.synced_hook.is_running:
-                request.client.send({"event": "progress", "state": State.STOPPED})
+            if self._shared.synced_hook.is_running:
+                client.send({"event": "progress", "state": State.STOPPED})
             with suppress(Stop):
                 while self._shared.synced_hook.is_running:
                     self._wait(inf)
@@ -206,12 +207,15 @@ class SandboxLoop:
             self.cycle.sandbox.delivery.forget_failures()
         self.sync.has_slept = True
 
+    def ask(self, message: Message, client: Asker) -> None:
+        """Take a command's request for a sync, or for the set-up alone."""
+        if message["do"] == "setup":
+            self.setup.ask(client)
+        else:
+            self.add(request_of(message, client))
+
     def add(self, request: SyncRequest) -> None:
-        """Take a command's request. It may have to wait for the end of a sync: its client is sent the stage of that."""
-        if request.setup is Setup.ALONE:
-            if request.client is not None:
-                self.setup.ask(request.client)
-            return
+        """Take a request. It may have to wait for the end of a sync: its client is sent the stage of that."""
         self._request_queue.add(request)
         self._asked_s = self._clock.monotonic_s()
         if self.follower is not None:
@@ -260,7 +264,7 @@ class SandboxLoop:
         if run.scanned is None:
             release_freed_memory()
             self._shared.full_scan_took_s = self.cycle.snapshotter.scan_took_s
-        self._shared.plan_poll()
+        self._shared.plan_poll(now_s)
         sandbox = self.cycle.sandbox
         again_at_s = (sandbox.state.seen.look_again_at_s, sandbox.deletion_sync.again_at_s) if sandbox else ()
         # Of those that have passed, nobody could look just now.
@@ -268,7 +272,7 @@ class SandboxLoop:
         self._due = replace(self._due, rescan_at_s=rescan_at_s)
         self._learn()
         self._warn()
-        self._shared.systemd.ping()
+        self._shared.status.systemd.ping()
         if outcome is not None:
             self._answer(outcome)
 
@@ -328,7 +332,7 @@ class SandboxLoop:
         self.publisher.warn([*self.cycle.warnings, *watch, *agent, *left])
 
     def _succeeded(self, outcome: Outcome) -> None:
-        self._shared.status.totals.synced_once = True
+        self._shared.status.run.synced_once = True
         self.publisher.succeeded(outcome)
         now_s = self._clock.monotonic_s()
         self._due = self._due.synced(now_s)
@@ -351,7 +355,7 @@ class SandboxLoop:
         if isinstance(action, Wait):
             self.publisher.enter(action.state)
         for client, request, result in self._request_queue.succeeded(outcome):
-            if request.setup is Setup.AWAITED:
+            if request.awaits_setup:
                 self.setup.answer_later(client, result)
             else:
                 client.done(ExitCode.DONE, result=result)
@@ -370,8 +374,8 @@ class SandboxLoop:
         publisher, failure = self.publisher, failed.error
         self._learn()  # of which sandbox it is: a move may have failed before it
         last = publisher.now.last_error
-        has_vanished = self._shared.was_there and not os.path.isdir(self._shared.status.workspace)
-        is_refused = ends_a_new_daemon(failure) and not self._shared.status.totals.synced_once and not has_vanished
+        has_vanished = self._shared.was_there and not os.path.isdir(self._workspace.path)
+        is_refused = ends_a_new_daemon(failure) and not self._shared.status.run.synced_once and not has_vanished
         ends = is_refused and self._shared.note_refusal(self.name)
         if not ends and (last is None or last.message != str(failure)):  # `syncd run` logs what ends it
             _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
@@ -395,7 +399,7 @@ class SandboxLoop:
 
     def stage(self, state: State) -> None:
         """Publish it, but not the scans of a hold, and none that nobody asked for."""
-        self._shared.systemd.ping()
+        self._shared.status.systemd.ping()
         self.sync.has_slept = False
         if state is not State.SNAPSHOTTING:
             self.publisher.note(pending=True)
@@ -493,9 +497,8 @@ class SandboxLoop:
 
     def deadline_s(self) -> float:
         """The monotonic second at which something is due, even if nothing comes."""
-        due_s = self.publisher.notifier.due_s
         key_due_s = self._clock.monotonic_s() + KEY_POLL_S if self._awaits_key else inf
-        return key_due_s if due_s is None else min(due_s, key_due_s)
+        return min(self.publisher.notifier.due_s, key_due_s)
 
     def note_time(self) -> None:
         """Note what is due by now. In the middle of a sync no more than that is done."""
@@ -505,7 +508,7 @@ class SandboxLoop:
 
     @property
     def _awaits_key(self) -> bool:
-        return self._due.awaits_person or bool(self._shared.status.refused)
+        return self._due.awaits_person or bool(self._shared.status.run.refused)
 
     def _newer_events(self) -> NewerEvents:
         """Return the monotonic second of each event that has come or will."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from msgspec import Struct, field
 
-from syncd.core.clock import Clock
-from syncd.core.waiter import Tasks
 from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.report.status_publisher import WorkspaceStatus
-from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.status_document import State
 from syncd.sync.synced_hook import SyncedHook
 from syncd.watch.changes import Burst, DirtyDirectories
@@ -35,11 +34,8 @@ class SharedState(Struct):
     watch: InotifyWatch
     synced_hook: SyncedHook
     status: WorkspaceStatus
-    systemd: SystemdNotifier
-    clock: Clock
-    tasks: Tasks
-    rescan_at_s: float  # of everything
     was_there: bool  # the workspace, at the start
+    rescan_at_s: float = -inf  # of everything
     paused: bool = False  # by a person
     reload_after: list[SyncRun] | None = None  # a reload is asked for, and waits for these; None: none is
     full_scan_took_s: float = 0.0  # the last one
@@ -56,10 +52,10 @@ class SharedState(Struct):
         """True if a reload waits for the end of this sync, which gives way to it."""
         return sync.is_on and self.reload_after is not None and sync in self.reload_after
 
-    def plan_poll(self) -> None:
+    def plan_poll(self, now_s: float) -> None:
         """Have everything scanned again soon, where not every change has an event: since this scan, or for longer."""
         if self.watch.needs_polling:
-            self.rescan_at_s = min(self.rescan_at_s, self.clock.monotonic_s() + poll_interval_s(self.full_scan_took_s))
+            self.rescan_at_s = min(self.rescan_at_s, now_s + poll_interval_s(self.full_scan_took_s))
 
     @property
     def reload(self) -> bool:

@@ -7,8 +7,6 @@ and changes are sent anyway. A sync that began for it goes on.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from enum import Enum
 from typing import Any, Protocol
 
 import msgspec
@@ -38,25 +36,18 @@ class Asker(Protocol):
         """Send it the last answer, with the command's exit code."""
 
 
-class Setup(Enum):
-    """The part of a set-up in a request."""
-
-    AWAITED = "success is told when the set-up that the sync calls for has ended"
-    LEFT = "nobody waits for one"
-    ALONE = "it is run now, and nothing is synced"
-
-
 class SyncRequest(Struct, frozen=True):
     """A request for a sync. Without a client it came by a signal; a `lasting` one (flush) outlasts failures that pass.
 
-    `served` are the outcomes of the syncs that it waited for and that left some of its files `unsettled`.
+    Success of one that `awaits_setup` is told when the set-up that the sync calls for has ended. `served` are the
+    outcomes of the syncs that it waited for and that left some of its files `unsettled`.
     """
 
     client: Asker | None = None
     sync_mode: SyncMode = SyncMode.CHANGED
     lasting: bool = False
+    awaits_setup: bool = False
     served: tuple[Outcome, ...] = ()
-    setup: Setup = Setup.LEFT
     unsettled: frozenset[str] | None = None
 
     @property
@@ -70,60 +61,40 @@ class SyncRequest(Struct, frozen=True):
 
 
 def request_of(message: Message, client: Asker) -> SyncRequest:
-    """Return the request that a command's message makes."""
-    setup = Setup.LEFT if message.get("no_setup") else Setup.AWAITED
-    setup = Setup.ALONE if message["do"] == "setup" else setup
-    return SyncRequest(client, SyncMode.FORCED if message.get("force") else SyncMode.CHANGED, setup=setup)
+    """Return the request that the message of a `push` or a `flush` makes."""
+    sync_mode = SyncMode.FORCED if message.get("force") else SyncMode.CHANGED
+    return SyncRequest(client, sync_mode, lasting=message["do"] == "flush", awaits_setup=not message.get("no_setup"))
 
 
-def each_of(request: SyncRequest, names: Sequence[str]) -> list[SyncRequest]:
-    """Return the request for each of these sandboxes: its client is answered once, when all are done."""
-    if request.client is None or len(names) == 1:
-        return [request for _ in names]
-    together = _Together(request.client, names, [*names])
-    return [replace(request, client=_OneOf(name, together)) for name in names]
+class OneOfSeveral(Struct, frozen=True):
+    """The client of a request for several sandboxes, for the one of this name: it is answered once, when all are done.
 
-
-class _Together(Struct):
-    """The client of a request for several sandboxes, with the answers so far."""
+    `answers` are those of all, by name; None as long as there is none.
+    """
 
     client: Asker
-    names: Sequence[str]
-    open_names: list[str]
-    answers: dict[str, Message] = {}
-
-    def done(self, name: str, answer: Message) -> None:
-        self.open_names.remove(name)
-        self.answers[name] = answer
-        if self.open_names:
-            return
-        failed = {name: each for name, each in self.answers.items() if each["exit"] != ExitCode.DONE}
-        if failed:
-            worst = max(each["exit"] for each in failed.values())
-            self.client.done(
-                worst, "; ".join(f"{name}: {for_sandbox(each['message'], name)}" for name, each in failed.items())
-            )
-            return
-        answers = [(name, self.answers[name]) for name in self.names]
-        results = [{"name": name, **each["result"]} for name, each in answers if "result" in each]
-        self.client.done(ExitCode.DONE, result={**results[0], "sandboxes": results} if results else None)
-
-
-class _OneOf(Struct, frozen=True):
-    """The same client, as that of the request for one sandbox."""
-
     name: str
-    together: _Together
+    answers: dict[str, Message | None]
 
     @property
     def waits(self) -> bool:
-        return self.name in self.together.open_names and self.together.client.waits
+        return self.answers[self.name] is None and self.client.waits
 
     def send(self, message: Message) -> None:
-        self.together.client.send({**message, "sandbox": self.name})
+        self.client.send({**message, "sandbox": self.name})
 
     def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
-        self.together.done(self.name, {"exit": exit_code, "message": message, **more})
+        self.answers[self.name] = {"exit": exit_code, "message": message, **more}
+        answers = {name: each for name, each in self.answers.items() if each is not None}
+        failed = {name: each for name, each in answers.items() if each["exit"] != ExitCode.DONE}
+        if len(answers) < len(self.answers):
+            return
+        if failed:
+            messages = (f"{name}: {for_sandbox(each['message'], name)}" for name, each in failed.items())
+            self.client.done(max(each["exit"] for each in failed.values()), "; ".join(messages))
+            return
+        results = [{"name": name, **each["result"]} for name, each in answers.items() if "result" in each]
+        self.client.done(ExitCode.DONE, result={**results[0], "sandboxes": results} if results else None)
 
 
 class RequestQueue:

@@ -36,7 +36,7 @@ class DesktopNotifier:
     """The notices about one sandbox. Nothing here fails, and nothing takes longer than a second.
 
     `environ` None: nothing is shown. `sandbox` is its name, where the workspace has several. `due_s` is the monotonic
-    second from which on `show_due` has something to show; None: nothing is planned.
+    second from which on `show_due` has something to show; infinity: nothing is planned.
     """
 
     def __init__(self, workspace: str, environ: Mapping[str, str] | None, clock: Clock, sandbox: str = "") -> None:
@@ -45,7 +45,7 @@ class DesktopNotifier:
         self._sandbox = sandbox
         self._environ = environ
         self._clock = clock
-        self.due_s: float | None = None
+        self.due_s = inf
         self._failing: tuple[float, float] | None = None  # since when, by the monotonic and the wall clock
         self._summary = self._text = ""
         self._is_told = False
@@ -68,7 +68,7 @@ class DesktopNotifier:
 
     def paused(self) -> None:
         """Syncing is paused: it neither fails nor works."""
-        self._failing = self.due_s = None
+        self._failing, self.due_s = None, inf
 
     def saved(self, files: int) -> None:
         """So many files of the agent were saved, as both sides had changed, before they were overwritten."""
@@ -87,9 +87,9 @@ class DesktopNotifier:
 
     def show_due(self) -> None:
         """Show the notice of the trouble if it is due now. If it cannot be shown, the next failure tries again."""
-        if self.due_s is None or self._failing is None or self._clock.monotonic_s() < self.due_s:
+        if self._failing is None or self._clock.monotonic_s() < self.due_s:
             return
-        self.due_s, since = None, utc(self._failing[1]).astimezone()
+        self.due_s, since = inf, utc(self._failing[1]).astimezone()
         self._is_told = self._show(f"{self._name} {self._summary}", f"Since {since:%a %H:%M}: {self._text}")
 
     def _show(self, summary: str, body: str) -> bool:

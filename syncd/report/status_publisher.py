@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from syncd import __version__
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater, WorkspaceError
+from syncd.core.settings import Config
 from syncd.core.text import counted, for_sandbox, one_line, redacted, shown_path
 from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.target import AcquiredSandbox
@@ -39,12 +40,17 @@ _PROGRESS_EVERY_S = 0.5
 _TOTALS = ("syncs", "failures", "uploaded_bytes", "last_sync", "last_error")
 
 
-class RunTotals(Struct):
-    """The facts of a run that outlive a reload: when it began, and if it ever synced."""
+class RunFacts(Struct):
+    """The facts of a run that outlive a reload.
 
+    `pid` is the daemon's process; None for a command that syncs by itself, whose document is always that of no daemon.
+    """
+
+    pid: int | None = None
     started_at: str | None = None
     synced_once: bool = False
     is_reloaded: bool = False  # the document before is its own
+    refused: str = ""  # the reason why the daemon goes on with the configuration that it read before
 
 
 class StatusPublisher(Struct):
@@ -189,20 +195,12 @@ _MOST_WARNINGS = 100
 
 
 class WorkspaceStatus(Struct):
-    """The status of a workspace with its sandboxes, main first.
+    """The status of a workspace with its sandboxes, main first. `folder` is that of the state."""
 
-    `folder` is that of the state. `pid` is the daemon's process; None for a command that syncs by itself, whose
-    document is always that of no daemon.
-    """
-
-    workspace: str
-    workspace_link: str
+    config: Config
     folder: str
     systemd: SystemdNotifier
-    totals: RunTotals
-    pid: int | None
-    config: str = ""
-    refused: str = ""  # the reason why the daemon goes on with what it read before
+    run: RunFacts
     publishers: list[StatusPublisher] = field(default_factory=list)
     _ended_at: str | None = None  # the daemon before this command
     _written: bytes = b""
@@ -216,8 +214,8 @@ class WorkspaceStatus(Struct):
         before = read_document(self.folder)
         if before is None:
             return
-        is_same_run = self.pid is None or self.totals.is_reloaded
-        self.totals.started_at = self.totals.started_at or before.started_at
+        is_same_run = self.run.pid is None or self.run.is_reloaded
+        self.run.started_at = self.run.started_at or before.started_at
         self._ended_at = before.urgent.state_since if before.state is State.STOPPED else None
         known = {each.name: each for each in before.sandboxes}
         for publisher in self.publishers:
@@ -250,7 +248,7 @@ class WorkspaceStatus(Struct):
 
     def ended(self) -> None:
         """The process ends, or reads its configuration anew: no plan and no state outlives that."""
-        self.totals.is_reloaded = True
+        self.run.is_reloaded = True
         for publisher in self.publishers:
             if publisher.now.state is not State.STOPPED:
                 publisher.enter(State.STOPPED)
@@ -264,9 +262,9 @@ class WorkspaceStatus(Struct):
                 remedy = for_sandbox(warning.remedy, each.now.name)
                 named = warning._replace(what=f"{each.now.name}: {warning.what}", remedy=remedy) if is_own else warning
                 found[str(named)] = named
-        if not self.refused:
+        if not self.run.refused:
             return list(found.values())
-        what = one_line(f"the daemon goes on with what it read before; {self.refused}", 600)
+        what = one_line(f"the daemon goes on with what it read before; {self.run.refused}", 600)
         return [SyncWarning("configuration", what, ""), *found.values()]
 
     def status(self) -> Status:
@@ -275,20 +273,20 @@ class WorkspaceStatus(Struct):
         if len(found) > _MOST_WARNINGS:
             warnings.append(f"and {len(found) - _MOST_WARNINGS} more: see `syncd ls --excluded` and the log")
         status = Status(
-            running=self.pid is not None,
-            pid=self.pid,
-            workspace=shown_path(self.workspace),
+            running=self.run.pid is not None,
+            pid=self.run.pid,
+            workspace=shown_path(self.config.workspace.path),
             sandboxes=tuple(each.now for each in self.publishers),
             warnings=tuple(warnings),
-            started_at=self.totals.started_at,
+            started_at=self.run.started_at,
             daemon_version=__version__,
-            workspace_link=shown_path(self.workspace_link),
-            config=shown_path(self.config),
+            workspace_link=shown_path(self.config.workspace_link),
+            config=shown_path(self.config.file),
         )
         if status.running and status.state is not State.STOPPED:
             return status
         stopped = [each.stopped() for each in status.sandboxes]
-        if self.pid is None:
+        if self.run.pid is None:
             stopped = [replace(each, state_since=self._ended_at) for each in stopped]
         return replace(status, running=False, pid=None, sandboxes=tuple(stopped))
 

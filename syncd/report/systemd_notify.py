@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Mapping
+from math import inf
 
 from syncd.core.clock import Clock
 
@@ -21,7 +22,7 @@ class SystemdNotifier:
         self._status = ""
         self._pinged_s = clock.monotonic_s()
         self._pinged_boottime_s = clock.boottime_s()
-        self.ping_every_s: float | None = None
+        self.ping_every_s = inf
         interval_us = environ.get("WATCHDOG_USEC", "")
         if self._address and interval_us.isdigit() and environ.get("WATCHDOG_PID", str(pid)) == str(pid):
             self.ping_every_s = int(interval_us) / 2_000_000
@@ -46,17 +47,16 @@ class SystemdNotifier:
 
         Counted in boottime: after a sleep a ping is sent at once, whatever clock the watchdog uses.
         """
-        if self.ping_every_s is None:
-            return
         now_s = self._clock.boottime_s()
         # A bounded wait may follow that is longer than the rest of the interval, so it is sent a little early.
         if now_s - self._pinged_boottime_s >= self.ping_every_s * 0.9:
             self._pinged_s, self._pinged_boottime_s = self._clock.monotonic_s(), now_s
             self._send("WATCHDOG=1")
 
-    def next_ping_s(self) -> float | None:
-        """The monotonic second of the next ping; None: no watchdog is set."""
-        return None if self.ping_every_s is None else self._pinged_s + self.ping_every_s
+    @property
+    def due_s(self) -> float:
+        """The monotonic second of the next ping; infinity where no watchdog is set."""
+        return self._pinged_s + self.ping_every_s
 
     def _send(self, text: str) -> None:
         if not self._address:

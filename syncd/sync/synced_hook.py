@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping
+from math import inf
 from typing import BinaryIO
 
 from msgspec import Struct, field
@@ -121,9 +122,9 @@ class SyncedHook:
         return [] if self._run is None else [self._run.pidfd]
 
     @property
-    def due_s(self) -> float | None:
-        """The monotonic second at which the program's time is over; None if it does not run."""
-        return None if self._run is None else self._run.due_s
+    def due_s(self) -> float:
+        """The monotonic second at which the program's time is over; infinity if it does not run."""
+        return inf if self._run is None else self._run.due_s
 
     def poll(self) -> bool:
         """Handle the program's end, or end it when its time is over; return True if `warnings` may have changed."""

@@ -229,7 +229,7 @@ class InotifyWatch(ScanListener):
         self._failed: dict[str, tuple[int, int]] = {}  # added, but not watched: path to (errno, scan)
         self._shared: dict[str, str] = {}  # by path the types of the shared file systems that were scanned
         self._scan = 0
-        self.paused_until_s: float | None = None
+        self.paused_until_s = inf
         """The monotonic second until which `filenos()` is empty, as events are collected."""
         self.found_s = -inf
         """The monotonic second of the last change to a directory that had no watch until a scan found it."""
@@ -254,16 +254,16 @@ class InotifyWatch(ScanListener):
         self._parents.clear()
         self._rule_names.clear()
         self._parent_wd = -1
-        self.paused_until_s = None
+        self.paused_until_s = inf
 
     def filenos(self) -> list[int]:
-        if self._inotify is None or self.paused_until_s is not None:
+        if self._inotify is None or self.paused_until_s < inf:
             return []
         return self._inotify.filenos()
 
     def take(self) -> Changes:
         """Return the changes since the last call, which need a rescan if events were lost."""
-        self.paused_until_s = None
+        self.paused_until_s = inf
         if self._inotify is None:
             return Changes()
         try:

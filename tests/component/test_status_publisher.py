@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from syncd.core.settings import check_config
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import HistoryRecorder
-from syncd.report.status_publisher import RunTotals, StatusPublisher, WorkspaceStatus
+from syncd.report.status_publisher import RunFacts, StatusPublisher, WorkspaceStatus
 from syncd.report.status_store import read_document
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.store.state_db import StateDb
@@ -19,7 +20,8 @@ from tests.clock import ScriptedClock
 
 @pytest.fixture
 def status(tmp_path: Path, clock: ScriptedClock) -> WorkspaceStatus:
-    return WorkspaceStatus("/work", "", str(tmp_path), SystemdNotifier({}, clock, 1), RunTotals(), 1)
+    config = check_config({"workspace": {"path": "/work"}, "sandbox": {"id": "box"}})
+    return WorkspaceStatus(config, str(tmp_path), SystemdNotifier({}, clock, 1), RunFacts(1))
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def test_a_run_that_begins_in_the_second_of_the_one_before_counts_anew(
     publisher: StatusPublisher, status: WorkspaceStatus
 ) -> None:
     """Its start is told in whole seconds; what was counted goes on after a reload alone."""
-    status.totals.started_at = "2026-11-24T13:20:00Z"
+    status.run.started_at = "2026-11-24T13:20:00Z"
     publisher.enter(State.WATCHING, syncs=2)
     publisher.note(syncs=0)
     status.recall()

@@ -26,7 +26,7 @@ from syncd.daemon import build
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
 from syncd.emulator.api import ApiError
-from syncd.report.status_publisher import RunTotals
+from syncd.report.status_publisher import RunFacts
 from syncd.sync.synced_hook import SyncedHook
 from tests.emulator import Emulator
 from tests.fuzz.agent_side import SavedEntries
@@ -228,13 +228,12 @@ class Simulation:
         self._signals = Signals(self._interrupt)
         with build.daemon_of(
             self.settings.current,
-            build.Role.DAEMON,
+            # A daemon that has synced once does not end with an error that only a person can fix, but waits.
+            RunFacts(os.getpid(), synced_once=True),
             keys={"main": ApiKey(KEY, "the scenario")},
             environ=self.environ,
             waiter=Waiter(self._interrupt, self.clock),
             signals=self._signals,
-            # A daemon that has synced once does not end with an error that only a person can fix, but waits.
-            totals=RunTotals(synced_once=True),
             synced_hook=SyncedHook(self.environ, self.clock),
         ) as daemon:
             yield daemon  # type: ignore[misc]

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class Runs:
 
     def wait(self) -> None:
         """Wait until no program runs."""
-        while (due_s := self.hook.due_s) is not None:
+        while (due_s := self.hook.due_s) < inf:
             select.select(self.hook.filenos(), [], [], max(0.0, due_s - SystemClock().monotonic_s()))
             self.hook.poll()
 

@@ -11,7 +11,7 @@ import pytest
 
 from syncd.core.errors import TryLater
 from syncd.core.settings import check_config
-from syncd.daemon.build import Role, access_of, status_publisher_of
+from syncd.daemon.build import access_of, status_publisher_of
 from syncd.sandbox import remote_changes
 from syncd.sandbox.look_request import LookRequest
 from syncd.sync import agent_work
@@ -93,7 +93,7 @@ def test_nobody_can_look_before_the_end(acquired: Rig) -> None:
     shown: list[str] = []
     config = check_config(acquired.keys)
     access = access_of(config, acquired.environ, acquired.key, acquired.client)
-    publisher = status_publisher_of(access, acquired.environ, Role.COMMAND, lambda: None)
+    publisher = status_publisher_of(access, None, lambda: None)
     publisher.notifier.unsaved = shown.append  # type: ignore[method-assign]
     acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
     _save_until_the_end(acquired)
