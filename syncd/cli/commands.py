@@ -98,6 +98,7 @@ _BESIDE = {
     "reload": "config",
     "resume": "pause",
     "setup": "push",
+    "verify": "pull",
 }
 
 
