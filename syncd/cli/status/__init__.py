@@ -66,7 +66,12 @@ class StatusReader:
         self._waiter = waiter or Waiter(Interrupt(), CLOCK)
         self.folder = directories_for(config.workspace.path, os.environ).state
         refuse_unreadable(self.folder)
-        self._nothing = _nothing(config)
+        sandboxes = [
+            SandboxStatus(name=name, id=each.id or "", base_url=each.base_url, region=each.region, state=State.STOPPED)
+            for name, each in config.sandboxes.items()
+        ]
+        place = shown_path(config.workspace.path)
+        self._nothing = Status(running=False, pid=None, workspace=place, sandboxes=tuple(sandboxes))
 
     def status(self) -> Status:
         """The status, the daemon's own where it cannot write it, with `responding` set."""
@@ -122,15 +127,6 @@ class StatusReader:
             return os.stat(self.folder).st_mtime
         except OSError:
             return None
-
-
-def _nothing(config: Config) -> Status:
-    """The status of a workspace that has none."""
-    sandboxes = [
-        SandboxStatus(name=name, id=each.id or "", base_url=each.base_url, region=each.region, state=State.STOPPED)
-        for name, each in config.sandboxes.items()
-    ]
-    return Status(running=False, pid=None, workspace=shown_path(config.workspace.path), sandboxes=tuple(sandboxes))
 
 
 def reader_for(config_file: str | None) -> StatusReader:
