@@ -30,7 +30,7 @@ from syncd.cli.options import (
 )
 from syncd.core.errors import ExitCode
 from syncd.core.text import ago, counted, shown_path, size
-from syncd.merge.home import AgentSide, make_plan, why_no_markers, with_texts
+from syncd.merge.home import AgentSide, make_plan, why_no_text, with_texts
 from syncd.merge.workspace_writer import OpenConflicts
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.reconcile import Choice, PathOutcome, Plan, waits
@@ -166,7 +166,7 @@ def _waiting(side: AgentSide, plan: Plan) -> list[Waiting]:
     rows: dict[str, Waiting] = {}
     for each in plan.paths:
         if waits(each) or (each.outcome is PathOutcome.MERGE and each.path in both):
-            choices = tuple(choice for choice in Choice if choice is not Choice.MARKERS or not why_no_markers(each))
+            choices = tuple(choice for choice in Choice if choice is not Choice.MARKERS or not why_no_text(each))
             advice = "both sides changed it; `syncd apply` can merge it"
         elif each.path in seen.both_changed and each.outcome is not PathOutcome.SAME:
             choices, advice = (), "only the agent changed it; `syncd apply` brings it home"

@@ -162,8 +162,8 @@ def plan_of_version(home: HomeFolder, bases: Mapping[str, Entry], there: Mapping
     return plan.with_outcome(excluded, PathOutcome.STAYS, "the workspace's rules exclude it")
 
 
-def why_no_markers(planned: PlannedPath) -> str:
-    """Return the reason for which a path cannot have both sides in one text; empty if it can."""
+def why_no_text(planned: PlannedPath) -> str:
+    """Return the reason for which both sides of a path cannot be in one text; empty if they can."""
     here, there = planned.here, planned.there
     if {here.kind, there.kind} != {Kind.FILE}:
         return "it is no file on both sides"
@@ -172,22 +172,12 @@ def why_no_markers(planned: PlannedPath) -> str:
     return "it is no text" if is_binary(_content_of(there.copy)) else ""
 
 
-def _marked(home: HomeFolder, planned: PlannedPath) -> bytes | str:
-    """Return the text that git, with its markers, makes of both sides, or the reason why there is none."""
-    if reason := why_no_markers(planned):
-        return reason
-    base = home.base_bytes(planned) or b""
-    ours, theirs = _content_of(home.place(planned.path)), _content_of(planned.there.copy)
-    merged = merge(need_git(os.environ), base, ours, theirs, home.scratch)
-    return merged if isinstance(merged, str) else merged.content
-
-
 def with_texts(home: HomeFolder, plan: Plan) -> Plan:
     """Merge the texts, with markers where a person chose so; what cannot be is a conflict. Raises `SyncdError`."""
     paths: list[PlannedPath] = []
     for planned in plan.paths:
         if planned.outcome is PathOutcome.MERGE:
-            text = _marked(home, planned) if planned.choice is Choice.MARKERS else _merged(home, planned)
+            text = _merged(home, planned)
             if isinstance(text, str):
                 planned = replace(planned, outcome=PathOutcome.CONFLICT, reason=text)  # noqa: PLW2901
             else:
@@ -203,24 +193,25 @@ def with_texts(home: HomeFolder, plan: Plan) -> Plan:
 
 
 def _merged(home: HomeFolder, planned: PlannedPath) -> bytes | str:
-    """Return the content that both sides' changes make, or the reason why there is none."""
-    place = home.place(planned.path)
+    """Return the content that both sides' changes make, with git's markers if those were chosen, or why there is none.
+
+    Where one side has what was sent, or both have the same, no merge is needed.
+    """
+    place, has_markers = home.place(planned.path), planned.choice is Choice.MARKERS
     sent, here, there = arrived_digest(planned.base), planned.here, planned.there
-    if here.digest == there.digest:
+    if not has_markers and (here.digest == there.digest or there.digest == sent != b""):
         return _content_of(place)
-    if here.digest == sent != b"":
+    if not has_markers and here.digest == sent != b"":
         return _content_of(there.copy)
-    if there.digest == sent != b"":
-        return _content_of(place)
-    if max(here.size_bytes, there.size_bytes) > LARGEST_BYTES:
-        return "too large to be merged"
-    before = home.base_bytes(planned)
-    if before is None:
+    if reason := why_no_text(planned):
+        return reason
+    before, git = home.base_bytes(planned), need_git(os.environ) if has_markers else find_git(os.environ)
+    if before is None and not has_markers:
         return "what was sent is not known any more"
-    merged = merge(find_git(os.environ), before, _content_of(place), _content_of(there.copy), home.scratch)
+    merged = merge(git, before or b"", _content_of(place), _content_of(there.copy), home.scratch)
     if isinstance(merged, str):
         return merged
-    return "both sides changed the same lines" if merged.has_conflicts else merged.content
+    return merged.content if has_markers or not merged.has_conflicts else "both sides changed the same lines"
 
 
 def _content_of(place: str) -> bytes:
