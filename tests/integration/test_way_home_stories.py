@@ -20,8 +20,7 @@ from syncd.merge import branch as made_branch
 from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.model import reconcile
 from syncd.sandbox import executions
-from syncd.sync.agent_work import Unsaved
-from syncd.sync.work_saver import WorkSaver
+from syncd.sync.work_saver import Unsaved, WorkSaver
 from tests.fuzz.generators import generate
 from tests.fuzz.runner import report, run, running_simulation
 from tests.instants import some_of

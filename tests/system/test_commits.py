@@ -12,8 +12,7 @@ import pytest
 from syncd.remote.target import Target
 from tests.agent import Agent
 from tests.agent_commits import RepositoryThere, note_home
-from tests.component.repository_rig import poisoned, tree_of
-from tests.component.test_agent_branch import plain_git
+from tests.component.repository_rig import person_git, poisoned, tree_of
 from tests.system.rig import DEFAULTS, SANDBOX, Rig, committed
 from tests.system.trees import tree
 
@@ -30,8 +29,8 @@ def home(rig: Rig) -> Path:
     for path in FILES:
         rig.write(path, f"{path}\n")
     committed(rig.workspace)
-    plain_git(rig.workspace, "config", "user.name", "Dev")
-    plain_git(rig.workspace, "config", "user.email", "dev@example.org")
+    person_git(rig.workspace, "config", "user.name", "Dev")
+    person_git(rig.workspace, "config", "user.email", "dev@example.org")
     rig.ok("push")
     return rig.workspace
 
@@ -59,8 +58,8 @@ def bare(home: Path, folder: Path) -> Path:
 
 def subjects(folder: Path, name: str = "theirs") -> list[str]:
     """Return the new commits' subjects with their authors, the oldest first."""
-    listed = plain_git(folder, "log", "--first-parent", "--reverse", "--format=%an: %s", f"main..{name}")
-    return listed.decode().splitlines()
+    listed = person_git(folder, "log", "--first-parent", "--reverse", "--format=%an: %s", f"main..{name}")
+    return listed.splitlines()
 
 
 def test_commits_come_home(rig: Rig, home: Path, repository: RepositoryThere) -> None:
@@ -87,7 +86,7 @@ def test_commits_come_home(rig: Rig, home: Path, repository: RepositoryThere) ->
         "agent, not committed",
     ]
     first, second, empty, renamed, merged, last = (
-        tree_of(home, commit) for commit in plain_git(home, "rev-list", "--reverse", "main..theirs").decode().split()
+        tree_of(home, commit) for commit in person_git(home, "rev-list", "--reverse", "main..theirs").split()
     )
     sent = {path: ("100644", f"{path}\n".encode()) for path in FILES}
     del sent["gone"]
@@ -98,10 +97,10 @@ def test_commits_come_home(rig: Rig, home: Path, repository: RepositoryThere) ->
     assert renamed == moved
     assert merged == moved | {"side": ("100644", b"s")}
     assert last == merged | {"a": ("100644", b"in the end\n"), "new": ("100644", b"n\n")}
-    assert plain_git(home, "log", "-1", "--format=%ae|%ai|%cn|%B", "theirs~5").decode().strip() == (
+    assert person_git(home, "log", "-1", "--format=%ae|%ai|%cn|%B", "theirs~5").strip() == (
         "ada@example.org|2026-11-24 18:20:00 +0130|Dev|Füße\n\nbody"
     )
-    plain_git(home, "fsck", "--strict", "--no-dangling")
+    person_git(home, "fsck", "--strict", "--no-dangling")
     assert [name for name in os.listdir(rig.home / ".cache/syncd") if "commits-" in name] == []
 
 
@@ -185,7 +184,7 @@ def test_what_may_never_come(rig: Rig, home: Path, repository: RepositoryThere) 
     assert "submodule" in said["lib"]
     assert "leads out" in said["out"]
     assert ".git" in said[".git"]
-    for commit in plain_git(home, "rev-list", "main..theirs").decode().split():
+    for commit in person_git(home, "rev-list", "main..theirs").split():
         assert tree_of(home, commit).keys() <= {*FILES, "fine", "in", "dot", ".syncdignore"}
     included = rig.ok("apply", "--branch", "included", "--include", "*.log")
     assert "x.log" not in included.out
@@ -195,15 +194,15 @@ def test_what_may_never_come(rig: Rig, home: Path, repository: RepositoryThere) 
 def test_named_paths(rig: Rig, home: Path, repository: RepositoryThere) -> None:
     """Only they count, and commits without any of them are left out; objects may have another format here."""
     shutil.rmtree(home / ".git")
-    plain_git(home, "init", "-q", "-b", "main", "--object-format=sha256")
-    plain_git(home, "add", "-A")
-    plain_git(home, "commit", "-q", "-m", "by the person")
+    person_git(home, "init", "-q", "-b", "main", "--object-format=sha256")
+    person_git(home, "add", "-A")
+    person_git(home, "commit", "-q", "-m", "by the person")
     repository.commit("a alone", {"a": b"1"})
     repository.commit("d alone", {"d/b": b"2"})
     repository.commit("both", {"a": b"3", "d/b": b"3", "d/new": b"3"})
     rig.ok("apply", "--branch", "theirs", str(home / "d"))
     assert subjects(home) == ["Ada: d alone", "Ada: both"]
-    plain_git(home, "fsck", "--strict", "--no-dangling")
+    person_git(home, "fsck", "--strict", "--no-dangling")
     assert tree_of(home, "theirs")["a"] == ("100644", b"a\n")
     assert tree_of(home, "theirs")["d/new"] == ("100644", b"3")
 
