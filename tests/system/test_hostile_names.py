@@ -6,16 +6,14 @@ import json
 import os
 import re
 import subprocess
-import threading
 import unicodedata
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from tests.system.command import SYNCD
-from tests.system.rig import DEFAULTS, KEY, SANDBOX, Rig
+from tests.system.rig import DEFAULTS, KEY, Rig
 from tests.system.terminal import Terminal
 
 HOSTILE = (
@@ -196,63 +194,29 @@ def test_init_in_a_hostile_directory(hostile: HostileRig) -> None:
         terminal.run("init", "--config", new + name, *told, answers=answers)
 
 
-class _HostileServer(BaseHTTPRequestHandler):
-    """An API and a bucket whose operation `lie` answers with `status` and control characters."""
-
-    protocol_version = "HTTP/1.1"
-    lie = ""
-    status = 200
-
-    def _answer(self, op: str, body: object) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        status = 200
-        if op == self.lie:
-            status = type(self).status
-            body = {"detail": SAYS, "local_sandbox_id": SAYS, "created_at": SAYS, "status": "error", "message": SAYS}
-            body |= {"sandbox_id": SAYS, "servers": [{"id": SAYS, "server_name": SAYS}], "upload_url": f"x{SAYS}://h"}
-            body |= {"expires_in_minutes": 30}
-        content = json.dumps(body).encode()
-        self.send_response(status, "\x1b]0;owned\x07" if status == 503 else None)
-        self.send_header("Content-Type", "\x1b[45mtext" if status == 503 else "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def do_GET(self) -> None:
-        self._answer("sandbox", {})
-
-    def do_PUT(self) -> None:
-        self._answer("upload", {})
-
-    def do_POST(self) -> None:
-        if "upload-url" in self.path:
-            self._answer("upload-url", {"upload_url": f"http://{self.headers['Host']}/o", "expires_in_minutes": 30})
-        else:
-            self._answer("initialize", {"sandbox_id": SANDBOX, "status": "idle", "message": "done"})
-
-    def log_message(self, *_: object) -> None:
-        pass
+def _lie(op: str, status: int) -> str:
+    """An answer with control characters wherever a text may be: as the fault of that operation."""
+    words = dict.fromkeys(("detail", "local_sandbox_id", "created_at", "message", "sandbox_id"), SAYS)
+    body = {**words, "status": "error", "servers": [{"id": SAYS, "server_name": SAYS}], "upload_url": f"x{SAYS}://h"}
+    content = json.dumps({**body, "expires_in_minutes": 30})
+    head = f"HTTP/1.1 {status} \x1b]0;owned\x07\r\nContent-Type: \x1b[45mtext\r\nContent-Length: {len(content)}\r\n\r\n"
+    return f"{op}: raw {f'{head}{content}'.encode()!r}".replace("raw b'", "raw ")[:-1] + " always"
 
 
 def test_a_hostile_server(rig: Rig) -> None:
     """Errors, states and names from the API and the bucket are escaped."""
     rig.write("a")
     terminal = Shown(rig.environment(), rig.workspace)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _HostileServer) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        try:
-            url = f"http://127.0.0.1:{server.server_port}"
-            rig.configure({"sandbox.base_url": url, "retry.give_up_after_seconds": 0})
-            lies = [("upload-url", 200), ("upload-url", 401), ("upload-url", 503), ("upload", 400), ("initialize", 422)]
-            for _HostileServer.lie, _HostileServer.status in (*lies, ("initialize", 200)):
-                assert "syncd: " in terminal.run("push"), f"{_HostileServer.lie} {_HostileServer.status} was believed"
-            terminal.run("status")
-            _HostileServer.lie = "sandbox"
-            for _HostileServer.status, forms in ((200, ((), ("--json",))), (401, ((),))):
-                terminal.run("check")
-                for form in forms:
-                    terminal.run("sandbox", "show", *form)
-        finally:
-            server.shutdown()
-            serving.join()
+    rig.configure({"retry.give_up_after_seconds": 0})
+    lies = [("upload-url", 200), ("upload-url", 401), ("upload-url", 503), ("upload", 400), ("initialize", 422)]
+    for op, status in (*lies, ("initialize", 200)):
+        rig.emulator.faults.clear()
+        rig.faults(_lie(op, status))
+        assert "syncd: " in terminal.run("push"), f"{op} {status} was believed"
+    terminal.run("status")
+    for status, forms in ((200, ((), ("--json",))), (401, ((),))):
+        rig.emulator.faults.clear()
+        rig.faults(_lie("get", status))
+        terminal.run("check")
+        for form in forms:
+            terminal.run("sandbox", "show", *form)
