@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -135,16 +134,4 @@ def test_one_that_comes_to_rest(rig: Rig) -> None:
         waiting = rig.background("flush")
         rig.until(lambda: rig.shown()["warnings"], "a sync that read it half old and half new")
     assert waiting.wait() == 0
-    rig.converged()
-
-
-def test_a_push_tells_what_was_sent(rig: Rig) -> None:
-    """After a further sync `--json` shows what that sent."""
-    rig.write("build/out.bin", _LARGE)
-    rig.write("a")
-    with written_all_the_time(rig, "build/out.bin"):
-        rig.start()
-        rig.until(lambda: rig.shown()["warnings"], "a sync that read it half old and half new")
-    reported = json.loads(rig.ok("push", "--json").out)
-    assert reported["files"] == 2
     rig.converged()

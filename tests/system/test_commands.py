@@ -23,18 +23,6 @@ def test_a_second_instance_ends_with_75(rig: Rig) -> None:
     rig.converged()
 
 
-def test_a_push_is_refused_while_another_syncs(rig: Rig) -> None:
-    """Of two pushes at once the second ends with 75, once it has waited for a daemon that might be starting."""
-    rig.write("a")
-    held = rig.held("upload")
-    first = rig.background("push")
-    rig.until(lambda: rig.count("upload"), "the first push's upload")
-    assert rig.run("push").code == 75
-    held.set()
-    assert first.wait() == 0
-    assert rig.count("upload") == 1
-
-
 def test_flush_returns_when_the_sandbox_is_equal(rig: Rig) -> None:
     """Through the daemon: it does not wait for quiet, and when it returns the sandbox holds what was on disk."""
     rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})

@@ -133,19 +133,14 @@ def test_no_commits(rig: Rig, home: Path, tmp_path: Path) -> None:
     assert subjects(home, "without") == ["Dev: Changes from the sandbox"]
 
 
-def test_a_damaged_repository(rig: Rig, home: Path, repository: RepositoryThere) -> None:
+@pytest.mark.parametrize("why", ["the repository is damaged", "no program runs there"])
+def test_commits_that_cannot_be_read(rig: Rig, home: Path, repository: RepositoryThere, why: str) -> None:
     """A clear line, and the changes come as one commit."""
     head = repository.commit("one", {"a": b"agent\n"})
-    (repository.workspace / ".git/objects" / head[:2] / head[2:]).unlink()
-    done = rig.ok("apply", "--branch", "theirs")
-    assert "the agent's commits cannot be read" in done.err
-    assert subjects(home) == ["Dev: Changes from the sandbox"]
-
-
-def test_no_program_runs_there(rig: Rig, home: Path, repository: RepositoryThere) -> None:
-    """Where the sandbox runs no programs, the look reads its archive, and the changes come as one commit."""
-    repository.commit("one", {"a": b"agent\n"})
-    rig.faults("execute: 501 always")
+    if why == "no program runs there":
+        rig.faults("execute: 501 always")
+    else:
+        (repository.workspace / ".git/objects" / head[:2] / head[2:]).unlink()
     done = rig.ok("apply", "--branch", "theirs")
     assert "the agent's commits cannot be read" in done.err
     assert subjects(home) == ["Dev: Changes from the sandbox"]

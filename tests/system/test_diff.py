@@ -67,17 +67,6 @@ def test_a_file_that_no_patch_can_hold(rig: Rig, agent: Agent) -> None:
     assert found.told == "not shown: huge is too large for a patch; `syncd apply` brings it home\n"
 
 
-def test_a_service_that_cuts_logs(rig: Rig, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is too long for one comes in a file."""
-    monkeypatch.setattr("syncd.emulator.sandbox.MAX_LOG_BYTES", 400)
-    rig.faults("dump: 501 always")
-    for path in ("a", "d/b", "d/e/c", "gone", "mode", "new"):
-        agent.write(path, f"theirs: {path}\n")
-    found = rig.run("diff", "--name-only")
-    assert (found.code, found.told) == (1, "")
-    assert found.out.split() == ["a", "d/b", "d/e/c", "gone", "mode", "new"]
-
-
 def test_a_repository_with_longer_ids(rig: Rig, agent: Agent) -> None:
     """With SHA-256, git takes the patch in the repository of the workspace; its ids are compared for binary files."""
     made = subprocess.run(["git", "init", "-q", "--object-format=sha256"], cwd=rig.workspace, check=False)

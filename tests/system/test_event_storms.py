@@ -192,29 +192,6 @@ def test_more_renames_than_the_queue_holds(rig: Rig) -> None:
     assert bill.uploads <= 2
 
 
-def _log(rig: Rig, name: str, seconds: float) -> None:
-    """Write a thousand lines a second, each flushed."""
-    started_s = CLOCK.monotonic_s()
-    with open(rig.workspace / name, "ab", buffering=0) as file:
-        for line in range(int(seconds * 1000)):
-            file.write(b"%d: something happened that is worth a line\n" % line)
-            CLOCK.sleep(max(0.0, started_s + line / 1000 - CLOCK.monotonic_s()))
-
-
-def test_a_log_that_is_written_all_the_time(rig: Rig) -> None:
-    """It causes an upload every `max_wait_seconds`, and none if it is excluded."""
-    rig.configure({"sync.max_wait_seconds": 1.0, "workspace.ignore": ["*.log"]})
-    rig.fill(100)
-    daemon = rig.up()
-    with storm(rig, daemon) as bill:
-        _log(rig, "debug.log", 1)
-    assert bill.uploads == 0
-    with storm(rig, daemon) as bill:
-        _log(rig, "debug.txt", 3)
-    assert bill.uploads <= 2 + bill.seconds
-    assert bill.grown_kib < GROWTH_KIB
-
-
 def _limited(limit: str, value: int) -> tuple[str, ...]:
     """Return a prefix that gives the daemon a user namespace with a limit of its own."""
     prefix = ("unshare", "--map-root-user", "sh", "-c", f'echo {value} >/proc/sys/user/{limit} && exec "$@"', "sh")

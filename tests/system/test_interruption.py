@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 
 from syncd.core.directories import Lock
-from tests.system.command import Running, works
+from tests.system.command import Running
 from tests.system.rig import Rig
 
 ENDS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
@@ -94,47 +93,6 @@ def test_a_signal_while_git_hangs(rig: Rig, number: signal.Signals) -> None:
     rig.until(asked.exists, "git to be asked")
     assert daemon.stop(number) == 0
     hold.unlink()
-
-
-# Name servers that answer no query, as on a network that was just lost; then the command itself.
-NO_NAMES = """
-import os, socket, subprocess, sys
-subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-subprocess.run(["mount", "--bind", sys.argv[1], "/etc/resolv.conf"], check=True)
-for address in ("127.0.0.1", "127.0.0.2"):
-    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    server.bind((address, 53))
-    os.set_inheritable(server.detach(), True)
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
-
-
-def test_a_signal_while_a_name_is_looked_up(rig: Rig, tmp_path: Path) -> None:
-    """The lookup lasts five minutes and ignores signals: the daemon ends before it."""
-    servers = tmp_path / "resolv.conf"
-    servers.write_text("options timeout:30 attempts:5\nnameserver 127.0.0.1\nnameserver 127.0.0.2\n")
-    prefix = ("unshare", "-r", "-m", "-n", sys.executable, "-c", NO_NAMES, str(servers))
-    if not works(*prefix):
-        pytest.skip("no network namespaces here")
-    rig.configure({"sandbox.base_url": "https://api.example.com"})
-    rig.fill(3)
-    daemon = rig.start(prefix=prefix)
-    rig.in_state("uploading")
-    assert daemon.stop() == 0
-    assert rig.status()["pending"] is True
-
-
-def test_a_daemon_that_is_stopped(rig: Rig) -> None:
-    """A command says within seconds that it does not answer."""
-    rig.write("a")
-    daemon = rig.up()
-    daemon.send(signal.SIGSTOP)
-    try:
-        ended = rig.run("push")
-    finally:
-        daemon.send(signal.SIGCONT)
-    wanted = f"syncd: the daemon (process {daemon.pid}) does not answer: see `syncd status`"
-    assert (ended.code, ended.err.splitlines()[-1]) == (75, wanted)
 
 
 def _catches(running: Running, number: signal.Signals) -> bool:

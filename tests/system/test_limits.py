@@ -25,20 +25,6 @@ def test_an_unreadable_file(rig: Rig) -> None:
     rig.ok("flush")
 
 
-def test_every_state_file_cut_in_half(rig: Rig) -> None:
-    """The daemon does not crash, as after a crash of the machine, and converges."""
-    rig.fill(5)
-    rig.up()
-    rig.kill()
-    for path in rig.state_folder.iterdir():
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    rig.status()
-    rig.write("more")
-    rig.up()
-    rig.converged()
-
-
 def test_an_uncertain_sandbox_is_pending(rig: Rig) -> None:
     """A paused daemon reports changes as pending that a killed one may have sent."""
     rig.write("a", "first")

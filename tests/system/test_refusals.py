@@ -11,7 +11,7 @@ from tests.system.rig import DEFAULTS, KEY, Rig
 
 @pytest.mark.parametrize(("op", "status"), [("upload-url", 403), ("initialize", 422)])
 def test_a_refusal_at_the_start_ends_with_78(rig: Rig, op: str, status: int) -> None:
-    """There is one request, and one line that says why and what to do."""
+    """There is one request, and one line that says why and what to do; so it is of a push."""
     rig.write("a")
     rig.faults(f"{op}: {status} always")
     daemon = rig.start("--log-level", "error")
@@ -22,6 +22,8 @@ def test_a_refusal_at_the_start_ends_with_78(rig: Rig, op: str, status: int) -> 
     assert ": " in line
     assert rig.status()["state"] == "stopped"
     assert rig.status()["pending"] is True
+    pushed = rig.run("push")
+    assert (pushed.code, pushed.out, str(status) in pushed.err.splitlines()[-1]) == (78, "", True)
 
 
 def test_a_key_written_for_its_file_is_not_shown(rig: Rig) -> None:
@@ -102,13 +104,3 @@ def test_a_new_key_ends_a_hold(rig: Rig) -> None:
     rig.write_key(KEY)
     rig.converged()
     rig.in_state("watching")
-
-
-@pytest.mark.parametrize("op", ["upload-url", "initialize"])
-def test_a_refused_push_ends_with_78(rig: Rig, op: str) -> None:
-    """Without a daemon the command prints the refusal itself."""
-    rig.write("a")
-    rig.faults(f"{op}: 403")
-    pushed = rig.run("push")
-    assert (pushed.code, pushed.out) == (78, "")
-    assert pushed.err.splitlines()[-1].startswith("syncd: ")

@@ -144,6 +144,9 @@ def test_a_hung_daemon(rig: Rig) -> None:
     text = rig.ok("status").out
     assert text.startswith(f"● hung: process {daemon.pid} does not answer, last seen ")
     assert f"\n  restart it: `kill -9 {daemon.pid}`, then `syncd run`\n" in text
+    ended = rig.run("push")
+    wanted = f"syncd: the daemon (process {daemon.pid}) does not answer: see `syncd status`"
+    assert (ended.code, ended.err.splitlines()[-1]) == (75, wanted)
     daemon.send(signal.SIGCONT)
     assert rig.status()["responding"] is True
     rig.kill()
