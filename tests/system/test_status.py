@@ -204,6 +204,13 @@ def test_a_command_that_syncs_is_no_daemon(rig: Rig) -> None:
 def test_how_to_start_it(rig: Rig) -> None:
     """The unit's command if the unit is installed for this configuration, else the program's own."""
     assert "start it: `syncd run`\n" in rig.ok("status").out
+    rig.up()
+    rig.kill()
+    rig.ok("pause")  # the next daemon keeps to it
+    shown = rig.ok("status").out
+    assert shown.startswith("● not running: it ended unexpectedly, last seen ")
+    assert "start it: `syncd run`; it is paused: `syncd resume`\n" in shown
+    rig.ok("resume")
     units = rig.home / ".config/systemd/user"
     (units / "default.target.wants").mkdir(parents=True)
     (units / "syncd.service").touch()
