@@ -1,4 +1,4 @@
-"""Generates random scenarios from a seed, under the default configuration.
+"""Generates random scenarios from a seed: under the default configuration, or others, with an agent in the sandbox.
 
 Each scenario leaves out a random half of the operations, events and faults, so that what hides another one is often
 not there (Groce et al., "Swarm Testing", ISSTA 2012).
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
+
+from typing_extensions import override
 
 from tests.fuzz.scenario import Scenario, Step
 
@@ -18,37 +21,44 @@ TARGETS = ("f", "../f", "a", "..", ".", "/etc/hosts", "../outside/f", "../../out
 RULES = ("*.log\n", "build/\n", "*.log\n!x.log\n", "/a/c\n", "g\n", "f~\n", "a/*\n!a/f\n", "", "!g\n", "*\n!*/\n!f\n")
 MODES = (0o644, 0o755, 0o600, 0o700, 0o4755)
 SIZES = (0, 1, 8, 8, 8, 16, 16, 300, 300, 3000, 9000, 30_000)
+
+
+def of(operation: str, *faults: str) -> list[str]:
+    """Return these faults of one operation, in the emulator's language."""
+    return [f"{operation}: {fault}" for fault in faults]
+
+
 FAULTS = (
-    "upload-url: 503",
-    "upload-url: 429 retry-after=3",
-    "upload-url: lost",
-    "upload-url: html",
-    "upload-url: 404",
-    "upload-url: reset",
-    "upload: 503",
-    "upload: expired",
-    "upload: forbidden",
-    "upload: reset",
-    "upload: reset mid-body",
-    "upload: lost",
-    "upload: corrupt",
-    "upload: wrong-hash",
-    "upload: no-hash",
-    "initialize: 503",
-    "initialize: 500 after",
-    "initialize: lost",
-    "initialize: lost x3",
-    "initialize: cut",
-    "initialize: reset",
-    "initialize: html",
-    "initialize: error no space",
-    "initialize: 400",
-    "initialize: 401",
-    "any: 502 x2",
-    "any: reset x5",
-    "any: lost x4",
-    "any: hang 0.01",
+    *of("upload-url", "503", "429 retry-after=3", "lost", "html", "404", "reset"),
+    *of("upload", "503", "expired", "forbidden", "reset", "reset mid-body", "lost", "corrupt", "wrong-hash", "no-hash"),
+    *of("initialize", "503", "500 after", "lost", "lost x3", "cut", "reset", "html", "error no space", "400", "401"),
+    *of("any", "502 x2", "reset x5", "lost x4", "hang 0.01"),
 )
+# Faults of the requests that only some configurations make.
+MORE_FAULTS = (
+    *of("execution-upload-url", "503", "lost", "404"),
+    *of("execution-upload", "503", "reset", "lost", "corrupt"),
+    *of(
+        "execute",
+        "503",
+        "503 after",
+        "reset",
+        "reset",
+        "lost",
+        "lost x3",
+        "cut",
+        "delay 0.01",
+        "404",
+        "429 retry-after=3",
+    ),
+    *of("execution-logs", "503", "cut", "lost x3", "404"),
+    *of("dump", "503", "lost", "cut", "404"),
+    *of("download", "503", "cut", "corrupt"),
+    *of("acquire", "503", "lost", "cut", "429 retry-after=3", "404"),
+    *of("upload-url", "404"),
+    *of("initialize", "404"),
+)
+IDLE = Step("wait_idle")
 DAMAGES = ("flip", "cut", "drop", "folder", "foreign", "empty")
 
 
@@ -77,8 +87,12 @@ class Generator:
                 if steps[-1].name == "fault" and random.random() < 0.6:
                     steps += self._change_during_fault()
             if random.random() < 0.7:
-                steps.append(Step("wait_idle"))
+                steps.append(IDLE)
         return steps
+
+    def _maybe(self, share: float, *steps: Step) -> Scenario:
+        """Return these steps so often, else none."""
+        return [*steps] if self._random.random() < share else []
 
     def _drawn(self, draw: Callable[[], Step]) -> Step:
         """Draw until it is nothing that this scenario leaves out."""
@@ -90,7 +104,7 @@ class Generator:
 
     def _first_steps(self) -> Scenario:
         # Then each archive must hold everything.
-        return [Step("wipe_sandboxes")] if self._random.random() < 0.5 else []
+        return self._maybe(0.5, Step("wipe_sandboxes"))
 
     def _change_during_fault(self) -> Scenario:
         """Change a file during a fault, and while the daemon waits to retry, change another one or change it back."""
@@ -99,10 +113,10 @@ class Generator:
         write = Step(random.choice(("write", "replace")), (path, 8, self._text))
         ends = Step(random.choice(("kill", "stop", "reload")))
         return [
-            *([Step("wait_idle")] if random.random() < 0.5 else []),
+            *self._maybe(0.5, IDLE),
             write,
             Step("wait_failing"),
-            *([ends] if random.random() < 0.3 else []),
+            *self._maybe(0.3, ends),
             Step("revert", (path,)) if random.random() < 0.6 else self._operation(),
         ]
 
@@ -116,29 +130,16 @@ class Generator:
             change = Step(random.choice(("append", "write")), (random.choice((first, second)), 8, self._text))
         else:
             links = [Step("symlink", ("b/link", f"../{folder}")), Step("symlink", (second, first))]
-            change = random.choice(
-                (
-                    Step("link_outside", (folder,)),
-                    Step("move_out", (folder,)),
-                    Step("change_kind", (folder, "link")),
-                    Step("remove", (first,)),
-                )
-            )
-        return [
-            Step("write", (first, 8, 0)),
-            *links,
-            Step("wait_idle"),
-            change,
-            Step("touch", (path,)),
-            Step("wait_idle"),
-        ]
+            ends = Step("change_kind", (folder, "link")), Step("remove", (first,))
+            change = random.choice((Step("link_outside", (folder,)), Step("move_out", (folder,)), *ends))
+        return [Step("write", (first, 8, 0)), *links, IDLE, change, Step("touch", (path,)), IDLE]
 
     def _undetectable_change(self) -> Scenario:
         """Change files without a change of mtime or inode number."""
         random, folder, path = self._random, self._folder(), self._path()
         self._text += 1
         within = joined(folder, random.choice(("f", "c/g", "c/e/f")))
-        write, rest = Step("write", (path, 16, 0)), Step("wait_idle")
+        write, rest = Step("write", (path, 16, 0)), IDLE
         # A file that was read again, as something in its folder changed, has a stamp old enough to be trusted.
         beside = joined(path.rpartition("/")[0], "beside")
         trusted = [Step("advance", (5.0,)), Step("write", (beside, 8, self._text)), rest, Step("advance", (5.0,))]
@@ -148,21 +149,10 @@ class Generator:
                 first = random.choice(
                     (Step("move_in", (folder, 0)), Step("write", (within, 8, 0)), Step("mkdir", (folder,)))
                 )
-                recreated = [
-                    Step(
-                        "recreate_folder",
-                        (folder, self._text),
-                        self._injection_point() if random.random() < 0.2 else None,
-                    )
-                ]
-                return [
-                    first,
-                    rest,
-                    *recreated,
-                    *([rest] if random.random() < 0.7 else []),
-                    self._edit_of(within),
-                    rest,
-                ]
+                at = self._injection_point() if random.random() < 0.2 else None
+                recreated = Step("recreate_folder", (folder, self._text), at)
+                edit = Step(random.choice(("write", "write", "replace", "append")), (within, 8, self._text + 1))
+                return [first, rest, recreated, *self._maybe(0.7, rest), edit, rest]
             case 1:
                 mapped = [Step("mmap", (path, self._text)), rest]
                 return [write, *mapped, *later, Step("munmap", (path, self._text + 1)), rest]
@@ -187,26 +177,20 @@ class Generator:
         self._text += 2
         if random.random() < 0.6:
             other = joined(path.rpartition("/")[0], "rotated")
-        rest, at = Step("wait_idle"), self._injection_point() if random.random() < 0.3 else None
+        at = self._injection_point() if random.random() < 0.3 else None
         if random.random() < 0.5:
-            begins = [Step("write", (path, 8, 0)), rest, Step("rotate", (path, other), at)]
+            begins = [Step("write", (path, 8, 0)), IDLE, Step("rotate", (path, other), at)]
         else:
             begins = [Step("link_tmpfile", (path.rpartition("/")[0] or folder, path, self._text), at)]
         ends = random.choice(([], [Step("close", (path,))], [Step("flush")], [self._operation()]))
-        again = [Step("write", (path, 8, self._text))] if random.random() < 0.4 else []
         return [
             *begins,
-            *([rest] if random.random() < 0.7 else []),
-            *again,
+            *self._maybe(0.7, IDLE),
+            *self._maybe(0.4, Step("write", (path, 8, self._text))),
             Step("write_unlinked", (path, 1)),
             *ends,
-            rest,
+            IDLE,
         ]
-
-    def _edit_of(self, path: str) -> Step:
-        """Edit the file."""
-        name = self._random.choice(("write", "write", "replace", "append"))
-        return Step(name, (path, self._random.choice((8, 300)), self._text + 1))
 
     def _event(self) -> Step:
         random = self._random
@@ -320,6 +304,228 @@ class Generator:
         # The workspace's own .syncdignore only changes and never goes: `write_ignored` relies on it.
         name = self._random.choice((".gitignore", ".syncdignore"))
         return joined(self._random.choice(FOLDERS[:6]), name) if name == ".gitignore" else f"a/{name}"
+
+
+# What a configuration may have, in the order of the step `settings`.
+_CHOICES: tuple[tuple[Any, ...], ...] = (
+    ("mirror", "keep"),
+    ("auto", "full"),
+    (0, 90, 600, 7200),
+    (0, 4000, 20_000),
+    (1.0, 0.05, 4.0),
+    ("save", "hold", "overwrite"),
+)
+
+
+class ConfiguredGenerator(Generator):
+    """Generates scenarios under other configurations, which change on the way, and with an agent in the sandbox."""
+
+    _pattern_share = 0.5
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        random = self._random
+        # The first of each is the usual one.
+        self._settings = [random.choice((values[0], *values)) for values in _CHOICES]
+
+    @override
+    def _first_steps(self) -> Scenario:
+        wipes = self._maybe(0.3, Step("wipe_sandboxes"))
+        return [Step("settings", tuple(self._settings)), *(wipes if self._settings[1] == "auto" else [])]
+
+    @override
+    def _event(self) -> Step:
+        random = self._random
+        at = self._injection_point() if random.random() < 0.5 else None
+        draw = random.random()
+        if draw < 0.6:
+            return super()._event()
+        if draw < 0.7:
+            return self._agent_operation(at)
+        if draw < 0.76:
+            return Step("remove", (random.choice((self._path(), self._path(), self._folder())),), at)
+        if draw < 0.87:
+            return Step("fault", (random.choice(MORE_FAULTS),))
+        if draw < 0.9:
+            return self._reconfigure(at)
+        step: Step = random.choice(
+            (
+                Step("push_force"),
+                Step("hold_executions", (), at),
+                Step("release_executions", (), at),
+                Step("late_executions", (), at),
+                Step("late_executions", (), at),
+                *((Step("sandbox_expires", (), at),) if self._settings[2] else ()),
+                Step("advance", (random.choice((100.0, 500.0)),)),
+            )
+        )
+        return step
+
+    @override
+    def _pattern(self) -> Scenario:
+        """Change the same path on both sides, before, while or after it is removed."""
+        random, path = self._random, self._path()
+        if random.random() < 0.3:
+            return super()._pattern()
+        if random.random() < 0.35:
+            return self._both_sides()
+        if self._settings[1] == "auto" and random.random() < 0.3:
+            return self._interrupted_proof()
+        if random.random() < 0.3:
+            return self._change_of_kind()
+        self._text += 1
+        write, removal = Step("write", (path, 8, self._text)), Step("remove", (path,))
+        if random.random() < 0.5:
+            at = self._injection_point() if random.random() < 0.4 else None
+            remote = Step("agent_writes", (path, self._text), at)
+            local = random.choice(
+                (removal, removal, Step("change_kind", (path, "folder")), Step("touch", (path,)), self._operation())
+            )
+            if random.random() < 0.4:
+                folder = self._folder()
+                write, local = Step("write", (f"{folder}/deep/f", 8, self._text)), Step("remove", (folder,))
+                remote = Step("agent_writes", (f"{folder}/{random.choice(('', 'deep/'))}agents", self._text), at)
+            return [write, IDLE, *((remote, local) if random.random() < 0.7 else (local, remote)), IDLE]
+        ends = Step(random.choice(("kill", "stop", "reload")))
+        if random.random() < 0.4:
+            unanswered = Step("fault", (random.choice(of("initialize", "lost", "500 after", "cut")),))
+            before = self._maybe(0.5, Step("write", (path, 8, 0)), IDLE)
+            after = random.choice((removal, Step("revert", (path,)), Step("revert", (path,)), self._operation()))
+            return [*before, unanswered, write, Step("wait_failing"), ends, after, IDLE]
+        late = random.choice(("execute: reset", "execute: reset", "execute: 503", "execute: lost", "any: reset skip=3"))
+        return [
+            write,
+            IDLE,
+            *([Step("hold_executions")] if "lost" in late else []),
+            Step("fault", (late,)),
+            removal,
+            Step("wait_failing"),
+            *self._maybe(0.5, ends),
+            *self._maybe(0.8, write),
+            Step("late_executions", (), random.choice((None, self._injection_point(), 1000))),
+            IDLE,
+            Step("late_executions"),
+        ]
+
+    def _both_sides(self) -> Scenario:
+        """Change a path on one side or both, with what may lose the agent's version: whole archives, ends, no looks."""
+        random, path, other = self._random, self._path(), self._path()
+        self._text += 2
+        if random.random() < 0.3:
+            path = joined(self._folder(), "deep/f")
+        at = self._injection_point() if random.random() < 0.2 else None
+        removals = Step("remove", (path,)), Step("remove", (path.rpartition("/")[0] or path,))
+        changes = Step("write", (path, 8, self._text)), Step("chmod", (path, 0o755)), Step("rename", (path, other))
+        local = random.choice(([], [], *([each] for each in (*removals, *changes))))
+        unanswered = Step("fault", ("initialize: 500 after",)), Step("write", (other, 8, self._text))
+        trouble = random.choice(
+            (
+                [],
+                [Step("push_force")],
+                [Step("advance", (700.0,))],
+                [Step("fault", ("initialize: lost",))],
+                [*unanswered, Step("wait_failing")],
+                [Step("fault", ("execute: 404 x9",)), Step("fault", ("dump: 404 x9",))],
+                [Step("fault", (random.choice(MORE_FAULTS),))],
+                [Step(random.choice(("kill", "stop", "reload")))],
+            )
+        )
+        return [
+            Step("write", (path, random.choice((8, 300)), self._text - 1)),
+            IDLE,
+            self._agent_operation(at, path),
+            *self._maybe(0.3, IDLE),
+            *self._maybe(0.7, *local),
+            *trouble,
+            Step("write", (other, 8, self._text + 5000)),
+            IDLE,
+            *self._maybe(0.4, self._agent_operation(None, path), *local, IDLE),
+        ]
+
+    def _change_of_kind(self) -> Scenario:
+        """Change a folder to a file or back, maybe with a file of the agent in its place."""
+        random, path = self._random, self._path()
+        self._text += 1
+        below = f"{path}/{random.choice(('agents', 'deep/f', 'f'))}"
+        rest, at = IDLE, self._injection_point() if random.random() < 0.3 else None
+        folder, file = Step("write", (f"{path}/deep/f", 8, 0)), Step("write", (path, 8, 0))
+        agents, back = Step("agent_writes", (below, self._text), at), Step("change_kind", (path, "folder"))
+        match random.randrange(4):
+            case 0:
+                begins = [folder, rest, agents, Step("change_kind", (path, random.choice(("file", "file", "link"))))]
+            case 1:
+                begins = [file, rest, Step("agent_writes", (path, self._text), at), back]
+            case 2:
+                begins, back = [agents, file], Step("remove", (path,))
+            case _:
+                begins, back = [Step("agent_writes", (path, self._text)), folder], Step("remove", (path,))
+        freed = Step("agent_removes", (random.choice((path, below)),))
+        trouble = random.choice(
+            ([], [], [Step("fault", (random.choice(MORE_FAULTS),))], [Step("wait_failing"), Step("kill")])
+        )
+        ends = random.choice(([], [freed], [back], [freed, back], [Step("touch", (path,))], [Step("flush")]))
+        return [*begins[:-1], *trouble[:1], begins[-1], *trouble[1:], rest, *ends, rest]
+
+    def _interrupted_proof(self) -> Scenario:
+        """End the process while it downloads the result of a partial archive, or before."""
+        random, path = self._random, self._path()
+        self._text += 1
+        op, when = random.choice((("dump", "before"), ("dump", "after"), ("download", "before"), ("download", "after")))
+        ends = Step("at_request", (op, when, random.choice(("kill", "kill", "stop"))))
+        after = random.choice(([], [Step("touch", (path,))], [Step("revert", (path,))], [self._operation()]))
+        return [
+            *(Step("write", (f"{name}-stays", 8, 0)) for name in ("f", "a/g")),
+            IDLE,
+            ends,
+            Step("write", (path, 8, self._text)),
+            IDLE,
+            *after,
+            IDLE,
+        ]
+
+    @override
+    def _change_during_fault(self) -> Scenario:
+        """Half of the time: delete a file during a fault, then maybe write it again."""
+        random, path = self._random, self._path()
+        if random.random() < 0.5:
+            return super()._change_during_fault()
+        self._text += 1
+        write = Step("write", (path, 8, self._text))
+        ends = random.choice((Step("kill"), Step("stop"), Step("reload"), self._reconfigure(None)))
+        after = (write, write, self._agent_operation(None, path), Step("write", (f"{path}/f", 8, 0)), self._operation())
+        return [
+            write,
+            IDLE,
+            *self._maybe(0.2, Step("hold_executions")),
+            Step("fault", (random.choice(MORE_FAULTS),)),
+            Step("remove", (path,)),
+            Step("wait_failing"),
+            *self._maybe(0.4, ends),
+            *self._maybe(0.8, random.choice(after)),
+            *self._maybe(0.4, Step("late_executions", (), random.choice((None, self._injection_point())))),
+        ]
+
+    def _agent_operation(self, at: int | None, path: str = "") -> Step:
+        random = self._random
+        path = path or random.choice((self._path(), self._path(), joined(self._folder(), "agents")))
+        self._text += 1
+        step: Step = random.choice(
+            (
+                *(Step("agent_writes", (path, self._text), at),) * 8,
+                *(Step("agent_edits_alike", (path, self._text), at),) * 3,
+                *(Step("agent_chmod", (path,), at),) * 2,
+                Step("agent_links", (random.choice((path, self._folder())), random.choice(TARGETS)), at),
+                *(Step("agent_makes_folder", (path, self._text), at),) * 2,
+                *(Step("agent_removes", (random.choice((path, path, self._folder())),), at),) * 4,
+                *((Step("agent_empties", (), at),) if random.random() < 0.3 else ()),
+            )
+        )
+        return step
+
+    def _reconfigure(self, at: int | None) -> Step:
+        which = self._random.choice((0, 0, 1, 1, 2, 3, 4, 5))
+        self._settings[which] = self._random.choice(_CHOICES[which])
+        return Step("reconfigure", tuple(self._settings), at)
 
 
 def joined(folder: str, name: str) -> str:
