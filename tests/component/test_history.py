@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import Struct
@@ -12,11 +13,20 @@ from msgspec.structs import replace
 from syncd.core.clock import utc
 from syncd.model.manifest import Difference
 from syncd.report import history
-from syncd.report.history import START, HistoryRecorder, SyncEnding, SyncRecord, append, records
+from syncd.report.history import (
+    START,
+    ErrorRecord,
+    HistoryRecorder,
+    SyncEnding,
+    SyncRecord,
+    append,
+    records,
+    should_record,
+)
 from syncd.store.state_db import StateDb
 from syncd.sync.outcome import Outcome, SyncReason
 from syncd.sync.status_document import LastError, LastSync, SandboxStatus
-from tests.clock import ScriptedClock
+from tests.clock import NOON_S, ScriptedClock
 
 SYNC = LastSync("2026-11-24T13:20:11Z", 3, 1_000, "0" * 64, 1.0)
 
@@ -95,3 +105,52 @@ def test_the_document_names_every_key() -> None:
     assert {key for cell in cells for key in re.findall(r"`([\w.\[\]]+)`", cell)} == keys
     for word in [*SyncEnding, START, *(reason.value for reason in SyncReason)]:
         assert f"`{word}`" in text
+
+
+# -- which syncs are recorded
+
+
+NOON = utc(NOON_S)
+BUSY = ErrorRecord("upload", "Klavis' storage answered 503")
+STILL_BUSY = ErrorRecord("upload", "Klavis' storage answered 500")
+GONE = ErrorRecord("initialize", "no such sandbox")
+CHANGES, ASKED, LOOK, RETRY = (
+    reason.value for reason in (SyncReason.CHANGE, SyncReason.ORDER, SyncReason.RESCAN, SyncReason.RETRY)
+)
+
+
+def ended_sync(outcome: str, why: str = CHANGES, error: ErrorRecord | None = None, **more: Any) -> SyncRecord:
+    return SyncRecord(**{"at": NOON, "why": why, "outcome": outcome, "error": error, **more})
+
+
+def failed(error: ErrorRecord) -> SyncRecord:
+    return ended_sync(SyncEnding.FAILED, error=error)
+
+
+@pytest.mark.parametrize(
+    ("ended", "before", "is_recorded"),
+    [
+        (ended_sync(SyncEnding.UNCHANGED, LOOK), None, False),
+        (ended_sync(SyncEnding.UNCHANGED), None, False),
+        (ended_sync(SyncEnding.UNCHANGED, ASKED), None, True),
+        (ended_sync(SyncEnding.UNCHANGED, RETRY), failed(BUSY), True),
+        (ended_sync(SyncEnding.INITIALIZED, LOOK), None, True),
+        (ended_sync(SyncEnding.INITIALIZED, error=BUSY), failed(BUSY), True),
+        (ended_sync(SyncEnding.FAILED, error=BUSY), None, True),
+        (ended_sync(SyncEnding.FAILED, RETRY, BUSY), failed(BUSY), False),
+        (ended_sync(SyncEnding.FAILED, RETRY, STILL_BUSY), failed(BUSY), False),
+        (ended_sync(SyncEnding.FAILED, ASKED, BUSY), failed(BUSY), True),
+        (ended_sync(SyncEnding.FAILED, RETRY, GONE), failed(BUSY), True),
+        (ended_sync(SyncEnding.SUPERSEDED), failed(BUSY), False),
+        (ended_sync(SyncEnding.SUPERSEDED, ASKED), None, False),
+        (ended_sync(SyncEnding.SUPERSEDED, error=BUSY), None, True),
+        (ended_sync(SyncEnding.SUPERSEDED, error=BUSY), failed(BUSY), False),
+        (ended_sync(SyncEnding.STOPPED), None, False),
+        (ended_sync(SyncEnding.STOPPED, ASKED), None, True),
+        (ended_sync(SyncEnding.UNCHANGED, RETRY), ended_sync(SyncEnding.INITIALIZED, error=BUSY), False),
+        (ended_sync("a word of a later version", LOOK), None, False),
+    ],
+)
+def test_which_syncs_are_recorded(ended: SyncRecord, before: SyncRecord | None, is_recorded: bool) -> None:
+    """Those that were requested or initialized, and those that ended otherwise than the one before."""
+    assert should_record(ended, before) is is_recorded

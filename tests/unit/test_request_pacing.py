@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from syncd.remote.bucket import BLOCK_BYTES, CATCH_UP_S, TokenBucket, block_bytes
 from syncd.remote.request_pacing import REQUESTS_PER_WINDOW, WINDOW_S, ApiLimit, RequestKind
 
 NOW_S = 1000.0
@@ -43,3 +45,50 @@ def test_no_request_is_one_too_many(requests: list[tuple[RequestKind, float, flo
     assert all(b - a >= WINDOW_S - rounding_s for a, b in zip(times, times[REQUESTS_PER_WINDOW:], strict=False))
     polls = [time_s for kind, time_s in counted if kind is POLL]
     assert all(b - a >= WINDOW_S - rounding_s for a, b in pairwise(polls))
+
+
+# -- the pace of an upload
+
+
+limits = st.integers(1 << 10, 100 << 20)
+# By how much a wait is longer than asked, or a send takes: a timer's lateness, a stall of the network, an hour.
+delays = st.one_of(st.just(0.0), st.floats(0, CATCH_UP_S / 2), st.floats(0, 5), st.just(3600.0))
+
+
+@pytest.mark.parametrize(
+    ("limit", "size"),
+    [(0, BLOCK_BYTES), (10 << 20, BLOCK_BYTES), (100 << 10, 2560), (1 << 10, 1 << 10), (1, 1 << 10)],
+)
+def test_blocks_are_smaller_at_a_lower_rate(limit: int, size: int) -> None:
+    """A block is a fortieth of a second's bytes, within bounds."""
+    assert block_bytes(limit) == size
+
+
+def sending(limit: int, delayed_s: list[tuple[float, float]]) -> list[tuple[float, int]]:
+    """Return when blocks are sent, and their sizes; each wait and each send takes so much too long."""
+    now_s = 100.0
+    token_bucket = TokenBucket(now_s)
+    sent = []
+    for late_s, stalled_s in delayed_s:
+        token_bucket = token_bucket.refilled(now_s, limit)
+        wait_s = token_bucket.wait_s(limit)
+        now_s += wait_s + late_s if wait_s else 0.0
+        token_bucket = token_bucket.refilled(now_s, limit)
+        assert token_bucket.wait_s(limit) < 1e-6, "one wait is enough where nothing changes"
+        sent.append((now_s, block_bytes(limit)))
+        token_bucket = token_bucket.consumed(block_bytes(limit))
+        now_s += stalled_s
+    return sent
+
+
+@given(limits, st.lists(st.tuples(delays, delays), min_size=1, max_size=60))
+@example(1 << 20, [(0.0, 0.0)] * 20 + [(0.0, 10.0)] + [(0.0, 0.0)] * 20)
+def test_no_period_exceeds_the_limit(limit: int, delayed_s: list[tuple[float, float]]) -> None:
+    """Between any two blocks no more is sent than the limit allows, the catch-up, and a block."""
+    sent = sending(limit, delayed_s)
+    most = CATCH_UP_S * limit + block_bytes(limit) + 2  # a part of a byte is not waited for
+    before = [0, *accumulate(size for _, size in sent)]
+    for first, (since_s, _) in enumerate(sent):
+        for last in range(first, len(sent)):
+            went = before[last + 1] - before[first]
+            assert went <= limit * (sent[last][0] - since_s) * (1 + 1e-9) + most

@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from syncd import __version__
-from syncd.cli.output import Tone, styled
+from syncd.cli.output import Tone, bar, styled
 from syncd.cli.status.screen import StatusContext, WorkspaceRow, screen, table
 from syncd.core.text import ago, countdown, duration, split_remedy
 from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxStatus, State, Status
@@ -256,3 +256,31 @@ def test_the_mark_shows_how_it_is(status: Status | None, tone: Tone) -> None:
     """The colour is that of the state."""
     line = table([WorkspaceRow("/c/a.toml", "a", status)], NOON_S)[1]
     assert line.startswith(styled("● ", tone))
+
+
+# -- progress
+
+
+MIB_BYTES = 1 << 20
+PACKED = Progress(431 * MIB_BYTES, 690 * MIB_BYTES, 31_200, 50_000, 85.3 * MIB_BYTES, 3.04)
+UPLOADED = Progress(128 * MIB_BYTES, 206 * MIB_BYTES, bytes_per_second=14.13 * MIB_BYTES, seconds_left=18.9)
+
+
+@pytest.mark.parametrize(
+    ("progress", "width", "shown"),
+    [
+        (
+            PACKED,
+            99,
+            "━━━━━━━━━━━━━────────   62%  0:03 left  431.0 MiB of 690.0 MiB   85.3 MiB/s  31,200 of 50,000 files",
+        ),
+        (PACKED, 60, "━━━───   62%  0:03 left  431.0 MiB of 690.0 MiB   85.3 MiB/s"),
+        (UPLOADED, 68, "━━━━━━━━──────   62%  0:19 left  128.0 MiB of 206.0 MiB   14.1 MiB/s"),
+        (UPLOADED, 29, "━━━━━━━─────   62%  0:19 left"),
+        (UPLOADED, 12, "━━━───   62%"),
+        (UPLOADED, 9, "━━━━━────"),
+    ],
+)
+def test_what_a_bar_shows(progress: Progress, width: int, shown: str) -> None:
+    """Share, time left, bytes, speed and files, as many of them as fit, and a bar for the rest of the width."""
+    assert click.unstyle(bar(progress, width)) == shown

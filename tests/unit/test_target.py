@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syncd.remote.target import SPAN_S, AcquiredSandbox, acquire_wait_s, margin_s, replace_in_s
+from syncd.sandbox.mcp_servers import callable_servers
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,23 @@ def test_at_most_three_are_acquired_in_ten_minutes(ages_s: list[float], wanted_s
 def test_one_that_never_ends_needs_no_time_for_the_next() -> None:
     """One of two hours needs a minute."""
     assert [margin_s(AcquiredSandbox("box", 0.0, ends_s, {})) for ends_s in (None, 7200.0)] == [0.0, 60.0]
+
+
+# -- its servers
+
+
+HOSTILE = {
+    "git": "https://host/$(touch${IFS}x)?t='\"`id`",
+    "GIT": "https://host/second",
+    "a;b\nc": "http://host/x",
+    "blank": "https://host/a b",
+    "line": "https://host/\nexport PATH=",
+    "other": "javascript:alert(1)",
+    "none": "",
+    "": "https://host/nameless",
+}
+
+
+def test_only_a_usable_address_is_passed_on() -> None:
+    """A callable server has a name and a valid http address."""
+    assert set(callable_servers(HOSTILE)) == {"git", "GIT", "a;b\nc"}
