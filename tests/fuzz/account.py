@@ -19,7 +19,7 @@ from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.model.entry import Kind
 from syncd.store.state_db import StateDb
 from tests.fuzz.agent_side import SavedEntries, by_digest
-from tests.fuzz.model import FOLDER, Entry, shown
+from tests.fuzz.model import FOLDER, Entry, changes, shown
 from tests.fuzz.operations import Tree, tree
 
 DRAFT = ".syncd-"
@@ -52,7 +52,7 @@ class Account:
     def person_changed(self) -> None:
         """Note what a person did since the last change was noted."""
         now = self._look()
-        for path, before, after in _changes(self._home, now):
+        for path, before, after in changes(self._home, now):
             if before is not None:
                 self._replaced_here.add((path, before))
             if after is not None:
@@ -66,7 +66,7 @@ class Account:
 
     def agent_changed(self, before: Tree, after: Tree, now_s: float) -> None:
         """Note what the agent did, by the sandbox's content before and after it."""
-        for path, old, new in _changes(before, after):
+        for path, old, new in changes(before, after):
             if old is not None:
                 self._replaced_there.add((path, old))
             if new is not None:
@@ -86,7 +86,7 @@ class Account:
             is_by_hand = here == self._home.get(path)
             if theirs is not None and here is not None and is_by_hand and _is_within(theirs, here, sent.get(path)):
                 self._absorbed.setdefault((path, theirs), set()).add((path, here))
-        for path, before, after in _changes(self._home, now):
+        for path, before, after in changes(self._home, now):
             if after is not None and (not self._is_known(path, after) or self.is_agents_own(path, after)):
                 # A merge may give just what the agent has, as that has all that the person changed.
                 for each in (before,) if self._is_known(path, after) else (before, sandbox.get(path)):
@@ -219,14 +219,6 @@ def drafts_in(top: Path) -> list[str]:
 def is_draft(path: str) -> bool:
     """True if that is the name of a temporary file of an `apply`."""
     return os.path.basename(path).startswith(DRAFT)
-
-
-def _changes(before: Tree, after: Tree) -> Iterator[tuple[str, Entry | None, Entry | None]]:
-    """Yield the paths of files and links that differ, each with what it was and is; a folder counts as nothing."""
-    for path in sorted(before.keys() | after.keys()):
-        old, new = before.get(path), after.get(path)
-        if old != new:
-            yield path, None if old == FOLDER else old, None if new == FOLDER else new
 
 
 def _is_within(entry: Entry, merged: Entry, sent: Entry | None) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shutil
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -35,7 +34,7 @@ from tests.fuzz.account import Account, is_draft
 from tests.fuzz.agent_side import SavedEntries, by_digest, note_look
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.model import FOLDER, Entry, SandboxModel, Sent, extracted_of, not_deleted, sent_in, shown
-from tests.fuzz.operations import MARKS, Tree, is_symlink_loop, tree
+from tests.fuzz.operations import MARKS, Tree, is_symlink_loop, remove, tree
 from tests.fuzz.settings import Settings
 from tests.recorded import records
 
@@ -71,16 +70,16 @@ class Checker:
         saved: SavedEntries,
         sandbox_id: str,
         is_plain: bool,
-        git: str = "none",
-        follow_s: float = 0.0,
-        accounts_in: str | None = None,
+        git: str,
+        follow_s: float,
+        state_folder: str,
     ) -> None:
         self.emulator = emulator
         self.clock = clock
         self.workspace = workspace
         self.figures = figures
         self.saved = saved
-        self.account = None if accounts_in is None else Account(workspace, saved, accounts_in)
+        self.account = Account(workspace, saved, state_folder)
         self.is_aside = False  # what is looked at now is not known to a sync
         self.decided: set[tuple[str, Entry]] = set()  # versions there that a person lets be overwritten
         self._unpacks_late = False  # what a merge took over may have been undone since: then it is saved
@@ -145,8 +144,7 @@ class Checker:
                     self.lose(f"{mark.decode()} was uploaded")
             self._account_for_removals(tracked)
             if self.wipes_sandboxes:
-                if self.account is not None:
-                    self._account_for_end(tracked, "was removed by an archive")
+                self._account_for_end(tracked, "was removed by an archive")
                 for item in os.scandir(sandbox.workspace):
                     remove(Path(item.path))
                 tracked.model.cleared()
@@ -192,7 +190,7 @@ class Checker:
 
     def note_arrived(self) -> None:
         """Note that a sync succeeded."""
-        if self.account is not None and self._arrived_in not in ("", self.sandbox_id):
+        if self._arrived_in not in ("", self.sandbox_id):
             self.note_left(self._arrived_in)
         self._arrived_in = self.sandbox_id
         tracked, sandbox = self.current, self.cycle.sandbox if self.cycle is not None else None
@@ -216,11 +214,12 @@ class Checker:
             return
         tracked = self.sandboxes.get(sandbox_id)
         unsaved = self.cycle is None or any(each.key in ("unsaved", "ended") for each in self.cycle.warnings)
-        if tracked is not None and self.account is not None and not self._looks:
-            self.account.excuse_all(tracked.model.gone({}))  # with "overwrite" nobody saves anything
-        if tracked is not None and self.account is not None and unsaved and self._is_unknown(tracked):
-            self.account.excuse_all(tracked.model.gone({}))  # to the API there is no such sandbox
-        if tracked is not None and tracked.is_used and self._looks and not unsaved and not self.has_ended(tracked):
+        if tracked is None:
+            return
+        # With "overwrite" nobody saves anything, and to the API there may be no such sandbox.
+        if not self._looks or (unsaved and self._is_unknown(tracked)):
+            self.account.excuse_all(tracked.model.gone({}))
+        if tracked.is_used and self._looks and not unsaved and not self.has_ended(tracked):
             self.figures["sandboxes left"] += 1
             self._account_for_end(tracked, "was left in a sandbox that is not used any more")
 
@@ -241,8 +240,8 @@ class Checker:
         gone = tracked.model.gone(tree(tracked.sandbox.workspace))
         for path, (entry, _) in gone.items():
             self.figures["versions removed"] += 1
-            if not self._looks or self._is_settled(path, entry):
-                self._excuse(path, entry)
+            if not self._looks or self.account.is_settled(path, entry):
+                self.account.excuse(path, entry)
                 continue
             if not self._is_saved(path, entry):
                 self.lose(f"the agent's {path!r} ({shown(entry)}) was removed in the sandbox, and is not saved")
@@ -260,25 +259,24 @@ class Checker:
         """Check that an archive had a right to overwrite what it overwrote of the agent's."""
         model = tracked.model
         if not model.made or not self._looks:
-            if self.account is not None:
-                self.account.excuse_all(model.gone(remote))
+            self.account.excuse_all(model.gone(remote))
             return
         for path, (entry, seen) in model.gone(remote, late=self._unpacks_late).items():
-            if self._is_settled(path, entry):
+            if self.account.is_settled(path, entry):
                 continue
             self.figures["versions overwritten"] += 1
             what = f"the agent's {path!r} ({shown(entry)}) was overwritten"
             only_agents = model.is_only_agents(path, sent) and not self.is_forced
             if (path, entry) in self.decided:
                 if not seen or self._nobody_looked:
-                    self._excuse(path, entry)
+                    self.account.excuse(path, entry)
                 elif not self._is_saved(path, entry):
                     self.lose(f"{what} by a person's choice, and is not saved")
             elif only_agents and model.stays(path):
                 self.lose(f"{what}, and syncd knew that it stays")
             elif not seen or (self._nobody_looked and self._agent_changes == "save"):
                 self.figures["versions not looked at"] += 1
-                self._excuse(path, entry)
+                self.account.excuse(path, entry)
             elif only_agents:
                 self.lose(f"{what}, and nobody changed it here")
             elif self._agent_changes == "hold" and not self.is_forced and not self._unpacks_late:
@@ -290,14 +288,13 @@ class Checker:
         """Check that all that ends with a sandbox is saved, but for what the rules leave out."""
         self._account_for_removals(tracked)
         if not self._looks or self.cycle is None:
-            if self.account is not None:
-                self.account.excuse_all(tracked.model.gone({}))
+            self.account.excuse_all(tracked.model.gone({}))
             return
         is_excluded = self.is_excluded()
         for path, (entry, seen) in tracked.model.gone({}).items():
-            if not seen or self._nobody_looked or self._is_settled(path, entry) or is_excluded(path, False):
+            if not seen or self._nobody_looked or self.account.is_settled(path, entry) or is_excluded(path, False):
                 self.figures["versions not looked at"] += 1
-                self._excuse(path, entry)
+                self.account.excuse(path, entry)
             elif not self._is_saved(path, entry) and not self._is_in_another(tracked, path, entry):
                 self.lose(f"the agent's {path!r} ({shown(entry)}) {what}, and is not saved")
 
@@ -316,20 +313,12 @@ class Checker:
 
     def _is_saved(self, path: str, entry: Entry) -> bool:
         """True if that version is saved or at home; nothing is known of them once the state was damaged."""
-        is_home = self.account is not None and self.account.is_at_home(path, entry)
-        return self.state_damaged or is_home or self.saved.holds(path, entry)
+        return self.state_damaged or self.account.is_at_home(path, entry) or self.saved.holds(path, entry)
 
     def _is_in_another(self, tracked: TrackedSandbox, path: str, entry: Entry) -> bool:
         """True if the sandbox of now, which is another one, has it: it came there over the workspace."""
         current = self.current
         return current is not None and current is not tracked and tree(current.sandbox.workspace).get(path) == entry
-
-    def _is_settled(self, path: str, entry: Entry) -> bool:
-        return self.account is not None and self.account.is_settled(path, entry)
-
-    def _excuse(self, path: str, entry: Entry) -> None:
-        if self.account is not None:
-            self.account.excuse(path, entry)
 
     def is_excluded(self) -> Callable[[str, bool], bool]:
         """Return the rules of the workspace as they are now: true for a path, folder or not, that they leave out."""
@@ -362,35 +351,25 @@ class Checker:
         """Return all sandboxes that have not ended."""
         return [tracked for tracked in self.sandboxes.values() if not self.has_ended(tracked)]
 
-    def note_jump(self, seconds: float) -> None:
-        """Note that time passes at once, in which nothing can be saved before a sandbox's end."""
+    def note_jump(self, seconds: float, living: Iterable[TrackedSandbox] | None = None) -> None:
+        """Note that time passes at once, or has for these, in which nothing can be saved before a sandbox's end."""
         now_wall_s = NOON_S + self.clock.boottime_s()
-        for tracked in self.all_live():
+        for tracked in self.all_live() if living is None else living:
             ends_wall_s = tracked.sandbox.record.expires_at_s
             if ends_wall_s is not None and ends_wall_s <= now_wall_s + seconds:
                 self.ended_early.add(tracked.sandbox.id)
 
     def note_choice(self, choice: str, named: Collection[str]) -> None:
         """Note what a person lets go for these paths: what is here, or, once it is saved, what is in the sandbox."""
-        if choice == "theirs" and self.account is not None:
+        if choice == "theirs":
             self.account.person_gave_up(named)
         elif self.live is not None:
             remote = tree(self.live.sandbox.workspace)
             decided = {each for each in remote.items() if is_named(each[0], tuple(named))}
             self.decided |= decided
 
-    def note_command(self, living: Iterable[TrackedSandbox]) -> None:
-        """Note a command, which the daemon waited for, as both are in one thread here: it could save nothing."""
-        now_wall_s = NOON_S + self.clock.boottime_s()
-        for tracked in living:
-            ends_wall_s = tracked.sandbox.record.expires_at_s
-            if ends_wall_s is not None and ends_wall_s <= now_wall_s:
-                self.ended_early.add(tracked.sandbox.id)
-
     def excuse_ended(self, late_s: float) -> None:
         """Excuse what nobody could save: made too late before its sandbox's end, or there when that ended early."""
-        if self.account is None:
-            return
         for tracked in self.sandboxes.values():
             if not tracked.is_used and tracked is not self.current:
                 self.account.excuse_all(tracked.model.gone({}))
@@ -436,8 +415,7 @@ class Checker:
             tracked.model.forget(tracked.model.synced.keys() - tracked.paths)
 
     def note_operation(self) -> None:
-        if self.account is not None:
-            self.account.person_changed()
+        self.account.person_changed()
         for tracked in self.sandboxes.values():
             tracked.model.note_obstructed(self.workspace)
 
@@ -651,11 +629,3 @@ class FlushCheck:
             )
             if missing:
                 self._checker.lose(f"flush reported that all is in the sandbox, and {missing[:4]}")
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a whole tree."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -168,30 +168,29 @@ class Commands:
         self.last = code, told
         simulation.figures[f"{step.name} {code}"] += 1
         simulation.note(f"{step.name} ends with {code}: {' | '.join(self._printed)[:600]}")
-        if checker.account is not None:
-            home, there = checker.account.home, self._sandbox()
-            checker.lost += checker.account.command_changed(there, self._sent(), told.get("merged", ()))
-            live = checker.live
-            if live is not None:
-                # Of what was merged the agent's version counts as sent, and so does what both sides made alike.
-                alike = live.model.agent.items() & checker.account.home.items() if step.name == "apply" and told else ()
-                arrived = {path for path, _ in alike if is_named(path, step.args[1])}
-                taken = (*told.get("merged", ()), *told.get("deleted", ()))
-                live.model.came_home(arrived.union(checker.account.brought(home, there), taken))
-            # Any command that writes here takes back one that was killed, first.
-            takes_back = step.name == "undo" or any(line.startswith("took back") for line in self._printed)
-            wrote, sandbox_id = self._wrote
-            # Another sandbox than the one it came from has what was sent from here.
-            if live is not None and live.sandbox.id == sandbox_id and takes_back and wrote in ("apply", "resolve"):
-                agents = checker.account.agents(home, checker.account.home, there)
-                live.model.taken_back(agents, there, checker.account.undone(home))
-            if home != checker.account.home and step.name in READING:
-                checker.lose(f"{step.name} changed the workspace")
-            if home != checker.account.home:
-                self._wrote = (step.name, checker.sandbox_id) if step.name != "undo" else self._wrote
-            if step.name == "restore":  # the same there counts as sent: to take it back here removes it there
-                now = checker.account.home
-                checker.decided |= {(path, now[path]) for path in told.get("taken", ()) if path in now}
+        home, there = checker.account.home, self._sandbox()
+        checker.lost += checker.account.command_changed(there, self._sent(), told.get("merged", ()))
+        live = checker.live
+        if live is not None:
+            # Of what was merged the agent's version counts as sent, and so does what both sides made alike.
+            alike = live.model.agent.items() & checker.account.home.items() if step.name == "apply" and told else ()
+            arrived = {path for path, _ in alike if is_named(path, step.args[1])}
+            taken = (*told.get("merged", ()), *told.get("deleted", ()))
+            live.model.came_home(arrived.union(checker.account.brought(home, there), taken))
+        # Any command that writes here takes back one that was killed, first.
+        takes_back = step.name == "undo" or any(line.startswith("took back") for line in self._printed)
+        wrote, sandbox_id = self._wrote
+        # Another sandbox than the one it came from has what was sent from here.
+        if live is not None and live.sandbox.id == sandbox_id and takes_back and wrote in ("apply", "resolve"):
+            agents = checker.account.agents(home, checker.account.home, there)
+            live.model.taken_back(agents, there, checker.account.undone(home))
+        if home != checker.account.home and step.name in READING:
+            checker.lose(f"{step.name} changed the workspace")
+        if home != checker.account.home:
+            self._wrote = (step.name, checker.sandbox_id) if step.name != "undo" else self._wrote
+        if step.name == "restore":  # the same there counts as sent: to take it back here removes it there
+            now = checker.account.home
+            checker.decided |= {(path, now[path]) for path in told.get("taken", ()) if path in now}
         alone = disturbed == (checker.operations, self._changed_at)
         if code == ExitCode.DONE and step.name == "apply" and alone:
             self._check_all_came(step, told)
@@ -200,7 +199,7 @@ class Commands:
     def _check_all_came(self, step: Step, told: dict[str, Any]) -> None:
         """Check that an `apply` of all that took everything left nothing of the agent's unnamed."""
         checker = self._simulation.checker
-        if checker.account is None or checker.live is None or step.args[1]:
+        if checker.live is None or step.args[1]:
             return
         if any("as of " in line for line in self._printed):
             return  # what the agent did since a look that followed it comes with the next one

@@ -346,6 +346,14 @@ def shown(entry: Entry | None) -> str:
     return "missing" if entry is None else f"{entry!r:.60}"
 
 
+def changes(before: Tree, after: Tree) -> Iterator[tuple[str, Entry | None, Entry | None]]:
+    """Yield the paths of files and links that differ, each with what it was and is; a folder counts as nothing."""
+    for path in sorted(before.keys() | after.keys()):
+        old, new = before.get(path), after.get(path)
+        if old != new:
+            yield path, None if old == FOLDER else old, None if new == FOLDER else new
+
+
 def _is_folder(place: Path) -> bool:
     return place.is_dir() and not place.is_symlink()
 

@@ -32,11 +32,35 @@ LONG_AGO_S = 1_000_000_000
 _TRIES = 20
 
 
-class Operations:
+class _Side:
+    """The folder of one side, and its paths."""
+
+    def __init__(self, workspace: Path) -> None:
+        self.workspace = workspace
+
+    def _place(self, path: str) -> Path:
+        """Return the place of a new entry, and create the folders above it."""
+        place = _inside(self.workspace, path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def _existing(self, path: str) -> Path:
+        place = _inside(self.workspace, path)
+        place.lstat()
+        return place
+
+    def _file(self, path: str) -> Path:
+        place = _inside(self.workspace, path)
+        if not stat.S_ISREG(place.lstat().st_mode):
+            raise IsADirectoryError(path)
+        return place
+
+
+class Operations(_Side):
     """The operations on one workspace. Two folders are beside it: one to move trees from and to, one for links to."""
 
     def __init__(self, workspace: Path, beside: Path) -> None:
-        self.workspace = workspace
+        super().__init__(workspace)
         self._beside = beside / "beside"
         self._outside = beside / "outside"
         self._count = 0
@@ -266,7 +290,7 @@ class Operations:
         self._place(path).mkdir()
 
     def remove(self, path: str) -> None:
-        _remove(self._existing(path))
+        remove(self._existing(path))
 
     def recreate_folder(self, path: str, text: int) -> None:
         """Do `rm -rf`, then `mkdir` of the same name: many file systems give it the old one's inode number."""
@@ -320,7 +344,7 @@ class Operations:
     def change_kind(self, path: str, kind: str) -> None:
         """Replace the path by one of another kind."""
         place = self._existing(path)
-        _remove(place)
+        remove(place)
         match kind:
             case "file":
                 _write(place, b"was something else")
@@ -361,26 +385,6 @@ class Operations:
 
     # --
 
-    def _place(self, path: str) -> Path:
-        """Return the place of a new entry, and create the folders above it."""
-        place = self._inside(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return place
-
-    def _existing(self, path: str) -> Path:
-        place = self._inside(path)
-        place.lstat()
-        return place
-
-    def _file(self, path: str) -> Path:
-        place = self._inside(path)
-        if not stat.S_ISREG(place.lstat().st_mode):
-            raise IsADirectoryError(path)
-        return place
-
-    def _inside(self, path: str) -> Path:
-        return _inside(self.workspace, path)
-
     def _remember(self, path: str, place: Path) -> None:
         try:
             self._before[path] = place.read_bytes() if place.is_file() and not place.is_symlink() else None
@@ -398,15 +402,12 @@ class Operations:
         return tree
 
 
-class SandboxAgent:
+class SandboxAgent(_Side):
     """The agent's operations in a sandbox, on the paths that a scenario names. Its files have contents of their own.
 
     One that does not fit raises `OSError` and changes little or nothing. What it writes gets an mtime that differs from
     the old one in whole seconds, which is all that an archive tells.
     """
-
-    def __init__(self, workspace: Path) -> None:
-        self._workspace = workspace
 
     def agent_writes(self, path: str, text: int) -> None:
         """Write the whole file and the folders above it; a link is replaced."""
@@ -444,7 +445,7 @@ class SandboxAgent:
         """Put a symlink there, in the place of what is there, a whole folder too."""
         place = self._place(path)
         if os.path.lexists(place):
-            _remove(place)
+            remove(place)
         place.symlink_to(target)
 
     def agent_makes_folder(self, path: str, text: int) -> None:
@@ -456,37 +457,24 @@ class SandboxAgent:
 
     def agent_removes(self, path: str) -> None:
         """Remove a file or a whole tree."""
-        place = _inside(self._workspace, path)
-        place.lstat()
-        _remove(place)
+        remove(self._existing(path))
 
     def agent_empties(self) -> None:
         """Remove everything, as `rm -rf *` does: the repository stays."""
-        for place in self._workspace.iterdir():
+        for place in self.workspace.iterdir():
             if place.name != REPOSITORY:
-                _remove(place)
+                remove(place)
 
     def agent_commits(self, how: str, text: int) -> None:
         """Commit, amend, switch the branch and so on: see `git.commit`. It may change files."""
-        before = {path: path.lstat() for path in self._workspace.rglob("*") if REPOSITORY not in path.parts}
+        before = {path: path.lstat() for path in self.workspace.rglob("*") if REPOSITORY not in path.parts}
         try:
-            commit(self._workspace, how, text)
+            commit(self.workspace, how, text)
         finally:
             for path, was in before.items():
                 now = path.lstat() if path.is_file() and not path.is_symlink() else was
                 if now.st_mtime_ns != was.st_mtime_ns and int(now.st_mtime) == int(was.st_mtime):
                     os.utime(path, (now.st_atime, now.st_mtime + 1))
-
-    def _file(self, path: str) -> Path:
-        place = _inside(self._workspace, path)
-        if not stat.S_ISREG(place.lstat().st_mode):
-            raise IsADirectoryError(path)
-        return place
-
-    def _place(self, path: str) -> Path:
-        place = _inside(self._workspace, path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return place
 
 
 AGENT_STEPS = frozenset(name for name in vars(SandboxAgent) if name.startswith("agent_"))
@@ -525,11 +513,12 @@ def _content(size: int, text: int) -> bytes:
     return (word * (size // 8 + 1))[:size]
 
 
-def _remove(place: Path) -> None:
+def remove(place: Path) -> None:
+    """Remove a file or a whole tree."""
     if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place)
     else:
-        place.unlink()
+        place.unlink(missing_ok=True)
 
 
 Tree = dict[str, tuple[object, ...]]

@@ -120,7 +120,6 @@ class HomeRepository:
     def _missing_on(self, name: str, live: TrackedSandbox, told: dict[str, Any], text: str) -> Iterator[str]:
         """Yield what the branch lacks or has too much of; without a name none was made."""
         checker, account, there = self._checker, self._checker.account, tree(live.sandbox.workspace)
-        assert account is not None
         is_excluded = checker.is_excluded()
         named = {path for key in ("never", "stays") for path in told.get(key, ())}
 

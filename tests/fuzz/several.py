@@ -31,7 +31,7 @@ from syncd.store.state_db import StateDb
 from tests.emulator import Emulator, RequestRecord, Sandbox, When
 from tests.fuzz.agent_side import SavedEntries, note_look
 from tests.fuzz.limit import TooLong
-from tests.fuzz.model import Entry, sent_in, shown
+from tests.fuzz.model import Entry, changes, sent_in, shown
 from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, Tree, tree
 from tests.system.command import CLOCK, Finished
 from tests.system.rig import DEFAULTS, KEY, SANDBOX, Rig
@@ -506,13 +506,6 @@ def files(top: Path) -> Tree:
     while True:
         with contextlib.suppress(FileNotFoundError):  # the sandbox's programs make files and remove them
             return {path: entry for path, entry in tree(top).items() if entry[0] == "file"}
-
-
-def changes(before: Tree, after: Tree) -> Iterator[tuple[str, Entry | None, Entry | None]]:
-    """Yield what differs: the path, and what it was and is."""
-    for path in sorted(before.keys() | after.keys()):
-        if before.get(path) != after.get(path):
-            yield path, before.get(path), after.get(path)
 
 
 def content_of(entry: Entry | None) -> bytes:

@@ -30,13 +30,13 @@ from syncd.report.status_publisher import RunFacts
 from syncd.sync.synced_hook import SyncedHook
 from tests.emulator import Emulator
 from tests.fuzz.agent_side import SavedEntries
-from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
+from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.commands import Commands
 from tests.fuzz.git import tips
 from tests.fuzz.inotify import ManualInotify
 from tests.fuzz.lasting import Lasting
-from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, damage, tree
+from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, damage, remove, tree
 from tests.fuzz.scenario import DAEMON_STEPS, UNUSUAL, WAY_HOME_STEPS, Scenario, Step
 from tests.fuzz.way_home import FOLLOW_S, WayHome
 
@@ -89,7 +89,7 @@ class Simulation:
             is_plain=is_plain,
             git="baseline" if any(step.name == "repository" for step in self.scenario) else "none",
             follow_s=FOLLOW_S if any(step.name == "follow" for step in self.scenario) else 0.0,
-            accounts_in=self.folders.state if self.comes_home else None,
+            state_folder=self.folders.state,
         )
         self.commands = Commands(self, EFFECTS)
         self.way_home = WayHome(self)
@@ -190,8 +190,7 @@ class Simulation:
         self._run_process()
         sent_again = self.figures["initialized"] != initialized and self.checker.sandbox_id == sandbox_id
         # An undo that failed changed what counts as sent, and no file that the daemon would have noticed.
-        account = self.checker.account
-        is_known = is_emptied or self.checker.state_damaged or (account is not None and account.has_unended_write)
+        is_known = is_emptied or self.checker.state_damaged or self.checker.account.has_unended_write
         # What could not be saved is tried once more by each process.
         is_known = is_known or (self.settings.current.sandbox.agent_changes == "save" and bool(self.checker.held()))
         if not self.lost and not is_known and sent_again:
@@ -493,8 +492,7 @@ class Simulation:
                 self._interrupt.requested = True
             case "reload":
                 self.figures["stops"] += 1
-                if self._signals is not None:
-                    self._signals.reload = True
+                self.reload()
             case "damage":
                 self._damage(*step.args)
             case "move_workspace_away":
@@ -545,8 +543,7 @@ class Simulation:
         tracked.model.agent_changed(before, after)
         if step.name == "agent_commits":
             tracked.model.tips = tips(sandbox.workspace)
-        if self.checker.account is not None:
-            self.checker.account.agent_changed(before, after, self.clock.boottime_s())
+        self.checker.account.agent_changed(before, after, self.clock.boottime_s())
 
     def release_executions(self) -> None:
         for tracked in self.checker.sandboxes.values():

@@ -57,13 +57,13 @@ class WayHome:
                 simulation.figures["commands"] += 1
                 living = checker.all_live()
                 simulation.commands.run(step)
-                checker.note_command(living)
+                checker.note_jump(0.0, living)  # the daemon waited for it, as both are in one thread here
 
     def finish(self) -> None:
         """Ask the last questions, with no daemon: what is lost, what is left, and whether `apply` and `diff` agree."""
         simulation = self._simulation
         checker, commands = simulation.checker, simulation.commands
-        if checker.account is None or checker.lost:
+        if not simulation.comes_home or checker.lost:
             return
         commands.end_beside()
         checker.settings.stop_following()  # what is asked now is answered from the sandbox
@@ -94,7 +94,7 @@ class WayHome:
 
     def _check_nothing_lost(self) -> None:
         checker = self._simulation.checker
-        if checker.account is not None and not checker.state_damaged:
+        if not checker.state_damaged:
             checker.excuse_ended(LATE_S)
             sandbox, is_excluded = tree(checker.live.sandbox.workspace) if checker.live else {}, checker.is_excluded()
             for author, path, what in checker.account.lost(sandbox):
