@@ -28,27 +28,7 @@ INSIDE = {
     "syncd/selection/secrets.rules": "syncd/selection/secrets.rules",
 }
 # Needed to run the tests from the source archive.
-NEEDED_BY_TESTS = (
-    ".ci/run",
-    ".ci/quick",
-    ".ci/subreaper",
-    ".ci/venv",
-    ".ci/python",
-    ".ci/requirements",
-    ".ci/minimum",
-    ".github/workflows/checks.yml",
-    ".github/workflows/publish.yml",
-    ".pre-commit-config.yaml",
-    "constraints-dev.txt",
-    "packaging/Containerfile",
-    "packaging/build-deb",
-    "packaging/metadata.py",
-    "packaging/release",
-    "packaging/wheelhouse",
-    "pyproject.toml",
-    "tests/conftest.py",
-    "tools/reference/facts.py",
-)
+FOLDERS = (".ci", ".github", "packaging", "tests", "tools")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +77,9 @@ def test_the_source_archive_makes_the_same_wheel(built: tuple[Path, Path], tmp_p
         archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (checkout,) = tmp_path.iterdir()
     remedy = "pyproject.toml, [tool.hatch.build.targets.sdist]: include"
-    assert [name for name in NEEDED_BY_TESTS if not (checkout / name).is_file()] == [], f"{remedy} what tests need"
+    needed = [path for folder in FOLDERS for path in (REPO / folder).rglob("*") if path.suffix != ".pyc"]
+    names = [path.relative_to(REPO) for path in needed if path.is_file()]
+    assert [name for name in names if not (checkout / name).is_file()] == [], f"{remedy} what tests need"
     _build(checkout, tmp_path / "again", "wheel")
     again = _content(next((tmp_path / "again").glob("*.whl")))
     assert again == _content(built[0]), f"{remedy} what the wheel is built from"
