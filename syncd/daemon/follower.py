@@ -22,7 +22,7 @@ from syncd.core.waiter import Work
 from syncd.merge.followed_commits import FollowedCommits
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest
-from syncd.remote.failure import StepFailed, backoff_limit_s
+from syncd.remote.failure import StepFailed
 from syncd.report.status_publisher import sync_failure
 from syncd.sandbox.look_request import LookRequest, LookResult, was_emptied
 from syncd.sandbox.remote_changes import RemoteChanges
@@ -31,7 +31,6 @@ from syncd.sandbox.saved_versions import Why
 from syncd.sync.agent_work import FoundWork, IsExcluded, agent_work, lacking
 from syncd.sync.following import (
     DOWNLOADS_SHARE,
-    LONGEST_WAIT_S,
     LOOKS_SHARE,
     WHOLE_S,
     FollowedStore,
@@ -56,9 +55,8 @@ _NOTHING = FoundWork(0.0, {})
 class LookEnd(Enum):
     """The outcome of a look that followed the agent."""
 
-    SAME = "nothing is otherwise than before, or nobody could look"
-    CHANGED = "something is"
-    QUIET = "for a minute nothing is, after changes"
+    FOLLOWED = "what is there is at home, or nobody could look"
+    QUIET = "so it is, and for a minute nothing was changed, after changes"
     EMPTIED = "nearly everything that was put there is gone, and has to be sent anew"
 
 
@@ -80,7 +78,6 @@ class Follower:
         self._looks: RemoteChanges | None = None
         self._sandbox: Sandbox | None = None  # that of these looks
         self._since: Since | None = None  # the last look, if the next one may ask for changes alone
-        self._failures = 0
         self._followed_at: str | None = None
         self._changed_wall_s: float | None = None
 
@@ -91,10 +88,7 @@ class Follower:
         if sandbox is None or sandbox.state.base is None:
             return inf
         now_s = self._clock.monotonic_s()
-        due_s = self._pace.due_s(now_s, is_paced=now_s < self._access.api_limit.paced_until_s)
-        if self._failures and due_s < inf:
-            return self._pace.began_s + backoff_limit_s(self._failures, self._pace.follow_s, LONGEST_WAIT_S)
-        return due_s
+        return self._pace.due_s(now_s, is_paced=now_s < self._access.api_limit.paced_until_s)
 
     @property
     def warnings(self) -> tuple[SyncWarning, ...]:
@@ -110,7 +104,6 @@ class Follower:
 
     def asked(self) -> None:
         """A command asked for something."""
-        self._failures = 0
         self._pace.asked(self._clock.monotonic_s())
 
     def woke(self) -> None:
@@ -132,16 +125,12 @@ class Follower:
         sandbox = self._cycle.sandbox
         assert sandbox is not None  # noqa: S101 - else nothing is due
         began_s, requests_before = self._clock.monotonic_s(), self._access.client.requests
-        found = LookEnd.SAME
+        found, self._pace.has_failed = LookEnd.FOLLOWED, False
         try:
             found = self._follow(sandbox)
         except (StepFailed, SyncdError, OSError) as failure:
             self._failed(failure)
-        else:
-            self._failures = 0
-        now_s, has_changed = self._clock.monotonic_s(), found is LookEnd.CHANGED
-        requests = self._access.client.requests - requests_before
-        self._pace.looked(began_s, now_s, requests, has_changed=has_changed)
+        self._pace.looked(began_s, self._clock.monotonic_s(), self._access.client.requests - requests_before)
         return found
 
     def _follow(self, sandbox: Sandbox) -> LookEnd:
@@ -161,7 +150,7 @@ class Follower:
             self._warnings = []
             self._pace.share = DOWNLOADS_SHARE if result.kinds_only else LOOKS_SHARE
             if self._cycle.sandbox is not sandbox:
-                return LookEnd.SAME  # the workspace goes to another sandbox meanwhile
+                return LookEnd.FOLLOWED  # the workspace goes to another sandbox meanwhile
             content, base = state.content, state.base or Manifest()
             gone = sum(path in base and there.kind is Kind.ABSENT for path, there in result.differing.items())
             if was_emptied(gone, len(base)):
@@ -179,13 +168,14 @@ class Follower:
             state.overwritten = None
             looks.drop_copies()
         self._followed_at = state.seen.looked_at = stamp(at_s)
+        now_s = self._clock.monotonic_s()
         if has_changed:
             self._changed_wall_s = at_s
-            return LookEnd.CHANGED
-        if self._pace.is_newly_quiet(self._clock.monotonic_s()):
+            self._pace.found_change(now_s)
+        elif self._pace.is_newly_quiet(now_s):
             self._pace.untold_s = inf
-            return LookEnd.QUIET if state.seen.changed else LookEnd.SAME
-        return LookEnd.SAME
+            return LookEnd.QUIET if state.seen.changed else LookEnd.FOLLOWED
+        return LookEnd.FOLLOWED
 
     def _look_there(
         self, looks: RemoteChanges, content: SandboxContent, known: FoundWork, is_excluded: IsExcluded
@@ -219,7 +209,7 @@ class Follower:
         state = sandbox.state
         save_followed(looks, state, Why.SANDBOX_ENDED)
         if state.uncertain:
-            return LookEnd.SAME
+            return LookEnd.FOLLOWED
         state.mark_uncertain()
         sandbox.partial_archives.withdraw()
         sandbox.setup.forget()
@@ -234,7 +224,7 @@ class Follower:
             self._warnings = [SyncWarning("follow-kept", what, "`syncd pull DEST` downloads all that is there")]
 
     def _failed(self, failure: Exception) -> None:
-        self._failures += 1
+        self._pace.has_failed = True
         error = sync_failure(failure).error
         since = self._followed_at or "a time before this start"
         what = f"the agent's work could not be looked at ({error.message}), so what is at home is as of {since}"

@@ -51,16 +51,19 @@ class Pace(Struct):
     changed_s: float = -inf  # the last change that a look found
     woken_s: float = -inf  # the last change, sync or command
     untold_s: float = inf  # the last change, until it was told that nothing followed it
+    has_failed: bool = False  # the last look
 
     def asked(self, now_s: float) -> None:
         """A command asked for something: look at once, and then as often as was configured."""
         self.began_s, self.changed_s, self.woken_s = -inf, now_s, now_s
 
-    def looked(self, began_s: float, now_s: float, requests: int, *, has_changed: bool) -> None:
+    def looked(self, began_s: float, now_s: float, requests: int) -> None:
         """A look that began then has ended now."""
         self.began_s, self.took_s, self.requests = began_s, now_s - began_s, requests
-        if has_changed:
-            self.changed_s = self.woken_s = self.untold_s = now_s
+
+    def found_change(self, now_s: float) -> None:
+        """A look found that the agent is at work."""
+        self.changed_s = self.woken_s = self.untold_s = now_s
 
     def is_newly_quiet(self, now_s: float) -> bool:
         """Return True if the agent has done nothing for a minute since changes after which that was not told yet."""
@@ -74,7 +77,8 @@ class Pace(Struct):
         soonest_s = max(self.follow_s - self.took_s, self.took_s / self.share)
         quiet_s = min(_QUIET_SHARE * (now_s - self.changed_s), LONGEST_WAIT_S)
         paced_s = self.requests * _PACED_REQUEST_S if is_paced else 0.0
-        return self.began_s + max(soonest_s, quiet_s, paced_s)
+        wait_s = max(soonest_s, quiet_s, paced_s)
+        return self.began_s + (min(wait_s, LONGEST_WAIT_S) if self.has_failed else wait_s)
 
 
 def follow_request(content: SandboxContent, known: FoundWork, is_excluded: IsExcluded) -> LookRequest:

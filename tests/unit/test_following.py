@@ -33,7 +33,9 @@ def _paced(*looks: tuple[float, float, bool], follow_s: float = 10.0, requests: 
     pace = Pace(follow_s)
     pace.asked(0.0)
     for began_s, ended_s, has_changed in looks:
-        pace.looked(began_s, ended_s, requests, has_changed=has_changed)
+        pace.looked(began_s, ended_s, requests)
+        if has_changed:
+            pace.found_change(ended_s)
     return pace
 
 
@@ -69,6 +71,13 @@ def test_a_refused_account_is_looked_at_more_rarely() -> None:
     assert _paced((0.0, 1.0, True), requests=6).due_s(1.0, is_paced=True) == 30.0
 
 
+def test_one_that_failed_is_made_again_within_a_minute() -> None:
+    """However rarely it was asked for, and however long it took."""
+    pace = _paced((0.0, 40.0, False), follow_s=600.0)
+    pace.has_failed = True
+    assert pace.due_s(40.0, is_paced=False) == 60.0
+
+
 def test_quiet_is_told_after_a_burst() -> None:
     """A minute after the last change that a look found; a command is none."""
     pace = _paced((0.0, 1.0, True), (5.0, 6.0, True), (30.0, 31.0, False))
@@ -76,7 +85,7 @@ def test_quiet_is_told_after_a_burst() -> None:
     pace.untold_s = inf  # it was told
     pace.asked(70.0)
     assert not pace.is_newly_quiet(200.0)
-    pace.looked(300.0, 301.0, 4, has_changed=True)
+    pace.found_change(301.0)
     assert pace.is_newly_quiet(361.0)
 
 
