@@ -35,12 +35,10 @@ def prepared(values: dict[str, Any], folder: Path) -> str:
     return name
 
 
-def output_of(
-    folder: Path, environment: Mapping[str, str], prefix: Iterable[str] = (), options: Iterable[str] = ()
-) -> str:
+def output_of(folder: Path, environment: Mapping[str, str], prefix: Iterable[str] = ()) -> str:
     """Run the program in that folder, and return its output."""
     ran = subprocess.run(
-        [*prefix, sys.executable, "-E", "-S", *options, folder / "main.py"],
+        [*prefix, sys.executable, "-E", "-S", folder / "main.py"],
         env={"LC_ALL": "C", "PATH": os.defpath, **environment},
         cwd="/",
         stdout=subprocess.PIPE,

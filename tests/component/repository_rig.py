@@ -159,14 +159,14 @@ class LocalRunner(Executions):
         self.pending = None
         self._workspace = workspace
         self._runs = runs
-        self.path = os.environ["PATH"]
-        self.options: tuple[str, ...] = ()
         self.requests: list[bytes] = []
         self.outputs: list[str] = []
-        self.before: Callable[[], None] = lambda: None
         self.after: Callable[[], None] = lambda: None
 
-    def upload(self, purpose: Purpose, name: str, files: Mapping[str, bytes]) -> None:
+    def upload_url(self, purpose: Purpose, name: str) -> str:
+        return name
+
+    def upload(self, purpose: Purpose, url: str, files: Mapping[str, bytes]) -> None:
         self.requests.append(files["request.json"])
         self._files_sent = files
 
@@ -174,7 +174,6 @@ class LocalRunner(Executions):
         """Begin nothing: `output` runs it."""
 
     def output(self, running: Running, timeout_s: float, first_wait_s: float) -> str:
-        self.before()
         folder = self._runs / str(len(self.requests))
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self._files_sent.items():
@@ -186,8 +185,8 @@ class LocalRunner(Executions):
         return self.outputs[-1]
 
     def _run(self, folder: Path) -> str:
-        environment = {"AGENT_WORKSPACE": str(self._workspace), "PATH": self.path, "HOME": str(folder)}
-        return output_of(folder, environment, options=self.options)
+        environment = {"AGENT_WORKSPACE": str(self._workspace), "PATH": os.environ["PATH"], "HOME": str(folder)}
+        return output_of(folder, environment)
 
 
 class RepositoryRig:
@@ -199,7 +198,6 @@ class RepositoryRig:
         self.workspace.mkdir(parents=True, exist_ok=True)
         (folder / "state").mkdir(exist_ok=True)
         self.files: dict[str, Sent] = {}
-        self.home_branch: str | None = "main"
         self.clock = ScriptedClock()
         self.runner = LocalRunner(self.workspace, folder / "runs")
         self.base = Manifest()
@@ -218,11 +216,8 @@ class RepositoryRig:
     def restart(self, identity: str = "") -> None:
         """Begin a new process of the client, which knows what is on the disk; else the record of another base is."""
         db, waiter = StateDb(str(self.folder / "state")), Waiter(Interrupt(), self.clock)
-        self.client = AgentRepository(lambda: self.home_branch, self.runner, TARGET, db, waiter)
+        self.client = AgentRepository(lambda: "main", self.runner, TARGET, db, waiter)
         self.client.recall(self.base, identity or str(self._syncs))
-
-    def put(self, **files: Sent | str | None) -> None:
-        self.send(files)
 
     def arrive(self, changes: Mapping[str, Sent | str | None]) -> None:
         """Have the sandbox get these paths as a sync brings them; None: it is removed."""

@@ -5,6 +5,7 @@ A run tries a few of them, `python -m pytest -m long` all.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ class DyingRunner(LocalRunner):
 
     def _run(self, folder: Path) -> str:
         output = folder.with_suffix(".out")
-        environment = {"AGENT_WORKSPACE": str(self._workspace), "PATH": self.path, "HOME": str(folder)}
+        environment = {"AGENT_WORKSPACE": str(self._workspace), "PATH": os.environ["PATH"], "HOME": str(folder)}
         count = folder.with_suffix(".count")
         count.touch()
         order = {"folder": str(folder), "output": str(output), "environment": environment, "at": self.at}

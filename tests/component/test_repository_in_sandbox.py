@@ -67,24 +67,6 @@ def test_only_what_git_refuses_is_left_out(there: RepositoryRig) -> None:
 # -- requests and records
 
 
-def test_a_lost_answer_and_a_revert(there: RepositoryRig) -> None:
-    """A change that an unanswered run committed, and that was taken back since, is taken back there as well."""
-
-    def lose() -> None:
-        there.runner.after = lambda: None
-        there.runner.outputs[-1] = ""
-
-    there.runner.after = lose
-    there.arrive({"a.txt": "new\n", "n": "new"})
-    there.follow()
-    assert there.client.warnings != []
-    there.clock.go_on(3600)
-    there.send({"a.txt": "one\n", "n": None})
-    assert whole_states(there) == [True, False, False]
-    there.check()
-    assert there.is_following
-
-
 def test_two_lost_answers(there: RepositoryRig) -> None:
     """Then all is compared."""
     for content in ("2\n", "3\n"):
