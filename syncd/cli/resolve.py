@@ -61,8 +61,7 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
         raise click.UsageError("Name one of --mine, --theirs and --markers.")
     if chosen and not paths:
         raise click.UsageError(f"Name the PATHs that --{chosen[0].name.lower()} decides.")
-    if chosen:
-        refuse_elsewhere(config_file)
+    refuse_elsewhere(config_file)
     config = configured_for(config_file, sandbox)
     named = named_paths(config, paths)
     with stoppable():
