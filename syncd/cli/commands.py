@@ -98,7 +98,6 @@ _BESIDE = {
     "reload": "config",
     "resume": "pause",
     "setup": "push",
-    "verify": "pull",
 }
 
 
