@@ -29,7 +29,7 @@ from msgspec.structs import replace
 from syncd.core import safe_open
 from syncd.core.durable_file import flush_together
 from syncd.core.hardening import original_umask
-from syncd.merge.writes import OTHER, PathChange, WriteDecision, ancestors, by_depth, opened
+from syncd.merge.writes import OTHER, JournalPhase, PathChange, WriteDecision, ancestors, by_depth, decide, opened
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, mode_at_home
 from syncd.scan.file_reader import stamp_of
 
@@ -119,15 +119,14 @@ def _local_entry(status: os.stat_result, target: str, digest: bytes = b"") -> En
 def needed_changes(
     cursor: safe_open.DirCursor,
     plan: Iterable[PathChange],
-    look_at: Callable[[str], Entry],
-    decide: Callable[[PathChange, Entry], WriteDecision],
+    phase: JournalPhase,
     *,
     left: set[str],
     at: Place,
 ) -> list[PathChange]:
     """Return the rows of a plan that change something by what is there now, with the directories that they need.
 
-    What stays as it is since it changed goes to `left`. Raises `OSError`.
+    What stays as it is since it changed goes to `left`. `phase` is that of the write before. Raises `OSError`.
     """
     found: list[PathChange] = []
     created, known = set[str](), set[str]()
@@ -135,10 +134,10 @@ def needed_changes(
     for change in sorted(plan, key=lambda change: by_depth(change.path)):
         path = at.path = change.path
         above = list(ancestors(path))
-        now = look_at(path)
+        now = look_with_digest(cursor, path)
         if not created.isdisjoint(above):
             now = ABSENT  # nothing is in a directory that is yet to be created
-        decision = decide(change, now)
+        decision = decide(change, now, phase)
         stays = next((folder for folder in above if folder in left), "")
         if decision is WriteDecision.LEAVE or (stays and not look(cursor, stays).is_directory):
             left.add(path)

@@ -27,7 +27,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -50,10 +49,8 @@ from syncd.merge.path_changes import (
 from syncd.merge.writes import (
     JournalPhase,
     PathChange,
-    WriteDecision,
     by_depth,
     check_plan,
-    decide,
 )
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, with_copy
 from syncd.model.manifest import Manifest
@@ -179,8 +176,7 @@ class WorkspaceWriter:
             self._take_back_killed()
             left: set[str] = set()
             with _reported("cannot be read", "nothing was changed; let syncd read it") as at, self._cursor() as cursor:
-                looks, decides = partial(look_with_digest, cursor), partial(decide, phase=JournalPhase.DONE)
-                changes = needed_changes(cursor, plan, looks, decides, left=left, at=at)
+                changes = needed_changes(cursor, plan, JournalPhase.DONE, left=left, at=at)
             if not changes and not decided:  # it needs no room on the disk
                 written = Written(left=tuple(sorted(left)))
                 record(written)
@@ -376,25 +372,20 @@ class WorkspaceWriter:
     ) -> list[PathChange]:
         """Return the changes that restore what was there, the journal's rows turned round.
 
-        Paths that were changed since go to `left`. Temporary files are removed.
+        Paths that were changed since go to `left`, and those whose bytes are not kept any more. Temporary files are
+        removed.
         """
-
-        def look_at(path: str) -> Entry:
-            # Before the look: it may be a second name of the file that is in place, whose ctime changes with it.
-            remove_draft(cursor, entry.token, path)
-            return look_with_digest(cursor, path)
-
-        def decides(change: PathChange, now: Entry) -> WriteDecision:
-            decision = decide(change, now, entry.phase)
-            if decision is WriteDecision.CHANGE and change.content and not self._blobs.has(change.after.digest):
-                return WriteDecision.LEAVE  # what is there now is better than nothing
-            return decision
-
-        def turned(change: PathChange) -> PathChange:
+        plan: list[PathChange] = []
+        for change in entry.changes:
+            at.path = change.path
+            # Before any look: it may be a second name of the file that is in place, whose ctime changes with it.
+            remove_draft(cursor, entry.token, change.path)
             content = self._blobs.path(change.before.digest) if change.before.kind is Kind.FILE else ""
-            return PathChange(change.path, change.after, change.before, content)
-
-        return needed_changes(cursor, map(turned, entry.changes), look_at, decides, left=left, at=at)
+            plan.append(PathChange(change.path, change.after, change.before, content))
+        changes = needed_changes(cursor, plan, entry.phase, left=left, at=at)
+        lost = {each.path for each in changes if each.content and not self._blobs.has(each.after.digest)}
+        left |= lost  # what is there now is better than nothing
+        return [each for each in changes if each.path not in lost]
 
 
 def _only_here(state: SandboxState, taken: Sequence[TakenPath]) -> Sequence[TakenPath]:

@@ -14,7 +14,7 @@ import pytest
 
 from syncd.archive import extraction
 from syncd.archive.extraction import BadArchive, Extracted, MemberKind, extract, inner_path, members
-from syncd.cli.pull import compared
+from syncd.cli.verify import verify
 from syncd.core.clock import SystemClock
 from syncd.core.errors import NeedsPerson, Stop, TryLater
 from syncd.scan.file_reader import ContentReader
@@ -360,7 +360,7 @@ def test_verify(
     """Each kind of difference between two trees is reported with its path."""
     makes = [a_folder("."), *(make for make in {**SAME, **changed}.values() if make)]
     manifest = Scanner(str(work), Selection()).scan().manifest
-    found, _ = compared(reader(work), manifest, blocks(archive(*makes)), lambda: None, "")
+    found, _ = verify(reader(work), manifest, blocks(archive(*makes)), lambda: None, "")
     assert [*found.values()] == [missing, different, only_there]
 
 
@@ -369,10 +369,10 @@ def test_verify_knows_hard_links(work: Path) -> None:
     (work / "z").write_text("content")
     manifest = Scanner(str(work), Selection()).scan().manifest
     packed = archive(*SAME.values(), a_thing("z", tarfile.LNKTYPE, "./d/f"))
-    found, _ = compared(reader(work), manifest, blocks(packed), lambda: None, "")
+    found, _ = verify(reader(work), manifest, blocks(packed), lambda: None, "")
     assert (found["missing"], found["different"]) == ([], [])
     (work / "z").write_text("CONTENT")
-    found, _ = compared(reader(work), manifest, blocks(packed), lambda: None, "")
+    found, _ = verify(reader(work), manifest, blocks(packed), lambda: None, "")
     assert found["different"] == ["z"]
 
 
@@ -380,5 +380,5 @@ def test_verify_counts_names_that_lead_outside(work: Path) -> None:
     """Verify counts what has no valid name in the workspace, and goes on."""
     manifest = Scanner(str(work), Selection()).scan().manifest
     packed = archive(*SAME.values(), a_file("../more"))
-    found = compared(reader(work), manifest, blocks(packed), lambda: None, "")
+    found = verify(reader(work), manifest, blocks(packed), lambda: None, "")
     assert found == ({"missing": [], "different": [], "only_there": []}, 1)
