@@ -6,7 +6,6 @@ import pytest
 
 from syncd.cli.apply.plan_text import (
     decides_what_is_sent,
-    new_conflicts,
     plan_lines,
     runs_automatically,
     summary_line,
@@ -83,12 +82,6 @@ def test_a_line_a_path() -> None:
     assert to_look_at(PLAN.of(*CHANGES)).keys() == {".envrc", "sub/.gitignore", "tool", "was a folder"}
     assert [*plan_lines(Plan())] == []
     assert summary_line(Plan()) == "nothing to apply"
-
-
-def test_a_conflict_since_the_plan() -> None:
-    """It is told of alone: a person knows the others already."""
-    before, after = Plan((planned("a", TAKE), planned("b", CONFLICT))), Plan((*PLAN.paths, planned("b", CONFLICT)))
-    assert [each.path for each in new_conflicts(before, after).paths] == ["at odds", "at odds too"]
 
 
 RUN = (

@@ -28,7 +28,6 @@ from syncd.cli.agent_side import (
 from syncd.cli.apply.branch import apply_to_branches
 from syncd.cli.apply.plan_text import (
     lists_of,
-    new_conflicts,
     plan_lines,
     runs_automatically,
     summary_line,
@@ -167,7 +166,9 @@ def apply(
         with no_sync_begins(config, opened.access.waiter):
             done = bring_home_and_save(side, plan, is_wanted)
     if not as_json:
-        print_lines(plan_lines(new_conflicts(plan, done)))
+        told = {each.path for each in plan.of(PathOutcome.CONFLICT)}
+        since = (each for each in done.of(PathOutcome.CONFLICT) if each.path not in told)
+        print_lines(plan_lines(Plan(tuple(since))))
     code = tell_end(done, as_json=as_json)
     if code is ExitCode.DIFFERENT and not as_json:
         # `resolve` writes to no path that the rules exclude.

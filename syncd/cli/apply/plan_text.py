@@ -68,12 +68,6 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"look at   {shown_path(path)}: {why}"
 
 
-def new_conflicts(planned: Plan, done: Plan) -> Plan:
-    """Return the part of what was done that became a conflict since it was planned, as it changed here meanwhile."""
-    before = {each.path for each in planned.of(PathOutcome.CONFLICT)}
-    return Plan(tuple(each for each in done.of(PathOutcome.CONFLICT) if each.path not in before))
-
-
 def to_look_at(changes: Iterable[PlannedPath]) -> dict[str, str]:
     """Return those of the paths that a person should look at before they are used, each with the reason."""
     reasons = {planned.path: _reason_to_look(planned) for planned in changes}
