@@ -115,16 +115,12 @@ _LOOK = Purpose(ApiStep.INITIALIZE, "the look at the files there")
 
 
 class Running(Struct, frozen=True):
-    """An execution that was started: the moment at which that was asked for, and when that was answered.
-
-    `started_s` is of the monotonic clock.
-    """
+    """An execution that was started, and the moment at which that was asked for."""
 
     name: str
     purpose: Purpose
     bounds: Bounds
     asked: Moment
-    started_s: float
 
 
 class RunningLook(Struct, frozen=True):
@@ -254,7 +250,7 @@ class Executions:
     def _executed(self, purpose: Purpose, name: str, bounds: Bounds) -> Running:
         asked = Moment.now(self._clock)  # its answer may take long, and the program be at its end by then
         self.execute(purpose, name)
-        return Running(name, purpose, bounds, asked, self._clock.monotonic_s())
+        return Running(name, purpose, bounds, asked)
 
     def output(self, running: Running, timeout_s: float, first_wait_s: float) -> str:
         """Return the output once the report is there, or once it has ended, successfully or not.
@@ -375,7 +371,7 @@ class Executions:
         """
         running, request = look.running, look.request
         now_s = self._clock.monotonic_s()
-        ends_s, first_wait_s = now_s + timeout_s, running.started_s + FIRST_POLL_S - now_s
+        ends_s, first_wait_s = now_s + timeout_s, running.asked.monotonic_s + FIRST_POLL_S - now_s
 
         def read(report: Report) -> tuple[LookResult, bool]:
             found, is_late = look_result(report, request), report.look is not None and report.look.is_late

@@ -11,6 +11,7 @@ import contextlib
 import re
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -20,7 +21,8 @@ from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.model.manifest import Manifest
 from syncd.remote.api import Api
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s
+from syncd.remote.failure import ApiStep, RetrySettings
+from syncd.remote.retry import with_retries
 from syncd.remote.target import Target
 from syncd.sandbox.executions import ENDED, Executions, Purpose, Running, report_in
 from syncd.sandbox.protocol import RUN_BOUNDS, RunReport, decoded
@@ -139,10 +141,10 @@ class SetupRun:
         request = {"command": record.command, "within_s": timeout_s, "wait_s": _WAIT_S}
         while True:
             running = self._executions.begin(_PURPOSE, {"run": request}, RUN_BOUNDS)
-            report = self._followed(running, running.started_s + _WAIT_S + timeout_s + _GRACE_S)
+            report = self._followed(running, running.asked.monotonic_s + _WAIT_S + timeout_s + _GRACE_S)
             record = replace(record, last_lines=tuple(self._last_lines))
             if report is None:
-                took_s = self._clock.monotonic_s() - running.started_s
+                took_s = self._clock.monotonic_s() - running.asked.monotonic_s
                 return record.ended(f"was ended by the service after {took_s:.0f} s", None, took_s)
             if report.state == "overdue":
                 return record.ended(f"took longer than {timeout_s:g} s", None, report.seconds)
@@ -154,18 +156,15 @@ class SetupRun:
 
     def _followed(self, running: Running, gives_up_s: float) -> RunReport | None:
         """Show the output until the end, and return the report; None if there is none."""
-        cursor, failures = 0, 0
+        cursor = 0
         while True:
-            try:
-                logs = self._api.execution_logs(running.name, cursor)
-            except StepFailed as failure:
-                if failure.action is FailureAction.REFUSED or self._clock.monotonic_s() > gives_up_s:
-                    raise
-                failures += 1
-                wait_s = backoff_limit_s(failures, _FIRST_WAIT_S, _LONGEST_WAIT_S)
-                self._waiter.sleep(max(wait_s, failure.retry_after_s or 0.0))
-                continue
-            failures = 0
+            logs = with_retries(
+                partial(self._api.execution_logs, running.name, cursor),
+                RetrySettings(_FIRST_WAIT_S, _LONGEST_WAIT_S, gives_up_s - self._clock.monotonic_s()),
+                self._clock,
+                on_retry=lambda *_: None,
+                pause=self._waiter.sleep,
+            )
             has_ended = logs.status in ENDED and logs.cursor <= cursor
             cursor = max(cursor, logs.cursor)
             self._take(running.name, f"{logs.logs}\n" if has_ended else logs.logs)
@@ -175,7 +174,7 @@ class SetupRun:
             if now_s > gives_up_s:
                 raise _PURPOSE.failed("the sandbox does not tell of its end")
             if logs.status not in ENDED:
-                wait_s = (now_s - running.started_s) / _POLL_SHARE
+                wait_s = (now_s - running.asked.monotonic_s) / _POLL_SHARE
                 self._waiter.sleep(min(_LONGEST_POLL_S, max(_FIRST_POLL_S, wait_s)))
 
     def _take(self, name: str, text: str) -> None:

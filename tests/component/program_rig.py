@@ -23,7 +23,7 @@ PURPOSE = Purpose(ApiStep.EXECUTION, "the program")
 
 def running(name: str, bounds: Bounds) -> Running:
     """Return an execution of that name."""
-    return Running(name, PURPOSE, bounds, Moment(0.0, 0.0, 0.0), 0.0)
+    return Running(name, PURPOSE, bounds, Moment(0.0, 0.0, 0.0))
 
 
 def prepared(values: dict[str, Any], folder: Path) -> str:
