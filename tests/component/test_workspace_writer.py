@@ -90,6 +90,7 @@ def test_every_kind_of_change(on: WriterMachine) -> None:
     assert written.done == tuple(sorted({*needed, *(path for path, _ in changes)}))
     assert timeless(snapshot(on.workspace)) == expected
     assert on.state_files() == {"journal", "kept", "lock"}
+    assert on.writer.finish_interrupted() == Written()
     undone = on.writer.undo()
     assert snapshot(on.workspace) == before
     assert (undone.done, undone.left) == (written.done, ())
@@ -99,6 +100,7 @@ def test_every_kind_of_change(on: WriterMachine) -> None:
     assert snapshot(on.workspace) == before
 
 
+WRITE_OR_UNDO = pytest.mark.parametrize("undo", [False, True], ids=["write", "undo"])
 DEATHS = pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
 
 
@@ -114,39 +116,31 @@ def _steps(on: WriterMachine, *, undo: bool = False, torn: bool = False) -> int:
     return count
 
 
+def _begun(on: WriterMachine, *, undo: bool) -> Snapshot:
+    """Fill the workspace, and write all changes if they are to be undone; return what was there before them."""
+    on.fresh()
+    on.fill()
+    before = snapshot(on.workspace)
+    if undo:
+        on.writer.write(on.plan(*on.changes()))
+    return before
+
+
 @pytest.mark.timeout(600)
 @FEW_OR_ALL
 @DEATHS
-def test_killed_at_a_step_of_a_write(on: WriterMachine, choice: Choice, torn: bool) -> None:
-    """Whenever a write is killed, undo gives the workspace back, and nothing is left over."""
-    for step in choice(_steps(on, torn=torn)):
-        on.fresh()
-        on.fill()
-        before = snapshot(on.workspace)
-        ended = on.run(on.changes(), step, torn=torn)
-        undone = on.writer.undo()
-        assert snapshot(on.workspace) == before, ended.steps[-3:]
-        assert undone.left == (), ended.steps[-3:]
+@WRITE_OR_UNDO
+def test_killed_at_a_step(on: WriterMachine, choice: Choice, undo: bool, torn: bool) -> None:
+    """Whenever a write or an undo is killed, the next process gives the workspace back, and nothing is left over."""
+    for step in choice(_steps(on, undo=undo, torn=torn)):
+        before = _begun(on, undo=undo)
+        ended = on.run([] if undo else on.changes(), step, undo=undo, torn=torn)
+        left = (*on.writer.finish_interrupted().left, *on.writer.undo().left)
+        assert (snapshot(on.workspace), left) == (before, ()), ended.steps[-3:]
         assert on.state_files() <= {"lock", "sent"}
 
 
-@pytest.mark.timeout(600)
-@FEW_OR_ALL
-@DEATHS
-def test_killed_at_a_step_of_an_undo(on: WriterMachine, choice: Choice, torn: bool) -> None:
-    """Whenever an undo is killed, the next one completes it."""
-    for step in choice(_steps(on, undo=True, torn=torn)):
-        on.fresh()
-        on.fill()
-        before = snapshot(on.workspace)
-        on.writer.write(on.plan(*on.changes()))
-        ended = on.run([], step, undo=True, torn=torn)
-        undone = on.writer.undo()
-        assert snapshot(on.workspace) == before, ended.steps[-3:]
-        assert undone.left == (), ended.steps[-3:]
-
-
-@pytest.mark.parametrize("undo", [False, True], ids=["write", "undo"])
+@WRITE_OR_UNDO
 def test_killed_around_a_commit(on: WriterMachine, undo: bool) -> None:
     """What counts as sent changes with the journal, in one commit, whenever the process dies before or after one."""
 
@@ -172,49 +166,29 @@ def test_killed_around_a_commit(on: WriterMachine, undo: bool) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("numbers", "choice"),
+    ("undo", "numbers", "choice"),
     [
-        (FAILURES, lambda count: few(count, 12)),
-        *(pytest.param([number], all_of, marks=pytest.mark.long) for number in FAILURES),
+        (False, FAILURES, lambda count: few(count, 12)),
+        (True, FAILURES, few),
+        *(pytest.param(False, [number], all_of, marks=pytest.mark.long) for number in FAILURES),
+        pytest.param(True, FAILURES, all_of, marks=pytest.mark.long),
     ],
 )
-def test_a_step_fails_once(on: WriterMachine, numbers: list[int], choice: Choice) -> None:
-    """A failure of any step takes back everything and is told in one line, or was of no consequence."""
+def test_a_step_fails_once(on: WriterMachine, undo: bool, numbers: list[int], choice: Choice) -> None:
+    """It is told in one line, or of no consequence: a write takes back everything, an undo is completed by the next."""
     failed = 0
-    chosen = choice(_steps(on))
+    chosen = choice(_steps(on, undo=undo))
     for step, number in zip(chosen, cycle(numbers), strict=False):
-        on.fresh()
-        on.fill()
-        before = snapshot(on.workspace)
-        ended = on.run(on.changes(), step, errno=number)
+        before = _begun(on, undo=undo)
+        ended = on.run([] if undo else on.changes(), step, undo=undo, errno=number)
+        assert "\n" not in ended.said
         if ended.word == "done":
-            assert "left=()" in ended.said
+            assert undo or "left=()" in ended.said
         else:
             failed += 1
             assert ended.word == "TryLater"
-            assert "\n" not in ended.said
             assert os.strerror(number) in ended.said
-            assert snapshot(on.workspace) == before, ended.steps[-3:]
-        on.writer.undo()
-        assert snapshot(on.workspace) == before, ended.steps[-3:]
-    assert failed > len(chosen) // 2
-
-
-@pytest.mark.timeout(600)
-@FEW_OR_ALL
-def test_a_step_of_an_undo_fails_once(on: WriterMachine, choice: Choice) -> None:
-    """It is told in one line, no temporary file is left, and the next undo completes it."""
-    failed = 0
-    chosen = choice(_steps(on, undo=True))
-    for step, number in zip(chosen, cycle(FAILURES), strict=False):
-        on.fresh()
-        on.fill()
-        before = snapshot(on.workspace)
-        on.writer.write(on.plan(*on.changes()))
-        ended = on.run([], step, undo=True, errno=number)
-        failed += ended.word == "TryLater"
-        assert ended.word in ("done", "TryLater")
-        assert "\n" not in ended.said
+            assert undo or snapshot(on.workspace) == before, ended.steps[-3:]
         assert [path for path in on.workspace.rglob(".syncd-*") if not path.is_dir()] == [], ended.steps[-3:]
         on.writer.undo()
         assert snapshot(on.workspace) == before, ended.steps[-3:]
@@ -226,29 +200,14 @@ def test_a_directory_that_a_person_may_not_write_to(on: WriterMachine) -> None:
     on.file("locked/a")
     on.file("open/a")
     (on.workspace / "locked").chmod(0o555)
-    _become_person(on)
-    _give(on)
+    if os.geteuid() == 0:
+        on.uid = NOBODY
+        on.folder.chmod(0o755)
+        subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", on.workspace, on.state, on.contents], check=True)
     before = snapshot(on.workspace)
     ended = on.run([("locked/a", on.new()), ("open/a", on.new())])
     assert (ended.word, snapshot(on.workspace)) == ("TryLater", before)
     assert "'locked/a' cannot be written (Permission denied)" in ended.said
-
-
-def _become_person(on: WriterMachine) -> None:
-    if os.geteuid() == 0:
-        on.uid = NOBODY
-        on.folder.chmod(0o755)
-
-
-def _give(on: WriterMachine) -> None:
-    if on.uid:
-        for top in (on.workspace, on.state, on.contents):
-            for base, _, names in os.walk(top):
-                for path in (base, *(os.path.join(base, name) for name in names)):
-                    mode = os.lstat(path).st_mode
-                    os.chown(path, on.uid, on.uid, follow_symlinks=False)
-                    if not os.path.islink(path):
-                        os.chmod(path, mode & 0o7777)  # chown dropped set-id bits
 
 
 def _changed(path: Path) -> None:
@@ -406,22 +365,6 @@ def test_a_decision_is_undone_like_a_write(on: WriterMachine) -> None:
     assert writer.undo() == writer.finish_interrupted() == Written()
 
 
-def test_an_interrupted_write_is_taken_back(on: WriterMachine) -> None:
-    """`finish_interrupted` takes back a killed write, and leaves one that ended, and its journal, alone."""
-    on.fill()
-    before = snapshot(on.workspace)
-    assert on.run(on.changes(), 150).word == "killed"
-    assert snapshot(on.workspace) != before
-    assert on.writer.finish_interrupted().done
-    assert snapshot(on.workspace) == before
-    on.run(on.changes())
-    after = snapshot(on.workspace)
-    assert on.writer.finish_interrupted() == Written()
-    assert snapshot(on.workspace) == after
-    assert on.writer.undo().done
-    assert snapshot(on.workspace) == before
-
-
 @FEW_OR_ALL
 def test_a_killed_undo_leaves_what_was_changed_before_it(on: WriterMachine, choice: Choice) -> None:
     """A path that someone changed between a write and its undo is left, also if the undo is killed and run again."""
@@ -445,23 +388,16 @@ def test_a_killed_undo_leaves_what_was_changed_before_it(on: WriterMachine, choi
         assert (on.workspace / "b").read_bytes() == b"old"
 
 
-def test_large_files(on: WriterMachine) -> None:
-    """They are copied in blocks, also after small ones, and undone."""
+def test_large_files(on: WriterMachine, tmp_path: Path) -> None:
+    """They are copied in blocks, from any file system, also after small ones, and undone."""
     on.file("A")
     old, new = os.urandom(3_000_000), os.urandom(5_000_001)
     on.file("b", old)
-    on.writer.write(on.plan(("A", on.new()), ("b", on.new(new))))
-    assert (on.workspace / "b").read_bytes() == new
+    (tmp_path / "content").write_bytes(new)
+    on.writer.write(on.plan(("A", on.new()), ("b", ["f", 0o640, "", str(tmp_path / "content")])))
+    assert snapshot(on.workspace)["b"][:3] == ("file", new, 0o640)
     on.writer.undo()
     assert (on.workspace / "b").read_bytes() == old
-
-
-def test_content_from_another_file_system(on: WriterMachine, tmp_path: Path) -> None:
-    """The new bytes may be anywhere."""
-    data = bytes(range(256)) * 20_000
-    (tmp_path / "content").write_bytes(data)
-    on.writer.write(on.plan(("a", ["f", 0o640, "", str(tmp_path / "content")])))
-    assert snapshot(on.workspace)["a"][:3] == ("file", data, 0o640)
 
 
 def test_the_order_of_flushes(on: WriterMachine) -> None:
@@ -527,16 +463,6 @@ def test_damaged_kept_bytes_are_not_restored(on: WriterMachine, damage: str) -> 
     assert (undone.done, undone.left) == (("b", "d"), ("a", "b/c"))
     assert (on.workspace / "a").read_bytes() == b"new"
     assert on.state_files() == {"lock"}
-
-
-def test_the_state_is_private(on: WriterMachine) -> None:
-    """The folder and its files are the owner's alone."""
-    on.file("a")
-    on.umask = 0
-    on.run([("a", on.new())])
-    folder = on.state / "apply"
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
 def test_a_mount_inside_of_the_workspace(tmp_path: Path) -> None:

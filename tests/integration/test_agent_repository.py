@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.snapshotter import SyncMode
 from syncd.core.waiter import Event, Superseded
 from syncd.sandbox import agent_repository
 from tests.component.repository_rig import git, person_git, tree_of
@@ -151,38 +150,6 @@ def commit_there(rig: Rig) -> str:
     there(rig, "add", "-A")
     person_git(rig.sandbox.workspace, "commit", "-qm", "the agent's")
     return there(rig, "rev-parse", "HEAD")
-
-
-@pytest.mark.parametrize("before", ["baseline", "none"])
-def test_raw_waits_for_commits_there(rig: Rig, before: str) -> None:
-    """Also those in a repository that the agent made; all else is sent, and a forced sync sends `.git` too."""
-    switch(rig, before)
-    if before == "none":
-        there(rig, "init", "-q", "-b", "topic")
-    commit = commit_there(rig)
-    switch(rig, "raw")
-    for content in ("two\n", "three\n"):
-        rig.write("a.txt", content)
-        sync(rig)
-        assert (rig.sandbox.workspace / "a.txt").read_text() == content
-        assert there(rig, "rev-parse", "topic") == commit
-        rig.restart()
-    assert "bring them home" in str(rig.cycle.warnings)
-    rig.sync(SyncMode.FORCED)
-    rig.cycle.follow_in_repository()
-    assert there(rig, "rev-parse", "topic") == here(rig, "rev-parse", "topic")
-    here(rig, "commit", "-qam", "another")
-    sync(rig)
-    assert there(rig, "rev-parse", "topic") == here(rig, "rev-parse", "topic")
-    assert "'.git'" not in str(rig.cycle.warnings)
-
-
-def test_raw_takes_the_place_of_a_repository_without_commits(rig: Rig) -> None:
-    """Where the agent committed nothing, the workspace's own `.git` goes in at once."""
-    sync(rig)
-    rig.restart()
-    switch(rig, "raw")
-    assert there(rig, "rev-parse", "topic") == here(rig, "rev-parse", "topic")
 
 
 def test_commits_in_what_raw_sent_stay_whole(rig: Rig) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from syncd.core.errors import Stop, TryLater
+from syncd.core.errors import TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.model.entry import Entry as Uploaded
@@ -149,20 +149,6 @@ def test_a_wrong_clock_here_makes_no_longer_wait(rig: Rig) -> None:
     assert rig.is_as_home()
 
 
-def test_a_stop_ends_the_wait(rig: Rig) -> None:
-    """It ends at once, between two checks, and the record stays."""
-    rig.sandbox.hold()
-    deleted_and_cut(rig, "execute: lost")
-    interrupt = Interrupt()
-    looking = executions(rig, StateDb(str(rig.state_folder)), interrupt)
-    rig.emulator.faults.on("execution-upload-url", "after", lambda _: interrupt.request())
-    slept = len(rig.clock.slept)
-    with pytest.raises(Stop):
-        looking.settle(["a"])
-    assert len(rig.clock.slept) == slept
-    assert len(started(rig)) == 1
-
-
 def test_a_sandbox_that_has_ended(rig: Rig) -> None:
     """The record does not hide it."""
     deleted_and_cut(rig, "execute: lost")
@@ -171,37 +157,6 @@ def test_a_sandbox_that_has_ended(rig: Rig) -> None:
     rig.emulator.faults.script("execution-upload-url: gone")
     failure, _ = rig.fail()
     assert "knows no sandbox" in str(failure)
-
-
-def test_what_nobody_wants_may_be_removed_late(rig: Rig) -> None:
-    """A removal is not waited for by others, nor by what it cannot remove."""
-    for number in range(3):
-        rig.write(f"d/{number}")
-    rig.sync()
-    rig.sandbox.hold()
-    rig.emulator.faults.script("dump: 501 always")
-    for number in range(2):
-        (rig.workspace / "d" / str(number)).unlink()
-        rig.write("stay", str(number))
-        rig.sync()
-        assert rig.arrived()["stay"] == str(number)
-        assert f"d/{number}" in rig.arrived()
-        (first,) = started(rig)
-    rig.clock.go_on(1_000)  # by then another look is made
-    (rig.workspace / "d/2").unlink()
-    rig.sync()
-    assert started(rig) != [first]
-    assert "d/2" in rig.arrived()
-    rig.sandbox.start_held()
-    rig.sandbox.wait()
-    rig.clock.go_on(1_000)
-    rig.write("stay", "now")
-    rig.sync()
-    rig.clock.go_on(1_000)
-    (rig.workspace / "stay").unlink()
-    rig.sync()  # knows the time, and that they are over
-    assert rig.is_as_home()
-    assert started(rig) == []
 
 
 def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
