@@ -602,14 +602,15 @@ class Checker:
 class FlushCheck:
     """A client that waits for a flush: if it succeeds, what was wanted when it was requested must be there.
 
-    What it reads in the status then is not that a sync is under way.
+    What it reads in the status then is not that a sync is under way, unless one more `follows` at once.
     """
 
     waits = True
 
-    def __init__(self, checker: Checker, publisher: StatusPublisher) -> None:
+    def __init__(self, checker: Checker, publisher: StatusPublisher, follows: Callable[[], bool]) -> None:
         self._checker = checker
         self._publisher = publisher
+        self._follows = follows
         self._operations = checker.operations
         self._wanted = checker.wanted()
 
@@ -620,7 +621,8 @@ class FlushCheck:
         if exit_code:
             return
         self._checker.figures["flushes confirmed"] += 1
-        if (state := self._publisher.now.state) in (State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING):
+        state = self._publisher.now.state
+        if state in (State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING) and not self._follows():
             self._checker.lose(f"flush ended, and the status tells of {state}")
         if self._operations == self._checker.operations:  # else it may be another file by now
             now = self._checker.wanted()  # a command may have brought another one home

@@ -16,7 +16,7 @@ from syncd.core.errors import NearlyEmpty, SyncdError
 from syncd.core.waiter import Superseded
 from syncd.daemon.loop import Daemon
 from syncd.daemon.sandbox_loop import SandboxLoop
-from syncd.daemon.scheduler import Wait
+from syncd.daemon.scheduler import Wait, next_action
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.report.status_publisher import SyncFailure
 from syncd.sandbox.executions import Executions, Purpose
@@ -148,6 +148,11 @@ class SimulatedLoop(SandboxLoop):
     def waits(self) -> bool:
         """True within a wait: what is called there waits for nothing."""
         return getcurrent() in self._waiter.tasks._waits
+
+    @property
+    def has_nothing_due(self) -> bool:
+        """True if nothing is done next but to wait."""
+        return isinstance(next_action(self._due_now(), self._clock.monotonic_s()), Wait)
 
     def let_write_later(self, client: Any) -> None:
         """Note a command that waits until no sync is under way."""

@@ -298,7 +298,8 @@ class Simulation:
                     daemon.add(SyncRequest(sync_mode=SyncMode.FORCED))
             case "flush":
                 if self.workspace.is_dir() and not daemon.is_paused:
-                    daemon.add(SyncRequest(FlushCheck(self.checker, daemon.publisher), lasting=True))
+                    check = FlushCheck(self.checker, daemon.publisher, lambda: not daemon.has_nothing_due)
+                    daemon.add(SyncRequest(check, lasting=True))
             case "pause" | "resume" as command:
                 daemon.daemon.pause_or_resume(command)
             case "limit_watches":
