@@ -23,6 +23,7 @@ from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.choices import GitThere
 from syncd.core.text import counted, shown_path
+from syncd.remote.failure import StepFailed
 from syncd.sandbox.agent_repository import recorded_home
 from syncd.selection.ignore_files import GIT
 from syncd.sync.status_document import Progress
@@ -82,8 +83,11 @@ def read_dump(
             progress.show(Progress(received, 0))
             yield block
 
+    def wait_out(failure: StepFailed, wait_s: float) -> None:
+        progress.note(f"{failure}; trying again in {wait_s:.1f} s")
+        waiter.sleep(wait_s)
+
+    waiter = opened.access.waiter
     progress.doing("asking the sandbox for its files")
-    return opened.sandbox.remote_changes.dump.read(
-        lambda packed: make(counted(packed), opened.access.waiter.interrupt.check),
-        lambda failure, wait_s: progress.note(f"{failure}; trying again in {wait_s:.1f} s"),
-    )
+    dump = opened.sandbox.remote_changes.dump
+    return dump.read(lambda packed: make(counted(packed), waiter.interrupt.check), wait_out)

@@ -209,10 +209,12 @@ def _acquire_one(access: Access) -> AcquiredSandbox:
     config, store = access.config, AcquiredSandboxStore(access.config, access.folders.state)
     with contextlib.nullcontext() if config.sandbox.id is not None else _locked(access):
         provider = AcquiringProvider(access.account(), store, config.sandbox, retry_settings_of(config), CLOCK)
-        acquired = provider.acquire(
-            lambda failure, wait_s: click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True),
-            access.waiter.sleep,
-        )
+
+        def wait_out(failure: StepFailed, wait_s: float) -> None:
+            click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True)
+            access.waiter.sleep(wait_s)
+
+        acquired = provider.acquire(wait_out)
         if config.sandbox.id is not None:
             provider.abandon()  # it is for a person: a later [sandbox.acquire] must not sync to it
         return acquired

@@ -433,16 +433,31 @@ class SandboxLoop:
         if self.publisher.sent(sent_bytes, total_bytes) or sent_bytes == total_bytes:
             self._request_queue.send_progress(done_bytes=sent_bytes, total_bytes=total_bytes)
 
-    def retrying(self, failure: StepFailed, wait_s: float) -> None:
-        """Publish what failed and when it is tried again."""
-        self.sync.is_offline = failure.action is FailureAction.OFFLINE
+    def wait_out(self, failure: StepFailed, wait_s: float) -> None:
+        """Publish what failed, and wait, asleep or awake. Raises `Superseded` for a newer change, and at once for a
+        request and a command that writes to the workspace.
+        """
         if wait_s == 0:
             _log.info("%s; asking for a fresh upload URL", failure)
-            return
-        _log.warning("%s; trying again in %.1f s", failure, wait_s)
-        self.publisher.retrying(failure.step, str(failure))
-        self._send_failure(failure, wait_s, failure.gives_up_in_s)
-        self._retry_in(wait_s)
+        else:
+            _log.warning("%s; trying again in %.1f s", failure, wait_s)
+            self.publisher.retrying(failure.step, str(failure))
+            self._send_failure(failure, wait_s, failure.gives_up_in_s)
+        clock, is_offline = self._clock, failure.action is FailureAction.OFFLINE
+        ends_boottime_s = clock.boottime_s() + wait_s
+        # Where no server answered, a change need not wait for as long.
+        least_s = clock.monotonic_s() + (min(wait_s, self._retry_settings.first_s) if is_offline else wait_s)
+        while True:
+            if Work.RETRY.gives_way_s(self._newer_events()) <= clock.monotonic_s():
+                raise Superseded
+            now_s = clock.monotonic_s()
+            until_s = retry_at_s(now_s + ends_boottime_s - clock.boottime_s(), least_s, self._due.changes_at_s)
+            if now_s >= until_s:
+                break
+            self._retry_in(until_s - now_s)
+            self._wait(until_s)
+        if self._due.burst is not None:
+            raise Superseded
 
     def _retry_in(self, wait_s: float) -> None:
         if self._is_paused:
@@ -456,26 +471,6 @@ class SandboxLoop:
         self._request_queue.send_progress(
             state=State.RETRYING, failed=failed, attempt=attempt, wait_s=wait_s, gives_up_in_s=gives_up_in_s
         )
-
-    def pause(self, wait_s: float) -> None:
-        """Wait out a failure, asleep or awake. Raises `Superseded` for a newer change, and at once for a request and a
-        command that writes to the workspace.
-        """
-        clock = self._clock
-        ends_boottime_s = clock.boottime_s() + wait_s
-        # Where no server answered, a change need not wait for as long.
-        least_s = clock.monotonic_s() + (min(wait_s, self._retry_settings.first_s) if self.sync.is_offline else wait_s)
-        while True:
-            if Work.RETRY.gives_way_s(self._newer_events()) <= clock.monotonic_s():
-                raise Superseded
-            now_s = clock.monotonic_s()
-            until_s = retry_at_s(now_s + ends_boottime_s - clock.boottime_s(), least_s, self._due.changes_at_s)
-            if now_s >= until_s:
-                break
-            self._retry_in(until_s - now_s)
-            self._wait(until_s)
-        if self._due.burst is not None:
-            raise Superseded
 
     # -- waiting
 

@@ -25,7 +25,6 @@ class SyncRun(Struct, eq=False):
     scanned: frozenset[str] | None = None
     stage: State | None = None  # the one that it shows
     has_slept: bool = False  # the machine, since the stage began
-    is_offline: bool = False  # as `retrying` announced last
 
 
 class SharedState(Struct):

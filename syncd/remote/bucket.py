@@ -38,7 +38,7 @@ from syncd.remote.failure import (
 )
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.network import AckTracker
-from syncd.remote.retry import with_retries
+from syncd.remote.retry import WaitOut, with_retries
 from syncd.remote.upload_url import UploadUrl, is_expired
 
 _log = logging.getLogger("syncd.bucket")
@@ -285,7 +285,7 @@ class Dump(Struct):
     client: HttpClient
     retry_settings: RetrySettings
 
-    def read(self, make: Callable[[Iterator[bytes]], Result], on_retry: Callable[[StepFailed, float], None]) -> Result:
+    def read(self, make: Callable[[Iterator[bytes]], Result], wait_out: WaitOut) -> Result:
         """Return the result of `make`, which is called with the archive's bytes at each attempt.
 
         It changes nothing, so a daemon gives it up for anything newer. Raises `StepFailed` when retries end,
@@ -293,9 +293,7 @@ class Dump(Struct):
         """
         waiter = self.client.waiter
         with waiter.doing(Work.READ):
-            return with_retries(
-                lambda: self.read_once(make), self.retry_settings, waiter.clock, on_retry=on_retry, pause=waiter.sleep
-            )
+            return with_retries(lambda: self.read_once(make), self.retry_settings, waiter.clock, wait_out)
 
     def read_once(self, make: Callable[[Iterator[bytes]], Result], work: Work = Work.READ) -> Result:
         """Do as `read`, in one attempt. Raises `StepFailed`, `Superseded`, `Stop`."""

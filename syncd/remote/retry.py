@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception
 
@@ -18,23 +18,15 @@ from syncd.remote.failure import FailureAction, RetrySettings, StepFailed, delay
 Result = TypeVar("Result")
 
 
-class RetryObserver(Protocol):
-    """Is notified of failed attempts, and waits for the next one."""
-
-    def retrying(self, failure: StepFailed, wait_s: float) -> None:
-        """An attempt failed and the next one comes after so many seconds."""
-
-    def pause(self, wait_s: float) -> None:
-        """Wait before the next attempt, after `retrying`. Raises `Stop` or `Superseded`."""
+# Waits so many seconds for the next attempt, after one that failed so.
+WaitOut = Callable[[StepFailed, float], None]
 
 
 def with_retries(
     step: Callable[[], Result],
     retry_settings: RetrySettings,
     clock: Clock,
-    *,
-    on_retry: Callable[[StepFailed, float], None],
-    pause: Callable[[float], None],
+    wait_out: WaitOut,
     failures_in_row: Callable[[StepFailed], int] | None = None,
 ) -> Result:
     """Return the result of `step`, calling it again after each `StepFailed` that is not a refusal.
@@ -42,7 +34,7 @@ def with_retries(
     `failures_in_row` counts the failures that the wait grows with, 0 for another attempt at once; it serves callers
     whose count outlives one call, since changes that end a wait must not shorten the next. By default each attempt of
     this call counts. An attempt at once is always made, so the caller bounds their number. Raises the last `StepFailed`
-    when no attempt may follow, and what else `step` and `pause` raise.
+    when no attempt may follow, and what else `step` and `wait_out` raise.
     """
     started_s = clock.monotonic_s()
 
@@ -58,8 +50,8 @@ def with_retries(
         retry=retry_if_exception(_is_retryable),
         wait=wait_s,
         stop=lambda state: gives_up(state.upcoming_sleep, started_s, clock.monotonic_s(), retry_settings.give_up_s),
-        before_sleep=lambda state: on_retry(_failure(state), state.upcoming_sleep),
-        sleep=pause,
+        before_sleep=lambda state: wait_out(_failure(state), state.upcoming_sleep),
+        sleep=lambda _: None,
         reraise=True,
     )(step)
 

@@ -288,12 +288,12 @@ class Executions:
             download(self._client, ApiStep.EXECUTION, self._api.export_artifacts(running.name), keep)
 
         def extract(expected: Mapping[str, Entry]) -> ExtractedFiles:
-            prefix, pause = os.path.join(folder, f"{running.name}-"), self._waiter.sleep
+            prefix = os.path.join(folder, f"{running.name}-")
             with running.purpose.explaining():
                 try:
                     if not os.path.lexists(archive):
                         # It may have printed its last line and not ended yet.
-                        with_retries(download_it, _ENDING, self._clock, on_retry=lambda *_: None, pause=pause)
+                        with_retries(download_it, _ENDING, self._clock, lambda _, wait_s: self._waiter.sleep(wait_s))
                     return extract_files(archive, expected, prefix, most_bytes, self._waiter.poll_events)
                 except BadArchive as failure:
                     message = f"the archive of files from the sandbox cannot be read ({failure})"

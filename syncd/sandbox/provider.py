@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
 from math import inf
 
 from syncd.core.clock import Clock
@@ -13,7 +12,7 @@ from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.settings import MAIN, AcquireKeys, Config, SandboxKeys
 from syncd.remote.api import Account
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
-from syncd.remote.retry import RetryObserver, with_retries
+from syncd.remote.retry import WaitOut, with_retries
 from syncd.remote.target import SPAN_S, AcquiredSandbox, Target, acquire_wait_s, replace_in_s
 
 _log = logging.getLogger("syncd.sandbox")
@@ -44,7 +43,7 @@ class SandboxProvider:
         """Seconds until another sandbox is needed, as this one ends soon; None if that is not known."""
         return None
 
-    def target(self, observer: RetryObserver) -> Target:  # noqa: ARG002 - no request is needed
+    def target(self, wait_out: WaitOut) -> Target:  # noqa: ARG002 - no request is needed
         """Return the sandbox to use now. Raises `StepFailed`, `Superseded`, `Stop`, and the refusal."""
         if self._refusal is not None:
             raise self._refusal
@@ -141,19 +140,12 @@ class AcquiringProvider(SandboxProvider):
     def _target(self, acquired_sandbox: AcquiredSandbox) -> Target:
         return Target(self._sandbox.base_url, acquired_sandbox.sandbox_id, self._sandbox.region)
 
-    def target(self, observer: RetryObserver) -> Target:
-        return self.known or self._target(self.acquire(observer.retrying, observer.pause))
+    def target(self, wait_out: WaitOut) -> Target:
+        return self.known or self._target(self.acquire(wait_out))
 
-    def acquire(self, on_retry: Callable[[StepFailed, float], None], pause: Callable[[float], None]) -> AcquiredSandbox:
-        """Acquire a new one, in place of any other. Raises `StepFailed`, `TryLater`, and what `pause` raises."""
-        return with_retries(
-            self._acquire,
-            self._retry_settings,
-            self._clock,
-            on_retry=on_retry,
-            pause=pause,
-            failures_in_row=lambda _: self._failures,
-        )
+    def acquire(self, wait_out: WaitOut) -> AcquiredSandbox:
+        """Acquire a new one, in place of any other. Raises `StepFailed`, `TryLater`, and what `wait_out` raises."""
+        return with_retries(self._acquire, self._retry_settings, self._clock, wait_out, lambda _: self._failures)
 
     def abandon(self) -> None:
         """Forget the sandbox, so that the next sync acquires another one; this one lives until its end."""

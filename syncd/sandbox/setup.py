@@ -162,8 +162,7 @@ class SetupRun:
                 partial(self._api.execution_logs, running.name, cursor),
                 RetrySettings(_FIRST_WAIT_S, _LONGEST_WAIT_S, gives_up_s - self._clock.monotonic_s()),
                 self._clock,
-                on_retry=lambda *_: None,
-                pause=self._waiter.sleep,
+                lambda _, wait_s: self._waiter.sleep(wait_s),
             )
             has_ended = logs.status in ENDED and logs.cursor <= cursor
             cursor = max(cursor, logs.cursor)

@@ -31,7 +31,7 @@ from syncd.remote.failure import (
     asks_first,
     failures_in_row,
 )
-from syncd.remote.retry import RetryObserver, with_retries
+from syncd.remote.retry import WaitOut, with_retries
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_usable
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import SandboxState
@@ -53,7 +53,7 @@ class Verdict(Enum):
     SEND_ALL = "the sandbox lost nearly all that was put there, or a whole directory"
 
 
-class SyncObserver(RetryObserver, Protocol):
+class SyncObserver(Protocol):
     """Follows a delivery, and waits for it, so that every wait can be interrupted."""
 
     def stage(self, state: State) -> None:
@@ -64,6 +64,9 @@ class SyncObserver(RetryObserver, Protocol):
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """This many bytes of the archive have been uploaded."""
+
+    def wait_out(self, failure: StepFailed, wait_s: float) -> None:
+        """An attempt failed: wait so long for the next one. Raises `Stop` or `Superseded`."""
 
 
 class _UploadAttempt(Struct):
@@ -155,11 +158,8 @@ class Delivery:
                 lambda: self._advance(upload, observer),
                 self._retry_settings,
                 self._clock,
-                on_retry=observer.retrying,
-                pause=observer.pause,
-                failures_in_row=lambda failure: failures_in_row(
-                    failure.action, upload.fresh_urls, self._failures[failure.step]
-                ),
+                observer.wait_out,
+                lambda failure: failures_in_row(failure.action, upload.fresh_urls, self._failures[failure.step]),
             )
         except StepFailed as failure:
             if failure.action is not FailureAction.OFFLINE:
@@ -174,13 +174,12 @@ class Delivery:
             raise
         return upload.sha256 if verdict is Verdict.INITIALIZE else verdict
 
-    def asked(self, look: Callable[[], LookResult | None], observer: RetryObserver) -> LookResult | None:
+    def asked(self, look: Callable[[], LookResult | None], wait_out: WaitOut) -> LookResult | None:
         """Return what a look found by which nothing is delivered, tried again as the steps of a delivery are.
 
         Raises `StepFailed` when retries end, `Superseded`, `Stop`.
         """
-        pause = observer.pause
-        return with_retries(look, self._retry_settings, self._clock, on_retry=observer.retrying, pause=pause)
+        return with_retries(look, self._retry_settings, self._clock, wait_out)
 
     def _advance(self, upload: _UploadAttempt, observer: SyncObserver) -> Verdict:
         """Go on with the steps that are left. Raises `StepFailed`, with the attempt set for the next try."""

@@ -149,7 +149,7 @@ class SyncCycle:
     def _current(self, observer: SyncObserver) -> SandboxSync:
         if self.provider.known is None:
             self.save_before_end()
-        target = self.provider.target(observer)
+        target = self.provider.target(observer.wait_out)
         if self.sync is not None and self.sync.sandbox.target == target:
             return self.sync
         self._leave_recorded_sandbox(target)

@@ -176,7 +176,7 @@ class SandboxSync(Struct):
             return False
         look = partial(sandbox.remote_changes.finish, LookRequest(items, most_copied_bytes=0))
         try:
-            result = sandbox.delivery.asked(look, observer) if mode is SyncMode.ASKED else look()
+            result = sandbox.delivery.asked(look, observer.wait_out) if mode is SyncMode.ASKED else look()
         except StepFailed as failure:
             if mode is SyncMode.ASKED or failure.action is FailureAction.REFUSED:
                 raise

@@ -59,11 +59,9 @@ class RecordingObserver:
         assert sent_bytes <= total_bytes
         self.sent_bytes.append(sent_bytes)
 
-    def retrying(self, failure: StepFailed, wait_s: float) -> None:
+    def wait_out(self, failure: StepFailed, wait_s: float) -> None:
         self.failures.append(failure)
         self.waits.append(wait_s)
-
-    def pause(self, wait_s: float) -> None:
         if self.ends is not None:
             raise self.ends
         self.clock.go_on(wait_s)

@@ -68,13 +68,13 @@ def spins(patch: pytest.MonkeyPatch) -> None:
 
 
 def grows(patch: pytest.MonkeyPatch) -> None:
-    retrying = SandboxLoop.retrying
+    wait_out = SandboxLoop.wait_out
 
     def noted(self: Any, failure: Exception, wait_s: float) -> None:
         self.attempts = [*getattr(self, "attempts", []), [str(failure), wait_s]]
-        retrying(self, failure, wait_s)  # type: ignore[arg-type]
+        wait_out(self, failure, wait_s)  # type: ignore[arg-type]
 
-    patch.setattr(SandboxLoop, "retrying", noted)
+    patch.setattr(SandboxLoop, "wait_out", noted)
 
 
 def gives_up(patch: pytest.MonkeyPatch) -> None:

@@ -184,8 +184,8 @@ class Process:
         self.deaths.append(self.world)
 
     def sync(self, mode: SyncMode = SyncMode.CHANGED) -> Outcome:
-        observer = SimpleNamespace(stage=_nothing, packed=_nothing, sent=_nothing, retrying=_nothing)
-        observer.pause = self._clock.go_on
+        observer = SimpleNamespace(stage=_nothing, packed=_nothing, sent=_nothing)
+        observer.wait_out = lambda _, wait_s: self._clock.go_on(wait_s)
         return self._sync.run(mode, observer, EVERYTHING)  # type: ignore[arg-type]
 
     def apply(self, *, deletions: bool) -> None:
