@@ -116,6 +116,33 @@ def test_a_spool_too_small_for_a_change(rig: Rig) -> None:
 
 
 @needs_mounts
+def test_little_room_for_the_agents_versions(rig: Rig) -> None:
+    """What has room is saved and overwritten; what has none stays there and is named, until there is room."""
+    rig.configure(DEFAULTS)
+    disk = Disk(rig.home / ".cache/syncd", "12m")
+    for path in ("large", "small", "other"):
+        rig.write(path, "as sent")
+    disk.daemon = rig.up(prefix=disk.prefix)
+    rig.ok("flush")
+    agent = rig.agent
+    agent.write("large", NOISE)
+    agent.write("small", "the agent's version")
+    for path in ("large", "small", "other"):
+        rig.write(path, "mine")
+    assert "large" in rig.ok("flush").err
+    assert [agent.read(path) for path in ("large", "small", "other")] == [NOISE, b"mine", b"mine"]
+    assert any("'large'" in warning and "room for" in warning for warning in rig.status()["warnings"])
+    disk.remount("size=64m")
+    rig.write("other", "mine again")
+    rig.ok("flush")
+    rig.until(lambda: agent.holds("large", b"mine"), "the sync after the one that saved it")
+    paths = [path for each in rig.saved() for path in each["paths"]]
+    assert sorted(paths) == ["large", "small"]
+    rig.in_state("watching")
+    assert rig.status()["warnings"] == []
+
+
+@needs_mounts
 def test_a_status_that_cannot_be_written(rig: Rig) -> None:
     """The daemon is asked for it: what waits for room is named all the same."""
     rig.configure(DEFAULTS)

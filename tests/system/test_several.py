@@ -493,17 +493,6 @@ def test_each_is_told_of(rig: Rig, several: Several) -> None:
     assert [row["agent"]["saved"] for row in rig.status()["sandboxes"]] == [1, 1]
     for name in ("main", "blue"):
         assert re.search(rf"^\S+Z info    {name}: synced ", running.err, re.MULTILINE), running.err
-    rig.workspace.joinpath("out").symlink_to("/etc")
-    rig.configure({**DEFAULTS, **BLUE, "sandboxes.blue.agent_changes": "hold"})
-    rig.ok("reload")
-    several.agents["blue"].write("both", "the agent's\n")
-    rig.write("both", "mine\n")
-    rig.ok("flush")
-    # A flush between the old loop and the new one syncs by itself: the daemon knows of the warnings a moment later.
-    assert [warning.split("'")[:2] for warning in rig.status_in("watching")["warnings"]] == [
-        ["the link ", "out"],
-        ["blue: ", "both"],
-    ]
 
 
 def test_check_asks_for_each(rig: Rig, several: Several) -> None:
@@ -531,6 +520,22 @@ def test_a_push_to_one_leaves_the_status_of_the_other(rig: Rig, several: Several
         assert rig.status()["pending"] is pending
         rig.ok("push", "--sandbox", "main")
         assert (rig.status()["pending"], rig.status()["left_out"]) == (False, {} if pending else {".syncdignore": 1})
+
+
+def test_another_directory_is_forced_into_one_alone(rig: Rig, several: Several) -> None:
+    """A workspace in another's place stays refused for the sandbox that holds the old one, whatever the others got."""
+    for number in range(30):
+        rig.write(f"old{number}")
+    rig.ok("push")
+    rig.workspace.rename(rig.home / "aside")
+    for number in range(30):
+        rig.write(f"new{number}")
+    assert rig.run("push").code == 78
+    rig.ok("push", "--force", "--sandbox", "blue")
+    assert rig.run("push").code == 78
+    assert (rig.sandbox.workspace / "old7").exists()
+    rig.ok("push", "--force", "--sandbox", "main")
+    assert not (rig.sandbox.workspace / "old7").exists()
 
 
 def test_an_apply_waits_for_no_sync_to_another(rig: Rig, several: Several) -> None:
