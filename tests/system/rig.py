@@ -96,8 +96,7 @@ class Rig:
             **SIMPLE,
             **(keys or {}),
         }
-        lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
-        _replace(self.config_file, "".join(lines))
+        _replace(self.config_file, as_toml(values))
 
     def write_key(self, key: str) -> None:
         """Write a key into the key file as an editor does, by a new file."""
@@ -380,6 +379,11 @@ class Rig:
         found = {re.sub(r"(\.new|\.damaged|-wal|-shm)+$", "", path.name) for path in self.state_folder.iterdir()}
         names = records(self.state_folder) - {"unanswered"}  # the name of manifests
         return sorted(name for name in found | names if not _DOCUMENTED.fullmatch(name))
+
+
+def as_toml(values: Mapping[str, object]) -> str:
+    """Return a configuration of `table.key` to value."""
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
 
 
 def git(folder: Path, *words: str) -> str:

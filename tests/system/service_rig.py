@@ -14,8 +14,8 @@ from syncd.core.directories import directories_for
 from tests.emulator import Emulator
 from tests.system.command import Finished, Found, wait_until
 from tests.system.machine import HOME, REPO, UID, Machine, shown
-from tests.system.rig import FAST, KEY, SANDBOX
-from tests.system.trees import Tree, lacking, tree
+from tests.system.rig import FAST, KEY, SANDBOX, as_toml
+from tests.system.trees import Tree, is_there, tree
 
 # Blanks and what systemd would take for a specifier or a variable: an installation is where it is.
 VENV = "my tools/50%h $HOME/venv"
@@ -76,7 +76,7 @@ class ServiceRig:
             **FAST,
             **(keys or {}),
         }
-        self.put(self.config_file, "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
+        self.put(self.config_file, as_toml(values))
 
     def put(self, path: str, text: str | bytes, mode: int = 0o600) -> None:
         """Write a user's file over an existing one, with the folders above it."""
@@ -110,10 +110,6 @@ class ServiceRig:
         """Have the unit wait so long after each failure: the 2 s of the unit are over before a busy machine looks."""
         self.drop_in(f"RestartSec={seconds}", "RestartSteps=0")
 
-    def faults(self, *lines: str) -> None:
-        """Set faults, in the emulator's language."""
-        self.emulator.faults.script(*lines)
-
     # -- the product and systemd
 
     def syncd(self, *args: str, environ: Mapping[str, str] | None = None) -> Finished:
@@ -141,11 +137,6 @@ class ServiceRig:
     def systemctl(self, *args: str) -> Finished:
         """Run `systemctl --user ARGS`."""
         return self.machine.run("systemctl", "--user", *args)
-
-    def answer(self, *words: str) -> tuple[int, str]:
-        """Run a program of the machine's; return its exit code and what it prints."""
-        done = self.machine.run(*words)
-        return done.code, done.out
 
     def shown(self, name: str) -> str:
         """Return a property of the unit."""
@@ -200,14 +191,8 @@ class ServiceRig:
     def converged(self) -> Tree:
         """Wait until the sandbox equals the workspace."""
         wanted = tree(self.at(self.workspace))
-        self.until(lambda: self._equal(wanted), "the sandbox to hold the workspace")
+        self.until(lambda: is_there(wanted, self.sandbox.workspace), "the sandbox to hold the workspace")
         return wanted
-
-    def _equal(self, wanted: Tree) -> bool:
-        try:
-            return not lacking(wanted, tree(self.sandbox.workspace))
-        except FileNotFoundError:  # it is extracting
-            return False
 
     def in_state(self, state: str) -> None:
         """Wait for the daemon to report this state."""

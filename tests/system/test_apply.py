@@ -8,7 +8,6 @@ import os
 import random
 import re
 import select
-import shutil
 import signal
 import socket
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 from tests.agent import Agent
 from tests.recorded import records
 from tests.system.command import AS_ANYONE, Running, as_anyone
-from tests.system.rig import DEFAULTS, SANDBOX, TIMEOUT_S, Rig, committed, git
+from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig, committed, git
 from tests.system.trees import tree
 
 TEXT = "".join(f"line {number}\n" for number in range(30))
@@ -104,20 +103,6 @@ def test_the_table(rig: Rig, agent: Agent) -> None:
     code, lists = _applied(rig, "--undo")
     assert (code, lists["stays"]) == (0, ["a"])
     assert tree(rig.workspace) == {**before, "a": tree(rig.workspace)["a"]}
-
-
-def test_once_more_while_a_sync_is_unanswered(rig: Rig, agent: Agent) -> None:
-    """What was taken back is taken again, whatever the last initialize did."""
-    agent.write("a", "theirs\n")
-    assert _applied(rig) == (0, {"taken": ["a"]})
-    rig.configure({**DEFAULTS, "retry.give_up_after_seconds": 0})
-    rig.faults("initialize: 500")
-    rig.write("mine", "ours\n")
-    assert rig.run("push").code == 75
-    assert _applied(rig, "--undo") == (0, {"undone": ["a"]})
-    assert _read(rig, "a") == TEXT
-    assert _applied(rig) == (0, {"taken": ["a"]})
-    assert _read(rig, "a") == "theirs\n"
 
 
 @as_anyone
@@ -222,79 +207,6 @@ def test_what_a_later_rule_leaves_out(rig: Rig, agent: Agent) -> None:
     rig.ok("push")
     assert (_read(rig, "both"), agent.read("both").decode()) == (ours, theirs)
     assert (_read(rig, "clash"), agent.read("clash").decode()) == (TEXT, theirs)
-
-
-def test_what_was_asked_for_stays_in_the_sandbox(rig: Rig, agent: Agent) -> None:
-    """The agent's output that --include brought is never removed there, nor lost by --undo, however large it is."""
-    rig.write(".gitignore", "out/\n")
-    rig.ok("push")
-    made = {"out/model": b"the trained model\n", "out/large": b"the trained model\n" * 300_000}
-    for path, content in made.items():
-        agent.write(path, content)
-    assert _applied(rig, "--include", "out/")[0] == 0
-    for rules in ("out/\nother/\n", ""):
-        rig.write(".gitignore", rules)
-        rig.ok("push")
-        assert {path: agent.read(path) for path in made} == made
-    assert made.keys() <= set(_applied(rig, "--undo")[1]["undone"])
-    assert not made.keys() & set(tree(rig.workspace))
-    rig.write("a", "ours\n")
-    rig.ok("push")
-    assert {path: agent.read(path) for path in made} == made
-
-
-def test_an_undo_of_what_was_removed_there_since(rig: Rig, agent: Agent) -> None:
-    """What --include brought, then was sent as ours and excluded again, is gone there: --undo saves it first."""
-    rig.write(".gitignore", "out/\n")
-    rig.ok("push")
-    agent.write("out/model", b"the trained model\n")
-    assert _applied(rig, "--include", "out/")[0] == 0
-    for rules in ("", "out/\n"):
-        rig.write(".gitignore", rules)
-        rig.ok("push")
-    assert not agent.exists("out/model")
-    assert "out/model" in _applied(rig, "--undo")[1]["undone"]
-    assert rig.restored("out/model") == "the trained model\n"
-
-
-def test_an_undo_of_a_merge_that_was_sent(rig: Rig, agent: Agent) -> None:
-    """The agent's side of it is saved first, though the spool has lost what was sent."""
-    theirs = TEXT.replace("line 2\n", "theirs\n")
-    agent.write("both", theirs)
-    rig.write("both", ours := TEXT.replace("line 25\n", "ours\n"))
-    assert _applied(rig)[1]["merged"] == ["both"]
-    rig.ok("push")
-    for base in (rig.home / ".cache/syncd").glob("*/base"):
-        shutil.rmtree(base)
-    assert _applied(rig, "--undo") == (0, {"undone": ["both"]})
-    assert _read(rig, "both") == ours
-    assert rig.restored("both") == theirs
-
-
-def test_an_undo_in_another_sandbox(rig: Rig, agent: Agent) -> None:
-    """What the next sandbox has got from here becomes as before there too, and the agent's version is saved first."""
-    agent.write("a", "theirs\n")
-    agent.write("new", "theirs\n")
-    assert _applied(rig)[0] == 0
-    there = rig.emulator.create_sandbox("next").workspace
-    rig.configure({**DEFAULTS, "sandbox.id": "next"})
-    rig.ok("push")
-    assert _applied(rig, "--undo") == (0, {"undone": ["a", "new"]})
-    rig.ok("push")
-    assert tree(there) == tree(rig.workspace)
-    (saved,) = rig.saved()
-    assert (saved["sandbox_id"], saved["paths"]) == (SANDBOX, ["a", "new"])
-
-
-def test_a_rule_that_came_along(rig: Rig, agent: Agent) -> None:
-    """What the agent's own ignore file leaves out is not removed there, and is taken back with it."""
-    agent.write(".gitignore", "out/\n")
-    agent.write("out/model", "theirs\n")
-    assert _applied(rig)[0] == 0
-    rig.write("a", "ours\n")
-    rig.ok("push")
-    assert agent.read("out/model") == b"theirs\n"
-    assert _applied(rig, "--undo") == (0, {"undone": [".gitignore", "out", "out/model"]})
 
 
 def test_an_undo_beside_a_new_rule(rig: Rig, agent: Agent) -> None:
@@ -454,28 +366,6 @@ def test_beside_a_daemon_nothing_goes_up_again(rig: Rig, agent: Agent) -> None:
     rig.ok("flush")
     assert (agent.read("d/b"), agent.read("a")) == (b"ours\n", b"theirs\n")
     assert rig.status()["agent"]["saved"] == 0
-
-
-def test_what_the_agent_has_made_of_it_since(rig: Rig, agent: Agent) -> None:
-    """It counts as arrived although a sync came in between, so that the agent's newer version stays there."""
-    rig.watch()
-    agent.write("a", "theirs\n")
-
-    def meanwhile() -> None:
-        rig.write("d/b", "ours\n")
-        rig.ok("flush")
-        agent.write("a", "newer\n")
-
-    looked = rig.once("download", "after", meanwhile)
-    assert _applied(rig) == (0, {"taken": ["a"]})
-    assert looked.is_set()
-    for content in ("ours, too\n", "ours again\n"):
-        rig.write("d/b", content)
-        rig.ok("flush")
-        assert (agent.read("d/b"), agent.read("a")) == (content.encode(), b"newer\n")
-        rig.restart()
-    assert rig.status()["agent"]["saved"] == 0
-    assert _applied(rig) == (0, {"taken": ["a"]})
 
 
 def test_what_is_never_taken(rig: Rig, agent: Agent) -> None:

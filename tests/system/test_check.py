@@ -139,16 +139,6 @@ def test_what_is_a_warning(rig: Rig) -> None:
     assert KEY not in done.out
 
 
-def test_a_workspace_over_its_limit(rig: Rig) -> None:
-    """It fails, with the largest file and the key."""
-    rig.configure({"sync.max_snapshot_mib": 1})
-    rig.write("large", bytes(2 << 20))
-    done = rig.run("check")
-    assert (done.code, _found(done)["directory"]) == (78, "fail")
-    assert "'large'" in done.out
-    assert "raise sync.max_snapshot_mib" in done.out
-
-
 def test_folders_that_cannot_be_made(rig: Rig) -> None:
     """A file in the place of the state folder is a failure, and named; nothing is made."""
     rig.write("a")

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.system.command import run_command, works
-from tests.system.rig import DEFAULTS, Rig
+from tests.system.rig import Rig
 
 
 def test_a_second_instance_ends_with_75(rig: Rig) -> None:
@@ -75,23 +75,6 @@ def test_push_alone_is_recorded(rig: Rig) -> None:
     rig.ok("flush")
     assert rig.count("upload") == 1
     assert rig.status()["last_sync"] == pushed["sync"]
-
-
-def test_what_stays_there_is_not_counted_as_removed(rig: Rig) -> None:
-    """What was changed in the sandbox and deleted here stays there: the summary and the history agree."""
-    rig.configure(DEFAULTS)
-    for path in ("kept", "gone", "c"):
-        rig.write(path)
-    rig.ok("push")
-    (rig.sandbox.workspace / "kept").write_text("the agent's")
-    (rig.workspace / "kept").unlink()
-    (rig.workspace / "gone").unlink()
-    rig.write("new")
-    assert rig.ok("push").out.startswith("synced 1 new, 1 removed, ")
-    last = json.loads(rig.ok("history", "--json").out.splitlines()[-1])
-    assert last["change"] == {"added": 1, "changed": 0, "removed": 1}
-    (rig.workspace / "c").unlink()
-    assert rig.ok("push").out.startswith("synced 1 removed, ")
 
 
 def test_quiet_and_verbose(rig: Rig) -> None:

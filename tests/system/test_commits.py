@@ -119,30 +119,29 @@ def test_what_stays_there(rig: Rig, home: Path, repository: RepositoryThere) -> 
     assert "not on the branch: 3 commits of other branches or of a stash in the sandbox" in done.err
 
 
-def test_no_commits(rig: Rig, home: Path, tmp_path: Path) -> None:
-    """Each reason is said on stderr; the exit code is 0, and the branch is what it is without commits."""
-    repository = RepositoryThere(rig.sandbox.workspace)
-    record_home(rig, repository.home)
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("none was made", ""),
+        ("the repository is damaged", "the agent's commits cannot be read"),
+        ("no program runs there", "the agent's commits cannot be read"),
+        ("it is gone", "there is no repository in the sandbox's workspace that syncd made"),
+    ],
+)
+def test_no_commits(rig: Rig, home: Path, repository: RepositoryThere, tmp_path: Path, why: str, said: str) -> None:
+    """The reason is said on stderr, and the changes come as one commit."""
     repository.write({"a": b"agent\n"})
-    rig.ok("apply", "--branch", "theirs")
-    assert subjects(home) == ["Dev: Changes from the sandbox"]
-    repository.commit("one")
-    (rig.sandbox.workspace / ".git").rename(tmp_path / "moved")
-    done = rig.ok("apply", "--branch", "without")
-    assert "there is no repository in the sandbox's workspace that syncd made" in done.err
-    assert subjects(home, "without") == ["Dev: Changes from the sandbox"]
-
-
-@pytest.mark.parametrize("why", ["the repository is damaged", "no program runs there"])
-def test_commits_that_cannot_be_read(rig: Rig, home: Path, repository: RepositoryThere, why: str) -> None:
-    """A clear line, and the changes come as one commit."""
-    head = repository.commit("one", {"a": b"agent\n"})
-    if why == "no program runs there":
-        rig.faults("execute: 501 always")
-    else:
-        (repository.workspace / ".git/objects" / head[:2] / head[2:]).unlink()
+    if why != "none was made":
+        head = repository.commit("one")
+    match why:
+        case "the repository is damaged":
+            (repository.workspace / ".git/objects" / head[:2] / head[2:]).unlink()
+        case "no program runs there":
+            rig.faults("execute: 501 always")
+        case "it is gone":
+            (repository.workspace / ".git").rename(tmp_path / "moved")
     done = rig.ok("apply", "--branch", "theirs")
-    assert "the agent's commits cannot be read" in done.err
+    assert said in done.err
     assert subjects(home) == ["Dev: Changes from the sandbox"]
 
 

@@ -19,7 +19,6 @@ import pytest
 
 from syncd.cli.commands import COMMANDS
 
-HEAVY = ("asyncio", "httpx", "watchdog", "tenacity", "ssl", "syncd.emulator", "syncd.daemon.build")
 # What is typed before a TAB, and the line that must be there after it.
 LINES = (
     ("syncd expl", "syncd explain "),
@@ -80,23 +79,6 @@ def test_fish(repo: Path, home: Path) -> None:
     words = [line.split("\t")[0] for line in run.stdout.splitlines()]
     assert words == [wanted.split()[-1] for typed, wanted in LINES if "\\" not in typed]
     assert f"explain\t{COMMANDS['explain']}\n" in run.stdout
-
-
-@pytest.mark.parametrize(
-    "line", ["syncd ", "syncd nosuch ", "syncd push --", "syncd service install --", "syncd status --config "]
-)
-def test_a_tab_is_cheap(home: Path, line: str) -> None:
-    """Completion loads no large library, and reads neither the configuration nor the network."""
-    code = (
-        "import sys, syncd.cli\n"
-        "try: syncd.cli.main()\n"
-        f"finally: print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
-    )
-    environ = {**_environ(home), "_SYNCD_COMPLETE": "bash_complete", "COMP_WORDS": line}
-    environ["COMP_CWORD"] = str(line.count(" "))
-    run = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
-    assert run.stderr == "[]\n"
-    assert run.stdout.startswith(("plain,", "file,"))
 
 
 def _assert_completes(shell: list[str], setup: str, home: Path) -> None:

@@ -27,7 +27,7 @@ def bare(rig: Rig, tmp_path: Path) -> Rig:
 
 
 def test_the_sample(bare: Rig) -> None:
-    """Each step ends as it says, with at most five lines of talk that fit a terminal; nothing is left at the end."""
+    """Each step ends as it says; nothing is left at the end."""
     done = bare.ok("demo")
     start, setup, edit, agent = re.split(r"^\d\. .*\n", done.out, flags=re.MULTILINE)[1:]
     assert "\n$ syncd ls --excluded\n.env\tsecrets: .env\nbuild/\t.gitignore:1: build/\n" in start
@@ -40,11 +40,6 @@ def test_the_sample(bare: Rig) -> None:
     assert "\n2 applied\n" in agent
     assert "\n0 missing, 0 different, 2 only there\n" in agent
     assert "\nDone\n" in agent
-    for step in (start, setup, edit, agent):
-        assert 0 < len(re.match(r"(  .*\n)*", step)[0].splitlines()) <= 5  # type: ignore[index]
-    # The temporary folder's name may be longer than a terminal is wide.
-    talk = [line for line in done.out.splitlines() if line.startswith("  ")]
-    assert max(map(len, (line.replace(bare.environ["TMPDIR"], "/tmp") for line in talk))) <= 80
     assert "\x1b" not in done.out
     _assert_nothing_left(bare)
 

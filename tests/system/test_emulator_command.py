@@ -95,17 +95,11 @@ def test_a_key_of_ones_own(tmp_path: Path) -> None:
         base_url = tomllib.loads(shown[shown.index("[sandbox]") :])["sandbox"]["base_url"]
         answer = httpx.get(f"{base_url}/local-sandbox", headers={"Authorization": "Bearer a-key-of-ones-own-0123"})
         assert answer.status_code == 200
-    data, option = str(tmp_path / "other"), "--api-key-file"
-    file.write_text("two words")
-    assert "has blanks" in _refused_key(data, option, str(file))
-    file.chmod(0o644)
-    assert "can be read by others" in _refused_key(data, option, str(file))
-
-
-def _refused_key(data: str, *options: str) -> str:
-    code, line = refused("--data", data, *options)
-    assert code == 78
-    return line
+    for content, mode, reason in (("two words", 0o600, "has blanks"), ("a-key", 0o644, "can be read by others")):
+        file.write_text(content)
+        file.chmod(mode)
+        code, line = refused("--data", str(tmp_path / "other"), "--api-key-file", str(file))
+        assert (code, reason in line) == (78, True)
 
 
 def test_an_invalid_value(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import tarfile
@@ -127,43 +126,6 @@ def test_checkouts(rig: Rig) -> None:
     assert bill.uploads <= 8 + 2 + bill.seconds / 5
     with storm(rig, daemon) as bill:
         git(rig.workspace, "checkout", "-q", "new")
-    assert bill.grown_kib < GROWTH_KIB
-
-
-def _packed_packages(folder: Path, files: int) -> Path:
-    """Return a tar file as a package manager extracts it: many small files in many folders."""
-    source = folder / "packages"
-    for number in range(files):
-        path = source / f"lib{number % (files // 25)}/dist/file{number}.js"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"module.exports = %d;\n" % number * 10)
-    packed = folder / "packages.tar"
-    subprocess.run(["tar", "cf", packed, "-C", source, "."], check=True)
-    shutil.rmtree(source)
-    return packed
-
-
-def _unpack(packed: Path, target: Path) -> None:
-    target.mkdir()
-    subprocess.run(["tar", "xf", packed, "-C", target], check=True)
-
-
-def test_packages(rig: Rig, tmp_path: Path) -> None:
-    """A dependency folder is created and removed: an excluded one is never scanned, an included one is sent."""
-    packed = _packed_packages(tmp_path, 1_000)
-    rig.fill(200)
-    daemon = rig.up()
-    with storm(rig, daemon) as bill:
-        _unpack(packed, rig.workspace / "node_modules")
-        shutil.rmtree(rig.workspace / "node_modules")
-        rig.write("last", "so that there is an end")
-    assert bill.uploads <= 2
-    with storm(rig, daemon) as bill:
-        _unpack(packed, rig.workspace / "vendor")
-    assert bill.uploads <= 3 + bill.seconds / 5
-    with storm(rig, daemon) as bill:
-        shutil.rmtree(rig.workspace / "vendor")
-    assert bill.uploads <= 3 + bill.seconds / 5
     assert bill.grown_kib < GROWTH_KIB
 
 

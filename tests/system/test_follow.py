@@ -388,14 +388,3 @@ def test_a_damaged_content_of_a_sandbox_that_is_gone(rig: Rig, plain: Agent) -> 
         applied = rig.ok("apply")
         assert "stays     a: its content could not be fetched" in applied.out
     assert [(rig.workspace / path).read_text() for path in ("a", "b")] == ["a as sent\n", "the agent's too\n"]
-
-
-def test_a_damaged_content_is_not_committed(followed: Followed) -> None:
-    """The next look fetches it again, and then the commit holds it."""
-    followed.agent.write("notes", "the agent's\n")
-    followed.until("notes", "the agent's\n")
-    _damage(followed.rig, b"the agent's\n")
-    followed.agent.write("run", "the agent's too\n")
-    followed.until("run", "the agent's too\n")
-    assert followed.at_home("notes") == "the agent's\n"
-    followed.rig.until(lambda: not followed.rig.shown()["warnings"], "the end of the warning")

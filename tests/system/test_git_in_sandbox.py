@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulator import RequestRecord, When
+from tests.emulator import When
 from tests.system.rig import DEFAULTS, Rig, committed, git
 
 
@@ -38,19 +38,6 @@ def test_git_in_the_sandbox(rig: Rig) -> None:
     assert rig.ok("verify").out.startswith("in sync")
 
 
-def test_someone_elses_is_seen(rig: Rig) -> None:
-    """A repository that the agent made is only there, and is pulled."""
-    rig.configure(DEFAULTS)
-    git(rig.workspace, "init", "-q")
-    rig.write("a.txt", "one\n")
-    git(rig.sandbox.workspace, "init", "-q")
-    rig.ok("push")
-    assert "only there  .git" in rig.run("verify").out
-    rig.ok("pull", str(rig.home / "pulled"))
-    assert (rig.home / "pulled/.git/HEAD").exists()
-    assert not (rig.sandbox.workspace / ".git/syncd").exists()
-
-
 def test_a_daemon_has_it_follow(rig: Rig) -> None:
     """A `flush` is answered when it holds what was saved before."""
     rig.configure(DEFAULTS)
@@ -62,42 +49,6 @@ def test_a_daemon_has_it_follow(rig: Rig) -> None:
         rig.ok("flush")
         assert git(rig.sandbox.workspace, "show", "home:a.txt") == content
         assert git(rig.sandbox.workspace, "status", "--porcelain") == ""
-
-
-@pytest.mark.parametrize(
-    ("keys", "of_an_edit", "of_a_commit"),
-    [
-        ({}, 6, 4),
-        ({"sandbox.agent_changes": "overwrite", "workspace.git": "none"}, 2, 0),
-    ],
-)
-def test_requests_of_edits(rig: Rig, keys: dict[str, object], of_an_edit: int, of_a_commit: int) -> None:
-    """The repository follows a burst of edits once, after the last one; a first sync and a `flush` at once."""
-    rig.configure({**DEFAULTS, **keys})
-    git(rig.workspace, "init", "-q")
-    rig.write("a.txt", "0\n")
-    rig.up()
-    there, has_repository = rig.sandbox.workspace, of_a_commit > 0
-    if has_repository:
-        assert git(there, "show", "home:a.txt") == "0\n"
-    edits = ["3\n", "2\n"]
-
-    def go_on(_: RequestRecord) -> None:
-        if edits:
-            rig.write("a.txt", edits.pop())
-
-    rig.emulator.faults.on("initialize", When.BEFORE, go_on)
-    before, initialized = len(rig.emulator.request_log), rig.count("initialize", 200)
-    rig.write("a.txt", "1\n")
-    rig.until(lambda: rig.count("initialize", 200) == initialized + 3, "three edits")
-    if has_repository:
-        rig.until(lambda: git(there, "show", "home:a.txt") == "3\n", "the repository to follow")
-        assert git(there, "log", "--format=%s", "home").count("workspace as of") == 2
-    rig.in_state("watching")
-    operations = rig.emulator.request_log.ops()[before:]
-    # A busy machine asks a log more than once for one report.
-    more_logs = operations.count("execution-logs") - operations.count("execute")
-    assert len(operations) - more_logs == 3 * of_an_edit + of_a_commit
 
 
 def test_an_agent_commits_before_it_follows(rig: Rig) -> None:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pytest
 
 from tests.inodes import recreate
-from tests.system.rig import TIMEOUT_S, Rig
+from tests.system.rig import Rig
 
 # A file's stamp is trusted from two seconds after its last write on.
 BELIEVED_S = 2.5
@@ -21,21 +21,8 @@ def _is_object(path: str) -> bool:
     return path.endswith(".o")
 
 
-@pytest.fixture(params=["awaited", "flushed"])
-def arrives(request: pytest.FixtureRequest, rig: Rig) -> object:
-    """Wait for the sandbox to be equal; or flush, after which it must be equal."""
-
-    def wait() -> None:
-        if request.param == "flushed":
-            rig.ok("flush")
-        rig.converged(_is_object, timeout_s=TIMEOUT_S if request.param == "awaited" else 0.5)
-
-    return wait
-
-
-def test_a_clean_build(rig: Rig, arrives: object) -> None:
+def test_a_clean_build(rig: Rig) -> None:
     """`rm -rf build; mkdir build; touch build/x` within the quiet period, and later changes in it."""
-    assert callable(arrives)
     build = rig.workspace / "build"
 
     def prepare() -> None:
@@ -49,10 +36,11 @@ def test_a_clean_build(rig: Rig, arrives: object) -> None:
     rig.up()
     recreate(build, prepare)
     rig.write("build/x")
-    arrives()
+    rig.converged(_is_object)
     for path in ("build/y", "build/sub/z"):
         rig.write(path)
-        arrives()
+        rig.ok("flush")
+        rig.converged(_is_object, timeout_s=0.5)
 
 
 def test_a_mapping_that_is_closed(rig: Rig) -> None:

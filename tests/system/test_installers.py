@@ -1,4 +1,7 @@
-"""The README's installation, by pipx and by uv, into an empty home: a wheel that was made from the source archive."""
+"""The README's installation by uv, into an empty home: a wheel that was made from the source archive.
+
+That by pipx is in `test_fresh_machine`.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +16,19 @@ import syncd
 from tests.repo.sources import REPO
 
 _LOCKED = REPO / "constraints-dev.txt"
-# The words after `python -m`, and where in ~/.local/share the environments are.
-_INSTALLERS = {
-    "pipx": (("pipx", "install", f"--pip-args=-c {_LOCKED}"), ("pipx", "uninstall"), "pipx/venvs"),
-    "uv": (
-        ("uv", "tool", "install", "--constraints", str(_LOCKED)),
-        ("uv", "tool", "uninstall"),
-        "uv/tools",
-    ),
-}
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", _INSTALLERS)
-def test_an_installer_brings_all_of_it(repo: Path, tmp_path: Path, name: str) -> None:
+def test_uv_brings_all_of_it(repo: Path, tmp_path: Path) -> None:
     """The wheel alone brings command, demo, example, completions and manual page; all are uninstalled."""
     home = tmp_path / "home"
     (home / "work").mkdir(parents=True)
     wheel = _wheel(repo, tmp_path)
     _needs_an_index(repo, tmp_path, home)
-    install, uninstall, venvs = _INSTALLERS[name]
-    _done(home, sys.executable, "-m", *install, "--python", sys.executable, wheel)
-    command, venv = home / ".local/bin/syncd", home / ".local/share" / venvs / "syncd"
+    tool = (sys.executable, "-m", "uv", "tool")
+    _done(home, *tool, "install", "--constraints", _LOCKED, "--python", sys.executable, wheel)
+    command, venv = home / ".local/bin/syncd", home / ".local/share/uv/tools/syncd"
 
     assert _done(home, command, "--version").startswith(f"syncd, version {syncd.__version__}\n")
     assert _done(home, command, "service", "install", "--help").startswith("Usage: syncd service install ")
@@ -47,7 +40,7 @@ def test_an_installer_brings_all_of_it(repo: Path, tmp_path: Path, name: str) ->
         assert "syncd" in _done(home, command, "completion", shell)
     assert "Done: workspace, sandbox and daemon are removed now" in " ".join(_done(home, command, "demo").split())
 
-    _done(home, sys.executable, "-m", *uninstall, "syncd")
+    _done(home, *tool, "uninstall", "syncd")
     assert [path for path in (command, venv) if os.path.lexists(path)] == []
 
 

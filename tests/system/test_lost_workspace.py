@@ -14,7 +14,7 @@ import pytest
 
 from tests.system.command import AS_ANYONE, Running, as_anyone, works
 from tests.system.rig import DEFAULTS, Rig, emptied
-from tests.system.trees import lacking, tree
+from tests.system.trees import is_there, tree
 
 FILES = 30
 _AT_FDCWD, _EXCHANGE = -100, 2
@@ -44,15 +44,8 @@ def _goes_on(rig: Rig, folder: Path | None = None) -> None:
     rig.until(lambda: rig.shown()["last_error"] is None, "the end of the error")
     for word in ("after the hold", "heard as well"):
         (folder / "after").write_text(word)
-        rig.until(lambda: folder and _arrived(rig, folder), f"what was written: {word}")
+        rig.until(lambda: folder and is_there(tree(folder), rig.sandbox.workspace), f"what was written: {word}")
     rig.ok("flush")  # files are counted next, and an extractor may be replacing one
-
-
-def _arrived(rig: Rig, folder: Path) -> bool:
-    try:
-        return not lacking(tree(folder), rig.there())
-    except FileNotFoundError:  # it is extracting
-        return False
 
 
 def test_emptied_while_nothing_ran(watched: Rig) -> None:
@@ -306,5 +299,5 @@ def test_a_link_that_leads_elsewhere_is_held(rig: Rig) -> None:
     daemon.stop()
     _point(moved, other)
     rig.start()
-    rig.until(lambda: _arrived(rig, other), "what the other directory holds")
-    assert not lacking(tree(rig.workspace), rig.there())  # it is another workspace: nothing counts as deleted
+    rig.until(lambda: is_there(tree(other), rig.sandbox.workspace), "what the other directory holds")
+    assert is_there(tree(rig.workspace), rig.sandbox.workspace)  # it is another workspace: nothing counts as deleted

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import os
-import shutil
 import signal
 import tarfile
 
@@ -146,17 +145,3 @@ def test_a_signal_ends_a_download(rig: Rig) -> None:
         assert running.stop(signal.SIGINT) == 75
         assert word in running.err
     assert not [name for name in os.listdir(rig.home) if "dest" in name]
-
-
-def test_refusals_say_what_to_do(rig: Rig) -> None:
-    """An unknown sandbox and a bad key end with 78, and so does a missing workspace."""
-    rig.write("a")
-    rig.configure({"sandbox.id": "nobody"})
-    for verb in (["verify"], ["pull", str(rig.home / "dest")]):
-        refused = rig.run(*verb)
-        assert refused.code == 78
-        assert "nobody" in refused.err
-    rig.configure()
-    shutil.rmtree(rig.workspace)
-    assert rig.run("verify").code == 78
-    assert not (rig.home / "dest").exists()

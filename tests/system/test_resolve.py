@@ -87,32 +87,26 @@ def test_each_choice(rig: Rig, agent: Agent, choice: str) -> None:
     assert _applied(rig)[1]["taken"] == ["a"]
 
 
-@pytest.mark.parametrize("there", ["gone", "gone/in"])
-def test_what_was_deleted_here_and_changed_there(rig: Rig, agent: Agent, there: str) -> None:
-    """The warning advises what decides it, also where a directory has its place."""
-    agent.delete("gone")
-    agent.write(there, THEIRS)
-    (rig.workspace / "gone").unlink()
-    rig.ok("push")
-    (warning,) = rig.status()["warnings"]
-    assert warning.endswith("where it stays: `syncd diff` shows it, `syncd resolve` decides")
-    _resolve(rig, "gone", "--mine")
-    rig.ok("push")
-    assert (agent.exists("gone"), rig.status()["warnings"]) == (False, [])
-
-
-def test_a_directory_in_the_place_of_what_was_changed_here(rig: Rig, agent: Agent) -> None:
-    """The warning advises what decides it; the directory's files are saved when it gives way."""
+@pytest.mark.parametrize(
+    ("ours", "there", "advice"),
+    [
+        (None, "a", "where it stays: `syncd diff` shows it, `syncd resolve` decides"),
+        (None, "a/in", "where it stays: `syncd diff` shows it, `syncd resolve` decides"),
+        (OURS, "a/in", "has its place: `syncd diff` shows it, `syncd apply` merges, `syncd resolve` decides"),
+    ],
+)
+def test_what_a_warning_advises_decides_it(rig: Rig, agent: Agent, ours: str | None, there: str, advice: str) -> None:
+    """Deleted or changed here, and changed there; also where a directory has its place, whose files are saved then."""
     agent.delete("a")
-    agent.write("a/in", THEIRS)
-    rig.write("a", OURS)
+    agent.write(there, THEIRS)
+    rig.write("a", ours) if ours else (rig.workspace / "a").unlink()
     rig.ok("push")
     (warning,) = rig.status()["warnings"]
-    assert warning.endswith("has its place: `syncd diff` shows it, `syncd apply` merges, `syncd resolve` decides")
+    assert warning.endswith(advice)
     _resolve(rig, "a", "--mine")
     rig.ok("push")
-    assert (agent.read("a"), rig.status()["warnings"]) == (OURS.encode(), [])
-    assert [row["paths"] for row in rig.saved()] == [["a", "a/in"]]
+    assert (agent.holds("a", OURS.encode()) if ours else not agent.exists("a"), rig.status()["warnings"]) == (True, [])
+    assert there in rig.saved()[0]["paths"]
 
 
 def test_the_list(rig: Rig, agent: Agent) -> None:
@@ -201,18 +195,6 @@ def test_where_each_path_stands(rig: Rig, agent: Agent) -> None:
         path: {"main": state} for path, state in expected.items()
     }
     assert rig.ok("explain", paths["clash"]).out.endswith("\nin the sandbox: held\n")
-
-
-def test_a_held_path_without_a_choice(rig: Rig, agent: Agent) -> None:
-    """A directory that a forced push cannot replace is held, so it is listed, too; `apply` takes it."""
-    agent.delete("clash")
-    agent.write("clash/in", "theirs")
-    rig.ok("push", "--force")
-    assert rig.status()["agent"]["held"] == ["clash"]
-    assert _waiting(rig) == {"clash": "only the agent changed it; `syncd apply` brings it home"}
-    assert "waits for something else" in rig.run("resolve", str(rig.workspace / "clash"), "--mine").err
-    rig.ok("apply")
-    assert _waiting(rig) == {}
 
 
 @pytest.mark.parametrize(("by", "choice"), [("apply", "mine"), ("restore", "theirs"), ("apply", "markers")])

@@ -104,17 +104,6 @@ def test_allowed_by_a_reload(rig: Rig) -> None:
     assert "brought back" not in rig.ok("explain", str(rig.workspace / "tests/fixtures/settings.py")).out
 
 
-def test_push_by_itself(rig: Rig) -> None:
-    """Without a daemon it is excluded as well, and `status` reports it; `ls` works without a key."""
-    rig.write("settings.py", SECRET)
-    rig.write("a.txt")
-    rig.ok("push")
-    assert "a Stripe key in line 2" in str(rig.status()["warnings"])
-    rig.key_file.unlink()
-    assert rig.ok("ls").out == "a.txt\n"
-    nowhere(rig, VALUE)
-
-
 def test_own_files_stay_by_place(rig: Rig) -> None:
     """Configurations and their keys are never sent, whatever is in them, what includes them, and who replaces them."""
     work = rig.workspace = rig.home / ".config"
@@ -181,6 +170,8 @@ def test_in_any_letter_case_and_wrapped(rig: Rig) -> None:
     rig.ok("push")
     sent = sorted(str(path.relative_to(rig.sandbox.workspace)) for path in rig.sandbox.workspace.rglob("*"))
     assert sent == [".AWS", "Conf", "a.txt"]
+    assert "a private key in base64" in str(rig.status()["warnings"])
+    rig.key_file.unlink()  # this command needs none
     ignored = rig.ok("ls", "--excluded").out
     assert "k.Pem\tsecrets: *.pem\n" in ignored
     assert "backup.txt\tsecrets: a private key in base64 in line 1\n" in ignored

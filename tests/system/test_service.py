@@ -72,8 +72,8 @@ def test_systemd_as_it_is(rig: ServiceRig) -> None:
     rig.installed()
     first = rig.shown("MainPID")
     status = rig.service("status", "--no-pager", "-n", "0")
-    code, out = rig.answer("systemctl", "--user", "status", "--no-pager", "-n", "0", rig.unit)
-    assert (status.code, _without_times(status.out)) == (code, _without_times(out))
+    its_own = rig.systemctl("status", "--no-pager", "-n", "0", rig.unit)
+    assert (status.code, _without_times(status.out)) == (its_own.code, _without_times(its_own.out))
     assert rig.service("restart").code == 0
     assert rig.shown("MainPID") not in ("0", first)
     assert rig.service("stop").code == 0
@@ -82,7 +82,8 @@ def test_systemd_as_it_is(rig: ServiceRig) -> None:
     assert rig.service("start").code == 0
     rig.in_state("watching")
     logs = rig.service("logs", "-o", "cat", "-n", "2")
-    assert (logs.code, logs.out) == rig.answer("journalctl", "--user", "-o", "cat", "-n", "2", "-u", rig.unit)
+    its_own = rig.machine.run("journalctl", "--user", "-o", "cat", "-n", "2", "-u", rig.unit)
+    assert (logs.code, logs.out) == (its_own.code, its_own.out)
     assert logs.out.count("\n") == 2
     assert rig.service("logs", "--nonsense").code != 0
     line = rig.machine.line(*rig.command("service", "logs", "-f", "-n", "1"))
@@ -200,7 +201,7 @@ def test_errors_that_may_pass_are_retried(rig: ServiceRig) -> None:
 def test_a_refused_key_is_replaced(rig: ServiceRig) -> None:
     """A new key file ends the hold: the service restarts to get the new key."""
     rig.installed()
-    rig.faults("initialize: 401 always")
+    rig.emulator.faults.script("initialize: 401 always")
     rig.write("second.txt")
     rig.in_state("held")
     pid = rig.shown("MainPID")

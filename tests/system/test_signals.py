@@ -73,20 +73,6 @@ def test_a_second_signal_changes_nothing(rig: Rig) -> None:
     assert rig.status()["pending"] is True
 
 
-def test_a_reload_takes_the_new_configuration(rig: Rig) -> None:
-    """After SIGHUP new patterns apply at once; process, lock and counts stay."""
-    rig.write("a.txt")
-    rig.write("b.log")
-    daemon = rig.up()
-    assert rig.archived() == ["a.txt", "b.log"]
-    rig.configure({"workspace.ignore": ["*.log"]})
-    daemon.send(signal.SIGHUP)
-    rig.until(lambda: rig.count("initialize", 200) == 2, "the sync under the new pattern")
-    assert rig.archived() == ["a.txt"]
-    status = rig.status_in("watching")
-    assert (status["pid"], status["syncs"]) == (daemon.pid, 2)
-
-
 @pytest.mark.parametrize("bad", [{"sync.no_such_key": 1}, {"workspace.path": "/"}], ids=str)
 def test_a_bad_new_configuration_is_refused(rig: Rig, bad: dict[str, object]) -> None:
     """The old one stays, one line names the key, and the daemon goes on."""

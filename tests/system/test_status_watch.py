@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import signal
@@ -127,23 +126,4 @@ def test_it_ends_with_its_reader(rig: Rig) -> None:
     with rig.piped("status", "--watch") as watching:
         assert b"not running" in watching.stdout.readline()
         watching.stdout.close()
-        assert watching.wait(60) == 0
-
-
-def test_an_interrupt_ends_it_at_a_full_pipe(rig: Rig) -> None:
-    """A full pipe blocks it, but one SIGINT is enough to end it."""
-    rig.write("a")
-    daemon = rig.up()
-    with rig.piped("status", "--watch", "--json") as watching:
-        fcntl.fcntl(watching.stdout, fcntl.F_SETPIPE_SZ, 4096)
-
-        def is_held_up() -> bool:
-            if rig.shown()["state"] == "watching":
-                rig.write("a", os.urandom(8).hex())
-            wchan = Path(f"/proc/{watching.pid}/wchan").read_text()
-            return "pipe_write" in wchan or "pipe_wait" in wchan
-
-        rig.until(is_held_up, "a full pipe")
-        assert daemon.code is None
-        watching.send_signal(signal.SIGINT)
         assert watching.wait(60) == 0

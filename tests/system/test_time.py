@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from syncd.core.clock import SystemClock, stamp
 from tests.emulator import Emulator
 from tests.system import shifted_clocks
 from tests.system.command import Running, works
-from tests.system.rig import DEFAULTS, KEY, TIMEOUT_S, Rig, committed
+from tests.system.rig import DEFAULTS, KEY, Rig, committed
 from tests.system.service_manager import ServiceManager
 from tests.system.shifted_clocks import SHIFTS, Shifts
 
@@ -138,29 +137,6 @@ def test_a_suspend_during_an_upload(rig: ShiftedRig, seconds: float, urls: int) 
     assert (status["failures"], status["last_error"]) == (0, None)
     assert " warning " not in daemon.err
     assert (rig.count("upload-url"), rig.count("upload"), rig.count("upload", 200)) == (urls, 2, 1)
-
-
-def test_a_suspend_during_a_look(rig: ShiftedRig) -> None:
-    """It is worth nothing any more: it ends at once, and what the agent wrote since is saved."""
-    rig.configure(DEFAULTS)
-    rig.write("a", "ours")
-    rig.awake()
-    asked, held = rig.count("execute"), threading.Event()
-
-    def hold() -> None:
-        rig.sandbox.wait()
-        (rig.sandbox.workspace / "a").write_text("theirs")
-        held.wait(TIMEOUT_S)
-
-    rig.once("execution-logs", "before", hold)
-    rig.write("a", "newer")
-    rig.until(lambda: (rig.sandbox.workspace / "a").read_text() == "theirs", "the look")
-    rig.sleep(HOUR_S)
-    rig.until(lambda: rig.count("execute") > asked + 1, "another look")
-    held.set()
-    rig.converged()
-    rig.in_state("watching")
-    assert rig.status()["agent"]["saved"] == 1
 
 
 def test_the_time_of_the_next_attempt(rig: ShiftedRig) -> None:

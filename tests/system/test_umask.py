@@ -73,8 +73,7 @@ def test_what_is_pulled_obeys_the_umask(rig: Rig) -> None:
     assert {_mode(path) for path in pulled.rglob("*")} == {0o644, 0o755, 0o600}
 
 
-@pytest.mark.parametrize("where", ["a folder", "here"])
-def test_what_is_restored_obeys_the_umask(rig: Rig, where: str) -> None:
+def test_what_is_restored_obeys_the_umask(rig: Rig) -> None:
     """A saved version has the modes that were there, and what is made of it has not."""
     _made_there(rig)
     for path in _THERE:
@@ -83,12 +82,7 @@ def test_what_is_restored_obeys_the_umask(rig: Rig, where: str) -> None:
     version = rig.saved()[0]
     assert sorted(version["paths"]) == sorted(_THERE)
     to = rig.home / "restored"
-    if where == "here":
-        to = rig.workspace
-        for path in _THERE:
-            (to / path).unlink()
-    destination = "--here" if where == "here" else str(to)
-    rig.run("saved", "restore", version["id"], destination, prefix=_022)
+    assert rig.run("saved", "restore", version["id"], str(to), prefix=_022).code == 0
     modes = {path: _mode(to / path) for path in _THERE}
     assert modes == {"new": 0o644, "run": 0o755, "known": 0o644, "private": 0o600, "made/deep": 0o644}
 

@@ -47,3 +47,11 @@ def names_in(archive: Path) -> list[str]:
     """Return the archive's names in their order, read to its end."""
     with tarfile.open(archive, "r:gz", errors="surrogateescape") as tar:
         return tar.getnames()
+
+
+def is_there(wanted: Mapping[str, object], sandbox: Path) -> bool:
+    """True if the sandbox holds all of this; false while it extracts."""
+    try:
+        return not lacking(wanted, tree(sandbox))
+    except FileNotFoundError:
+        return False
