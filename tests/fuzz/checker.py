@@ -30,8 +30,7 @@ from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.work_saver import AFTER_FAILURE_S
 from tests.clock import NOON_S
 from tests.emulator import Emulator, RequestRecord, Sandbox
-from tests.fuzz.account import Account, is_draft
-from tests.fuzz.agent_side import SavedEntries, by_digest, note_look
+from tests.fuzz.account import Account, SavedEntries, by_digest, is_draft, note_look
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.model import FOLDER, Entry, SandboxModel, Sent, extracted_of, not_deleted, sent_in, shown
 from tests.fuzz.operations import MARKS, Tree, is_symlink_loop, remove, tree

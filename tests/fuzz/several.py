@@ -29,7 +29,7 @@ from syncd.remote.target import Target
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.state_db import StateDb
 from tests.emulator import Emulator, RequestRecord, Sandbox, When
-from tests.fuzz.agent_side import SavedEntries, note_look
+from tests.fuzz.account import SavedEntries, note_look
 from tests.fuzz.limit import TooLong
 from tests.fuzz.model import Entry, changes, sent_in, shown
 from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, Tree, tree

@@ -29,7 +29,7 @@ from syncd.emulator.api import ApiError
 from syncd.report.status_publisher import RunFacts
 from syncd.sync.synced_hook import SyncedHook
 from tests.emulator import Emulator
-from tests.fuzz.agent_side import SavedEntries
+from tests.fuzz.account import SavedEntries
 from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.commands import Commands
