@@ -67,7 +67,6 @@ class StatusPublisher(Struct):
     _done_bytes: int = 0
     _sent_bytes: int = 0
     _shown_s: float = 0.0
-    _logged: set[str] = field(default_factory=set)
 
     def note(self, **changes: Any) -> None:
         """Change these fields of the status, which is published later."""
@@ -153,15 +152,15 @@ class StatusPublisher(Struct):
 
     def warn(self, warnings: list[SyncWarning]) -> None:
         """Set the current warnings. New ones are logged, and those that are resolved."""
-        unique = {warning.key: warning for warning in warnings}
+        before, unique = ({warning.key: warning for warning in each} for each in (self.warnings, warnings))
         for key, warning in unique.items():
-            if key not in self._logged:
+            if key not in before:
                 _log.warning("%s", warning)
                 if key == UNSAVED:
                     self.notifier.unsaved(warning.what)
-        for key in sorted(self._logged - set(unique)):
-            _log.info("resolved: %s", shown_path(key.partition(":")[2] or key))
-        self._logged = set(unique)
+        for key, warning in before.items():
+            if key not in unique:
+                _log.info("resolved: %s", warning.what)
         self.warnings = list(unique.values())
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from syncd.core.errors import SyncWarning
 from syncd.core.settings import check_config
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import HistoryRecorder
@@ -54,6 +55,17 @@ def test_an_unchanged_status_is_not_written(publisher: StatusPublisher, tmp_path
     publisher.enter(State.DEBOUNCING)
     assert shown(tmp_path).state is State.DEBOUNCING
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_warning_is_logged_when_it_comes_and_when_it_is_over(
+    publisher: StatusPublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once each, by what happened, as no person knows its key."""
+    caplog.set_level("INFO")
+    warning = SyncWarning("synced:hook", "the program failed", "correct it")
+    for warnings in ([warning], [warning], [], []):
+        publisher.warn(warnings)
+    assert caplog.messages == ["the program failed: correct it", "resolved: the program failed"]
 
 
 def test_the_last_sync_of_another_process_is_taken_over(publisher: StatusPublisher, status: WorkspaceStatus) -> None:
