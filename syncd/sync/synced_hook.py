@@ -159,7 +159,7 @@ class SyncedHook:
         if not failure:
             return []
         what = f"sync.on_synced {failure}; it is run again after the next sync"
-        return [SyncWarning("synced:hook", what, "see its output in the log, then change the command")]
+        return [SyncWarning("synced:hook", what, "correct it, or sync.on_synced; its output is in syncd's log")]
 
     def _run_next(self) -> None:
         import tempfile  # noqa: PLC0415 - where a program is configured
@@ -178,7 +178,7 @@ class SyncedHook:
                 process = self._start(output)
             except (OSError, ValueError) as failure:
                 output.close()
-                self._failures[name] = f"cannot be started ({getattr(failure, 'strerror', None) or failure})"
+                self._failures[name] = f"cannot be started ({self._command[0]}: {getattr(failure, 'strerror', None) or failure})"
             else:
                 pidfd = os.pidfd_open(process.pid)
                 self._run = _HookRun(news, process, pidfd, output, self._clock.monotonic_s() + TIMEOUT_S)

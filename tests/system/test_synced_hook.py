@@ -136,6 +136,9 @@ def test_push_waits_for_it(rig: Rig, program: Program) -> None:
     rig.write("a.txt", "2")
     rig.ok("flush")
     assert program.runs(2)[1]["changed"] == ["a.txt"]
+    rig.configure({"sync.on_synced": ["/no/such/program"]})
+    rig.write("a.txt", "3")
+    assert "on_synced cannot be started (/no/such/program: No such file or directory)" in rig.ok("push").err
 
 
 def test_a_signal_ends_only_the_program(rig: Rig, program: Program) -> None:
