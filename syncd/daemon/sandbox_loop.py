@@ -364,6 +364,7 @@ class SandboxLoop:
         if hook.is_configured and target is not None and outcome.arrived is not None:
             servers = self._servers.of(target, self.cycle.provider.acquired_sandbox)
             hook.arrived(self.name, target, outcome.arrived, servers)
+            self._warn()  # it may be unable to start
 
     def _follow_in_repository(self) -> None:
         with suppress(Superseded):
