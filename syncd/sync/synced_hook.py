@@ -178,7 +178,8 @@ class SyncedHook:
                 process = self._start(output)
             except (OSError, ValueError) as failure:
                 output.close()
-                self._failures[name] = f"cannot be started ({self._command[0]}: {getattr(failure, 'strerror', None) or failure})"
+                reason = getattr(failure, "strerror", None) or failure
+                self._failures[name] = f"cannot be started ({self._command[0]}: {reason})"
             else:
                 pidfd = os.pidfd_open(process.pid)
                 self._run = _HookRun(news, process, pidfd, output, self._clock.monotonic_s() + TIMEOUT_S)
