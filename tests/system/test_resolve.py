@@ -242,7 +242,7 @@ def test_the_diff_before_the_answer(rig: Rig, agent: Agent) -> None:
     agent.write("a", THEIRS)
     with rig.terminal("apply", TERM="xterm", PAGER="cat") as terminal:
         terminal.answer(f"Apply 1? {QUESTION}", "d")
-        terminal.answer(f" line 5\n1 applied. Apply 1? {QUESTION}", "y")
+        terminal.answer(f" line 5\nwould be: 1 applied. Apply 1? {QUESTION}", "y")
         assert terminal.finish() == 0
     assert _content(rig, "a") == THEIRS.encode()
 

@@ -72,6 +72,7 @@ from syncd.selection.selection import PathPatterns
 
 # A person is shown a longer plan page by page.
 _MOST_LINES = 30
+_PLANNED = "would be: "
 
 
 @click.command("apply")
@@ -158,7 +159,7 @@ def apply(
             names = few([*map(shown_path, automatic)], len(automatic))
             click.echo(f"of these, some may run by themselves here: {', '.join(names)}", err=True)
         if dry_run:
-            return tell_end(plan, "would be: ", as_json=as_json)
+            return tell_end(plan, _PLANNED, as_json=as_json)
         # Nothing else waits for the answer.
         if asks and plan.of(*CHANGES) and not _agreed(side, named, plan, opened.access.waiter):
             click.echo("nothing was changed", err=True)
@@ -193,7 +194,7 @@ def bring_home_and_save(side: AgentSide, plan: Plan, is_covered: Callable[[str],
 
 def _agreed(side: AgentSide, named: tuple[str, ...], plan: Plan, waiter: Waiter) -> bool:
     """True if a person wants the plan carried out; the diff is shown to one who asks for it. Raises `Stop`."""
-    asked = f"{summary_line(plan)}. Apply {len(plan.of(*CHANGES)):,}? [y/d/N]:"
+    asked = f"{summary_line(plan, _PLANNED)}. Apply {len(plan.of(*CHANGES)):,}? (d: the diff) [y/d/N]:"
     while (answer := answered(asked, ("y", "yes", "d", "diff", "n", "no", ""), waiter)) in ("d", "diff"):
         try:
             show(side, named, None)
@@ -257,7 +258,7 @@ def undo_and_tell(config: Config, sandbox: str | None, *, as_json: bool) -> int:
 
 def tell_end(plan: Plan, prefix: str = "", *, as_json: bool) -> ExitCode:
     """Print the end of an `apply`, and return its exit code."""
-    click.echo(json.dumps(lists_of(plan)) if as_json else f"{prefix}{summary_line(plan)}")
+    click.echo(json.dumps(lists_of(plan)) if as_json else summary_line(plan, prefix))
     return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
 
 

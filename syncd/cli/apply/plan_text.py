@@ -74,10 +74,11 @@ def to_look_at(changes: Iterable[PlannedPath]) -> dict[str, str]:
     return {path: reason for path, reason in reasons.items() if reason}
 
 
-def summary_line(plan: Plan) -> str:
-    """Return the numbers of paths by outcome."""
+def summary_line(plan: Plan, prefix: str = "") -> str:
+    """Return the numbers of paths by outcome, if there are any after the prefix."""
     numbers = [(len(plan.of(outcome)), word) for outcome, (_, _, word) in _WORDS.items() if word]
-    return ", ".join(f"{number:,} {word}" for number, word in numbers if number) or "nothing to apply"
+    counts = ", ".join(f"{number:,} {word}" for number, word in numbers if number)
+    return f"{prefix}{counts}" if counts else "nothing to apply"
 
 
 def lists_of(plan: Plan) -> dict[str, list[str]]:
