@@ -47,7 +47,7 @@ GROUPS = {
         "diff": "Show what was changed in the sandbox, as a patch.",
         "apply": "Bring home what was changed in the sandbox.",
         "resolve": "List what waits for your decision, or decide it.",
-        "saved": "List, show, restore and drop its saved versions.",
+        "saved": "List, show, restore and drop what was saved of it.",
     },
     "Set up": {
         "init": "Write a commented configuration file.",
@@ -167,7 +167,8 @@ def _print_version(context: click.Context, option: click.Parameter, value: bool)
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="`syncd help COMMAND` shows examples. Exit codes: 0 done or nothing to do; 1 something differs;"
+    epilog="Begin with `syncd init`, or with `syncd demo`, which needs no account. `syncd help COMMAND` shows examples."
+    " Exit codes: 0 done or nothing to do; 1 something differs;"
     " 2 wrong usage; 75 may work later; 78 a person must change something.",
 )
 @click.option(
@@ -219,8 +220,9 @@ def run_command() -> int:
 
         text = io.StringIO()
         failure.show(text)
-        # It may hold a name that a shell put in for a `*`.
-        click.echo("\n".join(map(shown_path, text.getvalue().split("\n"))), err=True, nl=False)
+        # It may hold a name that a shell put in for a `*`. click lists choices with a tab before each.
+        lines = text.getvalue().replace("\n\t", " ").split("\n")
+        click.echo("\n".join(map(shown_path, lines)), err=True, nl=False)
         return ExitCode.WRONG_USAGE
     except SyncdError as failure:
         print_error(str(failure))

@@ -72,8 +72,8 @@ def command(*, config_file: str | None, path: str | None, no_store_key: bool, **
     syncd init                       asks for each value
     syncd init --config site --path ~/code/site --id ID
 
-    With a key it asks Klavis for the sandbox first; if that is refused, nothing is written. Nothing is overwritten. The
-    key of the environment is stored, as a service does not see that.
+    With a key it asks Klavis for the sandbox first; if that is refused, nothing is written. Nothing is overwritten. A
+    key in $KLAVIS_API_KEY is put into the key file, as a service does not see that variable.
     """
     key_file, usual = given["api_key_file"], default_key_file(os.environ)
     if key_file is None and usual != expand_home(_DEFAULTS.api_key_file):

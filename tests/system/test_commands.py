@@ -124,6 +124,8 @@ def test_help_of_a_command(rig: Rig) -> None:
     """`syncd help COMMAND` is `syncd COMMAND --help`, and the version comes with what it runs on and from."""
     assert rig.ok("help", "service", "install").out == rig.ok("service", "install", "--help").out
     assert rig.ok("help").out == rig.ok("--help").out
+    said = rig.run("completion").err
+    assert said.endswith("Choose from: bash, zsh, fish\n"), said
     assert re.fullmatch(r"syncd, version \S+\nPython 3\.\S+, Linux \S+ \S+, .*/syncd\n", rig.ok("--version").out)
 
 
