@@ -132,7 +132,7 @@ def configured_for(config_file: str | None, sandbox: str | None) -> Config:
     config = configured(config_file)
     if sandbox is None and len(config.sandboxes) > 1:
         names = ", ".join(config.sandboxes)
-        raise click.UsageError(f"This workspace has several sandboxes; name one with --sandbox: {names}.")
+        raise click.UsageError(f"This workspace has several sandboxes ({names}); name one with --sandbox.")
     return of_sandbox(config, sandbox)
 
 
@@ -152,7 +152,7 @@ def of_sandbox(config: Config, sandbox: str | None) -> Config:
         return config
     if sandbox not in config.sandboxes:
         names = ", ".join(config.sandboxes)
-        raise click.UsageError(f"{sandbox!r} is no sandbox of this workspace, which has: {names}.")
+        raise click.UsageError(f"{sandbox!r} is no sandbox of this workspace (it has {names}).")
     if len(config.sandboxes) > 1:
         _memory()[_SANDBOX] = sandbox
     return config.for_sandbox(sandbox)

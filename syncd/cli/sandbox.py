@@ -380,8 +380,8 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
     """
     path, config = config_path(config_file), configured(config_file)
     if name == MAIN or name not in config.sandboxes:
-        others = ", ".join(each for each in config.sandboxes if each != MAIN) or "none but [sandbox] itself"
-        raise click.UsageError(f"{name!r} is no further sandbox of this workspace, which has: {others}.")
+        others = ", ".join(each for each in config.sandboxes if each != MAIN) or "main alone"
+        raise click.UsageError(f"{name!r} is no further sandbox of this workspace (it has {others}).")
     own = config.for_sandbox(name)
     with _connected(own) as access:
         acquired, target = _acquired(own), None

@@ -137,7 +137,7 @@ def quoted(word: str) -> str:
 _LONGEST_S = 330.0
 # systemd.exec(5): USER, CAPABILITIES, NAMESPACE.
 _NO_SANDBOXING = (217, 218, 226)
-_ELSEWHERE = "have cron, or what starts programs here, run `syncd run`"
+_ELSEWHERE = "start `syncd run` by cron, or by what starts programs here"
 
 
 class UserService:

@@ -165,7 +165,8 @@ class Lock:
                 ) from None
             by = f" (process {pid})" if pid else ""
             raise Locked(
-                f"another syncd has this workspace{by}", "use `syncd status` to look at it, or stop it first"
+                f"another syncd has this workspace{by}",
+                "`syncd status` shows it; `syncd service stop`" + (f" or `kill {pid}`" if pid else "") + " ends it",
             ) from None
         return descriptor
 

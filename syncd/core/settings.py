@@ -44,9 +44,7 @@ Minutes = Annotated[float, _allowed("a number of minutes, more than 0, at most 1
 Mebibytes = Annotated[int, _allowed("a whole number of MiB from 1 to 1048576", ge=1, le=1_048_576)]
 Rate = Annotated[int, _allowed("a whole number of KiB a second, 0 for no limit", ge=0, le=1 << 30)]
 FollowSeconds = Annotated[float, _allowed("0, or a number of seconds from 5 to 600", ge=0, le=600)]
-Program = Annotated[
-    tuple[str, ...], _allowed('a list of a program and its arguments, such as ["~/bin/tell-agent", "now"]')
-]
+Program = Annotated[tuple[str, ...], _allowed('a list of a program and its arguments, such as ["make", "deps"]')]
 SetupSeconds = Annotated[float, _allowed("a number of seconds from 5 to 86400", ge=5, le=_DAY_S)]
 Lifetime = Annotated[int, _allowed("a whole number of seconds from 60 to 86400", ge=60, le=86_400)]
 

@@ -175,7 +175,9 @@ class ApiClient:
     def _refusal(self, request: ApiRequest, status: int) -> ErrorMeaning:
         if status in (401, 403):
             return ErrorMeaning(
-                f"Klavis refused the key from {self._key.source}", f"put a valid one there, from {KEY_PAGE}", KeyRefused
+                f"Klavis refused the key from {self._key.source}",
+                f"put a valid one into {self._key.source}, from {KEY_PAGE}",
+                KeyRefused,
             )
         if request.other_refusal is not None:
             return request.other_refusal

@@ -263,8 +263,8 @@ def test_what_cannot_be_saved_is_not_removed(rig: Rig, several: Several) -> None
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [
-        ("sandbox remove main --yes", 2, "which has: blue"),
-        ("sandbox remove nobody --yes", 2, "which has: blue"),
+        ("sandbox remove main --yes", 2, "(it has blue)"),
+        ("sandbox remove nobody --yes", 2, "(it has blue)"),
         ("sandbox add red --id box", 78, "'main' has that sandbox"),
         ("sandbox add red --id box-blue", 78, "'blue' has that sandbox"),
         ("sandbox add blue --id other", 2, "There is a sandbox named 'blue'"),
