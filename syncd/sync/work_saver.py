@@ -152,9 +152,8 @@ class WorkSaver(Struct):
         sandbox, left_s = ending.sandbox, ending.ends_s - self.access.clock.monotonic_s()
         ending.next_s = ending.ends_s - left_s / 2 if left_s > 2 * LAST_S else inf
         try:
-            with self.access.waiter.superseded_by(dict):  # a change here is no reason to lose the work there
-                find = partial(self._find, sandbox, left_s)
-                unsaved = save_work(sandbox.remote_changes, find, Why.SANDBOX_ENDED, ending.known)
+            find = partial(self._find, sandbox, left_s)
+            unsaved = save_work(sandbox.remote_changes, find, Why.SANDBOX_ENDED, ending.known)
         except (StepFailed, SyncdError) as failure:
             # Also where the API says that there is no such sandbox: it may say so once, and its agent goes on.
             again_s = self.access.clock.monotonic_s() + AFTER_FAILURE_S
@@ -181,7 +180,7 @@ class WorkSaver(Struct):
     def before_move(self, sandbox: Sandbox) -> None:
         """Save the work in a sandbox that is left for another one, while it answers.
 
-        Raises `StepFailed` or `SyncdError` if the move has to wait, `Superseded`, `Stop`.
+        Raises `StepFailed` or `SyncdError` if the move has to wait, `Stop`.
         """
         sandbox_id = sandbox.target.sandbox_id
         give_up = f"a sync follows by itself; `syncd sandbox release --yes {sandbox_id}` gives that work up"
@@ -230,7 +229,7 @@ class WorkSaver(Struct):
     def _save_all(self, sandbox: Sandbox, why: Why, known: dict[str, SeenEntry]) -> Unsaved:
         """Save all that differs in a sandbox of which nothing will be left, and return what was not saved.
 
-        Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`.
+        Raises `StepFailed`, `SyncdError`, `Stop`.
         """
         return save_before_all_goes(sandbox.remote_changes, partial(self._find, sandbox, inf), why, known)
 

@@ -11,6 +11,7 @@ import pytest
 
 from syncd.core.errors import TryLater
 from syncd.core.settings import check_config
+from syncd.core.waiter import Event
 from syncd.daemon.build import access_of, status_publisher_of
 from syncd.sandbox import remote_changes
 from syncd.sandbox.look_request import LookRequest
@@ -86,6 +87,14 @@ def test_a_failure_right_before_the_end(acquired: Rig, status: int) -> None:
     _save_until_the_end(acquired)
     assert acquired.cycle.agent_status.saved == 1
     assert not acquired.cycle.warnings
+
+
+def test_a_change_here_keeps_nothing_from_being_saved(acquired: Rig) -> None:
+    """Where only the sandbox's archive tells, whose download gives way to a change else."""
+    acquired.emulator.faults.script("execute: 501 always")
+    with acquired.client.waiter.superseded_by(lambda: dict.fromkeys(Event, -inf)):
+        _save_until_the_end(acquired)
+    assert acquired.cycle.agent_status.saved == 1
 
 
 def test_nobody_can_look_before_the_end(acquired: Rig) -> None:
