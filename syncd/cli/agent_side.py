@@ -160,9 +160,10 @@ def _find_newest(opened: OpenSandbox, content: SandboxContent, is_excluded: IsEx
         return _find_there(opened, content, is_excluded)
     except StepFailed as failure:
         store = FollowedStore(opened.sandbox.state.db, opened.sandbox.target)
-        asks_for_it = opened.access.config.sandbox.follow_seconds and failure.refusal is not KeyRefused
+        if not opened.access.config.sandbox.follow_seconds or failure.refusal is KeyRefused:
+            raise
         store.drop_damaged()
-        kept = store.load() if asks_for_it else None
+        kept = store.load()
         if kept is None:
             raise
         click.echo(f"the sandbox cannot be asked: {failure.message}", err=True)
