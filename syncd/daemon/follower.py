@@ -188,10 +188,10 @@ class Follower:
         whole, now_s = follow_request(content, known, is_excluded), self._clock.monotonic_s()
         if since is not None and now_s - since.whole_s < WHOLE_S:
             request = request_since(whole, content, known.there, since)
-            told = None if request is None else told_since(looks.look_aside(request), known.there, content)
+            told = None if request is None else told_since(looks.look(request), known.there, content)
             if request is not None and told is not None:
                 return request, told, since.whole_s
-        return whole, looks.look_aside(whole), now_s
+        return whole, looks.look(whole), now_s
 
     def _note(self, work: FoundWork, store: FollowedStore, state: SandboxState, is_excluded: IsExcluded) -> None:
         """Note what is there for `status`, and commit it."""

@@ -249,12 +249,8 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
     def look(self, request: LookRequest, left_s: float = inf) -> LookResult:
         """Look now, whatever failed before, with the sandbox's archive once a program took half of `left_s`.
 
-        Raises `StepFailed` if nobody can, `NotKeptHere`.
+        Raises `StepFailed` if nobody can, `NotKeptHere`, `Superseded`, `Stop`.
         """
-        return self._ended(self.look_aside(request, left_s))
-
-    def look_aside(self, request: LookRequest, left_s: float = inf) -> LookResult:
-        """Look as `look` does for something else than changes: what is known of these stays as it is."""
         times = _OF_ALL if request.find_new else OF_SYNC
         try:
             with _PROGRAM.limited(self.waiter, left_s / 2):
@@ -266,12 +262,12 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
                 raise
             _log.debug("no program can look: %s", failure)
             try:
-                return self._dumped(request, times.archive_s)
+                return self._ended(self._dumped(request, times.archive_s))
             except StepFailed:
                 if failure.action is not FailureAction.REFUSED:
                     raise failure from None  # a program may well run the next time
                 raise
-        return self._with_time(result) if request.find_new else result
+        return self._ended(self._with_time(result) if request.find_new else result)
 
     def _is_stale(self, look: RunningLook) -> bool:
         return look.asked.age_s(Moment.now(self.waiter.clock)) > _STALE_S

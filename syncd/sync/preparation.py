@@ -109,7 +109,7 @@ class Preparation(Struct):
         checked = {path: manifest[path] for path in paths[:_MOST_CHECKED] if path in manifest}
         try:
             request = LookRequest(place_items(checked, self._is_ours_there), most_copied_bytes=0)
-            result = self.sandbox.remote_changes.look_aside(request)
+            result = self.sandbox.remote_changes.look(request)
         except (StepFailed, NotKeptHere) as failure:
             _log.debug("cannot find out what keeps %d paths from being extracted there: %s", len(checked), failure)
             return None
