@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NoReturn
 
@@ -141,16 +141,19 @@ _ELSEWHERE = "start `syncd run` by cron, or by what starts programs here"
 
 
 class UserService:
-    """A unit in the systemd of this user; `option` is the ` --config FILE` of the commands that are named to a person.
+    """The unit of a configuration in the systemd of this user.
 
-    Raises `NeedsPerson` where no systemd answers.
+    `option` is the ` --config FILE` of the commands that are named to a person. Raises `SyncdError` where no systemd
+    answers, or where no unit can have such a path.
     """
 
-    def __init__(self, unit: Unit, option: str, environ: Mapping[str, str]) -> None:
-        self.unit, self.option = unit, option
+    def __init__(self, config_file: str | None) -> None:
+        path = config_path(config_file)
+        self.unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
+        self.option = option_for(path)
         # cron, su and ssh without a session do not set it, though the manager runs.
-        runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-        self._environ = {**environ, "XDG_RUNTIME_DIR": runtime}
+        runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+        self._environ = {**os.environ, "XDG_RUNTIME_DIR": runtime}
         if shutil.which("systemctl") is None:
             raise NeedsPerson("there is no systemd on this machine", _ELSEWHERE)
         result = self._run("systemctl", "--user", "show-environment")
@@ -225,13 +228,6 @@ class UserService:
             raise TryLater(f"{' '.join(command[:3])} takes longer than {_LONGEST_S:.0f} s", "try again") from None
 
 
-def _service_of(config_file: str | None) -> UserService:
-    """The unit of this configuration. Raises `SyncdError` if there is no systemd, or no unit for such a path."""
-    path = config_path(config_file)
-    unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
-    return UserService(unit, option_for(path), os.environ)
-
-
 @click.group("service")
 def command() -> None:
     """Keep syncd running at every login, as a systemd user unit.
@@ -251,7 +247,7 @@ def install(config_file: str | None) -> None:
 
     A unit that a person edited is left as it is. Ends with 0 once the daemon is ready.
     """
-    service = _service_of(config_file)
+    service = UserService(config_file)
     config = configured(config_file)
     unit, workspace = service.unit, config.workspace.path
     if not os.path.isdir(workspace):
@@ -307,7 +303,7 @@ def uninstall(config_file: str | None) -> None:
 
     Configuration, key and state stay.
     """
-    service = _service_of(config_file)
+    service = UserService(config_file)
     unit = service.unit
     found = "stopped and switched off" if os.path.lexists(unit.path) else "not installed"
     service.try_to("disable", "--quiet", "--now")
@@ -335,7 +331,7 @@ def _pass_on(verb: str, does: str, program: str = "systemctl") -> None:
     @config_option
     @click.argument("options", metavar=f"[{program.upper()}-OPTION]...", nargs=-1, type=click.UNPROCESSED)
     def run(config_file: str | None, options: tuple[str, ...]) -> None:
-        service = _service_of(config_file)
+        service = UserService(config_file)
         words = (verb, *options, "--") if program == "systemctl" else (*options, "-u")
         service.become(program, "--user", *words, service.unit.name)
 
