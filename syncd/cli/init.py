@@ -160,10 +160,11 @@ def _filled_in(values: Mapping[str, Any], file: str) -> tuple[str, Config]:
 
 
 def _ask(values: dict[str, Any], file: str) -> None:
-    """Ask for what is not in `values` yet, and put it there.
+    """Ask for what is not in `values` yet, again if an answer is refused, and put it there.
 
-    Raises `SyncdError` for an answer that is refused, `Stop`, `click.Abort`.
+    Raises `SyncdError` for what is there already and is refused, `Stop`, `click.Abort`.
     """
+    _filled_in({**_ANY, **values}, file)
     here = _offered(file)
     shown = here and f" [{home_relative(here)}]"
     for name, question, default in (
@@ -172,17 +173,22 @@ def _ask(values: dict[str, Any], file: str) -> None:
         ("sandbox.region", f"Region, {' or '.join(Region)} [{_DEFAULTS.region}]", _DEFAULTS.region),
         ("sandbox.id", "Sandbox id [Enter: acquire one when needed]", ""),
     ):
-        if name in values:
-            continue
-        with asking() as waiter:
-            answer = typed(f"{question}:", waiter, err=True) or default
-        if name == "sandbox.id" and not answer:
-            values |= _ACQUIRED
-            return
-        values[name] = _absolute(answer) if name == "workspace.path" else str(answer)
-        _, config = _filled_in({**_ANY, **values}, file)
-        if name == "workspace.path" and not os.path.isdir(config.workspace.path):
-            raise ConfigError(f"{home_relative(config.workspace.path)} is no directory", "name one that is there")
+        while name not in values:
+            with asking() as waiter:
+                answer = typed(f"{question}:", waiter, err=True) or default
+            if name == "sandbox.id" and not answer:
+                values |= _ACQUIRED
+                return
+            value = _absolute(answer) if name == "workspace.path" else str(answer)
+            try:
+                _, config = _filled_in({**_ANY, **values, name: value}, file)
+                if name == "workspace.path" and not os.path.isdir(config.workspace.path):
+                    what = f"{home_relative(config.workspace.path)} is no directory"
+                    raise ConfigError(what, "name one that is there")
+            except SyncdError as refusal:
+                _say(str(refusal))
+            else:
+                values[name] = value
 
 
 def _offered(file: str) -> str:
