@@ -1,4 +1,4 @@
-"""The fixtures of the inotify watch's tests, and of those in which processes are killed."""
+"""Fixtures of several files, and of the tests in which processes are killed."""
 
 from __future__ import annotations
 
@@ -10,34 +10,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from syncd.core.clock import SystemClock
 from syncd.merge.git import Git, find_git
 from syncd.store.state_db import StateDb
-from syncd.watch.inotify_watch import InotifyWatch
 from tests.component.crash_machine import KEY, Machine
 from tests.component.forks import Forks, forks_of
-from tests.component.watch_rig import walk
 from tests.emulator import Emulator
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    root = tmp_path / "work"
-    (root / "src/deep").mkdir(parents=True)
-    (root / "zz").mkdir()
-    (root / "src/a.py").write_bytes(b"a" * 8192)
-    (root / "src/b.py").write_text("b")
-    (root / "src/empty").mkdir()
-    return root
-
-
-@pytest.fixture
-def watch(root: Path) -> Iterator[InotifyWatch]:
-    watch = InotifyWatch(str(root), SystemClock())
-    watch.open()
-    walk(watch, root)
-    yield watch
-    watch.close()
 
 
 @pytest.fixture

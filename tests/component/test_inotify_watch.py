@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,15 +20,58 @@ from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection
 from syncd.watch.changes import Changes
 from syncd.watch.inotify_watch import InotifyWatch
-from tests.component.watch_rig import (
-    FakeDecision,
-    Rules,
-    kernel_watches,
-    opened,
-    walk,
-    watches,
-    write_through_mmap,
-)
+
+
+def walk(watch: InotifyWatch, root: Path, *ignore: str) -> None:
+    """Scan all, under these patterns."""
+    Scanner(str(root), Selection(ignore=ignore), watch).scan()
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iterator[int]:
+    """Open the directory."""
+    fd = os.open(path, flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def kernel_watches(fd: int) -> int:
+    """Return the number of watches of an inotify descriptor (proc(5), fdinfo)."""
+    with open(f"/proc/self/fdinfo/{fd}") as info:
+        return sum(line.startswith("inotify wd:") for line in info)
+
+
+def watches(watch: InotifyWatch) -> int:
+    """Return the kernel's count without the watches on the directories above the workspace."""
+    assert watch._inotify is not None
+    return kernel_watches(watch._inotify.filenos()[0]) - len(watch._parents)
+
+
+def write_through_mmap(src: Path) -> None:
+    with open(src / "a.py", "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[0] = 0x21
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "work"
+    (root / "src/deep").mkdir(parents=True)
+    (root / "zz").mkdir()
+    (root / "src/a.py").write_bytes(b"a" * 8192)
+    (root / "src/b.py").write_text("b")
+    (root / "src/empty").mkdir()
+    return root
+
+
+@pytest.fixture
+def watch(root: Path) -> Iterator[InotifyWatch]:
+    watch = InotifyWatch(str(root), SystemClock())
+    watch.open()
+    walk(watch, root)
+    yield watch
+    watch.close()
 
 
 def write(src: Path, mode: str) -> None:
@@ -78,7 +124,7 @@ def test_changes_between_watching_and_listing_are_reported(root: Path) -> None:
     watch = InotifyWatch(str(root), SystemClock())
     watch.begin()
     with opened(root / "src") as fd:
-        watch.add_directory("src", fd, Rules())
+        watch.add_directory("src", fd, Selection().root())
         (root / "src/new").touch()
         assert watch.take().dirty == {"src"}
     watch.close()
@@ -97,7 +143,7 @@ def test_reading_causes_no_events(watch: InotifyWatch, root: Path) -> None:
 
 def test_an_ignored_file_renamed_to_an_included_name_wakes(watch: InotifyWatch, root: Path) -> None:
     """Editors write a temporary file and rename it: only the second name is relevant."""
-    walk(watch, root, Rules((".tmp",)))
+    walk(watch, root, "*.tmp")
     (root / "src/a.tmp").write_text("new")
     assert watch.take() == Changes()
     os.replace(root / "src/a.tmp", root / "src/a.py")
@@ -107,7 +153,7 @@ def test_an_ignored_file_renamed_to_an_included_name_wakes(watch: InotifyWatch, 
 @pytest.mark.parametrize("name", [".gitignore", ".syncdignore"])
 def test_ignore_files_wake_even_if_ignored(name: str, watch: InotifyWatch, root: Path) -> None:
     """They decide which other paths are included."""
-    walk(watch, root, Rules(("ignore",)))
+    walk(watch, root, "*ignore")
     (root / "src" / name).write_text("*.o")
     assert "src" in watch.take().dirty
 
@@ -128,7 +174,7 @@ def test_a_directory_is_watched_by_its_descriptor(root: Path) -> None:
     with opened(root / "src") as fd:
         (root / "src").rename(root / "moved")
         (root / "src").symlink_to("zz")
-        watch.add_directory("src", fd, Rules())
+        watch.add_directory("src", fd, Selection().root())
     (root / "zz/file").touch()
     (root / "moved/file").touch()
     assert watch.take().dirty == {"src"}
@@ -152,14 +198,9 @@ def test_an_overflow_is_detected_and_later_changes_are_reported(watch: InotifyWa
 
 
 def _broken_rules(root: Path, watch: InotifyWatch) -> None:
-    class FailingRules(Rules):
-        """Rules with a bug."""
-
-        def decide(self, name: str, is_dir: bool) -> FakeDecision:
-            raise ZeroDivisionError
-
+    """A bug in the rules."""
     with opened(root / "src") as fd:
-        watch.add_directory("src", fd, FailingRules())
+        watch.add_directory("src", fd, Mock(decide=Mock(side_effect=ZeroDivisionError)))
     (root / "src/new").touch()
 
 
