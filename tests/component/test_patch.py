@@ -16,8 +16,9 @@ from syncd.merge.git import Git, find_git
 from syncd.merge.patch import COLOURED, PLAIN, TABLE, for_terminal, write_patch
 from syncd.model.entry import Kind, SeenEntry
 from tests.component.git_folder import file_of, link_to
+from tests.fuzz.operations import tree
 
-Tree = Mapping[str, SeenEntry]
+Versions = Mapping[str, SeenEntry]
 NAMES = [
     b"plain.txt",
     b"sp ace.txt",
@@ -51,13 +52,13 @@ def text(label: str, count: int = 30) -> bytes:
     return "".join(f"{label} {number}\n" for number in range(count)).encode()
 
 
-def patch_of(git: Git, before: Tree, after: Tree, **options: object) -> bytes:
+def patch_of(git: Git, before: Versions, after: Versions, **options: object) -> bytes:
     return b"".join(write_patch(git, before, after, **options))  # type: ignore[arg-type]
 
 
-def written(folder: Path, tree: Tree) -> Path:
+def written(folder: Path, versions: Versions) -> Path:
     folder.mkdir()
-    for path, version in tree.items():
+    for path, version in versions.items():
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
         if version.kind is Kind.SYMLINK:
@@ -68,29 +69,18 @@ def written(folder: Path, tree: Tree) -> Path:
     return folder
 
 
-def files_in(folder: Path) -> dict[str, tuple[str, bytes]]:
+def files_in(folder: Path) -> dict[str, tuple[object, ...]]:
     """Each file and link with its kind and content."""
-    found = {}
-    for top, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            path = os.path.join(top, name)
-            relative = os.path.relpath(path, folder)
-            if os.path.islink(path):
-                found[relative] = ("link", os.fsencode(os.readlink(path)))
-            elif os.path.isfile(path):
-                kind = "executable" if os.stat(path).st_mode & 0o100 else "file"
-                found[relative] = (kind, Path(path).read_bytes())
-    return found
+    return {path: entry for path, entry in tree(folder).items() if entry[0] != "folder"}
 
 
-def expected(tree: Tree) -> dict[str, tuple[str, bytes]]:
-    found = {}
-    for path, version in tree.items():
-        if version.kind is Kind.SYMLINK:
-            found[path] = ("link", os.fsencode(version.target))
-        else:
-            found[path] = ("executable" if version.mode & 0o100 else "file", Path(version.copy).read_bytes())
-    return found
+def expected(versions: Versions) -> dict[str, tuple[object, ...]]:
+    return {
+        path: ("link", version.target)
+        if version.kind is Kind.SYMLINK
+        else ("file", bool(version.mode & 0o100), Path(version.copy).read_bytes())
+        for path, version in versions.items()
+    }
 
 
 def run(folder: Path, *command: str, given: bytes = b"") -> bytes:
@@ -101,7 +91,7 @@ def run(folder: Path, *command: str, given: bytes = b"") -> bytes:
     return done.stdout
 
 
-def applied_by_git(folder: Path, patch: bytes) -> dict[str, tuple[str, bytes]]:
+def applied_by_git(folder: Path, patch: bytes) -> dict[str, tuple[object, ...]]:
     run(folder, "git", "apply", "--check", given=patch)
     run(folder, "git", "apply", "--whitespace=nowarn", given=patch)
     return files_in(folder)
@@ -205,7 +195,7 @@ def test_random_changes(git: Git, chance: random.Random, tmp_path: Path) -> None
     contents = [b"", b"\n", b"a", text("x"), text("x", 29), b"\0", b"a\r\nb\r\n", chance.randbytes(400)]
     paths = ["a", "a/b", "a/b/c", "b", "b/x", "c c", "é/ü", "z\tz", os.fsdecode(b"\xff/\xfe")]
 
-    def tree() -> dict[str, SeenEntry]:
+    def drawn() -> dict[str, SeenEntry]:
         chosen: dict[str, SeenEntry] = {}
         for path in chance.sample(paths, chance.randrange(len(paths))):
             if any(other.startswith(f"{path}/") or path.startswith(f"{other}/") for other in chosen):
@@ -216,7 +206,7 @@ def test_random_changes(git: Git, chance: random.Random, tmp_path: Path) -> None
         return chosen
 
     for number in range(25):
-        before, after = tree(), tree()
+        before, after = drawn(), drawn()
         patch = patch_of(git, before, after)
         folder = written(tmp_path / str(number), before)
         assert (applied_by_git(folder, patch) if patch else files_in(folder)) == expected(after), (before, after)

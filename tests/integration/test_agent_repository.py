@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from syncd.core.waiter import Event, Superseded
 from syncd.sandbox import agent_repository
 from tests.component.repository_rig import git, person_git, tree_of
+from tests.fuzz.operations import tree
 from tests.integration.sync_rig import Rig, rigged
 
 
@@ -44,19 +45,11 @@ def warnings(rig: Rig) -> list[str]:
 
 def files(top: Path) -> dict[str, tuple[str, bytes]]:
     """Return the mode in git and the content of each path outside of `.git`."""
-    found = {}
-    for base, names, others in os.walk(os.fsencode(top)):
-        if b".git" in names:
-            names.remove(b".git")
-        for name in (*names, *others):
-            path = os.path.join(base, name)
-            key = os.fsdecode(os.path.relpath(path, os.fsencode(top)))
-            status = os.lstat(path)
-            if stat.S_ISLNK(status.st_mode):
-                found[key] = "120000", os.readlink(path)
-            elif stat.S_ISREG(status.st_mode):
-                found[key] = "100755" if status.st_mode & 0o100 else "100644", Path(os.fsdecode(path)).read_bytes()
-    return found
+    found: dict[str, Any] = {path: entry for path, entry in tree(top).items() if entry[0] != "folder"}
+    return {
+        path: ("120000", os.fsencode(of[0])) if kind == "link" else ("100755" if of[0] else "100644", of[1])
+        for path, (kind, *of) in found.items()
+    }
 
 
 def check(rig: Rig) -> None:

@@ -19,11 +19,8 @@ import pytest
 from syncd.model.reconcile import PathOutcome, Plan
 from syncd.sandbox import executions, provider
 from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.look_request import Obstacle
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.seen_paths import SeenPaths
 from syncd.sync import preparation
-from syncd.sync.preparation import Preparation
 from syncd.watch.changes import Changes, DirtyDirectories
 from tests.fuzz.generators import generate
 from tests.fuzz.runner import digest, report, run
@@ -336,11 +333,6 @@ def _without_holds(*args: Any, plan_look: Any = preparation.plan_look) -> Plan:
     return Plan(tuple(each for each in plan_look(*args).paths if each.outcome is not PathOutcome.HOLD))
 
 
-def _without_kept_paths(self: SeenPaths, read: Any = SeenPaths.read) -> None:
-    read(self)
-    self.held, self.kept = {}, set()
-
-
 def _without_overflows(self: DirtyDirectories, changes: Changes, add: Any = DirtyDirectories.add) -> None:
     add(self, Changes(changes.dirty))
 
@@ -350,44 +342,28 @@ _COMPARED = b"            if found.same_as_any(versions):\n                paren
 PLANTS: dict[str, tuple[object, str, object]] = {
     "nothing is saved": (RemoteChanges, "save", lambda self, *_: frozenset()),
     "nothing is held": (preparation, "plan_look", _without_holds),
-    "kept paths are forgotten at a restart": (SeenPaths, "read", _without_kept_paths),
     "the agent's changed files are removed": (
         executions,
         "program_text",
         program_with(_COMPARED, _COMPARED.replace(b"found.same_as_any(versions)", b"True")),
     ),
     "nothing is deleted": (DeletionSync, "paths_to_delete", lambda self, *_: {}),
-    "free places are blocked": (Preparation, "_obstacles_seen", lambda self, *_: {"b": Obstacle.DIRECTORY}),
     "sandboxes are acquired without a limit": (provider, "acquire_wait_s", lambda *_: 0.0),
-    "expiry is ignored": (provider, "replace_in_s", lambda *_: None),
     "overflows are ignored": (DirtyDirectories, "add", _without_overflows),
 }
-_MIRROR, _FULL, _HOLD, _OVERWRITE = (
-    f"settings({deletions!r}, {archive!r}, 0, 0, 1.0, {agent_changes!r})\n"
-    "write('f', 8, 1)\n write('a/g', 8, 2)\n wait_idle()\n"
-    for deletions, archive, agent_changes in (
-        ("mirror", "auto", "save"),
-        ("mirror", "full", "save"),
-        ("mirror", "auto", "hold"),
-        ("mirror", "full", "overwrite"),
-    )
+_MIRROR, _HOLD = (
+    f"settings('mirror', 'auto', 0, 0, 1.0, {agent_changes!r})\nwrite('f', 8, 1)\n write('a/g', 8, 2)\n wait_idle()\n"
+    for agent_changes in ("save", "hold")
 )
 _ACQUIRE = "settings('mirror', 'auto', 600, 0, 1.0, 'save')\n write('f', 8, 1)\n write('a/g', 8, 2)\n wait_idle()\n"
 _BOTH = "agent_writes('f', 3)\n write('f', 8, 4)\n wait_idle()"
-_NOBODY_LOOKS = "fault('execute: 404 x99')\n fault('dump: 404 x99')\n"
 PLANTED = {
     "nothing is saved": _MIRROR + _BOTH,
     "nothing is held": _HOLD + _BOTH,
-    "kept paths are forgotten at a restart": _FULL
-    + "agent_writes('a/g', 3)\n write('f', 8, 4)\n wait_idle()\n kill()\n"
-    + f"{_NOBODY_LOOKS} write('f', 8, 5)\n wait_idle()",
     "the agent's changed files are removed": _MIRROR + "agent_writes('a/g', 3)\n remove('a/g')\n wait_idle()",
     "nothing is deleted": _MIRROR + "remove('a')\n wait_idle()",
-    "free places are blocked": _OVERWRITE
-    + "agent_writes('b/f', 3)\n write('b', 8, 4)\n wait_idle()\n agent_removes('b')\n write('b', 8, 5)\n wait_idle()",
     "sandboxes are acquired without a limit": _ACQUIRE
     + "\n".join(f"sandbox_expires()\n write('f', 8, {text})\n wait_idle()" for text in (3, 4, 5)),
-    "expiry is ignored": _ACQUIRE + "advance(650)\n wait_idle()",
     "overflows are ignored": "write('f', 8, 1)\n wait_idle()\n overflow()\n write('a/g', 8, 2)\n wait_idle()",
 }
 
