@@ -125,7 +125,7 @@ class SandboxSync(Struct):
                     self.state.mark_uncertain()
                     self.sandbox.setup.forget()
                 elif mode is SyncMode.FORCED:
-                    unsaved |= self.state.seen.staying
+                    unsaved |= self.state.seen.staying - self.state.seen.obstacles.keys()
         finally:
             self.snapshotter.release()
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")

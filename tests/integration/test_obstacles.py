@@ -177,3 +177,14 @@ def test_an_agents_folder_where_no_program_runs(rig: Rig) -> None:
     assert settled(rig).obstructed == ()
     assert rig.is_as_home()
     assert rig.is_quiet()
+
+
+def test_a_forced_push_before_which_nobody_looks(rig: Rig) -> None:
+    """What has no place is named there, too."""
+    rig.keys["sandbox"]["agent_changes"] = "overwrite"
+    rig.restart()
+    rig.agent.write("new/theirs", "the agent's")
+    rig.write("new", "ours")
+    outcome, _ = rig.sync(SyncMode.FORCED)
+    assert outcome.obstructed == ("new",)
+    assert rig.warning_keys == ["obstacle:new"]
