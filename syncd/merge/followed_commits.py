@@ -33,7 +33,7 @@ from syncd.merge.git import (
 )
 from syncd.merge.path_changes import link_at
 from syncd.model.entry import ABSENT, Kind, SeenEntry
-from syncd.model.manifest import Manifest, removed_paths, replaced_entries
+from syncd.model.manifest import Manifest, changed_paths
 from syncd.model.reconcile import Home, Sides, never_taken
 from syncd.scan.file_reader import ContentReader
 from syncd.selection.builtin_rules import SECRETS
@@ -166,8 +166,7 @@ class FollowedCommits:
         """Return the paths at which HEAD may hold something else than what was sent."""
         known = self._sent
         if known is not None and known.head == commit:
-            changed = {*replaced_entries(known.base, base), *removed_paths(known.base, base)}
-            return _Sent(commit, base, known.differing | changed)
+            return _Sent(commit, base, known.differing.union(changed_paths(known.base, base)))
         sent = {path: entry for path, entry in base.items() if entry.kind is not Kind.DIRECTORY}
         differing: set[str] = set()
         for path, entry in sent.items():

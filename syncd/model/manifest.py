@@ -238,6 +238,11 @@ def removed_paths(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> list
     return [path for path in replaced_entries(now, before) if path not in now]
 
 
+def changed_paths(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> list[str]:
+    """Return the paths whose entry is another than before, new, or gone."""
+    return [*replaced_entries(before, now), *removed_paths(before, now)]
+
+
 def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Difference:
     """Compare two manifests; the second one has only the digests that `carry_over_digests` found."""
     if not before and isinstance(now, Manifest):

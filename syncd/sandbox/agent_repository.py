@@ -19,8 +19,8 @@ from msgspec.structs import replace
 from syncd.core.errors import SyncWarning
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter, Work
-from syncd.model.entry import EXECUTABLE, Entry, Kind, arrived_digest
-from syncd.model.manifest import Manifest, removed_paths, replaced_entries
+from syncd.model.entry import ABSENT, Entry, Kind, same
+from syncd.model.manifest import Manifest, changed_paths
 from syncd.remote.failure import ApiStep, NextTry, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.executions import TIMEOUT_S, Executions, Purpose
@@ -150,9 +150,9 @@ class AgentRepository:
         else:
             self._note(report, base, identity)
 
-    def _versions(self, base: Manifest) -> dict[str, Entry | None]:
+    def _versions(self, base: Manifest) -> dict[str, Entry]:
         """Return the versions that the commit may lack; if it is not known at all, those of all paths."""
-        maybe = {path: _in_git(base.get(path)) for path in self._unanswered}
+        maybe = {path: _in_git(base, path) for path in self._unanswered}
         return {**maybe, **versions_of(self._followed or Manifest(), base)}
 
     def _asked(self, branch: str, base: Manifest) -> CommitReport:
@@ -169,7 +169,7 @@ class AgentRepository:
         timeout_s = _FOLLOW_S if commit else _MAKE_S
         versions = self._versions(base)
         request = {
-            **items_of(("c", path, () if entry is None else (entry,)) for path, entry in versions.items()),
+            **items_of(("c", path, () if entry.kind is Kind.ABSENT else (entry,)) for path, entry in versions.items()),
             "whole": not commit,
             "home": commit,
             "branch": branch_there(branch),
@@ -249,18 +249,12 @@ def branch_there(name: str) -> str:
     return "main" if _NO_BRANCH.search(name) else to_remote(name)
 
 
-def versions_of(before: Manifest, now: Manifest) -> dict[str, Entry | None]:
-    """Return the files and links that git sees as other than before; None: it is gone. Times do not count."""
-    paths = (*replaced_entries(before, now), *removed_paths(before, now))
-    versions = ((path, _in_git(before.get(path)), _in_git(now.get(path))) for path in paths)
-    return {path: entry for path, old, entry in versions if _content(old) != _content(entry)}
+def versions_of(before: Manifest, now: Manifest) -> dict[str, Entry]:
+    """Return the files and links that git sees as other than before; ABSENT: it is gone. Times do not count."""
+    versions = ((path, _in_git(before, path), _in_git(now, path)) for path in changed_paths(before, now))
+    return {path: entry for path, old, entry in versions if not same(old, entry)}
 
 
-def _in_git(entry: Entry | None) -> Entry | None:
-    return None if entry is None or entry.kind is Kind.DIRECTORY else entry
-
-
-def _content(entry: Entry | None) -> tuple[object, ...]:
-    if entry is None:
-        return ()
-    return entry.kind, entry.mode & EXECUTABLE, entry.size_bytes, entry.target, arrived_digest(entry)
+def _in_git(manifest: Manifest, path: str) -> Entry:
+    entry = manifest.get(path, ABSENT)
+    return ABSENT if entry.kind is Kind.DIRECTORY else entry

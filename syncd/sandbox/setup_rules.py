@@ -73,9 +73,9 @@ def setup_due(command: Sequence[str], last: SetupRecord | None) -> bool:
 def brings_one_of(patterns: PathPatterns, before: Manifest, now: Manifest) -> bool:
     """Return True if a path that matches is of another content, kind or mode than before, new, or gone."""
     from syncd.model.entry import ABSENT, ALL_BITS, same  # noqa: PLC0415 - `status` needs none of these
-    from syncd.model.manifest import removed_paths, replaced_entries  # noqa: PLC0415
+    from syncd.model.manifest import changed_paths  # noqa: PLC0415
 
-    paths = (path for path in (*replaced_entries(before, now), *removed_paths(before, now)) if path in patterns)
+    paths = (path for path in changed_paths(before, now) if path in patterns)
     return any(not same(before.get(path, ABSENT), now.get(path, ABSENT), ALL_BITS) for path in paths)
 
 

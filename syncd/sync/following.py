@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from syncd.core.choices import SAVED_BYTES
 from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
-from syncd.model.manifest import Manifest, removed_paths, replaced_entries
+from syncd.model.manifest import Manifest, changed_paths
 from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Mark
 from syncd.sandbox.remote_changes import RemoteChanges
@@ -122,7 +122,7 @@ def request_since(
     if content.unanswered or known != since.known or list(whole.pruned_names) != list(since.pruned_names):
         return None
     base, excluded = content.base or Manifest(), whole.with_action(LookAction.COMPARE)
-    arrived = {*replaced_entries(since.base, base), *removed_paths(since.base, base), *content.leftovers}
+    arrived = {*changed_paths(since.base, base), *content.leftovers}
     items = {path: whole.items.get(path) or LookItem((), LookAction.FETCH) for path in (*arrived, *excluded)}
     return replace(whole, items=items, since=since.mark)
 
