@@ -42,7 +42,7 @@ class Client:
         self._connection = connection
         self._connection.setblocking(False)
         self._received = b""
-        self.closed = False
+        self.waits = True  # for an answer, as far as its events have told by now
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -72,17 +72,12 @@ class Client:
 
     def send(self, message: Message) -> None:
         """Send a line. The connection of a client that does not read is closed: it must not block the daemon."""
-        if self.closed:
+        if not self.waits:
             return
         try:
             self._connection.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
             self.close()
-
-    @property
-    def waits(self) -> bool:
-        """True if it still waits for an answer, as far as its events have told by now."""
-        return not self.closed
 
     def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
         """Send the last line, with the command's exit code, and close the connection."""
@@ -90,8 +85,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        if not self.closed:
-            self.closed = True
+        if self.waits:
+            self.waits = False
             self._connection.close()
 
 
@@ -125,11 +120,11 @@ class ControlServer:
 
     def filenos(self) -> list[int]:
         listener = [self._listener.fileno()] if self._listener and not self._has_none_left else []
-        return listener + [client.fileno() for client in self._clients if not client.closed]
+        return listener + [client.fileno() for client in self._clients if client.waits]
 
     def requests(self) -> Iterator[tuple[Client, Message]]:
         """The requests that have come. A client stays connected until it is sent `done`."""
-        self._clients = [client for client in self._clients if not client.closed]
+        self._clients = [client for client in self._clients if client.waits]
         while self._listener is not None:
             try:
                 connection, _ = self._listener.accept()
@@ -142,7 +137,7 @@ class ControlServer:
             else:
                 self._clients.append(client)
         for client in list(self._clients):
-            if not client.closed:
+            if client.waits:
                 message = client.request()
                 if message is not None:
                     yield client, message

@@ -21,12 +21,10 @@ from syncd.sync.status_document import SandboxStatus, Status
 
 def refuse_named(config: Config, environ: Mapping[str, str]) -> None:
     """Raise `ConfigError` if another workspace's configuration names this sandbox, or its daemon syncs to it."""
-    for name in config.sandboxes:
-        each = config.for_sandbox(name)
-        others = others_naming(each, environ)
-        if others:
+    for each in map(config.for_sandbox, config.sandboxes):
+        if others := others_naming(each, environ):
             raise conflict(each, others)
-        _refuse_running(each, others, environ)
+    refuse_taken(config, environ)
 
 
 def refuse_taken(config: Config, environ: Mapping[str, str]) -> None:
@@ -34,8 +32,7 @@ def refuse_taken(config: Config, environ: Mapping[str, str]) -> None:
 
     So of two the one that was there first goes on, and of two that both were, none starts.
     """
-    for name in config.sandboxes:
-        each = config.for_sandbox(name)
+    for each in map(config.for_sandbox, config.sandboxes):
         others = others_naming(each, environ)
         synced = []
         for other in others:
