@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.emulator import Emulator
 from tests.system.machine import Machine
 from tests.system.rig import KEY, Rig
+from tests.system.service_manager import ServiceManager
 from tests.system.service_rig import make_home
 
 
@@ -25,6 +27,14 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         leaks = rig.leaks()
         assert not leaks, "\n".join(leaks)
         assert rig.undocumented() == []
+
+
+@pytest.fixture
+def manager(rig: Rig) -> Iterator[ServiceManager]:
+    """A service manager that the daemon reports to; it asks for pings if a test sets $WATCHDOG_USEC."""
+    rig.environ["NOTIFY_SOCKET"] = str(rig.home / "notify")
+    with closing(ServiceManager(rig.home / "notify")) as manager:
+        yield manager
 
 
 @pytest.fixture(scope="session")

@@ -123,15 +123,3 @@ def test_a_log(rig: Rig, *, daemon: bool) -> None:
         assert rig.count("upload", 200) == uploads + 1
     rig.ok("flush")
     rig.converged()
-
-
-def test_one_that_comes_to_rest(rig: Rig) -> None:
-    """A file finished during a flush is sent, and the exit code is 0."""
-    rig.write("a")
-    rig.up()
-    rig.write("build/out.bin", _LARGE)
-    with written_all_the_time(rig, "build/out.bin"):
-        waiting = rig.background("flush")
-        rig.until(lambda: rig.shown()["warnings"], "a sync that read it half old and half new")
-    assert waiting.wait() == 0
-    rig.converged()

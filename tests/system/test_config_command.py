@@ -128,16 +128,6 @@ def test_what_the_daemon_refused_is_a_warning(rig: Rig) -> None:
     rig.until(lambda: rig.status()["warnings"] == [], "the warning to go")
 
 
-def test_a_daemon_with_an_odd_path_is_told(rig: Rig) -> None:
-    """A tab in the workspace's path, which the status escapes, hides the daemon from nobody."""
-    odd = rig.home / "a\tb"
-    odd.mkdir()
-    rig.configure({"workspace.path": str(odd)})
-    rig.start()
-    rig.until(lambda: rig.run("status", "--check").code == 0, "the daemon")
-    assert rig.ok("reload").out == "the daemon reads its configuration anew\n"
-
-
 def test_nobody_is_told(rig: Rig) -> None:
     """Without a daemon there is nothing to do."""
     assert rig.ok("reload").out == "no daemon is running; the next one reads it\n"

@@ -135,15 +135,6 @@ def test_it_comes_by_itself(followed: Followed) -> None:
     )
 
 
-def test_it_begins_with_the_first_sync(rig: Rig) -> None:
-    """Nobody types a command, or changes anything here after it."""
-    rig.configure(FOLLOWS)
-    rig.write("a", "as sent\n")
-    rig.up()
-    rig.agent.write("a", "the agent's\n")
-    rig.until(lambda: rig.shown()["agent"]["changed"], "the agent's change")
-
-
 def test_nothing_else_changes(followed: Followed) -> None:
     """Work tree, index, branches, stash and configuration stay to the byte; no hook runs, and nothing is sent."""
     before, sent = followed.visible(), followed.rig.count("initialize")

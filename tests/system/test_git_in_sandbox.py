@@ -38,19 +38,6 @@ def test_git_in_the_sandbox(rig: Rig) -> None:
     assert rig.ok("verify").out.startswith("in sync")
 
 
-def test_a_daemon_has_it_follow(rig: Rig) -> None:
-    """A `flush` is answered when it holds what was saved before."""
-    rig.configure(DEFAULTS)
-    git(rig.workspace, "init", "-q")
-    rig.write("a.txt", "one\n")
-    rig.up()
-    for content in ("two\n", "three\n"):
-        rig.write("a.txt", content)
-        rig.ok("flush")
-        assert git(rig.sandbox.workspace, "show", "home:a.txt") == content
-        assert git(rig.sandbox.workspace, "status", "--porcelain") == ""
-
-
 def test_an_agent_commits_before_it_follows(rig: Rig) -> None:
     """Its commit holds what was sent meanwhile, and stays; it comes home alone, and the next process has it follow."""
     rig.configure(DEFAULTS)

@@ -18,15 +18,6 @@ LARGE_MIB = 256
 SLACK_KIB = 6 << 10
 
 
-@pytest.fixture
-def manager(rig: Rig) -> Iterator[ServiceManager]:
-    """A service manager that asks for a ping every two seconds."""
-    manager = ServiceManager(rig.home / "notify")
-    rig.environ |= {"NOTIFY_SOCKET": str(rig.home / "notify"), "WATCHDOG_USEC": "4000000"}
-    yield manager
-    manager.close()
-
-
 def _windows(rig: Rig, daemon: Running) -> Iterator[tuple[float, int]]:
     """Yield the CPU time and the wake-ups of some ten seconds without changes: a busy machine adds some of its own."""
     rig.ok("flush")
@@ -53,6 +44,7 @@ def test_an_idle_daemon_sleeps(rig: Rig) -> None:
 @pytest.mark.slow
 def test_an_idle_service_only_pings(rig: Rig, manager: ServiceManager) -> None:
     """With a watchdog it wakes up for its pings alone."""
+    rig.environ["WATCHDOG_USEC"] = "4000000"
     rig.fill(100)
     daemon = rig.up()
     rig.ok("flush")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.command import Finished, Running
-from tests.system.rig import DEFAULTS, Rig
+from tests.system.rig import Rig
 
 SHARED = "name one sandbox, box, for different workspaces"
 
@@ -57,20 +57,6 @@ def test_a_running_one_is_known_by_its_process(rig: Rig, first: Running) -> None
         assert (done.code, done.err.count(f"another syncd syncs {rig.workspace}")) == (78, 1), done
     first.stop()
     rig.ok("push", "--config", str(elsewhere))
-
-
-def test_a_further_one_is_known_too(rig: Rig) -> None:
-    """A sandbox that a running syncd has under another name than main is its own as well."""
-    rig.write("a")
-    rig.emulator.create_sandbox("box-blue")
-    away = rig.home / "away"
-    away.mkdir()
-    elsewhere = configure(rig, away / "any.toml", "box-blue")
-    rig.configure({**DEFAULTS, "sandboxes.blue.id": "box-blue"})
-    rig.up()
-    rig.config_file.rename(away / "moved.toml")
-    done = rig.run("push", "--config", str(elsewhere))
-    assert (done.code, done.err.count(f"another syncd syncs {rig.workspace}")) == (78, 1), done
 
 
 def test_a_reload_to_it_is_refused(rig: Rig, first: Running) -> None:

@@ -7,14 +7,13 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 from contextlib import closing
 
 import pytest
 
 from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.saved_versions import SavedVersions, Why
-from syncd.store.state_db import NAME, StateDb
+from syncd.store.state_db import StateDb
 from tests.clock import ScriptedClock
 from tests.system.rig import Rig
 
@@ -202,17 +201,6 @@ def test_wrong_usage(saved: Rig) -> None:
     for args in (("show",), ("drop",), restored, (*restored, ""), ("nonsense",), ("list", "x"), ("--nonsense",)):
         assert saved.run("saved", *args).code == 2, args
     assert len(saved.saved()) == 2
-
-
-def test_a_damaged_version_is_named(saved: Rig) -> None:
-    """On stderr, until it is dropped; the other versions are listed."""
-    with closing(sqlite3.connect(saved.state_folder / NAME)) as connection, connection:
-        connection.execute("UPDATE saved SET value = x'00' WHERE id = ?", (FIRST.encode(),))
-    said = saved.ok("saved", "--json")
-    assert [row["id"] for row in json.loads(said.out)["saved"]] == [SECOND]
-    assert f"the saved version {FIRST} was damaged" in said.err
-    saved.ok("saved", "drop", FIRST)
-    assert saved.ok("saved", "--json").err == ""
 
 
 def test_beside_a_daemon(saved: Rig) -> None:

@@ -247,26 +247,6 @@ def test_a_workspace_that_is_renamed_or_mounted_over(rig: ServiceRig) -> None:
     rig.until((rig.sandbox.workspace / "without-the-disk.txt").exists, "the directory's file")
 
 
-def test_one_of_several(rig: ServiceRig, emulator: Emulator) -> None:
-    """`--config NAME.toml` is an instance with its own key file."""
-    rig.installed()
-    two = ServiceRig(rig.machine, emulator, "two")
-    two.workspace = "/tmp/work two"
-    two.key_file = f"{HOME}/keys of mine/100%.key"
-    two.set_up()
-    shutil.rmtree(rig.at(f"{HOME}/.config/syncd/api-key"), ignore_errors=True)
-    done = two.service("install")
-    assert done.code == 0, f"{done.out}{done.err}{two.log()}"
-    two.converged()
-    assert two.shown("UnitFileState") == "enabled"
-    assert f"● {two.unit}" in two.service("status").out
-    gone = two.service("uninstall")
-    assert gone.code == 0
-    assert not list(rig.at(f"{HOME}/{UNITS}").glob("**/syncd@*"))
-    assert rig.shown("ActiveState") == "active"
-    shutil.rmtree(rig.home / "keys of mine")
-
-
 def test_uninstalling_removes_only_the_unit(rig: ServiceRig) -> None:
     """Configuration, key, workspace and state stay. A second time it does nothing."""
     rig.installed()
@@ -320,18 +300,26 @@ def test_folders_that_differ(rig: ServiceRig) -> None:
     assert "XDG_STATE_HOME" in done.err
 
 
-def test_services_of_all_workspaces(rig: ServiceRig, machine: Machine, emulator: Emulator) -> None:
-    """`install` in a workspace takes its configuration; `status --all` tells which run."""
+def test_services_of_several_workspaces(rig: ServiceRig, machine: Machine, emulator: Emulator) -> None:
+    """`install` in a workspace takes its configuration: NAME.toml is an instance with its own key file. `status --all`
+    tells which run.
+    """
     rig.installed()
     two, idle = ServiceRig(machine, emulator, "two"), ServiceRig(machine, emulator, "idle")
+    two.workspace = "/tmp/work two"
+    two.key_file = f"{HOME}/keys of mine/100%.key"
     two.set_up()
     idle.configure()
-    done = machine.run("sh", "-c", f'cd {two.workspace} && exec "$@"', "sh", *rig.command("service", "install"))
-    assert (done.code, "syncd@two.service was started" in done.out) == (0, True), done
+    done = machine.run("sh", "-c", f"cd '{two.workspace}' && exec \"$@\"", "sh", *rig.command("service", "install"))
+    assert (done.code, "syncd@two.service was started" in done.out) == (0, True), f"{done}{two.log()}"
     assert "look at it: syncd service status\n" in done.out  # in that directory the option is not needed
+    two.converged()
+    assert two.shown("UnitFileState") == "enabled"
     assert _running(rig) == {"config": True, "idle": False, "two": True}
-    two.systemctl("stop", two.unit)
+    assert two.service("uninstall").code == 0
+    assert not list(rig.at(f"{HOME}/{UNITS}").glob("**/syncd@*"))
     assert _running(rig) == {"config": True, "idle": False, "two": False}
+    shutil.rmtree(rig.home / "keys of mine")
 
 
 def _running(rig: ServiceRig) -> dict[str, bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,13 +13,10 @@ from tests.system.service_manager import ServiceManager
 PING_S = 0.5
 
 
-@pytest.fixture
-def manager(rig: Rig) -> Iterator[ServiceManager]:
-    """A service manager that asks for pings at least once a second."""
-    manager = ServiceManager(rig.home / "notify")
-    rig.environ |= {"NOTIFY_SOCKET": str(rig.home / "notify"), "WATCHDOG_USEC": str(int(2 * PING_S * 1e6))}
-    yield manager
-    manager.close()
+@pytest.fixture(autouse=True)
+def _pings(rig: Rig) -> None:
+    """Pings are asked for at least once a second."""
+    rig.environ["WATCHDOG_USEC"] = str(int(2 * PING_S * 1e6))
 
 
 def test_messages_in_order(rig: Rig, manager: ServiceManager) -> None:

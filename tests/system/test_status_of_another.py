@@ -37,25 +37,6 @@ def test_a_reload_to_another_workspace_resets_the_status(rig: Rig, moves: str) -
     assert rig.status()["syncs"] == 1
 
 
-def test_a_push_to_another_sandbox_resets_the_status(rig: Rig) -> None:
-    """Without a daemon, a command's own record is of its own sandbox alone, also where it fails."""
-    rig.write("a")
-    (rig.workspace / "outside").symlink_to("/etc/passwd")
-    rig.ok("push")
-    assert (rig.status()["syncs"], len(rig.status()["warnings"])) == (1, 1)
-    rig.emulator.create_sandbox("other")
-    rig.configure({"sandbox.id": "other", "retry.give_up_after_seconds": 1})
-    rig.faults("upload-url: 503 always")
-    assert rig.run("push").code == 75
-    status = rig.status()
-    assert (status["sandbox"]["id"], status["syncs"], status["last_sync"]) == ("other", 0, None)
-    assert status["failures"] >= 1
-    assert len(status["warnings"]) == 1  # of the workspace, not of the other sandbox
-    rig.emulator.faults.clear()
-    rig.ok("push")
-    assert rig.status()["syncs"] == 1
-
-
 def test_a_configuration_that_names_another_sandbox(rig: Rig) -> None:
     """With no syncd since, nothing of the former one is shown; with one that is to be acquired, that of its address."""
     rig.write("a")

@@ -159,21 +159,17 @@ def test_the_time_of_the_next_attempt(rig: ShiftedRig) -> None:
     assert rig.count("upload-url") == 1
 
 
-def test_the_watchdog_is_pinged_at_once_after_a_suspend(rig: ShiftedRig) -> None:
+def test_the_watchdog_is_pinged_at_once_after_a_suspend(rig: ShiftedRig, manager: ServiceManager) -> None:
     """It does not matter which clock it uses, and when the next ping was due."""
-    manager = ServiceManager(rig.home / "notify")
-    rig.environ |= {"NOTIFY_SOCKET": str(rig.home / "notify"), "WATCHDOG_USEC": "60000000"}
-    try:
-        rig.write("a")
-        daemon = rig.awake()
-        assert manager.said("WATCHDOG") == []
-        rig.sleep(HOUR_S)
-        rig.until(lambda: manager.said("WATCHDOG"), "the ping")
-        rig.until(lambda: "slept" in daemon.err, "the sleep to be noticed")
-        assert manager.said("WATCHDOG") == ["1"]
-        assert daemon.stop() == 0
-    finally:
-        manager.close()
+    rig.environ["WATCHDOG_USEC"] = "60000000"
+    rig.write("a")
+    daemon = rig.awake()
+    assert manager.said("WATCHDOG") == []
+    rig.sleep(HOUR_S)
+    rig.until(lambda: manager.said("WATCHDOG"), "the ping")
+    rig.until(lambda: "slept" in daemon.err, "the sleep to be noticed")
+    assert manager.said("WATCHDOG") == ["1"]
+    assert daemon.stop() == 0
 
 
 @pytest.mark.parametrize("by_s", [3 * HOUR_S, -YEAR_S])

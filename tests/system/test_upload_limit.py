@@ -39,11 +39,3 @@ def test_a_reload_begins_an_upload_anew(rig: Rig, uploading: Running) -> None:
     rig.until(lambda: "configuration read anew" in uploading.err, "the reload itself")
     rig.in_state("watching")
     assert rig.shown()["syncs"] == 1
-
-
-def test_the_lowest_limit_delays_nothing_else(rig: Rig, uploading: Running) -> None:
-    """At 1 KiB a second commands are answered at once, and a stop ends in time."""
-    for command in ("pause", "resume"):
-        rig.ok(command)
-    assert uploading.stop() == 0
-    assert rig.count("upload", 200) == 0  # it takes ten minutes

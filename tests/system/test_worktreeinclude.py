@@ -17,7 +17,9 @@ def _fill(rig: Rig) -> None:
 
 
 def test_a_running_daemon_follows_it(rig: Rig) -> None:
-    """What it names comes and goes with its lines; an edit of what it brought in is sent like any other."""
+    """What it names comes and goes with its lines; an edit of what it brought in is sent like any other, and `explain`
+    names the line.
+    """
     _fill(rig)
     rig.up()
     assert not {*HOME, *BROUGHT} & {*rig.there()}
@@ -28,16 +30,5 @@ def test_a_running_daemon_follows_it(rig: Rig) -> None:
     rig.write(".worktreeinclude", "data/\n")
     rig.until(lambda: "a.log" not in rig.there(), "what it names no more to go")
     assert not {*HOME} & {*rig.there()}
-
-
-def test_who_is_told(rig: Rig) -> None:
-    """`explain` names the line, and says where the file stands."""
-    _fill(rig)
-    rig.ok("push")
-    rig.write(".worktreeinclude", "# what the tests need\n*.log\n/data/\n*.py\n")
-    for path, said in {
-        "sub/b.log": "sub/b.log (brought back by .worktreeinclude:2: *.log)\nin the sandbox: not yet sent",
-        "data/d/x.csv": "data/d/x.csv (brought back by .worktreeinclude:3: /data/)\nin the sandbox: not yet sent",
-        "src/a.py": "src/a.py (no rule matches it)\nin the sandbox: as sent",
-    }.items():
-        assert rig.ok("explain", str(rig.workspace / path)).out == f"included: {said}\n"
+    said = rig.ok("explain", str(rig.workspace / "data/d/x.csv")).out
+    assert said.startswith("included: data/d/x.csv (brought back by .worktreeinclude:1: data/)\n")
