@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import re
-import select
 import shutil
-import struct
 import subprocess
 import sys
-import termios
-from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from syncd.cli.commands import COMMANDS
+from tests.system.terminal import Terminal
 
 # What is typed before a TAB, and the line that must be there after it.
 LINES = (
@@ -31,7 +27,6 @@ LINES = (
     ("syncd explain a\\ na", "syncd explain a\\ name "),
     ("syncd demo fol", "syncd demo folder/"),
 )
-_SILENCE_S = 20.0
 
 
 @pytest.fixture
@@ -85,39 +80,14 @@ def _assert_completes(shell: list[str], setup: str, home: Path) -> None:
     _needs(shell[0])
     # Typed ahead: the shell reads on only once a completion is done. ^A and ^E: the line is printed, not run.
     typed = [f"{line}\t\x01printf '[%s]\\n' \"\x05\"\r" for line, _ in LINES]
-    shown = _session(shell, f"{setup}\r{''.join(typed)}exit\r", _environ(home), home)
+    with closing(Terminal(columns=200)) as terminal:
+        terminal.start(["setsid", "--ctty", "--wait", *shell], _environ(home), home)
+        terminal.type(f"{setup}\r{''.join(typed)}exit\r")
+        terminal.finish()
+    shown = terminal.written.decode(errors="replace")
     # A blank or a slash that zsh put in by itself goes as soon as the cursor does.
     words = [line.rstrip(" /") for line in re.findall(r"^\[(.*)\]\r?$", shown, re.MULTILINE)]
     assert words == [wanted.rstrip(" /") for _, wanted in LINES], shown
-
-
-def _session(command: list[str], typed: str, environ: Mapping[str, str], folder: Path) -> str:
-    """Return what a shell on its own terminal shows while this is typed."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
-    try:
-        process = subprocess.Popen(
-            ["setsid", "--ctty", "--wait", *command],
-            env=environ,
-            cwd=folder,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-        )
-        os.close(theirs)
-        os.write(ours, typed.encode())
-        shown = b""
-        while select.select([ours], [], [], _SILENCE_S)[0]:
-            try:
-                shown += os.read(ours, 1 << 16)
-            except OSError:  # the other side is closed: the shell ended
-                break
-        else:
-            process.kill()
-        process.wait()
-    finally:
-        os.close(ours)
-    return shown.decode(errors="replace")
 
 
 def _environ(home: Path) -> dict[str, str]:
