@@ -86,7 +86,7 @@ class Rig:
     # -- what a person sets up
 
     def configure(self, keys: Mapping[str, object] | None = None) -> None:
-        """Write the configuration: `table.key` to value, over the test defaults."""
+        """Write the configuration: `table.key` to value, over the test defaults; what acquires has no id."""
         values = {
             "workspace.path": str(self.workspace),
             "sandbox.id": SANDBOX,
@@ -96,7 +96,23 @@ class Rig:
             **SIMPLE,
             **(keys or {}),
         }
+        if any(name.startswith("sandbox.acquire.") for name in values):
+            del values["sandbox.id"]
         _replace(self.config_file, as_toml(values))
+
+    def further(self, name: str, workspace: Path, sandbox: str, base_url: str = "") -> Path:
+        """Write a configuration like this one for another workspace, which is made."""
+        workspace.mkdir(parents=True, exist_ok=True)
+        text = self.config_file.read_text().replace(f'"{self.workspace}"', f'"{workspace}"')
+        text = text.replace(f'"{SANDBOX}"', f'"{sandbox}"')
+        file = self.config_file.parent / name
+        _replace(file, text.replace(self.emulator.base_url, base_url) if base_url else text)
+        return file
+
+    def bare(self) -> None:
+        """Remove configuration and key."""
+        self.config_file.unlink()
+        self.key_file.unlink()
 
     def write_key(self, key: str) -> None:
         """Write a key into the key file as an editor does, by a new file."""

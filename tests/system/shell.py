@@ -75,8 +75,7 @@ class Shell:
 @contextmanager
 def fresh_shell(rig: Rig, folder: Path) -> Iterator[Shell]:
     """Give a shell in the rig's empty home, with `syncd` on the path."""
-    rig.config_file.unlink()
-    rig.key_file.unlink()
+    rig.bare()
     programs = folder / "bin"
     programs.mkdir()
     program = programs / "syncd"

@@ -18,8 +18,7 @@ from tests.system.trees import tree
 @pytest.fixture
 def bare(rig: Rig, tmp_path: Path) -> Rig:
     """A home without any configuration, and a folder for temporary files that shows what was left in it."""
-    rig.config_file.unlink()
-    rig.key_file.unlink()
+    rig.bare()
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     rig.environ["TMPDIR"] = str(scratch)

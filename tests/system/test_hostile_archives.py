@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import json
 import sys
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -58,33 +54,6 @@ def headers_for_all() -> Iterator[bytes]:
         yield _header("x", tarfile.XGLTYPE, len(record)) + _padded(record) + _header("short")
 
 
-@pytest.fixture
-def dump(rig: Rig, tmp_path: Path) -> Iterator[Callable[[Iterator[bytes]], None]]:
-    """Have the sandbox's archive be these bytes, compressed."""
-    (folder := tmp_path / "served").mkdir()
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-
-    def serve(tar: Iterator[bytes]) -> None:
-        with gzip.open(folder / "dump", "wb", compresslevel=1) as file:
-            for piece in tar:
-                file.write(piece)
-            file.write(bytes(1024))
-        answer = {"download_url": f"http://127.0.0.1:{server.server_port}/dump", "expires_in_minutes": 5}
-        rig.faults(f"dump: json {json.dumps(answer)} always")
-
-    yield serve
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 @pytest.mark.parametrize(
     ("command", "made"),
     [
@@ -94,12 +63,18 @@ def dump(rig: Rig, tmp_path: Path) -> Iterator[Callable[[Iterator[bytes]], None]
     ],
 )
 def test_memory_is_bounded(
-    rig: Rig, dump: Callable[[Iterator[bytes]], None], command: str, made: Callable[[], Iterator[bytes]]
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, command: str, made: Callable[[], Iterator[bytes]]
 ) -> None:
     """It takes 150 MiB at most, and ends with an exit code of the table."""
     rig.configure({**DEFAULTS, "retry.give_up_after_seconds": 0})
     rig.write("f", "as sent")
-    dump(made())
+
+    def dump(file: BinaryIO) -> None:
+        with gzip.open(file, "wb", compresslevel=1) as packed:
+            for piece in (*made(), bytes(1024)):
+                packed.write(piece)
+
+    monkeypatch.setattr(rig.sandbox, "dump", dump)
     arguments = [command, *([str(rig.home / "pulled")] if command == "pull" else [])]
     finished = rig.run(*arguments, prefix=(sys.executable, "-c", _MEASURED))
     assert finished.code in (0, 1, 75), finished

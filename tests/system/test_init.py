@@ -23,8 +23,7 @@ QUESTIONS = ("Directory to", "Region", "one when needed]:", "API key (")
 @pytest.fixture
 def bare(rig: Rig) -> Rig:
     """A home without a configuration."""
-    rig.config_file.unlink()
-    rig.key_file.unlink()
+    rig.bare()
     rig.config_file.parent.rmdir()
     rig.environ |= {"TERM": "xterm-256color", "TZ": "Etc/UTC"}
     return rig

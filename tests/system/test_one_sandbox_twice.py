@@ -9,19 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.system.command import Finished, Running
-from tests.system.rig import Rig
+from tests.system.rig import SANDBOX, Rig
 
 SHARED = "name one sandbox, box, for different workspaces"
 
 
-def configure(rig: Rig, file: Path, sandbox: str = "box", slash: str = "") -> Path:
+def configure(rig: Rig, name: str, sandbox: str = SANDBOX, slash: str = "") -> Path:
     """Write a configuration of another workspace."""
-    workspace = rig.home / "site"
-    workspace.mkdir(exist_ok=True)
-    (workspace / "page").write_text("text")
-    text = rig.config_file.read_text().replace(f'"{rig.workspace}"', f'"{workspace}"').replace('"box"', f'"{sandbox}"')
-    file.write_text(text.replace(f'"{rig.emulator.base_url}"', f'"{rig.emulator.base_url}{slash}"'))
-    file.chmod(0o600)
+    file = rig.further(name, rig.home / "site", sandbox, rig.emulator.base_url + slash)
+    (rig.home / "site/page").write_text("text")
     return file
 
 
@@ -34,7 +30,7 @@ def first(rig: Rig) -> Running:
 
 def test_the_second_is_refused(rig: Rig, first: Running) -> None:
     """By all that syncs, however the API's address is written there; the first goes on."""
-    site = configure(rig, rig.config_file.with_name("site.toml"), slash="/")
+    site = configure(rig, "site.toml", slash="/")
     for command in ("run", "flush", "check"):
         done = rig.run(command, "--config", str(site))
         said = done.out + done.err
@@ -51,7 +47,7 @@ def test_a_running_one_is_known_by_its_process(rig: Rig, first: Running) -> None
     """Wherever the configurations are. One that does not run does not count."""
     away = rig.home / "away"
     away.mkdir()
-    elsewhere = configure(rig, away / "any.toml")
+    elsewhere = configure(rig, f"{away}/any.toml")
     rig.config_file.rename(away / "moved.toml")
     for done in (rig.run("run", "--config", str(elsewhere)), init(rig)):
         assert (done.code, done.err.count(f"another syncd syncs {rig.workspace}")) == (78, 1), done
@@ -62,7 +58,7 @@ def test_a_running_one_is_known_by_its_process(rig: Rig, first: Running) -> None
 def test_a_reload_to_it_is_refused(rig: Rig, first: Running) -> None:
     """So is its addition. The old configuration stays, also if the other one has not been synced yet."""
     rig.emulator.create_sandbox("site-box")
-    site = configure(rig, rig.config_file.with_name("site.toml"), "site-box")
+    site = configure(rig, "site.toml", "site-box")
     before = rig.config_file.read_bytes()
     added = rig.run("sandbox", "add", "blue", "--id", "site-box")
     assert (added.code, "site.toml" in added.err, rig.config_file.read_bytes()) == (78, True, before)
@@ -78,7 +74,7 @@ def test_a_reload_to_it_is_refused(rig: Rig, first: Running) -> None:
 
 def test_of_two_new_ones_the_first_has_it(rig: Rig) -> None:
     """It keeps it when no daemon runs. `init` names it; two configurations of one workspace are no others."""
-    site = configure(rig, rig.config_file.with_name("site.toml"))
+    site = configure(rig, "site.toml")
     rig.config_file.with_name("copy.toml").write_text(rig.config_file.read_text())
     rig.ok("push", "--config", str(site))
     done = rig.run("push", "--config", str(rig.config_file))

@@ -22,16 +22,9 @@ ACQUIRE: dict[str, object] = {"sandbox.acquire.servers": ["filesystem", "git"], 
 @pytest.fixture
 def acquiring(rig: Rig) -> Rig:
     """A workspace whose sandbox syncd acquires."""
-    configure(rig)
+    rig.configure(ACQUIRE)
     rig.write("a.txt")
     return rig
-
-
-def configure(rig: Rig, keys: Mapping[str, object] | None = None) -> None:
-    """Write the configuration with `[sandbox.acquire]` in place of an id."""
-    rig.configure({**ACQUIRE, **(keys or {})})
-    text = rig.config_file.read_text().replace('sandbox.id = "box"\n', "")
-    rig.config_file.write_text(text)
 
 
 def ours(rig: Rig) -> str:
@@ -104,10 +97,10 @@ def test_what_status_shows_of_the_others(rig: Rig, released: str) -> None:
     rig.write("a.txt")
 
     def synced(keys: Mapping[str, object]) -> dict[str, bool]:
-        configure(rig, keys)
+        rig.configure({**ACQUIRE, **keys})
         return {each["name"]: each["last_sync"] is not None for each in rig.status()["sandboxes"]}
 
-    configure(rig, {**blue, "sandboxes.red.id": "red"})
+    rig.configure({**ACQUIRE, **blue, "sandboxes.red.id": "red"})
     rig.ok("push")
     rig.ok("sandbox", "release", "--yes", "--sandbox", released)
     expected = {"main": True, "blue": True, "red": True, released: False}
@@ -258,7 +251,7 @@ def test_a_daemon_moves_to_the_next_sandbox(acquiring: Rig, tmp_path: Path) -> N
     keys = """python3 -c 'import json, sys; d = json.load(sys.stdin)
 print(d["sandbox_id"], d["sandbox_changed"], d["sandbox_id"] in d["mcp_servers"]["git"])'"""
     line = f'{keys} <"$SYNCD_CHANGES" >>{shlex.quote(str(reported))}'
-    configure(rig, {"sync.on_synced": ["sh", "-c", line]})
+    rig.configure({**ACQUIRE, "sync.on_synced": ["sh", "-c", line]})
     rig.faults("acquire: 503 always")
     daemon = rig.start()
     rig.until(lambda: rig.status()["retry_at"], "a failure")

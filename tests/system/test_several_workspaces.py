@@ -15,12 +15,8 @@ from tests.system.trees import tree
 
 def _add(rig: Rig, name: str, workspace: Path, sandbox: str) -> Path:
     """Write a configuration like the rig's for another workspace, which is made."""
-    workspace.mkdir(parents=True, exist_ok=True)
     rig.emulator.create_sandbox(sandbox)
-    text = rig.config_file.read_text().replace(f'"{rig.workspace}"', f'"{workspace}"').replace('"box"', f'"{sandbox}"')
-    file = rig.config_file.with_name(f"{name}.toml")
-    file.write_text(text)
-    file.chmod(0o600)
+    file = rig.further(f"{name}.toml", workspace, sandbox)
     assert load_config(str(file)).sandbox.id == sandbox
     return file
 

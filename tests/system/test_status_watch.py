@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import termios
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -102,8 +100,8 @@ def test_on_a_pipe_only_changes_are_printed(rig: Rig) -> None:
     reported = rig.background("status", "--watch")
     rig.until(lambda: '"watching"' in watching.out and "● in sync" in reported.out, "the first documents")
     before = (watching.out, reported.out)
-    looks = _waits(watching.pid) + 20
-    rig.until(lambda: _waits(watching.pid) > looks, "some looks more")
+    looks = watching.wakeups() + 20
+    rig.until(lambda: watching.wakeups() > looks, "some looks more")
     assert (watching.out, reported.out) == before
     rig.daemons[0].stop()
     rig.until(lambda: '"stopped"' in watching.out and "● not running" in reported.out, "the end of the daemon")
@@ -113,12 +111,6 @@ def test_on_a_pipe_only_changes_are_printed(rig: Rig) -> None:
     assert all(line != after for line, after in pairwise(lines))
     assert 2 <= reported.out.count("● ") < 10
     assert "\x1b" not in reported.out
-
-
-def _waits(pid: int) -> int:
-    """How often the process has waited for anything."""
-    (line,) = re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    return int(line)
 
 
 def test_it_ends_with_its_reader(rig: Rig) -> None:
