@@ -20,14 +20,15 @@ from msgspec import Struct
 
 from syncd.cli.config import toml
 from syncd.cli.options import CLOCK
-from syncd.cli.output import stdout_failure
-from syncd.core.config_file import load_config
+from syncd.cli.output import stdout_failure, text_width, wrapped
 from syncd.core.errors import Stop, WorkspaceError, failure_with
 from syncd.core.interrupt import Interrupt, interrupting
+from syncd.core.settings import checked_workspace
 from syncd.core.text import shown_path
 from syncd.core.waiter import Waiter
 from syncd.emulator import Emulator
 
+_WIDTH = 80
 _LOOK_S = 0.05
 _STOP_S = 6.0  # the daemon itself takes at most 5 s from signal to exit
 _URL_LIFETIME_S = 1800
@@ -65,10 +66,10 @@ def command(directory: str | None) -> None:
         with _demo(directory) as demo:
             _say(
                 "1. The daemon starts" if directory is None else "The daemon starts, until you press Ctrl-C",
-                f"It watches {shown_path(demo.workspace)},",
-                f"and sends it to {shown_path(demo.there)}:",
-                "an emulator on this machine stands in for the sandbox. Excluded are:",
+                "It sends the first of these folders to the second. An emulator on this machine has that one, in the"
+                " place of the sandbox:",
             )
+            click.echo(f"  {shown_path(demo.workspace)}\n  {shown_path(demo.there)}")
             demo.syncd("ls", "--excluded")
             demo.start()
             if directory is None:
@@ -87,11 +88,15 @@ def _show_sample(demo: _Demo) -> None:
     demo.syncd("flush")
     _say(
         "2. The sandbox is set up",
-        'With sandbox.setup = ["sh", "setup.sh"] that ran there, when all files had',
-        "arrived, and `flush` waited for it. Now you have it run once more:",
+        'With sandbox.setup = ["sh", "setup.sh"] that ran there, when all files had arrived, and `flush` waited for it.'
+        " Now you have it run once more:",
     )
     demo.syncd("setup")
-    _say("3. You edit", "A line is added to brew.py: it arrives by itself, and `flush` waits for that.")
+    _say(
+        "3. You edit",
+        "A line is added to brew.py: it arrives by itself, and `flush` waits for that. Then `verify` compares both"
+        " sides: build, which the set-up made, is only there.",
+    )
     _append(here, "brew.py", 'MINUTES["oolong"] = 3\n')
     demo.syncd("flush")
     demo.syncd("verify")
@@ -106,9 +111,9 @@ def _show_sample(demo: _Demo) -> None:
     demo.syncd("verify")
 
 
-def _say(title: str, *lines: str) -> None:
-    """Print a heading, and at most five lines."""
-    click.echo("\n".join(("", click.style(title, bold=True), *(f"  {line}" for line in lines))))
+def _say(title: str, text: str) -> None:
+    """Print a heading, and a text of at most five lines."""
+    click.echo("\n".join(("", click.style(title, bold=True), *wrapped(text, text_width(sys.stdout, _WIDTH), "  ", 2))))
 
 
 class _Demo(Struct):
@@ -173,14 +178,15 @@ def _demo(directory: str | None) -> Iterator[_Demo]:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has a background job ignore it
     with interrupting(interrupt), tempfile.TemporaryDirectory(prefix="syncd-demo-") as made:
         folder = os.path.realpath(made)
-        cloud, workspace = os.path.join(folder, "cloud"), directory or os.path.join(folder, "workspace")
+        cloud = os.path.join(folder, "cloud")
+        workspace = checked_workspace(directory or os.path.join(folder, "workspace"), os.getcwd())
         for path, content in _SAMPLE.items() if directory is None else ():
             _append(workspace, path, content)
         with Emulator(
             cloud, port=0, api_key="", url_lifetime_s=_URL_LIFETIME_S, clock=CLOCK, observer=lambda _: None
         ) as emulator:
             keys = {
-                "workspace.path": os.path.abspath(workspace),
+                "workspace.path": workspace,
                 "sandbox.id": _SANDBOX,
                 "sandbox.base_url": emulator.base_url,
                 "sandbox.api_key_file": os.path.join(folder, "no-key-file"),  # the key is in the environment
@@ -189,7 +195,6 @@ def _demo(directory: str | None) -> Iterator[_Demo]:
             config_file = os.path.join(folder, "config.toml")
             with open(config_file, "w", encoding="utf-8") as file:
                 file.writelines(f"{name} = {toml(value, name)}\n" for name, value in keys.items())
-            workspace = load_config(config_file).workspace.path
             if folder.startswith(workspace + os.sep):
                 what = f"{workspace} holds the demo's own folder {folder}"
                 raise WorkspaceError(what, "set TMPDIR to another folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from contextlib import closing, suppress
 from math import inf
@@ -84,16 +85,19 @@ def _refuse_foreign_folder(data_dir: Path) -> None:
 
 
 def _introduction(emulator: Emulator, sandbox: EmulatedSandbox) -> str:
+    key_file = shown_path(str(emulator.data_dir / KEY_FILE))
     return f"""\
 base URL   {emulator.base_url}
 API key    {emulator.api_key}
 sandbox    {sandbox.id}
 workspace  {shown_path(str(sandbox.workspace))}
 
+# Next: syncd init --id {sandbox.id} --base-url {emulator.base_url} --api-key-file {shlex.quote(key_file)}
+# The same in a configuration:
 [sandbox]
 id = "{sandbox.id}"
 base_url = "{emulator.base_url}"
-api_key_file = "{shown_path(str(emulator.data_dir / KEY_FILE))}"
+api_key_file = "{key_file}"
 """
 
 

@@ -77,7 +77,7 @@ def test_a_demo_that_is_killed(bare: Rig) -> None:
     """Its daemon ends, too. The sandbox's path was shown in one piece."""
     demo = bare.background("demo", str(bare.workspace))
     bare.until(lambda: " info " in demo.out, "the daemon's first line")
-    assert re.search(rf"{bare.environ['TMPDIR']}/syncd-demo-\w+/cloud/sandboxes/demo/workspace:", demo.out)
+    assert re.search(rf"{bare.environ['TMPDIR']}/syncd-demo-\w+/cloud/sandboxes/demo/workspace\n", demo.out)
     demo.kill()
     bare.until(lambda: not _processes(bare), "the daemon's end")
 
@@ -107,6 +107,7 @@ def test_a_directory_that_cannot_be_watched(bare: Rig, directory: str, code: int
     done = bare.run("demo", str(bare.home) if directory == "~" else directory)
     assert done.code == code
     assert words in done.err
+    assert "syncd config edit" not in done.err  # there is no configuration of the person's
     _assert_nothing_left(bare)
 
 

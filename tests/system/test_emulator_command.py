@@ -53,6 +53,7 @@ def test_it_serves_until_a_signal(tmp_path: Path, number: signal.Signals) -> Non
         assert config["id"] == "box"
         assert Path(config["api_key_file"]).read_text().strip() == key[1]
         assert f"workspace  {tmp_path / 'data'}" in shown
+        assert f"syncd init --id box --base-url {config['base_url']} --api-key-file {config['api_key_file']}\n" in shown
         headers = {"Authorization": f"Bearer {key[1]}"}
         with httpx.Client(base_url=config["base_url"], headers=headers, timeout=60) as client:
             assert client.get("/local-sandbox/box").status_code == 200
