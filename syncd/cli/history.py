@@ -22,7 +22,11 @@ from syncd.store.state_db import StateDb
 
 _LINES = 20
 _INDENT = 12  # columns of the mark and the time
-_WORDS: dict[str, str] = {SyncEnding.INITIALIZED: "synced", SyncEnding.UNCHANGED: "in sync"}
+_WORDS: dict[str, str] = {
+    SyncEnding.INITIALIZED: "synced",
+    SyncEnding.UNCHANGED: "in sync",
+    SyncEnding.SUPERSEDED: "gave way",
+}
 _WIDTH = 88
 
 
@@ -46,8 +50,8 @@ def command(config_file: str | None, most: int, only_failed: bool, as_json: bool
     syncd history
     syncd history --failed -n 0      all failures that are kept
 
-    Listed is what sent something, was asked for, failed, or succeeded after failures. +2 are new paths, ~1 are changed
-    ones, -3 removed ones. Some thousands of syncs are kept.
+    Listed is what sent something, was asked for, failed, or succeeded after failures. One that gave way began anew, for
+    a newer change or a command. +2 are new paths, ~1 are changed ones, -3 removed ones. Some thousands are kept.
     """
     with closing(StateDb(directories_for(configured(config_file).workspace.path, os.environ).state)) as db:
         try:

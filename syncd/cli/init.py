@@ -57,8 +57,8 @@ _SETUPS = {
     callback=named,
     help="Where to write: a file, or NAME for ~/.config/syncd/NAME.toml. Default: config.toml there.",
 )
-@click.option("--path", metavar="DIR", callback=named, help="The directory to keep in the sandbox.")
-@click.option("--id", metavar="ID", callback=named, help="The sandbox.")
+@click.option("--path", metavar="DIR", callback=named, help="The directory to keep in sync.")
+@click.option("--id", metavar="ID", callback=named, help="The sandbox's id.")
 @click.option("--base-url", metavar="URL", callback=named, help=f"Klavis' address; default: {_DEFAULTS.base_url}.")
 @click.option(
     "--region", type=click.Choice([region.value for region in Region]), help="The sandbox's region; default: us."
@@ -168,7 +168,7 @@ def _ask(values: dict[str, Any], file: str) -> None:
     here = _offered(file)
     shown = here and f" [{home_relative(here)}]"
     for name, question, default in (
-        ("workspace.path", f"Directory to keep in the sandbox{shown}", here),
+        ("workspace.path", f"Directory to keep in sync{shown}", here),
         ("sandbox.base_url", f"Klavis' address [{_DEFAULTS.base_url}]", _DEFAULTS.base_url),
         ("sandbox.region", f"Region, {' or '.join(Region)} [{_DEFAULTS.region}]", _DEFAULTS.region),
         ("sandbox.id", "Sandbox id [Enter: acquire one when needed]", ""),

@@ -69,6 +69,8 @@ def test_for_people(rig: Rig, written: list[dict[str, Any]]) -> None:
         assert terminal.finish() == 0
     red = [letter.data for row in terminal.screen.buffer.values() for letter in row.values() if letter.fg == "red"]
     assert "".join(red).rstrip() == "!failed"
+    add(rig, [SyncRecord(at=NOON, why="changes", outcome=SyncEnding.SUPERSEDED)])
+    assert "  14:20:11  gave way     changes, " in rig.ok("history").out
 
 
 def test_for_scripts(rig: Rig, written: list[dict[str, Any]]) -> None:

@@ -298,7 +298,7 @@ def _cells(row: WorkspaceRow, now_s: float) -> tuple[Tone, tuple[str, ...]]:
     """
     status = row.status
     if status is None:
-        return Tone.BAD, (row.name, "broken", "", "", row.config)
+        return Tone.BAD, (row.name, "broken", "", "", home_relative(row.config))
     tone, state, _ = _headline(status, _UNKNOWN, now_s)
     if status.running and status.responding is not False and status.state is State.WATCHING:
         state = f"{status.state}, {state}" if status.in_sync else str(status.state)
