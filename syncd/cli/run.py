@@ -107,7 +107,10 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
         signals.reload = False
         read = file_stamp(path)
         try:
-            config, keys, excludes = _usable(_reread(path, config), interrupt)
+            found = load_config(path)
+            if (found.workspace.path, found.sandboxes) != (config.workspace.path, config.sandboxes):
+                refuse_named(found, os.environ)
+            config, keys, excludes = _usable(found, interrupt)
             run.refused = ""
             _log.info("configuration read anew")
         except SyncdError as failure:
@@ -119,18 +122,6 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
                 "the API key file changed since this service was handed the key",
                 "ending, for the service manager to start it with the new one",
             )
-
-
-def _reread(path: str, running: Config) -> Config:
-    """The file's configuration now. Raises `ConfigError`, also for another sandbox that another workspace has."""
-    config = load_config(path)
-    places = [
-        (each.workspace.path, [(sandbox.base_url, sandbox.id) for sandbox in each.sandboxes.values()])
-        for each in (config, running)
-    ]
-    if places[0] != places[1]:
-        refuse_named(config, os.environ)
-    return config
 
 
 def _usable(config: Config, interrupt: Interrupt) -> tuple[Config, Mapping[str, ApiKey | KeyRefused], str]:
