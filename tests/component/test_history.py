@@ -47,17 +47,6 @@ def test_the_bound(db: StateDb, monkeypatch: pytest.MonkeyPatch) -> None:
         assert numbers(db) == list(range(max(0, number - 6), number + 1))
 
 
-@pytest.mark.parametrize("damage", ["value = x'00'", "checksum = 1", "value = 7", "value = zeroblob(9)"])
-def test_a_damaged_row_counts_as_missing(db: StateDb, damage: str) -> None:
-    """The others are read, and the next one is added."""
-    for number in range(3):
-        append(db, record(number))
-    with db.transaction():
-        db.change(f"UPDATE history SET {damage} WHERE number = 2")
-    append(db, record(3))
-    assert numbers(db) == [0, 2, 3]
-
-
 # -- the recorder
 
 

@@ -73,18 +73,6 @@ def test_nothing_is_known_yet(tmp_path: Path) -> None:
     guard.check_mounts(Scan(OURS, Manifest()))
 
 
-def test_one_sandbox_is_not_told_by_the_scan_for_another(tmp_path: Path) -> None:
-    """The directory stays refused for the one that holds the old one, and is recorded once it is so for none."""
-    guard, another = recorded(tmp_path), Scan(ANOTHER, files("after", 100))
-    guard.record_workspace(another, [another.manifest, BEFORE])
-    for each in (guard, LossGuard("/work", str(tmp_path))):
-        each.load()
-        with pytest.raises(NearlyEmpty):
-            each.check(BEFORE, another)
-    guard.record_workspace(another, [another.manifest])
-    guard.check(BEFORE, another)
-
-
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be recorded is known to this process alone."""
     monkeypatch.setattr(StateFile, "save", full_disk)

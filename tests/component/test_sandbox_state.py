@@ -60,20 +60,6 @@ def test_the_next_sandbox_takes_the_place_of_the_last_one(db: StateDb) -> None:
     assert SandboxState(db, TARGET).base is None
 
 
-def test_what_was_brought_home_stays_no_more(db: StateDb) -> None:
-    """It is kept or held for no reason, and what is there against the rules is the agent's: no leftover of ours."""
-    state = arrived(db, MANIFEST)
-    state.seen.kept, state.seen.changed = {"l", "f"}, {"l", "f"}
-    state.left, state.secret = Manifest({"gone": MANIFEST["l"], "l": MANIFEST["l"]}), frozenset({"gone", "l"})
-    state.record()
-    command = SandboxState(db, TARGET)
-    command.record_taken([TakenPath("l", MANIFEST["l"], None, is_excluded=True)], differing=["again"])
-    state.read()
-    assert (state.seen.kept, state.seen.changed) == ({"f"}, {"f", "again"})
-    assert (state.content.leftovers, state.secret) == ({"gone"}, {"gone"})
-    assert "l" not in (state.base or {})
-
-
 def test_what_is_left_over_is_recorded(db: StateDb) -> None:
     """What arrived once, and what was only sent, each version of it, in this and in the next process."""
     file, link = Entry(Kind.FILE, 0o644, 1, 1, digest=b"f"), MANIFEST["l"]

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from syncd.archive.snapshotter import SyncMode
 from syncd.core.clock import SystemClock
 from syncd.core.directories import directories_for
 from syncd.core.settings import check_config
@@ -32,7 +31,6 @@ class Runs:
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         self.copies = rig.folder / "runs"
-        self.go = rig.folder / "go"
         self.script = rig.folder / "program"
         self.does("")
         rig.keys["sync"]["on_synced"] = [str(self.script), "$HOME", "a b"]
@@ -45,17 +43,6 @@ class Runs:
         copy = '{ cat "$SYNCD_CHANGES"; stat -c %a "$SYNCD_CHANGES"; echo "$1|$2|$SYNCD_CONFIG|$KLAVIS_API_KEY"; }'
         self.script.write_text(f'#!/bin/sh\n{copy} >>"{self.copies}"\n{what}\n')
         self.script.chmod(0o755)
-
-    def waits(self) -> None:
-        """Let the program wait for `end`."""
-        os.mkfifo(self.go)
-        self.does(f'read -r _ <"{self.go}"')
-
-    def end(self) -> None:
-        """Let the program, and each later run, end; wait for that."""
-        self.does("")
-        self.go.write_text("\n")
-        self.wait()
 
     @property
     def hook(self) -> SyncedHook:
@@ -73,27 +60,19 @@ class Runs:
         self._hook = None
         self.rig.restart()
 
-    def begin(self, sync_mode: SyncMode = SyncMode.CHANGED) -> None:
-        """Sync, and do not wait for the program."""
-        outcome, _ = self.rig.sync(sync_mode)
+    def sync(self) -> list[Lists]:
+        """Sync, wait until no program runs, and return what each run since the last call was told."""
+        outcome, _ = self.rig.sync()
         target = self.rig.cycle.target
         if target is not None and outcome.arrived is not None:
             self.hook.arrived("main", target, outcome.arrived, SERVERS)
-
-    def wait(self) -> None:
-        """Wait until no program runs."""
         while (due_s := self.hook.due_s) < inf:
             select.select(self.hook.filenos(), [], [], max(0.0, due_s - SystemClock().monotonic_s()))
             self.hook.poll()
+        return self._told()
 
-    def sync(self, sync_mode: SyncMode = SyncMode.CHANGED) -> list[Lists]:
-        """Sync, wait for the program, and return what each run since the last call was told."""
-        self.begin(sync_mode)
-        self.wait()
-        return self.told()
-
-    def told(self) -> list[Lists]:
-        """Return what each run since the last call was told; lists that are empty are left out."""
+    def _told(self) -> list[Lists]:
+        """Return what the runs were told; lists that are empty are left out."""
         lines = self.copies.read_text().splitlines() if self.copies.exists() else []
         self.copies.unlink(missing_ok=True)
         documents: list[dict[str, Any]] = [json.loads(line) for line in lines[::3]]
@@ -170,19 +149,6 @@ def test_changes_that_cannot_be_written(runs: Runs) -> None:
     runs.rig.write("b", "2")
     assert runs.sync() == [{"changed": ["a", "b"]}]
     assert runs.warnings() == ""
-
-
-def test_a_program_that_is_configured_no_more(runs: Runs) -> None:
-    """What waits for its next run is not told: the one under way is the last."""
-    runs.waits()
-    runs.begin()
-    runs.rig.write("new", "1")
-    runs.begin()
-    del runs.rig.keys["sync"]["on_synced"]
-    runs.hook.configure(check_config(runs.rig.keys), str(runs.state))
-    runs.end()
-    assert len(runs.told()) == 1
-    assert not (runs.state / "synced-changes.json").exists()
 
 
 def test_it_is_told_of_each_sandbox_once(runs: Runs) -> None:

@@ -23,13 +23,11 @@ from syncd.model.manifest import Manifest
 from syncd.sandbox.executions import Executions
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.saved_versions import SavedVersions, Why
-from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import FoundWork
 from syncd.sync.following import FollowedStore
 from tests.agent import Agent
 from tests.integration.sync_rig import Killed, RecordingObserver, Rig, rigged
-from tests.recorded import full_disk
 from tools.conformance.profile import Profile
 
 EXECUTION_OPS = ("execution-upload-url", "execution-upload", "execute", "execution-logs")
@@ -198,48 +196,6 @@ def test_what_cannot_be_saved_is_held(made: AgentRig, monkeypatch: pytest.Monkey
     if there == "a directory":
         assert made.there("a/in") == "theirs"
     assert made.quiet()
-
-
-@pytest.mark.parametrize("fault", [None, "execute: 404 always"])
-def test_a_full_disk_here(made: AgentRig, monkeypatch: pytest.MonkeyPatch, fault: str | None) -> None:
-    """What cannot be kept at home is held and named, the rest is sent, and it is tried again though nothing changes."""
-    if fault:
-        made.rig.emulator.faults.script(fault)
-
-    monkeypatch.setattr(SavedVersions, "save", full_disk)
-    made.agent.write("a", "theirs")
-    made.edit(a="newer", b="newer")
-    for mode in (SyncMode.CHANGED, SyncMode.FORCED):
-        made.rig.sync(mode)
-        assert (made.there("a"), made.there("b")) == ("theirs", "newer")
-        assert list(made.warnings) == ["held:a"]
-        assert "No space left on device" in made.warnings["held:a"]
-    made.rig.restart()
-    assert "No space left on device" in made.warnings["held:a"]
-    monkeypatch.undo()
-    assert made.rig.sync()[0].word == "unchanged"
-    made.rig.clock.go_on(60)
-    made.settle()
-    assert (made.there("a"), made.saved, made.warnings) == ("newer", {"a": ["theirs"]}, {})
-
-
-def test_a_part_that_cannot_be_saved(made: AgentRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other versions are saved and overwritten."""
-    add = Blobs.add
-
-    def too_large(blobs: Blobs, source: str, digest: bytes) -> tuple[bytes, int]:
-        if os.path.getsize(source) > 6:
-            raise OSError(27, "File too large")
-        return add(blobs, source, digest)
-
-    monkeypatch.setattr(Blobs, "add", too_large)
-    for path, content in (("a", "theirs"), ("b", "theirs too"), ("more", "theirs")):
-        made.agent.write(path, content)
-    made.edit(a="newer", b="newer", more="newer")
-    made.rig.sync()
-    assert [made.there(path) for path in ("a", "b", "more")] == ["newer", "theirs too", "newer"]
-    assert made.saved == {"a": ["theirs"], "more": ["theirs"]}
-    assert "File too large" in made.warnings["held:b"]
 
 
 @pytest.mark.parametrize("fault", ["export-artifacts: 404 always", "download: 503 always"])
