@@ -29,7 +29,6 @@ from syncd.cli.apply.branch import apply_to_branches
 from syncd.cli.apply.plan_text import (
     lists_of,
     plan_lines,
-    runs_automatically,
     summary_line,
 )
 from syncd.cli.diff import show
@@ -53,7 +52,7 @@ from syncd.cli.output import paged, print_error
 from syncd.core.errors import ExitCode, NeedsPerson, SyncdError
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
-from syncd.core.text import counted, few, shown_path
+from syncd.core.text import counted, shown_path
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import folders_of, target_of
 from syncd.merge.home import (
@@ -154,10 +153,6 @@ def apply(
         elif not as_json:
             print_lines(lines)
         tell_excluded(side, "not applied but with --include")
-        automatic = [path for path in sorted(side.work.excluded) if is_wanted(path) and runs_automatically(path)]
-        if automatic:
-            names = few([*map(shown_path, automatic)], len(automatic))
-            click.echo(f"of these, some may run by themselves here: {', '.join(names)}", err=True)
         if dry_run:
             return tell_end(plan, _PLANNED, as_json=as_json)
         # Nothing else waits for the answer.
