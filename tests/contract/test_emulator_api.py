@@ -120,16 +120,6 @@ def test_a_sandbox_expires(rig: EmulatorRig) -> None:
     assert rig.api.get(PATH).status_code == 200
 
 
-def test_nothing_uploaded_in_that_region(rig: EmulatorRig) -> None:
-    """The archive must be in the region that is initialized: `us` and `asia` are two buckets."""
-    assert rig.upload(files(a=b"1"), "asia").status_code == 200
-    refused = rig.api.post(f"{PATH}/initialize")
-    assert refused.status_code == 400
-    assert "us" in refused.json()["detail"]
-    assert rig.api.post(f"{PATH}/initialize?region=asia").status_code == 200
-    assert rig.tree() == {"a": b"1"}
-
-
 def test_a_restart_keeps_everything(tmp_path: Path) -> None:
     """Sandboxes, workspaces, objects, key and earlier URLs are valid in the next run on the same folder."""
     with started_rig(tmp_path) as rig:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import select
-import tarfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,21 +42,6 @@ def follow(rig: EmulatorRig, name: str = "work") -> tuple[str, str]:
         if page["status"] in ("completed", "failed"):
             return page["status"], text
     raise AssertionError(f"still running: {text}")
-
-
-def test_it_works_in_the_workspace(rig: EmulatorRig) -> None:
-    """A program finds the workspace by AGENT_WORKSPACE and can remove a file there; its files are in its folder."""
-    rig.initialize(archive([member("a", b"1"), member("b", b"2")]))
-    run(
-        rig,
-        "import os, pathlib\n"
-        "pathlib.Path(os.environ['AGENT_WORKSPACE'], 'a').unlink()\n"
-        "print(pathlib.Path('note.txt').read_text(), 'naïve')\n",
-        note_txt="mine",
-    )
-    assert follow(rig) == ("completed", "mine naïve\n")
-    assert rig.tree() == {"b": b"2"}
-    assert rig.api.get(f"{PATH}/execution-status", params=NAME).json() == {"status": "completed"}
 
 
 def test_it_inherits_nothing(rig: EmulatorRig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,43 +95,6 @@ def test_a_log_is_bounded(rig: EmulatorRig) -> None:
     status, text = follow(rig)
     assert status == "completed"
     assert 8_000_000 < len(text) < 9_000_000
-
-
-def exported(rig: EmulatorRig) -> tarfile.TarFile:
-    """Export the execution's artifacts, and download them."""
-    url = rig.api.post(f"{PATH}/export-artifacts", json=NAME).json()["download_url"]
-    answer = rig.bucket.get(url)
-    assert answer.headers["content-type"] == "application/gzip"
-    return tarfile.open(fileobj=io.BytesIO(answer.content), mode="r:gz", errors="surrogateescape")
-
-
-def test_export(rig: EmulatorRig) -> None:
-    """Artifacts are the execution's directory as a tar.gz: names, directories, links, modes and times too."""
-    run(
-        rig,
-        "import os\n"
-        "os.makedirs(b'copies/caf\\xe9/empty')\n"
-        "open('copies/a', 'w').write('42')\n"
-        "os.chmod('copies/a', 0o751)\n"
-        "os.utime('copies/a', (1000, 1000))\n"
-        "os.symlink('/nowhere', 'copies/l')\n"
-        "os.unlink('main.py')\n",
-    )
-    assert follow(rig)[0] == "completed"
-    with exported(rig) as artifacts:
-        strange = os.fsdecode(b"./copies/caf\xe9")
-        assert sorted(artifacts.getnames()) == [
-            ".",
-            "./copies",
-            "./copies/a",
-            strange,
-            f"{strange}/empty",
-            "./copies/l",
-        ]
-        copied = artifacts.getmember("./copies/a")
-        assert (copied.mode & 0o777, copied.mtime, artifacts.extractfile(copied).read()) == (0o751, 1000, b"42")
-        assert artifacts.getmember("./copies/l").linkname == "/nowhere"
-        assert artifacts.getmember(f"{strange}/empty").isdir()
 
 
 def test_artifacts_are_bounded(rig: EmulatorRig) -> None:
