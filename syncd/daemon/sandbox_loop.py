@@ -386,9 +386,14 @@ class SandboxLoop:
         now_s = self._clock.monotonic_s()
         if ends:
             raise failure
-        took_s, asked_s = now_s - self.sync.started_s, failed.retry_after_s
         retry = retry_after(
-            failure, self._due.retry, self._retry_settings, now_s, took_s=took_s, chance=_chance(), asked_s=asked_s
+            failure,
+            self._due.retry,
+            self._retry_settings,
+            now_s,
+            took_s=now_s - self.sync.started_s,
+            chance=random.random(),  # noqa: S311 - jitter, not a secret
+            asked_s=failed.retry_after_s,
         )
         self._due = replace(self._due, retry=retry)
         if not retry.is_hold:
@@ -455,16 +460,13 @@ class SandboxLoop:
             until_s = retry_at_s(now_s + ends_boottime_s - clock.boottime_s(), least_s, self._due.changes_at_s)
             if now_s >= until_s:
                 break
-            self._retry_in(until_s - now_s)
+            if self._is_paused:
+                self.publisher.enter(State.PAUSED)
+            else:
+                self.publisher.retry_in(until_s - now_s)
             self._wait(until_s)
         if self._due.burst is not None:
             raise Superseded
-
-    def _retry_in(self, wait_s: float) -> None:
-        if self._is_paused:
-            self._enter(State.RETRYING)
-        else:
-            self.publisher.retry_in(wait_s)
 
     def _send_failure(self, failure: Exception, wait_s: float, gives_up_in_s: float | None) -> None:
         attempt = self.publisher.now.failures_in_row + 1
@@ -533,8 +535,3 @@ class SandboxLoop:
             rescan_at_s=min(self._shared.rescan_at_s, self._due.rescan_at_s, moves_at_s, scanned_s),
             save_at_s=now_s + self.cycle.save_in_s,
         )
-
-
-def _chance() -> float:
-    """A random number from 0 to 1."""
-    return random.random()  # noqa: S311 - jitter, not a secret
