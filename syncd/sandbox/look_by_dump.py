@@ -21,7 +21,7 @@ from syncd.core.waiter import Work
 from syncd.model.entry import ABSENT, Kind, SeenEntry, same
 from syncd.model.git_names import is_in_repository
 from syncd.remote.bucket import Dump
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Missing, Obstacle
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 from syncd.sandbox.protocol import MOST_NEW, MOST_PATH_BYTES
 
 _KINDS = {
@@ -172,8 +172,6 @@ class _ArchiveLook:
                     blocked[path] = Obstacle(entry.kind)
             elif item.action is LookAction.REMOVE and entry is ABSENT:
                 removed.append(path)
-            elif entry is ABSENT and item.missing is Missing.AS_WANTED:
-                continue
             elif any(same(entry, version) for version in item.versions):
                 if item.action is LookAction.REMOVE:
                     failed[path] = _NO_PROGRAMS

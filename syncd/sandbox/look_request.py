@@ -46,25 +46,17 @@ class Obstacle(Enum):
     UNKNOWN = "?"
 
 
-class Missing(Enum):
-    """The meaning of a path with versions at which nothing is."""
-
-    DIFFERS = "it differs"
-    AS_WANTED = "it does not differ: it may be written"
-
-
 class LookItem(Struct, frozen=True):
     """One path to look at. It does not differ if it is as any of `versions`.
 
     A file is as a version if kind, content and the owner's executable bit are equal; a link if its target is; a
-    directory always. A path without versions differs if anything is there; if nothing is there, it does not. Nor does
-    a `missing` one where that is `AS_WANTED`: it is not reported. Of a version whose place is checked only the kind
-    counts; COMMITS may have none, and then nothing but a repository is reported.
+    directory always; with ABSENT, nothing need be there. A path without versions differs if anything is there. Of a
+    version whose place is checked only the kind counts; COMMITS may have none, and then nothing but a repository is
+    reported.
     """
 
     versions: tuple[Entry, ...]
     action: LookAction
-    missing: Missing = Missing.DIFFERS
 
 
 class LookItems(Mapping[str, LookItem]):

@@ -81,7 +81,7 @@ def _now_s() -> float:
 
 
 class _Version(NamedTuple):
-    """A version in a request: `kind` is d, l, f, x (an executable file), or u (of unknown content)."""
+    """A version in a request: `kind` is d, l, f, x (an executable file), u (of unknown content), or n (nothing)."""
 
     kind: str
     size: int
@@ -200,10 +200,10 @@ class _SeenEntry:
 
     def same_as_any(self, versions: list[Any]) -> bool:
         """Return True if the entry is as one of the versions; a file's digest must be known."""
-        kind = "x" if self.kind == "f" and self.mode & stat.S_IXUSR else self.kind
+        kind = "x" if self.kind == "f" and self.mode & stat.S_IXUSR else self.kind or "n"
         for version in versions:
             if kind == version.kind and (
-                kind == "d"
+                kind in ("d", "n")
                 or (kind == "l" and self.target == version.target)
                 or (self.digest and self.size == version.size and self.digest[:_DIGEST_BYTES] == version.digest)
             ):
@@ -281,14 +281,14 @@ class _Look:
         return float(self._began_s + share * self._request["within_s"] - _now_s())
 
     def _compare_all(self) -> None:
-        for letters in ("fF", "cCe"):
+        for letters in ("f", "ce"):
             large = []
             for index, (action, path, versions) in enumerate(_listed(self._request)):
                 if action not in letters:
                     continue
                 if action == "e":
                     self._outcomes[index] = _SAME if self._kind_at(path) else _MISSING
-                elif action in "cC" and self._since and not self._may_have_changed(path):
+                elif action == "c" and self._since and not self._may_have_changed(path):
                     self._outcomes[index] = _SAME
                 elif not self._compare(index, path, versions, action, _LARGE_BYTES):
                     large.append((max(version.size for version in versions), index, action, path, versions))
@@ -377,17 +377,16 @@ class _Look:
 
     def _compare(self, index: int, path: bytes, versions: list[Any], action: str, most: int) -> bool:
         """Compare one item, and return True, unless a file with more than so many bytes is to be read for that."""
-        # With a capital letter, it is no difference if nothing is there.
         try:
             found, _ = self._seen(path, versions, most)
         except OSError:
             found = _SeenEntry("?")
         if found.kind == "f" and found.size > most and any(version.size == found.size for version in versions):
             return False
-        differs = not found.same_as_any(versions) and (found.kind or (versions and not action.isupper()))
+        differs = not found.same_as_any(versions) and (found.kind or versions)
         if differs:
             self._differing[index] = found
-            if action in "fF" and found.kind == "f":
+            if action == "f" and found.kind == "f":
                 self._to_copy.append((found.size, len(self._to_copy), index, path, found, versions))
         self._outcomes[index] = _DIFFERS if differs else _SAME
         return True

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import sys
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
@@ -23,7 +23,7 @@ from msgspec import Meta, Struct
 from syncd.core.text import one_line
 from syncd.model.entry import EXECUTABLE, Entry, Kind, SeenEntry, arrived_digest
 from syncd.model.git_names import REPOSITORY, is_in_repository
-from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, Mark, Missing, Obstacle
+from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, Mark, Obstacle
 
 _DIGEST_BYTES = 16
 _OF_NAMES = sys.getfilesystemencoding()  # of this machine; it stays the same while a process runs
@@ -216,15 +216,9 @@ def look_values(request: LookRequest, within_s: float, not_after_s: float) -> di
     What the program does ends that long after it began, and nothing is removed after that second of the sandbox's
     clock.
     """
-
-    def items() -> Iterator[tuple[str, str, Sequence[Entry]]]:
-        for path, item in request.each():
-            letter = item.action.value
-            versions = item.versions[:_MOST_VERSIONS] if item.action is not LookAction.EXISTS else ()
-            yield letter.upper() if item.missing is Missing.AS_WANTED else letter, path, versions
-
+    items = ((item.action.value, path, item.versions[:_MOST_VERSIONS]) for path, item in request.each())
     return {
-        **items_of(items()),
+        **items_of(items),
         "find_new": request.find_new,
         "pruned": [to_remote(name) for name in request.pruned_names],
         "repository": REPOSITORY,
@@ -257,7 +251,7 @@ def items_of(items: Iterable[tuple[str, str, Sequence[Entry]]]) -> dict[str, Any
 
 def _letter(entry: Entry) -> str:
     if entry.kind is not Kind.FILE:
-        return entry.kind
+        return entry.kind or "n"
     if len(arrived_digest(entry)) < _DIGEST_BYTES:
         return "u"  # no content equals an unknown one
     return "x" if entry.mode & EXECUTABLE else "f"

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
-from syncd.model.entry import ALL_BITS, Entry, Kind, SeenEntry, same
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, same
 from syncd.model.manifest import Difference, Manifest, directories_above, is_within
 from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan_sync
 from syncd.sandbox.leftovers import Versions
@@ -20,7 +20,6 @@ from syncd.sandbox.look_request import (
     LookItems,
     LookRequest,
     LookResult,
-    Missing,
     Obstacle,
     was_emptied,
 )
@@ -187,11 +186,11 @@ def look_request(attempt: Attempt, kept: Collection[str], places: Mapping[str, L
         versions_there = (*content.versions_of(path), entry)
         is_as_base = content.is_as_base(path, entry) and path not in changed_in
         action = LookAction.COMPARE if is_as_base and not force else fetch
-        return LookItem(_distinct(versions_there), action_of(path, action), Missing.AS_WANTED)
+        return LookItem((ABSENT, *_distinct(versions_there)), action_of(path, action))
 
     for path in attempt.to_delete:
         if path in written:
-            versions_there = (*items[path].versions, *item_of(path, written[path]).versions)
+            versions_there = (*items[path].versions, *item_of(path, written[path]).versions[1:])
             items[path] = LookItem(_distinct(versions_there), action_of(path, fetch))
     # A directory in which something is written may be a link or a file by now, which is not written through or over.
     above = [path for path, _ in written.top.directories() if path not in written and path in manifest]
@@ -211,7 +210,8 @@ def look_request(attempt: Attempt, kept: Collection[str], places: Mapping[str, L
     if attempt.is_whole:
         for path in base.spread(SAMPLE):
             if path in written and path not in items:
-                items[path] = replace(item_of(path, written[path]), missing=Missing.DIFFERS)
+                item = item_of(path, written[path])
+                items[path] = replace(item, versions=item.versions[1:])
     elif not attempt.all_may_go:
         stays = {*held, *kept, *places}
         sample = [path for path in base.spread(SAMPLE) if path not in items and path not in written]
@@ -232,7 +232,7 @@ def lost_all(attempt: Attempt, request: LookRequest, result: LookResult) -> bool
     sample = [
         path
         for path in (*request.with_action(LookAction.COMPARE), *request.with_action(LookAction.FETCH))
-        if path in attempt.written and request.items[path].missing is Missing.DIFFERS
+        if path in attempt.written and ABSENT not in request.items[path].versions
     ]
     missing = sum(path in result.differing and result.differing[path].kind is Kind.ABSENT for path in sample)
     return was_emptied(result.missing + missing, len(request.with_action(LookAction.EXISTS)) + len(sample))

@@ -44,7 +44,7 @@ from syncd.remote.http_client import Response
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore
 from syncd.sandbox.executions import Executions, PendingRemoval, Purpose, Running, RunningLook
-from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, Missing, Obstacle
+from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, Obstacle
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.protocol import Bounds
 from syncd.sandbox.sandbox_state import SandboxState
@@ -247,7 +247,7 @@ class Process:
             elif action is LookAction.PLACE:
                 blocked |= self._obstacle(path, item.versions[0])
             elif action is not LookAction.REMOVE:
-                if not is_same and not (is_gone and (not item.versions or item.missing is Missing.AS_WANTED)):
+                if not is_same and not (is_gone and not item.versions):
                     differing[path] = _seen(there, is_fetched=action is LookAction.FETCH)
             elif not is_gone and not is_same:
                 differing[path] = _seen(there, is_fetched=False)

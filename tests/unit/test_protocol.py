@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from syncd.model.entry import Entry, Kind
+from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.sandbox.executions import PendingRemoval
-from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, Missing, Obstacle
+from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, Obstacle
 from syncd.sandbox.program import _listed, _text_of
 from syncd.sandbox.protocol import Bounds, decoded, items_of, look_result, look_values
 
@@ -97,15 +97,15 @@ def test_what_is_blocked() -> None:
 
 
 def test_what_is_asked() -> None:
-    """A letter an action, large where the path may be missing; of what is only to exist, no version is needed."""
+    """A letter an action, and the versions."""
     items = {
-        "a": LookItem((FILE, FILE), FETCH, Missing.AS_WANTED),
+        "a": LookItem((ABSENT, FILE, FILE), FETCH),
         "b": LookItem((FILE,), COMPARE),
-        "c": LookItem((FILE,), EXISTS),
+        "c": LookItem((), EXISTS),
     }
     values = look_values(LookRequest(items), 5.0, 9.0)
     file = f"\0f{FILE.size_bytes}"
-    assert values["items"] == f"{FETCH.value.upper()}a{file}{file}\0\0{COMPARE.value}b{file}\0\0{EXISTS.value}c"
+    assert values["items"] == f"{FETCH.value}a\0n{file}{file}\0\0{COMPARE.value}b{file}\0\0{EXISTS.value}c"
 
 
 def test_versions_are_asked_about() -> None:
