@@ -266,19 +266,6 @@ def test_some_deaths(scenario: CrashScenario, cuts: list[PowerCut | None], *, to
     assert _deaths(scenario, few, cuts=cuts, torn=torn) > (8 if torn else 30)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(600)
-@DEATHS
-@pytest.mark.parametrize("then", AFTERWARDS)
-@pytest.mark.parametrize("cut", [*PowerCut, None])
-@pytest.mark.parametrize("anew", [False, True], ids=["again", "first"])
-def test_every_death_with_all_that_may_follow(
-    scenario: CrashScenario, then: Then, cut: PowerCut | None, *, torn: bool, anew: bool
-) -> None:
-    """Each step, each power cut, each change afterwards: `-m long`, some minutes."""
-    _deaths(scenario, all_of, [then], [cut], torn=torn, anew=anew)
-
-
 MODES = [("keep", "auto"), ("mirror", "full"), ("mirror", "auto")]
 
 
@@ -298,12 +285,14 @@ def test_what_was_overwritten_is_saved(scenario: CrashScenario, choice: Choice, 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "anew"), [(None, False), (None, True), *((mode, False) for mode in MODES)])
 @DEATHS
 @pytest.mark.parametrize("then", AFTERWARDS)
 @pytest.mark.parametrize("cut", [*PowerCut, None])
-def test_every_death_by_mode(
-    scenario: CrashScenario, mode: tuple[str, str], then: Then, cut: PowerCut | None, *, torn: bool
+def test_every_death(
+    scenario: CrashScenario, mode: tuple[str, str] | None, then: Then, cut: PowerCut | None, *, torn: bool, anew: bool
 ) -> None:
     """Each step, each power cut, each change afterwards, in each mode: `-m long`, many minutes."""
-    _deaths(DeletionScenario(scenario.machine, *mode), all_of, [then], [cut], torn=torn)
+    if mode is not None:
+        scenario = DeletionScenario(scenario.machine, *mode)
+    _deaths(scenario, all_of, [then], [cut], torn=torn, anew=anew)

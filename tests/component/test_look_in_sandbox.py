@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.sandbox import program
@@ -513,14 +512,6 @@ def test_a_fifo_that_takes_a_files_place_does_not_block(sandbox: Sandbox) -> Non
             look._read(program._SeenEntry("f"), b"a")
     finally:
         os.close(top)
-
-
-def blocked(sandbox: Sandbox, asked: Iterable[tuple[str, str]], **more: Any) -> dict[str, str]:
-    """Return what keeps these paths from being extracted as these kinds, by its place."""
-    items = {path: item(PLACE, Entry(Kind(kind))) for path, kind in asked}
-    ran = sandbox.look(items, **more)
-    assert replace(ran.report, blocked={}) == LookResult()
-    return {path: obstacle.value for path, obstacle in ran.report.blocked.items()}
 
 
 OURS, OLDER, THEIRS = (letter * 40 for letter in "abc")

@@ -73,12 +73,13 @@ class DamagingObserver(RecordingObserver):
 
     folder: Path = Path()
     times: int = 1
+    chunks: str = "chunks/*"
 
     def stage(self, state: State) -> None:
         super().stage(state)
         if state is State.UPLOADING and self.times:
             self.times -= 1
-            for chunk in self.folder.glob("cache/syncd/*/chunks/*"):
+            for chunk in self.folder.glob(f"cache/syncd/*/{self.chunks}"):
                 with chunk.open("r+b") as file:
                     file.write(b"\0\0\0\0")
 

@@ -9,17 +9,12 @@ import httpx
 import pytest
 
 from syncd.core.errors import TryLater
-from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import Waiter
 from syncd.model.entry import Entry as Uploaded
 from syncd.model.entry import Kind
-from syncd.remote.api import Api
 from syncd.remote.failure import ApiStep
-from syncd.sandbox.executions import Executions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
-from syncd.store.state_db import StateDb
 from tests.integration.sync_rig import KEY, Killed, RecordingObserver, Rig, rigged
-from tests.integration.test_look import target
+from tests.integration.test_look import executions
 
 
 @pytest.fixture
@@ -36,13 +31,8 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def started(rig: Rig) -> list[str]:
     """Return the removal recorded as possibly running, if there is one."""
-    removal = executions(rig, StateDb(str(rig.state_folder)), Interrupt()).pending
+    removal = executions(rig, rig.state_folder).pending
     return [] if removal is None else [removal.name]
-
-
-def executions(rig: Rig, db: StateDb, interrupt: Interrupt) -> Executions:
-    waiter = Waiter(interrupt, rig.clock)
-    return Executions(Api(target(rig), rig.key, rig.client), rig.client, waiter, db, target(rig))
 
 
 def deleted_and_cut(rig: Rig, fault: str) -> None:
@@ -163,7 +153,7 @@ def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
     """A removal that cannot be recorded is not begun."""
     folder = tmp_path / "gone"
     folder.mkdir()
-    looking = executions(rig, StateDb(str(folder)), Interrupt())
+    looking = executions(rig, folder)
     folder.rmdir()
     removed = LookItem((Uploaded(Kind.DIRECTORY, 0o755, 1),), LookAction.REMOVE)
     with pytest.raises(TryLater, match="nothing is removed: free some disk space, or make it writable"):

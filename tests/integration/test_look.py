@@ -54,12 +54,11 @@ def target(rig: Rig) -> Target:
     return Target(rig.emulator.base_url, rig.sandbox.id, "us")
 
 
-def executions(rig: Rig) -> Executions:
-    """Return the executions of a new process."""
-    clock = rig.clock
-    (state := rig.folder / "state").mkdir(exist_ok=True)
-    waiter = Waiter(Interrupt(), clock)
-    api = Api(target(rig), rig.key, rig.client)
+def executions(rig: Rig, state: Path | None = None) -> Executions:
+    """Return the executions of a new process, with the state in that folder."""
+    if state is None:
+        (state := rig.folder / "state").mkdir(exist_ok=True)
+    waiter, api = Waiter(Interrupt(), rig.clock), Api(target(rig), rig.key, rig.client)
     return Executions(api, rig.client, waiter, StateDb(str(state)), target(rig))
 
 

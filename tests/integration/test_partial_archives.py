@@ -15,7 +15,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
 from syncd.sandbox.saved_versions import SavedVersions
-from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import DamagingObserver, RecordingObserver, Rig, rigged
 
 
 @pytest.fixture
@@ -296,24 +296,11 @@ def test_an_interrupted_proof(
     assert sent(rig) > 300_000
 
 
-class TruncatingObserver(RecordingObserver):
-    """Damages the chunks of a partial archive just before they are sent."""
-
-    folder = Path()
-
-    def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        for chunk in self.folder.glob("cache/syncd/*/changes/**/*.chunk"):
-            os.truncate(chunk, 0)
-        super().sent(sent_bytes, total_bytes)
-
-
 def test_an_archive_that_is_damaged_is_sent_whole(rig: Rig) -> None:
     """A partial archive whose chunks are lost in the spool becomes a whole one."""
     rig.sync()
     rig.write("d1/f1", "changed" * 100)
-    observer = TruncatingObserver(rig.clock)
-    observer.folder = rig.folder
-    rig.sync(observer=observer)
+    rig.sync(observer=DamagingObserver(rig.clock, folder=rig.folder, chunks="changes/**/*.chunk"))
     assert sent(rig) > 300_000
     assert equal(rig)
     assert edited(rig, "again") < 1_000
