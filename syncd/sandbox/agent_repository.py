@@ -169,7 +169,7 @@ class AgentRepository:
         timeout_s = _FOLLOW_S if commit else _MAKE_S
         versions = self._versions(base)
         request = {
-            **items_of(("c", path, () if entry.kind is Kind.ABSENT else (entry,)) for path, entry in versions.items()),
+            **items_of(("c", path, (entry,)) for path, entry in versions.items()),
             "whole": not commit,
             "home": commit,
             "branch": branch_there(branch),

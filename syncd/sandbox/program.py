@@ -1041,7 +1041,7 @@ class _Repository:
         gone, named, lines = [], set(), []
         for mark, (_, path, versions) in enumerate(_listed(self._request), 1):
             named.add(path)
-            if not versions:
+            if versions[0].kind == "n":
                 gone.append(path)
             elif not (_REFUSED.search(path) or (versions[0].kind == "l" and _REFUSED_LINK.search(path))):
                 with contextlib.suppress(OSError):
