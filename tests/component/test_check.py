@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.cli.check import CHECKS, Checkup, Grade, findings, run
+from syncd.cli.check import CHECKS, Checkup, Grade, run
 from syncd.core.settings import check_config
 
 PASS, WARN = Grade.PASS, Grade.WARN
@@ -28,13 +28,3 @@ def test_watches(
     *_, finding = run(Checkup(config), checks)
     assert (finding.grade, finding.remedy) == (grade, "raise it" if grade is WARN else "")
     assert words in finding.what
-
-
-def test_a_long_failure_is_cut_and_says_so(tmp_path: Path) -> None:
-    """What a configuration says has any length and any characters; a finding is one line."""
-    file = tmp_path / "config.toml"
-    file.write_text(f'[workspace]\npath = "{tmp_path}"\n[sandbox]\n"\\u001b{"k" * 5000}" = 1\n')
-    (finding,) = findings(str(file))
-    assert (finding.subject, finding.grade) == ("configuration", Grade.FAIL)
-    assert finding.what.isprintable()
-    assert (len(finding.what), finding.what[-1]) == (1000, "…")

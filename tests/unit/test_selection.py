@@ -61,6 +61,7 @@ def included(path: str, selection: Selection = DEFAULT) -> bool:
     ("path", "files", "expected"),
     [
         ("a.py", {}, None),
+        ("a.tmp", {}, "workspace.ignore: *.tmp"),
         ("a.log", {".gitignore": b"# logs\n\n*.log\n"}, ".gitignore:3: *.log"),
         ("sub/a.log", {"sub/.gitignore": b"*.log\n"}, "sub/.gitignore:1: *.log"),
         ("a.log", {".syncdignore": b"*.log"}, ".syncdignore:1: *.log"),
@@ -76,15 +77,8 @@ def included(path: str, selection: Selection = DEFAULT) -> bool:
 )
 def test_a_decision_names_its_rule(path: str, files: dict[str, bytes], expected: str | None) -> None:
     """The rule is shown with its file and line, or as built in; there is none if no rule matches."""
-    rule = decide(path, files).rule
+    rule = decide(path, files, Selection(ignore=("*.tmp",))).rule
     assert (None if rule is None else str(rule)) == expected
-
-
-def test_a_pattern_of_the_configuration_has_no_line() -> None:
-    """Its rule is named by the key."""
-    decision = decide("a.tmp", selection=Selection(ignore=("*.log", "*.tmp")))
-    assert decision == Decision(included=False, rule=Rule("workspace.ignore", None, "*.tmp"))
-    assert str(decision.rule) == "workspace.ignore: *.tmp"
 
 
 # From the weakest to the strongest. The pattern is one of the defaults where they take part, else no built-in one.
