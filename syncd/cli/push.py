@@ -72,7 +72,8 @@ def command(config_file: str | None, force: bool, sandbox: str | None, no_setup:
     is_first = result["sync"] is not None and result.get("change") is None
     has_daemon = holder(directories_for(config.workspace.path, os.environ).state) is not None
     if is_first and not has_daemon and not as_json and verbosity() >= 0:
-        click.echo(next_step(option_for(config_path(config_file))), err=True)
+        command_line = keeper(option_for(config_path(config_file)))
+        click.echo(f"next: `{command_line}` keeps it in sync from now on", err=True)
 
 
 @click.command("flush")
@@ -135,11 +136,6 @@ def setup(config_file: str | None, sandbox: str | None) -> ExitCode:
     if result["why"]:
         click.echo(hinted(f"the set-up {result['why']}; `syncd status` names it until one succeeds"), err=True)
     return ExitCode.DIFFERENT if result["why"] else ExitCode.DONE
-
-
-def next_step(option: str) -> str:
-    """The next step after a first sync; `option` is the ` --config FILE` that commands need."""
-    return f"next: `{keeper(option)}` keeps it in sync from now on"
 
 
 def _tell_agents_side(result: Mapping[str, Any]) -> None:

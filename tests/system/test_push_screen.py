@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from syncd.cli.push import next_step
+from syncd.cli.options import keeper
 from tests.system.rig import DEFAULTS, Rig
 
 _MIB = 1 << 20
@@ -36,7 +36,7 @@ def test_a_push_on_a_terminal(rig: Rig) -> None:
         assert terminal.finish() == 0, terminal.text
     reported, then = terminal.text.splitlines()
     assert re.fullmatch(r"synced 1 file, 2,04\d KiB, in [\d.]+ s", reported), reported
-    assert then == next_step("")
+    assert then == f"next: `{keeper('')}` keeps it in sync from now on"
 
 
 def test_an_interrupted_push(rig: Rig) -> None:
@@ -57,7 +57,7 @@ def test_an_interrupted_push(rig: Rig) -> None:
     first = rig.ok("push", "--config", str(rig.config_file))
     lines = first.err.splitlines()
     assert lines[:3] == ["packing …", "uploading …", "unpacking …"]
-    assert lines[3:] == [next_step("")]
+    assert lines[3:] == [f"next: `{keeper('')}` keeps it in sync from now on"]
     rig.write("b")
     os.unlink(rig.workspace / "data.bin")
     rig.write("c")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.cli.push import next_step, summary
+from syncd.cli.options import keeper
+from syncd.cli.push import summary
 from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.remote_changes import why_unsaved
 from syncd.sandbox.seen_paths import held_warning
@@ -23,7 +24,7 @@ def test_the_remedy_works() -> None:
 def test_the_next_step(monkeypatch: pytest.MonkeyPatch, booted: str, command: str) -> None:
     """Where systemd does not run, no service is proposed."""
     monkeypatch.setattr("syncd.cli.options.BOOTED_BY_SYSTEMD", booted)
-    assert next_step(" --config a") == f"next: `{command} --config a` keeps it in sync from now on"
+    assert keeper(" --config a") == f"{command} --config a"
 
 
 @pytest.mark.parametrize(
