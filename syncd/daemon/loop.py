@@ -169,8 +169,9 @@ class Daemon:
 
     def _handle(self, client: Client, message: Message) -> None:
         loops = self._named(message)
-        is_awaited = any(self._shared.delays_reload(loop.sync) for loop in loops or self._loops.values())
-        if is_awaited and message.get("do") in ("push", "flush", "setup"):
+        delays = [loop for loop in loops if self._shared.delays_reload(loop.sync)]
+        is_cut_off = delays or (not loops and self._shared.reload_after is not None)
+        if is_cut_off and message.get("do") in ("push", "flush", "setup"):
             client.close()  # it asks again: the new configuration may have other sandboxes
             return
         if not loops and message.get("do") != "write":  # an undo may be of one that is configured no more
