@@ -118,7 +118,7 @@ def steps_of(seed: int) -> list[Step]:
 class Box:
     """One sandbox under one name, and what its agent did. `lock`: changes by the agent and by syncd exclude others."""
 
-    def __init__(self, name: str, sandbox: Sandbox, ours: set[Version]) -> None:
+    def __init__(self, name: str, sandbox: Sandbox) -> None:
         self.name = name
         self.sandbox = sandbox
         self.lock = threading.Lock()
@@ -132,7 +132,6 @@ class Box:
         self.free: set[str] = set()  # of an earlier time in the configuration
         self.lost: list[str] = []
         self._unlooked: set[str] = set()
-        self._ours = ours
         self._initialize, self._execute = sandbox.initialize, sandbox.execute
         sandbox.initialize = self._initialized  # type: ignore[method-assign]
         sandbox.execute = self._executed  # type: ignore[method-assign]
@@ -290,7 +289,7 @@ class Story:
             same[-1].begin_anew()
         else:
             id_ = SANDBOX if name == MAIN else f"box-{name}{len(same) or ''}"
-            self._boxes[name] = Box(name, self._rig.emulator.create_sandbox(id_), self._persons)
+            self._boxes[name] = Box(name, self._rig.emulator.create_sandbox(id_))
             self._all.append(self._boxes[name])
         return self._boxes[name]
 

@@ -32,13 +32,12 @@ from tests.emulator import Emulator
 from tests.fuzz.account import SavedEntries
 from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox
 from tests.fuzz.clock import SimulatedClock
-from tests.fuzz.commands import Commands
+from tests.fuzz.commands import FOLLOW_S, Commands, WayHome
 from tests.fuzz.git import tips
 from tests.fuzz.inotify import ManualInotify
 from tests.fuzz.lasting import Lasting
 from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, damage, remove, tree
 from tests.fuzz.scenario import DAEMON_STEPS, UNUSUAL, WAY_HOME_STEPS, Scenario, Step
-from tests.fuzz.way_home import FOLLOW_S, WayHome
 
 if TYPE_CHECKING:
     from tests.fuzz.daemon import SimulatedDaemon, SimulatedLoop
