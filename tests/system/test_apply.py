@@ -521,9 +521,10 @@ def test_submodules_that_git_refuses(rig: Rig, agent: Agent) -> None:
         agent.write(".gitmodules", content)
         agent.write("sub/.GITMODULES", content)
         agent.write("a", f"theirs {number}\n")
-        branch = json.loads(rig.ok("apply", "--branch", f"theirs{number}", "--json").out)
-        assert (branch["taken"], branch["deleted"]) == (["a"], ["clash"])
-        assert branch["never"] == [".gitmodules", "sub/.GITMODULES"], content
+        if not number:
+            branch = json.loads(rig.ok("apply", "--branch", "theirs", "--json").out)
+            assert (branch["taken"], branch["deleted"]) == (["a"], ["clash"])
+            assert branch["never"] == [".gitmodules", "sub/.GITMODULES"]
         applied = rig.ok("apply").out
         assert re.search(r"never     \.gitmodules: git refuses it \(gitmodules[A-Z]", applied), content
         assert not (rig.workspace / ".gitmodules").exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.command import SYNCD
-from tests.system.rig import DEFAULTS, KEY, Rig
+from tests.system.rig import DEFAULTS, Rig
 from tests.system.terminal import Terminal
 
 HOSTILE = (
@@ -177,21 +177,6 @@ def test_what_the_agent_wrote(rig: Rig) -> None:
     assert r"\u202e" in show("saved", "show", rig.saved()[0]["id"])
     show("history")
     show("pull", "one", HOSTILE[0])
-
-
-def test_init_in_a_hostile_directory(hostile: HostileRig) -> None:
-    """It offers the current directory, and says what it wrote and where."""
-    for name, new, answers in (
-        (HOSTILE[0], b"new-", "\nus\nbox\n\x04"),
-        (HOSTILE[3], b"new-", ""),
-        (HOSTILE[0], b"new-", ""),
-        (HOSTILE[6], b"newer-", ""),
-    ):
-        folder = Path(os.fsdecode(os.fsencode(hostile.rig.workspace) + b"/d-" + name))
-        terminal = Shown({**hostile.rig.environment(), "KLAVIS_API_KEY": KEY}, folder)
-        told = () if answers else ("--path", name, "--id", "box")
-        told += ("--base-url", hostile.rig.emulator.base_url)
-        terminal.run("init", "--config", new + name, *told, answers=answers)
 
 
 def _lie(op: str, status: int) -> str:

@@ -538,19 +538,6 @@ def test_another_directory_is_forced_into_one_alone(rig: Rig, several: Several) 
     assert not (rig.sandbox.workspace / "old7").exists()
 
 
-def test_an_apply_waits_for_no_sync_to_another(rig: Rig, several: Several) -> None:
-    """It ends while the API unpacks an archive for the other sandbox, which may take minutes."""
-    rig.watch()
-    several.agents["blue"].write("both", "blue's\n")
-    rig.faults("initialize@box: hang 80 always")
-    rig.write("a", "mine\n")
-    rig.until(lambda: several.holds("blue", "a", "mine\n"), "the edit in blue")
-    began_s = CLOCK.monotonic_s()
-    rig.ok("apply", "--sandbox", "blue", "--yes")
-    assert CLOCK.monotonic_s() - began_s < 60
-    assert (rig.workspace / "both").read_text() == "blue's\n"
-
-
 def test_a_reload_waits_for_one_alone(rig: Rig, several: Several) -> None:
     """While it waits for the end of a sync, the other gets edits; then the new configuration holds for both."""
     daemon = rig.watch()
