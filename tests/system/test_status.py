@@ -243,19 +243,16 @@ def test_a_state_folder_of_another_user(rig: Rig, closed: str) -> None:
 
 
 @as_anyone
-def test_a_state_folder_that_cannot_be_written(rig: Rig) -> None:
-    """A person must change that: 78. The status is known."""
+def test_folders_that_are_closed(rig: Rig) -> None:
+    """A person must let syncd write to its state: 78, though the status is known. `--all` does not take a folder of
+    configurations that cannot be read for an empty one.
+    """
     rig.write("a")
     rig.ok("push")
     os.chmod(rig.state_folder, 0o500)
     codes = [rig.run(command, prefix=AS_ANYONE).code for command in ("push", "run", "diff", "pause", "status")]
     os.chmod(rig.state_folder, 0o700)
     assert codes == [78, 78, 78, 78, 0]
-
-
-@as_anyone
-def test_a_configuration_folder_that_cannot_be_read(rig: Rig) -> None:
-    """`--all` does not say that there is no configuration."""
     folder = rig.config_file.parent
     folder.chmod(0)
     done = rig.run("status", "--all", prefix=AS_ANYONE)
