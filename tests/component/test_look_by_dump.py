@@ -12,14 +12,11 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.extraction import BadArchive
-from syncd.model.entry import ABSENT, Entry, Kind
+from syncd.model.entry import Kind
 from syncd.sandbox import look_by_dump
 from syncd.sandbox.look_by_dump import look_in_archive
 from syncd.sandbox.look_request import LookItem, LookRequest, LookResult
-from tests.looks import COMMITS, COMPARE, EXISTS, FETCH, FOLDER, PLACE, REMOVE, a_file, item
-
-ODD = os.fsdecode(b"caf\xe9 \n")
-LARGE = bytes(range(256)) * 8192  # two MiB
+from tests.looks import COMMITS, FETCH, FOLDER, PLACE, a_file, item
 
 
 class Archive:
@@ -83,59 +80,6 @@ def test_places(archive: Archive, tmp_path: Path) -> None:
         "fifo": "o",
         ".git": "?",
     }
-
-
-def test_what_differs(archive: Archive, tmp_path: Path) -> None:
-    """Each kind, and each action: nothing can be removed."""
-    archive.add("same", b"ours")
-    archive.add("program", b"ours", mode=0o755)
-    archive.add("d", kind=tarfile.DIRTYPE, mode=0o755)
-    archive.add("d/changed", b"OURS")
-    archive.add("d/compared", b"longer")
-    archive.add(ODD, LARGE)
-    archive.add("large", LARGE)
-    archive.add("ln", kind=tarfile.SYMTYPE, to="same")
-    archive.add("fifo", kind=tarfile.FIFOTYPE)
-    archive.add("to remove", b"ours")
-    archive.add("not to remove", b"theirs")
-    archive.add("there")
-    result = look(
-        archive,
-        tmp_path,
-        {
-            "same": item(FETCH, a_file(b"first"), a_file()),
-            "program": item(COMPARE, a_file()),
-            "d": item(COMPARE, FOLDER),
-            "d/changed": item(FETCH, a_file()),
-            "d/compared": item(COMPARE, a_file()),
-            ODD: item(FETCH, a_file()),
-            "large": item(FETCH, a_file(LARGE)),
-            "ln": item(FETCH, Entry(Kind.SYMLINK, 0o777, 1, target="other")),
-            "fifo": item(FETCH, a_file()),
-            "gone": item(FETCH, a_file()),
-            "never there": item(FETCH),
-            "to remove": item(REMOVE, a_file()),
-            "not to remove": item(REMOVE, a_file()),
-            "removed": item(REMOVE, a_file()),
-            "there": item(EXISTS),
-            "missing": item(EXISTS),
-            "ln/behind": item(COMPARE, a_file()),
-        },
-    )
-    assert {path: entry.kind.value for path, entry in result.differing.items()} == {
-        **dict.fromkeys(("program", "d/changed", "d/compared", ODD, "not to remove"), "f"),
-        "ln": "l",
-        "fifo": "o",
-        "gone": "",
-        "ln/behind": "",
-    }
-    assert copies(result, tmp_path) == {"d/changed": b"OURS", ODD: LARGE}
-    changed = result.differing["d/changed"]
-    assert (changed.mode, changed.size_bytes, changed.mtime_s) == (0o644, 4, 7)
-    assert changed.digest == hashlib.sha256(b"OURS").digest()
-    assert (result.differing["gone"], result.differing["ln"].target) == (ABSENT, "same")
-    assert result.failed == {"to remove": "the sandbox runs no programs"}
-    assert (result.removed, result.missing, result.new) == (("removed",), 1, {})
 
 
 def test_what_has_room_is_copied(archive: Archive, tmp_path: Path) -> None:

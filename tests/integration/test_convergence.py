@@ -138,15 +138,6 @@ LOST_ONCE = {
         wait_idle()
         write('f', 8, 3)
     """,
-    "partial archives were trusted where the sandbox gave no dump": """
-        settings('keep', 'auto', 0, 0, 1.0, 'overwrite')
-        wipe_sandboxes()
-        write('f', 8, 1)
-        write('g', 8, 2)
-        wait_idle()
-        fault('dump: 404')
-        write('f', 8, 3)
-    """,
     "a file is written by an ignored hard link that is then removed": """
         write_rules('.gitignore', '/a/c\\n')
         write('a/c/e/first', 8, 0)

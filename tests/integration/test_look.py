@@ -314,6 +314,8 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
         "existing": item(EXISTS),
         "missing": item(EXISTS),
         "removed": item(REMOVE, a_file(b"ours")),
+        "fifo": item(FETCH, a_file(b"ours")),
+        "ln/behind": item(COMPARE, a_file(b"ours")),
     }
     request = LookRequest(items, find_new=True, pruned_names=["node_modules"])
     by_program = run_look(executions(rig), request, str(copies(rig)))
