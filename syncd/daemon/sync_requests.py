@@ -17,7 +17,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import ExitCode, SyncdError, TryLater
 from syncd.core.text import MOST_NAMED, for_sandbox
 from syncd.daemon.control import Message
-from syncd.sync.outcome import FOLLOW_UPS, Outcome, left_out, still_changing, unsettled
+from syncd.sync.outcome import Outcome, is_given_up, left_out, still_changing, unsettled
 
 PAUSED = TryLater("syncing is paused", "run `syncd resume`")
 
@@ -156,10 +156,10 @@ class RequestQueue:
             if request.client is None:
                 continue
             left, served = unsettled(request.unsettled, outcome.follow_up, outcome.torn), (*request.served, outcome)
-            if left and len(request.served) < FOLLOW_UPS:
-                self._lasting.append(replace(request, sync_mode=SyncMode.CHANGED, served=served, unsettled=left))
-            elif left:
+            if is_given_up(left, len(request.served)):
                 request.fail(still_changing(left))
+            elif left:
+                self._lasting.append(replace(request, sync_mode=SyncMode.CHANGED, served=served, unsettled=left))
             elif outcome.obstructed:
                 request.fail(left_out(outcome.obstructed))
             else:

@@ -1,4 +1,4 @@
-"""The sandbox's life: acquire it, delete in it, find what its agent changed, and notify the agent.
+"""One sandbox: its state and its end, looks at it, removals in it, its repository and its set-up.
 
-Begins at `remote_changes`; `provider` acquires the sandbox.
+Begins at `remote_changes`; `provider` acquires the sandbox, and `sandbox_state` knows what it holds.
 """

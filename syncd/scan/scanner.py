@@ -50,9 +50,9 @@ from syncd.watch.changes import ScanListener
 # Opening a path fails with these if it was removed or swapped since it was listed.
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
-# If rules outside change during each of so many reads, their events start another scan.
 # As many as the kernel follows (path_resolution(7)).
 _MOST_LINKS = 40
+# If rules outside change during each of so many reads, their events start another scan.
 _MAX_RULE_READS = 3
 # If rules change during each of so many listings, their events start another scan.
 _MAX_LISTINGS = 3

@@ -26,7 +26,7 @@ from syncd.core.checksum import hardware_based
 from syncd.core.errors import SyncWarning
 from syncd.selection.selection import PathPatterns, Rule
 
-# Keys and credential files are small. Larger files are packed in parts, and most of them are data.
+# Keys and credential files are small. Larger files are read in pieces of this size, and most of them are data.
 LARGEST_BYTES = 1 << 20
 # Git too looks for a NUL in the first 8000 bytes to tell data from text.
 _TEXT_PROBE_BYTES = 8000

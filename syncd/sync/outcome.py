@@ -108,7 +108,7 @@ class Outcome(Struct, frozen=True):
 
 # The number of syncs that follow the first one before a waiting command fails with the files that keep changing. A file
 # that was written once while it was read is whole after one; a log that is written all the time never is.
-FOLLOW_UPS = 2
+_FOLLOW_UPS = 2
 
 
 def unsettled(before: Collection[str] | None, follow_up: Collection[str], torn: Collection[str]) -> frozenset[str]:
@@ -118,6 +118,11 @@ def unsettled(before: Collection[str] | None, follow_up: Collection[str], torn: 
     `follow_up`, which vanished before they were read, only those that were named before are: the rest came later.
     """
     return frozenset(path for path in follow_up if before is None or path in before or path in torn)
+
+
+def is_given_up(left: Collection[str], syncs: int) -> bool:
+    """True if a command that was served by so many syncs before waits no longer for the paths that are left."""
+    return bool(left) and syncs >= _FOLLOW_UPS
 
 
 def still_changing(paths: Collection[str]) -> TryLater:

@@ -26,6 +26,7 @@ from syncd.model.manifest import Difference, Manifest, difference, directories_a
 from syncd.model.reconcile import Forced
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
+from syncd.sandbox.partial_archives import COUNTED
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.delivery import SyncObserver, Verdict
@@ -39,8 +40,6 @@ from syncd.sync.work_saver import WorkSaver
 from syncd.sync.workspace import Workspace
 
 _log = logging.getLogger("syncd.sync")
-# So many of the paths that the archive of the proof lacks are counted afterwards.
-_PROOF = 2000
 # The agent would have to change other paths before each of these.
 _ROUNDS = 5
 
@@ -348,7 +347,7 @@ class SandboxSync(Struct):
         if isinstance(ended, Verdict):
             return ended
         written = {*only, *directories_above(only)}
-        others = [path for path in manifest.spread(_PROOF) if path not in written]
+        others = [path for path in manifest.spread(COUNTED) if path not in written]
         if not partial_archives.prove(others):
             # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
             _log.info("after a partial archive, a whole one follows")
