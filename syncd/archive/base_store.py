@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import msgspec
 from isal import isal_zlib
@@ -35,9 +35,13 @@ from syncd.store.blobs import Blobs
 LARGEST_BYTES = 4 << 20
 # The copies take no more than the snapshot itself, but a small snapshot may have so much.
 _LEAST_ROOM_BYTES = 16 << 20
+# Those that no sandbox was sent last go once all have grown by half since, and beyond so much.
+_GROWN, _LEAST_GROWN_BYTES = 1.5, 1 << 20
 _MOST_ROOM_BYTES = 256 << 20
 _MOST_INFLATED_BYTES = 16 << 20
 _BLOCK = 1 << 18
+# The digests of all files that count as sent now, to whichever sandbox.
+SentDigests = Callable[[], Collection[bytes]]
 
 
 class BaseStore:
@@ -47,6 +51,7 @@ class BaseStore:
         self._folder = os.path.join(spool_folder, "base")
         self._index = os.path.join(spool_folder, "chunk-index")
         self._chunks = chunks
+        self._tidied_bytes = 0  # what was left when copies went last
 
     def get(self, path: str, digest: bytes) -> bytes | None:
         """The bytes with this digest that were sent as `path`; None if they are gone."""
@@ -67,14 +72,14 @@ class BaseStore:
         """Return the chunks of the last whole archive, as far as they are there."""
         return [piece for _, key in self._rows() if key and (piece := self._chunks.get(key)) is not None]
 
-    def keep_replaced(self, base: Manifest, paths: Iterable[str]) -> None:
+    def keep_replaced(self, base: Manifest, paths: Iterable[str], sent: SentDigests) -> None:
         """Copy the bytes of these paths of the base out of the chunks, before others take their place."""
-        self.add(self._replaced(base, paths), base.content_bytes)
+        self.add(self._replaced(base, paths), base.content_bytes, sent)
 
-    def keep_sent(self, archive: Archive, snapshot_bytes: int) -> None:
+    def keep_sent(self, archive: Archive, snapshot_bytes: int, sent: SentDigests) -> None:
         """Copy the files of a partial archive: its chunks go with the next one."""
         with contextlib.suppress(DamagedPiece, BadArchive):
-            self.add((content for _, content in _small_files(archive)), snapshot_bytes)
+            self.add((content for _, content in _small_files(archive)), snapshot_bytes, sent)
 
     def make_room(self) -> bool:
         """Forget everything: a sync needs the room. False if there was nothing."""
@@ -98,13 +103,14 @@ class BaseStore:
         for key, digests in wanted.items():
             yield from self._of_chunk(key, digests)
 
-    def add(self, contents: Iterable[bytes], snapshot_bytes: int) -> None:
-        """Keep these contents, which became what was sent, as far as there is room."""
+    def add(self, contents: Iterable[bytes], snapshot_bytes: int, sent: SentDigests | None = None) -> None:
+        """Keep these contents, which become what was sent, as far as there is room; others go that are not `sent`."""
         room_bytes = max(_LEAST_ROOM_BYTES, min(_MOST_ROOM_BYTES, snapshot_bytes))
-        kept_bytes = 0
+        kept_bytes, places = 0, set[str]()
         with contextlib.suppress(OSError):
             for content in contents:
                 place = self._path(hashlib.sha256(content).digest())
+                places.add(place)
                 if _is_touched(place):
                     continue
                 packed = isal_zlib.compress(content, LEVEL)
@@ -115,15 +121,25 @@ class BaseStore:
                 kept_bytes += len(packed)
                 write_whole(place, packed)
             if kept_bytes:
-                self._make_room(room_bytes)
+                self._make_room(room_bytes, places, sent)
 
-    def _make_room(self, room_bytes: int) -> None:
-        """Delete the copies that were made longest ago. Raises `OSError`."""
+    def _make_room(self, room_bytes: int, new: set[str], sent: SentDigests | None) -> None:
+        """Delete the copies that nobody needs any more, then those that were made longest ago. Raises `OSError`.
+
+        To know which are needed costs a look at all that was sent, so it is not asked each time.
+        """
         with os.scandir(self._folder) as items:
             found = sorted(
                 ((status.st_mtime_ns, status.st_size, item.path) for item in items for status in (item.stat(),)),
                 reverse=True,
             )
+        has_grown = sum(row[1] for row in found) > max(_LEAST_GROWN_BYTES, self._tidied_bytes * _GROWN)
+        if sent is not None and has_grown:
+            needed = new | {self._path(digest) for digest in sent()}
+            for _, _, path in [row for row in found if row[2] not in needed]:
+                os.unlink(path)
+            found = [row for row in found if row[2] in needed]
+            self._tidied_bytes = sum(row[1] for row in found)
         for _, size_bytes, path in found:
             room_bytes -= size_bytes
             if room_bytes < 0:

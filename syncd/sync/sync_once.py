@@ -254,10 +254,11 @@ class SandboxSync(Struct):
 
     def _keep_replaced(self, here: _Here, scanned: ScanResult) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
+        sent = partial(self.workspace.sent_digests, self.sandbox.name, self.state.base or Manifest())
         for base in filter(None, (self.state.base, *self.workspace.other_bases(self.sandbox.name))):
             found = difference(base, scanned.manifest)
             replaced = [*found.changed, *found.uncertain, *found.removed, *here.held]
-            self.workspace.base_store.keep_replaced(base, replaced)
+            self.workspace.base_store.keep_replaced(base, replaced, sent)
 
     # -- act
 
@@ -313,7 +314,8 @@ class SandboxSync(Struct):
             self.state.mark_uncertain()  # the next one is whole, of another spool
             return Verdict.PACK_AGAIN
         if not preparation.attempt.is_whole and not isinstance(ended, Verdict):
-            self.workspace.base_store.keep_sent(archive, preparation.attempt.manifest.content_bytes)
+            sent = partial(self.workspace.sent_digests, self.sandbox.name, preparation.attempt.manifest)
+            self.workspace.base_store.keep_sent(archive, preparation.attempt.manifest.content_bytes, sent)
         return ended
 
     def _prove(self, observer: SyncObserver, last: Preparation) -> Verdict:

@@ -18,6 +18,7 @@ from syncd.core.directories import Directories
 from syncd.core.durable_file import remove_drafts
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
+from syncd.model.entry import Kind, arrived_digest
 from syncd.model.manifest import Manifest
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.scan.file_reader import ContentReader
@@ -116,6 +117,12 @@ class Workspace:
         """Return what the other sandboxes hold: what was sent to them is kept for their merges."""
         others = [state.base for each, state in self.states.items() if each != name]
         return [base for base in others if base is not None]
+
+    def sent_digests(self, name: str, base: Manifest) -> set[bytes]:
+        """Return the digests of all files that count as sent, which merges may need: this one's base, and all else."""
+        left = (state.left for state in self.states.values())
+        manifests = (base, *left, *self.other_bases(name))
+        return {arrived_digest(each) for sent in manifests for each in sent.values() if each.kind is Kind.FILE}
 
     # -- whose turn it is
 

@@ -491,6 +491,19 @@ def test_what_still_differs_is_kept_longest(tmp_path: Path) -> None:
         store.add([content], 0)
         os.utime(tmp_path / "base" / digests[number].hex(), (number, number))
     held = Entry(Kind.FILE, 0o644, size_bytes=4 << 20, digest=digests[0])
-    store.keep_replaced(Manifest({"held": held}), ["held"])
+    store.keep_replaced(Manifest({"held": held}), ["held"], set)
     store.add(contents[2:], 0)
     assert [store.get("any", digest) is not None for digest in digests] == [True, False, True, True]
+
+
+def test_versions_that_nobody_was_sent_last_go(made: AgentRig) -> None:
+    """However often files are rewritten, no more is kept of what was sent than what is there, and half as much."""
+    numbers, sizes = random.Random(2), list[int]()
+    for _ in range(6):
+        for path in "pqr":
+            (made.rig.workspace / path).write_bytes(numbers.randbytes(1 << 20))
+        made.rig.sync()
+        copies = made.rig.folder.glob("cache/syncd/*/base/*")
+        sizes.append(sum(each.stat().st_size for each in copies))
+    assert max(sizes) < 5 << 20
+    assert made.rig.cycle.base_store.get("p", hashlib.sha256((made.rig.workspace / "p").read_bytes()).digest())

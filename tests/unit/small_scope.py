@@ -275,7 +275,7 @@ class Process:
     @property
     def _workspace(self) -> Any:
         base_store = SimpleNamespace(get=_nothing, keep_replaced=_nothing, keep_sent=_nothing)
-        turns = SimpleNamespace(waiter=self.waiter, base_store=base_store, snapshot_turn=nullcontext)
+        turns = SimpleNamespace(waiter=self.waiter, base_store=base_store, sent_digests=set, snapshot_turn=nullcontext)
         turns.other_bases, turns.is_excluded = lambda _: [], lambda: _RULES.exclude
         return turns
 
