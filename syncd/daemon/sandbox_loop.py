@@ -106,7 +106,10 @@ class SandboxLoop:
         Raises `Stop` before the answer; after it, `Stop` ends the wait for the program alone.
         """
         with self._started():
-            self.ask(message, client)
+            if message["do"] == "setup":
+                self.setup.ask(client)
+            else:  # without a daemon a flush ends with the retries of its sync, as a push does
+                self.add(replace(request_of(message, client), lasting=False))
             while client.waits:
                 if message["do"] == "setup":
                     self._wait(inf)
