@@ -511,8 +511,9 @@ class Checker:
             blocked = {path: entry for path, entry in tracked.model.synced.items() if self._is_blocked(path)}
             self.lost += tracked.model.wrongly_removed({**remote, **blocked})
         if tracked.is_full:
-            unsent = [path for path in wanted.keys() - tracked.paths if not tracked.model.is_someone_elses(path)]
-            self.lost += [f"{path!r} was in no archive" for path in unsent]
+            unsent = self._without_held(wanted).keys() - tracked.paths
+            ours = [path for path in unsent if not tracked.model.is_someone_elses(path)]
+            self.lost += [f"{path!r} was in no archive" for path in ours]
         held = set(self.held())
         for path in held:
             is_known = self.state_damaged or path in self._written_late
