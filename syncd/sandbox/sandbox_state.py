@@ -262,9 +262,9 @@ class SandboxState:
 
     @property
     def was_changed(self) -> bool:
-        """True if another process changed the base since this one read or recorded it."""
+        """True if another process changed the base since this one read or recorded it, or if the record is lost."""
         recorded = self._base.load() if self.identity else None
-        return recorded is not None and recorded.identity != self.identity
+        return self.identity != ("" if recorded is None else recorded.identity)
 
     def read(self) -> None:
         """Read what is recorded.

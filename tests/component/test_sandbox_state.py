@@ -117,6 +117,17 @@ def test_what_was_brought_home(db: StateDb) -> None:
     assert not daemon.was_changed
 
 
+def test_a_record_that_is_lost(db: StateDb) -> None:
+    """Commands know nothing any more, so neither does this process: all is sent anew."""
+    daemon = arrived(db, MANIFEST)
+    with db.transaction():
+        db.change("DELETE FROM records")
+    assert daemon.was_changed
+    daemon.read()
+    assert daemon.base is None
+    assert not daemon.was_changed
+
+
 def test_each_name_has_a_last_sandbox(tmp_path: Path) -> None:
     """What is known of one is not forgotten when the other moves; a name that is forgotten leaves nothing."""
     db = StateDb(str(tmp_path))
