@@ -262,9 +262,11 @@ class SandboxState:
 
     @property
     def was_changed(self) -> bool:
-        """True if another process changed the base since this one read or recorded it, or if the record is lost."""
+        """True if another process changed the base since this one read or recorded it, or if the record was damaged."""
         recorded = self._base.load() if self.identity else None
-        return self.identity != ("" if recorded is None else recorded.identity)
+        if recorded is None:
+            return self.identity != "" and self.db.warning is not None
+        return recorded.identity != self.identity
 
     def read(self) -> None:
         """Read what is recorded.
