@@ -120,7 +120,7 @@ def test_what_was_brought_home(db: StateDb) -> None:
 def test_a_record_that_is_lost(db: StateDb) -> None:
     """Commands know nothing any more, so neither does this process: all is sent anew."""
     daemon = arrived(db, MANIFEST)
-    Path(db.path).unlink()
+    db.close()
     Path(db.path).write_bytes(b"x" * 10_000)
     assert daemon.was_changed
     daemon.read()

@@ -132,6 +132,7 @@ class HomeRepository:
             entry = there.get(path, FOLDER)
             is_agents = live.model.agent.get(path) == entry and account.is_agents_own(path, entry)
             is_agents = is_agents and (is_made or not live.model.is_at_home(path))
+            is_agents = is_agents and (path, entry) not in checker.decided
             if is_excused(path) or tip.get(path) == _leaf(entry):
                 continue
             if is_agents:
