@@ -95,14 +95,17 @@ class DeletionSync(Struct):
         return self._next_try.at_s
 
     def has_pending(self, wanted: Manifest, unread: Collection[str]) -> bool:
-        """True if leftovers are to be removed that were not tried just now, or are to be tried again."""
-        if not self.removes:
-            return False
+        """True if leftovers are to be removed that were not tried just now, or are to be tried again.
+
+        What someone else has the place of waits for a person; what we put there, and could not remove, does not.
+        """
         is_due = self.clock.monotonic_s() >= self.again_at_s
         tried = self._given_up if is_due else self._given_up | _with_directories(self._failed)
         left = (self.state.left, *self.state.maybe)
         untried = [{path: each[path] for path in each if path not in tried} for each in left]
-        return bool(paths_to_delete(untried, wanted, unread))
+        others = self.state.seen.obstacles.keys() - self._failed.keys()
+        found = paths_to_delete(untried, wanted, others.union(unread))
+        return bool(found if self.removes else found.keys() & self._failed.keys())
 
     def hasten(self) -> None:
         """Have what could not be removed be tried by the next sync, as someone waits for that."""
@@ -127,15 +130,19 @@ class DeletionSync(Struct):
 
     @property
     def _given_up(self) -> set[str]:
-        """The leftovers that someone changed, as far as a look saw it."""
-        return _with_directories(self.state.seen.staying) & self.state.content.leftovers
+        """The leftovers that someone changed, as far as a look saw it; not what could only not be removed."""
+        return _with_directories(self.state.seen.staying - self._failed.keys()) & self.state.content.leftovers
 
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""
         self.executions.settle(wanted)
         content = self.state.content
-        left = {path: why for path, why in self._failed.items() if path not in wanted and content.versions_of(path)}
-        self.gone, self._failed = frozenset(), left
+
+        def is_left(path: str) -> bool:
+            now = wanted.get(path)
+            return any(now is None or now.kind is not entry.kind for entry in content.versions_of(path))
+
+        self.gone, self._failed = frozenset(), {path: why for path, why in self._failed.items() if is_left(path)}
 
     def removed(
         self, looks: Iterable[LookResult], to_delete: Versions, wanted: Manifest, programs: Programs

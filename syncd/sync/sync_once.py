@@ -217,8 +217,7 @@ class SandboxSync(Struct):
             return False
         if state.seen.wants_look(here.manifest, self.clock.monotonic_s()):
             return False
-        unread = {*self.snapshotter.unread, *state.seen.obstacles}
-        return not self.sandbox.deletion_sync.has_pending(manifest | here.unsent, unread)
+        return not self.sandbox.deletion_sync.has_pending(manifest | here.unsent, self.snapshotter.unread)
 
     def _packed(self, mode: SyncMode, observer: SyncObserver, here: _Here, number: int) -> Preparation | None:
         """Pack what the sandbox lacks, or all, into an archive in the spool; None if nothing is to be sent."""

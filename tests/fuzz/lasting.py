@@ -153,7 +153,8 @@ class Lasting:
             return []
         wanted, remote = checker.wanted(), tree(live.sandbox.workspace)
         free = {path: entry for path, entry in wanted.items() if live.model.is_free_for(path, entry, remote)}
-        if self.name in _WITHOUT_PROGRAMS and (sandbox := daemon.cycle.sandbox) is not None:
+        runs_none = self.name in _WITHOUT_PROGRAMS or live.sandbox.holds
+        if runs_none and (sandbox := daemon.cycle.sandbox) is not None:
             # Nobody removes a folder or a file there, or finds out that it has gone: what is to have its place is held.
             free = {path: entry for path, entry in free.items() if not is_within(path, sandbox.state.seen.obstacles)}
         return checker.missing(free)  # what the agent made in a path's place may stay there

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -188,3 +188,20 @@ def test_a_forced_push_before_which_nobody_looks(rig: Rig) -> None:
     outcome, _ = rig.sync(SyncMode.FORCED)
     assert outcome.obstructed == ("new",)
     assert rig.warning_keys == ["obstacle:new"]
+
+
+@pytest.mark.parametrize("deletions", ["keep", "mirror"])
+@pytest.mark.parametrize("change", [file_becomes_folder, folder_becomes_file])
+def test_what_no_program_could_remove_makes_way_by_itself(
+    rig: Rig, change: Callable[[Rig], None], deletions: str
+) -> None:
+    """What was put there itself has the place: it is removed once programs run again, though nothing changes here."""
+    configured(rig, deletions)
+    rig.emulator.faults.script("execution-upload-url: 500 always")
+    change(rig)
+    assert settled(rig).obstructed != ()
+    rig.emulator.faults.clear()
+    rig.clock.go_on(1_000)
+    assert settled(rig).obstructed == ()
+    assert rig.is_as_home()
+    assert rig.warning_keys == []
