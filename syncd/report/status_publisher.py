@@ -154,10 +154,11 @@ class StatusPublisher(Struct):
         """Set the current warnings. New ones are logged, and those that are resolved."""
         before, unique = ({warning.key: warning for warning in each} for each in (self.warnings, warnings))
         for key, warning in unique.items():
-            if key not in before:
+            is_lost = key == UNSAVED and warning != before.get(key)  # of another sandbox than the one before
+            if is_lost:
+                self.notifier.unsaved(warning.what)
+            if is_lost or key not in before:
                 _log.warning("%s", warning)
-                if key == UNSAVED:
-                    self.notifier.unsaved(warning.what)
         for key, warning in before.items():
             if key not in unique:
                 _log.info("resolved: %s", warning.what)

@@ -16,6 +16,7 @@ from syncd.report.status_store import read_document
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.store.state_db import StateDb
 from syncd.sync.status_document import LastSync, SandboxStatus, State, Status
+from syncd.sync.work_saver import UNSAVED
 from tests.clock import ScriptedClock
 
 
@@ -66,6 +67,19 @@ def test_a_warning_is_logged_when_it_comes_and_when_it_is_over(
     for warnings in ([warning], [warning], [], []):
         publisher.warn(warnings)
     assert caplog.messages == ["the program failed: correct it", "resolved: the program failed"]
+
+
+def test_what_is_lost_of_another_sandbox_is_told_too(
+    publisher: StatusPublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though the warning about the one before is still there: each one, once."""
+    told: list[str] = []
+    publisher.notifier.unsaved = told.append  # type: ignore[method-assign]
+    first, second = (SyncWarning(UNSAVED, f"the work in {name} could not be saved", "") for name in ("one", "two"))
+    for warning in (first, first, second, second):
+        publisher.warn([warning])
+    assert told == [first.what, second.what]
+    assert caplog.messages == [str(first), str(second)]
 
 
 def test_the_last_sync_of_another_process_is_taken_over(publisher: StatusPublisher, status: WorkspaceStatus) -> None:
