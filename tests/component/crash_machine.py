@@ -115,6 +115,7 @@ class Disk:
             if not path.is_dir() and not path.is_socket() and not path.name.startswith(NAME):
                 path.unlink()
         for place, content in found.items():
+            Path(place).parent.mkdir(mode=0o700, exist_ok=True)  # comes back with its file, if its removal is dropped
             Path(place).write_bytes(content)
             Path(place).chmod(0o600)
         self.names = {path: number for number, path in enumerate(found, self._last + 1)}

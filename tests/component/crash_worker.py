@@ -102,7 +102,7 @@ class StepKiller:
 
 
 class _SteppedFile(io.RawIOBase):
-    """A file from `fdopen` in which each write is a step."""
+    """A file opened by its descriptor, in which each write is a step."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -182,7 +182,9 @@ def arm(trip: StepKiller) -> None:
         return descriptor
 
     def opened_by_name(path: Any, mode: str = "r", *args: Any, **keys: Any) -> Any:
-        if isinstance(path, int) or not set(mode) & set("wax+"):
+        if isinstance(path, int):
+            return fdopened(path, mode, *args, **keys)
+        if not set(mode) & set("wax+"):
             return real["builtin"](path, mode, *args, **keys)
         place = _place(path, None)
         trip.step("open", place)
