@@ -25,7 +25,7 @@ its directory gave way to something that is not taken is not deleted here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from types import MappingProxyType
 
@@ -205,12 +205,6 @@ def _unsaved_outcome(changed: Changed, here: Entry) -> PathOutcome:
 
 def _is_held(changed: Changed, here: Entry) -> bool:
     return changed is Changed.BOTH and here.kind is not Kind.ABSENT
-
-
-def withheld(paths: Iterable[str], plan: Plan) -> frozenset[str]:
-    """Return the paths that must not be written: those that stay there, and all below them."""
-    stays = plan.stays
-    return frozenset(path for path in paths if is_within(path, stays)) if stays else frozenset()
 
 
 # -- home

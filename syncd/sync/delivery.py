@@ -10,7 +10,6 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from enum import Enum
 from typing import Protocol
 
 from msgspec import Struct
@@ -37,20 +36,13 @@ from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.scan.exclusions import largest
 from syncd.sync.status_document import State
+from syncd.sync.sync_plan import Verdict
 
 _log = logging.getLogger("syncd.delivery")
 # After so many uploads in a row that were cut off, the failure names the largest file.
 _MANY_CUT_OFF = 3
 # The first archives of other sandboxes go past one whose upload stood still for so long.
 _PASSED_S = 5.0
-
-
-class Verdict(Enum):
-    """The verdict on an archive, right before its initialize is requested."""
-
-    INITIALIZE = "nothing speaks against it"
-    PACK_AGAIN = "it holds paths that must stay as they are in the sandbox, or lacks some that need not any more"
-    SEND_ALL = "the sandbox lost nearly all that was put there, or a whole directory"
 
 
 class SyncObserver(Protocol):

@@ -29,13 +29,22 @@ from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_em
 from syncd.sandbox.partial_archives import COUNTED
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import Why
-from syncd.sync.delivery import SyncObserver, Verdict
+from syncd.sync.delivery import SyncObserver
 from syncd.sync.following import FollowedStore
 from syncd.sync.outcome import EMPTY_PERHAPS, Outcome, arrived_changes, secret_warnings, torn_copy
-from syncd.sync.preparation import Preparation
 from syncd.sync.sandbox import Sandbox
 from syncd.sync.status_document import LastSync, State
-from syncd.sync.sync_plan import SAMPLE, Attempt, least_of, partial_paths, staying_paths, with_staying, without_held
+from syncd.sync.sync_plan import (
+    SAMPLE,
+    Attempt,
+    Verdict,
+    least_of,
+    partial_paths,
+    staying_paths,
+    with_staying,
+    without_held,
+)
+from syncd.sync.sync_round import SyncRound
 from syncd.sync.work_saver import WorkSaver
 from syncd.sync.workspace import Workspace
 
@@ -103,17 +112,17 @@ class SandboxSync(Struct):
             for number in range(_ROUNDS):
                 with self.workspace.snapshot_turn():
                     here = self._scan(mode, observer, scan_plan, unsaved)
-                    preparation = self._packed(mode, observer, here, number)
-                if preparation is not None:
-                    ended = self._deliver(preparation, observer)
+                    sync_round = self._packed(mode, observer, here, number)
+                if sync_round is not None:
+                    ended = self._deliver(sync_round, observer)
                 elif self._was_emptied(mode, observer):
                     ended = Verdict.SEND_ALL
                 else:
                     return self._completed(Outcome(None, files=here.scanned.manifest.files), mode)
-                if preparation is not None and not isinstance(ended, Verdict):
-                    outcome, ended = self._recorded(preparation, ended, started_s), Verdict.INITIALIZE
-                    if proves and preparation.attempt.is_whole:
-                        ended = self._prove(observer, preparation)
+                if sync_round is not None and not isinstance(ended, Verdict):
+                    outcome, ended = self._recorded(sync_round, ended, started_s), Verdict.INITIALIZE
+                    if proves and sync_round.attempt.is_whole:
+                        ended = self._prove(observer, sync_round)
                     if ended is Verdict.INITIALIZE:
                         return self._completed(outcome, mode)
                     # Once: a single path that is missing there proves nothing, however often it is.
@@ -219,7 +228,7 @@ class SandboxSync(Struct):
             return False
         return not self.sandbox.deletion_sync.has_pending(manifest | here.unsent, self.snapshotter.unread)
 
-    def _packed(self, mode: SyncMode, observer: SyncObserver, here: _Here, number: int) -> Preparation | None:
+    def _packed(self, mode: SyncMode, observer: SyncObserver, here: _Here, number: int) -> SyncRound | None:
         """Pack what the sandbox lacks, or all, into an archive in the spool; None if nothing is to be sent."""
         scanned, state, is_forced = here.scanned, self.state, mode is SyncMode.FORCED
         if not is_forced and self._is_unchanged(here, scanned.manifest, scanned.difference):
@@ -249,7 +258,7 @@ class SandboxSync(Struct):
         is_comparable = not is_forced and not packed.follow_up and state.base is not None
         if is_comparable and self._is_unchanged(here, manifest, difference(base, manifest)):
             return None  # a change was taken back before it was packed
-        return self._preparation(mode, here, packed, manifest, only, number=number)
+        return self._round(mode, here, packed, manifest, only, number=number)
 
     def _keep_replaced(self, here: _Here, scanned: ScanResult) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
@@ -261,7 +270,7 @@ class SandboxSync(Struct):
 
     # -- act
 
-    def _preparation(
+    def _round(
         self,
         mode: SyncMode,
         here: _Here,
@@ -270,7 +279,7 @@ class SandboxSync(Struct):
         only: Collection[str] | None,
         *,
         number: int,
-    ) -> Preparation:
+    ) -> SyncRound:
         """Prepare for an archive, after which the sandbox holds `manifest`; `only` are the paths of a partial one."""
         remote_changes, partial_archives = self.sandbox.remote_changes, self.sandbox.partial_archives
         unread, given = {*self.snapshotter.unread, *packed.follow_up}, remote_changes.agent_changes
@@ -289,22 +298,22 @@ class SandboxSync(Struct):
             policy=Forced.FORCE if mode is SyncMode.FORCED and remote_changes.looks else given,
             number=number,
         )
-        return Preparation(self.sandbox, packed, attempt, self.work_saver)
+        return SyncRound(self.sandbox, packed, attempt, self.work_saver)
 
-    def _deliver(self, preparation: Preparation, observer: SyncObserver) -> str | Verdict:
+    def _deliver(self, sync_round: SyncRound, observer: SyncObserver) -> str | Verdict:
         """Upload the archive and have it initialized; return its SHA-256, or why it was not."""
-        archive = preparation.packed.archive
+        archive = sync_round.packed.archive
         try:
             ended = self.sandbox.delivery.deliver(
                 archive,
-                preparation.attempt.written,
+                sync_round.attempt.written,
                 observer,
-                before_upload=preparation.begin,
-                before_initialize=preparation.prepare,
-                find_reason=preparation.find_reason,
+                before_upload=sync_round.begin,
+                before_initialize=sync_round.prepare,
+                find_reason=sync_round.find_reason,
             )
         except DamagedPiece as damage:
-            if preparation.attempt.number == _ROUNDS - 1:
+            if sync_round.attempt.number == _ROUNDS - 1:
                 what = "files in the spool are damaged again and again"
                 raise TryLater(what, "check the disk that holds it") from None
             _log.warning("%s: it is made again", damage)
@@ -312,15 +321,15 @@ class SandboxSync(Struct):
                 self.snapshotter.packer.store.clear()  # one damaged piece is often one of many
             self.state.mark_uncertain()  # the next one is whole, of another spool
             return Verdict.PACK_AGAIN
-        if not preparation.attempt.is_whole and not isinstance(ended, Verdict):
-            sent = partial(self.workspace.sent_digests, self.sandbox.name, preparation.attempt.manifest)
-            self.workspace.base_store.keep_sent(archive, preparation.attempt.manifest.content_bytes, sent)
+        if not sync_round.attempt.is_whole and not isinstance(ended, Verdict):
+            sent = partial(self.workspace.sent_digests, self.sandbox.name, sync_round.attempt.manifest)
+            self.workspace.base_store.keep_sent(archive, sync_round.attempt.manifest.content_bytes, sent)
         return ended
 
-    def _prove(self, observer: SyncObserver, last: Preparation) -> Verdict:
+    def _prove(self, observer: SyncObserver, last: SyncRound) -> Verdict:
         """Find out if the sandbox keeps what an archive does not hold. Any verdict but INITIALIZE: the whole follows.
 
-        `last` is the preparation for the archive that has just arrived.
+        `last` is the round of the archive that has just arrived.
         """
         attempt, seen, partial_archives = last.attempt, self.state.seen, self.sandbox.partial_archives
         manifest = attempt.manifest
@@ -339,8 +348,8 @@ class SandboxSync(Struct):
         sent = Manifest({path: manifest[path] for path in only})
         content = self.state.content
         attempt = structs.replace(attempt, content=content, written=sent, to_delete={}, is_whole=False, number=0)
-        preparation = Preparation(self.sandbox, packed, attempt, self.work_saver, last.looked)
-        ended = self.sandbox.delivery.deliver(packed.archive, sent, observer, before_initialize=preparation.renew)
+        sync_round = SyncRound(self.sandbox, packed, attempt, self.work_saver, last.looked)
+        ended = self.sandbox.delivery.deliver(packed.archive, sent, observer, before_initialize=sync_round.renew)
         if ended is Verdict.PACK_AGAIN:  # nothing was sent, as the agent is at work just there
             if self.state.uncertain:
                 self._record(self.state.base or manifest, self.state.torn)
@@ -353,15 +362,15 @@ class SandboxSync(Struct):
             # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
             _log.info("after a partial archive, a whole one follows")
             return Verdict.PACK_AGAIN
-        self._record(self.state.base or manifest, self.state.torn, preparation)
+        self._record(self.state.base or manifest, self.state.torn, sync_round)
         return Verdict.INITIALIZE
 
     # -- the record
 
-    def _recorded(self, preparation: Preparation, sha256: str, started_s: float) -> Outcome:
+    def _recorded(self, sync_round: SyncRound, sha256: str, started_s: float) -> Outcome:
         """Record what the sandbox holds now."""
         self._was_asked, self._is_unknown = True, False
-        packed, manifest = preparation.packed, preparation.attempt.manifest
+        packed, manifest = sync_round.packed, sync_round.attempt.manifest
         follow_up = packed.follow_up
         sync = LastSync(
             finished_at=stamp(self.clock.wall_s()),
@@ -372,33 +381,31 @@ class SandboxSync(Struct):
         )
         if self.sandbox.partial_archives.replaces:  # what a set-up made is gone
             self.sandbox.setup.forget()
-        self._record(manifest, follow_up, preparation)
+        self._record(manifest, follow_up, sync_round)
         if follow_up:
             what = counted(len(follow_up), "file")
             _log.info("%s changed while read (%s): a sync follows", what, shown_path(follow_up[0]))
         return Outcome(sync, tuple(follow_up), sync.files, torn=self.state.torn)
 
-    def _record(
-        self, manifest: Manifest, follow_up: Collection[str] = (), preparation: Preparation | None = None
-    ) -> None:
+    def _record(self, manifest: Manifest, follow_up: Collection[str] = (), sync_round: SyncRound | None = None) -> None:
         """Record that the sandbox holds the manifest, and what it does not hold any more of the agent's.
 
-        `preparation` is that of the archive that has arrived. A state folder that cannot be written becomes a warning.
+        `sync_round` is that of the archive that has arrived. A state folder that cannot be written becomes a warning.
         """
         state, before = self.state, self.state.base
-        if preparation is not None:
-            preparation.save_followed()
+        if sync_round is not None:
+            sync_round.save_followed()
         if state.is_released:
             self.sandbox.setup.forget()
         self.sandbox.deletion_sync.note_arrived(manifest, follow_up, set(self.snapshotter.secret_files))
-        if preparation is not None and state.overwritten is not None:
-            state.overwritten.append(preparation.goes_over)
+        if sync_round is not None and state.overwritten is not None:
+            state.overwritten.append(sync_round.goes_over)
         try:
             with state.db.transaction():
                 state.record()
                 self.sandbox.setup.note_arrived(before, manifest)
-                if preparation is not None:
-                    FollowedStore(state.db, state.target).drop(preparation.goes_over)
+                if sync_round is not None:
+                    FollowedStore(state.db, state.target).drop(sync_round.goes_over)
             state.warnings = []
         except OSError as failure:
             what = f"what was synced cannot be recorded ({failure.strerror})"

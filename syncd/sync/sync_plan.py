@@ -1,9 +1,10 @@
-"""The decisions of one sync: is a partial archive enough, what to look at before it, and what follows from the look."""
+"""The decisions of one round: is a partial archive enough, what to look at before it, what follows from the look."""
 
 from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Collection, Mapping
+from enum import Enum
 from itertools import chain
 
 from msgspec import Struct
@@ -24,6 +25,7 @@ from syncd.sandbox.look_request import (
     was_emptied,
 )
 from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.saved_versions import Why
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
 SAMPLE = 200
@@ -99,6 +101,14 @@ def with_staying(
         else:
             found.pop(path, None)
     return found
+
+
+class Verdict(Enum):
+    """The verdict on an archive, right before its initialize is requested."""
+
+    INITIALIZE = "nothing speaks against it"
+    PACK_AGAIN = "it holds paths that must stay as they are in the sandbox, or lacks some that need not any more"
+    SEND_ALL = "the sandbox lost nearly all that was put there, or a whole directory"
 
 
 class Attempt(Struct, frozen=True):
@@ -225,6 +235,69 @@ def look_request(attempt: Attempt, kept: Collection[str], places: Mapping[str, L
 
 
 # -- what follows from the look
+
+
+class Actions(Struct, frozen=True):
+    """What follows from a look: `saves` first, by the reason, then `removals`, with what may be there, by the plan."""
+
+    plan: Plan
+    saves: Mapping[Why, Mapping[str, SeenEntry]]
+    removals: Versions
+
+    @property
+    def stays(self) -> dict[str, SeenEntry]:
+        """The paths that stay as they are, with what is there."""
+        return self.plan.stays
+
+    @property
+    def replaces_directory(self) -> bool:
+        """True if a directory here has something else in its place there, so that all in it is missing."""
+        return any(each.here.is_directory for each in self.plan.of(PathOutcome.SAVE))
+
+
+def actions_after(
+    attempt: Attempt,
+    request: LookRequest,
+    result: LookResult,
+    new: Mapping[str, SeenEntry],
+    unsaved: Collection[str] = (),
+) -> Actions:
+    """Return what follows from a look; `new` has what only the sandbox has, and `unsaved` cannot be saved."""
+    plan = plan_look(attempt, result, unsaved)
+    versions, here = plan.there(PathOutcome.SAVE), attempt.here
+    may_go = {path: there for path, there in plan.stays.items() if attempt.may_lose(path)}
+    saves = {
+        Why.CONFLICT: {**new, **may_go},
+        Why.OVERWRITTEN: {path: there for path, there in versions.items() if path in here},
+        Why.REMOVED: {path: there for path, there in versions.items() if path not in here},
+    }
+    found = {why: there for why, there in saves.items() if there}
+    return Actions(plan, found, removals_after(attempt, request, result, plan))
+
+
+def verdict_on(
+    attempt: Attempt, before: Collection[str], staying: Collection[str], gone: Collection[str] | None
+) -> Verdict:
+    """Return the verdict on an archive, by the paths that stayed there `before` the look and that are `staying` now.
+
+    `gone` has what was removed there; None: nothing is removed only since it was deleted here.
+    """
+    if staying and any(is_within(path, staying) for path in attempt.written):
+        return Verdict.PACK_AGAIN
+    freed = {path for path in before if path not in staying and path not in attempt.written}
+    lacking = {path for path in freed if path in attempt.held or path in attempt.unsent}
+    if attempt.is_whole:
+        lacking |= {path for path in freed if path in attempt.manifest}
+    if gone is not None:
+        left = {path for path in freed if path not in attempt.here and path not in attempt.to_delete}
+        lacking |= (left | directories_above(left)) & attempt.content.leftovers - set(gone)
+    return Verdict.PACK_AGAIN if lacking else Verdict.INITIALIZE
+
+
+def is_filled(attempt: Attempt, result: LookResult) -> bool:
+    """True if a look that only lists found something that a first archive could meet, or take away."""
+    met = [path for path in result.pruned if path == "." or path in attempt.manifest]
+    return bool(result.new or met or result.unlisted or result.unseen)
 
 
 def lost_all(attempt: Attempt, request: LookRequest, result: LookResult) -> bool:

@@ -20,7 +20,7 @@ from syncd.model.reconcile import PathOutcome, Plan
 from syncd.sandbox import executions, provider
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sync import preparation
+from syncd.sync import sync_plan
 from syncd.watch.changes import Changes, DirtyDirectories
 from tests.fuzz.generators import generate
 from tests.fuzz.runner import digest, report, run
@@ -320,7 +320,7 @@ def program_with(old: bytes, new: bytes) -> Callable[[Collection[str]], bytes]:
     return lambda verbs: real(verbs).replace(old, new)
 
 
-def _without_holds(*args: Any, plan_look: Any = preparation.plan_look) -> Plan:
+def _without_holds(*args: Any, plan_look: Any = sync_plan.plan_look) -> Plan:
     return Plan(tuple(each for each in plan_look(*args).paths if each.outcome is not PathOutcome.HOLD))
 
 
@@ -332,7 +332,7 @@ _COMPARED = b"            if found.same_as_any(versions):\n                paren
 # What is replaced, and by what.
 PLANTS: dict[str, tuple[object, str, object]] = {
     "nothing is saved": (RemoteChanges, "save", lambda self, *_: frozenset()),
-    "nothing is held": (preparation, "plan_look", _without_holds),
+    "nothing is held": (sync_plan, "plan_look", _without_holds),
     "the agent's changed files are removed": (
         executions,
         "program_text",

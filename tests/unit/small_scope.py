@@ -1,6 +1,6 @@
 """A workspace, a sandbox and a state in memory, round the real sync and the real way home.
 
-Real are `SandboxSync`, `Preparation`, `Delivery`, `RemoteChanges`, `find_agent_work`, `bring_home`, all plans, and the
+Real are `SandboxSync`, `SyncRound`, `Delivery`, `RemoteChanges`, `find_agent_work`, `bring_home`, all plans, and the
 state with its transactions, in a database in memory. Made up are the edges: what scans, packs and writes to the
 workspace, the requests, the program that looks and removes, the store of saved versions, and git's merge. Each counts a
 step after whatever it writes, so does each commit: at each one the process may die, and `Process.deaths` has what is

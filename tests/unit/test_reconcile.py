@@ -23,7 +23,6 @@ from syncd.model.reconcile import (
     plan_home,
     plan_sync,
     waits,
-    withheld,
 )
 from syncd.sandbox.look_request import was_emptied
 
@@ -292,8 +291,6 @@ def test_what_is_below_a_path_that_stays_is_not_written() -> None:
     assert (outcomes(plan), plan.paths[0]) == ([KEEP, WRITE], PlannedPath("d", KEEP, DIRECTORY, DIRECTORY, THERE))
     assert outcomes(plan.with_outcome(["d"], STAYS, "why")) == [STAYS, WRITE]
     assert (reasons(plan.with_outcome(["d"], STAYS, "why")), plan.of(WRITE)) == (["why", ""], [plan.paths[1]])
-    assert withheld(["a", *base, "dd"], plan) == base.keys() - {"e"}
-    assert withheld(["a"], Plan()) == frozenset()
 
 
 # -- all small worlds

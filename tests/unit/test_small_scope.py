@@ -33,8 +33,8 @@ from syncd.model.reconcile import Changed, Forced, PathOutcome, Policy
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxState
-from syncd.sync.delivery import Verdict
-from syncd.sync.preparation import Preparation
+from syncd.sync.sync_plan import Verdict
+from syncd.sync.sync_round import SyncRound
 from tests.unit import small_scope
 from tests.unit.small_scope import DIRECTORY, Process, Tree, World, content, file, holds_any, image_of, link
 
@@ -251,7 +251,7 @@ _SYNC_FAULTS: list[tuple[Any, str, Callable[..., Any]]] = [
     (SandboxState, "mark_uncertain", lambda *_: None),
     (SandboxState, "_with", lambda state, _: state.maybe),
     (DeletionSync, "settle_pending", lambda *_: None),
-    (Preparation, "prepare", lambda _: Verdict.INITIALIZE),
+    (SyncRound, "prepare", lambda _: Verdict.INITIALIZE),
     (reconcile, "_sync_outcome", partial(_overwrites, reconcile._sync_outcome)),
     (reconcile, "_is_held", lambda changed, _: changed is not Changed.HERE),
 ]

@@ -17,8 +17,12 @@ from syncd.model.reconcile import Forced, Policy
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 from syncd.sandbox.sandbox_state import SandboxContent, with_versions
+from syncd.sandbox.saved_versions import Why
 from syncd.sync.sync_plan import (
     Attempt,
+    Verdict,
+    actions_after,
+    is_filled,
     is_outdated,
     least_of,
     look_request,
@@ -26,6 +30,7 @@ from syncd.sync.sync_plan import (
     obstacles_seen,
     partial_paths,
     plan_look,
+    verdict_on,
     without_held,
 )
 
@@ -197,6 +202,61 @@ def test_what_becomes_of_what_differs(policy: Policy, number: int, unsaved: tupl
     )
     same = LookResult(differing={"f": SeenEntry(Kind.FILE, 0o644, 9, 8, digest=b"n")})
     assert not plan_look(asked, same).paths
+
+
+def test_what_follows_from_a_look() -> None:
+    """What goes is saved by its reason, and what the look did not remove is removed; what stays may go, too."""
+    asked = attempt(TWO, NOW, NOW, {"gone": [_known(b"d")]}, policy=Forced.FORCE)
+    request = look_request(asked, (), {})
+    found = LookResult(differing=dict.fromkeys(("f", "gone", "kept"), AGENTS))
+    actions = actions_after(asked, request, found, {})
+    assert actions.saves == {Why.OVERWRITTEN: {"f": AGENTS, "kept": AGENTS}, Why.REMOVED: {"gone": AGENTS}}
+    assert (actions.removals, actions.stays) == ({"gone": [_known(b"d"), AGENTS]}, {})
+    actions = actions_after(asked, request, found, {"theirs": AGENTS}, ("f", "gone"))
+    assert actions.saves == {Why.CONFLICT: {"theirs": AGENTS}, Why.OVERWRITTEN: {"kept": AGENTS}}
+    assert (actions.removals, actions.stays.keys()) == ({}, {"f", "gone"})
+    replaced = replace(attempt(SandboxContent(), MANIFEST, MANIFEST), all_may_go=True)
+    actions = actions_after(replaced, look_request(replaced, (), {}), LookResult(differing={"d": AGENTS}), {})
+    assert (actions.replaces_directory, actions.removals) == (True, {"d": [AGENTS]})
+    kept = replace(attempt(TWO, NOW, Manifest({"f": NOW["f"]})), all_may_go=True)
+    actions = actions_after(kept, look_request(kept, ("kept",), {}), LookResult(differing={"kept": AGENTS}), {})
+    assert (actions.saves, actions.replaces_directory) == ({Why.CONFLICT: {"kept": AGENTS}}, False)
+
+
+@pytest.mark.parametrize(
+    ("before", "staying", "gone", "verdict"),
+    [
+        ((), (), (), Verdict.INITIALIZE),
+        (("kept",), ("kept",), (), Verdict.INITIALIZE),  # it is not in the archive
+        ((), ("f",), (), Verdict.PACK_AGAIN),
+        ((), ("d",), (), Verdict.PACK_AGAIN),  # d/a is
+        (("held",), (), (), Verdict.PACK_AGAIN),  # it need not stay any more
+        (("unsent",), (), (), Verdict.PACK_AGAIN),
+        (("kept",), (), (), Verdict.INITIALIZE),  # as sent there by now
+        (("left",), (), (), Verdict.PACK_AGAIN),  # to be removed by now
+        (("left",), (), ("left",), Verdict.INITIALIZE),
+        (("left",), (), None, Verdict.INITIALIZE),  # it stays there as configured
+    ],
+)
+def test_the_verdict_on_an_archive(
+    before: tuple[str, ...], staying: tuple[str, ...], gone: tuple[str, ...] | None, verdict: Verdict
+) -> None:
+    """It is made again without what stays there, or with what stays there no more."""
+    content, manifest = SandboxContent(NOW, left={"left": _known(b"d")}), NOW | {"d": DIRECTORY, "d/a": _known(b"n")}
+    written = Manifest({"f": NOW["f"], "d/a": manifest["d/a"]})
+    asked = replace(attempt(content, manifest, written, held={"held": NOW["f"]}), unsent={"unsent": NOW["f"]})
+    assert verdict_on(asked, before, staying, gone) is verdict
+    is_missing = replace(asked, is_whole=True)
+    assert verdict_on(is_missing, ("kept",), (), gone) is Verdict.PACK_AGAIN
+
+
+def test_what_a_first_archive_could_meet() -> None:
+    """What is there, or in the place of a folder of ours; an excluded folder of the agent's is not in its way."""
+    first = attempt(SandboxContent(), MANIFEST, MANIFEST)
+    assert not is_filled(first, LookResult(pruned=["node_modules"]))
+    new, in_our_place, unread = LookResult(new={"x": AGENTS}), LookResult(pruned=["d"]), LookResult(pruned=["."])
+    for found in (new, in_our_place, unread, LookResult(unlisted=1), LookResult(unseen=1)):
+        assert is_filled(first, found)
 
 
 def test_a_sandbox_that_lost_all() -> None:

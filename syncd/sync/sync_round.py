@@ -1,19 +1,15 @@
-"""Prepares the sandbox for an archive: looks, saves what would be overwritten, removes what was deleted here.
+"""One round of a sync: an archive, the look beside its upload, and what is done there before its initialize.
 
-A look that only reads runs beside the upload. What it finds is acted on right before initialize, as the look is then as
-fresh as it can be, and in this order:
+A look that only reads runs beside the upload. What it finds is acted on right before initialize, as it is then as fresh
+as it can be: `sync_plan` decides what follows from it, and it is done in this order:
 
-1. It is decided what becomes of each path that differs (`sync_plan`).
-2. What is to be overwritten or removed is saved first. What cannot be saved stays: it is decided once more.
-3. What the look did not remove is removed, now that it is saved.
-4. What stays there is recorded, so that no later archive holds it, whoever makes that.
-5. If the archive holds some of that, or lacks what need not stay any more, it is made again.
+look → save what goes → remove → record what stays, so that no later archive holds it → the verdict on this archive
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Mapping
 from functools import partial
 
 from msgspec import Struct, field, structs
@@ -21,10 +17,9 @@ from msgspec import Struct, field, structs
 from syncd.archive.exported_files import NotKeptHere
 from syncd.archive.packer import Packed
 from syncd.core.choices import AgentChanges
-from syncd.core.text import counted, shown_path
 from syncd.model.entry import ABSENT, SeenEntry, same
 from syncd.model.manifest import directories_above, in_archive_order, is_within
-from syncd.model.reconcile import Forced, PathOutcome, Plan, withheld
+from syncd.model.reconcile import Forced, PathOutcome, Plan
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.deletions import NOBODY
 from syncd.sandbox.leftovers import Versions
@@ -33,22 +28,24 @@ from syncd.sandbox.saved_versions import Why
 from syncd.sandbox.seen_paths import place_items
 from syncd.selection.ignore_files import GIT
 from syncd.sync.agent_work import pruned_names
-from syncd.sync.delivery import Verdict
 from syncd.sync.following import FollowedStore, save_followed
 from syncd.sync.sandbox import Sandbox
 from syncd.sync.sync_plan import (
+    Actions,
     Attempt,
+    Verdict,
+    actions_after,
     is_exact,
+    is_filled,
     is_outdated,
     look_request,
     lost_all,
     obstacles_seen,
-    plan_look,
-    removals_after,
+    verdict_on,
 )
 from syncd.sync.work_saver import WorkSaver
 
-_log = logging.getLogger("syncd.preparation")
+_log = logging.getLogger("syncd.sync")
 # If each look is outdated again by what comes after it, the archive is made again.
 _MOST_LOOKS = 6
 # So that the list stays a small upload. Obstacles beyond are not found.
@@ -56,8 +53,8 @@ _MOST_CHECKED = 200_000
 _PLACES = (LookAction.PLACE, LookAction.COMMITS)
 
 
-class Preparation(Struct):
-    """The preparation for one archive.
+class SyncRound(Struct):
+    """The round for one archive.
 
     `looked` is the last look, if somebody could, and `only_there` what it found that only the sandbox has, if it was
     looked for. `is_cleared`: nothing of what was there outlives the archive.
@@ -73,7 +70,6 @@ class Preparation(Struct):
     _removed: set[str] = field(default_factory=set)
     _saved: dict[str, SeenEntry] = field(default_factory=dict)  # there, where nothing is to be left of what is there
     _request: LookRequest | None = None  # that runs beside the upload
-    _is_filled: bool = False  # something is there, though nothing was ever sent there
     _repeated: int = 0
 
     def begin(self) -> None:
@@ -117,7 +113,7 @@ class Preparation(Struct):
             return None
         before = seen.staying
         seen.note_obstacles(seen.obstacles | dict(result.blocked), self.attempt.here)
-        return self._judged(before)
+        return self._verdict(before)
 
     def save_followed(self) -> None:
         """Save what following kept after this sync's own look, and the archive, which has arrived, went over."""
@@ -202,70 +198,61 @@ class Preparation(Struct):
         return path in self.attempt.here and not is_within(path, self.sandbox.state.seen.staying)
 
     def _look_request(self) -> LookRequest:
-        attempt, kept = self.attempt, self.sandbox.state.seen.kept
+        """Return the first look of this round: a first archive asks only what is there at all."""
+        attempt = self.attempt
+        if attempt.is_first and attempt.all_may_go and not self.sandbox.state.seen.kept:
+            return LookRequest({}, find_new=True, pruned_names=self._pruned_names(), most_copied_bytes=0)
+        return self._full_request()
+
+    def _full_request(self) -> LookRequest:
+        attempt = self.attempt
+        request = look_request(attempt, self.sandbox.state.seen.kept, self._places)
         if not attempt.all_may_go:
-            return look_request(attempt, kept, self._places)
-        pruned = pruned_names(self.work_saver.workspace.is_excluded())
-        if attempt.is_first and not kept and not self._is_filled:
-            return LookRequest({}, find_new=True, pruned_names=pruned, most_copied_bytes=0)
+            return request
         # Until it is known that an initialize leaves the rest alone, the rest is looked at, too.
-        return structs.replace(look_request(attempt, kept, self._places), find_new=True, pruned_names=pruned)
+        return structs.replace(request, find_new=True, pruned_names=self._pruned_names())
+
+    def _pruned_names(self) -> list[str]:
+        return pruned_names(self.work_saver.workspace.is_excluded())
 
     def _look(self) -> Verdict:
         """Look, do what follows from it, and return the verdict on the archive."""
-        attempt, sandbox, seen = self.attempt, self.sandbox, self.sandbox.state.seen
-        remote_changes, deletion_sync, before = sandbox.remote_changes, sandbox.deletion_sync, seen.staying
+        attempt, sandbox, before = self.attempt, self.sandbox, self.sandbox.state.seen.staying
         request, self._request = self._request or self._look_request(), None  # the next one is of what is there then
         if not request.items and not request.find_new:
             return Verdict.INITIALIZE
-        if request.with_action(LookAction.REMOVE):
-            sandbox.state.mark_uncertain()
-        if attempt.unsent:
-            remote_changes.retry()  # nothing else finds out that a place is free
-        self.looked = result = remote_changes.finish(request)
+        result = self._found(request)
+        if result is not None and attempt.is_first and not request.items and is_filled(attempt, result):
+            request = self._full_request()
+            result = self._found(request)
         if result is None:
-            nobody = LookResult(failed=dict.fromkeys(attempt.to_delete, NOBODY))
-            taken = deletion_sync.removed([nobody], attempt.to_delete, attempt.wanted, remote_changes.programs)
-            seen.note_obstacles(taken | self._obstacles_seen(None), attempt.here)
-            return self._judged(before)
-        if attempt.is_first and not (self._is_filled or request.items or self._is_empty(result)):
-            self._is_filled = True
-            return self._look()
+            taken = self._note_removed([LookResult(failed=dict.fromkeys(attempt.to_delete, NOBODY))])
+            return self._judged(before, taken, None)
         if lost_all(attempt, request, result):
-            save_followed(remote_changes, sandbox.state, Why.SANDBOX_ENDED)
+            save_followed(sandbox.remote_changes, sandbox.state, Why.SANDBOX_ENDED)
             is_believed = not sandbox.partial_archives.may_replace
             sandbox.partial_archives.withdraw()
             if is_believed or not attempt.is_whole:
                 return Verdict.SEND_ALL  # with a look at what only the sandbox has
-        plan = self._saved_plan(result)
-        if not attempt.is_whole and any(each.here.is_directory for each in plan.of(PathOutcome.SAVE)):
-            return Verdict.SEND_ALL  # with a directory went all that was in it
-        taken = self._remove(request, result, plan)
-        self._note(request, plan)
-        stays = withheld(attempt.written, plan)
-        if stays:
-            _log.info("the sandbox's version of %s stays (%s)", counted(len(stays), "path"), shown_path(min(stays)))
-            return Verdict.PACK_AGAIN
-        freed = before - seen.staying - attempt.to_delete.keys()
-        deletion_sync.gone |= {path for path in freed & result.differing.keys() if path not in attempt.here}
-        in_the_way = self._obstacles_seen(result).items()
-        obstacles = taken | {path: each for path, each in in_the_way if path not in deletion_sync.gone}
-        seen.note_obstacles(obstacles, attempt.here)
-        return self._judged(before)
+        actions = self._saved_actions(request, result)
+        if not attempt.is_whole and actions.replaces_directory:
+            return Verdict.SEND_ALL  # with the directory went all that was in it
+        taken = self._remove(actions, result)
+        self._note(request, actions.plan)
+        return self._judged(before, {path: each for path, each in taken.items() if path not in actions.stays}, result)
 
-    def _is_empty(self, result: LookResult) -> bool:
-        """True if a look that only lists found nothing that an archive could meet, or take away."""
-        met = [path for path in result.pruned if path == "." or path in self.attempt.manifest]
-        return not (result.new or met or result.unlisted or result.unseen)
+    def _found(self, request: LookRequest) -> LookResult | None:
+        if request.with_action(LookAction.REMOVE):
+            self.sandbox.state.mark_uncertain()
+        if self.attempt.unsent:
+            self.sandbox.remote_changes.retry()  # nothing else finds out that a place is free
+        self.looked = self.sandbox.remote_changes.finish(request)
+        return self.looked
 
-    def _obstacles_seen(self, result: LookResult | None) -> dict[str, Obstacle]:
-        """Return what keeps paths from being extracted, as far as a look, if there was one, came to it."""
-        repositories = [path for path, item in self._places.items() if item.action is LookAction.COMMITS]
-        return obstacles_seen(result, self.sandbox.state.seen.obstacles, repositories)
-
-    def _saved_plan(self, result: LookResult) -> Plan:
-        """Save what is about to be overwritten or removed, and return what becomes of each path."""
+    def _saved_actions(self, request: LookRequest, result: LookResult) -> Actions:
+        """Save what is about to be overwritten or removed, and return what is done then."""
         attempt, remote_changes = self.attempt, self.sandbox.remote_changes
+        new: dict[str, SeenEntry] = {}
         if result.new:  # what only the sandbox has, until it is known that an initialize leaves it alone
             is_excluded = self.work_saver.workspace.is_excluded()
             new = {
@@ -273,36 +260,37 @@ class Preparation(Struct):
                 for path, there in result.new.items()
                 if not is_excluded(path, there.is_directory) and not attempt.is_ours(path, there)
             }
-            remote_changes.save(Why.CONFLICT, new)
             self.only_there = frozenset(new)
-        plan = plan_look(attempt, result)
-        stays = {path: there for path, there in plan.stays.items() if attempt.may_lose(path)}
-        remote_changes.save(Why.CONFLICT, stays, attempt.content.base_of)
-        versions, here = plan.there(PathOutcome.SAVE), attempt.here  # what was held is written by the next round
-        overwritten = {path: there for path, there in versions.items() if path in here}
-        removed = {path: there for path, there in versions.items() if path not in here}
-        unsaved = remote_changes.save(Why.OVERWRITTEN, overwritten, self.attempt.content.base_of)
-        unsaved |= remote_changes.save(Why.REMOVED, removed)
+        actions = actions_after(attempt, request, result, new)
+        unsaved = frozenset[str]()
+        for why, versions in actions.saves.items():
+            # What is gone here is no side of a merge.
+            bases = () if why is Why.REMOVED else (attempt.content.base_of,)
+            unsaved |= remote_changes.save(why, versions, *bases)
         remote_changes.drop_copies()
-        return plan_look(attempt, result, unsaved) if unsaved else plan
+        return actions_after(attempt, request, result, new, unsaved) if unsaved else actions
 
-    def _remove(self, request: LookRequest, result: LookResult, plan: Plan) -> dict[str, Obstacle]:
+    def _remove(self, actions: Actions, result: LookResult) -> dict[str, Obstacle]:
         """Remove what the look itself did not; return what still has a wanted path's place."""
-        attempt, remote_changes = self.attempt, self.sandbox.remote_changes
-        again = removals_after(attempt, request, result, plan)
-        if attempt.policy is AgentChanges.OVERWRITE:
-            again |= self._changed_there(result)
-        for path in directories_above(again).intersection(result.kept):  # what it held goes only now
-            again[path] = attempt.to_delete[path]
-        removals = [result]
-        if again:
+        removals = dict(actions.removals)
+        if self.attempt.policy is AgentChanges.OVERWRITE:
+            removals |= self._changed_there(result)
+        for path in directories_above(removals).intersection(result.kept):  # what it held goes only now
+            removals[path] = self.attempt.to_delete[path]
+        results = [result]
+        if removals:
             self.sandbox.state.mark_uncertain()
-            items = {path: LookItem(tuple(again[path]), LookAction.REMOVE) for path in sorted(again, reverse=True)}
-            removals.append(remote_changes.look(LookRequest(items)))
-        self._removed.update(*(each.removed for each in removals))
-        deletion_sync, programs = self.sandbox.deletion_sync, remote_changes.programs
-        taken = deletion_sync.removed(removals, attempt.to_delete, attempt.wanted, programs)
-        return {path: obstacle for path, obstacle in taken.items() if path not in plan.stays}
+            items = {
+                path: LookItem(tuple(removals[path]), LookAction.REMOVE) for path in sorted(removals, reverse=True)
+            }
+            results.append(self.sandbox.remote_changes.look(LookRequest(items)))
+        return self._note_removed(results)
+
+    def _note_removed(self, results: list[LookResult]) -> dict[str, Obstacle]:
+        """Note what these looks removed; return what still has a wanted path's place."""
+        self._removed.update(*(each.removed for each in results))
+        attempt, programs = self.attempt, self.sandbox.remote_changes.programs
+        return self.sandbox.deletion_sync.removed(results, attempt.to_delete, attempt.wanted, programs)
 
     def _changed_there(self, result: LookResult) -> Versions:
         """Return what is there of the paths to delete that someone changed: a removal names it exactly.
@@ -342,20 +330,27 @@ class Preparation(Struct):
             if returned:
                 state.put_back(returned)
 
-    def _judged(self, before: Collection[str]) -> Verdict:
-        """Return the verdict on the archive by what stays there now; `before` are the paths that did so until then."""
+    def _judged(self, before: set[str], taken: Mapping[str, Obstacle], result: LookResult | None) -> Verdict:
+        """Note what is in the way there, and return the verdict on the archive.
+
+        `before` are the paths that stayed as they are until this look, and `taken` the places that are not free.
+        """
         attempt, seen, deletion_sync = self.attempt, self.sandbox.state.seen, self.sandbox.deletion_sync
-        obstructed, staying = seen.obstacles, seen.staying
-        if any(is_within(path, obstructed) for path in attempt.written):
-            return Verdict.PACK_AGAIN
-        freed = {path for path in before if path not in staying and path not in attempt.written}
-        lacking = {path for path in freed if path in attempt.held or path in attempt.unsent}
-        if attempt.is_whole:
-            lacking |= {path for path in freed if path in attempt.manifest}
-        if deletion_sync.removes:
-            left = {path for path in freed if path not in attempt.here and path not in attempt.to_delete}
-            lacking |= (left | directories_above(left)) & attempt.content.leftovers - deletion_sync.gone
-        return Verdict.PACK_AGAIN if lacking else Verdict.INITIALIZE
+        if result is not None:  # what is gone there was kept, or held, until now
+            freed = before - seen.staying - attempt.to_delete.keys()
+            deletion_sync.gone |= {path for path in freed & result.differing.keys() if path not in attempt.here}
+        repositories = [path for path, item in self._places.items() if item.action is LookAction.COMMITS]
+        in_the_way = obstacles_seen(result, seen.obstacles, repositories)
+        seen.note_obstacles(
+            {**taken, **{path: each for path, each in in_the_way.items() if path not in deletion_sync.gone}},
+            attempt.here,
+        )
+        return self._verdict(before)
+
+    def _verdict(self, before: set[str]) -> Verdict:
+        staying = self.sandbox.state.seen.staying
+        gone = self.sandbox.deletion_sync.gone if self.sandbox.deletion_sync.removes else None
+        return verdict_on(self.attempt, before, staying, gone)
 
 
 def _is_looked_at(request: LookRequest, path: str) -> bool:
