@@ -28,7 +28,7 @@ from msgspec import Struct, field
 from syncd.core import safe_open
 from syncd.core.directories import make_folders
 from syncd.core.errors import NeedsPerson, TryLater
-from syncd.core.hardening import original_umask
+from syncd.core.process import original_umask
 from syncd.core.text import shown_path
 from syncd.model.entry import leads_out, mode_at_home, stays_inside
 from syncd.model.manifest import is_within

@@ -29,7 +29,7 @@ from syncd.cli.output import (
     verbosity_options,
 )
 from syncd.core.errors import ExitCode, NeedsPerson, Stop, SyncdError, TryLater
-from syncd.core.hardening import disable_core_dumps, set_private_umask
+from syncd.core.process import disable_core_dumps, set_private_umask
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -15,7 +15,7 @@ from syncd.core.clock import Clock
 from syncd.core.config_file import own_files, own_folders
 from syncd.core.directories import Directories, Lock, directories_for
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
-from syncd.core.hardening import make_undumpable
+from syncd.core.process import make_undumpable
 from syncd.core.settings import MAIN, Config, table_of
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import ControlServer

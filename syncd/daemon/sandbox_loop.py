@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from syncd.archive.snapshotter import ScanPlan, SyncMode
 from syncd.core.durable_file import file_stamp
 from syncd.core.errors import ExitCode, NeedsPerson, Stop, Unavailable
-from syncd.core.memory import release_freed_memory
+from syncd.core.process import release_freed_memory
 from syncd.core.waiter import Event, NewerEvents, Superseded, Work
 from syncd.daemon.control import Message
 from syncd.daemon.follower import Follower, LookEnd

@@ -28,7 +28,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd.core.errors import ConfigError, NeedsPerson, SyncdError, TryLater
-from syncd.core.hardening import original_umask
+from syncd.core.process import original_umask
 from syncd.core.text import one_line, shown_path
 from syncd.model.entry import EXECUTABLE, Kind, SeenEntry
 from syncd.sandbox.program import ENVIRONMENT, LARGE_BYTES, NO_CONFIGURATION, SETTINGS, quoted

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from syncd.archive.base_store import LARGEST_BYTES, SentFiles
 from syncd.core.errors import TryLater
-from syncd.core.hardening import original_umask
+from syncd.core.process import original_umask
 from syncd.core.text import shown_path
 from syncd.merge.git import (
     find_git,

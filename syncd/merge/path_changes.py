@@ -28,7 +28,7 @@ from msgspec.structs import replace
 
 from syncd.core import safe_open
 from syncd.core.durable_file import flush_together
-from syncd.core.hardening import original_umask
+from syncd.core.process import original_umask
 from syncd.merge.writes import OTHER, JournalPhase, PathChange, WriteDecision, ancestors, by_depth, decide, opened
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, mode_at_home
 from syncd.scan.file_reader import stamp_of

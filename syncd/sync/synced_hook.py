@@ -23,7 +23,7 @@ from syncd.core.api_key import KEY_VARIABLE
 from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile, Versioned, write_whole
 from syncd.core.errors import SyncWarning
-from syncd.core.hardening import original_umask
+from syncd.core.process import original_umask
 from syncd.core.settings import Config
 from syncd.core.text import one_line
 from syncd.model.manifest import Difference

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core import hardening
+from syncd.core import process
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge import git as git_module
 from syncd.merge.git import Git, MergedText, find_git, find_work_tree, is_binary, merge
@@ -124,7 +124,7 @@ def test_git_is_looked_for_in_absolute_folders(tmp_path: Path, monkeypatch: pyte
 
 def test_what_git_writes_has_the_persons_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects in a repository of several people stay readable, though syncd's own files are private."""
-    monkeypatch.setattr(hardening, "_original_umask", 0o027)
+    monkeypatch.setattr(process, "_original_umask", 0o027)
     git = scripted(tmp_path, "#!/bin/sh\numask >&2\numask\nexit $FAIL\n")
     assert git.run(["ask"], {"FAIL": "0"}).output == b"0027\n"
     for action in (lambda: git.run(["feed"], {"FAIL": "3"}), lambda: list(git.read(["read"], {"FAIL": "3"}))):

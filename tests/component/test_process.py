@@ -40,7 +40,7 @@ def test_other_programs_of_the_user_have_no_access(repo: Path) -> None:
     output = script(
         f"""
         import ctypes, os
-        from syncd.core.hardening import make_undumpable
+        from syncd.core.process import make_undumpable
         libc = ctypes.CDLL(None)
         if os.geteuid() == 0:  # root may read everything
             os.setgroups([])
@@ -93,7 +93,7 @@ def test_each_command_with_a_key_is_undumpable(repo: Path, tmp_path: Path) -> No
 
 def test_the_limit_of_core_dumps(repo: Path) -> None:
     """The limit is one byte, which disables core files and dump programs; 0 where a stricter limit is set."""
-    code = "import resource\n{}\nfrom syncd.core.hardening import disable_core_dumps\ndisable_core_dumps()\n"
+    code = "import resource\n{}\nfrom syncd.core.process import disable_core_dumps\ndisable_core_dumps()\n"
     code += "print(resource.getrlimit(resource.RLIMIT_CORE))"
     unlimited = resource.getrlimit(resource.RLIMIT_CORE)[1] != 0
     assert script(code.format(""), repo).strip() == ("(1, 1)" if unlimited else "(0, 0)")
@@ -117,8 +117,8 @@ def test_a_crash_leaves_no_core(repo: Path, tmp_path: Path) -> None:
     for file in tmp_path.iterdir():
         file.unlink()
     for harden in (
-        "from syncd.core.hardening import disable_core_dumps; disable_core_dumps()",
-        f"from syncd.core.hardening import make_undumpable; {allow}; make_undumpable()",
+        "from syncd.core.process import disable_core_dumps; disable_core_dumps()",
+        f"from syncd.core.process import make_undumpable; {allow}; make_undumpable()",
     ):
         script(code.format(harden, str(tmp_path)), repo)
         assert list(tmp_path.iterdir()) == []
