@@ -33,7 +33,7 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.report.history import SyncEnding
 from syncd.report.logs import sandbox_in_logs
 from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
-from syncd.sandbox.mcp_servers import McpServers
+from syncd.sandbox.provider import McpServers
 from syncd.sync.outcome import Outcome, SyncReason
 from syncd.sync.sandbox import Access, retry_settings_of
 from syncd.sync.status_document import State

@@ -1,21 +1,27 @@
-"""Provides a workspace's sandbox: the configured one, or one that is acquired, and after its end the next."""
+"""Provides a workspace's sandbox: the configured one, or one that is acquired, and after its end the next.
+
+And the URLs of its MCP servers, for `sync.on_synced`: nothing about these fails a sync.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import re
+from collections.abc import Callable, Mapping
 from math import inf
 
 from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.settings import MAIN, AcquireKeys, Config, SandboxKeys
-from syncd.remote.api import Account
+from syncd.remote.api import Account, Api, urls_by_name
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.retry import WaitOut, with_retries
 from syncd.remote.target import SPAN_S, AcquiredSandbox, Target, acquire_wait_s, replace_in_s
 
 _log = logging.getLogger("syncd.sandbox")
+_URL = re.compile(r"https?://[!-~]+")
 
 
 class SandboxProvider:
@@ -194,3 +200,30 @@ class AcquiringProvider(SandboxProvider):
         self._replace_at_s = self._planned_end_s()
         with contextlib.suppress(OSError):  # a sandbox that is not recorded costs the next process one more
             self._file.save(acquired_sandbox, self._acquired_wall_s)
+
+
+# -- its MCP servers
+
+
+def callable_servers(servers: Mapping[str, str]) -> dict[str, str]:
+    """Return the servers whose URL a client can call; other text from the API is not passed on."""
+    return {name: url for name, url in servers.items() if name and _URL.fullmatch(url)}
+
+
+class McpServers:
+    """Those of one sandbox of a workspace; `api_of` returns the API for it."""
+
+    def __init__(self, api_of: Callable[[Target], Api]) -> None:
+        self._api_of = api_of
+        self._known: dict[Target, Mapping[str, str]] = {}
+
+    def of(self, target: Target, acquired_sandbox: AcquiredSandbox | None) -> Mapping[str, str]:
+        """Return their URLs by name. One that syncd did not acquire is asked about them, until the API answers."""
+        if acquired_sandbox is not None:
+            return callable_servers(acquired_sandbox.servers)
+        if target not in self._known:
+            try:
+                self._known = {target: callable_servers(urls_by_name(self._api_of(target).sandbox().servers))}
+            except StepFailed as failure:
+                _log.warning("the sandbox's MCP servers are not known: %s; the next sync asks again", failure)
+        return self._known.get(target, {})

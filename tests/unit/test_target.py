@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syncd.remote.target import SPAN_S, AcquiredSandbox, acquire_wait_s, margin_s, replace_in_s
-from syncd.sandbox.mcp_servers import callable_servers
+from syncd.sandbox.provider import callable_servers
 
 
 @pytest.mark.parametrize(
