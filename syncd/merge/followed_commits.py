@@ -36,9 +36,8 @@ from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.model.manifest import Manifest, changed_paths
 from syncd.model.reconcile import Home, Sides, never_taken
 from syncd.scan.file_reader import ContentReader
-from syncd.selection.builtin_rules import SECRETS
 from syncd.selection.ignore_files import repository_around
-from syncd.selection.selection import PathPatterns
+from syncd.selection.selection import SECRETS, PathPatterns
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import Record
 from syncd.sync.agent_work import AgentWork, IsExcluded

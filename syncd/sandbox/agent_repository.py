@@ -36,8 +36,8 @@ from syncd.sandbox.protocol import (
     to_remote,
     told,
 )
-from syncd.selection.builtin_rules import DEFAULTS, SECRETS
 from syncd.selection.ignore_files import GIT
+from syncd.selection.selection import DEFAULTS, SECRETS
 from syncd.store.state_db import Record, StateDb
 
 _log = logging.getLogger("syncd.repository")

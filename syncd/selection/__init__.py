@@ -1,4 +1,4 @@
 """Decides which paths belong to the snapshot: gitignore files, built-in rules, secrets.
 
-Begins at `selection`, which combines the rules of `ignore_files` and `builtin_rules`.
+Begins at `selection`, which combines the built-in rules with those of `ignore_files`.
 """

@@ -1,6 +1,6 @@
 """Finds secrets in the content of small files: private keys, tokens of known formats, and syncd's own key.
 
-Rules about names (`builtin_rules`) do not find a token that was pasted into a script. The search has two steps. First,
+Rules about names (`secrets.rules`) do not find a token that was pasted into a script. The search has two steps. First,
 all fixed words of such secrets are searched for at once, at several GB/s, so that it adds little to a first snapshot.
 Then the text around each hit is matched with the secret's format. The formats are in `secret_forms.toml`, beside this
 module. So nothing is guessed by randomness alone.

@@ -22,6 +22,7 @@ patterns of git's exclude files are relative to that top. So locations are relat
 from __future__ import annotations
 
 import enum
+import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -29,7 +30,6 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from syncd.selection.builtin_rules import DEFAULTS, GIT, SECRETS
 from syncd.selection.gitignore import (
     SPAN,
     STAR,
@@ -41,6 +41,24 @@ from syncd.selection.gitignore import (
     parse_line,
     regex,
 )
+
+GIT = (".git",)  # a folder, or the file that a worktree or submodule has instead
+
+
+def _built_in(file: str) -> tuple[str, ...]:
+    """Return the patterns of a file beside this one, whose head says what belongs there."""
+    data = pkgutil.get_data(__package__, file)
+    if not data:  # nothing may be sent without them
+        raise ImportError(f"the built-in rules in {file!r} are missing: install syncd again")
+    return tuple(line for line in data.decode().splitlines() if line and not line.startswith("#"))
+
+
+DEFAULTS = _built_in("defaults.rules")
+# The folders among them that have one name wherever they are.
+DIRECTORY_NAMES = tuple(
+    pattern[:-1] for pattern in DEFAULTS if pattern.endswith("/") and not set(pattern[:-1]) & set("/*?[\\")
+)
+SECRETS = _built_in("secrets.rules")
 
 
 class Rule(NamedTuple):

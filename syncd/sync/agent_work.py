@@ -17,7 +17,7 @@ from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequ
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.scan.exclusions import too_long
-from syncd.selection.builtin_rules import DIRECTORY_NAMES, GIT
+from syncd.selection.selection import DIRECTORY_NAMES, GIT
 
 IsExcluded = Callable[[str, bool], bool]
 """True for a path, and whether it is a directory, that the workspace's rules exclude."""

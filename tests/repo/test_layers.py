@@ -44,7 +44,7 @@ PURE = {
     "remote": "failure request_pacing target",
     "sandbox": "leftovers look_request protocol setup_rules",
     "scan": "exclusions",
-    "selection": ("builtin_rules gitignore secret_scanner selection"),
+    "selection": "gitignore secret_scanner selection",
     "sync": "outcome status_document sync_plan",
     "watch": "changes",
 }
@@ -59,7 +59,6 @@ _TESTED_IN = {
 _UNTESTED = {
     "core/checksum": "it is a function of a library, which it loads",
     "core/choices": "it has values alone",
-    "selection/builtin_rules": "it has data alone, which tests of the selection read",
 }
 
 _IMPURE = {
@@ -182,7 +181,7 @@ def test_each_decision_has_its_own_tests() -> None:
 def test_rules_are_mutated() -> None:
     """The mutation test changes each pure module in which it can, and each module that it names is there."""
     named = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["tool"]["mutmut"]["only_mutate"]
-    without = {"syncd/core/checksum.py", "syncd/selection/builtin_rules.py", "syncd/sync/status_document.py"}
+    without = {"syncd/core/checksum.py", "syncd/sync/status_document.py"}
     remedy = "pyproject.toml, [tool.mutmut], only_mutate"
     assert _pure().keys() - without - set(named) == set(), f"{remedy}: add the module"
     assert [path for path in named if not (REPO / path).is_file()] == [], f"{remedy}: take out or rename the module"
