@@ -26,8 +26,8 @@ from syncd.daemon.shared_state import SharedState
 from syncd.daemon.signals import Signals
 from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
+from syncd.remote.failure import ApiLimit
 from syncd.remote.http_client import HttpClient
-from syncd.remote.request_pacing import ApiLimit
 from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import HistoryRecorder

@@ -17,9 +17,8 @@ from msgspec.structs import replace
 from syncd.core.api_key import KEY_PAGE, ApiKey
 from syncd.core.errors import KeyRefused, NeedsPerson, SandboxNotFound, SandboxRefused
 from syncd.core.text import one_line, redacted
-from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_api_status
+from syncd.remote.failure import SIGN_IN, ApiLimit, ApiStep, FailureAction, RequestKind, StepFailed, classify_api_status
 from syncd.remote.http_client import HttpClient, NoResponse, Response
-from syncd.remote.request_pacing import ApiLimit, RequestKind
 from syncd.remote.target import AcquiredSandbox, Target
 from syncd.remote.upload_url import UploadUrl, upload_url_from
 

@@ -18,9 +18,8 @@ from syncd.core.settings import Config, table_of
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Account, Api
 from syncd.remote.bucket import Bucket, Dump, Throttle
-from syncd.remote.failure import RetrySettings
+from syncd.remote.failure import ApiLimit, RetrySettings
 from syncd.remote.http_client import HttpClient
-from syncd.remote.request_pacing import ApiLimit
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.agent_repository import AgentRepository

@@ -41,7 +41,7 @@ PURE = {
     "daemon": "scheduler",
     "merge": "writes",
     "model": "directory entry git_names manifest reconcile",
-    "remote": "failure request_pacing target",
+    "remote": "failure target",
     "sandbox": "leftovers look_request protocol setup_rules",
     "scan": "exclusions",
     "selection": "gitignore secret_scanner selection",

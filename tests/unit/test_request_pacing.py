@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from syncd.remote.bucket import BLOCK_BYTES, CATCH_UP_S, TokenBucket, block_bytes
-from syncd.remote.request_pacing import REQUESTS_PER_WINDOW, WINDOW_S, ApiLimit, RequestKind
+from syncd.remote.failure import REQUESTS_PER_WINDOW, WINDOW_S, ApiLimit, RequestKind
 
 NOW_S = 1000.0
 SINGLE, POLL = RequestKind.SINGLE, RequestKind.POLL
