@@ -14,9 +14,9 @@ from syncd.core.errors import SyncWarning
 from syncd.core.text import counted, shown_path
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, directories_above, is_within
+from syncd.model.reconcile import Versions, obstructed_by, obstructing, paths_to_delete
 from syncd.remote.failure import NextTry
 from syncd.sandbox.executions import Executions
-from syncd.sandbox.leftovers import Versions, obstructed_by, obstructing, paths_to_delete
 from syncd.sandbox.look_request import LookResult, Obstacle
 from syncd.sandbox.sandbox_state import SandboxState
 

@@ -33,8 +33,8 @@ from syncd.model.manifest import (
     entry_changes,
     replaced_entries,
 )
+from syncd.model.reconcile import left_over
 from syncd.remote.target import Target
-from syncd.sandbox.leftovers import left_over
 from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.manifests import ManifestRows
 from syncd.store.state_db import Record, StateDb

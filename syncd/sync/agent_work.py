@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from syncd.model.entry import Entry, Kind, SeenEntry, is_savable, same
 from syncd.model.git_names import is_in_repository
 from syncd.model.manifest import Manifest
-from syncd.sandbox.leftovers import Versions
+from syncd.model.reconcile import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent

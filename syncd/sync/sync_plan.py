@@ -13,8 +13,7 @@ from msgspec.structs import replace
 from syncd.core.choices import AgentChanges
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, same
 from syncd.model.manifest import Difference, Manifest, directories_above, is_within
-from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan_sync
-from syncd.sandbox.leftovers import Versions
+from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, Versions, plan_sync
 from syncd.sandbox.look_request import (
     LookAction,
     LookItem,

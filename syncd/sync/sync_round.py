@@ -19,10 +19,9 @@ from syncd.archive.packer import Packed
 from syncd.core.choices import AgentChanges
 from syncd.model.entry import ABSENT, SeenEntry, same
 from syncd.model.manifest import directories_above, in_archive_order, is_within
-from syncd.model.reconcile import Forced, PathOutcome, Plan
+from syncd.model.reconcile import Forced, PathOutcome, Plan, Versions
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.deletions import NOBODY
-from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 from syncd.sandbox.saved_versions import Why
 from syncd.sandbox.seen_paths import place_items

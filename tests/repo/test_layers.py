@@ -42,7 +42,7 @@ PURE = {
     "merge": "writes",
     "model": "directory entry git_names manifest reconcile",
     "remote": "failure target",
-    "sandbox": "leftovers look_request protocol setup_rules",
+    "sandbox": "look_request protocol setup_rules",
     "scan": "exclusions",
     "selection": "gitignore secret_scanner selection",
     "sync": "outcome status_document sync_plan",

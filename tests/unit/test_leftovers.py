@@ -6,7 +6,7 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.sandbox.leftovers import left_over, obstructed_by, obstructing, paths_to_delete
+from syncd.model.reconcile import left_over, obstructed_by, obstructing, paths_to_delete
 
 FILE, OTHER = Entry(Kind.FILE, 0o644, 1, 3, digest=b"one"), Entry(Kind.FILE, 0o644, 2, 5, digest=b"other")
 DIRECTORY, LINK = Entry(Kind.DIRECTORY, 0o755), Entry(Kind.SYMLINK, target="f")

@@ -13,8 +13,7 @@ from msgspec.structs import replace
 from syncd.core.choices import AgentChanges
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Difference, Manifest
-from syncd.model.reconcile import Forced, Policy
-from syncd.sandbox.leftovers import Versions
+from syncd.model.reconcile import Forced, Policy, Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 from syncd.sandbox.sandbox_state import SandboxContent, with_versions
 from syncd.sandbox.saved_versions import Why
