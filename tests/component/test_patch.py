@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from syncd.cli.diff import COLOURED, PLAIN, TABLE, for_terminal, write_patch
 from syncd.core.errors import TryLater
 from syncd.merge.git import Git, find_git
-from syncd.merge.patch import COLOURED, PLAIN, TABLE, for_terminal, write_patch
 from syncd.model.entry import Kind, SeenEntry
 from tests.component.git_folder import file_of, link_to
 from tests.fuzz.operations import tree
