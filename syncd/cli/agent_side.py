@@ -24,8 +24,8 @@ from syncd.cli.progress import ProgressDisplay
 from syncd.core.clock import utc
 from syncd.core.directories import Lock
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
-from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
+from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import MOST_NAMED, ago, counted, shown_path
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import access_of, excludes_for, folders_of, key_of, reader_of, selection_of, target_of

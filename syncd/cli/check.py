@@ -26,8 +26,8 @@ from syncd.cli.output import Tone, styled, text_width, wrapped
 from syncd.cli.status import StatusReader
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, NeedsPerson, SandboxNotFound, SyncdError, SyncWarning
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import MAIN, Config, table_of
+from syncd.core.signals import Interrupt
 from syncd.core.text import counted, duration, one_line, redacted, shown_path, size
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import key_of, places_of, selection_of, target_of

@@ -22,8 +22,8 @@ from syncd.cli.config import toml
 from syncd.cli.options import CLOCK
 from syncd.cli.output import stdout_failure, text_width, wrapped
 from syncd.core.errors import Stop, WorkspaceError, failure_with
-from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import checked_workspace
+from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import shown_path
 from syncd.core.waiter import Waiter
 from syncd.emulator import Emulator

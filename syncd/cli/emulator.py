@@ -14,7 +14,7 @@ import click
 from syncd.cli.options import CLOCK
 from syncd.core.api_key import key_in_file
 from syncd.core.errors import NeedsPerson, Stop, TryLater
-from syncd.core.interrupt import Interrupt, interrupting
+from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import shown_path
 from syncd.core.waiter import Waiter
 from syncd.emulator import EmulatedSandbox, Emulator, RequestRecord

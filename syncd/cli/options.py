@@ -266,7 +266,7 @@ def typed(question: str, waiter: Waiter, *, err: bool = False) -> str:
 @contextmanager
 def asking() -> Iterator[Waiter]:
     """A wait for a person or the daemon, which a signal ends with `Stop`."""
-    from syncd.core.interrupt import Interrupt, interrupting  # noqa: PLC0415 - `init --help` needs none of it
+    from syncd.core.signals import Interrupt, interrupting  # noqa: PLC0415 - `init --help` needs none of it
     from syncd.core.waiter import Waiter  # noqa: PLC0415 - `init --help` needs none of it
 
     with interrupting(interrupt := Interrupt()):

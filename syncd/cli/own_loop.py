@@ -18,14 +18,13 @@ from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.durable_file import PauseMarker
 from syncd.core.errors import ExitCode, Stop
-from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
+from syncd.core.signals import Interrupt, Signals, interrupting
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import daemon_of, keys_of, places_of
 from syncd.daemon.control import Message
 from syncd.daemon.shared_sandbox import refuse_taken
-from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_publisher import RunFacts

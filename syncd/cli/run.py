@@ -16,12 +16,11 @@ from syncd.core.config_file import load_config
 from syncd.core.directories import Lock
 from syncd.core.durable_file import file_stamp
 from syncd.core.errors import ExitCode, KeyRefused, Locked, Stop, SyncdError, TryLater
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import MAIN, Config
+from syncd.core.signals import Interrupt, Signals
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import listens
 from syncd.daemon.shared_sandbox import refuse_named, refuse_taken
-from syncd.daemon.signals import Signals
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sync.synced_hook import SyncedHook
 

@@ -29,8 +29,8 @@ from syncd.cli.output import aligned
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
-from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import MAIN
+from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import counted, few, shown_path, size
 from syncd.model.entry import Entry, Kind
 from syncd.report.logs import LogFormat, set_up_logs

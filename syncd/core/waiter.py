@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from syncd.core.clock import Clock, SystemClock
 from syncd.core.errors import Stop
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 
 # Work that never waits handles events this often, and the progress of an upload is reported this often.
 POLL_EVERY_S = 0.2

@@ -17,13 +17,13 @@ from syncd.core.directories import Directories, Lock, directories_for
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.core.process import make_undumpable
 from syncd.core.settings import MAIN, Config, table_of
+from syncd.core.signals import Signals
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import ControlServer
 from syncd.daemon.left_sandbox import LeftSandbox, left_configs
 from syncd.daemon.loop import Daemon
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import SharedState
-from syncd.daemon.signals import Signals
 from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
 from syncd.remote.failure import ApiLimit

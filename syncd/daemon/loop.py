@@ -17,10 +17,10 @@ from syncd import __version__
 from syncd.core.directories import Lock
 from syncd.core.durable_file import PauseMarker
 from syncd.core.errors import ConfigError, ExitCode, Stop, SyncWarning
+from syncd.core.signals import Signals
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import SharedState
-from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, Asker, OneOfSeveral, SyncRequest
 from syncd.sync.workspace import Workspace, Writer
 from syncd.watch.suspend_detector import SuspendDetector

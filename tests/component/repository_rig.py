@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest

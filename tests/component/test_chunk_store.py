@@ -11,7 +11,7 @@ import pytest
 from syncd.archive.chunk_store import DamagedPiece
 from syncd.archive.packer import Packed
 from syncd.core.errors import Stop
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 from syncd.model.manifest import Manifest, carry_over_digests
 from tests import descriptors
 from tests.component.pack_rig import PackRig, whole

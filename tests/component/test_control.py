@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import Client, ControlServer, Message, ask
 

@@ -15,7 +15,7 @@ import pytest
 from msgspec import Struct, field
 
 from syncd.core.clock import SystemClock
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote import http_client, network
 from syncd.remote.http_client import HttpClient, NoResponse, Response

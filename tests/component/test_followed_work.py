@@ -13,8 +13,8 @@ import pytest
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.core.errors import Stop
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.merge import branch
 from syncd.merge.followed_commits import FollowedCommits

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from syncd.core.errors import Stop
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.http_client import HttpClient, NoResponse
 from tests.clock import ScriptedClock

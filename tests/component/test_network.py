@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Event, NewerEvents, Superseded, Waiter, Work
 from syncd.remote import http_client, network
 from syncd.remote.http_client import HttpClient, NoResponse

@@ -21,8 +21,8 @@ import pytest
 
 from syncd.archive.chunk_store import Archive
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import workspace_of
 from tests.clock import LATER_S, ScriptedClock

@@ -10,8 +10,8 @@ import pytest
 
 from syncd.core.clock import SystemClock
 from syncd.core.errors import ExitCode
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import SandboxKeys
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.daemon.setup_task import SetupTask
 from syncd.model.manifest import Manifest

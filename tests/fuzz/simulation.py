@@ -20,10 +20,9 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt, Signals
 from syncd.core.waiter import Waiter
 from syncd.daemon import build
-from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
 from syncd.emulator.api import ApiError
 from syncd.report.status_publisher import RunFacts

@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import access_of, workspace_of
 from syncd.remote.failure import StepFailed

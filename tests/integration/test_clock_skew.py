@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.emulator.bucket import Key
 from syncd.remote import http_client

@@ -14,12 +14,11 @@ import pytest
 
 from syncd.core.clock import Clock, SystemClock
 from syncd.core.durable_file import PauseMarker
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
+from syncd.core.signals import Interrupt, Signals
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import daemon_of, folders_of
 from syncd.daemon.loop import Daemon
-from syncd.daemon.signals import Signals
 from syncd.report.status_publisher import RunFacts
 from syncd.sync.outcome import SyncReason
 from syncd.sync.synced_hook import SyncedHook

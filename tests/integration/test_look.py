@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pytest
 from msgspec.structs import replace
 
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.model.entry import Kind, SeenEntry
 from syncd.remote.api import Api

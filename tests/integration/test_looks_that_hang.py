@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.core.clock import SystemClock
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.failure import FailureAction
 from syncd.remote.http_client import HttpClient

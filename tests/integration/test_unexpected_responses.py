@@ -9,7 +9,7 @@ import tracemalloc
 import pytest
 
 from syncd.core.api_key import ApiKey
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed

@@ -14,7 +14,7 @@ import pytest
 
 from syncd.archive.chunk_store import Archive
 from syncd.core.clock import SystemClock
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.http_client import HttpClient

@@ -64,9 +64,9 @@ def test_nothing_is_left_out(repo: Path) -> None:
 
 def test_each_signal_has_its_row(repo: Path) -> None:
     """The table has the signals that the daemon handles, and no others."""
-    handled = set(re.findall(r"signal\.(SIG\w+): ", (repo / "syncd/daemon/signals.py").read_text("utf-8")))
+    handled = set(re.findall(r"signal\.(SIG\w+): ", (repo / "syncd/core/signals.py").read_text("utf-8")))
     listed = {name for names, _ in SIGNALS for name in names.split(", ")}
-    assert listed == handled, "tools/reference/facts.py: give SIGNALS the rows of syncd/daemon/signals.py"
+    assert listed == handled, "tools/reference/facts.py: give SIGNALS the rows of syncd/core/signals.py"
 
 
 def test_every_variable_is_documented() -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import ask
 from tests.system.command import CLOCK

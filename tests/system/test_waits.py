@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from syncd.core.interrupt import Interrupt
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import ask
 from tests.emulator import When

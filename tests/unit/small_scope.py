@@ -29,8 +29,8 @@ from syncd.core.api_key import ApiKey
 from syncd.core.checksum import crc32c
 from syncd.core.choices import ArchiveContent, Deletions
 from syncd.core.clock import Moment
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
+from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.merge.home import AgentSide, bring_home, make_plan, save_theirs, with_texts
 from syncd.merge.workspace_writer import Written

@@ -14,7 +14,7 @@ import pytest
 from syncd.core.clock import Moment, SystemClock
 from syncd.core.directories import directories_for
 from syncd.core.errors import Stop
-from syncd.core.interrupt import Interrupt, interrupting
+from syncd.core.signals import Interrupt, interrupting
 from syncd.core.waiter import REAL, Event, Superseded, Tasks, TimeIsUp, Waiter, Work
 from tests.clock import ScriptedClock
 

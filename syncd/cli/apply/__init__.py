@@ -50,8 +50,8 @@ from syncd.cli.options import (
 )
 from syncd.cli.output import paged, print_error
 from syncd.core.errors import ExitCode, NeedsPerson, SyncdError
-from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
+from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import counted, shown_path
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import folders_of, target_of

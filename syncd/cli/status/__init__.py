@@ -32,8 +32,8 @@ from syncd.core.config_file import config_files, config_folder, config_name
 from syncd.core.directories import default_config_path, directories_for, holder, refuse_unreadable
 from syncd.core.durable_file import PauseMarker
 from syncd.core.errors import ConfigError, ExitCode
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
+from syncd.core.signals import Interrupt
 from syncd.core.text import counted, one_line, printable_json, shown_path
 from syncd.core.waiter import Waiter
 from syncd.report.status_store import encoded, read_document, read_status

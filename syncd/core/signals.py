@@ -1,19 +1,28 @@
-"""The request to end, by a signal or by a program.
+"""Signals: the request to end, by one or by a program, and those of `syncd run`.
 
 A signal handler stores what is asked for, and no more, so that a signal interrupts no update of a file. Python calls it
 in the main thread between two bytecodes: a signal that comes in the instant before a wait would not end that wait. But
 Python also writes a byte into a pipe, at once and in whichever thread the signal comes (`signal.set_wakeup_fd`), and
 each wait polls this pipe. Work that never waits calls `check` between its steps.
+
+A wait of `syncd run` that polls no signals (for a git that does not answer) must not delay the end: after a while the
+process exits without cleaning up. The daemon may be killed at any instant.
 """
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from syncd.core.errors import Stop
+
+# At most five seconds may pass from the signal to the exit.
+_EXIT_AFTER_S = 4.0
 
 
 class Interrupt:
@@ -59,3 +68,46 @@ def interrupting(interrupt: Interrupt) -> Iterator[None]:
     handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     with interrupt.handling(dict.fromkeys(handled, interrupt.request)):
         yield
+
+
+class Signals:
+    """The signals of `run`: TERM and INT end it, HUP reloads, USR1 syncs now."""
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+        self._over = threading.Event()
+        self.reload = False
+        self.sync_now = False
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Install the handlers for the block, which the main thread must enter."""
+        handlers = {
+            signal.SIGTERM: self._stop,
+            signal.SIGINT: self._stop,
+            signal.SIGHUP: self.reload_now,
+            signal.SIGUSR1: self._sync_now,
+        }
+        with self._interrupt.handling(handlers):
+            try:
+                yield
+            finally:
+                self._over.set()
+
+    def _stop(self, *_: object) -> None:
+        if not self._interrupt.requested:
+            self._interrupt.request()
+            with contextlib.suppress(RuntimeError):  # no more threads are allowed
+                # Not a `threading.Thread`: it takes locks, which the code that the signal interrupted may hold.
+                _thread.start_new_thread(self._exit_late, ())
+
+    def _exit_late(self) -> None:
+        if not self._over.wait(_EXIT_AFTER_S):
+            os._exit(0)
+
+    def reload_now(self, *_: object) -> None:
+        """Have the configuration read anew, as a SIGHUP does."""
+        self.reload = True
+
+    def _sync_now(self, *_: object) -> None:
+        self.sync_now = True
