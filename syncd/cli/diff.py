@@ -31,6 +31,7 @@ from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
 from syncd.core.text import shown_path, size
 from syncd.merge.git import (
+    BINARY_PREFIX_BYTES,
     Git,
     NewCommit,
     identity,
@@ -200,7 +201,7 @@ def row_of(side: AgentSide, path: str, here: Entry, sandbox: str) -> dict[str, A
     entry, remote, content = side.work.base_of(path), side.work.changed[path], b""
     if remote.copy:
         with open(remote.copy, "rb") as file:
-            content = file.read(8000)
+            content = file.read(BINARY_PREFIX_BYTES)
     if here.kind is Kind.ABSENT and entry is not None:
         state = "missing"
     elif here.kind is Kind.ABSENT or (entry is not None and same(here, entry)):

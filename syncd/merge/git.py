@@ -48,7 +48,7 @@ _OLDEST_GIT = "2.31"
 # The exit code of `git config --get` for a name that is not set.
 _NOT_SET = 1
 # Git takes a file with a NUL in so many of its first bytes for a binary one (xdiff-interface.c).
-_BINARY_PREFIX_BYTES = 8000
+BINARY_PREFIX_BYTES = 8000
 # `git merge-file` ends with the number of conflicts, at most this one; with more if it failed.
 _MOST_CONFLICTS = 127
 # The modes that git gives to the entries of a tree (fsck.c, git-fast-import(1)).
@@ -292,7 +292,7 @@ def why_submodules_are_refused(git: Git | None, place: str) -> str:
 
 def is_binary(content: bytes) -> bool:
     """Return True if git takes the content for a binary one."""
-    return b"\0" in content[:_BINARY_PREFIX_BYTES]
+    return b"\0" in content[:BINARY_PREFIX_BYTES]
 
 
 class MergedText(Struct, frozen=True):
