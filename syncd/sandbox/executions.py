@@ -29,7 +29,7 @@ from msgspec.structs import replace
 from syncd.archive.exported_files import ExtractedFiles, extract_files, keep_archive, why_not_kept
 from syncd.archive.extraction import BadArchive
 from syncd.core.clock import Moment
-from syncd.core.errors import KeyRefused, TryLater
+from syncd.core.errors import KeyRefused
 from syncd.core.text import one_line
 from syncd.core.waiter import TimeIsUp, Waiter
 from syncd.model.entry import Entry, Kind, SeenEntry
@@ -43,7 +43,7 @@ from syncd.remote.target import Target
 from syncd.sandbox import program
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.protocol import Bounds, Report, decoded, look_result, look_values
-from syncd.store.state_db import Record, StateDb
+from syncd.store.state_db import Record, StateDb, required_record
 
 _log = logging.getLogger("syncd.executions")
 _READ_S = 60.0
@@ -463,13 +463,8 @@ class Executions:
             paths = earlier.paths | removal.paths
             not_after_s, here_s = max(earlier.not_after_s, removal.not_after_s), max(earlier.here_s, removal.here_s)
             removal = PendingRemoval("", paths, not_after_s, here_s)
-        try:
+        with required_record("nothing is removed"):
             self._record.save(removal)
-        except OSError as failure:
-            raise TryLater(
-                f"the state folder cannot be written ({failure.strerror or failure}), so nothing is removed",
-                "free some disk space, or make it writable; a sync follows by itself",
-            ) from None
         self.pending = removal
 
     def _forget(self, name: str) -> None:

@@ -19,6 +19,7 @@ from syncd.remote.api import Account, Api, urls_by_name
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.retry import WaitOut, with_retries
 from syncd.remote.target import SPAN_S, AcquiredSandbox, Target, acquire_wait_s, replace_in_s
+from syncd.store.state_db import required_record
 
 _log = logging.getLogger("syncd.sandbox")
 _URL = re.compile(r"https?://[!-~]+")
@@ -186,13 +187,8 @@ class AcquiringProvider(SandboxProvider):
 
     def _record(self, acquired_wall_s: list[float]) -> None:
         """Record when sandboxes were acquired. Raises `TryLater`: else restarts could use up the account."""
-        try:
+        with required_record("no sandbox is acquired"):
             self._file.save(None, acquired_wall_s)
-        except OSError as failure:
-            raise TryLater(
-                f"the state folder cannot be written ({failure.strerror or failure}), so no sandbox is acquired",
-                "free some disk space, or make it writable; a sync follows by itself",
-            ) from None
         self._acquired_sandbox, self._acquired_wall_s, self._replace_at_s = None, acquired_wall_s, inf
 
     def _save(self, acquired_sandbox: AcquiredSandbox | None) -> None:

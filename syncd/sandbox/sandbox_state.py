@@ -22,7 +22,7 @@ from types import MappingProxyType
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.core.errors import SyncWarning, TryLater
+from syncd.core.errors import SyncWarning
 from syncd.core.settings import MAIN
 from syncd.core.text import counted
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, same
@@ -37,7 +37,7 @@ from syncd.model.reconcile import left_over
 from syncd.remote.target import Target
 from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.manifests import ManifestRows
-from syncd.store.state_db import Record, StateDb
+from syncd.store.state_db import Record, StateDb, required_record
 
 
 class SandboxContent(Struct, frozen=True):
@@ -330,7 +330,7 @@ class SandboxState:
 
     def forget_upload(self) -> None:
         """Record that the archive in the bucket, if any, is no longer the uploaded one. Raises `TryLater`."""
-        with _required_record():
+        with required_record("nothing is sent"):
             self._uploaded.remove()
 
     def mark_uncertain(self, sent: Manifest | None = None) -> None:
@@ -343,7 +343,7 @@ class SandboxState:
         maybe = self.maybe if sent is None else self._with(sent)
         if self._is_marked and maybe is self.maybe:
             return
-        with _required_record(), self.db.transaction():
+        with required_record("nothing is sent"), self.db.transaction():
             self._record_last()
             self._mark.save(True)
             if maybe is not self.maybe:
@@ -469,18 +469,6 @@ class SandboxState:
         _last(self.db, _owner(self._name)).save(self.target)
         if last is not None and not last.same_sandbox(self.target):
             self.db.forget_owners_but(_kept(self.db) | {last.owner})
-
-
-@contextlib.contextmanager
-def _required_record() -> Iterator[None]:
-    """Turn a failed record into an error: without it, a later process would trust a record that is no longer true."""
-    try:
-        yield
-    except OSError as failure:
-        raise TryLater(
-            f"the state folder cannot be written ({failure.strerror or failure}), so nothing is sent",
-            "free some disk space, or make it writable; a sync follows by itself",
-        ) from None
 
 
 # The names of the configuration are owners of rows too; those of sandboxes begin with their API's address.

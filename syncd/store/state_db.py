@@ -22,7 +22,7 @@ from zlib import crc32
 import msgspec
 
 from syncd.core.durable_file import flush_folder, move_aside
-from syncd.core.errors import SyncWarning
+from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.settings import MAIN
 
 _log = logging.getLogger("syncd.state")
@@ -58,6 +58,21 @@ _ERRORS = {
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR_SHORT_READ)
 
 Shape = TypeVar("Shape")
+
+
+@contextlib.contextmanager
+def required_record(not_done: str) -> Iterator[None]:
+    """Turn a failed record into `TryLater`: without it, a later process would trust one that is no longer true.
+
+    `not_done` says what is not done without it.
+    """
+    try:
+        yield
+    except OSError as failure:
+        raise TryLater(
+            f"the state folder cannot be written ({failure.strerror or failure}), so {not_done}",
+            "free some disk space, or make it writable; a sync follows by itself",
+        ) from None
 
 
 class _Damaged(Exception):
