@@ -42,7 +42,7 @@ from syncd.remote.retry import with_retries
 from syncd.remote.target import Target
 from syncd.sandbox import program
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
-from syncd.sandbox.protocol import Bounds, Report, decoded, look_result, look_values
+from syncd.sandbox.protocol import SHORT_BOUNDS, Bounds, Report, decoded, look_result, look_values
 from syncd.store.state_db import Record, StateDb, required_record
 
 _log = logging.getLogger("syncd.executions")
@@ -67,7 +67,7 @@ _MARGIN_S = 2.0
 # Where nobody can ask for the sandbox's clock, it is taken to be no further behind.
 _CLOCKS_DIFFER_S = 60.0
 # To ask for the sandbox's time, before something is put where a removal may still be under way.
-_ASK_S, _MOST_TIME_BYTES = 10.0, 1_000
+_ASK_S = 10.0
 Read = TypeVar("Read")
 Extract = Callable[[Mapping[str, Entry]], ExtractedFiles]
 
@@ -448,7 +448,7 @@ class Executions:
     def _ask_time(self) -> None:
         """Ask for the sandbox's time, by a program that does nothing else. Raises `StepFailed`, `Stop`."""
         with _REMOVAL.limited(self._waiter, _ASK_S):
-            running = self.begin(_REMOVAL, {}, Bounds(_MOST_TIME_BYTES, 64))
+            running = self.begin(_REMOVAL, {}, SHORT_BOUNDS)
             with self.answer(running, lambda report: report.ended_s, timeout_s=_ASK_S):
                 pass
 

@@ -32,13 +32,11 @@ _LONGEST_PATH = 1 << 16
 # More new paths are counted, not listed: an agent may have built something large.
 MOST_NEW = 100_000
 MOST_PATH_BYTES = 32 << 20  # of all new paths, with the targets of links
-# The longest report: for each path of the request, for each new one beside its name, and for all targets of links that
-# take more. An outcome and a row have some 130 bytes.
-_ITEM_BYTES, _NEW_BYTES, _TARGET_BYTES = 512, 256, 4 << 20
+# The longest report: for each path of the request, for each new one beside its name, and for all targets of links and
+# names in changed folders. An outcome and a row have some 130 bytes.
+_ITEM_BYTES, _NEW_BYTES, _OTHER_BYTES = 512, 256, 4 << 20
 _LONGEST_REPORT = 256 << 20
-# The most texts of an item: its outcome, and in its row a kind, a digest and a target. A new path has one more, and
-# another folder may not have been entered.
-_ITEM_TEXTS, _NEW_TEXTS, _OTHER_TEXTS = 4, 5, 64
+_TEXT_BYTES = 64  # to so many, of the most that a report may have, comes one text in it
 _MOST_NAMES = 20_000  # in folders that have changed since an earlier look
 MOST_BLOCKED = 5_000  # so that the report fits into a log; the next look finds the others
 
@@ -174,31 +172,28 @@ class Report(Struct, forbid_unknown_fields=True):
 
 
 class Bounds(Struct, frozen=True):
-    """The most bytes and texts of an honest report, and the most bytes of files that the program left beside it."""
+    """The most bytes of an honest report, and the most bytes of files that the program left beside it."""
 
     most_bytes: int
-    most_texts: int
     most_copied_bytes: int = 0
 
     @classmethod
     def of_look(cls, request: LookRequest) -> Bounds:
         """Return those for the report of such a look."""
         listed = MOST_NEW * _NEW_BYTES + MOST_PATH_BYTES if request.find_new else 0
-        most_bytes = min(_LONGEST_REPORT, len(request.items) * _ITEM_BYTES + listed + _TARGET_BYTES)
-        texts = _OTHER_TEXTS + len(request.items) * _ITEM_TEXTS + (MOST_NEW * _NEW_TEXTS if request.find_new else 0)
-        texts += _MOST_NAMES if request.since else 0
-        return cls(most_bytes, texts, request.most_copied_bytes)
+        most_bytes = min(_LONGEST_REPORT, len(request.items) * _ITEM_BYTES + listed + _OTHER_BYTES)
+        return cls(most_bytes, request.most_copied_bytes)
 
 
-RUN_BOUNDS = Bounds(1 << 10, 64)
+SHORT_BOUNDS = Bounds(1 << 10)
 # Of a report about the repository: a thousand commits and a hundred branches are some 200 KB.
-REPOSITORY_BOUNDS = Bounds(2 << 20, 10_000, _MOST_FILE_BYTES)
+REPOSITORY_BOUNDS = Bounds(2 << 20, _MOST_FILE_BYTES)
 
 
 def decoded(content: bytes, bounds: Bounds) -> Report:
     """Return a report that is as long as it may be. Raises `ValueError` for what no honest program says."""
     # Each value of a list has a text, and the list is in memory before its length is checked.
-    if content.count(b'"') > 2 * bounds.most_texts:
+    if content.count(b'"') * _TEXT_BYTES > 2 * bounds.most_bytes:
         raise ValueError("it says more than was asked for")
     return msgspec.json.decode(content, type=Report)
 

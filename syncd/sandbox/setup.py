@@ -25,7 +25,7 @@ from syncd.remote.failure import ApiStep, RetrySettings
 from syncd.remote.retry import with_retries
 from syncd.remote.target import Target
 from syncd.sandbox.executions import ENDED, Executions, Purpose, Running, report_in
-from syncd.sandbox.protocol import RUN_BOUNDS, RunReport, decoded
+from syncd.sandbox.protocol import SHORT_BOUNDS, RunReport, decoded
 from syncd.sandbox.setup_rules import (
     SetupRecord,
     SetupState,
@@ -140,7 +140,7 @@ class SetupRun:
         gives_up_s = self._clock.monotonic_s() + timeout_s + _GRACE_S
         request = {"command": record.command, "within_s": timeout_s, "wait_s": _WAIT_S}
         while True:
-            running = self._executions.begin(_PURPOSE, {"run": request}, RUN_BOUNDS)
+            running = self._executions.begin(_PURPOSE, {"run": request}, SHORT_BOUNDS)
             report = self._followed(running, running.asked.monotonic_s + _WAIT_S + timeout_s + _GRACE_S)
             record = replace(record, last_lines=tuple(self._last_lines))
             if report is None:

@@ -301,7 +301,7 @@ def test_a_hostile_report_of_a_repository(values: dict[str, Any]) -> None:
 
 def test_a_line_among_others(tmp_path: Path) -> None:
     """Other output may come before and after it, and lines end in another way; it must be whole."""
-    bounds = Bounds(5_000, 1_000)
+    bounds = Bounds(5_000)
     line = printed("word", {"a": ["text"] * 500}, str(tmp_path)).splitlines(keepends=True)[0]
     assert json.loads(report_in(running("word", bounds), f"warning: \udcff\r\n{line[:-1]}\r\nmore\n", None))["a"]
     for cut in (line.replace("text", "tex", 1), line.replace("text", "TEXT", 1), line.replace("text", "\udcff", 1)):
@@ -312,13 +312,13 @@ def test_a_line_among_others(tmp_path: Path) -> None:
             report_in(running("ward" if why == "another" else "word", bounds), cut, None)
         assert why[:100] in caught.value.message
     with pytest.raises(StepFailed, match="is invalid \\(it is too long\\)"):
-        report_in(running("word", Bounds(9, 1)), f"word=10 {'0' * 64} \n", None)
+        report_in(running("word", Bounds(9)), f"word=10 {'0' * 64} \n", None)
 
 
 @pytest.mark.parametrize("kept_bytes", [100, 200, 400])
 def test_a_log_that_is_cut(tmp_path: Path, kept_bytes: int) -> None:
     """Where its begin or its end is left, that tells what the file has to be."""
-    bounds, folder = Bounds(5_000, 1_000), str(tmp_path)
+    bounds, folder = Bounds(5_000), str(tmp_path)
     lines = printed("word", {"a": ["text"] * 500}, folder)
 
     def extract(expected: Mapping[str, Entry]) -> ExtractedFiles:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.sandbox.protocol import RUN_BOUNDS, Report, RunReport
+from syncd.sandbox.protocol import SHORT_BOUNDS, Report, RunReport
 from tests.component.program_rig import output_of, prepared, told
 from tests.system.command import CLOCK
 
@@ -41,7 +41,7 @@ class There:
         """Run a command, and return the report, and what it printed."""
         name, folder = self.prepared(*command, **times)
         output = output_of(folder, self.environment)
-        report = told(name, output, RUN_BOUNDS, folder, _run_of)
+        report = told(name, output, SHORT_BOUNDS, folder, _run_of)
         return report, output[: output.index(f"{name}=")]
 
     @contextmanager
