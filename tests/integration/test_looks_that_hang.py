@@ -88,11 +88,22 @@ def test_what_hung_is_waited_for_once(made: AgentRig, fault: str, hung: str) -> 
 
 @pytest.mark.parametrize("fault", [pytest.param("dump: drip 0.3 always", marks=_LONG), "dump: 503 always"])
 def test_nobody_can_look(made: AgentRig, fault: str) -> None:
-    """The API answers all else, so the sync goes on, and says so."""
+    """The API answers all else, so the sync goes on, and says so; the next one does not wait for the same at once."""
     made.rig.emulator.faults.script("execute: hang 60 always", fault)
     made.rig.sync()
     assert (made.there("a"), made.there("new")) == ("newer", "new")
+    asked = made.rig.asked().count("execute")
+    made.edit(new="newest")
+    made.rig.sync()
+    assert (made.there("new"), made.rig.asked().count("execute")) == ("newest", asked)
     assert made.warnings["remote-changes"].startswith("nobody could look for changes in the sandbox (")
+    made.rig.keys["retry"]["give_up_after_seconds"] = 1
+    made.set(agent_changes="hold")
+    made.edit(new="held")
+    for _ in range(2):  # and none is put off
+        asked = made.rig.asked().count("execute")
+        assert made.rig.fail()[0].message.endswith("so nothing is written there")
+        assert made.rig.asked().count("execute") > asked
 
 
 @pytest.mark.parametrize("fault", [pytest.param("hang 60 always", marks=_LONG), "503 always"])

@@ -434,6 +434,15 @@ def test_save_looks_again_as_soon_as_somebody_can(made: AgentRig, status: int) -
     assert (made.there("a"), made.saved, made.warnings) == ("again", {"a": ["theirs"]}, {})
 
 
+def test_a_server_that_is_busy_for_a_moment_is_asked_again(made: AgentRig) -> None:
+    """Nothing is overwritten unsaved because two requests met it: one beside the upload, one after it."""
+    made.rig.emulator.faults.script("execute: 503 x2", "dump: 503 always")
+    made.agent.write("a", "theirs")
+    made.edit(a="newer")
+    made.rig.sync()
+    assert (made.there("a"), made.saved, made.warnings) == ("newer", {"a": ["theirs"]}, {})
+
+
 def test_a_refused_key_is_no_sandbox_without_programs(made: AgentRig) -> None:
     """A person must act before anything is overwritten."""
     made.rig.emulator.faults.script("execution-upload-url: 401 always")
