@@ -126,13 +126,15 @@ class Running(Struct, frozen=True):
 class RunningLook(Struct, frozen=True):
     """A look that was begun at `began_s` of the monotonic clock. Its program ends `program_s` after it began.
 
-    `after_s` is the second at which an earlier run of the same archive ended.
+    By the sandbox's clock it removes nothing after `not_after_s`, and an earlier run of the same archive ended at
+    `after_s`.
     """
 
     running: Running
     request: LookRequest
     began_s: float
     program_s: float
+    not_after_s: float = 0.0
     after_s: float = 0.0
 
     @property
@@ -330,7 +332,7 @@ class Executions:
         if self._runs_again and earlier is not None and (earlier.request, earlier.program_s) == (request, program_s):
             with contextlib.suppress(StepFailed), purpose.limited(self._waiter, timeout_s):  # else it is sent anew
                 running = self._executed(purpose, earlier.running.name, Bounds.of_look(request))
-                return RunningLook(running, request, began_s, program_s, earlier.after_s)
+                return RunningLook(running, request, began_s, program_s, after_s=earlier.after_s)
         name = _new_name()
         self._waiter.poll_events()
         with purpose.limited(self._waiter, timeout_s):
@@ -351,7 +353,7 @@ class Executions:
             if failure.action is FailureAction.REFUSED:
                 self._forget(name)
             raise
-        return RunningLook(running, request, began_s, program_s)
+        return RunningLook(running, request, began_s, program_s, not_after_s)
 
     def finish_look(
         self,
@@ -374,12 +376,12 @@ class Executions:
         ends_s, first_wait_s = now_s + timeout_s, running.asked.monotonic_s + FIRST_POLL_S - now_s
 
         def read(report: Report) -> tuple[LookResult, bool]:
-            found, is_late = look_result(report, request), report.look is not None and report.look.is_late
-            if report.ended_s <= look.after_s:
-                return found, True
-            if request.since is not None:  # it is short, and the next one asks for the same if nothing has changed
+            found = look_result(report, request)
+            is_void = report.ended_s <= look.after_s or (bool(found.failed) and report.ended_s > look.not_after_s)
+            if request.since is not None and not is_void:
+                # It is short, and the next one asks for the same if nothing has changed.
                 self._earlier = replace(look, after_s=report.ended_s)
-            return found, is_late
+            return found, is_void
 
         answer = self.answer(
             running, read, copies_folder, timeout_s=timeout_s, fetch_s=fetch_s, first_wait_s=first_wait_s

@@ -140,8 +140,8 @@ class LookResult(Struct, frozen=True):
     which are UNREAD, and directories, which are among the `pruned` ones, as are those with a path that is too
     long for this machine. `not_kept` is the reason why copies of some are lacking that this machine could not fetch
     or keep, `unfetched` why there are none at all. `mark` is that of a look for what is new, if it came to its end, and
-    `names` are those in each folder that has changed since an earlier one. `is_other`: too much has changed since, and
-    only a look at everything can tell.
+    `names` are those in each folder that has changed since an earlier one. Where one since another has no mark, too
+    much has changed, and only a look at everything can tell.
     """
 
     differing: Mapping[str, SeenEntry] = field(default_factory=dict)
@@ -159,7 +159,6 @@ class LookResult(Struct, frozen=True):
     unfetched: StepFailed | None = None
     mark: Mark | None = None
     names: Mapping[str, Collection[str]] = field(default_factory=dict)
-    is_other: bool = False
     asked: Moment | None = None
     takes_s: float = 0.0
 

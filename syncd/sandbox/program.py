@@ -9,7 +9,8 @@ descriptors and follows no link below the workspace. Everything is looked at and
 of its parts has a share of its time, and is ended in its middle when that is over: what was not looked at by then is
 reported as such. What changed at home comes first, a large file after all smaller ones. A search for what is new ends
 with a mark. With the mark of an earlier one (`since`) it reads and reports only what has changed by its change time,
-which no program can set, and the names in each folder that has; where other folders are there than then, it says so.
+which no program can set, and the names in each folder that has; where other folders are there than then, it ends
+without a mark.
 
 `commit` has the repository in the workspace hold what was sent. The line of its tag `home` has a commit for each sync
 that it is told of. The agent's branch, its index and HEAD follow only while the branch has no commit of the agent's and
@@ -234,7 +235,6 @@ class _Look:
         self._text_bytes = 0
         self._pruned: list[bytes] = []
         self._unlisted = self._unsearched = 0
-        self._is_late = False
         # For the mark: digests of all folders, and of all entries with their change times, and the newest of these.
         self._folders, self._entries, self._newest_ns = hashlib.sha256(), hashlib.sha256(), 0
         self._since = request["since"]
@@ -249,12 +249,9 @@ class _Look:
         """Do all that is asked, and return the report."""
         removals = [(index, item) for index, item in enumerate(_listed(self._request)) if item[0] == "r"]
         _within(self._left_s(_COMPARES if self._request["find_new"] else _SEARCHES), self._compare_all)
-        mark, is_other = None, False
-        if self._request["find_new"]:
-            mark = self._find_new()
-            is_other = self._since is not None and (mark is None or self._is_other(mark))
-        if is_other:  # all is to be asked for
-            self._new, self._names_in, self._to_copy = {}, {}, []
+        mark = self._find_new() if self._request["find_new"] else None
+        if self._since and (mark is None or self._is_other(mark)):  # all is to be asked for
+            mark, self._new, self._names_in, self._to_copy = None, {}, {}, []
         _within(self._left_s(_COPIES), self._copy_all)
         for index, (_, path, versions) in removals:
             self._close_folder()  # a directory that was moved away meanwhile is not the workspace's any more
@@ -270,9 +267,7 @@ class _Look:
             "pruned": [_text_of(path) for path in self._pruned],
             "unlisted": self._unlisted,
             "unsearched": self._unsearched,
-            "is_late": self._is_late,
             "mark": mark,
-            "is_other": is_other,
             "names": {_text_of(path or b"."): list(map(_text_of, names)) for path, names in self._names_in.items()},
         }
 
@@ -548,9 +543,7 @@ class _Look:
 
     def _is_too_late(self) -> bool:
         """Return True if no one waits for this look any more: it began late, or takes long."""
-        not_after_s = self._request["not_after_s"]  # by this machine's clock
-        self._is_late = self._is_late or time.time() > not_after_s  # noqa: TID251
-        return self._is_late or self._left_s(1.0) < 0
+        return time.time() > self._request["not_after_s"] or self._left_s(1.0) < 0  # noqa: TID251
 
     def _remove(self, index: int, path: bytes, versions: list[Any]) -> int:
         """Remove what is at a path if it is as a version, and return the outcome."""

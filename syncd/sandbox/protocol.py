@@ -100,8 +100,7 @@ _POSSIBLE = {
 class LookReport(Struct, forbid_unknown_fields=True):
     """The report of a look: each differing path has a row, each failed one a reason, each blocked one a place.
 
-    `unsearched` counts the directories that were not searched in time. `is_late`: some were not removed, as it was
-    later than `not_after_s` of the request by then.
+    `unsearched` counts the directories that were not searched in time.
     """
 
     outcomes: list[tuple[_Outcome, Count]]
@@ -112,9 +111,7 @@ class LookReport(Struct, forbid_unknown_fields=True):
     pruned: Annotated[list[Text], Meta(max_length=MOST_NEW)]
     unlisted: Count
     unsearched: Count
-    is_late: bool
     mark: Mark | None
-    is_other: bool
     names: Annotated[dict[Text, list[Text]], Meta(max_length=MOST_NEW)]
 
 
@@ -272,7 +269,7 @@ def look_result(answer: Report, request: LookRequest) -> LookResult:
     if removals != len(request.with_action(LookAction.REMOVE)):
         raise ValueError("a removal has no outcome")
     is_whole = report.new or report.pruned or report.unlisted or report.unsearched or report.mark
-    if (is_whole and not request.find_new) or ((report.names or report.is_other) and request.since is None):
+    if (is_whole and not request.find_new) or (report.names and request.since is None):
         raise ValueError("it lists what was not asked for")
     differing = {path: row.seen() for path, row in zip(named["d"], report.differing, strict=True)}
     new = {_path(text): row.seen() for text, row in report.new.items()}
@@ -300,7 +297,6 @@ def look_result(answer: Report, request: LookRequest) -> LookResult:
         unseen=len(unseen) + report.unsearched,
         mark=report.mark,
         names={_pruned(folder): frozenset(map(from_remote, names)) for folder, names in report.names.items()},
-        is_other=report.is_other,
     )
 
 

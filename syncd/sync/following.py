@@ -130,7 +130,7 @@ def request_since(
 def told_since(result: LookResult, known: Mapping[str, SeenEntry], content: SandboxContent) -> LookResult | None:
     """Return the result of such a look with what is gone; None: only a look at everything can tell."""
     unread = (entry.kind is Kind.FILE and not (entry.digest or entry.unstable) for entry in result.new.values())
-    if result.is_other or result.mark is None or any(unread):
+    if result.mark is None or any(unread):
         return None
     base = content.base or Manifest()
     gone: dict[str, SeenEntry] = {}

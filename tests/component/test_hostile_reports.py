@@ -144,7 +144,7 @@ LOOKS: dict[str, Any] = {
     "nothing": {},
     "a list": [],
     "a text": "report",
-    "no end": {key: value for key, value in report().items() if key != "is_late"},
+    "no end": {key: value for key, value in report().items() if key != "mark"},
     "more fields": {**report(), "more": 1},
     "few outcomes": report("==rr=="),
     "many outcomes": report(f"{GONE}="),
@@ -218,9 +218,6 @@ LOOKS: dict[str, Any] = {
     "mark before all times": report(mark=["a" * 64, "a" * 64, -1]),
     "mark after all times": report(mark=["a" * 64, "a" * 64, 1 << 63]),
     "names where none were asked for": report(names={".": ["a"]}),
-    "other where nothing was known": report(is_other=True),
-    "other as a number": report(is_other=1),
-    "late as a text": report(is_late="yes"),
 }
 # In the answer to a request for what has changed since an earlier look.
 NAMES: dict[str, Any] = {

@@ -240,13 +240,12 @@ def test_what_is_gone_since() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"is_other": True},
         {"mark": None},
         {"names": {"d": {"a", "new", "strange"}}},
         {"names": {"d": {"a", "new", "b"}}},
         {"new": {"d/a": SeenEntry(Kind.FILE)}},
     ],
-    ids=["other folders", "cut short", "came with an old time", "came back with an old time", "unread"],
+    ids=["other folders, or cut short", "came with an old time", "came back with an old time", "unread"],
 )
 def test_what_only_a_look_at_everything_tells(fields: dict[str, Any]) -> None:
     """Then what times tell is not believed."""

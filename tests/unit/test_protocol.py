@@ -30,7 +30,7 @@ ITEMS = {
     ".git": LookItem((), COMMITS),
 }
 REQUEST = LookRequest(ITEMS, find_new=True)
-LATER: dict[str, Any] = {"is_late": False, "mark": None, "is_other": False, "names": {}}
+LATER: dict[str, Any] = {"mark": None, "names": {}}
 GONE = "==rr==="
 
 
