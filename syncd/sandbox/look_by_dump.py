@@ -10,7 +10,7 @@ import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -54,63 +54,30 @@ def look_in_archive(
 
     Raises `BadArchive`, also for an archive that is cut short, and what `packed` and `check` raise; then no copy stays.
     """
-    look = _ArchiveLook(request, _Copies(copies_folder, request.most_copied_bytes), check)
-    with ExitStack() as failed:
-        failed.callback(look.copies.remove_all)
+    look = _ArchiveLook(request, copies_folder, check)
+    try:
         for member, content in members(packed):
             check()
             look.add(member, content)
-        failed.pop_all()
+    except BaseException:
+        look.remove_copies()
+        raise
     return look.result()
 
 
-class _Copies:
-    """The copies of one look in a folder, as far as there is room for so many bytes: nothing is copied into none.
+class _ArchiveLook:
+    """Compares the members of one archive. Of two members of one name the later one counts.
 
-    `not_kept` is the reason why another one cannot be written, empty if each was.
+    What differs is copied as far as there is room for so many bytes: nothing is copied into none.
     """
 
-    def __init__(self, folder: str, most_bytes: int) -> None:
-        self._prefix = os.path.join(folder, f"dump-{secrets.token_hex(8)}-")
-        self._left_bytes = most_bytes or -1
-        self._count = 0
-        self.sizes: dict[str, int] = {}
-        self.not_kept = ""
-
-    def write(self, blocks: Iterable[bytes], size_bytes: int) -> str:
-        """Write a new file, and return its path; empty if there is no room for it, or it cannot be written."""
-        if size_bytes > self._left_bytes:
-            return ""
-        self._count += 1
-        path = f"{self._prefix}{self._count}"
-        try:
-            with new_file(path) as file:
-                file.writelines(blocks)
-        except OSError as failure:
-            self.not_kept = why_not_kept(failure)
-            return ""
-        self.sizes[path] = size_bytes
-        self._left_bytes -= size_bytes
-        return path
-
-    def remove(self, path: str) -> None:
-        if path in self.sizes:
-            self._left_bytes += self.sizes.pop(path)
-            with suppress(OSError):
-                os.unlink(path)
-
-    def remove_all(self) -> None:
-        for path in [*self.sizes]:
-            self.remove(path)
-
-
-class _ArchiveLook:
-    """Compares the members of one archive. Of two members of one name the later one counts."""
-
-    def __init__(self, request: LookRequest, copies: _Copies, check: Callable[[], None]) -> None:
-        self.copies = copies
+    def __init__(self, request: LookRequest, copies_folder: str, check: Callable[[], None]) -> None:
         self._request = request
         self._check = check
+        self._prefix = os.path.join(copies_folder, f"dump-{secrets.token_hex(8)}-")
+        self._copies: list[str] = []
+        self._left_bytes = request.most_copied_bytes or -1
+        self._not_kept = ""  # the reason why another copy cannot be written
         self._found: dict[str, SeenEntry] = {}
         self._pruned: dict[str, None] = {}
         self._new_count = self._new_bytes = self._unlisted = 0
@@ -124,9 +91,6 @@ class _ArchiveLook:
         if path is None or (item is None and not self._is_new(path, kind)):
             self._unlisted += path is None and self._request.find_new
             return
-        before = self._found.get(path)
-        if before is not None:
-            self.copies.remove(before.copy)
         target = member.target if kind is Kind.SYMLINK else ""
         size_bytes = member.size_bytes if kind is Kind.FILE else 0
         entry = SeenEntry(kind, member.mode, _seconds(member.mtime_s), size_bytes, target)
@@ -176,11 +140,10 @@ class _ArchiveLook:
                 if item.action is LookAction.REMOVE:
                     failed[path] = _NO_PROGRAMS
             elif item.versions or entry is not ABSENT:
-                differing[path] = self._with_copy(entry)
-        new = {path: self._with_copy(entry) for path, entry in self._found.items()}
+                differing[path] = entry
         return LookResult(
             differing,
-            new,
+            self._found,
             tuple(self._pruned),
             tuple(removed),
             failed=failed,
@@ -188,11 +151,8 @@ class _ArchiveLook:
             blocked=blocked,
             kinds_only=True,
             unlisted=self._unlisted,
-            not_kept=self.copies.not_kept,
+            not_kept=self._not_kept,
         )
-
-    def _with_copy(self, entry: SeenEntry) -> SeenEntry:
-        return entry if entry.copy in self.copies.sizes else replace(entry, copy="")
 
     def _read(self, entry: SeenEntry, item: LookItem | None, content: Iterable[bytes]) -> SeenEntry:
         """Return a file's entry with its digest, and its copy if one is wanted and can be kept."""
@@ -206,13 +166,35 @@ class _ArchiveLook:
 
         blocks, copy = hashed(), ""
         if item is None or item.action is LookAction.FETCH:
-            copy = self.copies.write(blocks, entry.size_bytes)
+            copy = self._copied(blocks, entry.size_bytes)
         deque(blocks, maxlen=0)
-        entry = replace(entry, digest=sha256.digest())
+        entry = replace(entry, digest=sha256.digest(), copy=copy)
         if _is_fetched(entry, item):
-            return replace(entry, copy=copy)
-        self.copies.remove(copy)
-        return entry
+            self._left_bytes -= entry.size_bytes if copy else 0
+            return entry
+        if copy:
+            with suppress(OSError):
+                os.unlink(self._copies.pop())
+        return replace(entry, copy="")
+
+    def _copied(self, blocks: Iterable[bytes], size_bytes: int) -> str:
+        """Write a new file, and return its path; empty if there is no room for it, or it cannot be written."""
+        if size_bytes > self._left_bytes:
+            return ""
+        path = f"{self._prefix}{len(self._copies)}"
+        try:
+            with new_file(path) as file:
+                file.writelines(blocks)
+        except OSError as failure:
+            self._not_kept = why_not_kept(failure)
+            return ""
+        self._copies.append(path)
+        return path
+
+    def remove_copies(self) -> None:
+        for path in self._copies:
+            with suppress(OSError):
+                os.unlink(path)
 
     def _linked(self, entry: SeenEntry, item: LookItem | None, target: str) -> SeenEntry:
         """Return the entry of another name for a file that came before."""
