@@ -155,12 +155,12 @@ class SandboxLoop:
 
     def _look(self, follower: Follower) -> None:
         found = follower.look()
+        self.recall()
         if found is LookEnd.QUIET:
-            self.publisher.notifier.agent_is_quiet(self.cycle.agent_status.changed)
+            self.publisher.notifier.agent_is_quiet(self.publisher.now.agent.changed)
         elif found is LookEnd.EMPTIED:
             self.sync_soon()
             self._waiter.tasks.wake()
-        self.recall()
 
     @property
     def _is_barred(self) -> bool:
@@ -323,9 +323,10 @@ class SandboxLoop:
         return ScanPlan(to_scan, after_scan)
 
     def _learn(self) -> None:
-        self.publisher.learn(self.cycle)
+        status = self.cycle.shown(self.publisher.now)
         if self.follower is not None:
-            self.publisher.note(agent=self.follower.shown(self.publisher.now.agent))
+            status = replace(status, agent=self.follower.shown(status.agent))
+        self.publisher.now = status
 
     def _warn(self) -> None:
         watch = self._shared.watch.warnings()

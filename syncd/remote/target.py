@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from syncd.core.clock import stamp
+
 # The next one is acquired this long before the end, so that no sync runs into it …
 MARGIN_S = 60.0
 # … but for a short lifetime at most this share of it.
@@ -43,6 +45,12 @@ class AcquiredSandbox(Struct, frozen=True):
     acquired_wall_s: float
     ends_wall_s: float | None
     servers: dict[str, str]
+
+
+def ends_at(acquired_sandbox: AcquiredSandbox | None) -> str | None:
+    """Return the end of an acquired sandbox, as a time of the status; None if it never ends."""
+    ends_s = None if acquired_sandbox is None else acquired_sandbox.ends_wall_s
+    return None if ends_s is None else stamp(ends_s)
 
 
 def replace_in_s(acquired_sandbox: AcquiredSandbox, wall_s: float) -> float | None:

@@ -15,7 +15,6 @@ from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater, Wo
 from syncd.core.settings import Config
 from syncd.core.text import counted, for_sandbox, one_line, redacted, shown_path
 from syncd.remote.failure import ApiStep, StepFailed
-from syncd.remote.target import AcquiredSandbox
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import HistoryRecorder, SyncEnding
 from syncd.report.logs import place_of
@@ -29,7 +28,6 @@ from syncd.sync.status_document import (
     State,
     Status,
 )
-from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.work_saver import UNSAVED
 
 _log = logging.getLogger("syncd")
@@ -109,19 +107,6 @@ class StatusPublisher(Struct):
         self.note(progress=progress.after(now_s - self._began_s))
         self.publish()
         return True
-
-    def learn(self, cycle: SyncCycle) -> None:
-        """Take over what the cycle knows of its sandbox and of excluded paths."""
-        if cycle.target is not None:
-            self.now = self.now.at(cycle.target)
-        self.note(
-            upload_url_expires_at=cycle.url_expires_at,
-            sandbox_expires_at=ends_at(cycle.provider.acquired_sandbox),
-            left_out=cycle.snapshotter.excluded,
-            lingering=cycle.leftover_files,
-            agent=cycle.agent_status,
-            setup=cycle.setup_status,
-        )
 
     def succeeded(self, outcome: Outcome) -> None:
         """A sync succeeded: the last error is cleared."""
@@ -298,9 +283,3 @@ def _line(status: Status) -> str:
     if urgent.state in (State.HELD, State.RETRYING) and urgent.last_error:
         line += f"; {urgent.last_error.message}"
     return f"{line}; {len(status.warnings)} warnings" if status.warnings else line
-
-
-def ends_at(acquired_sandbox: AcquiredSandbox | None) -> str | None:
-    """The end of an acquired sandbox, as a time of the document."""
-    ends_s = None if acquired_sandbox is None else acquired_sandbox.ends_wall_s
-    return None if ends_s is None else stamp(ends_s)

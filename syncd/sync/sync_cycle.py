@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from msgspec.structs import replace
+
 from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
 from syncd.core.errors import SandboxNotFound, SyncWarning
 from syncd.core.settings import MAIN
@@ -11,7 +13,7 @@ from syncd.core.text import MOST_NAMED, one_line
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, is_within
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.target import Target, margin_s
+from syncd.remote.target import Target, ends_at, margin_s
 from syncd.sandbox.sandbox_state import last_target
 from syncd.sandbox.saved_versions import Why
 from syncd.sandbox.setup_rules import SetupStatus
@@ -19,7 +21,7 @@ from syncd.sync.delivery import SyncObserver
 from syncd.sync.following import save_followed
 from syncd.sync.outcome import Outcome
 from syncd.sync.sandbox import Access, Sandbox
-from syncd.sync.status_document import AgentStatus
+from syncd.sync.status_document import AgentStatus, SandboxStatus
 from syncd.sync.sync_once import SandboxSync
 from syncd.sync.work_saver import WorkSaver
 from syncd.sync.workspace import Workspace
@@ -66,34 +68,25 @@ class SyncCycle:
         """The sandbox, once there is one."""
         return self.sandbox.target if self.sandbox else self.provider.known
 
-    @property
-    def url_expires_at(self) -> str | None:
-        return self.sandbox.delivery.url_expires_at if self.sandbox else None
-
-    @property
-    def leftover_files(self) -> int:
-        """The number of files that were deleted in the workspace and are still in the sandbox."""
-        if self.sandbox is None:
-            return 0
-        state, content = self.sandbox.state, self.sandbox.state.content
-        here = {*self.snapshotter.unread, *state.seen.held}
+    def shown(self, status: SandboxStatus) -> SandboxStatus:
+        """Return the status with what is known now of the sandbox, and of excluded paths."""
+        status = status if self.target is None else status.at(self.target)
+        expires_at, left_out = ends_at(self.provider.acquired_sandbox), self.snapshotter.excluded
+        status = replace(status, sandbox_expires_at=expires_at, left_out=left_out)
+        sandbox = self.sandbox
+        if sandbox is None:
+            return replace(status, upload_url_expires_at=None, lingering=0, agent=AgentStatus(), setup=SetupStatus())
+        content, seen, saved = sandbox.state.content, sandbox.state.seen, sandbox.remote_changes.saved_versions.count
+        here, held = {*self.snapshotter.unread, *seen.held}, seen.both_changed
         left = (path for path in content.leftovers if not is_within(path, here))
-        return sum(content.versions_of(path)[-1].kind is not Kind.DIRECTORY for path in left)
-
-    @property
-    def agent_status(self) -> AgentStatus:
-        """The agent's side, as far as it is known."""
-        if self.sandbox is None:
-            return AgentStatus()
-        seen, saved = self.sandbox.state.seen, self.sandbox.remote_changes.saved_versions.count
-        held = seen.both_changed
         named = tuple(os.fsencode(path).decode("utf-8", "backslashreplace") for path in held[:MOST_NAMED])
-        return AgentStatus(saved, named, len(held), seen.looked_at, len(seen.changed))
-
-    @property
-    def setup_status(self) -> SetupStatus:
-        """The last set-up of the sandbox."""
-        return self.sandbox.setup.status if self.sandbox else SetupStatus()
+        return replace(
+            status,
+            upload_url_expires_at=sandbox.delivery.url_expires_at,
+            lingering=sum(content.versions_of(path)[-1].kind is not Kind.DIRECTORY for path in left),
+            agent=AgentStatus(saved, named, len(held), seen.looked_at, len(seen.changed)),
+            setup=sandbox.setup.status,
+        )
 
     @property
     def warnings(self) -> list[SyncWarning]:

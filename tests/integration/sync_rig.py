@@ -19,7 +19,7 @@ from syncd.daemon.build import access_of, workspace_of
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.sync.outcome import Outcome
-from syncd.sync.status_document import State
+from syncd.sync.status_document import SandboxStatus, State
 from syncd.sync.sync_cycle import SyncCycle
 from tests.agent import Agent
 from tests.clock import ScriptedClock
@@ -177,6 +177,11 @@ class Rig:
         except StepFailed as failure:
             return failure, observer
         raise AssertionError("it did not fail")
+
+    @property
+    def status(self) -> SandboxStatus:
+        """What the cycle tells of its sandbox."""
+        return self.cycle.shown(SandboxStatus(name="main", id="", base_url=""))
 
     @property
     def state_folder(self) -> Path:

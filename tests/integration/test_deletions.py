@@ -98,7 +98,7 @@ def test_a_sandbox_without_executions(rig: Rig, fault: str, *, dump: bool) -> No
     else:
         assert "a" in there(rig)
         assert rig.warning_keys == ["delete:a" if dump else "delete"]
-        assert rig.cycle.leftover_files == 1
+        assert rig.status.lingering == 1
     assert rig.sync()[0].word == "unchanged"
     rig.restart()
     rig.emulator.faults.clear()
@@ -141,7 +141,7 @@ def test_a_removal_that_hung_is_not_waited_for_again(rig: Rig) -> None:
         assert rig.arrived() == {"a": "hello", "stay": content}
         assert rig.clock.monotonic - began_s < 1
         assert "execute" not in rig.asked()[asked:]
-        assert (rig.warning_keys, rig.cycle.leftover_files) == (["delete:a"], 1)
+        assert (rig.warning_keys, rig.status.lingering) == (["delete:a"], 1)
     rig.emulator.faults.clear()
     rig.clock.go_on(15)
     rig.sync()
@@ -154,7 +154,7 @@ def test_a_removal_that_hung_is_tried_again_on_request(rig: Rig, mode: SyncMode)
     deleted(rig, "execute: pending always")
     rig.emulator.faults.clear()
     rig.sync(mode)
-    assert (there(rig), rig.warning_keys, rig.cycle.leftover_files) == (["stay"], [], 0)
+    assert (there(rig), rig.warning_keys, rig.status.lingering) == (["stay"], [], 0)
 
 
 # -- paths that stayed there
@@ -192,7 +192,7 @@ def test_a_changed_path_is_checked_again(synced: Rig, by: SyncMode) -> None:
     synced.write("new")
     synced.sync(by)
     assert synced.warning_keys == []
-    assert synced.cycle.leftover_files == 0
+    assert synced.status.lingering == 0
     assert set(synced.arrived()) == {"stay", "new"}
     assert synced.sync()[0].word == "unchanged"
 
@@ -206,7 +206,7 @@ def test_a_404_forgets_none(synced: Rig, faults: tuple[str, ...], *, restarted: 
     synced.emulator.faults.script(*faults)
     synced.write("stay", "changed")
     synced.fail()
-    assert synced.cycle.leftover_files == 1
+    assert synced.status.lingering == 1
     if restarted:
         synced.restart()
     mirrored(synced)
@@ -238,6 +238,6 @@ def test_missing_while_it_was_packed(synced: Rig) -> None:
         synced.meanwhile = lambda: None
         synced.sync()
         assert "a" not in synced.arrived(), step
-        assert synced.cycle.leftover_files == 0
+        assert synced.status.lingering == 0
     assert missed
     assert step < 29

@@ -148,7 +148,7 @@ def test_hold(made: AgentRig, archive: str, ends: str) -> None:
     made.set("sync", archive=archive)
     made.agent.write("a", "theirs")
     made.edit(a="newer", b="newer")
-    assert made.rig.sync()[0].held == made.rig.cycle.agent_status.held == ("a",)
+    assert made.rig.sync()[0].held == made.rig.status.agent.held == ("a",)
     assert made.quiet()
     assert (made.there("a"), made.there("b"), [*made.warnings]) == ("theirs", "newer", ["held:a"])
     if ends == "save":
@@ -157,7 +157,7 @@ def test_hold(made: AgentRig, archive: str, ends: str) -> None:
         made.agent.write("a", "ours: a")
         made.edit(b="at last")
     made.settle()
-    assert (made.there("a"), made.warnings, made.rig.cycle.agent_status.held) == ("newer", {}, ())
+    assert (made.there("a"), made.warnings, made.rig.status.agent.held) == ("newer", {}, ())
     assert made.saved == ({"a": ["theirs"]} if ends == "save" else {})
     assert made.quiet()
 
@@ -190,7 +190,7 @@ def test_what_cannot_be_saved_is_held(made: AgentRig, monkeypatch: pytest.Monkey
         made.rig.sync(mode)
         assert made.there("b") == f"newer: {mode}"
         assert not os.path.isfile(made.agent.path("a")) or made.there("a") == "theirs"
-        assert made.rig.cycle.agent_status.held == ("a",)
+        assert made.rig.status.agent.held == ("a",)
         assert list(made.warnings) == ["held:a"]
         assert made.saved == {}
     if there == "a directory":
@@ -301,7 +301,7 @@ def test_where_the_base_is_not_known(made: AgentRig, policy: str, how: str) -> N
     assert made.there("a") == ("ours: a" if policy == "save" else "theirs")
     # What is held is saved as well as long as it is not known that the sandbox keeps it.
     assert made.saved == {"a": ["theirs"]}
-    assert made.rig.cycle.agent_status.held == (("a",) if policy == "hold" else ())
+    assert made.rig.status.agent.held == (("a",) if policy == "hold" else ())
     assert made.quiet()
 
 
@@ -335,10 +335,10 @@ def test_what_comes_back_as_it_was_sent(
     made.settle()
     assert made.there("d/c") == "theirs"
     left = [".syncdignore"] if (how, deletions) == ("excluded", "keep") else []
-    assert (made.saved, made.warnings, made.rig.cycle.leftover_files) == ({}, {}, len(left))
+    assert (made.saved, made.warnings, made.rig.status.lingering) == ({}, {}, len(left))
     made.edit(b="changed")
     made.settle()
-    assert (made.there("d/c"), made.rig.cycle.agent_status.changed) == ("theirs", 1)
+    assert (made.there("d/c"), made.rig.status.agent.changed) == ("theirs", 1)
     assert made.quiet()
     here.write_text("ours, again")
     made.settle()
@@ -378,7 +378,7 @@ def test_what_came_unanswered_is_ours(made: AgentRig, policy: str, times: int, f
     made.settle()
     assert (made.there("a"), made.there("new"), made.there("new0")) == ("answered", "answered", None)
     assert (made.saved, made.warnings) == ({}, {})
-    assert made.rig.cycle.agent_status.held == ()
+    assert made.rig.status.agent.held == ()
 
 
 def test_what_the_agent_makes_of_an_unanswered_version_is_its_own(made: AgentRig) -> None:

@@ -74,7 +74,7 @@ def test_what_the_agent_does_in_the_last_minute_is_saved(acquired: Rig) -> None:
     acquired.sync()
     agent.write("late", "the last thing")
     assert _save_until_the_end(acquired) == 3 + 4  # of the old one, then of the next
-    assert acquired.cycle.agent_status.saved == 2
+    assert acquired.status.agent.saved == 2
 
 
 @pytest.mark.parametrize("status", [404, 501, 503])
@@ -85,7 +85,7 @@ def test_a_failure_right_before_the_end(acquired: Rig, status: int) -> None:
     acquired.cycle.save_before_end()
     assert acquired.emulator.request_log.entries()[-1].status == status
     _save_until_the_end(acquired)
-    assert acquired.cycle.agent_status.saved == 1
+    assert acquired.status.agent.saved == 1
     assert not acquired.cycle.warnings
 
 
@@ -94,7 +94,7 @@ def test_a_change_here_keeps_nothing_from_being_saved(acquired: Rig) -> None:
     acquired.emulator.faults.script("execute: 501 always")
     with acquired.client.waiter.superseded_by(lambda: dict.fromkeys(Event, -inf)):
         _save_until_the_end(acquired)
-    assert acquired.cycle.agent_status.saved == 1
+    assert acquired.status.agent.saved == 1
 
 
 def test_nobody_can_look_before_the_end(acquired: Rig) -> None:
@@ -126,7 +126,7 @@ def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch
     assert told.startswith("6 paths in the sandbox ")
     assert " could not be saved before it ended: 'large0\\n' (" in told
     assert told.endswith(", and 1 more")
-    assert acquired.cycle.agent_status.saved == 1
+    assert acquired.status.agent.saved == 1
     assert "syncd pull" in warning.remedy
 
 
@@ -153,5 +153,5 @@ def test_a_move_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch, reason: str) ->
     rig.wait_for_programs()
     rig.sync()
     assert (new.workspace / "a").read_text() == "ours"
-    assert rig.cycle.agent_status.saved == (reason != "gone")
+    assert rig.status.agent.saved == (reason != "gone")
     assert [warning.key for warning in rig.cycle.warnings] == (["ended"] if reason == "gone" else [])
