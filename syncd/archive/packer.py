@@ -210,9 +210,9 @@ class Packer(Struct, eq=False):
     ) -> Packed:
         """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`, `TryLater`.
 
-        `on_progress` is called with the number of files done and of all files, and the same for their bytes. A path
-        that vanished or was replaced since the scan is left to another sync, and so is a file that grew by more than is
-        left of `most_bytes`; one that cannot be read becomes a warning.
+        `on_progress` is called with the bytes done and all bytes, and the same for the number of files. A path that
+        vanished or was replaced since the scan is left to another sync, and so is a file that grew by more than is left
+        of `most_bytes`; one that cannot be read becomes a warning.
         """
         total_files, total_bytes = manifest.files, manifest.content_bytes
         self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
@@ -241,7 +241,7 @@ class Packer(Struct, eq=False):
                     chunks[next(iter(entries))] = chunk_writer
                 else:
                     chunk_writer.discard()
-                on_progress(done_files, total_files, done_bytes, total_bytes)
+                on_progress(done_bytes, total_bytes, done_files, total_files)
         stored = {path: each.piece if isinstance(each, ChunkWriter) else each for path, each in chunks.items()}
         packed.archive = Archive.of(stored.values())
         if self.base_store is not None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from math import inf
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from syncd.archive.snapshotter import ScanPlan, SyncMode
 from syncd.core.durable_file import file_stamp
@@ -36,7 +36,7 @@ from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_fai
 from syncd.sandbox.provider import McpServers
 from syncd.sync.outcome import Outcome, SyncReason
 from syncd.sync.sandbox import Access, retry_settings_of
-from syncd.sync.status_document import State
+from syncd.sync.status_document import Progress, State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.workspace import Workspace
 from syncd.watch.changes import Changes, extend, joined, unfinished
@@ -429,19 +429,13 @@ class SandboxLoop:
         """True if a person paused, and nobody waits for a sync: given up, that would be begun again without end."""
         return self._shared.paused and not self._request_queue.is_awaited
 
-    def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
+    def progressed(self, progress: Progress) -> None:
         """Publish it. A rescan that packs has found something."""
-        if self.sync.is_unprompted:
+        if self.sync.is_unprompted and not progress.is_upload:
             self._enter(State.SNAPSHOTTING)
-        if self.publisher.packed(done_files, total_files, done_bytes, total_bytes):
-            self._request_queue.send_progress(
-                done_files=done_files, total_files=total_files, done_bytes=done_bytes, total_bytes=total_bytes
-            )
-
-    def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        """Publish it."""
-        if self.publisher.sent(sent_bytes, total_bytes) or sent_bytes == total_bytes:
-            self._request_queue.send_progress(done_bytes=sent_bytes, total_bytes=total_bytes)
+        is_all_sent = progress.is_upload and progress.done_bytes == progress.total_bytes
+        if self.publisher.progressed(progress) or is_all_sent:
+            self._request_queue.send_progress(**asdict(progress))
 
     def wait_out(self, failure: StepFailed, wait_s: float) -> None:
         """Publish what failed, and wait, asleep or awake. Raises `Superseded` for a newer change, and at once for a

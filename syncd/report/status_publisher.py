@@ -63,7 +63,6 @@ class StatusPublisher(Struct):
     own_warnings: set[str] = field(default_factory=set)  # the keys of those that are not about the workspace
     _began_s: float = 0.0  # the stage whose progress is shown
     _done_bytes: int = 0
-    _sent_bytes: int = 0
     _shown_s: float = 0.0
 
     def note(self, **changes: Any) -> None:
@@ -86,21 +85,14 @@ class StatusPublisher(Struct):
         """Publish how much of a wait is left. Called each time it continues: the clock may have been set meanwhile."""
         self.enter(State.RETRYING, retry_at=stamp(self.clock.wall_s() + wait_s))
 
-    def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> bool:
-        """Packaging made progress. True if it was published, which happens twice a second at most."""
-        return self._progressed(Progress(done_bytes, total_bytes, done_files, total_files))
-
-    def sent(self, sent_bytes: int, total_bytes: int) -> bool:
-        """The upload made progress. True if it was published, which happens twice a second at most."""
-        self.note(uploaded_bytes=self.now.uploaded_bytes + max(0, sent_bytes - self._sent_bytes))
-        self._sent_bytes = sent_bytes
-        return self._progressed(Progress(sent_bytes, total_bytes))
-
-    def _progressed(self, progress: Progress) -> bool:
-        now_s = self.clock.monotonic_s()
-        if progress.done_bytes < self._done_bytes:  # an upload that is repeated
-            self._began_s = now_s
+    def progressed(self, progress: Progress) -> bool:
+        """A stage made progress. True if it was published, which happens twice a second at most."""
+        now_s, more_bytes = self.clock.monotonic_s(), progress.done_bytes - self._done_bytes
         self._done_bytes = progress.done_bytes
+        if more_bytes < 0:  # another stage, or an upload that is repeated, begins with 0
+            self._began_s = now_s
+        elif progress.is_upload:
+            self.note(uploaded_bytes=self.now.uploaded_bytes + more_bytes)
         if now_s - self._shown_s < _PROGRESS_EVERY_S:
             return False
         self._shown_s = now_s

@@ -35,7 +35,7 @@ from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_usable
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.scan.exclusions import largest
-from syncd.sync.status_document import State
+from syncd.sync.status_document import Progress, State
 from syncd.sync.sync_plan import Verdict
 
 _log = logging.getLogger("syncd.delivery")
@@ -51,11 +51,8 @@ class SyncObserver(Protocol):
     def stage(self, state: State) -> None:
         """Another stage begins."""
 
-    def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
-        """This many files, and bytes of their content, are packed."""
-
-    def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        """This many bytes of the archive have been uploaded."""
+    def progressed(self, progress: Progress) -> None:
+        """So much is packed, or of the archive uploaded."""
 
     def wait_out(self, failure: StepFailed, wait_s: float) -> None:
         """An attempt failed: wait so long for the next one. Raises `Stop` or `Superseded`."""
@@ -263,7 +260,7 @@ class Delivery:
             first = self._first_archives
             if first.holder is self and sent_bytes > first.sent_bytes:
                 first.sent_bytes, first.sent_s = sent_bytes, self._clock.monotonic_s()
-            observer.sent(sent_bytes, archive.size_bytes)
+            observer.progressed(Progress(sent_bytes, archive.size_bytes))
 
         sent(0)
         try:

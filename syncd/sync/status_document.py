@@ -65,6 +65,10 @@ class Progress(Struct, frozen=True):
     bytes_per_second: float | None = None
     seconds_left: float | None = None
 
+    @property
+    def is_upload(self) -> bool:
+        return self.done_files is None
+
     def after(self, seconds: float) -> Progress:
         """Return it with the speed since the stage began, so long ago: none at first, which fills buffers."""
         if seconds < _LEAST_S:

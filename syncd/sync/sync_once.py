@@ -33,7 +33,7 @@ from syncd.sync.delivery import SyncObserver
 from syncd.sync.following import FollowedStore
 from syncd.sync.outcome import EMPTY_PERHAPS, Outcome, arrived_changes, secret_warnings, torn_copy
 from syncd.sync.sandbox import Sandbox
-from syncd.sync.status_document import LastSync, State
+from syncd.sync.status_document import LastSync, Progress, State
 from syncd.sync.sync_plan import (
     SAMPLE,
     Attempt,
@@ -253,7 +253,9 @@ class SandboxSync(Struct):
         if only is None:
             self._keep_replaced(here, scanned)
         # What stays there differs here from what the sandbox got, or is as it got it: in neither case it is sent.
-        packed = self.snapshotter.pack(scanned.manifest.without(stays), only, observer.packed)
+        packed = self.snapshotter.pack(
+            scanned.manifest.without(stays), only, lambda *done: observer.progressed(Progress(*done))
+        )
         manifest = with_staying(packed.manifest, stays, scanned.manifest, state.base)
         is_comparable = not is_forced and not packed.follow_up and state.base is not None
         if is_comparable and self._is_unchanged(here, manifest, difference(base, manifest)):

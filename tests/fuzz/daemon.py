@@ -22,7 +22,7 @@ from syncd.report.status_publisher import SyncFailure
 from syncd.sandbox.executions import Executions, Purpose
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.outcome import Outcome
-from syncd.sync.status_document import State
+from syncd.sync.status_document import Progress, State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.workspace import Writer
 from tests.fuzz.simulation import Simulation
@@ -195,10 +195,12 @@ class SimulatedLoop(SandboxLoop):
         super().stage(state)
 
     @override
-    def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        self._simulation.injection_point()
-        super().sent(sent_bytes, total_bytes)
-        self._receive()
+    def progressed(self, progress: Progress) -> None:
+        if progress.is_upload:
+            self._simulation.injection_point()
+        super().progressed(progress)
+        if progress.is_upload:
+            self._receive()
 
     @override
     def _succeeded(self, outcome: Outcome) -> None:

@@ -19,7 +19,7 @@ from syncd.daemon.build import access_of, workspace_of
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.sync.outcome import Outcome
-from syncd.sync.status_document import SandboxStatus, State
+from syncd.sync.status_document import Progress, SandboxStatus, State
 from syncd.sync.sync_cycle import SyncCycle
 from tests.agent import Agent
 from tests.clock import ScriptedClock
@@ -52,12 +52,10 @@ class RecordingObserver:
     def stage(self, state: State) -> None:
         self.stages.append(state)
 
-    def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
-        assert done_files <= total_files
-
-    def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        assert sent_bytes <= total_bytes
-        self.sent_bytes.append(sent_bytes)
+    def progressed(self, progress: Progress) -> None:
+        assert progress.done_bytes <= progress.total_bytes
+        if progress.is_upload:
+            self.sent_bytes.append(progress.done_bytes)
 
     def wait_out(self, failure: StepFailed, wait_s: float) -> None:
         self.failures.append(failure)

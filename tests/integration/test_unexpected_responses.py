@@ -15,6 +15,7 @@ from syncd.remote.api import Api
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.target import Target
+from syncd.sync.status_document import Progress
 from tests.clock import ScriptedClock
 from tests.emulator.hostile_bodies import bomb
 from tests.integration.recorded_rig import RecordedRig
@@ -148,12 +149,12 @@ def test_a_network_failure_shows_no_url() -> None:
 def test_an_error_of_the_body_is_not_a_cut_upload(recorded: RecordedRig, raised: Exception) -> None:
     """An error while the body is read, such as a full disk, is raised as it is and not retried."""
 
-    def fail(_sent: int, _total: int) -> None:
-        if _sent:
+    def fail(progress: Progress) -> None:
+        if progress.is_upload and progress.done_bytes:
             raise raised
 
     observer = RecordingObserver(recorded.rig.clock)
-    observer.sent = fail  # type: ignore[method-assign]
+    observer.progressed = fail  # type: ignore[method-assign]
     with pytest.raises(type(raised)) as caught:
         recorded.rig.sync(observer=observer)
     assert caught.value is raised

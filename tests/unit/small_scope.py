@@ -184,7 +184,7 @@ class Process:
         self.deaths.append(self.world)
 
     def sync(self, mode: SyncMode = SyncMode.CHANGED) -> Outcome:
-        observer = SimpleNamespace(stage=_nothing, packed=_nothing, sent=_nothing)
+        observer = SimpleNamespace(stage=_nothing, progressed=_nothing)
         observer.wait_out = lambda _, wait_s: self._clock.go_on(wait_s)
         return self._sync.run(mode, observer, EVERYTHING)  # type: ignore[arg-type]
 
