@@ -30,7 +30,6 @@ from syncd.remote.failure import ApiLimit
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier
-from syncd.report.history import HistoryRecorder
 from syncd.report.logs import keep_out_of_logs
 from syncd.report.status_publisher import RunFacts, StatusPublisher, WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
@@ -192,7 +191,6 @@ def status_publisher_of(
     return StatusPublisher(
         now=now,
         publish=publish,
-        recorder=HistoryRecorder(clock, access.db),
         notifier=DesktopNotifier(
             config.workspace.path, environ if config.notifications.desktop else None, clock, several
         ),

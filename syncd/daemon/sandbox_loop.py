@@ -30,7 +30,7 @@ from syncd.daemon.shared_state import SharedState, SyncRun
 from syncd.daemon.sync_requests import Asker, RequestQueue, SyncRequest, request_of
 from syncd.model.manifest import Manifest, difference
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.report.history import SyncEnding
+from syncd.report.history import HistoryRecorder, SyncEnding
 from syncd.report.logs import sandbox_in_logs
 from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
 from syncd.sandbox.provider import McpServers
@@ -64,6 +64,7 @@ class SandboxLoop:
         self.name = access.config.sandbox_name
         self.cycle = SyncCycle(access, workspace)
         self.publisher = publisher
+        self._history = HistoryRecorder(access.clock, access.db)
         self.follower = Follower(another_access(), workspace, self.cycle) if follows else None
         self.setup = SetupTask(another_access() if keys.setup else access, self.cycle, self.recall)
         self._client = access.client
@@ -145,7 +146,7 @@ class SandboxLoop:
         finally:
             # However it ended: the status says that changes are pending, and no plan outlives the process.
             publisher.note(pending=publisher.now.pending or self._due.burst is not None)
-            publisher.recorder.end(SyncEnding.STOPPED, publisher.now)
+            self._history.end(SyncEnding.STOPPED, publisher.now)
             publisher.enter(State.STOPPED)
 
     def _follow(self, follower: Follower) -> None:
@@ -257,7 +258,7 @@ class SandboxLoop:
         if reason is not SyncReason.RESCAN and not due.is_held:
             self.publisher.note(pending=True)
         scan_plan = self._plan_scan(reason, run)
-        self.publisher.recorder.begin(reason.value, self.publisher.now)
+        self._history.begin(reason.value, self.publisher.now)
         try:
             with self._workspace.sync_of(self.name):
                 outcome = self._try(sync_mode, scan_plan, run)
@@ -284,7 +285,7 @@ class SandboxLoop:
         try:
             outcome = self.cycle.run(sync_mode, self, scan_plan)
         except Superseded:
-            self.publisher.recorder.end(SyncEnding.SUPERSEDED, self.publisher.now)
+            self._history.end(SyncEnding.SUPERSEDED, self.publisher.now)
             self._request_queue.put_back()
             self._due = replace(self._due, burst=self._due.burst or run.burst or extend(None, run.started_s))
         except Exception as failure:  # noqa: BLE001 - a daemon's last resort
@@ -337,6 +338,8 @@ class SandboxLoop:
 
     def _succeeded(self, outcome: Outcome) -> None:
         self._shared.status.run.synced_once = True
+        ending = SyncEnding.INITIALIZED if outcome.sync else SyncEnding.UNCHANGED
+        self._history.end(ending, self.publisher.now, outcome)
         self.publisher.succeeded(outcome)
         now_s = self._clock.monotonic_s()
         self._due = self._due.synced(now_s)
@@ -385,6 +388,7 @@ class SandboxLoop:
         if not ends and (last is None or last.message != str(failure)):  # `syncd run` logs what ends it
             _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
         publisher.failed(failed.step, failure)
+        self._history.end(SyncEnding.FAILED, publisher.now)
         self._request_queue.failed(failure, for_good=isinstance(failure, NeedsPerson))
         publisher.note(pending=True)
         now_s = self._clock.monotonic_s()
@@ -445,7 +449,7 @@ class SandboxLoop:
             _log.info("%s; asking for a fresh upload URL", failure)
         else:
             _log.warning("%s; trying again in %.1f s", failure, wait_s)
-            self.publisher.retrying(failure.step, str(failure))
+            self.publisher.failed(failure.step, failure)
             self._send_failure(failure, wait_s, failure.gives_up_in_s)
         clock, is_offline = self._clock, failure.action is FailureAction.OFFLINE
         ends_boottime_s = clock.boottime_s() + wait_s

@@ -1,4 +1,4 @@
-"""Keeps the status of each sandbox and publishes it: log, history, desktop, and the document of the workspace."""
+"""Keeps the status of each sandbox and publishes it: log, desktop, and the document of the workspace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from syncd.core.settings import Config
 from syncd.core.text import counted, for_sandbox, one_line, redacted, shown_path
 from syncd.remote.failure import ApiStep, StepFailed
 from syncd.report.desktop_notifier import DesktopNotifier
-from syncd.report.history import HistoryRecorder, SyncEnding
 from syncd.report.logs import place_of
 from syncd.report.status_store import encoded, read_document, write_status
 from syncd.report.systemd_notify import SystemdNotifier
@@ -56,7 +55,6 @@ class StatusPublisher(Struct):
 
     now: SandboxStatus
     publish: Callable[[], None]
-    recorder: HistoryRecorder
     notifier: DesktopNotifier
     clock: Clock
     warnings: list[SyncWarning] = field(default_factory=list)
@@ -106,26 +104,16 @@ class StatusPublisher(Struct):
             self.note(syncs=self.now.syncs + 1, last_sync=outcome.sync)
             size_bytes, took_s = outcome.sync.archive_bytes, outcome.sync.seconds
             _log.info("synced %s, %d bytes, in %.2f s", counted(outcome.files, "file"), size_bytes, took_s)
-        self.recorder.end(SyncEnding.INITIALIZED if outcome.sync else SyncEnding.UNCHANGED, self.now, outcome)
         self.note(last_error=None, failures_in_row=0)
         self.notifier.succeeded()
         if outcome.overwritten:
             self.notifier.saved(outcome.overwritten)
 
-    def retrying(self, step: str, message: str) -> None:
-        """An attempt failed, and another one follows."""
-        self._note_error(step, message)
-        self.notifier.failed(message, needs_person=False)
-
-    def failed(self, step: str, failure: SyncdError) -> None:
-        """A sync failed: the message stays until the next success."""
-        self._note_error(step, str(failure))
-        self.recorder.end(SyncEnding.FAILED, self.now)
-        self.notifier.failed(str(failure), needs_person=isinstance(failure, NeedsPerson))
-
-    def _note_error(self, step: str, message: str) -> None:
-        error = LastError(stamp(self.clock.wall_s()), step, one_line(redacted(message), 600))
+    def failed(self, step: str, failure: Exception) -> None:
+        """A sync, or an attempt of one, failed: the message stays until the next success."""
+        error = LastError(stamp(self.clock.wall_s()), step, one_line(redacted(str(failure)), 600))
         self.note(failures=self.now.failures + 1, failures_in_row=self.now.failures_in_row + 1, last_error=error)
+        self.notifier.failed(str(failure), needs_person=isinstance(failure, NeedsPerson))
 
     def warn(self, warnings: list[SyncWarning]) -> None:
         """Set the current warnings. New ones are logged, and those that are resolved."""

@@ -10,11 +10,9 @@ import pytest
 from syncd.core.errors import SyncWarning
 from syncd.core.settings import check_config
 from syncd.report.desktop_notifier import DesktopNotifier
-from syncd.report.history import HistoryRecorder
 from syncd.report.status_publisher import RunFacts, StatusPublisher, WorkspaceStatus
 from syncd.report.status_store import read_document
 from syncd.report.systemd_notify import SystemdNotifier
-from syncd.store.state_db import StateDb
 from syncd.sync.status_document import LastSync, SandboxStatus, State, Status
 from syncd.sync.work_saver import UNSAVED
 from tests.clock import ScriptedClock
@@ -27,11 +25,10 @@ def status(tmp_path: Path, clock: ScriptedClock) -> WorkspaceStatus:
 
 
 @pytest.fixture
-def publisher(tmp_path: Path, clock: ScriptedClock, status: WorkspaceStatus) -> StatusPublisher:
+def publisher(clock: ScriptedClock, status: WorkspaceStatus) -> StatusPublisher:
     publisher = StatusPublisher(
         now=SandboxStatus(name="main", id="box", base_url="https://api.example"),
         publish=status.write,
-        recorder=HistoryRecorder(clock, StateDb(str(tmp_path))),
         notifier=DesktopNotifier("/work", {}, clock),
         clock=clock,
     )
