@@ -521,19 +521,18 @@ class SandboxLoop:
             Event.WRITER: self._workspace.is_awaited_by_writer(self.name),
         }
         newer = {event: now_s for event, has_come in came.items() if has_come}
-        return newer | {Event.SAVE: now_s + self.cycle.save_in_s, Event.CHANGE: self._due.changes_at_s}
+        return newer | {Event.SAVE: self.cycle.save_at_s, Event.CHANGE: self._due.changes_at_s}
 
     def _due_now(self) -> Due:
         """Return what is due, with what others know."""
-        now_s, replace_in_s = self._clock.monotonic_s(), self.cycle.provider.replace_in_s
-        moves_at_s = inf if replace_in_s is None else now_s + replace_in_s
         # Another sandbox's scan of everything may have found what no event told of.
         scanned_s = -inf if self._shared.dirty.full_scans != self._full_scans else inf
+        moves_at_s = self.cycle.provider.replace_at_s
         return replace(
             self._due,
             written_to=self._workspace.keeps_from_syncing(self.name),
             requested=bool(self._request_queue.fresh),
             paused=self._is_paused,
             rescan_at_s=min(self._shared.rescan_at_s, self._due.rescan_at_s, moves_at_s, scanned_s),
-            save_at_s=now_s + self.cycle.save_in_s,
+            save_at_s=self.cycle.save_at_s,
         )

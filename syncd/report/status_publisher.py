@@ -185,9 +185,8 @@ class WorkspaceStatus(Struct):
         known = {each.name: each for each in before.sandboxes}
         for publisher in self.publishers:
             now, status = publisher.now, known.get(publisher.now.name)
-            if status is None or not status.is_of(now if now.id else replace(now, id=status.id)):
-                continue
-            if now.id or is_same_run:  # a command may have synced during a reload
+            # A command may have synced during a reload.
+            if status is not None and now.may_be(status) and (now.id or is_same_run):
                 taken = ("id", *_TOTALS) if is_same_run else ("last_sync",)
                 publisher.note(**{name: getattr(status, name) for name in taken}, setup=status.stopped().setup)
 

@@ -53,7 +53,8 @@ def read_status(folder: str, otherwise: Status) -> Status:
     sandboxes = status.sandboxes
     if not runs:
         recorded = {each.name: each for each in status.sandboxes}
-        sandboxes = tuple(_same_or(each, recorded.get(each.name)).stopped() for each in otherwise.sandboxes)
+        named = ((each, recorded.get(each.name, each)) for each in otherwise.sandboxes)
+        sandboxes = tuple((before if each.may_be(before) else each).stopped() for each, before in named)
         is_known = sandboxes[0].is_of(status.main)
         status = replace(status if is_known else otherwise, running=False, pid=None)
     # Commands drop and add saved versions too, and look.
@@ -68,13 +69,6 @@ def read_status(folder: str, otherwise: Status) -> Status:
         unread = f"the state in {shown_path(folder)} cannot be read ({failure.strerror}): see `syncd check`"
         status = replace(status, warnings=(*status.warnings, unread))
     return replace(status, sandboxes=sandboxes)
-
-
-def _same_or(named: SandboxStatus, recorded: SandboxStatus | None) -> SandboxStatus:
-    """Return what is recorded of a sandbox, if it is the one that the configuration has by that name now."""
-    if recorded is None or recorded.base_url != named.base_url or named.id not in ("", recorded.id):
-        return named
-    return recorded
 
 
 def _is_released(db: StateDb, sandbox: SandboxStatus) -> bool:

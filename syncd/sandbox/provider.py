@@ -46,9 +46,9 @@ class SandboxProvider:
         return None
 
     @property
-    def replace_in_s(self) -> float | None:
-        """Seconds until another sandbox is needed, as this one ends soon; None if that is not known."""
-        return None
+    def replace_at_s(self) -> float:
+        """The monotonic second at which another sandbox is needed, as this one ends soon; infinity if none is known."""
+        return inf
 
     def target(self, wait_out: WaitOut) -> Target:  # noqa: ARG002 - no request is needed
         """Return the sandbox to use now. Raises `StepFailed`, `Superseded`, `Stop`, and the refusal."""
@@ -127,10 +127,9 @@ class AcquiringProvider(SandboxProvider):
         return self._acquired_sandbox
 
     @property
-    def replace_in_s(self) -> float | None:
+    def replace_at_s(self) -> float:
         # The wall clock goes on while the machine sleeps; one that is set back puts nothing off.
-        at_s = min(self._replace_at_s, self._planned_end_s())
-        return None if at_s == inf else max(0.0, at_s - self._clock.monotonic_s())
+        return min(self._replace_at_s, self._planned_end_s())
 
     def _planned_end_s(self) -> float:
         """The monotonic second at which another one is needed, by the wall clock; infinity if that is not known."""
@@ -140,7 +139,7 @@ class AcquiringProvider(SandboxProvider):
 
     @property
     def known(self) -> Target | None:
-        if self._acquired_sandbox is None or self.replace_in_s == 0.0:
+        if self._acquired_sandbox is None or self.replace_at_s <= self._clock.monotonic_s():
             return None
         return self._target(self._acquired_sandbox)
 

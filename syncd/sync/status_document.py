@@ -140,6 +140,10 @@ class SandboxStatus(Struct, frozen=True, kw_only=True):
         """True if both are of one sandbox."""
         return (self.id, self.base_url) == (other.id, other.base_url)
 
+    def may_be(self, recorded: SandboxStatus) -> bool:
+        """True if that was recorded of this sandbox; one that is yet to be acquired has no id."""
+        return self.base_url == recorded.base_url and self.id in ("", recorded.id)
+
     def stopped(self) -> SandboxStatus:
         """Return it as of after its process: its state and its plans ended with that, at an unknown time if killed."""
         return replace(

@@ -114,18 +114,15 @@ class SyncCycle:
         return Sandbox(self._access, target, self._copies_folder, searched, is_excluded)
 
     @property
-    def save_in_s(self) -> float:
-        """Seconds until the agent's work is to be saved, as an acquired sandbox ends; infinity if it never is."""
-        save_in_s = self.work_saver.due_s - self.clock.monotonic_s()
-        if self.sandbox is None or self.work_saver.is_begun(self.sandbox.target):
-            return save_in_s
-        ends_in_s = self.provider.replace_in_s
-        return save_in_s if ends_in_s is None else min(save_in_s, ends_in_s)
+    def save_at_s(self) -> float:
+        """The monotonic second at which the agent's work is to be saved, as its sandbox ends; infinity if none is."""
+        is_begun = self.sandbox is None or self.work_saver.is_begun(self.sandbox.target)
+        return self.work_saver.due_s if is_begun else min(self.work_saver.due_s, self.provider.replace_at_s)
 
     def save_before_end(self) -> None:
         """Save the agent's work in a sandbox that ends soon, and again until its end. Raises `Stop`."""
-        acquired_sandbox = self.provider.acquired_sandbox
-        if self.sandbox is not None and acquired_sandbox is not None and self.provider.replace_in_s == 0.0:
+        acquired_sandbox, ends_at_s = self.provider.acquired_sandbox, self.provider.replace_at_s
+        if self.sandbox is not None and acquired_sandbox is not None and ends_at_s <= self.clock.monotonic_s():
             self.work_saver.begin(self.sandbox, margin_s(acquired_sandbox))
         self.work_saver.save_due()
 

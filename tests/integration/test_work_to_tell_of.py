@@ -57,8 +57,8 @@ def _agent(rig: Rig) -> Agent:
 def _save_until_the_end(rig: Rig) -> int:
     """Save whenever it is due, as the daemon's loop does; return how often that was."""
     times = 0
-    while rig.cycle.save_in_s < inf:
-        rig.clock.go_on(max(0.0, rig.cycle.save_in_s))
+    while rig.cycle.save_at_s < inf:
+        rig.clock.go_on(max(0.0, rig.cycle.save_at_s - rig.clock.monotonic_s()))
         rig.cycle.save_before_end()
         times += 1
     return times
@@ -68,7 +68,7 @@ def test_what_the_agent_does_in_the_last_minute_is_saved(acquired: Rig) -> None:
     """It is looked at again until the end, also once the next sandbox is in use, and if the clock is set back."""
     acquired.clock.go_on(7100)
     acquired.clock.wall -= 3000
-    acquired.clock.go_on(max(0.0, acquired.cycle.save_in_s))
+    acquired.clock.go_on(max(0.0, acquired.cycle.save_at_s - acquired.clock.monotonic_s()))
     acquired.cycle.save_before_end()
     agent = _agent(acquired)
     acquired.sync()
@@ -80,7 +80,7 @@ def test_what_the_agent_does_in_the_last_minute_is_saved(acquired: Rig) -> None:
 @pytest.mark.parametrize("status", [404, 501, 503])
 def test_a_failure_right_before_the_end(acquired: Rig, status: int) -> None:
     """It is tried again, also where the API says that it knows no such sandbox."""
-    acquired.clock.go_on(max(0.0, acquired.cycle.save_in_s))
+    acquired.clock.go_on(max(0.0, acquired.cycle.save_at_s - acquired.clock.monotonic_s()))
     acquired.emulator.faults.script(f"execute: {status}", f"dump: {status}")
     acquired.cycle.save_before_end()
     assert acquired.emulator.request_log.entries()[-1].status == status
