@@ -121,7 +121,7 @@ class Sum(Struct, frozen=True):
         return Sum(self.size_bytes + following.size_bytes, crc32)
 
 
-def deflated(block: bytes | memoryview) -> tuple[bytes, Sum]:
+def deflated(block: bytes) -> tuple[bytes, Sum]:
     """The compressed block, and the sum of its content. Releases the interpreter's lock while it works."""
     compressor = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, _RAW)
     piece: bytes = compressor.compress(block) + compressor.flush(isal_zlib.Z_SYNC_FLUSH)

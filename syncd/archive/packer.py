@@ -37,7 +37,6 @@ from syncd.scan.file_reader import PIECE_BYTES, ReadError, file_entry, matches_s
 from syncd.selection.secret_scanner import Secret, SecretSearch
 
 # Most chunks fit one block, and so does each piece of a file (`file_reader.PIECE_BYTES`), with its header.
-# Memory that was never written to costs nothing, but a large file fills all blocks.
 BLOCK_BYTES = (1 << 20) + (64 << 10)
 _MOST_THREADS = 4
 # Blocks per thread that are filled and not yet written: this bounds memory.
@@ -48,52 +47,35 @@ class Compressor:
     """A queue of blocks, used by one thread. On exit all of it is written, or all discarded after an exception.
 
     The codec releases the interpreter's lock, so that threads compress while the main thread reads. A single block is
-    compressed without a pool: most saves change one chunk, and starting a pool costs more. Blocks are reused, as the
-    kernel would clear fresh memory first.
+    compressed without a pool: most saves change one chunk, and starting a pool costs more.
     """
 
     def __init__(self, store: ChunkStore) -> None:
         self.store = store
         self.unfinished: set[ChunkWriter] = set()
-        # Filled blocks, or None for the end of the chunk.
-        self._queue: deque[tuple[ChunkWriter, memoryview | None, Future[tuple[bytes, Sum]] | None]] = deque()
+        # With the last block of a chunk, its key.
+        self._queue: deque[tuple[ChunkWriter, bytes | Future[tuple[bytes, Sum]], str | None]] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._threads = min(_MOST_THREADS, os.cpu_count() or 1)
-        self._free: list[memoryview] = []
-        self._unallocated = _BLOCKS_PER_THREAD * self._threads + 1
 
-    def block(self) -> memoryview:
-        """A block of `BLOCK_BYTES`, as soon as one is free. Raises `OSError` (a full disk) for an earlier block."""
-        while not self._free and not self._unallocated:
-            self._write_one()
-        if self._free:
-            return self._free.pop()
-        self._unallocated -= 1
-        return memoryview(bytearray(BLOCK_BYTES))
+    def add(self, chunk_writer: ChunkWriter, block: bytes, key: str | None = None) -> None:
+        """Append a block: the last one of a chunk with its key, which may be empty.
 
-    def add(self, chunk_writer: ChunkWriter, filled: memoryview | None) -> None:
-        """Append the filled beginning of a block, which is not the caller's any more; None ends the chunk."""
-        if self._pool is None and self._queue and filled is not None:
+        Raises `OSError` (a full disk) for an earlier block.
+        """
+        if self._pool is None and self._queue:
             self._pool = ThreadPoolExecutor(self._threads, "syncd-compress")
-            self._queue = deque((earlier, block, self._started(block)) for earlier, block, _ in self._queue)
-        self._queue.append((chunk_writer, filled, self._started(filled)))
-
-    def _started(self, filled: memoryview | None) -> Future[tuple[bytes, Sum]] | None:
-        return None if self._pool is None or filled is None else self._pool.submit(deflated, filled)
-
-    def release(self, block: memoryview) -> None:
-        """Return a block, or its filled beginning, that is not used any more."""
-        self._free.append(memoryview(block.obj))
+        while len(self._queue) >= _BLOCKS_PER_THREAD * self._threads:
+            self._write_one()
+        self._queue.append((chunk_writer, block if self._pool is None else self._pool.submit(deflated, block), key))
 
     def _write_one(self) -> None:
-        chunk_writer, filled, future = self._queue.popleft()
-        if filled is None:
-            chunk_writer.finish()
-            return
-        compressed, content = future.result() if future else deflated(filled)
+        chunk_writer, block, key = self._queue.popleft()
+        compressed, content = block.result() if isinstance(block, Future) else deflated(block)
         if chunk_writer in self.unfinished:
             chunk_writer.append(compressed, content)
-        self.release(filled)
+            if key is not None:
+                chunk_writer.finish(key)
 
     def __enter__(self) -> Self:
         return self
@@ -119,29 +101,30 @@ class ChunkWriter:
 
     def __init__(self, compressor: Compressor) -> None:
         self._compressor = compressor
-        self._block = compressor.block()
+        self._parts: list[bytes] = []  # of the block that is being filled
         self._filled_bytes = 0
         self._path, self._file = compressor.store.create()  # closed by finish or discard
         compressor.unfinished.add(self)
-        self._key = ""
         self._size_bytes = self._crc32c = 0
         self._content = Sum()
         self.piece: Piece  # once the chunk is written
 
     def write(self, *parts: bytes) -> None:
         """Write these bytes into one block, up to `BLOCK_BYTES`."""
-        if self._filled_bytes + sum(map(len, parts)) > BLOCK_BYTES:
-            self._compressor.add(self, self._block[: self._filled_bytes])
-            self._block, self._filled_bytes = self._compressor.block(), 0
-        for part in parts:
-            begin, self._filled_bytes = self._filled_bytes, self._filled_bytes + len(part)
-            self._block[begin : self._filled_bytes] = part
+        size_bytes = sum(map(len, parts))
+        if self._filled_bytes + size_bytes > BLOCK_BYTES:
+            self._hand_over()
+        self._parts += parts
+        self._filled_bytes += size_bytes
 
     def end(self, key: str | None) -> None:
         """Finish the chunk, once its blocks are written; without a key it is stored for one archive only."""
-        self._key = key or ""
-        self._compressor.add(self, self._block[: self._filled_bytes])
-        self._compressor.add(self, None)
+        self._hand_over(key or "")
+
+    def _hand_over(self, key: str | None = None) -> None:
+        block = b"".join(self._parts)
+        self._parts, self._filled_bytes = [], 0
+        self._compressor.add(self, block, key)
 
     def append(self, compressed: bytes, content: Sum) -> None:
         """Write a compressed block to the disk."""
@@ -150,16 +133,15 @@ class ChunkWriter:
         self._crc32c = crc32c(compressed, self._crc32c)
         self._content = self._content.then(content)
 
-    def finish(self) -> None:
+    def finish(self, key: str) -> None:
         """Store the piece, all of whose blocks are on the disk."""
-        written = Piece(self._path, self._key, self._size_bytes, self._crc32c, self._content)
+        written = Piece(self._path, key, self._size_bytes, self._crc32c, self._content)
         self.piece = self._compressor.store.add(self._file, written)
         self._compressor.unfinished.remove(self)
 
     def discard(self) -> None:
         """Delete what was written; nothing more may be written."""
         self._compressor.unfinished.remove(self)
-        self._compressor.release(self._block)
         self._file.close()
         with contextlib.suppress(OSError):
             os.unlink(self._path)
