@@ -41,8 +41,6 @@ from syncd.daemon.build import places_of, target_of
 from syncd.remote.api import SandboxInfo, urls_by_name
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import AcquiredSandbox, Target, ends_at, replace_in_s
-from syncd.report.status_publisher import ends_at
-from syncd.sandbox.mcp_servers import callable_servers
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, acquired_of, callable_servers
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sync.sandbox import Access, retry_settings_of
