@@ -339,6 +339,7 @@ def _remove(cursor: safe_open.DirCursor, path: str) -> None:
     """Remove a temporary file, if it is there."""
     try:
         parent, name = cursor.parent_of(path)
+        os.stat(name, dir_fd=parent, follow_symlinks=False)  # a read-only file system refuses before it looks
         os.unlink(name, dir_fd=parent)
     except OSError as failure:
         if failure.errno not in _NO_WAY:
