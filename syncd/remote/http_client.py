@@ -36,7 +36,8 @@ CONNECT_S = 10.0
 WRITE_S = 60.0
 # The longest wait for an uplink to send what the kernel holds: some MiB.
 DRAIN_S = 1800.0
-_LARGEST_ANSWER = 1 << 20
+# The longest is what a set-up printed: its start and its end, each byte of which JSON may write as six characters.
+_LARGEST_ANSWER = 8 << 20
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 # Errors that a person can do something about, by the words of OpenSSL, the resolver and httpcore; special ones first.
 _CLOSED = "the other side closed the connection"

@@ -53,11 +53,11 @@ API_ROWS = [
     (raw("999 Odd"), RETRY, "999"),
     (raw("101 Switching Protocols", "Upgrade: h2c", "Connection: upgrade"), OFFLINE, "SWITCH"),
     # -- without end
-    ("huge", OFFLINE, "larger than 1 MiB"),
+    ("huge", OFFLINE, "larger than 8 MiB"),
     ("flood HTTP/1.1 100 Continue\\r\\n\\r\\n", OFFLINE, "no answer in time"),
     ("flood HTTP/1.1 200 OK\\r\\n|X-More: and more\\r\\n", OFFLINE, NO_ANSWER),
     ("flood HTTP/1.1 200 OK\\r\\nX-Long: |and longer", OFFLINE, NO_ANSWER),
-    (f"{CHUNKED}|1000\\r\\n{'x' * 4096}\\r\\n", OFFLINE, "larger than 1 MiB"),
+    (f"{CHUNKED}|1000\\r\\n{'x' * 4096}\\r\\n", OFFLINE, "larger than 8 MiB"),
     ("flood HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n5;|ext", OFFLINE, NO_ANSWER),
     ("flood HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n|a: b\\r\\n", OFFLINE, NO_ANSWER),
     # -- not a response of the API
@@ -126,7 +126,7 @@ BUCKET_ROWS = [
     (raw("200 OK", "Transfer-Encoding: chunked", body="zz\\r\\nhello"), OFFLINE, "cut off"),
     ("flood HTTP/1.1 103 Early Hints\\r\\n\\r\\n", OFFLINE, "no answer in time"),
     ("flood HTTP/1.1 200 OK\\r\\n|X-More: and more\\r\\n", OFFLINE, "cut off"),
-    ("huge", OFFLINE, "larger than 1 MiB"),
+    ("huge", OFFLINE, "larger than 8 MiB"),
     # -- not a response of a bucket
     ("html", RETRY, "is not Klavis' storage (text/html; charset=utf-8, 107 bytes, no checksum): sign in"),
     ("json {}", RETRY, "is not Klavis' storage (application/json, 2 bytes, no checksum)"),

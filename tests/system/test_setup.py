@@ -300,6 +300,16 @@ def test_its_output_comes_as_it_is_printed(rig: Rig, there: There) -> None:
     assert shown.out.splitlines()[1:] == [f"line {number}" for number in range(1, 30001)]
 
 
+def test_more_output_than_it_shows(rig: Rig, there: There) -> None:
+    """Its begin and its end are shown, whatever its bytes are, and it counts as what it ended with."""
+    there.configure(r"echo first; tr '\0' '\1' </dev/zero | head -c 3000000; printf '\nlast\n'")
+    rig.ok("push")
+    shown = rig.ok("setup").out.splitlines()
+    assert (shown[0], shown[-1]) == ("first", "last")
+    assert any(re.fullmatch(r"\[\d+ bytes are left out\]", line) for line in shown)
+    assert there.status()["state"] == "done"
+
+
 def test_by_hand_while_it_runs(rig: Rig, there: There) -> None:
     """It waits for the one that is running, and runs it once more."""
     there.begun()
