@@ -184,10 +184,11 @@ def status_publisher_of(
     `environ` None: nothing is shown on the desktop. The caller must hold the workspace's lock.
     """
     config, clock, sandbox = access.config, access.clock, access.config.sandbox
-    now = SandboxStatus(name=config.sandbox_name, id="", base_url=sandbox.base_url, region=sandbox.region)
+    name, base_url, region = config.sandbox_name, sandbox.base_url, sandbox.region
+    now = SandboxStatus(name=name, id="", base_url=base_url, region=region, pending=True)  # until a scan was made
     if target := access.provider().known:
         now = now.at(target)
-    several = config.sandbox_name if len(config.sandboxes) > 1 else ""
+    several = name if len(config.sandboxes) > 1 else ""
     return StatusPublisher(
         now=now,
         publish=publish,
@@ -261,7 +262,7 @@ def daemon_of(
         # Before all else, which may take a while (watches, git, large state): until then `syncd status` would show a
         # process without a status.
         for publisher in status.publishers:
-            publisher.enter(State.STARTING, pending=True)
+            publisher.enter(State.STARTING)
         stack.callback(status.ended)
         suspend_detector, control = SuspendDetector(clock), ControlServer(folders.state)
         if run.pid is not None:

@@ -174,7 +174,8 @@ class WorkspaceStatus(Struct):
     def recall(self) -> None:
         """Take over the last syncs of an earlier process, as far as they were to the same sandboxes.
 
-        A command takes over all totals, as its sync is not a run of its own, and so does a run after a reload.
+        A command takes over all totals, as its sync is not a run of its own, and so does a run after a reload. It also
+        takes over what is pending, for one that does not sync (`setup`); a run has to look first.
         """
         before = read_document(self.folder)
         if before is None:
@@ -187,7 +188,9 @@ class WorkspaceStatus(Struct):
             now, status = publisher.now, known.get(publisher.now.name)
             # A command may have synced during a reload.
             if status is not None and now.may_be(status) and (now.id or is_same_run):
-                taken = ("id", *_TOTALS) if is_same_run else ("last_sync",)
+                taken = ["id", *_TOTALS] if is_same_run else ["last_sync"]
+                if self.run.pid is None:
+                    taken.append("pending")
                 publisher.note(**{name: getattr(status, name) for name in taken}, setup=status.stopped().setup)
 
     def write(self) -> None:

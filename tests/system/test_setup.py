@@ -310,6 +310,19 @@ def test_more_output_than_it_shows(rig: Rig, there: There) -> None:
     assert there.status()["state"] == "done"
 
 
+def test_without_a_daemon_it_makes_nothing_pending(rig: Rig, there: There) -> None:
+    """`syncd setup` by itself leaves what is known of the changes here as it was."""
+    there.configure()
+    rig.ok("push")
+    rig.ok("setup")
+    assert rig.status()["pending"] is False
+    rig.write("notes", "edit\n")
+    rig.faults("initialize: 422")
+    assert rig.run("push").code != 0
+    rig.ok("setup")
+    assert rig.status()["pending"] is True
+
+
 def test_by_hand_while_it_runs(rig: Rig, there: There) -> None:
     """It waits for the one that is running, and runs it once more."""
     there.begun()
