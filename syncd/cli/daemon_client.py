@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import convert
 
-from syncd.cli.options import CLOCK, asking
+from syncd.cli.options import CLOCK, asking, hinted
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.status import StatusReader
 from syncd.core.directories import directories_for, holder
@@ -100,6 +100,6 @@ def show(message: Message, display: ProgressDisplay) -> None:
 def result_of(message: Message) -> dict[str, Any]:
     """The result in the last answer. Raises the failure that it tells of."""
     if message["exit"] != ExitCode.DONE:
-        raise failure_with(message["exit"], message["message"])
+        raise failure_with(message["exit"], hinted(message["message"]))
     result: dict[str, Any] = message.get("result") or {}
     return result

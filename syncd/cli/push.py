@@ -206,7 +206,7 @@ def sync_now(
 def _stopped(doing: str) -> TryLater:
     """The error of an interrupt. An interrupted upload changes nothing: only initialize changes the sandbox."""
     if doing.startswith(_SETTING_UP):
-        return TryLater(f"stopped while {doing}, which may go on there", "`syncd setup` runs it again")
+        return TryLater(f"stopped while {doing}, which may go on there", hinted("`syncd setup` runs it again"))
     if doing.startswith("unpacking"):
         return TryLater(f"stopped while {doing}, which may be done all the same", "`syncd push` makes sure")
     return TryLater(f"stopped while {doing}; the sandbox is unchanged", "`syncd push` sends it")
