@@ -105,6 +105,7 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
     base_store: BaseStore
     unseen: int = 0
     warnings: list[SyncWarning] = field(default_factory=list)
+    not_kept: str = ""  # the last reason why a version could not be fetched or saved
     _way: Way = Way.PROGRAM  # of the sync that is under way: what took long and failed in it is not tried again
     _failure: StepFailed = _NONE  # the last one of a program
     _next_try: NextTry = field(default_factory=NextTry)  # after a program failed once, or nobody could look
@@ -112,7 +113,6 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
     _took_s: float = 0.0  # the last look by the archive, or at all that is there, that fetched nothing
     _saved_paths: dict[Why, list[str]] = field(default_factory=dict)
     _relied_on: set[str] = field(default_factory=set)  # the saved versions without which this sync loses something
-    _not_kept: str = ""  # the last reason why a version could not be fetched or saved
 
     @property
     def looks(self) -> bool:
@@ -246,7 +246,7 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
     def _begin(self, request: LookRequest, way: Way, times: Times) -> RunningLook:
         limited = self._within_room(request)
         if way is Way.NO_COPIES:
-            limited, self._not_kept = replace(limited, most_copied_bytes=0), self._failure.message
+            limited, self.not_kept = replace(limited, most_copied_bytes=0), self._failure.message
         return self.executions.start_look(limited, _START_S, times.program_s + _paths_s(request))
 
     def _finish(self, request: LookRequest, look: RunningLook, times: Times) -> LookResult:
@@ -287,9 +287,9 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
             with contextlib.suppress(OSError):  # whoever writes there finds out
                 disk = os.statvfs(folder)
                 room_bytes = min(room_bytes, disk.f_bavail * disk.f_frsize // parts)
-        self._not_kept = ""
+        self.not_kept = ""
         if room_bytes < request.most_copied_bytes:
-            self._not_kept = f"this machine has room for {size(room_bytes)} from there"
+            self.not_kept = f"this machine has room for {size(room_bytes)} from there"
         return replace(request, most_copied_bytes=room_bytes)
 
     def could_not_look(self, failure: StepFailed) -> None:
@@ -347,7 +347,7 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
         self._next_try.clear()
         if self._way is Way.PROGRAM and not result.kinds_only:
             self._failure = _NONE
-        self._not_kept = result.not_kept or self._not_kept
+        self.not_kept = result.not_kept or self.not_kept
         self.unseen = result.unseen
         if self._way is Way.ARCHIVE and result.kinds_only:
             why = self._failure.message
@@ -399,7 +399,7 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
                 paths = sorted(new)
                 parts = paths[: len(paths) // 2], paths[len(paths) // 2 :]
                 return frozenset().union(*(self.save(why, {p: new[p] for p in part}, base_of) for part in parts))
-            self._not_kept = f"the saved versions cannot be written ({failure.strerror or failure})"
+            self.not_kept = f"the saved versions cannot be written ({failure.strerror or failure})"
             _log.warning("the agent's version of '%s' cannot be saved (%s)", shown_path(min(new)), failure)
             return frozenset(new)
         self._saved_paths.setdefault(why, []).extend(saved.paths)
@@ -426,7 +426,7 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
 
     def why_unsaved(self, there: SeenEntry) -> str:
         """Return the reason why a version of the last look was not saved, for people."""
-        return why_unsaved(there, self._not_kept)
+        return why_unsaved(there, self.not_kept)
 
 
 def _paths_s(request: LookRequest) -> float:

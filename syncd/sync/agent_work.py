@@ -165,7 +165,10 @@ def find_agent_work(
     """
     result = remote_changes.look(whole_look(content, known, is_excluded), left_s)
     there = {**known, **result.differing, **result.new}
-    found = FoundWork(0.0, there, tuple(result.pruned), result.unlisted, result.not_kept)
+    not_kept = result.not_kept
+    if lacking(there, content, is_excluded):  # it may have asked for fewer than there are
+        not_kept = remote_changes.not_kept
+    found = FoundWork(0.0, there, tuple(result.pruned), result.unlisted, not_kept)
     work = replace(agent_work(found, content, is_excluded), look=result)
     remote_changes.seen.note_all(work.seen_paths)
     return work

@@ -143,6 +143,20 @@ def test_little_room_for_the_agents_versions(rig: Rig) -> None:
 
 
 @needs_mounts
+@pytest.mark.parametrize("command", [("diff",), ("apply", "--yes")])
+def test_no_room_to_fetch_what_the_agent_wrote(rig: Rig, command: tuple[str, ...]) -> None:
+    """A command names the path that is not shown or applied, and that it has no room for it."""
+    rig.configure(DEFAULTS)
+    rig.write("large", "as sent")
+    rig.ok("push")
+    rig.agent.write("large", NOISE)
+    with Disk(rig.home / ".cache/syncd", "4m").held(rig.workspace) as prefix:
+        done = rig.run(*command, prefix=prefix)
+    assert "large" in done.out + done.err
+    assert "not all is shown: this machine has room for " in done.told
+
+
+@needs_mounts
 def test_a_status_that_cannot_be_written(rig: Rig) -> None:
     """The daemon is asked for it: what waits for room is named all the same."""
     rig.configure(DEFAULTS)
