@@ -147,7 +147,8 @@ class SetupTask:
         waiting, self._waiting, setup = self._waiting, [], sandbox.setup
         for client, result in waiting:
             if result is not None and setup.status.state is SetupState.FAILED:
-                client.send({"event": "output", "text": "\n".join(setup.last_lines)})
+                if setup.last_lines:
+                    client.send({"event": "output", "text": "\n".join(setup.last_lines)})
                 client.done(ExitCode.TRY_LATER, "; ".join(map(str, setup.warnings)))
             elif result is None and error is not None:
                 client.done(error.exit_code, str(error))

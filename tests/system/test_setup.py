@@ -230,6 +230,7 @@ def test_it_takes_too_long(rig: Rig, there: There) -> None:
     failed = rig.run("push")
     assert failed.code == 75
     assert "took longer than 5 s" in failed.told
+    assert "" not in failed.err.splitlines()  # it printed nothing
     there.go()
     assert rig.run("push").code == 75
     assert there.ran == "b"
