@@ -25,9 +25,8 @@ from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.clock import Clock, utc
 from syncd.core.settings import MAIN
 from syncd.core.text import shown_path
-from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, is_savable, same, with_copy
+from syncd.model.entry import Entry, Kind, SeenEntry, Stamp, arrived_digest, is_savable, same, with_copy
 from syncd.store.blobs import Blobs
-from syncd.store.manifests import StateRow, entry_of, row_of
 from syncd.store.state_db import StateDb
 
 _DAY_S = 86_400
@@ -117,13 +116,27 @@ _LATEST_S = 1 << 62
 _MEMBER_KINDS = {Kind.FILE: MemberKind.FILE, Kind.DIRECTORY: MemberKind.DIRECTORY, Kind.SYMLINK: MemberKind.SYMLINK}
 
 
+class _EntryRow(Struct, array_like=True):
+    """An entry with its path. Both names are bytes, since MessagePack's strings are UTF-8 only."""
+
+    path: bytes
+    kind: Kind
+    mode: int
+    mtime_s: int
+    size_bytes: int
+    target: bytes
+    stamp: Stamp | None
+    digest: bytes
+    sent_digest: bytes
+
+
 class _SavedRecord(Struct, array_like=True):
     why: Why
     sandbox_id: str
     days: int
     counted_at_s: int
-    paths: list[StateRow]
-    bases: list[StateRow]
+    paths: list[_EntryRow]
+    bases: list[_EntryRow]
     sandbox_name: str = MAIN  # `StateDb.saved_of` knows this place
 
 
@@ -280,7 +293,7 @@ class SavedVersions:
         return None
 
     def _put(self, version: SavedVersion) -> None:
-        paths, bases = ([row_of(*each) for each in entries.items()] for entries in (version.paths, version.bases))
+        paths, bases = ([_row_of(*each) for each in entries.items()] for entries in (version.paths, version.bases))
         counted, name = (version.days, version.counted_at_s), version.sandbox_name
         record = _SavedRecord(version.why, version.sandbox_id, *counted, paths, bases, name)
         id_, value = version.id.encode(), msgspec.msgpack.encode(record)
@@ -325,10 +338,21 @@ def _checksum(key: bytes, value: bytes) -> int:
 
 
 def _version(id_: str, record: _SavedRecord) -> SavedVersion:
-    paths, bases = ({os.fsdecode(row.path): entry_of(row) for row in rows} for rows in (record.paths, record.bases))
+    paths, bases = ({os.fsdecode(row.path): _entry_of(row) for row in rows} for rows in (record.paths, record.bases))
     at = datetime.strptime(id_.rpartition("-")[0], _ID_TIME).replace(tzinfo=UTC)
     why, name = record.why, record.sandbox_name
     return SavedVersion(id_, at, why, record.sandbox_id, record.counted_at_s, paths, bases, record.days, name)
+
+
+def _row_of(path: str, entry: Entry) -> _EntryRow:
+    target = os.fsencode(entry.target)
+    known = entry.stamp, entry.digest, entry.sent_digest
+    return _EntryRow(os.fsencode(path), entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, target, *known)
+
+
+def _entry_of(row: _EntryRow) -> Entry:
+    known = row.stamp, row.digest, row.sent_digest
+    return Entry(row.kind, row.mode, row.mtime_s, row.size_bytes, os.fsdecode(row.target), *known)
 
 
 def _member(path: str, saved: Entry) -> Member:

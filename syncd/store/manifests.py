@@ -1,7 +1,4 @@
-"""Entries as rows of records, and manifests in the database.
-
-A manifest has a row a directory, encoded as in memory, so that an edit writes the directory it is in.
-"""
+"""Manifests in the database: a row a directory, encoded as in memory, so that an edit writes the directory it is in."""
 
 from __future__ import annotations
 
@@ -10,38 +7,10 @@ from collections.abc import Iterator
 from zlib import crc32
 
 import msgspec
-from msgspec import Struct
 
 from syncd.model.directory import EMPTY, Directory, Entries, differing, rebuilt
-from syncd.model.entry import Entry, Kind, Stamp
 from syncd.model.manifest import Manifest
 from syncd.store.state_db import StateDb
-
-
-class StateRow(Struct, array_like=True):
-    """An entry with its path. Both names are bytes, since MessagePack's strings are UTF-8 only."""
-
-    path: bytes
-    kind: Kind
-    mode: int
-    mtime_s: int
-    size_bytes: int
-    target: bytes
-    stamp: Stamp | None
-    digest: bytes
-    sent_digest: bytes
-
-
-def row_of(path: str, entry: Entry) -> StateRow:
-    target = os.fsencode(entry.target)
-    known = entry.stamp, entry.digest, entry.sent_digest
-    return StateRow(os.fsencode(path), entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, target, *known)
-
-
-def entry_of(row: StateRow) -> Entry:
-    known = row.stamp, row.digest, row.sent_digest
-    return Entry(row.kind, row.mode, row.mtime_s, row.size_bytes, os.fsdecode(row.target), *known)
-
 
 # In place: a row that is replaced instead would move to another page, and an edit write more of them.
 _WRITE = """INSERT INTO directories VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET texts = excluded.texts,
