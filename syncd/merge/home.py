@@ -27,10 +27,9 @@ from syncd.merge.git import (
     need_git,
     why_submodules_are_refused,
 )
-from syncd.merge.path_changes import link_at
+from syncd.merge.path_changes import PathChange, link_at, opened
 from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written
-from syncd.merge.writes import PathChange, merged_mode, next_base, taken_mode
-from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, arrived_digest, same
+from syncd.model.entry import ABSENT, ALL_BITS, EXECUTABLE, Entry, Kind, SeenEntry, arrived_digest, mode_at_home, same
 from syncd.model.manifest import Manifest, directories_above
 from syncd.model.reconcile import CHANGES, Choice, Home, PathOutcome, Plan, PlannedPath, Sides, plan_home
 from syncd.remote.failure import StepFailed
@@ -328,6 +327,46 @@ def save_conflicts(side: AgentSide, done: Plan, is_covered: Callable[[str], bool
     found = {each.path: id_ for each in conflicts if (id_ := store.holder_of(each.path, each.there)) is not None}
     with contextlib.suppress(OSError):  # it costs what `resolve` lists, and all is written
         OpenConflicts(side.sandbox.state.db, side.sandbox.target.owner).note(found, is_covered)
+
+
+# -- modes, and what counts as sent
+
+_READABLE = 0o444
+_LINK_MODE = 0o777  # as a scan has it
+
+
+def taken_mode(base: Entry, here: Entry, there: Entry, umask: int) -> int:
+    """Return the permission bits that a path gets here; the person's umask keeps others from new ones.
+
+    A new path gets the sandbox's. Otherwise the bits here stay, but for a change of the owner's executable bit there:
+    then whoever may read may execute, or nobody may.
+    """
+    if here.kind is not there.kind:
+        mode = mode_at_home(there.mode, umask)
+        return opened(mode) if there.is_directory else mode
+    before = here.mode if base.kind is Kind.ABSENT else base.mode
+    if here.is_directory or not (before ^ there.mode) & EXECUTABLE:
+        return here.mode & ALL_BITS
+    if there.mode & EXECUTABLE:
+        return here.mode & ALL_BITS | mode_at_home((here.mode & _READABLE) >> 2, umask)
+    return here.mode & 0o666
+
+
+def merged_mode(base: Entry, here: Entry, there: Entry, umask: int) -> int:
+    """Return the permission bits of a merged file: the side that changed the executable bit decides about it."""
+    if base.kind is Kind.ABSENT or (here.mode ^ base.mode) & EXECUTABLE:
+        return here.mode & ALL_BITS
+    return taken_mode(base, here, there, umask)
+
+
+def next_base(planned: PlannedPath, mode: int) -> Entry | None:
+    """Return what counts as sent once the path was taken: the sandbox's version, with the mode that it has here."""
+    there = planned.there
+    if there.kind is Kind.ABSENT:
+        return None
+    mode = _LINK_MODE if there.kind is Kind.SYMLINK else mode
+    taken = Entry(there.kind, mode, max(0, there.mtime_s), target=there.target)
+    return replace(taken, size_bytes=there.size_bytes, digest=there.digest) if there.kind is Kind.FILE else taken
 
 
 def _mode(planned: PlannedPath) -> int:

@@ -1,5 +1,7 @@
 """Changes paths of the workspace, first in temporary files, then by renames.
 
+A row of a plan is a `PathChange`; `decide` compares what it saw at the path with what is there now.
+
 Every step goes from its directory's descriptor and follows no link. All that takes space is done in `prepare`, before
 the first visible change. `make` then
 
@@ -19,8 +21,9 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
+from enum import Enum, StrEnum
 from functools import partial
 
 from msgspec import Struct
@@ -29,7 +32,6 @@ from msgspec.structs import replace
 from syncd.core import safe_open
 from syncd.core.durable_file import flush_together
 from syncd.core.process import original_umask
-from syncd.merge.writes import OTHER, JournalPhase, PathChange, WriteDecision, ancestors, by_depth, decide, opened
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, mode_at_home
 from syncd.scan.file_reader import stamp_of
 
@@ -42,6 +44,112 @@ _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK_BYTES = 1 << 20
 _MOST_OPEN = 64
+
+OTHER = Entry(Kind.OTHER)  # nothing is written there
+
+
+class JournalPhase(StrEnum):
+    """The progress of a write: until it is done, the workspace may be partly changed."""
+
+    CHANGING = "changing"
+    DONE = "done"
+
+
+class PathChange(Struct, frozen=True, array_like=True):
+    """One path that a write or an undo changes: what was seen there, and what it becomes; ABSENT: nothing.
+
+    A file has a digest: one with another stamp and the same content has not changed. A directory is deleted
+    only by a row of its own, and only if it is empty by then.
+
+    `after` has a kind, and a target or permission bits: set-id and sticky bits stay as they are here. But what has a
+    stamp was there before: it gets its time back, and all bits of its mode. `content` is the path of the file, on
+    any file system, that holds a new file's bytes. It must not change meanwhile.
+    """
+
+    path: str
+    before: Entry
+    after: Entry
+    content: str = ""
+
+    @property
+    def clears(self) -> bool:
+        """True if what is there has to be removed by itself, as no rename can replace it."""
+        if Kind.ABSENT in (self.before.kind, self.after.kind):
+            return self.before.kind is not Kind.ABSENT
+        return self.before.is_directory != self.after.is_directory
+
+    @property
+    def places(self) -> bool:
+        """True if a temporary file or link is renamed."""
+        return self.after.kind in (Kind.FILE, Kind.SYMLINK)
+
+
+class WriteDecision(Enum):
+    """The decision about one path of a write or an undo."""
+
+    NOTHING = "it is already as it is to become"
+    CHANGE = "it is as it was seen"
+    LEAVE = "it was changed since"
+
+
+def check_plan(plan: Sequence[PathChange]) -> None:
+    """Raise `ValueError` if the plan cannot be meant: a caller's error, not a user's."""
+    for change in plan:
+        if "\0" in change.path or any(part in ("", ".", "..") for part in change.path.split("/")):
+            raise ValueError(f"{change.path!r} is no path inside of the workspace")
+        if any(entry.kind is Kind.FILE and not entry.digest for entry in (change.before, change.after)):
+            raise ValueError(f"{change.path!r} has no digest")
+
+
+def ancestors(path: str) -> Iterator[str]:
+    """Yield the directories above a path, the top one first, without the workspace itself."""
+    end = path.find("/")
+    while end >= 0:
+        yield path[:end]
+        end = path.find("/", end + 1)
+
+
+def by_depth(path: str) -> list[str]:
+    """Return the key that sorts a directory before what is in it, and next to it."""
+    return path.split("/")
+
+
+def opened(mode: int) -> int:
+    """Return the mode with which a directory is made: its owner can take that back."""
+    return mode | stat.S_IRWXU
+
+
+def decide(change: PathChange, now: Entry, phase: JournalPhase) -> WriteDecision:
+    """Return what a write, or an undo, whose row is turned round, does to a path. `now` has the digest of a file.
+
+    A phase of CHANGING means that the process was killed in a write or an undo, so that the path may be half-way.
+    """
+    before, after = change.before, change.after
+    if now.kind in (Kind.OTHER, Kind.UNREAD):
+        return WriteDecision.LEAVE
+    if _matches(now, after) and not (now.is_directory and (now.mode ^ after.mode) & ALL_BITS):
+        return WriteDecision.NOTHING
+    if _matches(now, before):
+        return WriteDecision.CHANGE
+    # For a moment nothing is there, where a directory gives way to something else, or the other way round; and a
+    # directory that was made has not got its mode yet.
+    crosses = after.is_directory != before.is_directory and Kind.ABSENT not in (after.kind, before.kind)
+    is_half_way = crosses if now.kind is Kind.ABSENT else now.is_directory and _matches(now, after)
+    return WriteDecision.CHANGE if is_half_way and phase is JournalPhase.CHANGING else WriteDecision.LEAVE
+
+
+def _matches(now: Entry, entry: Entry) -> bool:
+    if now.kind is not entry.kind or now.kind is Kind.ABSENT:
+        return now.kind is entry.kind
+    if now.kind is Kind.SYMLINK:
+        return now.target == entry.target
+    mode, bits = now.mode & ALL_BITS, entry.mode & ALL_BITS
+    if now.is_directory:
+        return mode in (stat.S_IRWXU, bits)  # it is made with the first
+    return now.digest == entry.digest and mode == bits
+
+
+# -- what is there now, and what is to change
 
 
 class Place(Struct):

@@ -39,18 +39,16 @@ from syncd.core.errors import Locked, TryLater
 from syncd.core.settings import MAIN
 from syncd.core.text import shown_path
 from syncd.merge.path_changes import (
+    JournalPhase,
+    PathChange,
     PathChanges,
     Place,
+    by_depth,
+    check_plan,
     look,
     look_with_digest,
     needed_changes,
     remove_draft,
-)
-from syncd.merge.writes import (
-    JournalPhase,
-    PathChange,
-    by_depth,
-    check_plan,
 )
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, with_copy
 from syncd.model.manifest import Manifest

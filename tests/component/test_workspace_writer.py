@@ -26,9 +26,8 @@ from hypothesis import strategies as st
 
 from syncd.archive.base_store import digest_at
 from syncd.core.errors import Locked, TryLater
-from syncd.merge.path_changes import PathChanges, Place, draft_name
+from syncd.merge.path_changes import PathChange, PathChanges, Place, draft_name
 from syncd.merge.workspace_writer import Written
-from syncd.merge.writes import PathChange
 from syncd.model.entry import ABSENT, Entry, Kind, with_copy
 from syncd.sandbox.sandbox_state import TakenPath
 from tests.component.forks import Forks, forks_of

@@ -15,8 +15,8 @@ from syncd.archive.base_store import digest_at
 from syncd.core.clock import SystemClock
 from syncd.core.errors import SyncdError
 from syncd.merge import workspace_writer
+from syncd.merge.path_changes import PathChange
 from syncd.merge.workspace_writer import WorkspaceWriter
-from syncd.merge.writes import PathChange
 from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.store.state_db import Record, StateDb
 from tests.component.crash_worker import StepKiller, arm, arm_commits

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from syncd.core.clock import SystemClock
+from syncd.merge.path_changes import PathChange
 from syncd.merge.workspace_writer import WorkspaceWriter
-from syncd.merge.writes import PathChange
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.store.state_db import StateDb
 from tests.component.crash_machine import ProcessResult

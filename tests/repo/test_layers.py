@@ -39,7 +39,6 @@ PURE = {
     "cli/apply": "plan_text",
     "core": "checksum choices errors text",
     "daemon": "scheduler",
-    "merge": "writes",
     "model": "directory entry git_names manifest reconcile",
     "remote": "failure target",
     "sandbox": "look_request protocol setup_rules",

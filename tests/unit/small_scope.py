@@ -33,8 +33,8 @@ from syncd.core.settings import check_config
 from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.merge.home import AgentSide, bring_home, make_plan, save_theirs, with_texts
+from syncd.merge.path_changes import PathChange, by_depth, check_plan
 from syncd.merge.workspace_writer import Written
-from syncd.merge.writes import PathChange, by_depth, check_plan
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same, with_copy
 from syncd.model.manifest import Manifest, difference, in_archive_order
 from syncd.model.reconcile import Forced, Home, PathOutcome, Policy

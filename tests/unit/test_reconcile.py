@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
-from syncd.merge.writes import merged_mode, next_base, taken_mode
+from syncd.merge.home import merged_mode, next_base, taken_mode
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.reconcile import (
     Choice,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -17,12 +18,18 @@ from tools.mutation.unexplained import changed_lines, is_explained, names
 
 # With this variable the process of each mutant would compile all tests anew.
 _COMPILES = "PYTHONDONTWRITEBYTECODE"
+# The functions that decide, in the modules that also act: of these nothing else is tried unless a pattern names it.
+DECISIONS = {
+    "syncd.merge.home": "taken_mode merged_mode next_base",
+    "syncd.merge.path_changes": "check_plan ancestors by_depth opened decide _matches",
+}
 # mutmut's numbers: no test failed, and no test reaches the function.
 _SURVIVED = {0: "survived", 33: "no tests"}
 
 
 def main(patterns: list[str]) -> int:
     """Run, and tell."""
+    patterns = patterns or _decisions()
     environ = {name: value for name, value in os.environ.items() if name != _COMPILES}
     program = Path(__file__).with_name("unexplained.py")
     subprocess.run([sys.executable, program, "run", *patterns], check=False, stdout=sys.stderr, env=environ)
@@ -44,6 +51,14 @@ def main(patterns: list[str]) -> int:
         print(_row(module, of_module))
     print(_row("all", total))
     return 1 if total["survived"] else 0
+
+
+def _decisions() -> list[str]:
+    """Return the patterns of all that is mutated, but for what acts."""
+    listed = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["tool"]["mutmut"]["only_mutate"]
+    modules = {path.removesuffix(".py").replace("/", ".") for path in listed} - DECISIONS.keys()
+    functions = [f"{module}.x_{name}*" for module, names in DECISIONS.items() for name in names.split()]
+    return [*(f"{module}.x*" for module in sorted(modules)), *functions]
 
 
 def _row(name: str, figures: dict[str, int]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.merge.writes import (
+from syncd.merge.path_changes import (
     OTHER,
     JournalPhase,
     PathChange,
