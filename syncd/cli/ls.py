@@ -19,7 +19,7 @@ from syncd.core.text import shown_path
 from syncd.daemon.build import excludes_for, places_of, reader_of, selection_of, target_of
 from syncd.model.entry import ABSENT, ALL_BITS, Kind, same
 from syncd.model.manifest import Manifest
-from syncd.scan import path_rules
+from syncd.scan import exclusions
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Decision, Rule
 from syncd.watch.changes import ScanListener
@@ -91,10 +91,10 @@ def explain(path: str, config_file: str | None, as_json: bool) -> None:
     config = configured(config_file)
     (relative,) = named_paths(config, [path])
     selection, personal = selection_of(config, os.environ), excludes_for(config, os.environ)
-    answer = path_rules.explain(config.workspace.path, selection, relative, personal)
+    answer = exclusions.explain(config.workspace.path, selection, relative, personal)
     if answer.included and relative:
         for at, secret in reader_of(config, CLOCK, os.environ).secrets([relative]).items():
-            answer = path_rules.Explanation(included=False, at=at, rule=secret.rule)
+            answer = exclusions.Explanation(included=False, at=at, rule=secret.rule)
     stands = {
         name: _standing(config.for_sandbox(name), relative) if answer.included else "excluded"
         for name in (config.sandboxes if relative else ())

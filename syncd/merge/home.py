@@ -36,7 +36,7 @@ from syncd.remote.failure import StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.sandbox_state import TakenPath
 from syncd.sandbox.saved_versions import Why
-from syncd.scan.path_rules import PathRules
+from syncd.scan.exclusions import PathRules
 from syncd.selection.selection import Selection
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import AgentWork, IsExcluded

@@ -21,9 +21,9 @@ from syncd.core.waiter import Waiter
 from syncd.model.entry import Kind, arrived_digest
 from syncd.model.manifest import Manifest
 from syncd.sandbox.sandbox_state import SandboxState
+from syncd.scan.exclusions import PathRules
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.guards import LossGuard
-from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection

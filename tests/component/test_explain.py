@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from syncd.core.errors import WorkspaceError
-from syncd.scan.path_rules import Explanation, explain
+from syncd.scan.exclusions import Explanation, explain
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection
 from tests.component.git_folder import make_repository

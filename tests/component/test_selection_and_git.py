@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from syncd.model.entry import Kind
-from syncd.scan.path_rules import explain
+from syncd.scan.exclusions import explain
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection
 

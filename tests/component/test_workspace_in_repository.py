@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.core.errors import WorkspaceError
-from syncd.scan.path_rules import explain
+from syncd.scan.exclusions import explain
 from syncd.selection.ignore_files import Repository, branch_of, read_rules_outside, repository_around
 from tests.component.git_folder import make_repository
 from tests.component.test_scan_by_change import WatchedWorkspace

@@ -20,9 +20,8 @@ from syncd.model.manifest import Manifest, is_within
 from syncd.remote.target import MOST_ACQUIRED, SPAN_S
 from syncd.report.status_publisher import StatusPublisher
 from syncd.sandbox.look_request import was_emptied
-from syncd.scan.exclusions import OUTSIDE
+from syncd.scan.exclusions import OUTSIDE, PathRules
 from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES
-from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection
 from syncd.sync.status_document import State

@@ -42,7 +42,6 @@ PURE = {
     "model": "directory entry git_names manifest reconcile",
     "remote": "failure target",
     "sandbox": "look_request protocol setup_rules",
-    "scan": "exclusions",
     "selection": "gitignore secret_scanner selection",
     "sync": "outcome status_document sync_plan",
     "watch": "changes",
