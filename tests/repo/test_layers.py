@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from fnmatch import fnmatchcase
 import pytest
 
 from tests.repo.sources import REPO, sources
+from tools.mutation.__main__ import DECISIONS
 
 # In the order of a change's way: a package imports itself and those before it.
 PACKAGES = (
@@ -183,6 +185,13 @@ def test_rules_are_mutated() -> None:
     remedy = "pyproject.toml, [tool.mutmut], only_mutate"
     assert _pure().keys() - without - set(named) == set(), f"{remedy}: add the module"
     assert [path for path in named if not (REPO / path).is_file()] == [], f"{remedy}: take out or rename the module"
+    for module, functions in DECISIONS.items():
+        path = f"{module.replace('.', '/')}.py"
+        there = {
+            node.name for node in ast.parse((REPO / path).read_text("utf-8")).body if isinstance(node, ast.FunctionDef)
+        }
+        assert path in named, f"{remedy}: add {path}, of which DECISIONS in tools/mutation names functions"
+        assert set(functions.split()) - there == set(), f"DECISIONS in tools/mutation: rename the function of {path}"
 
 
 def test_each_outside_thing_has_its_place() -> None:
