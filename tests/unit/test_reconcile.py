@@ -365,6 +365,7 @@ def test_the_mode_of_a_taken_file(before: int | None, here: int | None, there: i
     now = ABSENT if here is None else file("b", here)
     assert taken_mode(was, now, file("r", there), 0o022) == mode
     assert taken_mode(DIRECTORY, DIRECTORY, replace(DIRECTORY, mode=0o644), 0o022) == 0o755
+    assert taken_mode(ABSENT, ABSENT, replace(DIRECTORY, mode=0o500), 0o022) == 0o700  # what comes with it goes in
 
 
 @pytest.mark.parametrize(

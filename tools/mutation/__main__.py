@@ -2,7 +2,7 @@
 
 What is mutated is listed in pyproject.toml, `[tool.mutmut]`. A pattern is of a mutant's name, such as
 `syncd.remote.upload_url*`; what ran before, and has not changed since, is not run again, and what `equivalent.toml`
-explains is not run at all. Exit 1 if any other survived.
+explains is not run at all. Exit 1 if any other survived, or if mutmut failed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(patterns: list[str]) -> int:
     patterns = patterns or _decisions()
     environ = {name: value for name, value in os.environ.items() if name != _COMPILES}
     program = Path(__file__).with_name("unexplained.py")
-    subprocess.run([sys.executable, program, "run", *patterns], check=False, stdout=sys.stderr, env=environ)
+    run = subprocess.run([sys.executable, program, "run", *patterns], check=False, stdout=sys.stderr, env=environ)
     figures: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for name, number in names():
         of_module = figures[name.rpartition(".")[0]]
@@ -51,7 +51,7 @@ def main(patterns: list[str]) -> int:
             total[word] += count
         print(_row(module, of_module))
     print(_row("all", total))
-    return 1 if total["survived"] else 0
+    return 1 if total["survived"] or run.returncode else 0
 
 
 def _decisions() -> list[str]:
