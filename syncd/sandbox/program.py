@@ -159,10 +159,10 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _hash(descriptor: int, size: int, write: Any = None) -> tuple[bytes, int]:
-    """Return the digest of an open file and its length, at most one byte more than `size`: a growing file ends too."""
+def _hash(descriptor: int, most: int, write: Any = None) -> tuple[bytes, int]:
+    """Return the digest of an open file and its length, of no more than so many bytes: a growing file ends too."""
     sha256 = hashlib.sha256()
-    left = size + 1
+    left = most
     while left > 0:
         block = os.read(descriptor, min(_BLOCK, left))
         if not block:
@@ -171,7 +171,7 @@ def _hash(descriptor: int, size: int, write: Any = None) -> tuple[bytes, int]:
         left -= len(block)
         if write is not None:
             write(block)
-    return sha256.digest(), size + 1 - left
+    return sha256.digest(), most - left
 
 
 # -- look
@@ -364,7 +364,7 @@ class _Look:
         """Fill in the digest, or that the file changes. Raises `OSError`."""
         before: os.stat_result
         with self._opened(path) as (descriptor, before):
-            found.digest, length = _hash(descriptor, before.st_size)
+            found.digest, length = _hash(descriptor, before.st_size + 1)
             if length != before.st_size or _stamp(os.fstat(descriptor)) != _stamp(before):
                 found.changes()
         found.take(before)
@@ -523,9 +523,9 @@ class _Look:
             try:
                 os.makedirs(os.path.dirname(to), 0o700, exist_ok=True)
                 with open(os.open(to, _COPY, 0o600), "wb", buffering=_BLOCK) as file:
-                    copied, length = _hash(source, before.st_size, file.write)
+                    copied, length = _hash(source, before.st_size + 1, file.write)
                 os.lseek(source, 0, os.SEEK_SET)
-                again, length_again = _hash(source, before.st_size)
+                again, length_again = _hash(source, before.st_size + 1)
                 # By name too: an editor that replaces the file leaves the old one as it was.
                 stamps = {_stamp(before), _stamp(os.fstat(source)), _stamp(self._stat(path))}
                 unstable = copied != again or {length, length_again} != {before.st_size} or len(stamps) > 1
@@ -1064,14 +1064,10 @@ class _Repository:
             if not stat.S_ISREG(status.st_mode) or status.st_size != sent.size:
                 return False
             into.write(begin % (mark, sent.size))
-            sha256, left = hashlib.sha256(), sent.size
-            while left:
-                block = file.read(min(left, _BLOCK)) or b"\0" * min(left, _BLOCK)  # it was cut short
-                sha256.update(block)
-                into.write(block)
-                left -= len(block)
+            digest, length = _hash(file.fileno(), sent.size, into.write)
+            into.write(bytes(sent.size - length))  # it was cut short
             into.write(b"\n")
-        return sha256.digest()[:_DIGEST_BYTES] == sent.digest
+        return digest[:_DIGEST_BYTES] == sent.digest
 
     def _remove_leftovers(self) -> None:
         """Remove what a run left that was killed: the lock of the index, if it is this program's, and its own files."""
