@@ -174,6 +174,18 @@ def _hash(descriptor: int, most: int, write: Any = None) -> tuple[bytes, int]:
     return sha256.digest(), most - left
 
 
+def _content(folder: Any, name: Any) -> bytes:
+    """Return the content of a small file; empty if there is none."""
+    try:
+        descriptor = os.open(os.path.join(folder, name), _FILE)
+    except FileNotFoundError:
+        return b""
+    except OSError:
+        return b"unreadable"
+    with open(descriptor, "rb") as file:
+        return file.read(_LARGEST_REFERENCES)
+
+
 # -- look
 
 
@@ -641,18 +653,6 @@ def _holds_commits(folder: bytes) -> bool:
     return not tips <= ours or os.path.lexists(os.path.join(folder, b"reftable"))
 
 
-def _content(folder: bytes, name: bytes) -> bytes:
-    """Return the content of a small file; empty if there is none."""
-    try:
-        descriptor = os.open(os.path.join(folder, name), _FILE)
-    except FileNotFoundError:
-        return b""
-    except OSError:
-        return b"unreadable"
-    with open(descriptor, "rb") as file:
-        return file.read(_LARGEST_REFERENCES)
-
-
 # -- run
 
 _MOST_PRINTED_BYTES, _LAST_BYTES = 1 << 20, 1 << 16  # of the output as it comes; of the rest its end
@@ -1085,7 +1085,7 @@ class _Repository:
         Then the branch that this program made is checked out and has no commit of anyone's, the index is that of such a
         commit, and the work tree is clean.
         """
-        name, _, left = (self._read("syncd/state") or "").partition("\n")
+        name, _, left = self._read("syncd/state").partition("\n")
         branch, index = "refs/heads/" + name, self._path("syncd/index")
         at = self._git.reference(branch)
         if self._head() != branch or not at or not self._git.is_ancestor(at, home):
@@ -1127,7 +1127,7 @@ class _Repository:
 
     def _head(self) -> str:
         """Return the reference that HEAD names; empty if it is detached."""
-        head = self._read("HEAD") or ""
+        head = self._read("HEAD")
         return head[5:].strip() if head.startswith("ref: ") else ""
 
     def _note(self, branch: str, left: str) -> None:
@@ -1139,11 +1139,8 @@ class _Repository:
     def _path(self, name: str) -> str:
         return os.path.join(self._top, name)
 
-    def _read(self, name: str) -> str | None:
-        """Return the content of a small file of the repository; None if it cannot be read."""
-        with contextlib.suppress(OSError), open(self._path(name), encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-        return None
+    def _read(self, name: str) -> str:
+        return _content(self._top, name).decode("utf-8", "surrogateescape")
 
 
 # -- log
