@@ -51,8 +51,7 @@ class LookItem(Struct, frozen=True):
 
     A file is as a version if kind, content and the owner's executable bit are equal; a link if its target is; a
     directory always; with ABSENT, nothing need be there. A path without versions differs if anything is there. Of a
-    version whose place is checked only the kind counts; COMMITS may have none, and then nothing but a repository is
-    reported.
+    version whose place is checked only the kind counts.
     """
 
     versions: tuple[Entry, ...]

@@ -595,7 +595,7 @@ class _Look:
             self._outcomes[index] = _SAME
             if len(self._blocked) == self._request["most_blocked"]:
                 continue
-            found = self._obstacle(path, versions[0].kind) if versions else None
+            found = self._obstacle(path, versions[0].kind)
             if action == "g" and _holds_commits(os.path.join(os.fsencode(os.environ["AGENT_WORKSPACE"]), path)):
                 found = path, "g"
             if found is not None and found[0] not in self._blocked:

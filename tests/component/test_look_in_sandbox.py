@@ -549,7 +549,6 @@ def test_commits_there(sandbox: Sandbox, files: dict[str, str], has_commits: boo
     for name, content in files.items():
         sandbox.place(f".git/{name}", content.encode())
     found = {".git": Obstacle.COMMITS} if has_commits else {}
-    assert sandbox.look({".git": item(COMMITS)}).report == LookResult(blocked=found)
     assert sandbox.look({".git": item(COMMITS, FOLDER)}).report == LookResult(blocked=found)
     assert sandbox.look({".git": item(PLACE, FOLDER)}).report == LookResult()
 
