@@ -60,6 +60,7 @@ _PLAIN = "".join(letter for letter in map(chr, range(32, 127)) if letter not in 
 
 # With Linux's O_PATH search permission is enough.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LISTED = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _COPY = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 # With these nothing is at the path, or something behind a link or a file that took a directory's place.
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -495,7 +496,7 @@ class _Look:
             self._pruned.append(path or b".")
 
     def _names(self, folder: bytes) -> list[bytes]:
-        listed = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder(folder))
+        listed = os.open(b".", _LISTED, dir_fd=self._folder(folder))
         try:
             return sorted(os.fsencode(name) for name in os.listdir(listed))
         finally:
@@ -662,7 +663,7 @@ _NOT_FOUND = 127  # the exit code of a shell for a command that it cannot start
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
     """Run a command to its end or for its time, and return the report. Raises `OSError`."""
-    top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    top = os.open(os.environ["AGENT_WORKSPACE"], _LISTED)
     if not _has_locked(top, request["wait_s"]):
         return {"state": "busy"}
     began_s = _now_s()
@@ -1241,17 +1242,13 @@ class _Log:
 
 def answer(request: dict[str, Any], own: str) -> dict[str, Any]:
     """Do what is asked, and return the report; `own` is the program's folder. Raises `OSError` without a workspace."""
-    report: dict[str, Any] = {}
-    look, run, commit, log = (request.get(verb) for verb in ("look", "run", "commit", "log"))
-    if look is not None:
-        top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        report["look"] = _Look(look, top, own).run()
-    if run is not None:
-        report["run"] = _run(run)
-    if commit is not None:
-        report["commit"] = _by_git(lambda git: _Repository(git, commit).follow(), own, commit["within_s"])
-    if log is not None:
-        report["log"] = _by_git(lambda git: _Log(git, log, own).write(), own, log["within_s"])
+    verbs: dict[str, Any] = {
+        "look": lambda asked: _Look(asked, os.open(os.environ["AGENT_WORKSPACE"], _LISTED), own).run(),
+        "run": lambda asked: _run(asked),  # noqa: PLW0108 - it is not sent for another verb
+        "commit": lambda asked: _by_git(lambda git: _Repository(git, asked).follow(), own, asked["within_s"]),
+        "log": lambda asked: _by_git(lambda git: _Log(git, asked, own).write(), own, asked["within_s"]),
+    }
+    report = {verb: act(request[verb]) for verb, act in verbs.items() if verb in request}
     report["ended_s"] = time.time()  # noqa: TID251
     return report
 
