@@ -187,7 +187,8 @@ class SavedVersions:
             sent = {path: self._write_base(*base, written) for path, base in known.items()}
             self._blobs.flush(written)
             with self._db.transaction():
-                gone = {entry.digest: path for path, entry in paths.items() if self._is_gone(entry)}
+                files = {entry.digest: path for path, entry in paths.items() if entry.kind is Kind.FILE}
+                gone = {digest: path for digest, path in files.items() if not self._blobs.has(digest)}
                 for digest, path in gone.items():  # with a version that another process dropped meanwhile
                     self._blobs.add(wanted[path].copy, digest)
                 self._blobs.flush(gone)
@@ -320,9 +321,6 @@ class SavedVersions:
                 self._blobs.add_bytes(content, digest)
                 written.add(digest)
         return Entry(entry.kind, entry.mode, target=entry.target, digest=digest)
-
-    def _is_gone(self, entry: Entry) -> bool:
-        return entry.kind is Kind.FILE and not self._blobs.has(entry.digest)
 
     def _blocks(self, saved: Entry) -> Iterator[bytes]:
         if saved.kind is Kind.FILE:
