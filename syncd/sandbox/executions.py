@@ -36,7 +36,7 @@ from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import directories_above
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url, download
-from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed, classify_bucket_status
+from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.http_client import HttpClient, NoResponse
 from syncd.remote.retry import with_retries
 from syncd.remote.target import Target
@@ -239,10 +239,9 @@ class Executions:
                 message = f"the program was not uploaded ({failure})"
                 raise StepFailed(ApiStep.EXECUTION, FailureAction.OFFLINE, message) from None
             if answer.status != 200:
-                action = classify_bucket_status(answer.status, "")
-                action = FailureAction.RETRY if action is FailureAction.RENEW_URL else action
+                # Another URL, which the next try has, may mend all that no wait mends.
                 message = f"Klavis' storage answered the program's upload with {answer.status}"
-                raise StepFailed(ApiStep.EXECUTION, action, message)
+                raise StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message)
 
     def execute(self, purpose: Purpose, name: str) -> None:
         """Start it. Raises `StepFailed`, `Stop`; then it may be running, or start later."""
