@@ -22,8 +22,7 @@ from syncd.core.waiter import Waiter
 from syncd.daemon.control import ControlServer
 from syncd.daemon.left_sandbox import LeftSandbox, left_configs
 from syncd.daemon.loop import Daemon
-from syncd.daemon.sandbox_loop import SandboxLoop
-from syncd.daemon.shared_state import SharedState
+from syncd.daemon.sandbox_loop import SandboxLoop, SharedState
 from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
 from syncd.remote.failure import ApiLimit

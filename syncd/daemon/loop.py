@@ -19,8 +19,7 @@ from syncd.core.durable_file import PauseMarker
 from syncd.core.errors import ConfigError, ExitCode, Stop, SyncWarning
 from syncd.core.signals import Signals
 from syncd.daemon.control import Client, ControlServer, Message
-from syncd.daemon.sandbox_loop import SandboxLoop
-from syncd.daemon.shared_state import SharedState
+from syncd.daemon.sandbox_loop import SandboxLoop, SharedState
 from syncd.daemon.sync_requests import PAUSED, Asker, OneOfSeveral, SyncRequest
 from syncd.sync.workspace import Workspace, Writer
 from syncd.watch.suspend_detector import SuspendDetector
@@ -46,7 +45,7 @@ class Daemon:
         self._shared = shared
         self._workspace = workspace
         self._tasks = workspace.waiter.tasks
-        self._loops = {loop.name: loop for loop in loops}
+        self._loops = loops
         self._lock = lock
         self._suspend_detector = suspend_detector
         self._control = control
@@ -63,9 +62,9 @@ class Daemon:
         systemd.ready()
         _log.info("watching %s%s", self._workspace.path, ", paused" if self._shared.paused else "")
         try:
-            beside = [work for loop in self._loops.values() for work in loop.beside]
+            beside = [work for loop in self._loops for work in loop.beside]
             saves = [partial(left.save_in_the_end, self._recall) for left in self._shared.left]
-            self._tasks.run([loop.run for loop in self._loops.values()], self, [*beside, *saves])
+            self._tasks.run([loop.run for loop in self._loops], self, [*beside, *saves])
         except Stop:
             _log.info("stopping")
             systemd.stopping()
@@ -78,8 +77,10 @@ class Daemon:
 
         Returns the warnings, if all succeeded. Raises `Stop` before an answer.
         """
+        if message["do"] == "flush":  # it ends with the retries of its sync
+            message = {**message, "do": "push"}
         asked = self._named(message)
-        others = [loop for loop in self._loops.values() if loop not in asked]
+        others = [loop for loop in self._loops if loop not in asked]
         works: list[Callable[[], object]] = [left.save for left in self._shared.left]
         works += [partial(loop.serve, message, each) for loop, each in _clients(client, asked)]
         setups = () if message.get("no_setup") else (loop.setups for loop in asked)
@@ -99,7 +100,7 @@ class Daemon:
 
     def _recall(self) -> None:
         """Have the status tell what is known now of what no loop does."""
-        for loop in self._loops.values():
+        for loop in self._loops:
             loop.recall()
 
     # -- the events of the process, in each wait
@@ -114,7 +115,7 @@ class Daemon:
         """The monotonic second at which something is due, even if nothing comes."""
         shared = self._shared
         own = min(shared.status.systemd.due_s, shared.watch.paused_until_s, shared.synced_hook.due_s)
-        return min([own, *(loop.deadline_s() for loop in self._loops.values())])
+        return min([own, *(loop.deadline_s() for loop in self._loops)])
 
     def handle(self, ready: Collection[int]) -> bool:
         """Note what has come, and answer commands. True if the loops have to know."""
@@ -124,19 +125,19 @@ class Daemon:
         changes = shared.watch.take()
         if changes:
             shared.dirty.add(changes)
-            for loop in self._loops.values():
+            for loop in self._loops:
                 loop.note_changes(changes)
             came = True
         slept_s = self._suspend_detector.slept_s()
         if slept_s:
             _log.info("slept for %.0f s: scanning everything again", slept_s)
             shared.dirty.mark_all()
-            for loop in self._loops.values():
+            for loop in self._loops:
                 loop.woke(slept_s)
             came = True
         if signals.sync_now:
             signals.sync_now = False
-            for loop in self._loops.values():
+            for loop in self._loops:
                 loop.add(SyncRequest())
             came = True
         for client, message in self._control.requests():
@@ -149,18 +150,18 @@ class Daemon:
                 shared.reload_after, came = [], True
         if signals.reload:
             signals.reload = False
-            shared.reload_after = [loop.sync for loop in self._loops.values() if loop.sync.is_on]
+            shared.reload_after = [loop.sync for loop in self._loops if loop.sync.is_on]
             came = True
         if shared.synced_hook.poll():
             self._recall()
             came = True
         if self._workspace.forget_ended_writers():
             shared.dirty.mark_all()  # no event may have told of what they wrote
-            for loop in self._loops.values():
+            for loop in self._loops:
                 loop.sync_soon()
             came = True
         self._workspace.let_write()
-        for loop in self._loops.values():
+        for loop in self._loops:
             loop.note_time()
         shared.status.systemd.ping()
         return came or shared.reload
@@ -193,7 +194,7 @@ class Daemon:
                         loop.follower.woken()
                 client.done(ExitCode.DONE)
             case "left":
-                for loop in self._loops.values():
+                for loop in self._loops:
                     loop.forget_sandbox(str(message.get("id")))
                 client.done(ExitCode.DONE)
             case "write":
@@ -211,7 +212,7 @@ class Daemon:
     def _named(self, message: Message) -> list[SandboxLoop]:
         """Return the loops of the sandbox that a command names, or all."""
         name = message.get("sandbox")
-        return [loop for loop in self._loops.values() if name in (None, "", loop.name)]
+        return [loop for loop in self._loops if name in (None, "", loop.name)]
 
     def _pause_or_resume(self, client: Client, command: str) -> None:
         is_pause = command == "pause"
@@ -226,7 +227,7 @@ class Daemon:
         was_paused, self._shared.paused = self._shared.paused, is_pause
         if was_paused and not is_pause:
             self._shared.dirty.mark_all()
-        for loop in self._loops.values():
+        for loop in self._loops:
             if is_pause:
                 loop.note_pause()
             elif was_paused:

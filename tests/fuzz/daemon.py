@@ -119,7 +119,7 @@ class SimulatedDaemon(Daemon):
 
     def __init__(self, simulation: Simulation, *args: Any, **parts: Any) -> None:
         super().__init__(*args, **parts)
-        (loop,) = self._loops.values()
+        (loop,) = self._loops
         assert isinstance(loop, SimulatedLoop)
         loop.daemon, self.loop = self, loop
         self.shared = self._shared
