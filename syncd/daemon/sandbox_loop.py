@@ -54,10 +54,10 @@ KEY_POLL_S = 2.0
 class SyncRun(Struct, eq=False):
     """The sync of a sandbox that is under way, or its last one. Times are monotonic seconds."""
 
+    reason: SyncReason
     started_s: float
     burst: Burst | None = None  # the changes that it began with
     is_on: bool = True  # under way
-    is_unprompted: bool = False  # nobody asked, and nothing is known to have changed
     scanned: frozenset[str] | None = None
     stage: State | None = None  # the one that it shows
     has_slept: bool = False  # the machine, since the stage began
@@ -136,7 +136,7 @@ class SandboxLoop:
         now_s, times = self._clock.monotonic_s(), access.config.sync
         # What changed while nothing ran is not known.
         self._due = Due(times.debounce_seconds, times.max_wait_seconds, rescan_at_s=now_s, starting=True)
-        self.sync = SyncRun(now_s, is_on=False)
+        self.sync = SyncRun(SyncReason.START, now_s, is_on=False)
         self._asked_s = -inf  # when the last request came
         self._full_scans = 0  # of all sandboxes, until its own last one
         self._key_stamp = file_stamp(self._key_file)
@@ -303,14 +303,13 @@ class SandboxLoop:
     # -- one sync
 
     def _sync(self, reason: SyncReason) -> None:
-        due, run = self._due, SyncRun(self._clock.monotonic_s(), self._due.burst)
-        run.is_unprompted = reason is SyncReason.RESCAN and not due.starting
+        due, run = self._due, SyncRun(reason, self._clock.monotonic_s(), self._due.burst)
         self.sync = run
         self._due = replace(due, burst=None, starting=False)  # what comes from now on is a burst of its own
         sync_mode = self._request_queue.begin()
         if reason is not SyncReason.RESCAN and not due.is_held:
             self.publisher.note(pending=True)
-        scan_plan = self._plan_scan(reason, run)
+        scan_plan = self._plan_scan(run)
         self._history.begin(reason.value, self.publisher.now)
         try:
             with self._workspace.sync_of(self.name):
@@ -349,10 +348,10 @@ class SandboxLoop:
             return outcome
         return None
 
-    def _plan_scan(self, reason: SyncReason, run: SyncRun) -> ScanPlan:
+    def _plan_scan(self, run: SyncRun) -> ScanPlan:
         """Return what the scans of this sync have to list, which is known when they begin."""
         dirty, all_since_s = self._shared.dirty, -inf
-        if self._request_queue.serving or reason is SyncReason.ORDER:
+        if self._request_queue.serving or run.reason is SyncReason.ORDER:
             all_since_s = self._asked_s  # the event of what was saved right before a request may not have come yet
         elif run.started_s >= self._shared.rescan_at_s:
             all_since_s = run.started_s
@@ -367,7 +366,7 @@ class SandboxLoop:
 
         def after_scan() -> None:
             """Wait on where the burst goes on in a new directory, of which no event tells before its first scan."""
-            if reason is SyncReason.CHANGE and run.burst is not None:
+            if run.reason is SyncReason.CHANGE and run.burst is not None:
                 due, now_s = self._due, self._clock.monotonic_s()
                 longer = unfinished(run.burst, self._shared.watch.found_s, now_s, due.quiet_s, due.max_wait_s)
                 if longer is not None:
@@ -471,7 +470,7 @@ class SandboxLoop:
         if state is not State.SNAPSHOTTING:
             self.publisher.note(pending=True)
             self._learn()
-        elif self._due.is_held or self.sync.is_unprompted:
+        elif self._due.is_held or self.sync.reason is SyncReason.RESCAN:
             return
         self.sync.stage = state
         self._enter(state)
@@ -488,7 +487,7 @@ class SandboxLoop:
 
     def progressed(self, progress: Progress) -> None:
         """Publish it. A rescan that packs has found something."""
-        if self.sync.is_unprompted and not progress.is_upload:
+        if self.sync.reason is SyncReason.RESCAN and not progress.is_upload:
             self._enter(State.SNAPSHOTTING)
         is_all_sent = progress.is_upload and progress.done_bytes == progress.total_bytes
         if self.publisher.progressed(progress) or is_all_sent:

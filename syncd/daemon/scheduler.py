@@ -177,7 +177,7 @@ def _planned(due: Due) -> tuple[State, float, SyncReason | Step]:
     # What changed while nothing ran is not known before the first scan.
     state = State.STARTING if due.starting else State.WATCHING
     if due.rescan_at_s <= due.follow_at_s:
-        return state, due.rescan_at_s, SyncReason.RESCAN
+        return state, due.rescan_at_s, SyncReason.START if due.starting else SyncReason.RESCAN
     return state, due.follow_at_s, Step.FOLLOW
 
 

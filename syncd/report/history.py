@@ -23,8 +23,6 @@ from syncd.store.state_db import StateDb
 from syncd.sync.outcome import Outcome, SyncReason
 from syncd.sync.status_document import SandboxStatus
 
-# The reason of a daemon's first sync; the others are those of `SyncReason`.
-START = "start"
 _NUMBER = re.compile(r"\d+")
 
 MOST = 5_000
@@ -130,16 +128,12 @@ class HistoryRecorder:
     def __init__(self, clock: Clock, db: StateDb) -> None:
         self._clock = clock
         self._db = db
-        self._is_first = True
         self._before: SyncRecord | None = None  # the last that succeeded or failed
         # The sync under way: why and when it began, in monotonic seconds, and the status then.
         self._begun: tuple[str, float, SandboxStatus] | None = None
 
     def begin(self, why: str, status: SandboxStatus) -> None:
         """A sync begins; `why` is the value of a `SyncReason`."""
-        if self._is_first and why == SyncReason.RESCAN.value:
-            why = START  # what changed while nothing ran, or by another configuration
-        self._is_first = False
         self._begun = why, self._clock.monotonic_s(), status
 
     def end(self, ending: SyncEnding, status: SandboxStatus, outcome: Outcome | None = None) -> None:

@@ -71,6 +71,7 @@ def combine(changes: dict[str, Change], arrived: Difference) -> None:
 class SyncReason(Enum):
     """A reason for a sync."""
 
+    START = "start"  # what changed while nothing ran, or by another configuration, is not known
     ORDER = "asked for"
     CHANGE = "changes"
     RESCAN = "a periodic look"

@@ -14,7 +14,6 @@ from syncd.core.clock import utc
 from syncd.model.manifest import Difference
 from syncd.report import history
 from syncd.report.history import (
-    START,
     ErrorRecord,
     HistoryRecorder,
     SyncEnding,
@@ -54,7 +53,7 @@ def test_what_a_sync_took(clock: ScriptedClock, db: StateDb) -> None:
     """It has all bytes sent, every attempt, the time awake, and the last failure of its own."""
     recorder = HistoryRecorder(clock, db)
     status = SandboxStatus(name="main", id="box", base_url="https://api", uploaded_bytes=5, failures=3)
-    recorder.begin("a periodic look", status)
+    recorder.begin("start", status)
     clock.go_on(5)
     clock.suspend(3_600)
     failed = LastError("2026-11-24T13:20:01Z", "upload", "reset")
@@ -65,7 +64,7 @@ def test_what_a_sync_took(clock: ScriptedClock, db: StateDb) -> None:
     recorder.end(SyncEnding.STOPPED, status)
     first, second = records(db)
     assert (first.why, first.outcome, first.files, first.sandbox, first.sandbox_id) == (
-        START,
+        "start",
         "initialized",
         3,
         "main",
@@ -92,7 +91,7 @@ def test_the_document_names_every_key() -> None:
     parts: dict[str, type[Struct]] = {"": SyncRecord, "change.": history.ChangeCounts, "error.": history.ErrorRecord}
     keys = {f"{before}{key}" for before, part in parts.items() for key in part.__struct_fields__}
     assert {key for cell in cells for key in re.findall(r"`([\w.\[\]]+)`", cell)} == keys
-    for word in [*SyncEnding, START, *(reason.value for reason in SyncReason)]:
+    for word in [*SyncEnding, *(reason.value for reason in SyncReason)]:
         assert f"`{word}`" in text
 
 

@@ -61,6 +61,7 @@ BACKOFF_OVER, PERSON_NOW = Retry(RetryEnds.BY_ITSELF, NOW_S), Retry(RetryEnds.WI
     [
         (due(), Wait(NOW_S + 600, State.WATCHING)),
         (due(rescan_at_s=NOW_S), SyncReason.RESCAN),
+        (due(rescan_at_s=NOW_S, starting=True), SyncReason.START),
         (due(starting=True), Wait(NOW_S + 600, State.STARTING)),
         (due(rescan_at_s=NOW_S, save_at_s=NOW_S), Step.SAVE),
         (due(rescan_at_s=NOW_S, save_at_s=NOW_S + 1), SyncReason.RESCAN),
