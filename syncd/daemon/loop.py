@@ -190,8 +190,7 @@ class Daemon:
                 client.done(ExitCode.DONE, result={"version": __version__, "status": status})
             case "look":
                 for loop in loops:
-                    if loop.follower is not None:
-                        loop.follower.woken()
+                    loop.follower.woken()
                 client.done(ExitCode.DONE)
             case "left":
                 for loop in self._loops:

@@ -12,7 +12,6 @@ import os
 import random
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from math import inf
 
 from msgspec import Struct, field
@@ -115,14 +114,12 @@ class SandboxLoop:
         another_access: Callable[[], Access],
     ) -> None:
         """What goes on beside the syncs has `another_access`, with connections of its own."""
-        keys = access.config.sandbox
-        follows = shared.status.run.pid is not None and keys.follow_seconds > 0
         self.name = access.config.sandbox_name
         self.cycle = SyncCycle(access, workspace)
         self.publisher = publisher
         self._history = HistoryRecorder(access.clock, access.db)
-        self.follower = Follower(another_access(), workspace, self.cycle) if follows else None
-        self.setup = SetupTask(another_access() if keys.setup else access, self.cycle, self.recall)
+        self.follower = Follower(another_access(), workspace, self.cycle)
+        self.setup = SetupTask(another_access(), self.cycle, self.recall)
         self._client = access.client
         self._servers = McpServers(access.api)
         self._workspace = workspace
@@ -144,7 +141,7 @@ class SandboxLoop:
     @property
     def beside(self) -> list[Callable[[], None]]:
         """The tasks that go on beside the syncs until the end: the looks that follow the agent, the set-ups."""
-        return [*([partial(self._follow, self.follower)] if self.follower else ()), *self.setups]
+        return [self._follow, *self.setups]
 
     @property
     def setups(self) -> list[Callable[[], None]]:
@@ -202,13 +199,15 @@ class SandboxLoop:
             self._history.end(SyncEnding.STOPPED, publisher.now)
             publisher.enter(State.STOPPED)
 
-    def _follow(self, follower: Follower) -> None:
+    def _follow(self) -> None:
         """Look at what the agent makes, again and again, until the end. Raises `Stop`."""
-        with follower.waiter.superseded_by(self._events_for_look):
-            follower.waiter.repeat(partial(self._look, follower), lambda: inf if self._is_barred else follower.due_s)
+        waiter = self.follower.waiter
+        with waiter.superseded_by(self._events_for_look):
+            waiter.repeat(self.look, lambda: inf if self._is_barred else self.follower.due_s)
 
-    def _look(self, follower: Follower) -> None:
-        found = follower.look()
+    def look(self) -> None:
+        """Look at what the agent made, and tell it."""
+        found = self.follower.look()
         self.recall()
         if found is LookEnd.QUIET:
             self.publisher.notifier.agent_is_quiet(self.publisher.now.agent.changed)
@@ -254,8 +253,7 @@ class SandboxLoop:
     def woke(self, slept_s: float) -> None:
         """Begin anew after a sleep of the machine: connections are dead, and time has passed."""
         self._client.drop()
-        if self.follower is not None:
-            self.follower.woke()
+        self.follower.woke()
         self.setup.woke()
         self.sync_soon()
         if self._due.retry is not None:
@@ -275,8 +273,7 @@ class SandboxLoop:
         """Take a request. It may have to wait for the end of a sync: its client is sent the stage of that."""
         self._request_queue.add(request)
         self._asked_s = self._clock.monotonic_s()
-        if self.follower is not None:
-            self.follower.asked()
+        self.follower.asked()
         if request.client is not None and self.sync.stage is not None:
             request.client.send({"event": "progress", "state": self.publisher.now.state})
 
@@ -377,13 +374,11 @@ class SandboxLoop:
 
     def _learn(self) -> None:
         status = self.cycle.shown(self.publisher.now)
-        if self.follower is not None:
-            status = replace(status, agent=self.follower.shown(status.agent))
-        self.publisher.now = status
+        self.publisher.now = replace(status, agent=self.follower.shown(status.agent))
 
     def _warn(self) -> None:
         watch = self._shared.watch.warnings()
-        agent = [*self._shared.synced_hook.warnings(self.name), *(self.follower.warnings if self.follower else ())]
+        agent = [*self._shared.synced_hook.warnings(self.name), *self.follower.warnings]
         self.publisher.own_warnings = {each.key for each in (*self.cycle.sandbox_warnings, *agent)}
         left = (warning for each in self._shared.left for warning in each.warnings)
         self.publisher.warn([*self.cycle.warnings, *watch, *agent, *left])
@@ -399,7 +394,7 @@ class SandboxLoop:
         if self._request_queue.serving or not self.cycle.has_repository or self._due.follow_at_s <= now_s:
             self._follow_in_repository()
         self.setup.synced()
-        if self.follower is not None and outcome.sync is not None:
+        if outcome.sync is not None:
             self.follower.woken()
         if outcome.follow_up:
             self.sync_soon()
@@ -570,7 +565,7 @@ class SandboxLoop:
             Event.RELOAD: shared.reload or shared.delays_reload(self.sync),
             Event.REQUEST: bool(self._request_queue.fresh),
             Event.PAUSE: self._is_paused,
-            Event.WRITER: self._workspace.is_awaited_by_writer(self.name),
+            Event.WRITER: self._workspace.keeps_from_syncing(self.name),
         }
         newer = {event: now_s for event, has_come in came.items() if has_come}
         return newer | {Event.SAVE: self.cycle.save_at_s, Event.CHANGE: self._due.changes_at_s}

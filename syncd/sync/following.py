@@ -43,7 +43,7 @@ _PACED_REQUEST_S = 5.0
 class Pace(Struct):
     """The time of the next look. All times are monotonic seconds."""
 
-    follow_s: float
+    follow_s: float  # 0: nobody looks
     began_s: float = -inf  # the last look
     took_s: float = 0.0
     requests: int = 0  # of that look
@@ -71,7 +71,7 @@ class Pace(Struct):
 
     def due_s(self, now_s: float, *, is_paced: bool) -> float:
         """Return when the next look begins; infinity after a long silence. `is_paced`: the API refused requests."""
-        if now_s - self.woken_s >= SILENCE_S:
+        if self.follow_s == 0 or now_s - self.woken_s >= SILENCE_S:
             return inf
         # What was written right after a look began is found by the next one, and that one takes its time too.
         soonest_s = max(self.follow_s - self.took_s, self.took_s / self.share)

@@ -164,10 +164,6 @@ class Workspace:
         before, self.writers = self.writers, [each for each in self.writers if each.is_waiting()]
         return len(self.writers) < len(before)
 
-    def is_awaited_by_writer(self, name: str) -> bool:
-        """True if a command waits for the sync to this sandbox to end."""
-        return any(each.sandbox in ("", name) for each in self.writers)
-
     def keeps_from_syncing(self, name: str) -> bool:
         """True if no sync to this sandbox may begin, as a command writes to the workspace or waits for that."""
         return any(each.is_ready or each.sandbox in ("", name) for each in self.writers)

@@ -138,11 +138,10 @@ class Simulation:
     def follow(self) -> None:
         """Look at what the agent made, as the daemon does beside a sync or while it rests."""
         daemon = self._daemon_now
-        follower = None if daemon is None else daemon.follower
-        if daemon is None or follower is None or daemon.waits:
+        if daemon is None or daemon.waits:
             return
-        follower.asked()
-        if follower.due_s <= self.clock.monotonic_s():
+        daemon.follower.asked()
+        if daemon.follower.due_s <= self.clock.monotonic_s():
             self.figures["looks that follow"] += 1
             # A sync relies on its own look; what this one sees beside it, or where an initialize was not answered, may
             # be half unpacked, and is not kept.
@@ -151,7 +150,7 @@ class Simulation:
             self.checker.is_aside = not (daemon.is_resting and is_settled)
             try:
                 with self.injection(enabled=daemon.is_resting):
-                    daemon._look(follower)
+                    daemon.look()
             finally:
                 self.checker.is_aside = False
 
@@ -161,7 +160,7 @@ class Simulation:
             return False
         if message["do"] == "left":
             self._daemon_now.forget_sandbox(message["id"])
-        elif self._daemon_now.follower is not None:
+        else:
             self._daemon_now.follower.woken()
         return True
 
