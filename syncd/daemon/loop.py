@@ -11,7 +11,6 @@ import select
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import chain
 
 from syncd import __version__
 from syncd.core.directories import Lock
@@ -83,10 +82,10 @@ class Daemon:
         others = [loop for loop in self._loops if loop not in asked]
         works: list[Callable[[], object]] = [left.save for left in self._shared.left]
         works += [partial(loop.serve, message, each) for loop, each in _clients(client, asked)]
-        setups = () if message.get("no_setup") else (loop.setups for loop in asked)
+        setups = [] if message.get("no_setup") else [loop.setup.run for loop in asked]
         try:
             try:
-                self._tasks.run(works, self, chain.from_iterable(setups))
+                self._tasks.run(works, self, setups)
             except Stop:
                 if client.waits:
                     raise

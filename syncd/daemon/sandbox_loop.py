@@ -141,12 +141,7 @@ class SandboxLoop:
     @property
     def beside(self) -> list[Callable[[], None]]:
         """The tasks that go on beside the syncs until the end: the looks that follow the agent, the set-ups."""
-        return [self._follow, *self.setups]
-
-    @property
-    def setups(self) -> list[Callable[[], None]]:
-        """The task that sets the sandbox up, if it is to be set up."""
-        return [self.setup.run] if self.setup.is_configured else []
+        return [self._follow, self.setup.run]
 
     def run(self) -> None:
         """Run until the end of the process, or a reload. Raises `Stop`, `NeedsPerson`."""

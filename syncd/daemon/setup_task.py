@@ -34,7 +34,6 @@ class SetupTask:
 
     def __init__(self, access: Access, cycle: SyncCycle, recall: Callable[[], None]) -> None:
         """`access` has connections of its own; `recall` has the status tell what is known now."""
-        self.is_configured = bool(access.config.sandbox.setup)
         self._access = access
         self._cycle = cycle
         self._recall = recall
@@ -80,7 +79,7 @@ class SetupTask:
     def ask(self, client: Asker) -> None:
         """Run it now, or once more if it is running, and show this client its output and its end."""
         sandbox = self._cycle.sandbox
-        if not self.is_configured:
+        if not self._access.config.sandbox.setup:
             client.done(_NO_SETUP.exit_code, str(_NO_SETUP))
         elif sandbox is None or sandbox.state.base is None:
             client.done(_NOTHING_THERE.exit_code, str(_NOTHING_THERE))
