@@ -38,13 +38,12 @@ class LeftSandbox:
 
     def save_in_the_end(self, told: Callable[[], None]) -> None:
         """Try to save it until it is saved; `told` is called after each try. Raises `Stop`."""
-        waiter, next_try, is_saved = self._access.waiter, NextTry(), False
-        while not is_saved:
-            is_saved = self.save()
+        waiter, next_try = self._access.waiter, NextTry()
+        while not self.save():
             told()
             next_try.failed(waiter.clock.monotonic_s())
-            while not is_saved and next_try.is_waiting(waiter.clock.monotonic_s()):
-                waiter.wait(next_try.at_s)
+            waiter.sleep(next_try.at_s - waiter.clock.monotonic_s())
+        told()
 
     def save(self) -> bool:
         """Try to save it; return True if it is. What keeps it from that is in `warnings`. Raises `Stop`."""

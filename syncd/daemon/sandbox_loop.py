@@ -86,11 +86,6 @@ class SharedState(Struct):
         """True if a reload waits for the end of this sync, which gives way to it."""
         return sync.is_on and self.reload_after is not None and sync in self.reload_after
 
-    def plan_poll(self, now_s: float) -> None:
-        """Have everything scanned again soon, where not every change has an event: since this scan, or for longer."""
-        if self.watch.needs_polling:
-            self.rescan_at_s = min(self.rescan_at_s, now_s + poll_interval_s(self.full_scan_took_s))
-
     @property
     def reload(self) -> bool:
         """True if the loops are to end, for another configuration."""
@@ -312,7 +307,9 @@ class SandboxLoop:
         if run.scanned is None:
             release_freed_memory()
             self._shared.full_scan_took_s = self.cycle.snapshotter.scan_took_s
-        self._shared.plan_poll(now_s)
+        if self._shared.watch.needs_polling:  # not every change has an event: since this scan, or for longer
+            poll_at_s = now_s + poll_interval_s(self._shared.full_scan_took_s)
+            self._shared.rescan_at_s = min(self._shared.rescan_at_s, poll_at_s)
         sandbox = self.cycle.sandbox
         again_at_s = (sandbox.state.seen.look_again_at_s, sandbox.deletion_sync.again_at_s) if sandbox else ()
         # Of those that have passed, nobody could look just now.
