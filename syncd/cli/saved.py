@@ -45,7 +45,6 @@ syncd saved restore ID --here            merged into the workspace
 
 Before a sync overwrites or removes what was changed on both sides, and before a sandbox ends, the sandbox's version is
 saved here. Versions are kept for {SAVED_DAYS} days and in at most {SAVED_BYTES >> 30} GiB; the oldest go first.
-An id may be shortened to what no other one begins with.
 """
 
 
@@ -168,7 +167,6 @@ def restore(  # noqa: PLR0917 - click passes each option
 def drop(version_id: str, yes: bool, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
     """Remove a version for good. On a terminal it asks."""
     store = _store(config_file)
-    version_id = _full_id(store, version_id)
     version = store.find(version_id) if sandbox is None else _found(store, version_id, sandbox)  # it may be damaged
     if version is not None and not (yes or as_json) and sys.stdin.isatty() and sys.stdout.isatty():
         for line in _heading(version):
@@ -193,21 +191,7 @@ def _store(config_file: str | None) -> SavedVersions:
     return SavedVersions(StateDb(directories_for(configured(config_file).workspace.path, os.environ).state), CLOCK)
 
 
-def _full_id(store: SavedVersions, given: str) -> str:
-    """The id that begins so; what is given if none does, or if it is one itself. Raises `NeedsPerson` for several."""
-    found = sorted(version.id for version in store.all() if given and version.id.startswith(given))
-    if given in found or not found:
-        return given
-    if len(found) > 1:
-        names = ", ".join(few(found, len(found)))
-        raise NeedsPerson(
-            f"'{shown_path(given)}' is the beginning of several versions", f"write more of it, as one of {names}"
-        )
-    return found[0]
-
-
-def _found(store: SavedVersions, given: str, sandbox: str | None) -> SavedVersion:
-    version_id = _full_id(store, given)
+def _found(store: SavedVersions, version_id: str, sandbox: str | None) -> SavedVersion:
     version = store.find(version_id)
     if version is None or sandbox not in (None, version.sandbox_name):
         raise _unknown(version_id)

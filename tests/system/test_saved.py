@@ -155,20 +155,6 @@ def test_drop(saved: Rig) -> None:
     assert os.listdir(saved.state_folder / "blobs") == []
 
 
-def test_an_id_may_be_short(saved: Rig) -> None:
-    """What no other id begins with is enough; else both are named, and nothing is done."""
-    for args in (("drop", "20261124-13201"), ("show", "2026"), ("restore", "20261124", "dest")):
-        failed = saved.run("saved", *args)
-        assert (failed.code, failed.out) == (78, "")
-        assert failed.err.endswith(
-            f"is the beginning of several versions: write more of it, as one of {FIRST}, {SECOND}\n"
-        )
-    assert json.loads(saved.ok("saved", "show", FIRST[:-3], "--json").out)["id"] == FIRST
-    assert json.loads(saved.ok("saved", "restore", FIRST[:-3], str(saved.home / "dest"), "--json").out)["id"] == FIRST
-    assert saved.ok("saved", "drop", SECOND[:-2]).out == f"dropped {SECOND}\n"
-    assert saved.ok("saved", "drop", "2").out == f"dropped {FIRST}\n"
-
-
 @pytest.mark.parametrize(("args", "typed", "left"), [((), "n", 2), ((), "y", 1), (("--yes",), "", 1)])
 def test_drop_asks_on_a_terminal(saved: Rig, args: tuple[str, ...], typed: str, left: int) -> None:
     """It shows what would be gone; a script is not asked."""
