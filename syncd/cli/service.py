@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -137,7 +136,6 @@ def quoted(word: str) -> str:
 _LONGEST_S = 330.0
 # systemd.exec(5): USER, CAPABILITIES, NAMESPACE.
 _NO_SANDBOXING = (217, 218, 226)
-_ELSEWHERE = "start `syncd run` by cron, or by what starts programs here"
 
 
 class UserService:
@@ -154,12 +152,11 @@ class UserService:
         # cron, su and ssh without a session do not set it, though the manager runs.
         runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
         self._environ = {**os.environ, "XDG_RUNTIME_DIR": runtime}
-        if shutil.which("systemctl") is None:
-            raise NeedsPerson("there is no systemd on this machine", _ELSEWHERE)
         result = self._run("systemctl", "--user", "show-environment")
         if result.returncode != 0:
             if not os.path.isdir(BOOTED_BY_SYSTEMD):
-                raise NeedsPerson("systemd is not what runs this machine (a container?)", _ELSEWHERE)
+                what = "systemd is not what runs this machine (a container?)"
+                raise NeedsPerson(what, "start `syncd run` by cron, or by what starts programs here")
             why = (result.stderr.strip().splitlines() or ["no answer"])[0]
             raise NeedsPerson(
                 f"no systemd user manager answers ({why})",
