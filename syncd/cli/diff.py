@@ -16,16 +16,7 @@ from typing import Any
 import click
 
 from syncd.cli.agent_side import for_each, look_at, open_sandbox, tell_excluded
-from syncd.cli.options import (
-    all_option,
-    config_option,
-    configured_for_each,
-    is_named,
-    json_option,
-    named_paths,
-    sandbox_option,
-    stoppable,
-)
+from syncd.cli.options import all_option, configured_for_each, is_named, named_paths, sandbox_options, stoppable
 from syncd.cli.output import aligned, may_colour, paged, print_path
 from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
@@ -68,10 +59,8 @@ _COLOURS = {"d": 1, "@": 36, "+": 32, "-": 31}
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(readable=False))
 @click.option("--stat", "form", flag_value="stat", help="How many lines each path adds and removes.")
 @click.option("--name-only", "form", flag_value="names", help="The paths alone, one a line.")
-@sandbox_option
 @all_option
-@json_option
-@config_option
+@sandbox_options
 def command(  # noqa: PLR0917 - click passes each option
     paths: tuple[str, ...],
     form: str | None,

@@ -64,23 +64,17 @@ config_option = click.option(
     help="A file, or NAME for ~/.config/syncd/NAME.toml; else that of the workspace here.",
 )
 
-
-def _complete_sandbox(context: click.Context, option: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
-    with suppress(ConfigError):
-        names = configured(context.params.get("config_file")).sandboxes
-        return [name for name in names if name.startswith(incomplete)]
-    return []
-
-
 sandbox_option = click.option(
-    "--sandbox",
-    metavar="NAME",
-    shell_complete=_complete_sandbox,
-    help="Which one, where there are several; main is [sandbox].",
+    "--sandbox", metavar="NAME", help="Which one, where there are several; main is [sandbox]."
 )
 no_setup_option = click.option("--no-setup", is_flag=True, help="Do not wait for `sandbox.setup` to end.")
 all_option = click.option("--all", "all_sandboxes", is_flag=True, help="Each sandbox of the workspace.")
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts: JSON on stdout.")
+
+
+def sandbox_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--sandbox`, `--json` and `--config`, of each command about what one sandbox has."""
+    return sandbox_option(json_option(config_option(command)))
 
 
 def config_path(config_file: str | None, warn: Callable[[str], None] | None = None) -> str:

@@ -10,15 +10,7 @@ import click
 
 from syncd.archive.extraction import extract, folder_mode
 from syncd.cli.agent_side import OpenSandbox, open_sandbox
-from syncd.cli.options import (
-    config_option,
-    configured_for,
-    json_option,
-    named,
-    refuse_workspace,
-    sandbox_option,
-    stoppable,
-)
+from syncd.cli.options import configured_for, named, refuse_workspace, sandbox_options, stoppable
 from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.choices import GitThere
@@ -33,9 +25,7 @@ Made = TypeVar("Made")
 
 @click.command("pull")
 @click.argument("destination", metavar="DEST", type=click.Path(), callback=named)
-@config_option
-@sandbox_option
-@json_option
+@sandbox_options
 @verbosity_options
 def command(config_file: str | None, destination: str, sandbox: str | None, as_json: bool) -> None:
     """Download the sandbox's workspace into DEST, a new or an empty folder. Nothing is overwritten.

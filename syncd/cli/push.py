@@ -19,12 +19,12 @@ from syncd.cli.options import (
     configured,
     configured_for,
     hinted,
-    json_option,
     keeper,
     no_setup_option,
     of_sandbox,
     option_for,
     sandbox_option,
+    sandbox_options,
 )
 from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
@@ -40,13 +40,11 @@ _SETTING_UP = "setting up"
 
 
 @click.command("push")
-@config_option
 @click.option(
     "--force", is_flag=True, help="Read every file; even if nothing changed, and even if the workspace is nearly empty."
 )
-@sandbox_option
 @no_setup_option
-@json_option
+@sandbox_options
 @verbosity_options
 def command(config_file: str | None, force: bool, sandbox: str | None, no_setup: bool, as_json: bool) -> None:
     """Sync once, now, and wait until the sandbox has it.
@@ -77,7 +75,6 @@ def command(config_file: str | None, force: bool, sandbox: str | None, no_setup:
 
 
 @click.command("flush")
-@config_option
 @click.option(
     "--timeout",
     "timeout_s",
@@ -85,9 +82,8 @@ def command(config_file: str | None, force: bool, sandbox: str | None, no_setup:
     type=click.FloatRange(min=0, min_open=True),
     help="Give up after this long.",
 )
-@sandbox_option
 @no_setup_option
-@json_option
+@sandbox_options
 @verbosity_options
 def flush(config_file: str | None, timeout_s: float | None, sandbox: str | None, no_setup: bool, as_json: bool) -> None:
     """Wait until all that is on disk now is in the sandbox.

@@ -18,14 +18,12 @@ from syncd.cli.apply import bring_home_and_save, print_lines, tell_end
 from syncd.cli.apply.plan_text import plan_lines
 from syncd.cli.options import (
     CLOCK,
-    config_option,
     configured_for,
     hinted,
     is_named,
-    json_option,
     named_paths,
     refuse_elsewhere,
-    sandbox_option,
+    sandbox_options,
     stoppable,
 )
 from syncd.core.errors import ExitCode
@@ -42,9 +40,7 @@ from syncd.sandbox.saved_versions import Why
 @click.option("--mine", is_flag=True, help="Yours: the next sync sends it.")
 @click.option("--theirs", is_flag=True, help="The sandbox's: it is taken, or deleted here.")
 @click.option("--markers", is_flag=True, help="Both in one text, with git's conflict markers.")
-@sandbox_option
-@json_option
-@config_option
+@sandbox_options
 def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None, as_json: bool, **flags: bool) -> int:
     """List what waits for your decision, or decide it.
 

@@ -29,6 +29,7 @@ from syncd.cli.options import (
     of_sandbox,
     option_for,
     sandbox_option,
+    sandbox_options,
 )
 from syncd.cli.output import aligned, text_width, wrapped
 from syncd.core.choices import AgentChanges
@@ -138,9 +139,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
 
 @command.command("show")
 @click.argument("sandbox_id", metavar="[ID]", required=False)
-@config_option
-@sandbox_option
-@json_option
+@sandbox_options
 def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
     """Show this workspace's sandbox, or that ID, with servers' URLs."""
     config, target = _named(config_file, sandbox, sandbox_id)

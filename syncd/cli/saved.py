@@ -14,15 +14,13 @@ from syncd.archive.extraction import folder_mode
 from syncd.cli.options import (
     CLOCK,
     asking,
-    config_option,
     configured,
     confirmed,
-    json_option,
     named,
     of_sandbox,
     refuse_elsewhere,
     refuse_workspace,
-    sandbox_option,
+    sandbox_options,
     stoppable,
 )
 from syncd.cli.output import aligned
@@ -52,9 +50,7 @@ _id_argument = click.argument("version_id", metavar="ID")
 
 
 @click.group("saved", invoke_without_command=True, help=_HELP)
-@config_option
-@sandbox_option
-@json_option
+@sandbox_options
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> None:
     # `syncd saved --config FILE show ID`: given before the subcommand, an option is that one's default.
@@ -80,9 +76,7 @@ def _list(*, config_file: str | None, sandbox: str | None, as_json: bool) -> Non
 
 @command.command("show")
 @_id_argument
-@config_option
-@sandbox_option
-@json_option
+@sandbox_options
 def show(version_id: str, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
     """Show each path of a version, with its kind, mode and size."""
     store = _store(config_file)
@@ -108,9 +102,7 @@ def show(version_id: str, config_file: str | None, sandbox: str | None, as_json:
 @_id_argument
 @click.argument("destination", metavar="DEST", required=False, type=click.Path(), callback=named)
 @click.option("--here", is_flag=True, help="Into the workspace, as `syncd apply` does: merged, or a conflict.")
-@config_option
-@sandbox_option
-@json_option
+@sandbox_options
 def restore(  # noqa: PLR0917 - click passes each option
     version_id: str,
     destination: str | None,
@@ -161,9 +153,7 @@ def restore(  # noqa: PLR0917 - click passes each option
 @command.command("drop")
 @_id_argument
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@config_option
-@sandbox_option
-@json_option
+@sandbox_options
 def drop(version_id: str, yes: bool, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
     """Remove a version for good. On a terminal it asks."""
     store = _store(config_file)

@@ -11,15 +11,7 @@ import click
 
 from syncd.cli.agent_side import for_each, open_sandbox
 from syncd.cli.ls import scan_workspace
-from syncd.cli.options import (
-    CLOCK,
-    all_option,
-    config_option,
-    configured_for_each,
-    json_option,
-    sandbox_option,
-    stoppable,
-)
+from syncd.cli.options import CLOCK, all_option, configured_for_each, sandbox_options, stoppable
 from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.pull import read_dump, repository_there
@@ -60,10 +52,8 @@ def verify(
 
 
 @click.command("verify")
-@config_option
-@sandbox_option
 @all_option
-@json_option
+@sandbox_options
 @verbosity_options
 def command(config_file: str | None, sandbox: str | None, all_sandboxes: bool, as_json: bool) -> int:
     """Compare the workspace with the sandbox's, byte for byte.

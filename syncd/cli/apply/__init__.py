@@ -36,16 +36,14 @@ from syncd.cli.options import (
     CLOCK,
     all_option,
     answered,
-    config_option,
     configured,
     configured_for_each,
     hinted,
     is_named,
-    json_option,
     named_paths,
     note_done,
     refuse_elsewhere,
-    sandbox_option,
+    sandbox_options,
     stoppable,
 )
 from syncd.cli.output import paged, print_error
@@ -88,10 +86,8 @@ _PLANNED = "would be: "
 )
 @click.option("--branch", metavar="NAME", help="Put them on a new branch of git; nothing here changes.")
 @click.option("--undo", is_flag=True, help="Take back the last `apply`, of whichever sandbox.")
-@sandbox_option
 @all_option
-@json_option
-@config_option
+@sandbox_options
 def command(
     paths: tuple[str, ...], config_file: str | None, branch: str | None, sandbox: str | None, **flags: Any
 ) -> int:
