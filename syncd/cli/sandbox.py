@@ -289,13 +289,23 @@ def _may_go(access: Access, target: Target, verb: str, follows: str = "", *, ask
     """
     if asks and not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask on; use --yes.")
-    lost, waiter, left = _why_lost(access.config, target), access.waiter, ""
+    waiter, left, lost = access.waiter, "", ""
+    if not _is_ours(access.config, target):
+        lost = "it is not this workspace's sandbox"
+    elif access.config.sandbox.agent_changes is AgentChanges.OVERWRITE:
+        lost = 'with sandbox.agent_changes = "overwrite" nobody looks for it'
     if asks or lost:
         becomes = f"lost, as {lost}" if lost else "saved here before"
         click.echo(f"What an agent changed in {target.sandbox_id} is {becomes}. {follows}".rstrip(), err=True)
     goes_on = not asks or confirmed(f"{verb.capitalize()} it?", waiter, err=True)
     while goes_on and not lost:  # an answer takes its time, in which more may be written there
-        told, left = left, _unsaved(access.config, force)
+        told = left
+        try:
+            left = save_before_release(access.config)
+        except (StepFailed, NeedsPerson) as failure:
+            if not force:
+                raise
+            left = f"nobody could look for what an agent changed there ({failure})"
         if left in ("", told):
             break
         if not (asks or force):
@@ -305,25 +315,6 @@ def _may_go(access: Access, target: Target, verb: str, follows: str = "", *, ask
     if not goes_on:
         click.echo(f"nothing was {verb}d", err=True)
     return goes_on
-
-
-def _unsaved(config: Config, force: bool) -> str:
-    """Save what an agent changed there, and return what could not be. Raises what a look raises, but with `force`."""
-    try:
-        return save_before_release(config)
-    except (StepFailed, NeedsPerson) as failure:
-        if not force:
-            raise
-        return f"nobody could look for what an agent changed there ({failure})"
-
-
-def _why_lost(config: Config, target: Target) -> str:
-    """The reason why nothing is saved before a release; empty if it is."""
-    if not _is_ours(config, target):
-        return "it is not this workspace's sandbox"
-    if config.sandbox.agent_changes is AgentChanges.OVERWRITE:
-        return 'with sandbox.agent_changes = "overwrite" nobody looks for it'
-    return ""
 
 
 def _created(text: str) -> str:
