@@ -44,19 +44,18 @@ def apply_to_branches(
 
     One that cannot be asked keeps no other from its branch. Raises `SyncdError`, that failure too.
     """
-    made: list[dict[str, list[str]]] = []
-    rows: list[dict[str, object]] = []
+    made: dict[str, dict[str, list[str]]] = {}
 
     def make(config: Config) -> None:
         own = name.replace("{sandbox}", config.sandbox_name)
-        made.append(_apply_to_branch(config, own, named, included, as_json=as_json))
-        rows.append({"sandbox": config.sandbox_name, **made[-1]})
+        made[config.sandbox_name] = _apply_to_branch(config, own, named, included, as_json=as_json)
 
     failed = for_each(configs, make)
     if as_json:
-        of_all = {key: sorted({path for each in made for path in each[key]}) for key in (made[0] if made else ())}
-        several = {"sandboxes": rows} if len(configs) > 1 else {}
-        click.echo(json.dumps({**lists_of(Plan()), **of_all, **several}))
+        rows = [{"sandbox": name, **lists} for name, lists in made.items()]
+        keys = lists_of(Plan())
+        of_all = {key: sorted({path for each in made.values() for path in each.get(key, ())}) for key in keys}
+        click.echo(json.dumps({**of_all, **({"sandboxes": rows} if len(configs) > 1 else {})}))
     if failed is not None:
         raise failed
     return 0
