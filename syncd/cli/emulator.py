@@ -42,13 +42,7 @@ _FIRST_SANDBOX = "box"  # known before it starts: a script can configure it
     default=1800,
     help="Lifetime of signed URLs.",
 )
-def command(
-    *,
-    data_dir: Path,
-    port: int,
-    key_file: str | None,
-    url_lifetime_s: int,
-) -> None:
+def command(*, data_dir: Path, port: int, key_file: str | None, url_lifetime_s: int) -> None:
     """Emulate Klavis' sandboxes and their storage on loopback, until interrupted.
 
     Prints its address, key and sandbox, then one line for each request to stderr; the next start finds its data again.
@@ -93,11 +87,6 @@ sandbox    {sandbox.id}
 workspace  {shown_path(str(sandbox.workspace))}
 
 # Next: syncd init --id {sandbox.id} --base-url {emulator.base_url} --api-key-file {shlex.quote(key_file)}
-# The same in a configuration:
-[sandbox]
-id = "{sandbox.id}"
-base_url = "{emulator.base_url}"
-api_key_file = "{key_file}"
 """
 
 
