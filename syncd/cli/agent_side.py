@@ -32,10 +32,7 @@ from syncd.daemon.build import access_of, excludes_for, folders_of, key_of, read
 from syncd.daemon.control import writing
 from syncd.merge.home import AgentSide, HomeFolder
 from syncd.merge.workspace_writer import JournalEntry, WorkspaceWriter
-from syncd.model.entry import (
-    SeenEntry,
-    same,
-)
+from syncd.model.entry import SeenEntry, same
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient

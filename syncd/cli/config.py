@@ -19,14 +19,7 @@ from typing import Any
 import click
 import msgspec
 
-from syncd.cli.options import (
-    answered,
-    asking,
-    config_of_daemon,
-    config_option,
-    config_path,
-    configured,
-)
+from syncd.cli.options import answered, asking, config_of_daemon, config_option, config_path, configured
 from syncd.cli.output import home_relative, print_error, print_path
 from syncd.core.config_file import load_config, parse_toml, read_text
 from syncd.core.directories import default_key_file

@@ -27,10 +27,7 @@ _MOST_SILENCES = 3
 
 
 def ask_daemon(
-    config: Config,
-    request: Message,
-    timeout_s: float | None = None,
-    display: ProgressDisplay | None = None,
+    config: Config, request: Message, timeout_s: float | None = None, display: ProgressDisplay | None = None
 ) -> dict[str, Any] | None:
     """The daemon's result, or None if none runs. Raises the failure that it answered, `TimeoutError`, and
     `KeyboardInterrupt` if a signal ended the wait: the daemon goes on.

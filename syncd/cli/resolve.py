@@ -128,11 +128,7 @@ def _described(entry: Entry) -> dict[str, Any] | None:
     if entry.kind in (Kind.ABSENT, Kind.OTHER):
         return None
     mtime_s = entry.mtime_s if entry.stamp is None else entry.stamp.mtime_ns // 1_000_000_000
-    return {
-        "kind": entry.kind.name.lower(),
-        "bytes": 0 if entry.is_directory else entry.size_bytes,
-        "mtime": mtime_s,
-    }
+    return {"kind": entry.kind.name.lower(), "bytes": 0 if entry.is_directory else entry.size_bytes, "mtime": mtime_s}
 
 
 def _side(entry: Entry, now_s: float) -> str:

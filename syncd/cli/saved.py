@@ -104,12 +104,7 @@ def show(version_id: str, config_file: str | None, sandbox: str | None, as_json:
 @click.option("--here", is_flag=True, help="Into the workspace, as `syncd apply` does: merged, or a conflict.")
 @sandbox_options
 def restore(  # noqa: PLR0917 - click passes each option
-    version_id: str,
-    destination: str | None,
-    here: bool,
-    config_file: str | None,
-    sandbox: str | None,
-    as_json: bool,
+    version_id: str, destination: str | None, here: bool, config_file: str | None, sandbox: str | None, as_json: bool
 ) -> int:
     """Put the paths of a version into DEST, a new or an empty folder. Nothing is overwritten.
 

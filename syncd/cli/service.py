@@ -321,9 +321,7 @@ def _pass_on(verb: str, does: str, program: str = "systemctl") -> None:
     whole = f"{program} --user {'-u' if program == 'journalctl' else verb}"
 
     @command.command(
-        verb,
-        help=f"{does}. It runs `{whole}` on the unit.",
-        context_settings={"ignore_unknown_options": True},
+        verb, help=f"{does}. It runs `{whole}` on the unit.", context_settings={"ignore_unknown_options": True}
     )
     @config_option
     @click.argument("options", metavar=f"[{program.upper()}-OPTION]...", nargs=-1, type=click.UNPROCESSED)

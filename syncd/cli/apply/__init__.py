@@ -26,11 +26,7 @@ from syncd.cli.agent_side import (
     written_config,
 )
 from syncd.cli.apply.branch import apply_to_branches
-from syncd.cli.apply.plan_text import (
-    lists_of,
-    plan_lines,
-    summary_line,
-)
+from syncd.cli.apply.plan_text import lists_of, plan_lines, summary_line
 from syncd.cli.diff import show
 from syncd.cli.options import (
     CLOCK,
@@ -53,15 +49,7 @@ from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import counted, shown_path
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import folders_of, target_of
-from syncd.merge.home import (
-    AgentSide,
-    bring_home,
-    make_plan,
-    plan_of_version,
-    save_conflicts,
-    with_texts,
-    write,
-)
+from syncd.merge.home import AgentSide, bring_home, make_plan, plan_of_version, save_conflicts, with_texts, write
 from syncd.merge.workspace_writer import OpenConflicts
 from syncd.model.reconcile import CHANGES, PathOutcome, Plan
 from syncd.sandbox.saved_versions import SavedVersion, SavedVersions
@@ -77,13 +65,7 @@ _PLANNED = "would be: "
 @click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--deletions", is_flag=True, help="Delete here what was deleted in the sandbox.")
-@click.option(
-    "--include",
-    "patterns",
-    metavar="PATTERN",
-    multiple=True,
-    help="Take excluded paths too that match it.",
-)
+@click.option("--include", "patterns", metavar="PATTERN", multiple=True, help="Take excluded paths too that match it.")
 @click.option("--branch", metavar="NAME", help="Put them on a new branch of git; nothing here changes.")
 @click.option("--undo", is_flag=True, help="Take back the last `apply`, of whichever sandbox.")
 @all_option
@@ -202,11 +184,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         click.echo(f"not restored: {shown_path(path)}: its saved content was damaged on this disk", err=True)
     there = {path: store.seen(version, path) for path in version.paths if path not in damaged}
     spool = folders_of(config, os.environ).spool
-    with (
-        no_sync_begins(config),
-        scratch_folder(spool) as scratch,
-        open_home(config, scratch) as home,
-    ):
+    with no_sync_begins(config), scratch_folder(spool) as scratch, open_home(config, scratch) as home:
         plan = write(home, with_texts(home, plan_of_version(home, version.bases, there)))
         with suppress(NeedsPerson, OSError):  # no sandbox is known, or the state has no room: all is written
             found = {each.path: version.id for each in plan.of(PathOutcome.CONFLICT)}

@@ -14,12 +14,7 @@ from functools import partial
 import click
 from msgspec.structs import replace
 
-from syncd.cli.agent_side import (
-    OpenSandbox,
-    for_each,
-    look_at,
-    open_sandbox,
-)
+from syncd.cli.agent_side import OpenSandbox, for_each, look_at, open_sandbox
 from syncd.cli.apply.plan_text import lists_of, to_look_at
 from syncd.cli.options import CLOCK, is_named
 from syncd.cli.progress import ProgressDisplay
