@@ -26,7 +26,7 @@ from syncd.core.directories import Lock
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
 from syncd.core.settings import Config
 from syncd.core.signals import Interrupt, interrupting
-from syncd.core.text import MOST_NAMED, ago, counted, shown_path
+from syncd.core.text import ago, counted, few, shown_path
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import access_of, excludes_for, folders_of, key_of, reader_of, selection_of, target_of
 from syncd.daemon.control import writing
@@ -123,10 +123,8 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
         with contextlib.suppress(SyncdError):
             order_daemon(config, {"do": "look", "sandbox": config.sandbox_name})
     side = _look_at(opened, base, _find_newest if included is None else _find_there, included)
-    for path in side.work.unsearched[:MOST_NAMED]:
-        click.echo(f"not searched: {shown_path(path)} in the sandbox cannot be read, or not in time", err=True)
-    if len(side.work.unsearched) > MOST_NAMED:
-        click.echo(f"not searched: {counted(len(side.work.unsearched) - MOST_NAMED, 'more folder')}", err=True)
+    if unsearched := few([*map(shown_path, side.work.unsearched)], len(side.work.unsearched)):
+        click.echo(f"not searched: {', '.join(unsearched)} in the sandbox: unreadable, or not in time", err=True)
     if side.work.unlisted:
         click.echo(f"{side.work.unlisted:,} more new paths in the sandbox are not listed", err=True)
     if side.work.not_kept:
