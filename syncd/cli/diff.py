@@ -17,7 +17,7 @@ import click
 
 from syncd.cli.agent_side import for_each, look_at, open_sandbox, tell_excluded
 from syncd.cli.options import all_option, configured_for_each, is_named, named_paths, sandbox_options, stoppable
-from syncd.cli.output import aligned, may_colour, paged, print_path
+from syncd.cli.output import Tone, aligned, paged, print_path, styled, written
 from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
 from syncd.core.text import shown_path, size
@@ -49,10 +49,8 @@ _COMPARE = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv",
 PATCH, TABLE = ("-p", "--binary"), ("--stat",)
 # The private repository lives for one comparison.
 _UNCOMPRESSED = {"core.compression": "0", "pack.compression": "0"}
-# The form of a coloured text on a terminal; the number is one of the colours below.
-PLAIN, COLOURED = "{text}", "\033[{colour}m{text}\033[m"
-# Bold, cyan, green and red, by what a line begins with. No line of a file begins with a "d".
-_COLOURS = {"d": 1, "@": 36, "+": 32, "-": 31}
+# By what a line begins with. No line of a file begins with a "d".
+_TONES = {"d": Tone.STRONG, "@": Tone.BUSY, "+": Tone.GOOD, "-": Tone.BAD}
 
 
 @click.command("diff")
@@ -219,9 +217,8 @@ def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, 
     ids = object_format_around(git, side.home.path)
     blocks = write_patch(git, before, after, shown, scratch=side.home.scratch, object_format=ids)
     if sys.stdout.isatty():
-        colours = COLOURED if may_colour() and form is None else PLAIN
-        encoding = sys.stdout.encoding
-        blocks = (f"{line}\n".encode(encoding, "backslashreplace") for line in for_terminal(blocks, colours))
+        lines = (written(line, sys.stdout) for line in for_terminal(blocks))
+        blocks = (f"{line}\n".encode(sys.stdout.encoding, "backslashreplace") for line in lines)
     paged(blocks)
 
 
@@ -259,15 +256,11 @@ def write_patch(
         yield from git.read([*_COMPARE, *form, *make_commits(git, variables, by, commits)], variables)
 
 
-def for_terminal(blocks: Iterable[bytes], form: str) -> Iterator[str]:
-    """Return a patch in lines. Nothing in them but the colours of `form` is anything that a terminal obeys.
-
-    `form` is PLAIN or COLOURED.
-    """
+def for_terminal(blocks: Iterable[bytes]) -> Iterator[str]:
+    """Return a patch in lines. Nothing in them but the colours is anything that a terminal obeys."""
     for line in _lines_of(blocks):
         text = "\t".join(map(shown_path, line.decode("utf-8", "surrogateescape").split("\t")))
-        colour = _COLOURS.get(text[:1])
-        yield text if colour is None else form.format(text=text, colour=colour)
+        yield styled(text, _TONES.get(text[:1], Tone.PLAIN))
 
 
 def _lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:

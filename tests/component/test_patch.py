@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.cli.diff import COLOURED, PLAIN, TABLE, for_terminal, write_patch
+from syncd.cli.diff import TABLE, for_terminal, write_patch
+from syncd.cli.output import Tone, styled
 from syncd.core.errors import TryLater
 from syncd.merge.git import Git, find_git
 from syncd.model.entry import Kind, SeenEntry
@@ -146,21 +147,21 @@ def test_a_terminal_gets_nothing_that_it_obeys(git: Git) -> None:
     before: dict[str, SeenEntry] = {"a\x1b[2J": file_of(b"-- x\n@@ -1 +1 @@\n" + evil), "z": file_of(b"z\n")}
     after: dict[str, SeenEntry] = {"a\x1b[2J": file_of(b"-- x\n++ y\n" + evil + b"no end"), "\xe9": file_of(b"z\n")}
     patch = patch_of(git, before, after)
-    shown = list(for_terminal([patch], COLOURED))
+    shown = list(for_terminal([patch]))
     escaped = "\\x1b[32mgreen\\x1b[2J\t\\x9b\\x9b\\u202e\\x7f\\r"
     assert [line for line in shown if "\\x1b" in line or "--" in line or "++" in line][:8] == [
-        '\033[1mdiff --git "a/a\\033[2J" "b/a\\033[2J"\033[m',
-        '\033[31m--- "a/a\\033[2J"\033[m',
-        '\033[32m+++ "b/a\\033[2J"\033[m',
+        styled('diff --git "a/a\\033[2J" "b/a\\033[2J"', Tone.STRONG),
+        styled('--- "a/a\\033[2J"', Tone.BAD),
+        styled('+++ "b/a\\033[2J"', Tone.GOOD),
         " -- x",
-        "\033[32m+++ y\033[m",
+        styled("+++ y", Tone.GOOD),
         f" {escaped}",
-        "\033[1mdiff --git a/z b/z\033[m",
-        "\033[31m--- a/z\033[m",
+        styled("diff --git a/z b/z", Tone.STRONG),
+        styled("--- a/z", Tone.BAD),
     ]
-    assert "\033[31m-@@ -1 +1 @@\033[m" in shown
+    assert styled("-@@ -1 +1 @@", Tone.BAD) in shown
     table = b"".join(write_patch(git, before, after, TABLE))
-    assert [" ".join(line.split()) for line in for_terminal([table], PLAIN)][:3] == [
+    assert [" ".join(line.split()) for line in for_terminal([table])][:3] == [
         '"a\\033[2J" | 3 ++-',
         "z | 1 -",
         "\xe9 | 1 +",
