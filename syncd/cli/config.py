@@ -21,7 +21,7 @@ import msgspec
 
 from syncd.cli.options import answered, asking, config_of_daemon, config_option, config_path, configured
 from syncd.cli.output import home_relative, print_error, print_path
-from syncd.core.config_file import load_config, parse_toml, read_text
+from syncd.core.config_file import load_config, parse_config, parse_toml, read_text
 from syncd.core.directories import default_key_file
 from syncd.core.durable_file import rewrite
 from syncd.core.errors import ConfigError, NeedsPerson, Stop, SyncdError
@@ -94,7 +94,7 @@ def change_config(path: str, change: Callable[[str], str]) -> None:
             fcntl.flock(folder, fcntl.LOCK_EX)
             before = read_text(path)
             after = change(before)
-            checked(_parsed(after), path)
+            checked(parse_config(after, path), path)
             if after != before:
                 os.close(os.open(real, os.O_WRONLY | os.O_CLOEXEC))  # what is read-only is not to be changed
                 rewrite(real, after.encode())
@@ -118,13 +118,6 @@ def checked(raw: dict[str, Any], path: str) -> Config:
         if others := others_naming(each, os.environ):
             raise conflict(each, others)
     return config
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        return parse_toml(text)
-    except ValueError as failure:
-        raise ConfigError("the configuration is not valid TOML", f"{failure}; `syncd config edit` opens it") from None
 
 
 _KEY_FILE = ".api_key_file"
@@ -157,7 +150,7 @@ def show(config_file: str | None) -> None:
     path = config_path(config_file)
     tables: dict[str, Any] = msgspec.to_builtins(load_config(path))
     del tables["sandboxes"][MAIN]  # it is `sandbox`
-    given = dict(_flat(_parsed(read_text(path))))
+    given = dict(_flat(parse_config(read_text(path), path)))
     click.echo(f"# {home_relative(path)}")
     for key, value in _flat({name: table for name, table in tables.items() if name in ("sandboxes", *SECTIONS)}):
         if value is not None:

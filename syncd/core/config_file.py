@@ -33,14 +33,14 @@ _DEEPEST = 16
 
 def load_config(path: str) -> Config:
     """Read and check the file. Raises `ConfigError`."""
-    raw = _read_toml(path)
+    raw = parse_config(read_text(path), path)
     with _naming(path):
         return check_config(raw, path)
 
 
 def read_workspace_path(path: str) -> str:
     """Return the workspace of the configuration file, of which nothing else is checked. Raises `ConfigError`."""
-    section = _read_toml(path).get("workspace")
+    section = parse_config(read_text(path), path).get("workspace")
     with _naming(path):
         workspace = section.get("path") if isinstance(section, dict) else None
         if not isinstance(workspace, str) or not workspace:
@@ -66,9 +66,10 @@ def read_text(path: str) -> str:
         raise ConfigError(f"{path} is not valid TOML", f"{failure}; {edits(path)}") from None
 
 
-def _read_toml(path: str) -> dict[str, Any]:
+def parse_config(text: str, path: str) -> dict[str, Any]:
+    """Return the content of a configuration file. Raises `ConfigError` for what is no TOML."""
     try:
-        return parse_toml(read_text(path))
+        return parse_toml(text)
     except ValueError as failure:
         raise ConfigError(f"{path} is not valid TOML", f"{failure}; {edits(path)}") from None
 
