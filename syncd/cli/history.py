@@ -14,9 +14,8 @@ import msgspec
 from syncd.cli.options import config_option, configured
 from syncd.cli.output import Tone, styled, text_width, wrapped, written
 from syncd.core.directories import directories_for
-from syncd.core.errors import NeedsPerson
 from syncd.core.settings import MAIN
-from syncd.core.text import counted, duration, one_line, shown_path, size
+from syncd.core.text import counted, duration, one_line, size
 from syncd.report.history import SyncEnding, SyncRecord, records
 from syncd.store.state_db import StateDb
 
@@ -54,11 +53,7 @@ def command(config_file: str | None, most: int, only_failed: bool, as_json: bool
     a newer change or a command. +2 are new paths, ~1 are changed ones, -3 removed ones. Some thousands are kept.
     """
     with closing(StateDb(directories_for(configured(config_file).workspace.path, os.environ).state)) as db:
-        try:
-            all_ = records(db)
-        except OSError as failure:
-            what = f"the history in {shown_path(db.path)} cannot be read ({failure.strerror})"
-            raise NeedsPerson(what, "make it readable") from None
+        all_ = records(db)
     found = [record for record in all_ if record.is_failure or not only_failed]
     chosen = found[-most:]  # [-0:] is all
     if not chosen:

@@ -20,6 +20,7 @@ from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.choices import Region
 from syncd.core.config_file import config_files, edits, named_config, parse_toml, read_workspaces
 from syncd.core.directories import default_key_file, expand_home, make_folders
+from syncd.core.durable_file import new_file
 from syncd.core.errors import ConfigError, SandboxNotFound, SyncdError
 from syncd.core.settings import AcquireKeys, Config, SandboxKeys
 from syncd.core.text import one_line, shown_path
@@ -259,13 +260,8 @@ def _write_new(path: str, text: str, option: str) -> None:
     """
     try:
         make_folders(os.path.dirname(path), 0o700)
-        with open(path, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            try:
-                file.write(text)
-                file.flush()
-            except OSError:
-                os.unlink(path)  # half a file is worse than none
-                raise
+        with new_file(path) as file:
+            file.write(text.encode())
     except OSError as failure:
         raise ConfigError(
             f"{path} cannot be written ({failure.strerror})", f"name another file with {option}"
