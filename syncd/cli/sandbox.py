@@ -26,16 +26,18 @@ from syncd.cli.options import (
     configured,
     confirmed,
     json_option,
+    note_done,
     of_sandbox,
     option_for,
     sandbox_option,
     sandbox_options,
+    stoppable,
 )
 from syncd.cli.output import aligned, text_width, wrapped
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import seconds_of, utc
 from syncd.core.directories import Lock
-from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, Stop, TryLater
+from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, TryLater
 from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, table_of
 from syncd.core.text import ago, duration, one_line
 from syncd.daemon.build import places_of, target_of
@@ -58,16 +60,7 @@ def command() -> None:
     syncd sandbox list
     syncd sandbox add blue --acquire         one more agent at this workspace
     """
-
-
-@contextmanager
-def _connected(config: Config) -> Iterator[Access]:
-    """The access to the account of this configuration's sandbox. Raises `SyncdError`."""
-    try:
-        with connected(config) as access:
-            yield access
-    except Stop:
-        raise TryLater("stopped", "`syncd sandbox list` shows what was done before") from None
+    note_done("some of it may be done", "`syncd sandbox list` shows that")
 
 
 def _acquired(config: Config) -> AcquiredSandbox | None:
@@ -106,7 +99,7 @@ def list_(config_file: str | None, as_json: bool) -> None:
     """List what the account has now; * marks those of this workspace."""
     config = configured(config_file)
     own = _own(config)
-    with _connected(config) as access:
+    with stoppable(), connected(config) as access:
         found = access.account().sandboxes()
     rows = [_row(info, own.get(info.local_sandbox_id)) for info in found]
     if as_json:
@@ -143,7 +136,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
 def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
     """Show this workspace's sandbox, or that ID, with servers' URLs."""
     config, target = _named(config_file, sandbox, sandbox_id)
-    with _connected(config) as access:
+    with stoppable(), connected(config) as access:
         info = access.api(target).sandbox()
     end, urls = ends_at(_acquired(config) if _is_ours(config, target) else None), urls_by_name(info.servers)
     usable = callable_servers(urls)
@@ -170,7 +163,7 @@ def acquire(config_file: str | None, as_json: bool) -> None:
     before its id is in the configuration. At most three in ten minutes.
     """
     config = configured(config_file)
-    with _connected(config) as access:
+    with stoppable(), connected(config) as access:
         alive = _alive(access)
         acquired = alive or _acquire_one(access)
     name, end, urls = acquired.sandbox_id, ends_at(acquired), callable_servers(acquired.servers)
@@ -251,7 +244,7 @@ def release(sandbox_id: str | None, config_file: str | None, sandbox: str | None
         follows = f"Nothing more can be synced there before {key} names another one."
         if config.sandbox.acquire is not None:
             follows = "The next sync acquires another one."
-    with _connected(config) as access:
+    with stoppable(), connected(config) as access:
         if not _may_go(access, target, "release", follows, asks=not (yes or force), force=force):
             return
         done = f"released {target.sandbox_id}"
@@ -371,7 +364,7 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
         others = ", ".join(each for each in config.sandboxes if each != MAIN) or "main alone"
         raise click.UsageError(f"{name!r} is no further sandbox of this workspace (it has {others}).")
     own = config.for_sandbox(name)
-    with _connected(own) as access:
+    with stoppable(), connected(own) as access:
         acquired, target = _acquired(own), None
         with contextlib.suppress(NeedsPerson):  # none was acquired yet
             target = target_of(own, os.environ)
