@@ -289,7 +289,5 @@ def no_sync_begins(config: Config, waiter: Waiter | None = None) -> Iterator[Non
 
     with contextlib.ExitStack() as stack:
         if not stack.enter_context(writing(folder, waiter or Waiter(Interrupt(), CLOCK), waiting, config.sandbox_name)):
-            lock = Lock(folder)
-            lock.acquire()
-            stack.callback(lock.release)
+            stack.enter_context(Lock(folder))
         yield

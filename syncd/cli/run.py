@@ -145,14 +145,11 @@ def _wait_for_lock(folder: str, interrupt: Interrupt) -> None:
     """Wait until the lock is free. Raises `Locked` if a daemon holds it, or a command for longer; `Stop`."""
     ends_s = CLOCK.monotonic_s() + _LOCKED_S
     while True:
-        lock = Lock(folder)
         try:
-            lock.acquire()
+            with Lock(folder):
+                return
         except Locked:
             if CLOCK.monotonic_s() >= ends_s or listens(folder):
                 raise
             CLOCK.sleep(_RETRY_S)  # by no waiter: its loop is yet to see a SIGUSR1
             interrupt.check()
-        else:
-            lock.release()
-            return

@@ -213,16 +213,13 @@ def _acquire_one(access: Access) -> AcquiredSandbox:
 @contextmanager
 def _locked(access: Access) -> Iterator[None]:
     """Keep other processes from writing the record of the acquired sandbox meanwhile. Raises `Locked`."""
-    lock = Lock(access.folders.state)
-    try:
-        lock.acquire()
-    except Locked:
-        what = "a running syncd syncs this workspace, and acquires sandboxes by itself"
-        raise Locked(what, "`syncd flush` waits for it") from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(Lock(access.folders.state))
+        except Locked:
+            what = "a running syncd syncs this workspace, and acquires sandboxes by itself"
+            raise Locked(what, "`syncd flush` waits for it") from None
         yield
-    finally:
-        lock.release()
 
 
 @command.command("release")

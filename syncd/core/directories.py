@@ -12,6 +12,7 @@ import os
 import re
 import struct
 from collections.abc import Mapping
+from typing import Self
 
 from msgspec import Struct
 
@@ -129,13 +130,13 @@ def default_key_file(environ: Mapping[str, str]) -> str:
 
 
 class Lock:
-    """A lock that is held from `acquire` until `release` or the end of the process."""
+    """A lock that is held within `with`, or until the end of the process."""
 
     def __init__(self, folder: str) -> None:
         self._path = os.path.join(folder, _NAME)
         self._descriptor: int | None = None
 
-    def acquire(self) -> None:
+    def __enter__(self) -> Self:
         """Take the lock. Raises `Locked` if another process holds it, `NeedsPerson` where nothing can be locked.
 
         The kernel releases a record lock when its process closes *any* descriptor of the file, so the process that
@@ -149,6 +150,12 @@ class Lock:
             os.close(descriptor)
             descriptor = self._open_locked()
         self._descriptor = descriptor
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def _open_locked(self) -> int:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -174,11 +181,6 @@ class Lock:
     def is_lost(self) -> bool:
         """True if the file that is locked was removed: another process would lock another one of its name."""
         return self._descriptor is not None and not _has_name(self._descriptor, self._path)
-
-    def release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
 
 def holder(folder: str) -> int | None:

@@ -233,9 +233,7 @@ def daemon_of(
     """
     with ExitStack() as stack:
         folders = folders_of(config, environ)
-        lock = Lock(folders.state)
-        lock.acquire()
-        stack.callback(lock.release)
+        lock = stack.enter_context(Lock(folders.state))
         db = StateDb(folders.state)
         stack.callback(db.close)
         clock, path = waiter.clock, config.workspace.path

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -222,19 +222,15 @@ class WorkspaceWriter:
 
         A daemon lets several commands write, and when it ends, the next command does so beside those.
         """
-        with _reported("cannot be changed", "see that syncd's state folder can be written to, and has room"):
+        hint = "see that syncd's state folder can be written to, and has room"
+        with _reported("cannot be changed", hint), ExitStack() as stack:
             os.makedirs(self._folder, 0o700, exist_ok=True)
-            lock = Lock(self._folder)
             try:
-                lock.acquire()
+                stack.enter_context(Lock(self._folder))
             except Locked:
-                raise Locked(
-                    "another syncd is writing to this workspace now", "run the command again when it has ended"
-                ) from None
-            try:
-                yield
-            finally:
-                lock.release()
+                what = "another syncd is writing to this workspace now"
+                raise Locked(what, "run the command again when it has ended") from None
+            yield
 
     def _hold(self) -> None:
         """Keep the contents that the journals need, in the transaction that is open. Raises `OSError`."""

@@ -68,7 +68,8 @@ def test_a_record_is_private_and_complete(tmp_path: Path) -> None:
     try:
         StateFile(str(tmp_path), "thing", bytes, "").save(b"payload")
         PauseMarker(str(tmp_path)).create()
-        Lock(str(tmp_path)).acquire()
+        with Lock(str(tmp_path)):
+            pass
     finally:
         os.umask(before)
     assert {path.name for path in tmp_path.iterdir()} == {"thing", "paused", "lock"}

@@ -421,10 +421,8 @@ def test_one_write_at_a_time(on: WriterMachine) -> None:
     """While another process writes, a write is refused in one line."""
     on.writer.undo()
     folder = str(on.state / "apply")
-    code = (
-        "import sys; from syncd.core.directories import Lock; "
-        f"lock = Lock({folder!r}); lock.acquire(); print(flush=True); sys.stdin.read()"
-    )
+    held = f"with Lock({folder!r}): print(flush=True); sys.stdin.read()"
+    code = f"import sys; from syncd.core.directories import Lock\n{held}"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None

@@ -141,10 +141,8 @@ def test_a_reload_waits_for_a_command_that_writes(rig: Rig) -> None:
     hold.touch()
     daemon.send(signal.SIGHUP)
     rig.until(asked.exists, "git to be asked")
-    lock = Lock(str(rig.state_folder))
-    lock.acquire()
-    hold.unlink()
-    rig.ok("status")  # meanwhile it asks for the lock
-    lock.release()
+    with Lock(str(rig.state_folder)):
+        hold.unlink()
+        rig.ok("status")  # meanwhile it asks for the lock
     told = ("configuration read anew", "the new configuration is refused")
     assert rig.until(lambda: [each for each in told if each in daemon.err], "an answer") == [told[0]]

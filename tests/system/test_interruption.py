@@ -73,14 +73,10 @@ builtins.last = Last()
 def test_a_signal_while_run_waits_for_the_lock(rig: Rig, number: signal.Signals) -> None:
     """It ends with 0 and says nothing."""
     rig.ok("pause")
-    lock = Lock(str(rig.state_folder))
-    lock.acquire()
-    try:
+    with Lock(str(rig.state_folder)):
         daemon = rig.start()
         rig.until(lambda: _catches(daemon, signal.SIGUSR1), "its handlers")
         assert daemon.stop(number) == 0
-    finally:
-        lock.release()
     assert daemon.err == ""
 
 
