@@ -160,12 +160,6 @@ class ChunkStore:
                 if not name.endswith(_SUFFIX):
                     _remove(os.path.join(self._folder, name))
 
-    def has_any(self) -> bool:
-        try:
-            return any(name.endswith(_SUFFIX) for name in os.listdir(self._folder))
-        except OSError:
-            return False
-
     def get(self, key: str) -> Piece | None:
         """The stored piece of that key, if its footer is valid."""
         piece = self._known.get(key)
@@ -186,7 +180,7 @@ class ChunkStore:
 
     def add(self, file: FileIO, written: Piece) -> Piece:
         """Write the footer and close the file, which gets the name of its key if it has one. Raises `OSError`."""
-        write_all(file, _footer(written))
+        safe_open.write_all(file.fileno(), _footer(written))
         file.close()
         if not written.key:
             return written
@@ -276,10 +270,3 @@ def _remove(path: str) -> None:
             shutil.rmtree(path)
         else:
             os.unlink(path)
-
-
-def write_all(file: FileIO, data: bytes) -> None:
-    """Write these bytes. Raises `OSError` (a full disk)."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file.fileno(), view) :]

@@ -408,9 +408,7 @@ class _Extraction:
         for block in content:
             self._check()
             self._check_space(descriptor, len(block))
-            view = memoryview(block)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            safe_open.write_all(descriptor, block)
             self.extracted.content_bytes += len(block)
         os.fchmod(descriptor, mode_at_home(member.mode, original_umask()))
         os.utime(descriptor, (member.mtime_s, member.mtime_s))

@@ -25,7 +25,7 @@ from msgspec import Struct, field
 from syncd.archive import archive_format
 from syncd.archive.archive_format import Sum, deflated
 from syncd.archive.base_store import BaseStore
-from syncd.archive.chunk_store import Archive, ChunkStore, Piece, key_of, split, write_all
+from syncd.archive.chunk_store import Archive, ChunkStore, Piece, key_of, split
 from syncd.core import safe_open
 from syncd.core.checksum import crc32c
 from syncd.core.clock import Clock
@@ -128,7 +128,7 @@ class ChunkWriter:
 
     def append(self, compressed: bytes, content: Sum) -> None:
         """Write a compressed block to the disk."""
-        write_all(self._file, compressed)
+        safe_open.write_all(self._file.fileno(), compressed)
         self._size_bytes += len(compressed)
         self._crc32c = crc32c(compressed, self._crc32c)
         self._content = self._content.then(content)
@@ -198,7 +198,7 @@ class Packer(Struct, eq=False):
         """
         total_files, total_bytes = manifest.files, manifest.content_bytes
         self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
-        self.clean_up(manifest)
+        self.clean_up()
         self._incomplete = True
         self._packed = packed = Packed(manifest=manifest.copy())
         chunks: dict[str, Piece | ChunkWriter] = {}  # by the first path in each
@@ -232,16 +232,12 @@ class Packer(Struct, eq=False):
         self._incomplete = False
         return packed
 
-    def clean_up(self, manifest: Manifest) -> None:
+    def clean_up(self) -> None:
         """Delete the pieces of interrupted packings: they would accumulate, and a full disk would stay full."""
-        if not self._incomplete:
-            return
-        chunks = split(manifest.items()) if self.store.has_any() else ()
-        reusable = (self.store.get(key) for chunk in chunks if (key := key_of(chunk)))
-        # What was sent last is kept for a merge, until the next whole archive has arrived.
-        sent = self.base_store.pieces() if self.base_store is not None else []
-        self.store.keep_only([*sent, *(piece for piece in reusable if piece is not None)])
-        self._incomplete = False
+        if self._incomplete:
+            # What was packed last is reused, and kept for a merge until the next whole archive has arrived.
+            self.store.keep_only(() if self.base_store is None else self.base_store.pieces())
+            self._incomplete = False
 
     def _write(
         self, chunk_writer: ChunkWriter, cursor: safe_open.DirCursor, chunk: dict[str, Entry]

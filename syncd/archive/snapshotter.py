@@ -266,7 +266,7 @@ class Snapshotter(Struct, eq=False):
             packed = self.packer.pack(manifest, self.max_mib << 20, on_progress)
             self.packer.store.use(self.name, packed.archive.pieces)
             return packed
-        self.packer.clean_up(manifest)
+        self.packer.clean_up()
         part = Manifest({path: manifest[path] for path in only if path in manifest})
         packed = self.part_packer.pack(part, self.max_mib << 20, on_progress)
         self.part_packer.store.use(self.name, packed.archive.pieces)

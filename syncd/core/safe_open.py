@@ -87,10 +87,15 @@ def write_blocks(blocks: Iterable[bytes], target: int) -> tuple[bytes, int]:
     for block in blocks:
         hashed.update(block)
         size_bytes += len(block)
-        view = memoryview(block)
-        while view:
-            view = view[os.write(target, view) :]
+        write_all(target, block)
     return hashed.digest(), size_bytes
+
+
+def write_all(target: int, block: bytes) -> None:
+    """Write these bytes to an open file. Raises `OSError`."""
+    view = memoryview(block)
+    while view:
+        view = view[os.write(target, view) :]
 
 
 class DirCursor:
