@@ -23,9 +23,9 @@ from syncd.core.settings import Config
 from syncd.core.text import shown_path, size
 from syncd.merge.git import (
     BINARY_PREFIX_BYTES,
+    SYNCD,
     Git,
     NewCommit,
-    identity,
     is_binary,
     is_version,
     make_commits,
@@ -248,12 +248,11 @@ def write_patch(
     file changes while it is read.
     """
     with private_repository(git, scratch, object_format) as folder:
-        by = identity("syncd", "syncd@localhost", 0, "+0000")
         commits = [NewCommit(b"", dict(side)) for side in (before, after)]
         # Of the names in a table only what a terminal may not get is quoted.
         settings = {**_UNCOMPRESSED, "core.quotePath": "false" if form is TABLE else "true"}
         variables = {"GIT_DIR": folder, **with_settings(settings)}
-        yield from git.read([*_COMPARE, *form, *make_commits(git, variables, by, commits)], variables)
+        yield from git.read([*_COMPARE, *form, *make_commits(git, variables, f"{SYNCD} 0 +0000", commits)], variables)
 
 
 def for_terminal(blocks: Iterable[bytes]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import IO
@@ -28,16 +28,17 @@ from syncd.merge.git import (
     ANY_CODE,
     SUBMODULE_MODE,
     Git,
+    GitResult,
     GitWorkTree,
     NewCommit,
     blob_id,
     find_work_tree,
-    identity,
     identity_text,
     make_commits,
     mode_of,
     private_repository,
     subject_of,
+    tree_of,
     with_settings,
 )
 from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
@@ -209,7 +210,7 @@ def make_branch(
     """
     work_tree = find_work_tree(git, workspace)
     _refuse_name(git, work_tree, name)
-    head = head_of(git, work_tree)
+    head, person = head_of(git, work_tree), _person(work_tree, now)
     changed, skipped = head.as_changed(changes)
     agents = []
     for commit in commits:
@@ -218,10 +219,9 @@ def make_branch(
         skipped += left
     made: list[tuple[str, bytes]] = []
     if changed or agents:
-        made = _write_commits(git, work_tree, now, head.as_sent(sent, is_excluded), changed, agents, scratch)
+        made = _write_commits(git, work_tree, person, head.as_sent(sent.items(), is_excluded), changed, agents, scratch)
     if made:
-        variables = reference_variables(work_tree, _person(work_tree, now)[1])
-        ended = git.run(["branch", "--no-track", name, made[-1][0]], variables, ANY_CODE)
+        ended = change_reference(git, work_tree, person, "branch", "--no-track", name, made[-1][0])
         if ended.code:
             reason = one_line(ended.complaint, 160)
             raise NeedsPerson(f"git cannot make the branch {shown_path(name)!r} ({reason})", "choose another name")
@@ -251,21 +251,22 @@ class Head(Struct, frozen=True):
     hidden: Collection[str]
     object_format: str
 
-    def as_sent(self, sent: Mapping[str, SeenEntry], is_excluded: Callable[[str], bool]) -> dict[str, SeenEntry]:
-        """Return what differs of what was sent, ABSENT for a path that was not, unless the rules leave it out."""
-        gone: dict[str, SeenEntry] = dict.fromkeys(self.unsent(sent, is_excluded), ABSENT)
-        return gone | {path: each for path, each in sent.items() if self.differs(path, each)}
+    def as_sent(
+        self, sent: Iterable[tuple[str, SeenEntry]], is_excluded: Callable[[str], bool]
+    ) -> dict[str, SeenEntry]:
+        """Return what differs of what was sent, ABSENT for a path that was not, unless the rules leave it out.
 
-    def unsent(self, sent: Container[str], is_excluded: Callable[[str], bool]) -> Iterator[str]:
-        """Yield the paths that are not among those that were sent, unless the rules leave them out."""
-        unsent = (path for path in self.files if path not in sent and path not in self.hidden)
-        return (path for path in unsent if not is_excluded(path))
-
-    def differs(self, path: str, version: SeenEntry) -> bool:
-        """Return True if a path that was sent is not as in HEAD; the file is read."""
-        if self._stays(path):
-            return False
-        return self.files.get(path) != (mode_of(version), blob_id(path, version, self.object_format))
+        The files are read, each once.
+        """
+        found, paths = dict[str, SeenEntry](), set[str]()
+        for path, version in sent:
+            paths.add(path)
+            if not self._stays(path):
+                facts = mode_of(version), blob_id(path, version, self.object_format)
+                if self.files.get(path) != facts:
+                    found[path] = version
+        unsent = (path for path in self.files if path not in paths and path not in self.hidden)
+        return found | {path: ABSENT for path in unsent if not is_excluded(path)}
 
     def as_changed(self, changes: Mapping[str, SeenEntry]) -> tuple[dict[str, SeenEntry], list[str]]:
         """Return what a commit of these changes has, and the paths that are left out of it."""
@@ -315,7 +316,7 @@ def head_of(git: Git, work_tree: GitWorkTree) -> Head:
 def _write_commits(  # noqa: PLR0917 - the parts of one branch
     git: Git,
     work_tree: GitWorkTree,
-    now: datetime,
+    person: str,
     as_sent: dict[str, SeenEntry],
     changed: dict[str, SeenEntry],
     agents: Sequence[NewCommit],
@@ -323,36 +324,32 @@ def _write_commits(  # noqa: PLR0917 - the parts of one branch
 ) -> list[tuple[str, bytes]]:
     """Write the commits into the repository's objects; return their ids and messages, none if nothing is new."""
     sent = [NewCommit(SENT_MESSAGE.encode(), as_sent)] if as_sent else []
-    planned = [*sent, *agents]
+    planned, head = [*sent, *agents], tuple(filter(None, [work_tree.head]))
     for number, commit in enumerate(planned):
-        commit.parents = (f":{number}",) if number else tuple(filter(None, [work_tree.head]))
+        commit.parents = (f":{number}",) if number else head
     # Its tree is the one in which the agent's commits have to end, whatever they hold.
-    goal = NewCommit(b"", changed, parents=(":1",) if sent else tuple(filter(None, [work_tree.head])))
-    person, settings = _person(work_tree, now)
+    goal = NewCommit(b"", changed, parents=(":1",) if sent else head)
+    messages = [commit.message for commit in planned]
     with writing_objects(git, work_tree, scratch) as variables:
         *ids, last = make_commits(git, variables, person, [*planned, goal], work_tree.prefix)
-
-        def answer(*arguments: str) -> str:
-            return git.run(arguments, {**variables, **settings}).output.decode().strip()
-
-        tip = ids[-1] if ids else work_tree.head
-        before = answer("rev-parse", f"{tip}^{{tree}}") if tip else ""
-        messages = [commit.message for commit in planned]
-        if (tree := answer("rev-parse", f"{last}^{{tree}}")) != before:
+        tip, tree = (*head, *ids)[-1:], tree_of(git, variables, last)
+        if not any(tree_of(git, variables, each) == tree for each in tip):
             messages.append((UNCOMMITTED_MESSAGE if agents else CHANGES_MESSAGE).encode())
-            parent = ("-p", tip) if tip else ()
-            ids.append(answer("commit-tree", tree, *parent, "-m", messages[-1].decode()))
-        return list(zip(ids, messages, strict=True)) if len(ids) > len(sent) else []
+            ids += make_commits(git, variables, person, [NewCommit(messages[-1], parents=tip, tree=tree)])
+    return list(zip(ids, messages, strict=True)) if len(ids) > len(sent) else []
 
 
-def reference_variables(work_tree: GitWorkTree, person: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables by which git changes a reference of the repository as this person, and runs no hook."""
+def change_reference(git: Git, work_tree: GitWorkTree, person: str, *command: str) -> GitResult:
+    """Run a command that changes a reference of the repository as this person, and runs no hook; return its end."""
     # Hooks can be settings too (`hook.NAME.command`, since git 2.54).
     hooks = sorted(
         {key.rpartition(".")[0] for key in work_tree.settings if key.startswith("hook.") and key.count(".") > 1}
     )
-    without_hooks = with_settings({f"{hook}.enabled": "false" for hook in hooks})
-    return {"GIT_DIR": work_tree.folder, **person, **without_hooks}
+    name, email, date = re.split(" <|> ", person)
+    # After a "@" git takes seconds as they are, also those of a clock that is after 2099.
+    facts = {"GIT_COMMITTER_NAME": name, "GIT_COMMITTER_EMAIL": email, "GIT_COMMITTER_DATE": f"@{date}"}
+    settings = with_settings({f"{hook}.enabled": "false" for hook in hooks})
+    return git.run(command, {"GIT_DIR": work_tree.folder, **facts, **settings}, ANY_CODE)
 
 
 @contextmanager
@@ -364,13 +361,7 @@ def writing_objects(git: Git, work_tree: GitWorkTree, scratch: str | None) -> It
         yield {"GIT_DIR": folder, "GIT_OBJECT_DIRECTORY": work_tree.objects, **settings}
 
 
-def _person(work_tree: GitWorkTree, now: datetime) -> tuple[bytes, dict[str, str]]:
-    """Return the person, `now`, as a commit holds it, and the variables by which git takes it for its author."""
-    settings = work_tree.settings
-    name = identity_text(settings.get("user.name", "")) or "syncd"
-    email = identity_text(settings.get("user.email", "")) or "syncd@localhost"
-    # After a "@" git takes seconds as they are, also those of a clock that is after 2099; it knows none before 1970.
-    seconds, zone = max(0, int(now.timestamp())), f"{now:%z}"
-    facts = {"NAME": name, "EMAIL": email, "DATE": f"@{seconds} {zone}"}
-    variables = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in facts.items()}
-    return identity(name, email, seconds, zone), variables
+def _person(work_tree: GitWorkTree, now: datetime) -> str:
+    """Return the person whose repository this is, `now`, as a commit holds it; git knows no time before 1970."""
+    name, email = (identity_text(work_tree.settings.get(f"user.{part}", "")) for part in ("name", "email"))
+    return f"{name or 'syncd'} <{email or 'syncd@localhost'}> {max(0, int(now.timestamp()))} {now:%z}"

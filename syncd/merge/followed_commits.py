@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import select
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from msgspec import Struct
@@ -20,15 +20,17 @@ from msgspec.structs import replace
 from syncd.archive.base_store import SentFiles
 from syncd.core.errors import SyncdError, SyncWarning, TryLater
 from syncd.core.waiter import REAL
-from syncd.merge.branch import Head, head_of, reference_variables, writing_objects
+from syncd.merge.branch import Head, change_reference, head_of, writing_objects
 from syncd.merge.git import (
     ANY_CODE,
+    SYNCD,
     Git,
     NewCommit,
     find_git,
     find_work_tree,
     is_version,
     make_commits,
+    tree_of,
     why_submodules_are_refused,
 )
 from syncd.merge.path_changes import link_at
@@ -46,8 +48,6 @@ from syncd.sync.sandbox import Access
 from syncd.sync.workspace import Workspace
 
 _SECRETS = PathPatterns(SECRETS)
-_AUTHOR = b"syncd <syncd@localhost>"
-_PERSON = {f"GIT_COMMITTER_{what}": value for what, value in (("NAME", "syncd"), ("EMAIL", "syncd@localhost"))}
 
 
 class _Sent(Struct, frozen=True):
@@ -140,17 +140,16 @@ class FollowedCommits:
             if entry is not None and entry.kind is not Kind.DIRECTORY:
                 paths[path] = sent_files.needed_version(path, entry)
         paths |= head.as_changed(changes)[0]
-        seconds = max(0, int(self._waiter.clock.wall_s()))  # git knows none before 1970
+        person = f"{SYNCD} {max(0, int(self._waiter.clock.wall_s()))} +0000"  # git knows none before 1970
         parents = tuple(parent for parent in dict.fromkeys((last, work_tree.head)) if parent)
         message = f"What the agent changed in {self._reference.rpartition('/')[2]}\n"
         commit = NewCommit(message.encode(), paths, parents=parents)
         with writing_objects(git, work_tree, scratch) as private:
             if last and work_tree.head:
-                commit.tree = git.run(["rev-parse", f"{work_tree.head}^{{tree}}"], private).output.decode().strip()
-            (made,) = make_commits(git, private, b"%s %d +0000" % (_AUTHOR, seconds), [commit], work_tree.prefix)
-        person = {**_PERSON, "GIT_COMMITTER_DATE": f"@{seconds} +0000"}
-        command = ["update-ref", "--no-deref", "-m", "syncd: what the agent changed", self._reference, made, last]
-        ended = git.run(command, reference_variables(work_tree, person), ANY_CODE)
+                commit.tree = tree_of(git, private, work_tree.head)
+            (made,) = make_commits(git, private, person, [commit], work_tree.prefix)
+        command = "update-ref", "--no-deref", "-m", "syncd: what the agent changed", self._reference, made, last
+        ended = change_reference(git, work_tree, person, *command)
         if ended.code:
             raise TryLater(f"git cannot set {self._reference} ({ended.complaint.strip()[:160]})", "see `git fsck`")
 
@@ -166,12 +165,12 @@ class FollowedCommits:
         known = self._sent
         if known is not None and known.head == commit:
             return _Sent(commit, base, known.differing.union(changed_paths(known.base, base)))
-        sent = {path: entry for path, entry in base.items() if entry.kind is not Kind.DIRECTORY}
-        differing: set[str] = set()
-        for path, entry in sent.items():
-            self._waiter.poll_events()  # a large workspace is read for seconds
-            if head.differs(path, sent_files.needed_version(path, entry)):
-                differing.add(path)
         # What rules exclude stays as in HEAD, but a file that a person tracks although it is a secret.
-        differing.update(head.unsent(sent, lambda path: path not in _SECRETS and is_excluded(path, False)))
-        return _Sent(commit, base, frozenset(differing))
+        stays = lambda path: path not in _SECRETS and is_excluded(path, False)  # noqa: E731
+        return _Sent(commit, base, frozenset(head.as_sent(self._versions(base, sent_files), stays)))
+
+    def _versions(self, base: Manifest, sent_files: SentFiles) -> Iterator[tuple[str, SeenEntry]]:
+        for path, entry in base.items():
+            if entry.kind is not Kind.DIRECTORY:
+                self._waiter.poll_events()  # a large workspace is read for seconds
+                yield path, sent_files.needed_version(path, entry)

@@ -43,6 +43,8 @@ _EXCLUDES_S = 4.0
 END_S = 600.0
 # Of one process: what an agent wrote may be made to need any amount.
 _MOST_MEMORY = 1 << 30
+# What syncd writes in its own name.
+SYNCD = "syncd <syncd@localhost>"
 ANY_CODE = range(-255, 256)  # exit codes, and signals
 _OLDEST_GIT = "2.31"
 # The exit code of `git config --get` for a name that is not set.
@@ -460,7 +462,7 @@ class NewCommit(Struct):
 
 
 def make_commits(
-    git: Git, variables: Mapping[str, str], committer: bytes, commits: Iterable[NewCommit], prefix: str = ""
+    git: Git, variables: Mapping[str, str], committer: str, commits: Iterable[NewCommit], prefix: str = ""
 ) -> list[str]:
     """Make these commits through a private repository, and return their ids; their paths are below `prefix`.
 
@@ -470,7 +472,7 @@ def make_commits(
     command = ["fast-import", "--quiet", "--force", f"--big-file-threshold={LARGE_BYTES}"]
     with tempfile.TemporaryFile(dir=variables["GIT_DIR"]) as file:
         for number, commit in enumerate(commits, 1):
-            file.writelines(_commands(commit, number, committer, prefix))
+            file.writelines(_commands(commit, number, _bytes(committer), prefix))
             file.write(b"get-mark :%d\n" % number)
         file.seek(0)
         return git.run(command, variables, given=file, within_s=END_S).output.decode().split()
@@ -496,9 +498,9 @@ def _commands(commit: NewCommit, number: int, committer: bytes, prefix: str) -> 
             yield b"\n"
 
 
-def identity(name: str, email: str, seconds: int, zone: str) -> bytes:
-    """Return author or committer as a commit holds it; `seconds` count from 1970 in UTC, `zone` is as `+0130`."""
-    return b"%s <%s> %d %s" % (_bytes(name), _bytes(email), seconds, zone.encode())
+def tree_of(git: Git, variables: Mapping[str, str], commit: str) -> str:
+    """Return the id of a commit's tree."""
+    return git.run(["rev-parse", f"{commit}^{{tree}}"], variables).output.decode().strip()
 
 
 def subject_of(message: bytes) -> str:

@@ -230,6 +230,7 @@ def before_the_import(monkeypatch: pytest.MonkeyPatch, action: Callable[[], obje
     """Do something right before the contents are read for the commits."""
 
     def make_commits(*arguments: Any) -> list[str]:
+        monkeypatch.setattr(branch_module, "make_commits", git_module.make_commits)
         action()
         return git_module.make_commits(*arguments)
 
