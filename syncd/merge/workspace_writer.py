@@ -85,7 +85,6 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     """
 
     token: str
-    phase: JournalPhase
     taken: tuple[TakenPath, ...]
     changes: tuple[PathChange, ...] = ()
     left: tuple[str, ...] = ()
@@ -182,7 +181,6 @@ class WorkspaceWriter:
             target = self._target_of(self._sandbox)
             entry = JournalEntry(
                 token=os.urandom(6).hex(),
-                phase=JournalPhase.CHANGING,
                 taken=tuple(taken),
                 changes=tuple(changes),
                 decided=tuple(decided),
@@ -206,7 +204,7 @@ class WorkspaceWriter:
             brings_rules = any(os.path.basename(each.path) in RULE_FILES for each in last.changes)
             left = () if brings_rules else sorted(path for path in paths if is_excluded(path, False))
             changes = tuple(each for each in last.changes if each.path not in left)
-            return self._take_back(replace(last, changes=changes, left=tuple(left)))
+            return self._take_back(replace(last, changes=changes, left=tuple(left)), JournalPhase.DONE)
 
     def finish_interrupted(self) -> Written:
         """Take back a write that was killed, and finish such an undo. Raises `TryLater`; then it can be run again."""
@@ -256,12 +254,12 @@ class WorkspaceWriter:
             with self._db.transaction():
                 record(written)
                 if done or entry.decided:  # the write before cannot be undone any more
-                    self._done.save(replace(entry, phase=JournalPhase.DONE, changes=done))
+                    self._done.save(replace(entry, changes=done))
                 self._pending.remove()
                 self._hold()
         except BaseException:
             # A failure in this, which is rare, takes the place of the first one: it is the one to act on.
-            self._take_back(entry)
+            self._take_back(entry, JournalPhase.CHANGING)
             raise
         self._blobs.clean_up(self._clock.wall_s())
         return written
@@ -300,18 +298,18 @@ class WorkspaceWriter:
 
     def _take_back_killed(self) -> Written:
         killed = self.killed
-        return Written() if killed is None else self._take_back(killed)
+        return Written() if killed is None else self._take_back(killed, JournalPhase.CHANGING)
 
-    def _take_back(self, entry: JournalEntry) -> Written:
+    def _take_back(self, entry: JournalEntry, phase: JournalPhase) -> Written:
         """Restore what is as the write left it, and remove its journal."""
         left: set[str] = set(entry.left)
         with _reported("cannot be put back", _AGAIN) as at:
             with self._cursor() as cursor:
-                changes = self._to_restore(cursor, entry, left, at)
+                changes = self._to_restore(cursor, entry, phase, left=left, at=at)
             at.path = ""
             paths = {*entry.decided, *(each.path for each in changes)}
             taken = [each for each in entry.taken if each.path in paths]
-            if entry.phase is not JournalPhase.DONE:
+            if phase is not JournalPhase.DONE:
                 # What counts as gone there by now, a sync found or made so: it has no version to be given back.
                 taken = [each for each in taken if each.after is not None]
             target = self._target_of(entry.sandbox)
@@ -321,11 +319,10 @@ class WorkspaceWriter:
             self._save_theirs(taken if state is None else _only_here(state, taken), entry.sandbox, entry.sandbox_id)
             with self._db.transaction():
                 record_undone(state, taken)
-                if entry.phase is JournalPhase.DONE:
+                if phase is JournalPhase.DONE:
                     # What is left now stays left, also if this is killed and run again.
                     rest = tuple(each for each in entry.changes if each.path not in left)
-                    entry = replace(entry, phase=JournalPhase.CHANGING, changes=rest, left=tuple(sorted(left)))
-                    self._pending.save(entry)
+                    self._pending.save(replace(entry, changes=rest, left=tuple(sorted(left))))
                     self._done.remove()
             if changes:
                 left |= PathChanges(self._workspace, entry.token, changes, at).carry_out()
@@ -362,7 +359,7 @@ class WorkspaceWriter:
             saved.save(Why.CONFLICT, sandbox_id, versions, bases)
 
     def _to_restore(
-        self, cursor: safe_open.DirCursor, entry: JournalEntry, left: set[str], at: Place
+        self, cursor: safe_open.DirCursor, entry: JournalEntry, phase: JournalPhase, *, left: set[str], at: Place
     ) -> list[PathChange]:
         """Return the changes that restore what was there, the journal's rows turned round.
 
@@ -376,7 +373,7 @@ class WorkspaceWriter:
             remove_draft(cursor, entry.token, change.path)
             content = self._blobs.path(change.before.digest) if change.before.kind is Kind.FILE else ""
             plan.append(PathChange(change.path, change.after, change.before, content))
-        changes = needed_changes(cursor, plan, entry.phase, left=left, at=at)
+        changes = needed_changes(cursor, plan, phase, left=left, at=at)
         lost = {each.path for each in changes if each.content and not self._blobs.has(each.after.digest)}
         left |= lost  # what is there now is better than nothing
         return [each for each in changes if each.path not in lost]
