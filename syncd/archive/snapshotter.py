@@ -80,7 +80,7 @@ class Snapshotter(Struct, eq=False):
     spool_folder: str
     max_mib: int
     name: str = MAIN
-    scan_took_s: float = 0.0  # the last one, with the contents that it read
+    scan_took_s: float = 0.0  # the last one that succeeded, with the contents that it read
     warnings: list[SyncWarning] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)  # exist, but are not in the last snapshot: they are not deleted
     # Files that hold a secret: while they are as before, no sync reads them again. Their warnings are not in
@@ -118,14 +118,6 @@ class Snapshotter(Struct, eq=False):
         Raises `WorkspaceError` (the workspace is missing, or lost nearly everything), `SnapshotTooLarge`, `Stop`.
         """
         began_s = self.clock.monotonic_s()
-        try:
-            return self._scan(baseline, sync_mode, to_scan, other_bases)
-        finally:
-            self.scan_took_s = self.clock.monotonic_s() - began_s
-
-    def _scan(
-        self, baseline: Manifest | None, sync_mode: SyncMode, to_scan: ToScan, other_bases: Collection[Manifest]
-    ) -> ScanResult:
         self.guard.begin()
         full_scans = self.scanner.full_scans
         scan = self.scanner.scan(to_scan())
@@ -152,7 +144,10 @@ class Snapshotter(Struct, eq=False):
         self._read_written(manifest)
         self._learn(manifest)
         scanned = ScanResult(manifest, difference(baseline, manifest))
-        return scanned if scanned.difference.certain else self.resolved(scanned, baseline)
+        if not scanned.difference.certain:
+            scanned = self.resolved(scanned, baseline)
+        self.scan_took_s = self.clock.monotonic_s() - began_s
+        return scanned
 
     def note_written(self, paths: Collection[str]) -> None:
         """Have the next scan read these files, which were written, whatever their times say."""
@@ -167,10 +162,6 @@ class Snapshotter(Struct, eq=False):
         read = dict(self.reader.digests(seem_known)) if seem_known else {}
         manifest.put(read.items())
         self._written = seem_known.keys() - read.keys()
-
-    def is_excluded(self, path: str, is_dir: bool) -> bool:
-        """True if a path that is no longer in the snapshot is excluded, rather than deleted."""
-        return self.scanner.is_excluded(path, is_dir)
 
     def _read_secret_files_again(self, paths: Collection[str]) -> None:
         for path in self.secret_files.keys() & paths:

@@ -110,7 +110,7 @@ class SyncCycle:
             self._switch_to(target)
 
     def _open(self, target: Target) -> Sandbox:
-        searched, is_excluded = self._workspace.searched, self.snapshotter.is_excluded
+        searched, is_excluded = self._workspace.searched, self.snapshotter.scanner.is_excluded
         return Sandbox(self._access, target, self._copies_folder, searched, is_excluded)
 
     @property
