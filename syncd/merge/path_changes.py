@@ -237,7 +237,7 @@ def needed_changes(
     What stays as it is since it changed goes to `left`. `phase` is that of the write before. Raises `OSError`.
     """
     found: list[PathChange] = []
-    created, known = set[str](), set[str]()
+    created = set[str]()
     made = Entry(Kind.DIRECTORY, opened(mode_at_home(ALL_BITS, original_umask())))
     for change in sorted(plan, key=lambda change: by_depth(change.path)):
         path = at.path = change.path
@@ -252,14 +252,11 @@ def needed_changes(
         elif decision is WriteDecision.CHANGE:
             if change.after.kind is not Kind.ABSENT:
                 for folder in above:
-                    is_new = folder not in known and look(cursor, folder).kind is Kind.ABSENT
-                    known.add(folder)
-                    if is_new:
+                    if folder not in created and look(cursor, folder).kind is Kind.ABSENT:
                         created.add(folder)
                         found.append(PathChange(folder, ABSENT, made))
                 if change.after.is_directory and not now.is_directory:
                     created.add(path)
-                    known.add(path)
             found.append(replace(change, before=now))
     return found
 
