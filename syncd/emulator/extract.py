@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from syncd.archive.extraction import BadArchive, Member, MemberKind, inner_path, members
+from syncd.core import safe_open
 
 _READ_BYTES = 256 * 1024
 _UMASK = 0o022  # reading the process's own would change it for other threads
@@ -97,9 +98,7 @@ class _Destination:
             descriptor = self._created(name)
         try:
             for block in content:
-                data = memoryview(block)
-                while data:
-                    data = data[os.write(descriptor, data) :]
+                safe_open.write_all(descriptor, block)
             os.fchmod(descriptor, _file_mode(member.mode))
             os.utime(descriptor, (member.mtime_s, member.mtime_s))
         finally:
