@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import Archive, ChunkStore
 from syncd.archive.packer import Packed, Packer
 from syncd.core.clock import Clock
@@ -31,7 +32,10 @@ class PackRig:
         """Begin a new process on the spool."""
         self.store = ChunkStore(str(self.spool))
         self.store.open()
-        self.packer = Packer(str(self.work), self.store, clock or ScriptedClock(wall=LATER_S), check)
+        base_store = BaseStore(str(self.spool), self.store)
+        self.packer = Packer(
+            str(self.work), self.store, clock or ScriptedClock(wall=LATER_S), check, base_store=base_store
+        )
 
     def write(self, path: str | bytes, content: bytes = b"content") -> Path:
         """Write a file of the workspace, and the folders above it."""
