@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from syncd.core.directories import Directories, Lock
+from syncd.core.directories import Directories, Lock, holder
 from syncd.core.durable_file import PauseMarker, StateFile
+from syncd.core.errors import NeedsPerson
 from syncd.remote.target import Target
-from syncd.report.status_store import encoded, read_document, write_status
+from syncd.report.status_store import encoded, read_document, read_status, write_status
 from syncd.sync.synced_hook import ToldRecord, told_state
 from tests.component.sample_records import NOTHING
 
@@ -146,3 +150,30 @@ def test_many_missing_folders(tmp_path: Path) -> None:
     folders.make()
     assert mode_of(Path(folders.state)) == 0o700
     subprocess.run(["rm", "-r", tmp_path / "state", tmp_path / "cache"], check=True)  # pytest's own way is recursive
+
+
+# -- one process a workspace
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no other syncd: a person has to move the folder."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    with pytest.raises(NeedsPerson, match=r"takes no lock \(No locks available\): move it with XDG_STATE_HOME$"):
+        Lock(str(tmp_path)).acquire()
+
+
+def test_the_status_of_another_holder_is_not_used(tmp_path: Path) -> None:
+    """The document of a dead daemon does not count for the process that holds the lock now."""
+    code = "import sys; from syncd.core.directories import Lock; Lock(sys.argv[1]).acquire(); print(); sys.stdin.read()"
+    command = [sys.executable, "-c", code, tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        dead = msgspec.structs.replace(NOTHING, running=True, pid=1)
+        write_status(str(tmp_path), encoded(dead))
+        assert (holder(str(tmp_path)), read_status(str(tmp_path), NOTHING).running) == (other.pid, False)
+        other.kill()

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.contract.emulator_rig import GZIP, KEY, PATH, SANDBOX, EmulatorRig, files, started_rig
-from tests.emulator import Emulator
+from tests.emulator import Emulator, RequestRecord
 
 
 def test_upload_initialize_dump(rig: EmulatorRig) -> None:
@@ -139,3 +139,29 @@ def test_a_restart_keeps_everything(tmp_path: Path) -> None:
         headers = {"Authorization": f"Bearer {KEY}"}
         assert httpx.post(f"{emulator.base_url}{PATH}/initialize", headers=headers, timeout=60).status_code == 200
         assert {path.name for path in emulator.create_sandbox(SANDBOX).workspace.iterdir()} == {"a", "b"}
+
+
+# -- as tests use it
+
+
+def test_a_failing_hook_is_not_lost(tmp_path: Path) -> None:
+    """An error of a hook in a server thread is raised again when the emulator is closed."""
+
+    def fail(_: RequestRecord) -> None:
+        raise LookupError("in the hook")
+
+    with pytest.raises(LookupError, match="in the hook"), started_rig(tmp_path) as rig:  # noqa: PT012 - raised at its end
+        rig.emulator.faults.on("list", "before", fail)
+        assert rig.api.get("/local-sandbox").status_code == 500
+
+
+def test_nothing_secret_is_kept(rig: EmulatorRig) -> None:
+    """Neither the request log nor its lines hold a key or a signature."""
+    rig.upload(files(a=b"1"))
+    rig.api.get(f"{PATH}?api_key=key-of-the-test")
+    shown = repr(rig.emulator.request_log.entries()) + "".join(map(str, rig.emulator.request_log))
+    assert "key-of-the-test" not in shown
+    assert "Goog" not in shown
+    assert "workspace.tar.gz?…" in shown
+    assert rig.emulator.request_log.ops() == ["upload-url", "upload", "get"]
+    assert rig.emulator.request_log.count("upload", 200) == 1

@@ -1,21 +1,28 @@
-"""The commands, keys and links in the documents are those that exist."""
+"""What people read (documents, help, pictures, the example configuration) names what exists, in one word each."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import click
 import msgspec
 import pytest
 
-from syncd.cli.commands import cli
+import syncd
+from syncd.cli.commands import COMMANDS, cli
+from syncd.core.errors import ExitCode
 from syncd.core.settings import SECTIONS, AcquireKeys, check_config
-from tests.repo.sources import REPO
+from tests.repo.sources import REPO, sources
+from tools.screens.scenes import SCENES
 
 _AT_THE_TOP = (
     REPO / name
@@ -161,3 +168,257 @@ def test_each_name_of_the_code_is_where_the_guide_says() -> None:
             assert re.search(rf"^ *(?:class |def |async def )?{part}\b", text, re.MULTILINE), (
                 f"CONTRIBUTING.md: {name} is not in {file}: name the file that it is in now"
             )
+
+
+# -- the first pages
+
+
+def test_the_changelog_has_this_version(repo: Path) -> None:
+    """Its newest version is the one that the code says it is; what comes after it is unreleased."""
+    versions = re.findall(r"^## (\S+)", (repo / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert versions[versions[0] == "Unreleased"] == syncd.__version__, (
+        "write the same version into CHANGELOG.md and syncd/__init__.py"
+    )
+
+
+def test_every_dependency_is_documented(repo: Path) -> None:
+    """Each library that an installation brings is named with its use, and none that it does not bring."""
+    project = tomllib.loads((repo / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
+    section = (repo / "CONTRIBUTING.md").read_text("utf-8").split("## Dependencies")[1].split("\n## ")[0]
+    named = set(re.findall(r"^\| ([\w-]+) \| \w{2,}", section, re.MULTILINE)) - {"library"}
+    assert named == wanted, "CONTRIBUTING.md, Dependencies: give each library of pyproject.toml its row"
+
+
+def test_the_map_has_every_folder_of_tests_and_tools(repo: Path) -> None:
+    """Each folder of tests or a tool has one line in the map, and each line has its folder."""
+    text = (repo / "docs/architecture.md").read_text("utf-8")
+    listed = re.findall(r"^\| `((?:tests|tools)/\w+)` \| \w", text, re.MULTILINE)
+    folders = [
+        f"{each}/{path.name}"
+        for each in ("tests", "tools")
+        for path in (repo / each).iterdir()
+        if any(path.glob("*.py"))
+    ]
+    assert sorted(listed) == sorted(folders), "docs/architecture.md: give each folder of tests and each tool its row"
+
+
+def test_the_documents_name_only_what_is_there(repo: Path) -> None:
+    """A page that points at a test or a module points at one that exists."""
+    pages = [
+        *sorted((repo / "docs").rglob("*.md")),
+        *(repo / name for name in ("CONTRIBUTING.md", "SECURITY.md", "SKILL.md")),
+    ]
+    for page in pages:
+        for path in set(
+            re.findall(r"`((?:tests|tools|syncd|systemd|packaging|docs|\.ci)/[\w./@-]+)`", page.read_text("utf-8"))
+        ):
+            assert "NAME" in path or (repo / path).exists(), f"{page.name}: {path} is not there: name what is"
+
+
+def test_each_promise_has_its_tests(repo: Path) -> None:
+    """The list of tests has each promise, by its number and name, and each test that it names is there."""
+    listed = (repo / "tests/README.md").read_text("utf-8")
+    promises = re.findall(r"^(\d+\. \*\*.+?)\.?\*\*", (repo / "docs/reliability.md").read_text("utf-8"), re.MULTILINE)
+    rows = re.split(r"^(?=\d+\. )", listed, flags=re.MULTILINE)[1:]
+    titles = [row.split("**:")[0] for row in rows]
+    assert titles == promises, "tests/README.md: list the promises as docs/reliability.md has them"
+    for row in rows:
+        named = re.findall(r"`(\w+/test_\w+)`", row)
+        assert named, f"tests/README.md: name a test, `folder/test_name`: {row}"
+        gone = [name for name in named if not (repo / f"tests/{name}.py").is_file()]
+        assert gone == [], "tests/README.md: name tests that are there"
+
+
+def test_the_skill_is_complete(repo: Path) -> None:
+    """It has a name and a description, each exit code, and each list of `apply --json`."""
+    text = (repo / "SKILL.md").read_text("utf-8")
+    assert re.match(r"---\nname: [a-z-]+\ndescription: \S.{20,1000}\n---\n", text), "SKILL.md: begin as skills do"
+    codes = set(re.findall(r"^\| (\d+) \| ", text, re.MULTILINE))
+    assert codes == {str(int(code)) for code in ExitCode}, "SKILL.md: give each exit code its row"
+    row = re.search(
+        r"^\| `apply`.*? \| (.*) \|$", (repo / "tools/reference/formats.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert row is not None
+    lists = set(re.findall(r"`([a-z_]+)`", row[1].partition("; of `resolve`")[0]))
+    assert set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)) == lists, (
+        "SKILL.md: give each list of `syncd apply --json` its row"
+    )
+
+
+# -- words
+
+# What is excluded, held, kept, in sync or not running has these names; these are other ones for the same.
+_NOT = (
+    r"\b(left|leaves?|leaving)( \w+){0,2} out\b",
+    r"\bstays? (at )?home\b",
+    r"\bh[eo]ld back\b|\bwithheld\b",
+    r"\bin step\b|\bkeeps? [^.]{0,60}\bequal to\b",
+    r"\bor ignore (it|them)\b",
+    r"\bnever started\b",
+    r"\b(the|an?) (API|bucket)\b(?! key)|\bthe live API\b",
+    r"\bpackaging (the|\d)|\binitializing the\b",
+    r"\bnothing to take\b",
+)
+
+
+@pytest.mark.parametrize("words", _NOT)
+def test_people_read_one_word_for_one_thing(words: str) -> None:
+    """No message, help, page or picture has these words, since the glossary has another one for the thing."""
+    found = [where for where, text in _read_by_people() if re.search(words, text, re.IGNORECASE)]
+    assert found == [], "write the word of docs/architecture.md, Glossary"
+
+
+def _read_by_people() -> Iterator[tuple[str, str]]:
+    """Yield each text that people read, with its place: the program's strings, the help of commands, the pages."""
+    for source in sources("syncd"):
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield f"{source.path}:{node.lineno}", node.value if id(node) not in _comments(source.tree) else ""
+    for page in (
+        *PAGES,
+        *PICTURES,
+        REPO / "config.example.toml",
+        *REPO.glob("syncd/share/man/*/*"),
+    ):
+        if page.name != "CHANGELOG.md":  # it says what there was
+            yield from ((f"{page.name}:{at}", line) for at, line in enumerate(page.read_text("utf-8").splitlines(), 1))
+
+
+@cache
+def _comments(tree: ast.Module) -> set[int]:
+    """Return the docstrings that no help shows: all but those of commands."""
+    return {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and isinstance(node.body[0], ast.Expr)
+        and not any(".command" in ast.unparse(each) or ".group" in ast.unparse(each) for each in _decorators(node))
+    }
+
+
+def _decorators(node: ast.AST) -> list[ast.expr]:
+    return node.decorator_list if isinstance(node, ast.FunctionDef) else []
+
+
+# -- pictures
+
+PICTURES = tuple(sorted((REPO / "docs/screens").glob("*.svg")))
+
+
+def test_each_scene_has_its_picture() -> None:
+    """No scene without a picture, no picture without a scene, and none that no page shows."""
+    assert {each.stem for each in PICTURES} == {scene.name for scene in SCENES}, "run: python -m tools.screens"
+    pages = "".join(page.read_text("utf-8") for page in (REPO / "README.md", *(REPO / "docs").glob("*.md")))
+    shown = set(re.findall(r"screens/([\w-]+)\.svg\)", pages))
+    assert shown == {scene.name for scene in SCENES}, "show it on a page, or take it out of tools/screens/scenes.py"
+
+
+def test_a_picture_stands_alone() -> None:
+    """It has a title for readers who cannot see it, and holds nothing that loads, runs or is a secret."""
+    for file in PICTURES:
+        text, remedy = file.read_text("utf-8"), f"{file.name}: mend its scene or picture.py in tools/screens, run it"
+        top = ET.fromstring(text)
+        assert {each.tag.rpartition("}")[2] for each in top.iter()} == {"svg", "title", "style", "rect", "text"}, remedy
+        assert next(each.text for each in top if each.tag.endswith("title")), remedy
+        assert not re.search(r"url\(|@import|@font-face|href|\bon\w+=|X-Goog", text, re.IGNORECASE), remedy
+        assert not re.search(r"Traceback|internal error|Usage:", text), remedy
+
+
+# -- the example configuration
+
+_NO_DEFAULT = (msgspec.NODEFAULT, None)
+# A key or a table that is only an example: only the user knows its value.
+_EXAMPLE = re.compile(r"^# (\w+ = .*|\[[\w.]+\])$", re.MULTILINE)
+
+
+@pytest.fixture
+def text(repo: Path) -> str:
+    """The example as it is shipped."""
+    return (repo / "config.example.toml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("table", _TABLES)
+def test_every_key_is_shown_with_its_default(text: str, table: str) -> None:
+    """A key is in the example with its default, or commented where it has none."""
+    shown = _table(_uncommented(text), table)
+    for field in msgspec.structs.fields(_TABLES[table]):
+        if f"{table}.{field.name}" in _TABLES:
+            continue
+        remedy = f"config.example.toml: show {table}.{field.name} with the default of syncd/core/settings.py"
+        assert field.name in shown, remedy
+        if field.default not in _NO_DEFAULT:
+            plain = list(field.default) if isinstance(field.default, tuple) else field.default
+            assert shown[field.name] == plain, remedy
+
+
+def test_only_what_has_no_default_is_commented(text: str) -> None:
+    """The file as shipped changes no default, and names every key that can be left as it is."""
+    active = tomllib.loads(text)
+    for table in SECTIONS:
+        optional = {field.name for field in msgspec.structs.fields(_TABLES[table]) if field.default not in _NO_DEFAULT}
+        assert set(_table(active, table)) == optional, (
+            f"config.example.toml, {table}: make a comment of what has no default, and of nothing else"
+        )
+
+
+def test_nothing_is_shown_that_does_not_exist(text: str) -> None:
+    """Filled in, the example is a configuration that syncd takes, with an id or with a sandbox to acquire."""
+    raw = _uncommented(text)
+    for left_out in ("id", "acquire"):
+        sandbox = {key: value for key, value in raw["sandbox"].items() if key != left_out}
+        config = check_config({**raw, "sandbox": sandbox}, "/nowhere/config.toml")
+        assert (config.sandbox.id is None) == (left_out == "id")
+
+
+def _uncommented(text: str) -> dict[str, Any]:
+    return tomllib.loads(_EXAMPLE.sub(r"\1", text))
+
+
+def _table(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    for part in name.split("."):
+        raw = raw.get(part, {})
+    return raw
+
+
+# -- help
+
+WIDTH = 80
+
+
+def _below(group: click.Group, context: click.Context) -> Iterator[click.Context]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        below = click.Context(command, info_name=name, parent=context, terminal_width=WIDTH)
+        yield below
+        if isinstance(command, click.Group):
+            yield from _below(command, below)
+
+
+CONTEXTS = list(_below(cli, click.Context(cli, info_name="syncd")))
+
+
+@pytest.mark.parametrize("context", CONTEXTS, ids=lambda context: context.command_path)
+def test_it_fits_a_terminal(context: click.Context) -> None:
+    """It has no more than 25 lines, none wider than a terminal, and cuts no sentence."""
+    lines = context.get_help().splitlines()
+    assert len(lines) <= 25, "say less: docs/ has room for the rest"
+    assert [line for line in lines if len(line) > WIDTH or (line.endswith("...") and "Usage: " not in line)] == []
+
+
+# What is typed is what stands after "Usage:".
+_NOTHING_TO_CHOOSE = {"check", "completion", "emulator", "explain", "pause", "pull", "reload", "resume", "verify"}
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - _NOTHING_TO_CHOOSE))
+def test_it_begins_with_examples(name: str) -> None:
+    """Right after the line that says what it does, and each of them can be typed."""
+    (context,) = (context for context in CONTEXTS if context.command_path == f"syncd {name}")
+    _, examples, *_ = inspect.cleandoc(context.command.help or "").split("\n\n")
+    assert examples.startswith("\b\n"), "put examples below the first line of the docstring, after a line with \\b"
+    for line in examples.splitlines()[1:]:
+        for typed in line.split("  ")[0].replace(";", "&&").split("&&"):
+            words = typed.split()
+            if words[:1] == ["syncd"]:
+                assert not refusal(words[1:]), f"{typed}: write a command that the program takes"

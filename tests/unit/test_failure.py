@@ -1,10 +1,23 @@
-"""The meaning of each answer: by status at the API, by status and code at the bucket."""
+"""The meaning of each answer: by status at the API, by status and code at the bucket; how a failed sync is shown."""
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
-from syncd.core.errors import KeyRefused, NeedsPerson, SandboxRefused, SyncdError, Unavailable
+from syncd.core.errors import (
+    KeyRefused,
+    NearlyEmpty,
+    NeedsPerson,
+    SandboxNotFound,
+    SandboxRefused,
+    SnapshotTooLarge,
+    SyncdError,
+    TryLater,
+    Unavailable,
+    failure_with,
+)
 from syncd.remote.failure import (
     FRESH_URLS,
     LONGEST_RETRY_AFTER_S,
@@ -19,6 +32,7 @@ from syncd.remote.failure import (
     gives_up,
     retry_after_s,
 )
+from syncd.report.status_publisher import sync_failure
 
 RETRY, REFUSED = FailureAction.RETRY, FailureAction.REFUSED
 UPLOAD_AGAIN, RENEW_URL = FailureAction.UPLOAD_AGAIN, FailureAction.RENEW_URL
@@ -186,3 +200,50 @@ def test_a_date_without_a_zone_is_utc() -> None:
 def test_a_new_url_is_asked_for_at_once(action: FailureAction, fresh_urls: int, expected: int) -> None:
     """But for one that the bucket refuses again and again."""
     assert failures_in_row(action, fresh_urls, 3) == expected
+
+
+# -- how a failed sync is shown
+
+GONE = StepFailed(ApiStep.UPLOAD_URL, FailureAction.REFUSED, "no such sandbox", refusal=SandboxNotFound)
+
+
+@pytest.mark.parametrize(
+    ("failure", "step", "kind", "text"),
+    [
+        (GONE, ApiStep.UPLOAD_URL, SandboxNotFound, "no such sandbox"),
+        (
+            StepFailed(ApiStep.UPLOAD, FailureAction.RETRY, "it broke", "wait"),
+            ApiStep.UPLOAD,
+            Unavailable,
+            "it broke: wait",
+        ),
+        (NearlyEmpty("it is empty"), ApiStep.WATCH, NearlyEmpty, "it is empty"),
+        (SnapshotTooLarge("it is large"), ApiStep.SNAPSHOT, SnapshotTooLarge, "it is large"),
+        (KeyRefused("no key"), ApiStep.SNAPSHOT, KeyRefused, "no key"),
+        (
+            OSError(errno.EMFILE, "Too many"),
+            ApiStep.SNAPSHOT,
+            TryLater,
+            "this machine refused something (Too many): see `syncd check`",
+        ),
+        (OSError("odd"), ApiStep.SNAPSHOT, TryLater, "this machine refused something (odd): see `syncd check`"),
+        (KeyError("a secret"), ApiStep.SNAPSHOT, TryLater, "internal error (KeyError): please report it"),
+    ],
+)
+def test_each_exception_becomes_an_error(failure: Exception, step: ApiStep, kind: type[SyncdError], text: str) -> None:
+    """An exception that nobody foresaw shows no value."""
+    failed = sync_failure(failure)
+    assert (failed.step, type(failed.error), str(failed.error)) == (step, kind, text)
+
+
+def test_the_wait_that_a_server_asks_for_is_kept() -> None:
+    """Nothing was asked for otherwise."""
+    busy = StepFailed(ApiStep.UPLOAD_URL, FailureAction.RETRY, "busy", retry_after_s=7.0)
+    assert [sync_failure(busy).retry_after_s, sync_failure(GONE).retry_after_s] == [7.0, 0.0]
+
+
+@pytest.mark.parametrize(("exit_code", "kind"), [(78, NeedsPerson), (75, TryLater), (1, TryLater)])
+def test_the_failure_of_another_process(exit_code: int, kind: type[SyncdError]) -> None:
+    """It ends this one as it ended that one."""
+    failure = failure_with(exit_code, "it broke: wait")
+    assert (type(failure), str(failure)) == (kind, "it broke: wait")
