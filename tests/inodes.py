@@ -21,7 +21,7 @@ def recreate(directory: Path, prepare: Callable[[], object] = lambda: None) -> N
     Another program that creates a file at that instant may get the number; then it is tried again. `prepare` is called
     before each try, so that the test can examine the directory first. Skips the test if no number is reused.
     """
-    if not _reuses_inode_numbers(directory.parent):
+    if not reuses_inode_numbers(directory.parent):
         pytest.skip("this file system does not reuse inode numbers")
     for _ in range(_TRIES):
         prepare()
@@ -33,7 +33,8 @@ def recreate(directory: Path, prepare: Callable[[], object] = lambda: None) -> N
     pytest.skip("other programs took the inode number each time")
 
 
-def _reuses_inode_numbers(folder: Path) -> bool:
+def reuses_inode_numbers(folder: Path) -> bool:
+    """True if the file system gives a new folder the inode number of a removed one."""
     try:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             probe = Path(place, "probe")

@@ -22,9 +22,10 @@ from syncd.core.clock import SystemClock
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.store.state_db import StateDb
 from tests.component.crash_machine import Machine, PowerCut
-from tests.fuzz.operations import Tree, tree
+from tests.fuzz.operations import tree
 from tests.instants import FEW_OR_ALL, Choice, all_of, few
 from tests.recorded import records
+from tests.system.trees import Tree
 
 FILES = {
     "state.db",

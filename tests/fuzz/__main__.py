@@ -19,10 +19,10 @@ from pathlib import Path
 
 from tests.fuzz.clock import MACHINE
 from tests.fuzz.limit import begin_process, limited
-from tests.fuzz.operations import reuses_inode_numbers
 from tests.fuzz.runner import digest, run, run_seed
 from tests.fuzz.scenario import parse
 from tests.fuzz.several import run_several
+from tests.inodes import reuses_inode_numbers
 
 MOST_REPORTS = 5
 # Half of a story's time on a disk is that of the disk: all but each ninth are in memory.

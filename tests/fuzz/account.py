@@ -27,7 +27,8 @@ from syncd.model.entry import Kind
 from syncd.sandbox.saved_versions import SavedVersion, SavedVersions
 from syncd.store.state_db import StateDb
 from tests.fuzz.model import FOLDER, Entry, changes, shown
-from tests.fuzz.operations import Tree, tree
+from tests.fuzz.operations import tree
+from tests.system.trees import Tree
 
 DRAFT = ".syncd-"
 Version = tuple[str, Entry]

@@ -32,9 +32,10 @@ from tests.emulator import Emulator, RequestRecord, Sandbox
 from tests.fuzz.account import Account, SavedEntries, by_digest, is_draft, note_look
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.model import FOLDER, Entry, SandboxModel, Sent, extracted_of, not_deleted, sent_in, shown
-from tests.fuzz.operations import MARKS, Tree, is_symlink_loop, remove, tree
+from tests.fuzz.operations import MARKS, is_symlink_loop, remove, tree
 from tests.fuzz.settings import Settings
 from tests.recorded import records
+from tests.system.trees import Tree
 
 # Parsed once, as every scenario has the same rules to begin with.
 SELECTION = Selection()

@@ -39,10 +39,11 @@ from syncd.report import logs
 from syncd.store.state_db import StateDb
 from tests.fuzz.account import drafts_in
 from tests.fuzz.checker import SELECTION
-from tests.fuzz.operations import Tree, tree
+from tests.fuzz.operations import tree
 from tests.fuzz.repositories import HomeRepository
 from tests.fuzz.scenario import READING, Step
 from tests.fuzz.wire import SimulatedClient
+from tests.system.trees import Tree
 
 if TYPE_CHECKING:
     from tests.fuzz.simulation import Simulation

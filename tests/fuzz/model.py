@@ -18,7 +18,7 @@ from enum import Enum
 from pathlib import Path
 
 from syncd.model.manifest import is_within
-from tests.fuzz.operations import Tree
+from tests.system.trees import Tree
 
 Entry = tuple[object, ...]
 FOLDER: Entry = ("folder",)

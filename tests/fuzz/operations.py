@@ -14,11 +14,12 @@ import mmap
 import os
 import shutil
 import stat
-import tempfile
 from pathlib import Path
 from random import Random
 
 from tests.fuzz.git import commit
+from tests.system import trees
+from tests.system.trees import Tree
 
 SECRET = b"SECRET-never-uploaded!"
 OUTSIDE = b"OUTSIDE-of-the-workspace"
@@ -29,7 +30,6 @@ REPOSITORY = ".git"
 OTHER_FOLDER = "\0"
 """In `Operations.unreported`: only a full scan finds the file."""
 LONG_AGO_S = 1_000_000_000
-_TRIES = 20
 
 
 class _Side:
@@ -521,29 +521,9 @@ def remove(place: Path) -> None:
         place.unlink(missing_ok=True)
 
 
-Tree = dict[str, tuple[object, ...]]
-
-
 def tree(top: Path) -> Tree:
     """Return each path with what a sandbox keeps of it; special files and git's are skipped."""
-    found: Tree = {}
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(top / folder) as listing:
-            for item in listing:
-                path = f"{folder}/{item.name}" if folder else item.name
-                if item.name == REPOSITORY:
-                    continue
-                if item.is_symlink():
-                    found[path] = ("link", os.readlink(item.path))
-                elif item.is_dir():
-                    found[path] = ("folder",)
-                    folders.append(path)
-                elif item.is_file():
-                    with open(item.path, "rb") as file:
-                        found[path] = ("file", bool(item.stat().st_mode & 0o100), file.read())
-    return found
+    return trees.tree(top, REPOSITORY)
 
 
 def is_symlink_loop(top: Path, path: str) -> bool:
@@ -556,18 +536,6 @@ def is_symlink_loop(top: Path, path: str) -> bool:
     except OSError as failure:
         return failure.errno == errno.ELOOP
     return False
-
-
-def reuses_inode_numbers(folder: Path) -> bool:
-    """True if the file system gives a new folder the inode number of a removed one."""
-    numbers = set()
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        for _ in range(_TRIES):
-            place = Path(name) / "folder"
-            place.mkdir()
-            numbers.add(place.stat().st_ino)
-            place.rmdir()
-    return len(numbers) < _TRIES
 
 
 def damage(top: Path, where: str, how: str, number: int) -> None:

@@ -32,9 +32,10 @@ from tests.emulator import Emulator, RequestRecord, Sandbox, When
 from tests.fuzz.account import SavedEntries, note_look
 from tests.fuzz.limit import TooLong
 from tests.fuzz.model import Entry, changes, sent_in, shown
-from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, Tree, tree
+from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, tree
 from tests.system.command import CLOCK, Finished
 from tests.system.rig import DEFAULTS, KEY, SANDBOX, Rig
+from tests.system.trees import Tree
 
 NAMES = (MAIN, "blue", "red-2")
 _PATHS = ("a", "b", "c", "d/x", "d/y", "d/e/z", "n1", "n2")

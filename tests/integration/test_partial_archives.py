@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
 from syncd.sandbox.saved_versions import SavedVersions
 from tests.integration.sync_rig import DamagingObserver, RecordingObserver, Rig, rigged
+from tests.system.rig import emptied
 
 
 @pytest.fixture
@@ -174,8 +174,7 @@ def test_an_emptied_sandbox_proves_it_again(rig: Rig, *, anew: bool) -> None:
     """One whole archive and the proof; later archives are small again."""
     rig.use_defaults()
     rig.sync()
-    for path in rig.sandbox.workspace.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    emptied(rig.sandbox.workspace)
     if anew:
         rig.restart()
     before = len(uploads(rig))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import tarfile
@@ -12,8 +11,8 @@ from pathlib import Path
 Tree = dict[str, tuple[object, ...]]
 
 
-def tree(root: Path | str) -> Tree:
-    """Return each path's entry, without special files. Of the mode only the executable bit counts."""
+def tree(root: Path | str, skipped: str = "") -> Tree:
+    """Return each path's entry, without special files and those of that name: what a sandbox keeps of it."""
     found: Tree = {}
     folders = [""]
     while folders:
@@ -21,21 +20,17 @@ def tree(root: Path | str) -> Tree:
         with os.scandir(os.path.join(root, folder)) as listing:
             for item in listing:
                 path = f"{folder}/{item.name}" if folder else item.name
+                if item.name == skipped:
+                    continue
                 if item.is_symlink():
                     found[path] = ("link", os.readlink(item.path))
                 elif item.is_dir():
                     found[path] = ("folder",)
                     folders.append(path)
                 elif item.is_file():
-                    found[path] = _file(item.path)
+                    with open(item.path, "rb") as file:
+                        found[path] = ("file", bool(os.fstat(file.fileno()).st_mode & stat.S_IXUSR), file.read())
     return found
-
-
-def _file(path: str) -> tuple[object, ...]:
-    with open(path, "rb") as file:
-        content = file.read()
-        executable = bool(os.fstat(file.fileno()).st_mode & stat.S_IXUSR)
-    return "file", hashlib.sha256(content).hexdigest(), executable
 
 
 def lacking(wanted: Mapping[str, object], there: Mapping[str, object]) -> list[str]:
