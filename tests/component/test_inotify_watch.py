@@ -182,21 +182,6 @@ def test_a_directory_is_watched_by_its_descriptor(root: Path) -> None:
     watch.close()
 
 
-def test_an_overflow_is_detected_and_later_changes_are_reported(watch: InotifyWatch, root: Path) -> None:
-    """More events than the kernel keeps while the loop is busy need a rescan; later events are received."""
-    with open("/proc/sys/fs/inotify/max_queued_events") as file:
-        most = int(file.read())
-    if most > 100_000:
-        pytest.skip(f"the kernel keeps {most} events, too many to fill in a test")
-    (root / "src/first").touch()
-    for number in range(most):  # two names in turn, or the kernel would merge them
-        os.chmod(root / "src/a.py", 0o600 + number % 2)
-        os.chmod(root / "src/b.py", 0o600 + number % 2)
-    assert watch.take().rescan
-    (root / "src/last").touch()
-    assert watch.take() == Changes(frozenset({"src"}), frozenset({"src/last"}))
-
-
 def _broken_rules(root: Path, watch: InotifyWatch) -> None:
     """A bug in the rules."""
     with opened(root / "src") as fd:

@@ -204,16 +204,6 @@ def test_every_descriptor_is_closed(work: Path) -> None:
     assert descriptors.count() == before
 
 
-@pytest.mark.parametrize("what", ["missing", "file", "link"])
-def test_a_workspace_that_cannot_be_opened(work: Path, what: str) -> None:
-    """A missing, replaced or linked workspace is an error with a remedy, not an empty manifest."""
-    (work.parent / "file").write_text("")
-    (work.parent / "link").symlink_to(work)
-    with pytest.raises(WorkspaceError, match="nothing was removed") as caught:
-        scanned(work.parent / what)
-    assert caught.value.exit_code == 78
-
-
 _UNREADABLE = """
 import sys
 from syncd.scan.scanner import Scanner

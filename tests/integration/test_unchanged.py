@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import TryLater
 from tests.clock import LATER_S
 from tests.integration.sync_rig import DamagingObserver, Rig, files, rigged
+from tests.system.rig import emptied
 
 
 @pytest.fixture
@@ -64,17 +64,6 @@ def test_a_change(rig: Rig, change: Callable[[Path], object], *, restarted: bool
     assert files(rig.workspace).items() <= rig.arrived().items()
 
 
-def test_a_lost_state_costs_one_upload(rig: Rig) -> None:
-    """Without its records the daemon uploads once more, warns, and goes on."""
-    rig.restart()
-    (file,) = rig.folder.glob("state/syncd/*/state.db")
-    file.write_bytes(b"something else")
-    assert [warning.key for warning in rig.cycle.warnings] == ["state"]
-    rig.sync()
-    assert rig.uploads == 2
-    assert rig.cycle.warnings == []
-
-
 def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:
     """It gives a warning, and costs an upload after a restart; the sync itself is done."""
     folder = rig.state_folder
@@ -110,11 +99,6 @@ def test_a_damaged_spool(rig: Rig, times: int, *, whole: bool) -> None:
 # -- a sandbox that was emptied, while nothing changed here
 
 
-def _emptied(rig: Rig) -> None:
-    for path in rig.sandbox.workspace.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 @pytest.fixture
 def asked(rig: Rig) -> Rig:
     """With the defaults; this process has synced something."""
@@ -135,7 +119,7 @@ def test_an_emptied_sandbox_is_filled(asked: Rig, policy: str, how: str) -> None
     asked.keys["sandbox"]["agent_changes"] = policy
     asked.restart()
     asked.sync()
-    _emptied(asked)
+    emptied(asked.sandbox.workspace)
     if how == "a request":
         outcome, _ = asked.sync(SyncMode.ASKED)
     else:
@@ -179,7 +163,7 @@ def test_without_a_request_nothing_waits(asked: Rig) -> None:
     asked.emulator.faults.script("any: 503 always")
     assert asked.sync()[0].word == "unchanged"
     asked.emulator.faults.clear()
-    _emptied(asked)
+    emptied(asked.sandbox.workspace)
     assert asked.sync()[0].word == "initialized"
 
 

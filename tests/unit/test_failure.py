@@ -11,7 +11,6 @@ from syncd.core.errors import (
     NearlyEmpty,
     NeedsPerson,
     SandboxNotFound,
-    SandboxRefused,
     SnapshotTooLarge,
     SyncdError,
     TryLater,
@@ -36,27 +35,6 @@ from syncd.report.status_publisher import sync_failure
 
 RETRY, REFUSED = FailureAction.RETRY, FailureAction.REFUSED
 UPLOAD_AGAIN, RENEW_URL = FailureAction.UPLOAD_AGAIN, FailureAction.RENEW_URL
-
-
-@pytest.mark.parametrize(
-    ("action", "refusal", "kind", "exit_code"),
-    [
-        (FailureAction.RETRY, SandboxRefused, Unavailable, 75),
-        (FailureAction.OFFLINE, SandboxRefused, Unavailable, 75),
-        (FailureAction.RENEW_URL, KeyRefused, Unavailable, 75),
-        (FailureAction.UPLOAD_AGAIN, KeyRefused, Unavailable, 75),
-        (FailureAction.REFUSED, KeyRefused, KeyRefused, 78),
-        (FailureAction.REFUSED, SandboxRefused, SandboxRefused, 78),
-    ],
-)
-def test_a_failure_as_a_commands_end(
-    action: FailureAction, refusal: type[NeedsPerson], kind: type[SyncdError], exit_code: int
-) -> None:
-    """A failure that may pass ends a command with 75, one that needs a person with 78, whatever its text."""
-    error = StepFailed(ApiStep.UPLOAD, action, "no sandbox 'monkey'", "do this", refusal=refusal).as_error()
-    assert type(error) is kind
-    assert error.exit_code == exit_code
-    assert str(error) == "no sandbox 'monkey': do this"
 
 
 @pytest.mark.parametrize("status", [302, 399, 407, 408, 409, 421, 423, 425, 429, 500, 503, 599])
@@ -94,12 +72,6 @@ def test_what_the_next_attempt_begins_with(
 ) -> None:
     """With one request for an upload URL, where the API failed in a later step."""
     assert asks_first(step, action, initializes) is expected
-
-
-def test_a_failure_as_text() -> None:
-    """With what to do, if that is known."""
-    assert str(StepFailed(ApiStep.UPLOAD, RETRY, "it broke")) == "it broke"
-    assert str(StepFailed(ApiStep.UPLOAD, RETRY, "it broke", "wait")) == "it broke: wait"
 
 
 def test_what_is_known_of_a_failure() -> None:
