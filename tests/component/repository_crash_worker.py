@@ -1,6 +1,6 @@
-"""Runs the program of the repository in the sandbox in processes that end at any of their steps.
+"""Runs the program of the repository in the sandbox in processes that are killed at any of their steps.
 
-A step is a call that changes a file, or the start or end of another program.
+A step is one of `crash_worker`, a file that was opened to be written and is empty, or the end of another program.
 """
 
 from __future__ import annotations
@@ -9,64 +9,41 @@ import builtins
 import functools
 import os
 import runpy
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from tests.component.crash_worker import StepKiller, arm
 from tests.component.forks import Order, serve
 
-DEAD = 9
-_CREATES = os.O_CREAT | os.O_TRUNC
+
+def _arm(trip: StepKiller) -> None:
+    arm(trip)
+    builtins.open, os.open = _and_then(trip, builtins.open), _and_then(trip, os.open)
+    wait = subprocess.Popen.wait
+
+    def waited(*arguments: Any, **options: Any) -> int:
+        trip.step("wait")
+        code = wait(*arguments, **options)
+        trip.step("end")
+        return code
+
+    subprocess.Popen.wait = waited  # type: ignore[method-assign]
 
 
-class _Steps:
-    def __init__(self, at: int) -> None:
-        self._at = at
-        self.count = 0
+def _and_then(trip: StepKiller, call: Callable[..., Any]) -> Any:
+    """Return the call with one step more after it, if it is one."""
 
-    def step(self) -> None:
-        """Count a step, and die at the chosen one."""
-        self.count += 1
-        if self.count == self._at:
-            os._exit(DEAD)
+    @functools.wraps(call)
+    def counted(*arguments: Any, **options: Any) -> Any:
+        before = len(trip.steps)
+        result = call(*arguments, **options)
+        if len(trip.steps) > before:
+            trip.step("opened")
+        return result
 
-    def before(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the call as a step."""
-
-        @functools.wraps(call)
-        def counted(*arguments: Any, **options: Any) -> Any:
-            self.step()
-            return call(*arguments, **options)
-
-        return counted
-
-    def around(self, call: Callable[..., Any], is_step: Callable[..., bool] = lambda *_, **__: True) -> Any:
-        """Return the call as two steps, before it and after it."""
-
-        @functools.wraps(call)
-        def counted(*arguments: Any, **options: Any) -> Any:
-            if not is_step(*arguments, **options):
-                return call(*arguments, **options)
-            self.step()
-            result = call(*arguments, **options)
-            self.step()
-            return result
-
-        return counted
-
-
-def _arm(steps: _Steps) -> None:
-    for name in ("mkdir", "makedirs", "rename", "link", "unlink", "rmdir"):
-        setattr(os, name, steps.before(getattr(os, name)))
-    shutil.rmtree = steps.before(shutil.rmtree)  # type: ignore[assignment]
-    real_open, real_run, real_wait = builtins.open, subprocess.run, subprocess.Popen.wait
-    # A file that was opened to be written is empty at first.
-    builtins.open = steps.around(real_open, lambda _, mode="r", *__, **___: bool(set(mode) & set("wxa+")))
-    os.open = steps.around(os.open, lambda _, flags=0, *__, **___: bool(flags & _CREATES))
-    subprocess.run = steps.around(real_run)
-    subprocess.Popen.wait = steps.around(real_wait)  # type: ignore[method-assign]
+    return counted
 
 
 def _one_process(order: Order) -> None:
@@ -75,11 +52,11 @@ def _one_process(order: Order) -> None:
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
-    steps = _Steps(order["at"])
-    _arm(steps)
+    trip = StepKiller(order["at"], torn=False, folders=[], report=order["report"])
+    _arm(trip)
     runpy.run_path(os.path.join(order["folder"], "main.py"), run_name="__main__")
     sys.stdout.flush()
-    os.write(os.open(order["count"], os.O_WRONLY), b"%d" % steps.count)
+    trip.tell(("done", ""))
 
 
 if __name__ == "__main__":

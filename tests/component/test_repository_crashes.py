@@ -6,6 +6,7 @@ A run tries a few of them, `python -m pytest -m long` all.
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from tests.component.forks import Forks, forks_of
-from tests.component.repository_crash_worker import DEAD
 from tests.component.repository_rig import LocalRunner, RepositoryRig
 from tests.instants import FEW_OR_ALL, Choice
 
@@ -31,13 +31,12 @@ class DyingRunner(LocalRunner):
     def _run(self, folder: Path) -> str:
         output = folder.with_suffix(".out")
         environment = {"AGENT_WORKSPACE": str(self._workspace), "PATH": os.environ["PATH"], "HOME": str(folder)}
-        count = folder.with_suffix(".count")
-        count.touch()
+        report = folder.with_suffix(".report")
         order = {"folder": str(folder), "output": str(output), "environment": environment, "at": self.at}
-        order["count"] = str(count)
-        self.died = self._forks.died(order, by=DEAD)
-        self.count = int(count.read_text() or self.count)
-        count.unlink()
+        self.died = self._forks.died({**order, "report": str(report)})
+        _, steps, _ = pickle.loads(report.read_bytes())
+        self.count = self.count if self.died else len(steps)
+        report.unlink()
         said = output.read_text()
         output.unlink()
         return "" if self.died else said
