@@ -12,7 +12,6 @@ from syncd.selection.selection import (
     OuterFile,
     OuterRules,
     Rule,
-    Scope,
     Selection,
     expand_folders,
     pattern_list,
@@ -27,22 +26,19 @@ def parsed_anew() -> None:
     pattern_list.cache_clear()
 
 
-def scope_of(path: str, files: dict[str, bytes], selection: Selection = DEFAULT) -> tuple[Scope, str]:
-    """Return the scope that decides about a path, with the ignore files above it, and the path's last name."""
-    *above, name = path.split("/")
-    scope, here = selection.root(), ""
+def decide(
+    path: str, files: dict[str, bytes] | None = None, selection: Selection = DEFAULT, outer: OuterRules | None = None
+) -> Decision:
+    """Return the decision about a path, with the ignore files above it; one that ends in "/" is a directory."""
+    *above, name = path.rstrip("/").split("/")
+    scope, here = selection.root(outer or OuterRules()), ""
     for parent in ["", *above]:
         if parent:
             assert scope.decide(parent, is_dir=True).included, f"{here}{parent} is left out, so the walk ends there"
             scope, here = scope.enter(parent), f"{here}{parent}/"
-        own = {file.removeprefix(here): data for file, data in files.items() if file.rpartition("/")[0] == here[:-1]}
+        found = (files or {}).items()
+        own = {file.removeprefix(here): data for file, data in found if file.rpartition("/")[0] == here[:-1]}
         scope = scope.with_files(own)
-    return scope, name
-
-
-def decide(path: str, files: dict[str, bytes] | None = None, selection: Selection = DEFAULT) -> Decision:
-    """Return the decision about a path; a path that ends in "/" is a directory."""
-    scope, name = scope_of(path.rstrip("/"), files or {}, selection)
     return scope.decide(name, path.endswith("/"))
 
 
@@ -151,15 +147,8 @@ def test_what_worktreeinclude_brings_in(path: str, included: bool, by: str | Non
         "sub/.gitignore": b"deep.log\nb.txt\n",
         "sub/.worktreeinclude": b"b.txt\n",
     }
-    selection = Selection(ignore=("configured.log",))
-    scope = selection.root(OuterRules(files=(OuterFile("exclude", "", b"*.tmp\n"),)))
-    above, _, name = path.rstrip("/").rpartition("/")
-    scope = scope.with_files({file: data for file, data in files.items() if "/" not in file})
-    for folder in above.split("/") if above else ():
-        scope = scope.enter(folder)
-        inside = {"sub": files}.get(folder, {})
-        scope = scope.with_files({file[4:]: data for file, data in inside.items() if file.startswith("sub/")})
-    decision = scope.decide(name, path.endswith("/"))
+    outer = OuterRules(files=(OuterFile("exclude", "", b"*.tmp\n"),))
+    decision = decide(path, files, Selection(ignore=("configured.log",)), outer)
     assert decision.included is included
     assert (by is None) is (decision.rule is None)
     assert by is None or str(decision.rule).startswith(by)
@@ -353,29 +342,20 @@ DEFAULT_INCLUDED = """
 """
 
 
-@pytest.mark.parametrize("path", SECRET_NAMES.split())
-def test_secrets_by_name_are_excluded(path: str) -> None:
-    """Keys, passwords and credential files are excluded by their names."""
-    assert not included(path)
-    assert included(path, Selection(upload_secrets=True))
-
-
-@pytest.mark.parametrize("path", HARMLESS_NAMES.split())
-def test_names_similar_to_secrets_are_included(path: str) -> None:
-    """Examples, public keys, code about credentials, and files near secrets are included."""
-    assert included(path)
-
-
-@pytest.mark.parametrize("path", DEFAULT_EXCLUDED.split())
-def test_generated_files_are_excluded(path: str) -> None:
-    """Other version control, dependencies, caches, and temporary files of editors and systems are excluded."""
-    assert not included(path, Selection(upload_secrets=True))
-
-
-@pytest.mark.parametrize("path", DEFAULT_INCLUDED.split())
-def test_files_that_people_commit_are_included(path: str) -> None:
-    """Build results, logs and editors' settings are left to the workspace's own ignore files."""
-    assert included(path)
+@pytest.mark.parametrize(
+    ("path", "is_included", "without_secrets"),
+    [
+        *((path, False, True) for path in SECRET_NAMES.split()),
+        *((path, False, False) for path in DEFAULT_EXCLUDED.split()),
+        *((path, True, True) for path in (HARMLESS_NAMES + DEFAULT_INCLUDED).split()),
+    ],
+)
+def test_built_in_names(path: str, is_included: bool, without_secrets: bool) -> None:
+    """What holds secrets or can be made again is excluded, and the first alone can be had; what only looks alike, and
+    what people commit, is included.
+    """
+    assert included(path) is is_included
+    assert included(path, Selection(upload_secrets=True)) is without_secrets
 
 
 BLANK, NOTHING, LINES = "is blank", "names nothing", "must be one line"
