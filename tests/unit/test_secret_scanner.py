@@ -6,7 +6,8 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable
-from string import ascii_letters, ascii_uppercase, digits
+from functools import partial
+from string import ascii_lowercase, ascii_uppercase, digits
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +30,7 @@ def random_text(length: int, alphabet: str = "") -> str:
     return base64.b64encode(digest).decode()[:length]
 
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+LETTERS = ascii_uppercase + ascii_lowercase + digits
 UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
@@ -322,26 +323,13 @@ def test_a_key_in_pieces(sizes: tuple[int, int]) -> None:
 # -- the forms of the table
 
 
-def _of(alphabet: str) -> Callable[[int], str]:
-    """Return a function that makes a text of so many characters, which look random but are the same each time."""
-
-    def text(length: int) -> str:
-        seeds = (f"{alphabet}{number}".encode() for number in range(length // 32 + 1))
-        return "".join(alphabet[byte % len(alphabet)] for seed in seeds for byte in hashlib.sha256(seed).digest())[
-            :length
-        ]
-
-    return text
-
-
-_base64 = _of(ascii_letters + digits + "+/")
 _KINDS: dict[str, Callable[[int], str]] = {
-    "": _of(ascii_letters + digits),
-    " hex": _of("0123456789abcdef"),
-    " upper": _of(ascii_uppercase + "234567"),
-    " digits": _of(digits),
-    " base64": _base64,
-    " base64 of base64": lambda length: base64.b64encode(f"\n{_base64(length)}\n\n".encode()).decode(),
+    "": partial(random_text, alphabet=LETTERS),
+    " hex": partial(random_text, alphabet="0123456789abcdef"),
+    " upper": partial(random_text, alphabet=UPPER),
+    " digits": partial(random_text, alphabet=digits),
+    " base64": random_text,
+    " base64 of base64": lambda length: base64.b64encode(f"\n{random_text(length)}\n\n".encode()).decode(),
 }
 _GAP = re.compile(r"\{(\d+)( [a-z0-9 ]+)?\}")
 FORMS = secret_forms()
@@ -352,13 +340,8 @@ def _filled(example: str) -> str:
     return _GAP.sub(lambda gap: _KINDS[gap[2] or ""](int(gap[1])), example)
 
 
-def _found(text: str) -> str | None:
-    secret = SecretSearch().in_file("a", text.encode())
-    return None if secret is None else str(secret)
-
-
 @pytest.mark.parametrize("form", FORMS, ids=NAMES)
-def test_an_example_is_found(form: SecretForm) -> None:
+def test_an_example_isfound(form: SecretForm) -> None:
     """In a file of its own, and in a line among others, with each of the words by which it is found."""
     assert any(anchor in form.example for anchor in form.anchors)
     texts = [form.example]
@@ -366,7 +349,7 @@ def test_an_example_is_found(form: SecretForm) -> None:
         texts += [form.example.replace(form.anchors[0], anchor) for anchor in form.anchors]
     for text in texts:
         for line in ("{}", "KEY={}\n", "first\nkey: '{}'\nmore\n", '{{"key":"{}"}}', "https://me:{}@host/"):
-            assert str(_found(line.format(_filled(text)))).startswith(f"{form.name} in line "), (text, line)
+            assert str(found(line.format(_filled(text)))).startswith(f"{form.name} in line "), (text, line)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=NAMES)
@@ -374,10 +357,10 @@ def test_a_near_miss_is_none(form: SecretForm) -> None:
     """One character less, all characters the same, or a word of the documentation, is no secret."""
     *_, last = _GAP.finditer(form.example)
     shorter = f"{form.example[: last.start()]}{{{int(last[1]) - 1}{last[2] or ''}}}{form.example[last.end() :]}"
-    assert _found(f"key: '{_filled(shorter)}'\n") is None
+    assert found(f"key: '{_filled(shorter)}'\n") is None
     for word in ("x", "a", "0", "EXAMPLE", "your-key-", "..."):
         same = _GAP.sub(lambda gap, word=word: (word * int(gap[1]))[: int(gap[1])], form.example)  # type: ignore[misc]
-        assert _found(f"key: '{same}'\n") is None, same
+        assert found(f"key: '{same}'\n") is None, same
 
 
 def test_anchors_are_long() -> None:
