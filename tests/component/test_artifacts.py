@@ -17,30 +17,23 @@ from syncd.archive import exported_files
 from syncd.archive.exported_files import extract_files
 from syncd.archive.extraction import BadArchive
 from syncd.model.entry import Entry, Kind
+from tests.archives import archive, member
 
 MEMBERS = {"copies/0": b"zero", "copies/1": b"", "copies/2": b"x" * 70_000, "report.json": b"[]", "other": b"?"}
 Packer = Callable[[dict[str, bytes]], bytes]
 
 
 def tar_gz(files: dict[str, bytes], **fields: object) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            for field, value in fields.items():
-                setattr(info, field, value)
-            tar.addfile(info, io.BytesIO(content))
-    return packed.getvalue()
+    return archive(*(member(name, content, **fields) for name, content in files.items()))
 
 
 def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED, mode: int = 0) -> bytes:
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", method) as archive:
+    with zipfile.ZipFile(packed, "w", method) as zipper:
         for name, content in files.items():
             info = zipfile.ZipInfo(name)
             info.external_attr = mode << 16
-            archive.writestr(info, content, method)
+            zipper.writestr(info, content, method)
     return packed.getvalue()
 
 

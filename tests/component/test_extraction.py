@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import stat
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,36 +19,23 @@ from syncd.core.errors import NeedsPerson, Stop, TryLater
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection
-
-Make = Callable[[tarfile.TarFile], None]
-
-
-def a_file(name: str, content: bytes = b"content", mode: int = 0o644, mtime: float = 1_700_000_000) -> Make:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime = len(content), mode, mtime
-    return lambda tar: tar.addfile(info, io.BytesIO(content))
+from tests.archives import Member, archive, member
 
 
-def a_thing(name: str, kind: bytes, target: str = "", mode: int = 0o755) -> Make:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.mode = kind, target, mode
-    return lambda tar: tar.addfile(info)
+def a_file(name: str, content: bytes = b"content", mode: int = 0o644, mtime: float = 1_700_000_000) -> Member:
+    return member(name, content, mode=mode, mtime=mtime)
 
 
-def a_link(name: str, target: str) -> Make:
+def a_thing(name: str, kind: bytes, target: str = "", mode: int = 0o755) -> Member:
+    return member(name, type=kind, linkname=target, mode=mode)
+
+
+def a_link(name: str, target: str) -> Member:
     return a_thing(name, tarfile.SYMTYPE, target)
 
 
-def a_folder(name: str, mode: int = 0o755) -> Make:
+def a_folder(name: str, mode: int = 0o755) -> Member:
     return a_thing(name, tarfile.DIRTYPE, mode=mode)
-
-
-def archive(*makes: Make, form: int = tarfile.PAX_FORMAT) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", errors="surrogateescape", format=form) as tar:
-        for make in makes:
-            make(tar)
-    return packed.getvalue()
 
 
 def blocks(packed: bytes, size: int = 1000) -> Iterator[bytes]:
@@ -113,7 +99,7 @@ def test_a_workspace_is_extracted_unchanged(tmp_path: Path) -> None:
 
 
 # The members, what is found afterwards, and how many members were left out.
-HOSTILE: dict[str, tuple[list[Make], dict[str, str], int]] = {
+HOSTILE: dict[str, tuple[list[Member], dict[str, str], int]] = {
     "a name that climbs": ([a_file("../../evil"), a_file("a/../../evil")], {}, 2),
     "an absolute name": ([a_file("/tmp/syncd-evil")], {}, 1),
     "a link that climbs": ([a_link("ln", "../.."), a_link("abs", "/etc/passwd")], {}, 2),
@@ -249,14 +235,10 @@ def test_what_is_kept_until_the_end_is_bounded(tmp_path: Path, monkeypatch: pyte
 
 def test_a_hole_is_no_content_without_end() -> None:
     """A sparse file that holds nothing but a size is no file that is read."""
-    info = tarfile.TarInfo("sparse")
-    info.size = 512
-    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 60)}
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
-        tar.addfile(info, io.BytesIO(b"1\n0\n0\n".ljust(512, b"\0")))
-        tar.addfile(tarfile.TarInfo("after"))
-    found = [(each.name, each.kind) for each, _ in members(blocks(packed.getvalue()))]
+    headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 60)}
+    sparse = member("sparse", b"1\n0\n0\n".ljust(512, b"\0"), pax_headers=headers)
+    packed = archive(sparse, member("after"))
+    found = [(each.name, each.kind) for each, _ in members(blocks(packed))]
     assert found == [("sparse", MemberKind.OTHER), ("after", MemberKind.FILE)]
 
 
@@ -355,7 +337,7 @@ SAME = {
     ],
 )
 def test_verify(
-    work: Path, changed: dict[str, Make | None], missing: list[str], different: list[str], only_there: list[str]
+    work: Path, changed: dict[str, Member | None], missing: list[str], different: list[str], only_there: list[str]
 ) -> None:
     """Each kind of difference between two trees is reported with its path."""
     makes = [a_folder("."), *(make for make in {**SAME, **changed}.values() if make)]

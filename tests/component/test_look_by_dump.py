@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import tarfile
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from syncd.model.entry import Kind
 from syncd.sandbox import look_by_dump
 from syncd.sandbox.look_by_dump import look_in_archive
 from syncd.sandbox.look_request import LookItem, LookRequest, LookResult
+from tests import archives
 from tests.looks import COMMITS, FETCH, FOLDER, PLACE, a_file, item
 
 
@@ -23,20 +23,17 @@ class Archive:
     """An archive of a workspace in the making, in the form of the API's: `./` before names, and an entry for `.`."""
 
     def __init__(self) -> None:
-        self._packed = io.BytesIO()
-        self._tar = tarfile.open(fileobj=self._packed, mode="w:gz", errors="surrogateescape", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._members: list[archives.Member] = []
         self.add(".", kind=tarfile.DIRTYPE)
 
     def add(
         self, name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, mode: int = 0o644, to: str = ""
     ) -> None:
-        info = tarfile.TarInfo(name if name == "." else f"./{name}")
-        info.type, info.mode, info.size, info.linkname, info.mtime = kind, mode, len(content), to, 7
-        self._tar.addfile(info, io.BytesIO(content))
+        path = name if name == "." else f"./{name}"
+        self._members.append(archives.member(path, content, type=kind, mode=mode, linkname=to, mtime=7))
 
     def packed(self) -> bytes:
-        self._tar.close()
-        return self._packed.getvalue()
+        return archives.archive(*self._members)
 
 
 @pytest.fixture

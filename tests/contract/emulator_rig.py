@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import httpx
 
 from syncd.core.clock import SystemClock
+from tests.archives import archive, member
 from tests.emulator import Emulator
 
 KEY = "key-of-the-test"
@@ -82,24 +81,6 @@ def started_rig(data_dir: Path, **options: Any) -> Iterator[EmulatorRig]:
             rig.close()
 
 
-def member(name: str, content: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
-    """Return an archive's entry; `fields` are a TarInfo's."""
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    for key, value in fields.items():
-        setattr(info, key, value)
-    return info, content
-
-
-def archive(members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> bytes:
-    """Return a tar.gz of these entries."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
-        for info, content in members:
-            tar.addfile(info, io.BytesIO(content))
-    return packed.getvalue()
-
-
 def files(**contents: bytes) -> bytes:
     """Return a tar.gz of plain files; `__` in a name stands for `/`, `_` for `.`."""
-    return archive(member(name.replace("__", "/").replace("_", "."), text) for name, text in contents.items())
+    return archive(*(member(name.replace("__", "/").replace("_", "."), text) for name, text in contents.items()))

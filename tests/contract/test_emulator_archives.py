@@ -13,9 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from syncd.emulator.extract import ArchiveRefused, extract
-from tests.contract.emulator_rig import PATH, EmulatorRig, archive, files, member
+from tests.archives import archive, member
+from tests.contract.emulator_rig import PATH, EmulatorRig, files
 
-SOUND = archive([member("d", type=b"5"), member("d/a", b"1" * 5000), member("d/l", type=b"2", linkname="a")])
+SOUND = archive(member("d", type=b"5"), member("d/a", b"1" * 5000), member("d/l", type=b"2", linkname="a"))
 
 
 def _unsized(name: str, claimed_bytes: int) -> bytes:
@@ -43,15 +44,15 @@ def _outside(rig: EmulatorRig) -> set[str]:
         pytest.param(SOUND[:-1] + bytes([SOUND[-1] ^ 1]), id="wrong length"),
         pytest.param(SOUND + b"tail", id="something behind"),
         pytest.param(_unsized("a", 10**6), id="file cut short"),
-        pytest.param(archive([member("../out", b"1")]), id="parent"),
-        pytest.param(archive([member("../out", type=b"5")]), id="parent's directory"),
-        pytest.param(archive([member("a/../../out", b"1")]), id="parent in the middle"),
-        pytest.param(archive([member("l", type=b"2", linkname="/etc")]), id="absolute link"),
-        pytest.param(archive([member("l", type=b"2", linkname="../../x")]), id="escaping link"),
-        pytest.param(archive([member("l", type=b"1", linkname="../out")]), id="escaping hard link"),
-        pytest.param(archive([member("l", type=b"1", linkname="nowhere")]), id="hard link to nothing"),
-        pytest.param(archive([member("p", type=b"6")]), id="FIFO"),
-        pytest.param(archive([member("c", type=b"3")]), id="device"),
+        pytest.param(archive(member("../out", b"1")), id="parent"),
+        pytest.param(archive(member("../out", type=b"5")), id="parent's directory"),
+        pytest.param(archive(member("a/../../out", b"1")), id="parent in the middle"),
+        pytest.param(archive(member("l", type=b"2", linkname="/etc")), id="absolute link"),
+        pytest.param(archive(member("l", type=b"2", linkname="../../x")), id="escaping link"),
+        pytest.param(archive(member("l", type=b"1", linkname="../out")), id="escaping hard link"),
+        pytest.param(archive(member("l", type=b"1", linkname="nowhere")), id="hard link to nothing"),
+        pytest.param(archive(member("p", type=b"6")), id="FIFO"),
+        pytest.param(archive(member("c", type=b"3")), id="device"),
     ],
 )
 def test_bad_archives(rig: EmulatorRig, content: bytes) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from syncd.core.clock import SystemClock
 from syncd.emulator.sandbox import KEPT_RUNS
-from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, archive, member, started_rig
+from tests.archives import archive, member
+from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, started_rig
 
 NAME = {"execution_name": "work"}
 DEADLINE_S = 60.0
@@ -22,9 +23,8 @@ def run(rig: EmulatorRig, code: str, name: str = "work", **files: str) -> None:
     """Upload and start a main.py."""
     body = {"execution_name": name}
     url = rig.api.post(f"{PATH}/execution-upload-url", json=body).json()["upload_url"]
-    content = archive(
-        member(file.replace("_", "."), text.encode()) for file, text in {"main_py": code, **files}.items()
-    )
+    sources = {"main_py": code, **files}.items()
+    content = archive(*(member(file.replace("_", "."), text.encode()) for file, text in sources))
     assert rig.bucket.put(url, content=content, headers=GZIP).status_code == 200
     started = rig.api.post(f"{PATH}/execute", json=body)
     assert started.json() == {"message": "Execution started", "execution_name": name}

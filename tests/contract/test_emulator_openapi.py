@@ -14,11 +14,12 @@ from openapi_core import OpenAPI
 from openapi_core.datatypes import RequestParameters
 from werkzeug.datastructures import Headers, ImmutableMultiDict
 
-from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, archive, member, started_rig
+from tests.archives import archive, member
+from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, started_rig
 
 NAMED = json.dumps({"execution_name": "work"})
 ID = "/local-sandbox/{local_sandbox_id}"
-MAIN = archive([member("main.py", b"print('hello')")])
+MAIN = archive(member("main.py", b"print('hello')"))
 
 # Every operation of the description, with its request and the statuses that it must be able to answer.
 CALLS: list[tuple[str, str, str | None, int]] = [
@@ -69,7 +70,7 @@ def description() -> dict[str, Any]:
 def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
     """An emulator with both archives uploaded and an execution started."""
     with started_rig(tmp_path / "data") as rig:
-        assert rig.initialize(archive([member("a", b"1")])).status_code == 200
+        assert rig.initialize(archive(member("a", b"1"))).status_code == 200
         url = rig.api.post(f"{PATH}/execution-upload-url", content=NAMED).json()["upload_url"]
         assert rig.bucket.put(url, content=MAIN, headers=GZIP).status_code == 200
         assert rig.api.post(f"{PATH}/execute", content=NAMED).status_code == 200

@@ -7,16 +7,14 @@ import os
 import shutil
 import stat
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
 
 from syncd.emulator.extract import ArchiveRefused, extract
-from tests.contract.emulator_rig import archive, member
+from tests.archives import Member, archive, member
 
 Start = list[tuple[str, str, str]]
-Member = tuple[tarfile.TarInfo, bytes]
 
 
 def a_file(name: str, content: bytes = b"new") -> Member:
@@ -138,7 +136,7 @@ def found(top: Path) -> dict[str, str]:
 def test_as_gnu_tar(tmp_path: Path, case: str) -> None:
     """Members that cannot be extracted are skipped, the rest is extracted, and the extraction has failed."""
     start, members = CASES[case]
-    packed = archive(members)
+    packed = archive(*members)
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     for top in (theirs, ours):
         top.mkdir()
