@@ -17,6 +17,7 @@ import stat
 from pathlib import Path
 from random import Random
 
+from tests.agent import Agent
 from tests.fuzz.git import commit
 from tests.system import trees
 from tests.system.trees import Tree
@@ -405,36 +406,26 @@ class Operations(_Side):
 class SandboxAgent(_Side):
     """The agent's operations in a sandbox, on the paths that a scenario names. Its files have contents of their own.
 
-    One that does not fit raises `OSError` and changes little or nothing. What it writes gets an mtime that differs from
-    the old one in whole seconds, which is all that an archive tells.
+    One that does not fit raises `OSError` and changes little or nothing.
     """
+
+    def __init__(self, workspace: Path) -> None:
+        super().__init__(workspace)
+        self._agent = Agent(workspace)
 
     def agent_writes(self, path: str, text: int) -> None:
         """Write the whole file and the folders above it; a link is replaced."""
-        place = self._place(path)
-        before = place.lstat() if os.path.lexists(place) else None
-        if place.is_symlink():
-            place.unlink()
-        _write(place, b"agent %d" % text)
-        place.chmod(0o644)
-        if before is not None and int(before.st_mtime) == int(place.stat().st_mtime):
-            os.utime(place, (before.st_atime, before.st_mtime + 1))
+        self._place(path)
+        self._agent.write(path, b"agent %d" % text, 0o644)
 
     def agent_prepends(self, path: str, text: int) -> None:
         """Write one line more before the file's first."""
-        file = self._file(path)
-        before = file.stat()
-        _write(file, b"agent %d\n" % text + file.read_bytes())
-        if int(before.st_mtime) == int(file.stat().st_mtime):
-            os.utime(file, (before.st_atime, before.st_mtime + 1))
+        self._agent.write(path, b"agent %d\n" % text + self._file(path).read_bytes())
 
     def agent_edits_alike(self, path: str, text: int) -> None:
         """Overwrite a file by other bytes of the same size, and set its mtime back."""
-        file = self._file(path)
-        before = file.stat()
-        word = b"agent%x-" % text
-        _write(file, (word * (before.st_size // len(word) + 1))[: before.st_size])
-        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        size, word = self._file(path).stat().st_size, b"agent%x-" % text
+        self._agent.write_with_old_mtime(path, (word * (size // len(word) + 1))[:size])
 
     def agent_chmod(self, path: str) -> None:
         """Make a file executable, or no more."""
@@ -443,10 +434,8 @@ class SandboxAgent(_Side):
 
     def agent_links(self, path: str, target: str) -> None:
         """Put a symlink there, in the place of what is there, a whole folder too."""
-        place = self._place(path)
-        if os.path.lexists(place):
-            remove(place)
-        place.symlink_to(target)
+        self._place(path)
+        self._agent.symlink(path, target)
 
     def agent_makes_folder(self, path: str, text: int) -> None:
         """Put a folder with a file in it there, in the place of a file or link."""
