@@ -50,11 +50,13 @@ PURE = {
 }
 # The tests of a pure module are in tests/unit, in the file of its name, but for these.
 _TESTED_IN = {
-    "core/errors": "test_sync_failure",
+    "core/errors": "test_failure",
     "model/directory": "test_manifest",
+    "model/git_names": "test_entry",
     "sandbox/look_request": "test_protocol",
     "selection/gitignore": "test_selection",
     "sync/status_document": "test_status_screen",
+    "watch/changes": "test_scheduler",
 }
 _UNTESTED = {
     "core/checksum": "it is a function of a library, which it loads",
