@@ -162,13 +162,15 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "lockf", refused)
-    with pytest.raises(NeedsPerson, match=r"takes no lock \(No locks available\): move it with XDG_STATE_HOME$"):
-        Lock(str(tmp_path)).acquire()
+    error = pytest.raises(NeedsPerson, match=r"takes no lock \(No locks available\): move it with XDG_STATE_HOME$")
+    with error, Lock(str(tmp_path)):
+        pass
 
 
 def test_the_status_of_another_holder_is_not_used(tmp_path: Path) -> None:
     """The document of a dead daemon does not count for the process that holds the lock now."""
-    code = "import sys; from syncd.core.directories import Lock; Lock(sys.argv[1]).acquire(); print(); sys.stdin.read()"
+    held = "with Lock(sys.argv[1]): print(); sys.stdin.read()"
+    code = f"import sys; from syncd.core.directories import Lock\n{held}"
     command = [sys.executable, "-c", code, tmp_path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
