@@ -245,7 +245,10 @@ def plan_home(sides: Sides, home: Home) -> Plan:
         goes = planned.outcome is PathOutcome.DELETE or (
             planned.outcome is PathOutcome.TAKE and not planned.there.is_directory
         )
-        if goes and planned.here.is_directory and not _is_emptied(path, found, home):
+        # What waits for `--deletions`, and would not be taken with it either, waits for a person.
+        gone = _GONE if goes else (*_GONE, PathOutcome.DELETED_THERE)
+        may_go = goes or planned.reason == _WITH_DELETIONS
+        if may_go and planned.here.is_directory and not _is_emptied(path, found, home, gone):
             outcome = PathOutcome.STAYS if planned.outcome is PathOutcome.DELETE else PathOutcome.CONFLICT
             found[path] = replace(planned, outcome=outcome, reason=_HOLDS_MORE)
     for path, planned in found.items():
@@ -287,6 +290,7 @@ def _chosen(planned: PlannedPath, home: Home, *among: Choice) -> PlannedPath:
     return replace(planned, outcome=outcome, reason="", choice=choice)
 
 
+_WITH_DELETIONS = "a directory here, no directory there; --deletions applies it"
 _HOLDS_MORE = "its directory here holds more than was deleted there"
 _NOT_TAKEN = "its directory is not applied: "
 _GAVE_WAY = "its directory gave way there to something that is not applied"
@@ -314,7 +318,7 @@ def _home_outcome(sides: Sides, home: Home, path: str, here: Entry) -> tuple[Pat
         return PathOutcome.STAYS, "its content could not be fetched"
     if changed is Changed.THERE:
         if here.is_directory and not there.is_directory and not home.deletions:
-            return PathOutcome.STAYS, "a directory here, no directory there; --deletions applies it"
+            return PathOutcome.STAYS, _WITH_DELETIONS
         return PathOutcome.TAKE, ""
     if here.kind is Kind.ABSENT:
         return PathOutcome.STAYS, "deleted here, changed in the sandbox"
@@ -369,10 +373,19 @@ def _makes_room(sides: Sides, path: str) -> bool:
     return False
 
 
-def _is_emptied(path: str, found: Mapping[str, PlannedPath], home: Home) -> bool:
-    """True if all that is in a directory here goes too."""
-    below = (found.get(f"{path}/{name}") for name in home.names_in(path))
-    return all(each is not None and each.outcome in (PathOutcome.DELETE, PathOutcome.SAME) for each in below)
+_GONE = (PathOutcome.DELETE, PathOutcome.SAME)
+
+
+def _is_emptied(path: str, found: Mapping[str, PlannedPath], home: Home, gone: Collection[PathOutcome]) -> bool:
+    """True if all that is in a directory here goes too, by these outcomes."""
+    for name in home.names_in(path):
+        each = found.get(f"{path}/{name}")
+        if each is None or each.outcome not in gone:
+            return False
+        is_left = each.outcome is PathOutcome.DELETED_THERE and each.here.is_directory
+        if is_left and not _is_emptied(each.path, found, home, gone):
+            return False
+    return True
 
 
 def _above(path: str, found: Mapping[str, PlannedPath]) -> PlannedPath | None:

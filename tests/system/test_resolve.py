@@ -174,6 +174,26 @@ def test_held_paths(rig: Rig, agent: Agent) -> None:
     assert tree(rig.workspace) == tree(rig.sandbox.workspace)
 
 
+def test_a_file_in_the_place_of_a_folder_that_changed_here(rig: Rig, agent: Agent) -> None:
+    """It is a conflict, as `--deletions` would not take it either, and mine can be sent."""
+    rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
+    rig.watch()
+    agent.delete("d")
+    agent.write("d", THEIRS)
+    rig.write("d/b", OURS)
+    rig.ok("flush")
+    assert _waiting(rig) == {
+        "d": "its directory here holds more than was deleted there",
+        "d/b": "deleted in the sandbox, changed here",
+    }
+    code, done = _applied(rig)
+    assert (code, done["conflicts"]) == (1, ["d"])
+    _resolve(rig, "d", "--mine")
+    rig.ok("flush")
+    assert rig.status()["agent"]["held"] == []
+    assert tree(rig.workspace) == tree(rig.sandbox.workspace)
+
+
 def test_where_each_path_stands(rig: Rig, agent: Agent) -> None:
     """`explain` says it of each, as of the last sync, also while no daemon runs."""
     rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold", "workspace.ignore": ["*.tmp"]})

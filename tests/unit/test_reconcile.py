@@ -278,7 +278,15 @@ def test_a_file_in_a_directorys_place() -> None:
         "its directory gave way there to something that is not applied",
     )
     assert (outcomes(kept), reasons(kept)) == ([CONFLICT, STAYS], [holds_more, gave_way])
-    assert outcomes(plan_home(sides, home(mine))) == [STAYS, DELETED]
+    waits = plan_home(sides, home(base))
+    assert (outcomes(waits), waits.paths[0].reason.endswith("--deletions applies it")) == ([STAYS, DELETED], True)
+    kept = plan_home(sides, home(mine))
+    assert (outcomes(kept), reasons(kept)) == ([CONFLICT, DELETED], [holds_more, ""])
+    deeper = Sides(base | {"d/s": DIRECTORY, "d/s/b": BASE}, base | {"d/s": DIRECTORY, "d/s/b": BASE}, {})
+    there = {"d": THERE, "d/a": ABSENT, "d/s": ABSENT, "d/s/b": ABSENT}
+    sides = replace(deeper, there=there)
+    assert outcomes(plan_home(sides, home(deeper.here)))[0] is STAYS
+    assert outcomes(plan_home(sides, home({**deeper.here, "d/s/mine": HERE})))[0] is CONFLICT
     led_out = Sides(base, base, {"d": OUT, "d/a": ABSENT})
     assert outcomes(plan_home(led_out, home(base, deletions=True))) == [NEVER, STAYS]
 
