@@ -125,6 +125,17 @@ def test_kills_between_a_thousand_commits(tmp_path: Path) -> None:
         assert first >= int([line for line in said if line.endswith("\n")][-1])
 
 
+def test_a_second_process(tmp_path: Path, db: StateDb) -> None:
+    """Others read while one writes, and write once it has ended; what they wrote is seen."""
+    record(db).save("1")
+    with closing(StateDb(str(tmp_path))) as other:
+        with db.transaction():
+            record(db).save("2")
+            assert record(other).load() == "1"
+        record(other).save("3")
+    assert record(db).load() == "3"
+
+
 # -- damage
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tests.integration.sync_rig import Rig
+import pytest
+
+from syncd.core.errors import Stop
+from syncd.core.waiter import Superseded
+from tests.integration.sync_rig import RecordingObserver, Rig
 
 WHOLE = ["upload-url", "upload", "initialize"]
 
@@ -24,6 +28,18 @@ def test_one_upload_url_for_many_uploads(rig: Rig) -> None:
     assert rig.asked().count("upload-url") == 2
     assert rig.arrived() == {"a.txt": "at 1775 s"}
     assert rig.emulator.request_log.count("upload", 200) == 7
+
+
+@pytest.mark.parametrize("end", [Superseded(), Stop()])
+def test_a_wait_can_be_interrupted(rig: Rig, end: BaseException) -> None:
+    """A newer change or a stop ends it; nothing is recorded, and the next sync does everything."""
+    rig.emulator.faults.script("upload: 503")
+    with pytest.raises(type(end)):
+        rig.sync(observer=RecordingObserver(rig.clock, ends=end))
+    assert rig.arrived() == {}
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "hello"}
+    assert rig.asked().count("upload-url") == 1
 
 
 def test_uploads_that_are_cut_off_again_and_again(rig: Rig) -> None:

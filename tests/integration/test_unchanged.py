@@ -64,6 +64,17 @@ def test_a_change(rig: Rig, change: Callable[[Path], object], *, restarted: bool
     assert files(rig.workspace).items() <= rig.arrived().items()
 
 
+def test_a_lost_state_costs_one_upload(rig: Rig) -> None:
+    """Without its records the daemon uploads once more, warns, and goes on."""
+    rig.restart()
+    (file,) = rig.folder.glob("state/syncd/*/state.db")
+    file.write_bytes(b"something else")
+    assert [warning.key for warning in rig.cycle.warnings] == ["state"]
+    rig.sync()
+    assert rig.uploads == 2
+    assert rig.cycle.warnings == []
+
+
 def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:
     """It gives a warning, and costs an upload after a restart; the sync itself is done."""
     folder = rig.state_folder
