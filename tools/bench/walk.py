@@ -25,11 +25,11 @@ _ROOT = os.path.dirname(syncd.__file__) + os.sep
 
 
 def walk(bench: Bench) -> None:
-    """The modules and functions that an edit runs through, with the defaults."""
+    """The modules and functions that an edit runs through, with the product's defaults: what is followed, too."""
     folder, tree = bench.folder("walk"), bench.tree("S")
     found = folder / "found"
     with Emulator(folder / "cloud", api_key=KEY) as emulator:
-        rig = configured(folder, tree, emulator, {})
+        rig = configured(folder, tree, emulator, {"sandbox.follow_seconds": 30})
         rig.environ["PYTHONPATH"] = str(REPO)
         try:
             daemon = rig.up(prefix=(sys.executable, "-m", __name__, str(found)))
