@@ -44,8 +44,8 @@ _log = logging.getLogger("syncd.repository")
 _FOLLOW = Purpose(ApiStep.EXECUTION, "the git repository there")
 _LOG = Purpose(ApiStep.EXECUTION, "the commits there")
 # A sync that a command waits for waits so long for the repository too.
-_FOLLOW_S = 15.0
-_MAKE_S = 120.0
+_FOLLOW_TIMEOUT_S = 15.0
+_MAKE_TIMEOUT_S = 120.0
 # A run that nobody waits for any more goes on: the next one finds what it did.
 _RUN_S = 600
 _LOG_S = 90
@@ -166,7 +166,7 @@ class AgentRepository:
     def _run(self, branch: str, base: Manifest, commit: str) -> CommitReport:
         """Run the program for what the commit may lack; none: for all. Raises `StepFailed`, `Superseded`, `Stop`."""
         now = datetime.fromtimestamp(self._waiter.clock.wall_s()).astimezone()
-        timeout_s = _FOLLOW_S if commit else _MAKE_S
+        timeout_s = _FOLLOW_TIMEOUT_S if commit else _MAKE_TIMEOUT_S
         versions = self._versions(base)
         request = {
             **items_of(("c", path, (entry,)) for path, entry in versions.items()),

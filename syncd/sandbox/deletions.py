@@ -115,7 +115,7 @@ class DeletionSync(Struct):
         """Forget what could not be removed there: it may be as it was uploaded by now, or absent."""
         self._failed = {}
 
-    def paths_to_delete(self, wanted: Manifest, unread: Collection[str]) -> Versions:
+    def due(self, wanted: Manifest, unread: Collection[str]) -> Versions:
         """Return the paths to delete before `wanted` is initialized, earlier leftovers included."""
         found = paths_to_delete(self.state.content.versions, wanted, unread)
         in_the_way = obstructing(found, wanted)

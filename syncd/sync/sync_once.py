@@ -292,7 +292,7 @@ class SandboxSync(Struct):
             content=self.state.content,
             manifest=manifest,
             written=part,
-            to_delete=self.sandbox.deletion_sync.paths_to_delete(manifest | here.unsent, unread),
+            to_delete=self.sandbox.deletion_sync.due(manifest | here.unsent, unread),
             held=here.held,
             unsent=here.unsent,
             is_whole=only is None,

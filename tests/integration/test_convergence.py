@@ -338,7 +338,7 @@ PLANTS: dict[str, tuple[object, str, object]] = {
         "program_text",
         program_with(_COMPARED, _COMPARED.replace(b"found.same_as_any(versions)", b"True")),
     ),
-    "nothing is deleted": (DeletionSync, "paths_to_delete", lambda self, *_: {}),
+    "nothing is deleted": (DeletionSync, "due", lambda self, *_: {}),
     "sandboxes are acquired without a limit": (provider, "acquire_wait_s", lambda *_: 0.0),
     "overflows are ignored": (DirtyDirectories, "add", _without_overflows),
 }
