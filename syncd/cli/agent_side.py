@@ -17,13 +17,13 @@ from msgspec.structs import replace
 from syncd.archive.base_store import BaseStore, SentFiles
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.exported_files import NotKeptHere
-from syncd.cli.daemon_client import order_daemon
+from syncd.cli.daemon_client import RETRY_S, STARTS_S, order_daemon
 from syncd.cli.options import CLOCK
 from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.clock import utc
 from syncd.core.directories import Lock
-from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
+from syncd.core.errors import KeyRefused, Locked, NeedsPerson, SyncdError
 from syncd.core.settings import Config
 from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import ago, counted, few, shown_path
@@ -275,11 +275,11 @@ def scratch_folder(spool: str) -> Iterator[str]:
 def no_sync_begins(config: Config, waiter: Waiter | None = None) -> Iterator[None]:
     """Keep the daemon from syncing meanwhile, or any other process, if none runs.
 
-    A sync of the daemon to this sandbox that is under way is waited for, and the snapshot for another one. Raises
-    `Locked`, `TryLater`, `Stop`.
+    A sync of the daemon to this sandbox that is under way is waited for, the snapshot for another one, and a daemon
+    that starts, or reads its configuration anew. Raises `Locked`, `TryLater`, `Stop`.
     """
-    folder = folders_of(config, os.environ).state
-    told = False
+    folder, waiter = folders_of(config, os.environ).state, waiter or Waiter(Interrupt(), CLOCK)
+    ends_s, told = waiter.clock.monotonic_s() + STARTS_S, False
 
     def waiting(waited_s: float) -> None:
         nonlocal told
@@ -288,6 +288,12 @@ def no_sync_begins(config: Config, waiter: Waiter | None = None) -> Iterator[Non
             click.echo("a sync is under way: waiting for its end, as it may take minutes", err=True)
 
     with contextlib.ExitStack() as stack:
-        if not stack.enter_context(writing(folder, waiter or Waiter(Interrupt(), CLOCK), waiting, config.sandbox_name)):
-            stack.enter_context(Lock(folder))
+        while not stack.enter_context(writing(folder, waiter, waiting, config.sandbox_name)):
+            try:
+                stack.enter_context(Lock(folder))
+                break
+            except Locked:
+                if waiter.clock.monotonic_s() >= ends_s:
+                    raise
+                waiter.sleep(RETRY_S)
         yield

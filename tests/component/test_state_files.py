@@ -10,15 +10,21 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from syncd.cli.agent_side import no_sync_begins
+from syncd.core.clock import SystemClock
 from syncd.core.directories import Directories, Lock, holder
 from syncd.core.durable_file import PauseMarker, StateFile
 from syncd.core.errors import NeedsPerson
+from syncd.core.settings import check_config
+from syncd.core.signals import Interrupt
+from syncd.core.waiter import Waiter
+from syncd.daemon.build import folders_of
 from syncd.remote.target import Target
 from syncd.report.status_store import encoded, read_document, read_status, write_status
 from syncd.sync.synced_hook import ToldRecord, told_state
@@ -167,15 +173,43 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         pass
 
 
-def test_the_status_of_another_holder_is_not_used(tmp_path: Path) -> None:
-    """The document of a dead daemon does not count for the process that holds the lock now."""
-    held = "with Lock(sys.argv[1]): print(); sys.stdin.read()"
-    code = f"import sys; from syncd.core.directories import Lock\n{held}"
-    command = [sys.executable, "-c", code, tmp_path]
+HELD = "import sys; from syncd.core.directories import Lock\nwith Lock(sys.argv[1]): print(); sys.stdin.read()"
+
+
+@contextlib.contextmanager
+def held_by_another(folder: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Give a process that has the lock, and answers nobody."""
+    command = [sys.executable, "-c", HELD, folder]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
+        yield other
+        other.kill()
+
+
+def test_the_status_of_another_holder_is_not_used(tmp_path: Path) -> None:
+    """The document of a dead daemon does not count for the process that holds the lock now."""
+    with held_by_another(str(tmp_path)) as other:
         dead = msgspec.structs.replace(NOTHING, running=True, pid=1)
         write_status(str(tmp_path), encoded(dead))
         assert (holder(str(tmp_path)), read_status(str(tmp_path), NOTHING).running) == (other.pid, False)
-        other.kill()
+
+
+def test_what_writes_waits_for_a_daemon_that_does_not_listen_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a start, or a reload: a moment later it listens, or has ended."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "work").mkdir()
+    config = check_config({"workspace": {"path": str(tmp_path / "work")}, "sandbox": {"id": "box"}})
+    waiter = Waiter(Interrupt(), SystemClock())
+    with held_by_another(folders_of(config, os.environ).state) as other:
+
+        def ends(_: float) -> None:
+            other.kill()
+            other.wait()
+
+        monkeypatch.setattr(waiter, "sleep", ends)
+        with no_sync_begins(config, waiter):
+            assert other.returncode is not None

@@ -96,6 +96,7 @@ def test_a_reload_ends_no_run(rig: Rig, program: Program, tmp_path: Path) -> Non
     rig.until(lambda: "configuration read anew" in daemon.err, "the reload")
     rig.write("d.txt")
     rig.ok("flush")
+    rig.ok("flush")  # the program is told of a sync right after the one who waited for it
     _open(gate)
     assert sorted(program.runs(2)[1]["added"]) == ["b.txt", "c.txt", "d.txt"]
     assert "on_synced: was at its end" in daemon.err
