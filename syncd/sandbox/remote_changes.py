@@ -2,7 +2,7 @@
 
 Where no program can look, the sandbox's own archive (`/dump`) is read. Where that fails too, and the API answers,
 `save` goes on with a warning, and looks again later; `hold` fails. What was found and cannot be fetched, or kept at
-home, is held, and tried again.
+home, is held, and tried again. `Looking` decides which way is tried next.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from syncd.core.waiter import Waiter, Work
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, is_savable
 from syncd.remote.bucket import Dump
 from syncd.remote.failure import (
+    FIRST_WAIT_S,
+    LONGEST_WAIT_S,
     ApiStep,
     FailureAction,
-    NextTry,
     StepFailed,
+    backoff_limit_s,
 )
 from syncd.remote.target import Target
 from syncd.sandbox.deletions import Programs
@@ -83,6 +85,49 @@ class Way(Enum):
     PROGRAM = "a program there, which copies what differs"
     NO_COPIES = "a program there, which copies nothing: what differs stays"
     ARCHIVE = "the sandbox's archive"
+    NOBODY = "none, as it is too early for another try"
+
+
+class Looking(Struct, frozen=True):
+    """How looking at one sandbox goes, for its syncs. Times are monotonic seconds.
+
+    The sync that is under way begins with `way`: what took long and failed in it is not tried again. `failure` is the
+    last one of a program. `again_at_s` is infinity while looks succeed, else the second of the next try after so many
+    `tries` with which nobody could look.
+    """
+
+    way: Way = Way.PROGRAM
+    failure: StepFailed = _NONE
+    again_at_s: float = inf
+    tries: int = 0
+
+    def first_way(self, agent_changes: AgentChanges, now_s: float) -> Way:
+        """Return the way that a look begins with. With `hold` nothing is sent without one: none is put off."""
+        is_early = now_s < self.again_at_s < inf and agent_changes is not AgentChanges.HOLD
+        return Way.NOBODY if is_early else self.way
+
+    def program_failed(self, failure: StepFailed, took_s: float) -> tuple[Looking, Way]:
+        """Return the next way after a program could not look, or its copies did not come; PROGRAM: in another try."""
+        is_quick = took_s < AFTER_UPLOAD_S
+        may_pass = failure.action is not FailureAction.REFUSED and (failure.retry_after_s or 0.0) < OF_SYNC.look_s
+        if self.again_at_s == inf and is_quick and may_pass:
+            # A server that is busy for a moment is no sandbox that runs no programs.
+            return replace(self, failure=failure, again_at_s=-inf), Way.PROGRAM
+        return replace(self, failure=failure, way=self.way if is_quick else Way.ARCHIVE), Way.ARCHIVE
+
+    def archive_failed(self, seen: LookResult | None, took_s: float, now_s: float) -> Looking:
+        """Return what follows after the archive could not be read either; `seen` is what a program saw before."""
+        if seen is not None:
+            return Looking(Way.NO_COPIES if self.way is Way.ARCHIVE else self.way, self.failure)
+        # To ask at each sync costs little, and not to look when one could costs the agent's work.
+        is_quick = took_s < AFTER_UPLOAD_S and self.way is not Way.ARCHIVE
+        wait_s = -inf if is_quick else backoff_limit_s(self.tries + 1, FIRST_WAIT_S, LONGEST_WAIT_S)
+        return Looking(Way.PROGRAM, self.failure, now_s + wait_s, self.tries + 1)
+
+    def succeeded(self, result: LookResult) -> Looking:
+        """Return the same after a look that found this."""
+        is_mended = self.way is Way.PROGRAM and not result.kinds_only
+        return Looking(self.way, _NONE if is_mended else self.failure)
 
 
 class RemoteChanges(Struct, kw_only=True, eq=False):
@@ -106,9 +151,7 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
     unseen: int = 0
     warnings: list[SyncWarning] = field(default_factory=list)
     not_kept: str = ""  # the last reason why a version could not be fetched or saved
-    _way: Way = Way.PROGRAM  # of the sync that is under way: what took long and failed in it is not tried again
-    _failure: StepFailed = _NONE  # the last one of a program
-    _next_try: NextTry = field(default_factory=NextTry)  # after a program failed once, or nobody could look
+    _looking: Looking = Looking()
     _running: tuple[LookRequest, RunningLook] | None = None  # beside the upload
     _took_s: float = 0.0  # the last look by the archive, or at all that is there, that fetched nothing
     _saved_paths: dict[Why, list[str]] = field(default_factory=dict)
@@ -122,7 +165,7 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
     @property
     def programs(self) -> Programs:
         """The answer to the question if a program can remove something there, as the last look found."""
-        return Programs.NONE if self._failure.action is FailureAction.REFUSED else Programs.SOME
+        return Programs.NONE if self._looking.failure.action is FailureAction.REFUSED else Programs.SOME
 
     # -- looking
 
@@ -132,22 +175,25 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
 
     def retry(self) -> None:
         """Look at the next sync, however soon the last look failed."""
-        self._next_try.hasten()
+        if self._looking.again_at_s < inf:
+            self._looking = replace(self._looking, again_at_s=-inf)
 
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
         self._running = None
         began_s = self.waiter.clock.monotonic_s()
+        way = self._looking.first_way(self.agent_changes, began_s)
         is_asked = bool(request.items) or request.find_new
-        if self._way is Way.ARCHIVE or self._waits or not is_asked or request.with_action(LookAction.REMOVE):
+        if way in (Way.ARCHIVE, Way.NOBODY) or not is_asked or request.with_action(LookAction.REMOVE):
             return
         try:
             with self.waiter.doing(Work.UPLOAD):
-                self._running = request, self._begin(request, self._way, OF_SYNC)
+                self._running = request, self._begin(request, way, OF_SYNC)
         except StepFailed as failure:
             _log.debug("the look was not started: %s", failure)
-            if self._took_long(began_s):  # else `finish` tries again
-                self._failure, self._way = failure, Way.ARCHIVE
+            took_s = self.waiter.clock.monotonic_s() - began_s
+            if took_s >= AFTER_UPLOAD_S:  # else `finish` tries again
+                self._looking, _ = self._looking.program_failed(failure, took_s)
 
     def finish(self, request: LookRequest) -> LookResult | None:
         """Return what the look found; None if nobody could look, and the sync goes on without it.
@@ -162,13 +208,14 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
     def _finished(self, request: LookRequest) -> LookResult | None:
         running, self._running = self._running, None
         began_s, seen = self.waiter.clock.monotonic_s(), None
-        if self._waits:
-            self._could_not(self._failure)
+        way = self._looking.first_way(self.agent_changes, began_s)
+        if way is Way.NOBODY:
+            self._could_not(self._looking.failure)
             return None
-        if self._way is not Way.ARCHIVE:
+        if way is not Way.ARCHIVE:
             try:
                 if running is None or running[0] is not request or self._is_stale(running[1]):
-                    running = request, self._begin(request, self._way, OF_SYNC)
+                    running = request, self._begin(request, way, OF_SYNC)
                 seen = self._finish(*running, OF_SYNC)
                 if seen.unfetched is None:
                     return self._ended(seen)
@@ -176,36 +223,27 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
             except StepFailed as failure:
                 if failure.refusal is KeyRefused:
                     raise
-                self._failure = failure
-                may_pass = (
-                    failure.action is not FailureAction.REFUSED and (failure.retry_after_s or 0.0) < OF_SYNC.look_s
-                )
-                if self._took_long(began_s):
-                    self._way = Way.ARCHIVE
-                elif may_pass and self._next_try.at_s == inf:
-                    # A server that is busy for a moment is no sandbox that runs no programs.
-                    self._next_try.at_s = -inf
+                took_s = self.waiter.clock.monotonic_s() - began_s
+                self._looking, way = self._looking.program_failed(failure, took_s)
+                if way is Way.PROGRAM:
                     raise
         return self._read_instead(request, seen, began_s)
 
     def _read_instead(self, request: LookRequest, seen: LookResult | None, began_s: float) -> LookResult | None:
         """Look by the archive, since a program failed to; `seen` is what it saw, if its copies alone are missing."""
+        failure = self._looking.failure
         try:
             return self._ended(self._dumped(request, OF_SYNC.archive_s))
         except StepFailed as other:
             if other.refusal is KeyRefused:
                 raise
+        if seen is None and not self._is_there(failure):
+            raise failure
+        now_s = self.waiter.clock.monotonic_s()
+        self._looking = self._looking.archive_failed(seen, now_s - began_s, now_s)
         if seen is not None:
-            self._way = Way.NO_COPIES if self._way is Way.ARCHIVE else self._way
             return self._ended(seen)  # what differs and has no copy is not overwritten
-        if not self._is_there(self._failure):
-            raise self._failure
-        self._next_try.failed(self.waiter.clock.monotonic_s())
-        if self._way is not Way.ARCHIVE and not self._took_long(began_s):
-            # To ask at each sync costs little, and not to look when one could costs the agent's work.
-            self._next_try.hasten()
-        self._way = Way.PROGRAM
-        self._could_not(self._failure)
+        self._could_not(failure)
         return None
 
     def look(self, request: LookRequest, left_s: float = inf) -> LookResult:
@@ -231,22 +269,13 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
                 raise
         return self._ended(self._with_time(result) if request.find_new else result)
 
-    @property
-    def _waits(self) -> bool:
-        """True if it is too early for another try. With `hold` nothing is sent without a look: none is put off."""
-        is_early = self._next_try.is_waiting(self.waiter.clock.monotonic_s())
-        return is_early and self.agent_changes is not AgentChanges.HOLD
-
-    def _took_long(self, began_s: float) -> bool:
-        return self.waiter.clock.monotonic_s() - began_s >= AFTER_UPLOAD_S
-
     def _is_stale(self, look: RunningLook) -> bool:
         return look.asked.age_s(Moment.now(self.waiter.clock)) > _STALE_S
 
     def _begin(self, request: LookRequest, way: Way, times: Times) -> RunningLook:
         limited = self._within_room(request)
         if way is Way.NO_COPIES:
-            limited, self.not_kept = replace(limited, most_copied_bytes=0), self._failure.message
+            limited, self.not_kept = replace(limited, most_copied_bytes=0), self._looking.failure.message
         return self.executions.start_look(limited, _START_S, times.program_s + _paths_s(request))
 
     def _finish(self, request: LookRequest, look: RunningLook, times: Times) -> LookResult:
@@ -343,14 +372,11 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
         return True
 
     def _ended(self, result: LookResult) -> LookResult:
-        self.warnings = []
-        self._next_try.clear()
-        if self._way is Way.PROGRAM and not result.kinds_only:
-            self._failure = _NONE
+        self._looking, self.warnings = self._looking.succeeded(result), []
         self.not_kept = result.not_kept or self.not_kept
         self.unseen = result.unseen
-        if self._way is Way.ARCHIVE and result.kinds_only:
-            why = self._failure.message
+        if self._looking.way is Way.ARCHIVE and result.kinds_only:
+            why = self._looking.failure.message
             self._warn(f"no program could look for changes in the sandbox ({why}), so its archive was read")
         if self.unseen:
             what = f"{counted(self.unseen, 'path')} in the sandbox could not be looked at in time, and stay there"
@@ -414,7 +440,7 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
         """
         with contextlib.suppress(OSError):
             self.saved_versions.expire(self._relied_on)
-        self._relied_on, self._way = set(), Way.PROGRAM
+        self._relied_on, self._looking = set(), replace(self._looking, way=Way.PROGRAM)
         saved, self._saved_paths = self._saved_paths, {}
         return saved
 
