@@ -185,14 +185,14 @@ class Snapshotter(Struct, eq=False):
 
     def resolved(self, scanned: ScanResult, baseline: Manifest) -> ScanResult:
         """The scan's result after the files were read of which it could not tell if they changed."""
-        if not scanned.difference.uncertain:
+        if not scanned.difference.to_read:
             return scanned
         manifest = scanned.manifest.copy()
-        manifest.put(self.reader.digests(scanned.difference.uncertain))
+        manifest.put(self.reader.digests(scanned.difference.to_read))
         known = manifest
         if scanned.manifest is not self._known:  # held paths count in it as the sandbox got them, not as they are here
             known = self._known.copy()
-            known.put((path, manifest[path]) for path in scanned.difference.uncertain)
+            known.put((path, manifest[path]) for path in scanned.difference.to_read)
         self._learn(known)
         return ScanResult(manifest, difference(baseline, manifest))
 

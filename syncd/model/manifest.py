@@ -202,7 +202,7 @@ def in_archive_order(paths: Iterable[str]) -> list[str]:
 
 
 class Difference(Struct, frozen=True):
-    """The difference between two manifests. `uncertain` paths can only be compared after their content is read.
+    """The difference between two manifests. `to_read` paths can only be compared after their content is read.
 
     `added` is the manifest itself where all of it is new: a list of a million paths would take as much memory again.
     """
@@ -210,11 +210,11 @@ class Difference(Struct, frozen=True):
     added: Collection[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
-    uncertain: list[str] = field(default_factory=list)
+    to_read: list[str] = field(default_factory=list)
 
     @property
     def certain(self) -> bool:
-        """True if something differs, whatever the content of the `uncertain` paths is."""
+        """True if something differs, whatever the content of the `to_read` paths is."""
         return bool(self.added or self.changed or self.removed)
 
     def __len__(self) -> int:
@@ -258,7 +258,7 @@ def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Differe
             if old.size_bytes != entry.size_bytes:
                 found.changed.append(path)
             elif not old.digest or not entry.digest:
-                found.uncertain.append(path)
+                found.to_read.append(path)
             elif old.digest != entry.digest:
                 found.changed.append(path)
     if len(before) + len(found.added) != len(now):

@@ -156,10 +156,10 @@ class DeletionSync(Struct):
         holding_more: set[str] = set()
         for look in looks:  # the later of two looks counts
             there |= {path: seen.kind for path, seen in look.differing.items()}
-            there |= dict.fromkeys(look.removed, Kind.ABSENT) | dict.fromkeys(look.kept, Kind.DIRECTORY)
+            there |= dict.fromkeys(look.removed, Kind.ABSENT) | dict.fromkeys(look.holding_more, Kind.DIRECTORY)
             there |= dict.fromkeys(look.failed, Kind.UNREAD)
             failed |= look.failed
-            holding_more.update(look.kept)
+            holding_more.update(look.holding_more)
         kinds = {path: [there.get(path, Kind.UNREAD)] for path in to_delete if there.get(path) is not Kind.ABSENT}
         for path, found in kinds.items():
             if found == [Kind.UNREAD]:

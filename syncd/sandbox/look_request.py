@@ -131,9 +131,9 @@ class LookResult(Struct, frozen=True):
 
     `differing` are paths of the request (a missing one with versions is ABSENT), `new` those beyond it. `pruned`
     are directories that were not entered, by their name or because they cannot be listed ("." is the workspace
-    itself). Of paths to remove, `removed` are gone, `kept` are directories that hold something else, and `failed`
-    those that could not be removed, with the reason; those that differ are in `differing`. `missing` counts the
-    missing ones of action EXISTS. `blocked` are paths to extract, or directories above them, that cannot be, each
+    itself). Of paths to remove, `removed` are gone, `holding_more` are directories that hold something else, and
+    `failed` those that could not be removed, with the reason; those that differ are in `differing`. `missing` counts
+    the missing ones of action EXISTS. `blocked` are paths to extract, or directories above them, that cannot be, each
     with its obstacle; with `kinds_only`, nobody could see which directories cannot be written. `unlisted` counts
     new paths beyond the most that a look lists, `unseen` what was not looked at in time: paths of the request,
     which are UNREAD, and directories, which are among the `pruned` ones, as are those with a path that is too
@@ -147,7 +147,7 @@ class LookResult(Struct, frozen=True):
     new: Mapping[str, SeenEntry] = field(default_factory=dict)
     pruned: Collection[str] = ()
     removed: Collection[str] = ()
-    kept: Collection[str] = ()
+    holding_more: Collection[str] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     missing: int = 0
     blocked: Mapping[str, Obstacle] = field(default_factory=dict)

@@ -289,7 +289,7 @@ def look_result(answer: Report, request: LookRequest) -> LookResult:
         new=new,
         pruned=tuple(map(_pruned, report.pruned)),
         removed=tuple(named["r"]),
-        kept=tuple(named["k"]),
+        holding_more=tuple(named["k"]),
         failed=dict(zip(named["f"], reasons, strict=True)),
         missing=len(named["m"]),
         blocked=_blocked(zip(named["b"], report.blocked, strict=True), request),

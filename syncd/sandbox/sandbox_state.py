@@ -109,7 +109,7 @@ class SandboxContent(Struct, frozen=True):
 
     def may_differ(self, found: Difference) -> bool:
         """True unless the sandbox is known to hold the manifest that differs from `base` by `found`."""
-        return self.uncertain or found.certain or bool(found.uncertain)
+        return self.uncertain or found.certain or bool(found.to_read)
 
 
 class TakenPath(Struct, frozen=True):

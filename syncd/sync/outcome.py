@@ -40,12 +40,12 @@ def arrived_changes(before: SandboxContent, now: SandboxContent) -> Difference:
     found = difference(before.base, now.base)
     left_before, left = before.leftovers, now.leftovers
     if not left_before and not left:
-        return Difference(found.added, [*found.changed, *found.uncertain], found.removed)
+        return Difference(found.added, [*found.changed, *found.to_read], found.removed)
     was_left = [path for path in found.added if path in left_before]
     new = [path for path in found.added if path not in left_before]
     late = sorted(path for path in left_before - left if path not in now.base)
     removed = [*(path for path in found.removed if path not in left), *late]
-    return Difference(new, [*found.changed, *found.uncertain, *was_left], removed)
+    return Difference(new, [*found.changed, *found.to_read, *was_left], removed)
 
 
 def combined(before: Change | None, now: Change) -> Change | None:

@@ -243,7 +243,7 @@ class SandboxSync(Struct):
         is_partial = is_certain and self.sandbox.partial_archives.usable and bool(scanned.manifest)
         # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there,
         # with all that is in it.
-        if is_partial or is_forced or (kept and any(is_within(path, kept) for path in scanned.difference.uncertain)):
+        if is_partial or is_forced or (kept and any(is_within(path, kept) for path in scanned.difference.to_read)):
             scanned = self.snapshotter.resolved(scanned, base)
         stays = frozenset(here.held)
         if not is_forced:
@@ -267,7 +267,7 @@ class SandboxSync(Struct):
         sent = partial(self.workspace.sent_digests, self.sandbox.name, self.state.base or Manifest())
         for base in filter(None, (self.state.base, *self.workspace.other_bases(self.sandbox.name))):
             found = difference(base, scanned.manifest)
-            replaced = [*found.changed, *found.uncertain, *found.removed, *here.held]
+            replaced = [*found.changed, *found.to_read, *found.removed, *here.held]
             self.workspace.base_store.keep_replaced(base, replaced, sent)
 
     # -- act

@@ -47,7 +47,7 @@ def partial_paths(
     may refuse an empty archive; never one that `stays` as it is in the sandbox. None if it would lack nothing: such an
     archive is whole, and proves nothing about partial ones. Directories come with the paths in them.
     """
-    paths = {*found.added, *found.changed, *found.uncertain} or least_of(manifest, stays)
+    paths = {*found.added, *found.changed, *found.to_read} or least_of(manifest, stays)
     with_directories = paths | directories_above(paths)
     lacks_some = sum(path in manifest for path in with_directories) < len(manifest)
     return frozenset(paths) if paths and lacks_some else None
@@ -69,7 +69,7 @@ def staying_paths(
     manifest: Manifest, found: Difference, held: Collection[str], kept: Collection[str]
 ) -> frozenset[str]:
     """The paths that stay as they are in the sandbox, with all below them: kept ones if nothing in them changed."""
-    changed = {*found.added, *found.changed, *found.uncertain} if kept else set()
+    changed = {*found.added, *found.changed, *found.to_read} if kept else set()
     unchanged = {path for path in kept if path not in changed} - directories_above(changed)
     return frozenset(manifest.paths_within(unchanged.union(held)))
 

@@ -274,7 +274,7 @@ class SyncRound(Struct):
         removals = dict(actions.removals)
         if self.attempt.policy is AgentChanges.OVERWRITE:
             removals |= self._changed_there(result)
-        for path in directories_above(removals).intersection(result.kept):  # what it held goes only now
+        for path in directories_above(removals).intersection(result.holding_more):  # what it held goes only now
             removals[path] = self.attempt.to_delete[path]
         results = [result]
         if removals:

@@ -260,7 +260,7 @@ class Process:
                     step()
         beside = {p: _seen(e, is_fetched=True) for p, e in self.there.items() if p not in request.items}
         new = beside if request.find_new else {}
-        return LookResult(differing, new, removed=removed, kept=kept, missing=missing, blocked=blocked)
+        return LookResult(differing, new, removed=removed, holding_more=kept, missing=missing, blocked=blocked)
 
     def _obstacle(self, path: str, wanted: Entry) -> dict[str, Obstacle]:
         place = path

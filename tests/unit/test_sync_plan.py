@@ -142,7 +142,7 @@ def test_what_is_looked_at_beside_what_is_written() -> None:
 @pytest.mark.parametrize(
     ("found", "paths"),
     [
-        (Difference(added=["d/a"], changed=["e/c"], uncertain=["f"], removed=["x"]), {"d/a", "e/c", "f"}),
+        (Difference(added=["d/a"], changed=["e/c"], to_read=["f"], removed=["x"]), {"d/a", "e/c", "f"}),
         (Difference(removed=["x"]), {"d"}),
         (Difference(changed=["d", "d/a", "d/b", "e/c", "f"]), None),  # nothing would be left out
         (Difference(changed=["d/b", "e/c", "f"]), {"d/b", "e/c", "f"}),
