@@ -196,6 +196,8 @@ class PreloadedExecution(HeldExecution):
             raise TimeoutError from None
         finally:
             self._kill_group(process.pid)
+            with self._lock:
+                self._process = None  # with its pipe: of an hour's executions there are thousands
 
     def kill(self) -> None:
         super().kill()
