@@ -183,7 +183,7 @@ def test_removals(sandbox: Sandbox) -> None:
         }
     )
     assert sandbox.left() == ["bit", "changed", "full", "full/theirs", "stay"]
-    assert list(ran.report.kept) == ["full"]
+    assert list(ran.report.holding_more) == ["full"]
     assert set(ran.report.differing) == {"changed", "bit"}
     gone = ["a", "d/e/f", "d/e", "d", "full/ours", "second", "ln", ODD, "gone", "a/below/a/file"]
     assert list(ran.report.removed) == gone
