@@ -39,6 +39,8 @@ _BLOCK = 1 << 18
 _EXTENSION_BYTES = 1 << 20  # of one extension header; a longer one is skipped
 _HEADER_BYTES = 4 << 20  # of all headers of one member
 _PADDED = 512
+# By what tarfile tells of a header: zeros, which end an archive, and the end of the stream.
+_ZEROS, _CUT = tarfile.EOFHeaderError, (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError)  # type: ignore[attr-defined]
 # Deflate expands no more than that; a sparse member that does holds nothing but a size.
 _MOST_EXPANDED = 1032
 _SHOWN = 200  # of a name that is too long
@@ -123,17 +125,17 @@ def inner_path(name: str) -> str | None:
 
 class _LimitedTarInfo(tarfile.TarInfo):
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+    def fromtarfile(cls, archive: Any) -> Self:
         # tarfile takes whatever is no header for the archive's end, and the stream's end too: a tar that was killed
-        # between two files would be a smaller workspace.
-        if len(buf) < _PADDED:
-            raise BadArchive("the archive is cut short")
+        # between two files would be a smaller workspace. Some versions of Python do not call `frombuf` for a member.
         try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as failure:
-            if any(buf):
-                raise BadArchive(f"the archive is not a valid tar file: {failure}") from None
+            return super().fromtarfile(archive)
+        except _ZEROS:
             raise
+        except _CUT:
+            raise BadArchive("the archive is cut short") from None
+        except tarfile.HeaderError as failure:
+            raise BadArchive(f"the archive is not a valid tar file: {failure}") from None
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         # In all supported versions of Python, tarfile calls this before it reads an extension header.
