@@ -46,6 +46,7 @@ _REASONS = {
     "Connection reset by peer": _CLOSED,
     "Broken pipe": _CLOSED,
     "EOF occurred in violation of protocol": _CLOSED,
+    "unexpected eof while reading": _CLOSED,  # the same, in the words of OpenSSL 3
     "unknown error": _CLOSED,  # Python's words for a TLS connection that ended in the middle of a write
     "certificate has expired": "the server's certificate has expired (or is this machine's clock ahead?)",
     "not yet valid": "the server's certificate is not valid yet (is this machine's clock behind?)",
