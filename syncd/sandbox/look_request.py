@@ -21,6 +21,9 @@ _Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 # and the newest time that it saw, in nanoseconds.
 Mark = tuple[_Digest, _Digest, Annotated[int, Meta(ge=0, le=1 << 62)]]
 
+# A look is no older than this when the initialize is requested.
+FRESH_S = 2.0
+
 
 class LookAction(Enum):
     """The action of the program at one path, by its letter in the list."""

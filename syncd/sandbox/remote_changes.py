@@ -38,7 +38,7 @@ from syncd.remote.target import Target
 from syncd.sandbox.deletions import Programs
 from syncd.sandbox.executions import Executions, Purpose, RunningLook
 from syncd.sandbox.look_by_dump import look_by_dump
-from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
+from syncd.sandbox.look_request import FRESH_S, LookAction, LookRequest, LookResult
 from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
 from syncd.sandbox.seen_paths import SeenPaths
 
@@ -49,8 +49,6 @@ AFTER_UPLOAD_S = 5.0
 _START_S = 8.0
 # Program and look have so much more for each path: to read a small file and compare it takes half of that.
 _PATH_S = 1e-4
-# What a look found longer ago is looked at again: an upload may take an hour, and its agent goes on meanwhile.
-_STALE_S = 2.0
 # Before a sandbox ends there is no time to read the bytes of more that had been sent.
 _HURRIED, _MOST_BASES = (Why.SANDBOX_ENDED, Why.RELEASED), 1000
 _LOOKS_AGAIN = 'the next sync looks again; with sandbox.agent_changes = "overwrite" none does'
@@ -270,7 +268,8 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
         return self._ended(self._with_time(result) if request.find_new else result)
 
     def _is_stale(self, look: RunningLook) -> bool:
-        return look.asked.age_s(Moment.now(self.waiter.clock)) > _STALE_S
+        """True if it is to be made once more: an upload may take an hour, and the agent goes on meanwhile."""
+        return look.asked.age_s(Moment.now(self.waiter.clock)) > FRESH_S
 
     def _begin(self, request: LookRequest, way: Way, times: Times) -> RunningLook:
         limited = self._within_room(request)

@@ -15,6 +15,7 @@ from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, same
 from syncd.model.manifest import Difference, Manifest, directories_above, is_within
 from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, Versions, plan_sync
 from syncd.sandbox.look_request import (
+    FRESH_S,
     LookAction,
     LookItem,
     LookItems,
@@ -28,10 +29,8 @@ from syncd.sandbox.saved_versions import Why
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
 SAMPLE = 200
-# A look is no older than this when the initialize is requested …
-_FRESH_S = 2.0
-# … but where a look itself takes so long, it is repeated only so often. One that is older than any look takes is of
-# before a suspend.
+# Where a look itself takes longer than it is fresh, it is repeated only so often. One that is older than any look takes
+# is of before a suspend.
 _REPEATED, _OLDEST_S = 3, 60.0
 # An agent that writes all the time must not keep all else from arriving: once the archive was made again so often
 # without what it had written, what it writes now is saved and overwritten.
@@ -375,7 +374,7 @@ def obstacles_seen(
 
 def is_outdated(look_age_s: float, repeated: int) -> bool:
     """True if a look that was repeated so often is to be made once more, as its agent may have gone on since then."""
-    return look_age_s > (_FRESH_S if repeated < _REPEATED else _OLDEST_S)
+    return look_age_s > (FRESH_S if repeated < _REPEATED else _OLDEST_S)
 
 
 def _distinct(versions: tuple[Entry, ...]) -> tuple[Entry, ...]:
