@@ -1066,7 +1066,8 @@ class _Repository:
                 return False
             into.write(begin % (mark, sent.size))
             digest, length = _hash(file.fileno(), sent.size, into.write)
-            into.write(bytes(sent.size - length))  # it was cut short
+            for left in range(sent.size - length, 0, -_BLOCK):  # it was cut short
+                into.write(bytes(min(left, _BLOCK)))
             into.write(b"\n")
         return digest[:_DIGEST_BYTES] == sent.digest
 
