@@ -245,8 +245,9 @@ def test_the_verdict_on_an_archive(
     written = Manifest({"f": NOW["f"], "d/a": manifest["d/a"]})
     asked = replace(attempt(content, manifest, written, held={"held": NOW["f"]}), unsent={"unsent": NOW["f"]})
     assert verdict_on(asked, before, staying, gone) is verdict
-    is_missing = replace(asked, is_whole=True)
-    assert verdict_on(is_missing, ("kept",), (), gone) is Verdict.PACK_AGAIN
+    whole = replace(asked, is_whole=True)
+    assert verdict_on(whole, ("kept",), (), gone) is Verdict.PACK_AGAIN
+    assert verdict_on(whole, ("f",), (), gone) is Verdict.INITIALIZE  # it has that already
 
 
 def test_what_a_first_archive_could_meet() -> None:
