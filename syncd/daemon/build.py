@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
@@ -28,10 +28,8 @@ from syncd.remote.bucket import Throttle
 from syncd.remote.failure import ApiLimit
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
-from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.logs import keep_out_of_logs
-from syncd.report.status_publisher import RunFacts, StatusPublisher, WorkspaceStatus
-from syncd.report.systemd_notify import SystemdNotifier
+from syncd.report.status_publisher import RunFacts, WorkspaceStatus
 from syncd.sandbox.provider import acquired_of
 from syncd.scan.file_reader import ContentReader
 from syncd.selection.gitignore import bad_pattern
@@ -175,27 +173,12 @@ def workspace_of(
     )
 
 
-def status_publisher_of(
-    access: Access, environ: Mapping[str, str] | None, publish: Callable[[], None]
-) -> StatusPublisher:
-    """The status of the syncs to one sandbox, which has no id before one is acquired.
-
-    `environ` None: nothing is shown on the desktop. The caller must hold the workspace's lock.
-    """
-    config, clock, sandbox = access.config, access.clock, access.config.sandbox
-    name, base_url, region = config.sandbox_name, sandbox.base_url, sandbox.region
-    now = SandboxStatus(name=name, id="", base_url=base_url, region=region, pending=True)  # until a scan was made
-    if target := access.provider().known:
-        now = now.at(target)
-    several = name if len(config.sandboxes) > 1 else ""
-    return StatusPublisher(
-        now=now,
-        publish=publish,
-        notifier=DesktopNotifier(
-            config.workspace.path, environ if config.notifications.desktop else None, clock, several
-        ),
-        clock=clock,
-    )
+def status_of(access: Access) -> SandboxStatus:
+    """The status of a sandbox before anything was synced; it has no id before one is acquired."""
+    sandbox, target = access.config.sandbox, access.provider().known
+    name, base_url, region = access.config.sandbox_name, sandbox.base_url, sandbox.region
+    status = SandboxStatus(name=name, id="", base_url=base_url, region=region, pending=True)  # until a scan was made
+    return status if target is None else status.at(target)
 
 
 def keys_of(config: Config, environ: Mapping[str, str]) -> dict[str, ApiKey | KeyRefused]:
@@ -237,12 +220,7 @@ def daemon_of(
         db = StateDb(folders.state)
         stack.callback(db.close)
         clock, path = waiter.clock, config.workspace.path
-        environ_of_daemon = environ if run.pid is not None else None
-
-        systemd = SystemdNotifier(environ_of_daemon or {}, clock, os.getpid())
-        status = WorkspaceStatus(config, folders.state, systemd, run)
         watch, throttle = InotifyWatch(path, clock), Throttle(config.sync.upload_limit_kib_per_second << 10)
-        shared = SharedState(watch, synced_hook, status, was_there=os.path.isdir(path))
         first_archives, api_limit = FirstArchives(), ApiLimit()
 
         def access(name: str) -> Access:
@@ -254,7 +232,8 @@ def daemon_of(
             return Access(own, folders, db, usable, client, throttle, first_archives, api_limit, refusal)
 
         accesses = [access(name) for name in config.sandboxes]
-        status.publishers = [status_publisher_of(each, environ_of_daemon, status.write) for each in accesses]
+        sandboxes = [status_of(each) for each in accesses]
+        status = WorkspaceStatus(config, folders.state, run, clock=clock, environ=environ, sandboxes=sandboxes)
         status.recall()
         # Before all else, which may take a while (watches, git, large state): until then `syncd status` would show a
         # process without a status.
@@ -270,16 +249,17 @@ def daemon_of(
         listener = watch if run.pid is not None else None
         workspace = workspace_of(config, environ, waiter, *searched, excludes=excludes, listener=listener)
         synced_hook.configure(config, folders.state)
+        left = [
+            LeftSandbox(replace(access(MAIN), config=own), target, workspace)
+            for own, target in left_configs(config, folders.state, db, clock)
+        ]
+        shared = SharedState(watch, synced_hook, status, left, was_there=os.path.isdir(path))
         loops = [
             SandboxLoop(each, workspace, shared, publisher, partial(access, publisher.now.name))
             for each, publisher in zip(accesses, status.publishers, strict=True)
         ]
         for loop in loops:
             loop.cycle.recall()
-        shared.left = [
-            LeftSandbox(replace(access(MAIN), config=own), target, workspace)
-            for own, target in left_configs(config, folders.state, db, clock)
-        ]
         yield Daemon(
             shared,
             workspace,

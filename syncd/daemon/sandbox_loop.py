@@ -68,6 +68,7 @@ class SharedState(Struct):
     watch: InotifyWatch
     synced_hook: SyncedHook
     status: WorkspaceStatus
+    left: list[LeftSandbox]
     was_there: bool  # the workspace, at the start
     rescan_at_s: float = -inf  # of everything
     paused: bool = False  # by a person
@@ -75,7 +76,6 @@ class SharedState(Struct):
     full_scan_took_s: float = 0.0  # the last one
     dirty: DirtyDirectories = field(default_factory=DirtyDirectories)
     refused: set[str] = field(default_factory=set)  # the sandboxes that were, of a run in which none was synced to
-    left: list[LeftSandbox] = field(default_factory=list)
 
     @property
     def has_several(self) -> bool:

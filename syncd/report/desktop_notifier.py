@@ -35,11 +35,11 @@ _COMMAND = ("notify-send", "--app-name=syncd", "--icon=dialog-information", "--"
 class DesktopNotifier:
     """The notices about one sandbox. Nothing here fails, and nothing takes longer than a second.
 
-    `environ` None: nothing is shown. `sandbox` is its name, where the workspace has several. `due_s` is the monotonic
+    `environ` empty: nothing is shown. `sandbox` is its name, where the workspace has several. `due_s` is the monotonic
     second from which on `show_due` has something to show; infinity: nothing is planned.
     """
 
-    def __init__(self, workspace: str, environ: Mapping[str, str] | None, clock: Clock, sandbox: str = "") -> None:
+    def __init__(self, workspace: str, environ: Mapping[str, str], clock: Clock, sandbox: str = "") -> None:
         name = one_line(shown_path(os.path.basename(workspace)), 40)
         self._name = f"{name} ({sandbox})" if sandbox else name
         self._sandbox = sandbox
@@ -94,7 +94,7 @@ class DesktopNotifier:
 
     def _show(self, summary: str, body: str) -> bool:
         """Have the desktop show a notice. False: it could not be shown."""
-        if self._environ is None:
+        if not self._environ:
             return False
         body = one_line(redacted(for_sandbox(body, self._sandbox) if self._sandbox else body), 400)
         try:

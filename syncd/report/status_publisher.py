@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, field
@@ -159,17 +160,35 @@ def sync_failure(failure: Exception) -> SyncFailure:
 _MOST_WARNINGS = 100
 
 
-class WorkspaceStatus(Struct):
-    """The status of a workspace with its sandboxes, main first. `folder` is that of the state."""
+class WorkspaceStatus:
+    """The status of a workspace with its sandboxes, main first."""
 
-    config: Config
-    folder: str
-    systemd: SystemdNotifier
-    run: RunFacts
-    publishers: list[StatusPublisher] = field(default_factory=list)
-    _ended_at: str | None = None  # the daemon before this command
-    _written: bytes = b""
-    _unwritten: str = ""  # the reason why the last one could not be written
+    def __init__(
+        self,
+        config: Config,
+        folder: str,
+        run: RunFacts,
+        *,
+        clock: Clock,
+        environ: Mapping[str, str],
+        sandboxes: Sequence[SandboxStatus],
+    ) -> None:
+        """`folder` is that of the state. That of a command tells no service manager and no desktop."""
+        told = environ if run.pid is not None else {}
+        on_desktop = told if config.notifications.desktop else {}
+        self.config = config
+        self.folder = folder
+        self.run = run
+        self.systemd = SystemdNotifier(told, clock, os.getpid())
+        self.publishers: list[StatusPublisher] = []
+        for each in sandboxes:
+            notifier = DesktopNotifier(
+                config.workspace.path, on_desktop, clock, each.name if len(sandboxes) > 1 else ""
+            )
+            self.publishers.append(StatusPublisher(each, self.write, notifier, clock))
+        self._ended_at: str | None = None  # the daemon before this command
+        self._written = b""
+        self._unwritten = ""  # the reason why the last one could not be written
 
     def recall(self) -> None:
         """Take over the last syncs of an earlier process, as far as they were to the same sandboxes.

@@ -9,10 +9,8 @@ import pytest
 
 from syncd.core.errors import SyncWarning
 from syncd.core.settings import check_config
-from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.status_publisher import RunFacts, StatusPublisher, WorkspaceStatus
 from syncd.report.status_store import read_document
-from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.status_document import LastSync, SandboxStatus, State, Status
 from syncd.sync.work_saver import UNSAVED
 from tests.clock import ScriptedClock
@@ -21,18 +19,13 @@ from tests.clock import ScriptedClock
 @pytest.fixture
 def status(tmp_path: Path, clock: ScriptedClock) -> WorkspaceStatus:
     config = check_config({"workspace": {"path": "/work"}, "sandbox": {"id": "box"}})
-    return WorkspaceStatus(config, str(tmp_path), SystemdNotifier({}, clock, 1), RunFacts(1))
+    sandbox = SandboxStatus(name="main", id="box", base_url="https://api.example")
+    return WorkspaceStatus(config, str(tmp_path), RunFacts(1), clock=clock, environ={}, sandboxes=[sandbox])
 
 
 @pytest.fixture
-def publisher(clock: ScriptedClock, status: WorkspaceStatus) -> StatusPublisher:
-    publisher = StatusPublisher(
-        now=SandboxStatus(name="main", id="box", base_url="https://api.example"),
-        publish=status.write,
-        notifier=DesktopNotifier("/work", {}, clock),
-        clock=clock,
-    )
-    status.publishers.append(publisher)
+def publisher(status: WorkspaceStatus) -> StatusPublisher:
+    (publisher,) = status.publishers
     return publisher
 
 

@@ -12,7 +12,9 @@ import pytest
 from syncd.core.errors import TryLater
 from syncd.core.settings import check_config
 from syncd.core.waiter import Event
-from syncd.daemon.build import access_of, status_publisher_of
+from syncd.daemon.build import access_of, status_of
+from syncd.report.desktop_notifier import DesktopNotifier
+from syncd.report.status_publisher import StatusPublisher
 from syncd.sandbox import remote_changes
 from syncd.sandbox.look_request import LookRequest
 from syncd.sync import agent_work
@@ -102,7 +104,7 @@ def test_nobody_can_look_before_the_end(acquired: Rig) -> None:
     shown: list[str] = []
     config = check_config(acquired.keys)
     access = access_of(config, acquired.environ, acquired.key, acquired.client)
-    publisher = status_publisher_of(access, None, lambda: None)
+    publisher = StatusPublisher(status_of(access), lambda: None, DesktopNotifier("", {}, access.clock), access.clock)
     publisher.notifier.unsaved = shown.append  # type: ignore[method-assign]
     acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
     _save_until_the_end(acquired)
