@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from enum import Enum
 
 from msgspec import Struct, field
@@ -42,20 +42,6 @@ class SyncMode(Enum):
     CHANGED = "sync if something changed"
     ASKED = "as that, for someone who waits; where nothing has to be sent, the sandbox is asked if it still has all"
     FORCED = "sync whatever is there"
-
-
-ToScan = Callable[[], Collection[str] | None]
-"""Returns, when a scan begins, the only directories in which something may have changed; None for all."""
-
-
-class ScanPlan(Struct, frozen=True):
-    """The plan of a sync's scans. `after` is called after each of them, with the turn for a snapshot."""
-
-    to_scan: ToScan = lambda: None
-    after: Callable[[], None] = lambda: None
-
-
-EVERYTHING = ScanPlan()
 
 
 class ScanResult(Struct):
@@ -108,19 +94,20 @@ class Snapshotter(Struct, eq=False):
         self,
         baseline: Manifest | None,
         sync_mode: SyncMode,
-        to_scan: ToScan = lambda: None,
+        only: Collection[str] | None = None,
         other_bases: Collection[Manifest] = (),
     ) -> ScanResult:
         """Scan, and read only the files of which the scan cannot tell if they changed.
 
-        `other_bases` are what the workspace's other sandboxes hold.
+        `only` are the directories in which something may have changed, None: in any. `other_bases` are what the
+        workspace's other sandboxes hold.
 
         Raises `WorkspaceError` (the workspace is missing, or lost nearly everything), `SnapshotTooLarge`, `Stop`.
         """
         began_s = self.clock.monotonic_s()
         self.guard.begin()
         full_scans = self.scanner.full_scans
-        scan = self.scanner.scan(to_scan())
+        scan = self.scanner.scan(only)
         if sync_mode is SyncMode.FORCED or self.scanner.full_scans > full_scans:
             self._unreadable_files = {}  # a disk that is repaired changes no inode
         self._scan_number = self.scanner.scans

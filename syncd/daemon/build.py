@@ -41,7 +41,7 @@ from syncd.sync.sandbox import Access
 from syncd.sync.status_document import SandboxStatus, State
 from syncd.sync.synced_hook import SyncedHook
 from syncd.sync.workspace import Workspace
-from syncd.watch.changes import ScanListener
+from syncd.watch.changes import DirtyDirectories, ScanListener
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.suspend_detector import SuspendDetector
 
@@ -253,7 +253,8 @@ def daemon_of(
             LeftSandbox(replace(access(MAIN), config=own), target, workspace)
             for own, target in left_configs(config, folders.state, db, clock)
         ]
-        shared = SharedState(watch, synced_hook, status, left, was_there=os.path.isdir(path))
+        dirty = DirtyDirectories(config.sync.rescan_minutes * 60)
+        shared = SharedState(watch, synced_hook, status, left, dirty, was_there=os.path.isdir(path))
         loops = [
             SandboxLoop(each, workspace, shared, publisher, partial(access, publisher.now.name))
             for each, publisher in zip(accesses, status.publishers, strict=True)

@@ -17,7 +17,7 @@ from math import inf
 from msgspec import Struct, field
 from msgspec.structs import asdict, replace
 
-from syncd.archive.snapshotter import ScanPlan, SyncMode
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.durable_file import file_stamp
 from syncd.core.errors import ExitCode, NeedsPerson, Stop, Unavailable
 from syncd.core.process import release_freed_memory
@@ -57,7 +57,8 @@ class SyncRun(Struct, eq=False):
     started_s: float
     burst: Burst | None = None  # the changes that it began with
     is_on: bool = True  # under way
-    scanned: frozenset[str] | None = None
+    all_since_s: float = -inf  # not only what changed is scanned, unless all was since then
+    has_scanned_all: bool = False
     stage: State | None = None  # the one that it shows
     has_slept: bool = False  # the machine, since the stage began
 
@@ -69,12 +70,11 @@ class SharedState(Struct):
     synced_hook: SyncedHook
     status: WorkspaceStatus
     left: list[LeftSandbox]
+    dirty: DirtyDirectories
     was_there: bool  # the workspace, at the start
-    rescan_at_s: float = -inf  # of everything
     paused: bool = False  # by a person
     reload_after: list[SyncRun] | None = None  # a reload is asked for, and waits for these; None: none is
     full_scan_took_s: float = 0.0  # the last one
-    dirty: DirtyDirectories = field(default_factory=DirtyDirectories)
     refused: set[str] = field(default_factory=set)  # the sandboxes that were, of a run in which none was synced to
 
     @property
@@ -121,7 +121,6 @@ class SandboxLoop:
         self._shared = shared
         self._clock = access.clock
         self._waiter = access.waiter
-        self._rescan_s = access.config.sync.rescan_minutes * 60
         self._retry_settings = retry_settings_of(access.config)
         self._key_file = access.config.sandbox.api_key_file
         self._request_queue = RequestQueue()
@@ -294,22 +293,22 @@ class SandboxLoop:
         self.sync = run
         self._due = replace(due, burst=None, starting=False)  # what comes from now on is a burst of its own
         sync_mode = self._request_queue.begin()
+        if self._request_queue.serving:
+            run.all_since_s = self._asked_s  # the event of what was saved right before may not have come yet
         if reason is not SyncReason.RESCAN and not due.is_held:
             self.publisher.note(pending=True)
-        scan_plan = self._plan_scan(run)
         self._history.begin(reason.value, self.publisher.now)
         try:
             with self._workspace.sync_of(self.name):
-                outcome = self._try(sync_mode, scan_plan, run)
+                outcome = self._try(sync_mode, run)
         finally:
             run.is_on, run.stage = False, None
         now_s = self._clock.monotonic_s()
-        if run.scanned is None:
+        if run.has_scanned_all:
             release_freed_memory()
-            self._shared.full_scan_took_s = self.cycle.snapshotter.scan_took_s
         if self._shared.watch.needs_polling:  # not every change has an event: since this scan, or for longer
             poll_at_s = now_s + poll_interval_s(self._shared.full_scan_took_s)
-            self._shared.rescan_at_s = min(self._shared.rescan_at_s, poll_at_s)
+            self._shared.dirty.rescan_at_s = min(self._shared.dirty.rescan_at_s, poll_at_s)
         sandbox = self.cycle.sandbox
         again_at_s = (sandbox.state.seen.look_again_at_s, sandbox.deletion_sync.again_at_s) if sandbox else ()
         # Of those that have passed, nobody could look just now.
@@ -321,10 +320,10 @@ class SandboxLoop:
         if outcome is not None:
             self._answer(outcome)
 
-    def _try(self, sync_mode: SyncMode, scan_plan: ScanPlan, run: SyncRun) -> Outcome | None:
+    def _try(self, sync_mode: SyncMode, run: SyncRun) -> Outcome | None:
         """Sync, and return the outcome; None if it failed, or gave way."""
         try:
-            outcome = self.cycle.run(sync_mode, self, scan_plan)
+            outcome = self.cycle.run(sync_mode, self)
         except Superseded:
             self._history.end(SyncEnding.SUPERSEDED, self.publisher.now)
             self._request_queue.put_back()
@@ -336,33 +335,6 @@ class SandboxLoop:
             self._succeeded(outcome)
             return outcome
         return None
-
-    def _plan_scan(self, run: SyncRun) -> ScanPlan:
-        """Return what the scans of this sync have to list, which is known when they begin."""
-        dirty, all_since_s = self._shared.dirty, -inf
-        if self._request_queue.serving or run.reason is SyncReason.ORDER:
-            all_since_s = self._asked_s  # the event of what was saved right before a request may not have come yet
-        elif run.started_s >= self._shared.rescan_at_s:
-            all_since_s = run.started_s
-
-        def to_scan() -> frozenset[str] | None:
-            now_s = self._clock.monotonic_s()
-            run.scanned = dirty.take(all_since_s, now_s)
-            if run.scanned is None:
-                self._shared.rescan_at_s = now_s + self._rescan_s
-            self._full_scans = dirty.full_scans
-            return run.scanned
-
-        def after_scan() -> None:
-            """Wait on where the burst goes on in a new directory, of which no event tells before its first scan."""
-            if run.reason is SyncReason.CHANGE and run.burst is not None:
-                due, now_s = self._due, self._clock.monotonic_s()
-                longer = unfinished(run.burst, self._shared.watch.found_s, now_s, due.quiet_s, due.max_wait_s)
-                if longer is not None:
-                    self._due = replace(due, burst=joined(longer, due.burst))
-                    raise Superseded
-
-        return ScanPlan(to_scan, after_scan)
 
     def _learn(self) -> None:
         status = self.cycle.shown(self.publisher.now)
@@ -449,6 +421,25 @@ class SandboxLoop:
             self._shared.dirty.mark_all()
 
     # -- the observer of a sync
+
+    def to_scan(self) -> frozenset[str] | None:
+        """Return the directories that were changed; None for all."""
+        dirty = self._shared.dirty
+        only = dirty.take(self._clock.monotonic_s(), self.sync.all_since_s)
+        self.sync.has_scanned_all |= only is None
+        self._full_scans = dirty.full_scans
+        return only
+
+    def scanned(self) -> None:
+        """Wait on where the burst goes on in a new directory, of which no event tells before its first scan."""
+        run, due, now_s = self.sync, self._due, self._clock.monotonic_s()
+        if run.has_scanned_all:
+            self._shared.full_scan_took_s = self.cycle.snapshotter.scan_took_s
+        if run.reason is SyncReason.CHANGE and run.burst is not None:
+            longer = unfinished(run.burst, self._shared.watch.found_s, now_s, due.quiet_s, due.max_wait_s)
+            if longer is not None:
+                self._due = replace(due, burst=joined(longer, due.burst))
+                raise Superseded
 
     def stage(self, state: State) -> None:
         """Publish it, but not the scans of a hold, and none that nobody asked for."""
@@ -572,6 +563,6 @@ class SandboxLoop:
             written_to=self._workspace.keeps_from_syncing(self.name),
             requested=bool(self._request_queue.fresh),
             paused=self._is_paused,
-            rescan_at_s=min(self._shared.rescan_at_s, self._due.rescan_at_s, moves_at_s, scanned_s),
+            rescan_at_s=min(self._shared.dirty.rescan_at_s, self._due.rescan_at_s, moves_at_s, scanned_s),
             save_at_s=self.cycle.save_at_s,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from msgspec import Struct
@@ -46,7 +46,13 @@ _PASSED_S = 5.0
 
 
 class SyncObserver(Protocol):
-    """Follows a delivery, and waits for it, so that every wait can be interrupted."""
+    """Follows a sync, says what it has to scan, and waits for it, so that every wait can be interrupted."""
+
+    def to_scan(self) -> Collection[str] | None:
+        """Return, as a scan begins, the only directories in which something may have changed; None for all."""
+
+    def scanned(self) -> None:
+        """A scan has ended. Raises `Superseded` where what it found is to be waited for."""
 
     def stage(self, state: State) -> None:
         """Another stage begins."""

@@ -6,7 +6,7 @@ import os
 
 from msgspec.structs import replace
 
-from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import SandboxNotFound, SyncWarning
 from syncd.core.settings import MAIN
 from syncd.core.text import MOST_NAMED, one_line
@@ -181,7 +181,7 @@ class SyncCycle:
 
     # -- the syncs
 
-    def run(self, sync_mode: SyncMode, observer: SyncObserver, scan_plan: ScanPlan = EVERYTHING) -> Outcome:
+    def run(self, sync_mode: SyncMode, observer: SyncObserver) -> Outcome:
         """Sync once.
 
         Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is recorded by half.
@@ -189,12 +189,12 @@ class SyncCycle:
         if self.sync is not None:
             self.sync.read_again()
         try:
-            return self._current(observer).run(sync_mode, observer, scan_plan)
+            return self._current(observer).run(sync_mode, observer)
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise
         try:
-            return self._current(observer).run(sync_mode, observer, EVERYTHING)
+            return self._current(observer).run(sync_mode, observer)
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise

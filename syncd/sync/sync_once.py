@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 
 from syncd.archive.chunk_store import DamagedPiece
 from syncd.archive.packer import Packed
-from syncd.archive.snapshotter import EVERYTHING, ScanPlan, ScanResult, Snapshotter, SyncMode, described
+from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, described
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SyncWarning, TryLater
@@ -95,7 +95,7 @@ class SandboxSync(Struct):
         if self.state.base is not None and self.state.was_changed:
             self.state.read()
 
-    def run(self, mode: SyncMode, observer: SyncObserver, scan_plan: ScanPlan) -> Outcome:
+    def run(self, mode: SyncMode, observer: SyncObserver) -> Outcome:
         """Sync once: list what is here, decide what to send, look there and send it, until nothing speaks against it.
 
         What must not be written there stops no others: the archive is made again without it.
@@ -111,7 +111,7 @@ class SandboxSync(Struct):
         try:
             for number in range(_ROUNDS):
                 with self.workspace.snapshot_turn():
-                    here = self._scan(mode, observer, scan_plan, unsaved)
+                    here = self._scan(mode, observer, unsaved)
                     sync_round = self._packed(mode, observer, here, number)
                 if sync_round is not None:
                     ended = self._deliver(sync_round, observer)
@@ -126,10 +126,10 @@ class SandboxSync(Struct):
                     if ended is Verdict.INITIALIZE:
                         return self._completed(outcome, mode)
                     # Once: a single path that is missing there proves nothing, however often it is.
-                    proves, scan_plan = False, EVERYTHING
+                    proves = False
                 if ended is Verdict.SEND_ALL:
                     _log.warning("the sandbox lost what was put there: everything is sent again")
-                    self._before, scan_plan = SandboxContent(), EVERYTHING
+                    self._before = SandboxContent()
                     self.state.mark_uncertain()
                     self.sandbox.setup.forget()
                 elif mode is SyncMode.FORCED:
@@ -198,12 +198,13 @@ class SandboxSync(Struct):
 
     # -- list, and decide what is sent
 
-    def _scan(self, mode: SyncMode, observer: SyncObserver, scan_plan: ScanPlan, unsaved: Collection[str]) -> _Here:
+    def _scan(self, mode: SyncMode, observer: SyncObserver, unsaved: Collection[str]) -> _Here:
         """Scan the workspace, without what is not sent, and with what is held as the sandbox got it."""
         state, seen, snapshotter = self.state, self.state.seen, self.snapshotter
         observer.stage(State.SNAPSHOTTING)
         state.base = None if state.base is None else snapshotter.shared(state.base)
-        scanned = snapshotter.scan(state.base, mode, scan_plan.to_scan, self.workspace.other_bases(self.sandbox.name))
+        other_bases = self.workspace.other_bases(self.sandbox.name)
+        scanned = snapshotter.scan(state.base, mode, observer.to_scan(), other_bases)
         here = scanned.manifest
         seen.forget_deleted(here, state.content.versions_of)
         unsent = here.within(seen.obstacles)
@@ -216,7 +217,7 @@ class SandboxSync(Struct):
             scanned = ScanResult(manifest, difference(base, manifest))
             if not scanned.difference.certain:
                 scanned = snapshotter.resolved(scanned, base)
-        scan_plan.after()
+        observer.scanned()
         return _Here(here, held, unsent, scanned)
 
     def _is_unchanged(self, here: _Here, manifest: Manifest, found: Difference) -> bool:

@@ -36,11 +36,14 @@ class Changes(Struct, frozen=True):
 class DirtyDirectories:
     """The directories that the next scan has to examine, whichever sandbox it is for.
 
-    `full_scans` counts the scans of everything.
+    `full_scans` counts the scans of everything, and the next one is made at `rescan_at_s` or before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rescan_s: float) -> None:
+        """Everything is scanned again after `rescan_s`."""
         self.full_scans = 0
+        self.rescan_at_s = -inf
+        self._rescan_s = rescan_s
         self._directories: set[str] = set()
         self._all = True  # nothing was scanned yet
         self._scanned_all_s = -inf
@@ -55,19 +58,20 @@ class DirtyDirectories:
         self._all = True
         self._directories.clear()
 
-    def take(self, all_since_s: float = -inf, now_s: float = 0.0) -> frozenset[str] | None:
+    def take(self, now_s: float, all_since_s: float = -inf) -> frozenset[str] | None:
         """Return the directories that a scan has to list now; later changes are for the scan after that.
 
-        None for all: nobody knows which, or not everything was scanned after `all_since_s` (monotonic seconds).
+        None for all: nobody knows which, it is time, or not everything was scanned after `all_since_s`. All times are
+        monotonic seconds.
         """
-        is_full = self._all or self._scanned_all_s <= all_since_s
-        taken = None if is_full else frozenset(self._directories)
+        is_full = self._all or self.rescan_at_s <= now_s or self._scanned_all_s <= all_since_s
+        only = None if is_full else frozenset(self._directories)
         if is_full:
-            self._scanned_all_s = now_s
+            self._scanned_all_s, self.rescan_at_s = now_s, now_s + self._rescan_s
             self.full_scans += 1
         self._all = False
         self._directories.clear()
-        return taken
+        return only
 
 
 class Burst(Struct, frozen=True):

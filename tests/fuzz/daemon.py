@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from math import inf
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from greenlet import getcurrent
 from typing_extensions import override
 
-from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, SyncdError
 from syncd.core.waiter import Superseded
 from syncd.daemon.loop import Daemon
@@ -81,7 +81,7 @@ class SimulatedCycle(SyncCycle):
         self.simulation = simulation
 
     @override
-    def run(self, sync_mode: SyncMode, observer: SyncObserver, scan_plan: ScanPlan = EVERYTHING) -> Outcome:
+    def run(self, sync_mode: SyncMode, observer: SyncObserver) -> Outcome:
         simulation = self.simulation
         checker = simulation.checker
         baseline, sandbox_id = self.baseline, self.target.sandbox_id if self.target else ""
@@ -89,13 +89,8 @@ class SimulatedCycle(SyncCycle):
         if checker.is_forced:
             simulation.workspace_replaced = False  # a person said that it is the workspace, even if this sync dies
 
-        def counted() -> Collection[str] | None:
-            changed = scan_plan.to_scan()
-            simulation.figures["full scans" if changed is None else "partial scans"] += 1
-            return changed
-
         try:
-            outcome = super().run(sync_mode, observer, ScanPlan(counted, scan_plan.after))
+            outcome = super().run(sync_mode, observer)
         except (SyncdError, StepFailed, Superseded, OSError):
             simulation.figures["failed syncs"] += 1
             raise
@@ -188,6 +183,12 @@ class SimulatedLoop(SandboxLoop):
     def _follow_in_repository(self) -> None:
         with nullcontext() if self._syncing else self._simulation.injection(enabled=True):
             super()._follow_in_repository()
+
+    @override
+    def to_scan(self) -> frozenset[str] | None:
+        only = super().to_scan()
+        self._simulation.figures["full scans" if only is None else "partial scans"] += 1
+        return only
 
     @override
     def stage(self, state: State) -> None:

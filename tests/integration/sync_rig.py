@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,10 @@ class Killed(BaseException):
 
 @dataclass
 class RecordingObserver:
-    """A sync observer that records all calls and waits in scripted time; `ends` is raised instead of waiting."""
+    """A sync observer that records all calls and waits in scripted time; `ends` is raised instead of waiting.
+
+    `only` are the directories to scan, None: all.
+    """
 
     clock: ScriptedClock
     stages: list[State] = field(default_factory=list)
@@ -48,6 +51,12 @@ class RecordingObserver:
     failures: list[StepFailed] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     ends: BaseException | None = None
+    only: Collection[str] | None = None
+
+    def to_scan(self) -> Collection[str] | None:
+        return self.only
+
+    def scanned(self) -> None: ...
 
     def stage(self, state: State) -> None:
         self.stages.append(state)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.snapshotter import ScanPlan, SyncMode
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 MIB = 1 << 20
@@ -75,8 +74,7 @@ def test_a_failing_file_is_not_read_in_every_scan(rig: Rig) -> None:
     uploads = rig.asked().count("upload")
     tries = disk.tries
     for directories, more in (({""}, 0), ({""}, 0), (None, 1), ({""}, 0)):
-        scan_plan = ScanPlan(lambda directories=directories: directories)  # type: ignore[misc]
-        outcome = rig.cycle.run(SyncMode.CHANGED, RecordingObserver(rig.clock), scan_plan)
+        outcome, _ = rig.sync(observer=RecordingObserver(rig.clock, only=directories))
         assert outcome.sync is None
         assert [warning.key for warning in rig.cycle.warnings] == ["unreadable:big"]
         tries += more

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.snapshotter import ScanPlan, SyncMode
 from syncd.model.directory import Entries
 from syncd.model.entry import Entry
 from tests.integration.sync_rig import RecordingObserver, rigged
@@ -36,7 +35,7 @@ def test_an_edit_reads_few_directories(tmp_path: Path, agent_changes: str, monke
             rig.write("d7/f", text)
             monkeypatch.setattr(Entries, "decoded", counted)
             read.clear()
-            outcome = rig.cycle.run(SyncMode.CHANGED, RecordingObserver(rig.clock), ScanPlan(lambda: {"d7"}))
+            outcome, _ = rig.sync(observer=RecordingObserver(rig.clock, only={"d7"}))
             monkeypatch.undo()
             assert outcome.word == "initialized"
         assert rig.arrived()["d7/f"] == "y"

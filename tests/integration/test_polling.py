@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from syncd.archive.snapshotter import EVERYTHING, ScanPlan
+from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.report.status_publisher import StatusPublisher
 from syncd.sync.status_document import State
-from syncd.sync.sync_cycle import SyncCycle
 from syncd.watch.changes import Changes
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.clock import ScriptedClock
@@ -83,21 +82,18 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
         clock = ActingClock()
         loop.use(clock)
         shared = Shared(loop, clock, mounts)
-        scan, enter = SyncCycle.run, StatusPublisher.enter
+        to_scan, enter = SandboxLoop.to_scan, StatusPublisher.enter
 
-        def recorded_scan(cycle: SyncCycle, mode: Any, observer: Any, scan_plan: Any = EVERYTHING) -> Any:
-            def recorded() -> Any:
-                changed = scan_plan.to_scan()
-                shared.scans.append((clock.monotonic - clock.began, changed))
-                return changed
-
-            return scan(cycle, mode, observer, ScanPlan(recorded))
+        def recorded_scan(loop: SandboxLoop) -> Any:
+            only = to_scan(loop)
+            shared.scans.append((clock.monotonic - clock.began, only))
+            return only
 
         def recorded_state(publisher: StatusPublisher, state: State, **changes: Any) -> None:
             shared.states.append(state)
             enter(publisher, state, **changes)
 
-        monkeypatch.setattr(SyncCycle, "run", recorded_scan)
+        monkeypatch.setattr(SandboxLoop, "to_scan", recorded_scan)
         monkeypatch.setattr(StatusPublisher, "enter", recorded_state)
         with loop.signals.installed():
             yield shared

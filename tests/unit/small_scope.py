@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from syncd.archive.chunk_store import Archive
 from syncd.archive.packer import Packed
-from syncd.archive.snapshotter import EVERYTHING, ScanResult, SyncMode
+from syncd.archive.snapshotter import ScanResult, SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.checksum import crc32c
 from syncd.core.choices import ArchiveContent, Deletions
@@ -184,9 +184,9 @@ class Process:
         self.deaths.append(self.world)
 
     def sync(self, mode: SyncMode = SyncMode.CHANGED) -> Outcome:
-        observer = SimpleNamespace(stage=_nothing, progressed=_nothing)
+        observer = SimpleNamespace(to_scan=_nothing, scanned=_nothing, stage=_nothing, progressed=_nothing)
         observer.wait_out = lambda _, wait_s: self._clock.go_on(wait_s)
-        return self._sync.run(mode, observer, EVERYTHING)  # type: ignore[arg-type]
+        return self._sync.run(mode, observer)  # type: ignore[arg-type]
 
     def apply(self, *, deletions: bool) -> None:
         """Bring home what was changed there, as the command does once it was agreed to."""

@@ -246,19 +246,19 @@ def test_what_are_changes() -> None:
 
 def test_the_directories_of_a_scan() -> None:
     """At first all, then those that were reported, once; all again where nobody knows which, or a full scan is due."""
-    dirty = DirtyDirectories()
-    assert dirty.take(now_s=5.0) is None
+    dirty = DirtyDirectories(rescan_s=600.0)
+    assert dirty.take(5.0) is None
     dirty.add(Changes(dirty=frozenset(("a", "b"))))
     dirty.add(Changes(dirty=frozenset(("c",))))
-    assert [dirty.take(), dirty.take()] == [{"a", "b", "c"}, frozenset()]
-    assert [dirty.take(4.9), dirty.take(5.0, now_s=7.0), dirty.take(5.0), dirty.take(7.0)] == [set(), None, set(), None]
-    assert dirty.take(-inf) == set()  # all were scanned at 0 by now
-    assert dirty.take(0.0, 9.0) is None
+    assert [dirty.take(6.0), dirty.take(6.0)] == [{"a", "b", "c"}, frozenset()]
+    since_s = [(7.0, 4.9), (7.0, 5.0), (8.0, 5.0), (9.0, 7.0)]
+    assert [dirty.take(now_s, all_since_s) for now_s, all_since_s in since_s] == [set(), None, set(), None]
+    assert [dirty.take(608.9), dirty.take(609.0), dirty.take(609.0)] == [set(), None, set()]
     for changes in (Changes(rescan=True), Changes(dirty=frozenset(map(str, range(MAX_DIRTY + 1))))):
         dirty.add(changes)
-        assert [dirty.take(), dirty.take()] == [None, set()]
+        assert [dirty.take(610.0), dirty.take(610.0)] == [None, set()]
     dirty.add(Changes(dirty=frozenset(map(str, range(MAX_DIRTY)))))
-    assert len(dirty.take() or ()) == MAX_DIRTY
+    assert len(dirty.take(610.0) or ()) == MAX_DIRTY
 
 
 def test_when_a_burst_is_due() -> None:
