@@ -115,7 +115,7 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
     Raises `SyncdError`, `StepFailed`, `OSError` where the state cannot be read, `Stop`.
     """
     opened.access.db.require_readable()  # a full disk is no empty state
-    base = opened.sandbox.state.base
+    base = opened.sandbox.state.content.base
     if base is None:
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
     config = opened.access.config
@@ -240,8 +240,8 @@ def save_before_release(config: Config) -> str:
         state, remote_changes = opened.sandbox.state, opened.sandbox.remote_changes
 
         def find(known: Mapping[str, SeenEntry]) -> AgentWork:
-            side = _look_at(opened, state.base or Manifest(), partial(_find_there, known=known))
-            if state.base is not None:
+            side = _look_at(opened, state.content.base or Manifest(), partial(_find_there, known=known))
+            if state.content.base is not None:
                 return side.work
             here = side.local()
             return side.work.excluding([path for path, there in side.work.changed.items() if same(here[path], there)])

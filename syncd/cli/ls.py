@@ -132,8 +132,8 @@ def _standing(config: Config, path: str) -> str:
             state = SandboxState(db, target_of(config, os.environ), name=config.sandbox_name)
         except NeedsPerson:  # none is acquired yet
             return "not there" if here.kind is Kind.ABSENT else _UNSENT
-    seen, sent = state.seen, (state.base or Manifest()).get(path, ABSENT)
-    is_as_sent = here.kind is sent.kind is Kind.ABSENT or (same(here, sent, ALL_BITS) and not state.uncertain)
+    seen, sent = state.seen, (state.content.base or Manifest()).get(path, ABSENT)
+    is_as_sent = here.kind is sent.kind is Kind.ABSENT or (same(here, sent, ALL_BITS) and not state.content.uncertain)
     if path in seen.held:
         return "held"
     if path in seen.kept or (is_as_sent and path in seen.changed):

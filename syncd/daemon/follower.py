@@ -85,7 +85,7 @@ class Follower:
     def due_s(self) -> float:
         """The monotonic second of the next look; infinity if there is nothing to look at, or after a long silence."""
         sandbox = self._cycle.sandbox
-        if sandbox is None or sandbox.state.base is None:
+        if sandbox is None or sandbox.state.content.base is None:
             return inf
         now_s = self._clock.monotonic_s()
         return self._pace.due_s(now_s, is_paced=now_s < self._access.api_limit.paced_until_s)
@@ -151,7 +151,7 @@ class Follower:
             self._pace.share = DOWNLOADS_SHARE if result.kinds_only else LOOKS_SHARE
             if self._cycle.sandbox is not sandbox:
                 return LookEnd.FOLLOWED  # the workspace goes to another sandbox meanwhile
-            content, base = state.content, state.base or Manifest()
+            content, base = state.content, state.content.base or Manifest()
             gone = sum(path in base and there.kind is Kind.ABSENT for path, there in result.differing.items())
             if was_emptied(gone, len(base)):
                 return self._note_emptied(sandbox, looks)
@@ -208,7 +208,7 @@ class Follower:
         """Save what was kept of a sandbox that was emptied or reset, and have it filled again, unless that is due."""
         state = sandbox.state
         save_followed(looks, state, Why.SANDBOX_ENDED)
-        if state.uncertain:
+        if state.content.uncertain:
             return LookEnd.FOLLOWED
         state.mark_uncertain()
         sandbox.partial_archives.withdraw()

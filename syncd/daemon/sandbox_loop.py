@@ -281,7 +281,7 @@ class SandboxLoop:
         target, sandbox = self.cycle.target, self.cycle.sandbox
         if target is not None and target.sandbox_id == sandbox_id:
             if sandbox is not None:
-                sandbox.state.uncertain = sandbox.state.is_released = True  # as the command recorded
+                sandbox.state.note_released()
             self.cycle.work_saver.note_done(target)  # by the command
             self.cycle.provider.mark_lost(target)
             self.sync_soon()

@@ -54,7 +54,7 @@ class SetupTask:
 
     def _due(self) -> float:
         """Return the monotonic second of the next run; infinity if none is due, or while the workspace moves."""
-        is_there = self._cycle.sandbox is not None and self._cycle.sandbox.state.base is not None
+        is_there = self._cycle.baseline is not None
         return min(self._due_s, self._next_try.at_s) if is_there else inf
 
     def _newer_events(self) -> NewerEvents:
@@ -81,7 +81,7 @@ class SetupTask:
         sandbox = self._cycle.sandbox
         if not self._access.config.sandbox.setup:
             client.done(_NO_SETUP.exit_code, str(_NO_SETUP))
-        elif sandbox is None or sandbox.state.base is None:
+        elif sandbox is None or self._cycle.baseline is None:
             client.done(_NOTHING_THERE.exit_code, str(_NOTHING_THERE))
         else:
             self._due_s = -inf

@@ -233,10 +233,10 @@ def bring_home(side: AgentSide, plan: Plan) -> Plan:
     """
     state, base = side.sandbox.state, side.base
     state.read()
-    is_as_planned = not state.uncertain and state.identity == side.base_identity
+    is_as_planned = not state.content.uncertain and state.identity == side.base_identity
     if not is_as_planned:
         # What is there by the plan was sent from here, by a sync that had not been recorded.
-        now = state.base or Manifest()
+        now = state.content.base or Manifest()
         sent = {
             each.path for each in plan.of(*CHANGES, PathOutcome.WRITE) if same(now.get(each.path, ABSENT), each.there)
         }

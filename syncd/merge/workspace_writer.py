@@ -381,7 +381,7 @@ class WorkspaceWriter:
 
 def _only_here(state: SandboxState, taken: Sequence[TakenPath]) -> Sequence[TakenPath]:
     """Return the rows of which the sandbox may have the agent's version no more."""
-    base, maybe = state.base, state.maybe
+    base, maybe = state.content.base, state.content.maybe
     if base is None:
         return taken
 
@@ -404,7 +404,7 @@ def record_undone(state: SandboxState | None, taken: Sequence[TakenPath]) -> Non
     """
     if state is None:
         return
-    known = state.base or Manifest()
+    known = state.content.base or Manifest()
     # What was asked for against the rules is the agent's own, also if it was sent since.
     back = [
         TakenPath(each.path, each.after, None if each.is_excluded else each.before)

@@ -66,7 +66,7 @@ class DeletionSync(Struct):
                 f"'{shown_path(path)}' was deleted here and changed in the sandbox, where it stays",
                 "`syncd diff` shows it, `syncd resolve` decides",
             )
-            for path in sorted(content.leftovers.intersection(seen.kept).difference(seen.held))
+            for path in sorted(content.leftovers.intersection(seen.kept))
         ]
         unlooked = sum(reason == NOBODY for reason in self._failed.values())
         if unlooked:
@@ -80,7 +80,7 @@ class DeletionSync(Struct):
                 "a later sync tries again",
             )
             for path, reason in self._failed.items()
-            if reason != NOBODY and path not in seen.held
+            if reason != NOBODY and path not in seen.stays
         )
         return found
 
@@ -101,7 +101,7 @@ class DeletionSync(Struct):
         """
         is_due = self.clock.monotonic_s() >= self.again_at_s
         tried = self._given_up if is_due else self._given_up | _with_directories(self._failed)
-        left = (self.state.left, *self.state.maybe)
+        left = (self.state.content.left, *self.state.content.maybe)
         untried = [{path: each[path] for path in each if path not in tried} for each in left]
         others = self.state.seen.obstacles.keys() - self._failed.keys()
         found = paths_to_delete(untried, wanted, others.union(unread))
@@ -131,7 +131,7 @@ class DeletionSync(Struct):
     @property
     def _given_up(self) -> set[str]:
         """The leftovers that someone changed, as far as a look saw it; not what could only not be removed."""
-        return _with_directories(self.state.seen.staying - self._failed.keys()) & self.state.content.leftovers
+        return _with_directories(self.state.seen.stays.keys() - self._failed.keys()) & self.state.content.leftovers
 
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""

@@ -19,7 +19,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd.core.errors import SyncWarning
@@ -39,6 +39,8 @@ from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.manifests import ManifestRows
 from syncd.store.state_db import Record, StateDb, required_record
 
+_NOTHING: Mapping[str, Entry] = MappingProxyType({})
+
 
 class SandboxContent(Struct, frozen=True):
     """The known content of a sandbox.
@@ -49,14 +51,14 @@ class SandboxContent(Struct, frozen=True):
     """
 
     base: Manifest | None = None
-    maybe: tuple[Mapping[str, Entry], ...] = ()
+    maybe: tuple[Manifest, ...] = ()
     uncertain: bool = False
-    left: Mapping[str, Entry] = MappingProxyType({})
+    left: Manifest = field(default_factory=Manifest)
 
     @property
     def versions(self) -> tuple[Mapping[str, Entry], ...]:
         """The manifests of which each entry may be in the sandbox, the certain one first."""
-        return self.base or {}, self.left, *self.maybe
+        return self.base or _NOTHING, self.left, *self.maybe
 
     @property
     def unanswered(self) -> tuple[Mapping[str, Entry], ...]:
@@ -67,7 +69,7 @@ class SandboxContent(Struct, frozen=True):
     def leftovers(self) -> set[str]:
         """The paths that are gone here, and as which something of ours may still be there."""
         left = self.left, *self._unconfirmed
-        return {path for manifest in left for path in manifest if path not in (self.base or {})}
+        return {path for manifest in left for path in manifest if path not in (self.base or _NOTHING)}
 
     @property
     def _unconfirmed(self) -> tuple[Mapping[str, Entry], ...]:
@@ -80,11 +82,11 @@ class SandboxContent(Struct, frozen=True):
 
     def may_hold(self, path: str) -> bool:
         """True if some version of the path may have reached the sandbox, leftovers that arrived aside."""
-        return any(path in manifest for manifest in (self.base or {}, *self.maybe))
+        return any(path in manifest for manifest in (self.base or _NOTHING, *self.maybe))
 
     def has_arrived(self, path: str) -> bool:
         """True if some version of ours is known to have been there as this path, and not only to have been sent."""
-        return path in (self.base or {}) or path in self.left
+        return path in (self.base or _NOTHING) or path in self.left
 
     def base_of(self, path: str) -> Entry | None:
         """The version that was put there as this path, also of one that was gone here meanwhile and stayed there.
@@ -93,7 +95,7 @@ class SandboxContent(Struct, frozen=True):
         """
         entry = None if self.base is None else self.base.get(path)
         if entry is None and not any(path in manifest for manifest in self._unconfirmed):
-            return self.left.get(path)
+            entry = self.left.get(path)
         return entry
 
     def is_as_base(self, path: str, entry: Entry) -> bool:
@@ -107,9 +109,28 @@ class SandboxContent(Struct, frozen=True):
             return set()
         return directories_above(path for path, entry in entries if not self.is_as_base(path, entry))
 
+    @property
+    def is_certain(self) -> bool:
+        """True if the sandbox is known to hold `base`."""
+        return self.base is not None and not self.uncertain
+
     def may_differ(self, found: Difference) -> bool:
         """True unless the sandbox is known to hold the manifest that differs from `base` by `found`."""
-        return self.uncertain or found.certain or bool(found.to_read)
+        return not self.is_certain or bool(found.certain or found.to_read)
+
+    def with_sent(self, sent: Manifest) -> tuple[Manifest, ...]:
+        """Return what may be there once this is sent too; the same object as `maybe` if that is nothing more."""
+        replaced = replaced_entries(self.base or Manifest(), sent)
+        return with_versions(self.maybe, Manifest({path: sent[path] for path in replaced}))
+
+    def after_arrival(self, manifest: Manifest, gone: Collection[str], failed: Collection[str]) -> SandboxContent:
+        """Return the content of a sandbox that holds the manifest, with nothing unanswered.
+
+        `gone` were removed there, and `failed` could not be.
+        """
+        base, left, *maybe = (left_over(each, manifest, gone, failed) for each in self.versions)
+        unconfirmed = tuple(Manifest(each) for each in maybe if each)
+        return SandboxContent(manifest, unconfirmed, left=Manifest({**left, **base}))
 
 
 class TakenPath(Struct, frozen=True):
@@ -211,8 +232,8 @@ def forget_name(db: StateDb, name: str) -> None:
 class SandboxState:
     """The state of one sandbox.
 
-    `base`, `left`, `maybe` and `uncertain` are those of its `content`. `secret` are leftovers in which a secret was
-    found later: a person is warned of them until they are removed there. `seen` has what stays as it is there.
+    `content` is all that may be there. `secret` are leftovers in which a secret was found later: a person is warned of
+    them until they are removed there. `seen` has what stays as it is there.
     """
 
     def __init__(self, db: StateDb, target: Target, searched: str = "", name: str = MAIN) -> None:
@@ -223,10 +244,7 @@ class SandboxState:
         self.db = db
         self._name = name
         self.target = target
-        self.base: Manifest | None = None
-        self.left = Manifest()
-        self.maybe: tuple[Manifest, ...] = ()
-        self.uncertain = False
+        self.content = SandboxContent()
         self.secret: frozenset[str] = frozenset()
         self.seen = SeenPaths(db, target.owner)
         self.warnings: list[SyncWarning] = []  # about what could not be read
@@ -248,15 +266,10 @@ class SandboxState:
         self.read()
 
     @property
-    def content(self) -> SandboxContent:
-        """All that may be in the sandbox."""
-        return SandboxContent(self.base, self.maybe, self.uncertain, self.left)
-
-    @property
     def torn(self) -> tuple[str, ...]:
         """Files of the base that changed while they were read: their copy may be half old and half new."""
         if self._torn is None:
-            files = (self.base or Manifest()).items()
+            files = (self.content.base or Manifest()).items()
             self._torn = tuple(path for path, entry in files if entry.kind is Kind.FILE and not entry.digest)
         return self._torn
 
@@ -273,21 +286,25 @@ class SandboxState:
 
         Entries whose contents were not searched by today's rules come without their stamps: they are read again.
         """
-        could_not_mark = self.uncertain and not self._is_marked and not self.is_released
+        could_not_mark = self.content.uncertain and not self._is_marked and not self.is_released
         self._is_marked = self._mark.exists
         self.is_released = self._released.exists
-        self.uncertain = self._is_marked or could_not_mark or self.is_released
+        last = last_target(self.db, self._name)
+        # Where another one was in use, nobody knows what became of this one meanwhile.
+        was_left = last is not None and not last.same_sandbox(self.target)
         recorded, self._in_rows = self._base.load(), None
         self.identity = "" if recorded is None else recorded.identity
         self.warnings = [self.db.warning] if self.db.warning and recorded is None else []
-        self._read_beside_base()
+        left, maybe = self._read_beside_base()
+        self.content = SandboxContent(
+            base=None if recorded is None else self._read_base(recorded),
+            maybe=maybe,
+            uncertain=self._is_marked or could_not_mark or self.is_released or was_left,
+            left=left,
+        )
         self.secret = self._secret.load() or frozenset()
         self.seen.read()
-        self.base = None if recorded is None else self._read_base(recorded)
         self._torn = None
-        last = last_target(self.db, self._name)
-        if last is not None and not last.same_sandbox(self.target):
-            self.uncertain = True  # another one was in use: nobody knows what became of this one meanwhile
 
     def _read_base(self, recorded: _Base) -> Manifest | None:
         try:
@@ -303,16 +320,22 @@ class SandboxState:
             manifest = Manifest({path: replace(entry, stamp=None) for path, entry in manifest.items()})
         return manifest
 
-    def _read_beside_base(self) -> None:
-        self.left, self.maybe = Manifest(), ()
+    def _read_beside_base(self) -> tuple[Manifest, tuple[Manifest, ...]]:
+        """Read what is left over, and what may be there."""
+        left, maybe = Manifest(), list[Manifest]()
         with contextlib.suppress(OSError):
-            self.left = self._rows.load(_LEFT)[0]
-            while manifest := self._rows.load(_FIRST_MAYBE + len(self.maybe))[0]:
-                self.maybe += (manifest,)
+            left = self._rows.load(_LEFT)[0]
+            while manifest := self._rows.load(_FIRST_MAYBE + len(maybe))[0]:
+                maybe.append(manifest)
+        return left, tuple(maybe)
+
+    def renew_base(self, base: Manifest) -> None:
+        """Have the base be this manifest, which has the same entries, perhaps without their stamps."""
+        self.content = replace(self.content, base=base)
 
     def share(self, base: Manifest) -> None:
-        """Have the base be this manifest, which is equal to it and shares its memory with others."""
-        self.base = base
+        """Have the base, as recorded, be this manifest, which is equal to it and shares its memory with others."""
+        self.renew_base(base)
         if self._in_rows is not None:
             self._in_rows = base.copy()
 
@@ -339,16 +362,17 @@ class SandboxState:
         It is durable when this returns, and counts as ours in later processes too. Raises `TryLater`; then nothing must
         be requested.
         """
-        self.uncertain = True
-        maybe = self.maybe if sent is None else self._with(sent)
-        if self._is_marked and maybe is self.maybe:
+        before = self.content
+        self.content = replace(before, uncertain=True)
+        maybe = before.maybe if sent is None else before.with_sent(sent)
+        if self._is_marked and maybe is before.maybe:
             return
         with required_record("nothing is sent"), self.db.transaction():
             self._record_last()
             self._mark.save(True)
-            if maybe is not self.maybe:
-                self._save_maybe(maybe, self.maybe)
-        self._is_marked, self.maybe = True, maybe
+            if maybe is not before.maybe:
+                self._save_maybe(maybe, before.maybe)
+        self._is_marked, self.content = True, replace(self.content, maybe=maybe)
 
     def _save_maybe(self, maybe: Sequence[Manifest], recorded: Sequence[Manifest] = ()) -> None:
         """Record what may be there, in the transaction that is open; `recorded` is what is known to be so far."""
@@ -359,12 +383,12 @@ class SandboxState:
 
     def mark_released(self) -> None:
         """Record that the sandbox was given back: nothing is in sync there, nor to be saved. Raises `OSError`."""
-        self.uncertain = self.is_released = True
+        self.note_released()
         self._released.save(True)
 
-    def _with(self, sent: Manifest) -> tuple[Manifest, ...]:
-        new = Manifest({path: sent[path] for path in replaced_entries(self.base, sent)}) if self.base else sent.copy()
-        return with_versions(self.maybe, new)
+    def note_released(self) -> None:
+        """Note that it was given back, as another process recorded."""
+        self.content, self.is_released = replace(self.content, uncertain=True), True
 
     # -- the base
 
@@ -381,10 +405,8 @@ class SandboxState:
 
         `gone` were removed there, and `failed` could not be. `secret_files` are not sent because of a secret in them.
         """
-        base, left, *maybe = (left_over(each, manifest, gone, failed) for each in self.content.versions)
-        self.left, self.maybe = Manifest({**left, **base}), tuple(Manifest(each) for each in maybe if each)
-        self.base, self.uncertain, self._is_marked = manifest, False, False
-        self.is_released = False
+        self.content = self.content.after_arrival(manifest, gone, failed)
+        self._is_marked = self.is_released = False
         self._torn = tuple(path for path in torn if path in manifest)
         self.secret = frozenset({*self.secret, *secret_files} & self.content.leftovers)
 
@@ -393,11 +415,11 @@ class SandboxState:
 
         Raises `OSError`; this process is certain of it all the same.
         """
-        with self._recording(self.base or Manifest(), self._searched):
+        with self._recording(self.content.base or Manifest(), self._searched):
             self._mark.remove()
             self._released.remove()
             self._uploaded.remove()
-            self._save_maybe(self.maybe)
+            self._save_maybe(self.content.maybe)
             self._record_last()
             self._record_rest()
 
@@ -414,28 +436,33 @@ class SandboxState:
             self.seen.taken({each.path for each in taken})
             self.seen.changed.update(differing)
             self._forget_left({each.path for each in taken if each.is_excluded})
-            if self.base is not None and recorded is not None:
-                self.base = with_taken(self.base, taken)
-                with self._recording(self.base, recorded.searched):
+            if self.content.base is not None and recorded is not None:
+                base = with_taken(self.content.base, taken)
+                self.content = replace(self.content, base=base)
+                with self._recording(base, recorded.searched):
                     self._record_rest()
             else:
                 self._record_rest()
 
     def put_back(self, returned: Mapping[str, Entry]) -> None:
         """Have what stayed there while it was gone here count again as what was put there."""
-        self.base = (self.base or Manifest()) | returned
+        base = (self.content.base or Manifest()) | returned
+        self.content = replace(self.content, base=base)
         self._forget_left(returned)
         # The next process finds it out as this one did.
-        with contextlib.suppress(OSError), self._recording(self.base, self._searched):
+        with contextlib.suppress(OSError), self._recording(base, self._searched):
             self._record_rest()
 
     def _forget_left(self, paths: Collection[str]) -> None:
-        self.left = Manifest({path: entry for path, entry in self.left.items() if path not in paths})
+        left = {path: entry for path, entry in self.content.left.items() if path not in paths}
+        self.content = replace(self.content, left=Manifest(left))
         self.secret = self.secret.difference(paths)
 
     def _record_rest(self) -> None:
         """Record what is left over, and what stays there, in the transaction that is open. Raises `OSError`."""
-        self._rows.save(_LEFT, self.left, self._rows.load(_LEFT)[0])  # there may be many, and an edit changes few
+        self._rows.save(
+            _LEFT, self.content.left, self._rows.load(_LEFT)[0]
+        )  # there may be many, and an edit changes few
         if self.secret:
             self._secret.save(self.secret)
         else:
@@ -444,7 +471,7 @@ class SandboxState:
 
     def forget(self) -> None:
         """Forget what is there beyond the base: the sandbox does not exist any more."""
-        self.left, self.secret = Manifest(), frozenset()
+        self.content, self.secret = replace(self.content, left=Manifest()), frozenset()
         self.seen.forget()
         with contextlib.suppress(OSError), self.db.transaction():
             self._record_rest()

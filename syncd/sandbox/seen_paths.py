@@ -50,21 +50,22 @@ _REMEDIES = {
 }
 
 
-class HeldPath(Struct, frozen=True, array_like=True):
-    """A held path: by an obstacle, None if both sides changed it. `here` is the fingerprint of what was here then.
+class StayingPath(Struct, frozen=True, array_like=True):
+    """A path that stays: kept, or held by an obstacle, or, with none, since both sides changed it.
 
-    `there` is the kind of a version there that was to be saved and could not be, with the reason, None if none was.
+    Of a held one, `here` is the fingerprint of what was here then, and `there` the kind of a version there that was to
+    be saved and could not be, with the reason; None if none was.
     """
 
-    obstacle: Obstacle | None
-    here: bytes
+    is_kept: bool = False
+    obstacle: Obstacle | None = None
+    here: bytes = b""
     there: Kind | None = None
     why_unsaved: str = ""
 
 
 class _SeenRecord(Struct, frozen=True):
-    held: dict[str, HeldPath] = field(default_factory=dict)
-    kept: set[str] = field(default_factory=set)
+    stays: dict[str, StayingPath] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     looked_at: str | None = None
 
@@ -72,8 +73,8 @@ class _SeenRecord(Struct, frozen=True):
 class SeenPaths:
     """The paths of one sandbox that stay as they are there, in memory and recorded.
 
-    `changed` are all paths that were changed there, as of the last look of any process at each, and `looked_at` is the
-    time of the last look.
+    `stays` has each of them with its reason. `changed` are all paths that were changed there, as of the last look of
+    any process at each, and `looked_at` is the time of the last look.
     """
 
     def __init__(self, db: StateDb, owner: str) -> None:
@@ -85,8 +86,8 @@ class SeenPaths:
     def read(self) -> None:
         """Read what is recorded, as another process may have changed it."""
         record = self._record.load() or _SeenRecord()
-        self.held, self.kept, self.changed, self.looked_at = record.held, record.kept, record.changed, record.looked_at
-        self._recorded = dict(self.held), set(self.kept)
+        self.stays, self.changed, self.looked_at = record.stays, record.changed, record.looked_at
+        self._recorded = dict(self.stays)
 
     def recall(self) -> None:
         """Read what other processes saw there since; what stays is this process's to say."""
@@ -97,36 +98,42 @@ class SeenPaths:
 
     def save(self) -> None:
         """Record all. Raises `OSError`."""
-        self._record.save(_SeenRecord(self.held, self.kept, self.changed, self.looked_at))
-        self._recorded = dict(self.held), set(self.kept)
+        self._record.save(_SeenRecord(self.stays, self.changed, self.looked_at))
+        self._recorded = dict(self.stays)
 
-    def _save_what_stays(self) -> None:
-        if self._recorded != (self.held, self.kept):
+    def _stay(self, stays: dict[str, StayingPath]) -> None:
+        self.stays = stays
+        if self._recorded != stays:
             with suppress(OSError):  # the next process looks once more
                 self.save()
 
     # -- what stays
 
     @property
-    def staying(self) -> set[str]:
-        """The paths that are held or kept."""
-        return self.kept | self.held.keys()
+    def kept(self) -> set[str]:
+        """The paths that only someone there changed."""
+        return {path for path, each in self.stays.items() if each.is_kept}
+
+    @property
+    def held(self) -> set[str]:
+        """The paths that wait for a person: both sides changed them, or an obstacle is in the way."""
+        return {path for path, each in self.stays.items() if not each.is_kept}
 
     @property
     def both_changed(self) -> tuple[str, ...]:
         """The held paths that both sides changed, in order."""
-        return tuple(sorted(path for path, held in self.held.items() if held.obstacle is None))
+        return tuple(sorted(path for path in self.held if self.stays[path].obstacle is None))
 
     @property
     def obstacles(self) -> dict[str, Obstacle]:
         """The held paths that an obstacle keeps from being extracted, in order; all below them is held as well."""
-        return {path: held.obstacle for path, held in sorted(self.held.items()) if held.obstacle is not None}
+        return {path: each.obstacle for path, each in sorted(self.stays.items()) if each.obstacle is not None}
 
     def wants_look(self, here: Manifest, now_s: float) -> bool:
         """True if a held path was changed here since the last look at it, or what could not be saved is due again."""
         if now_s >= self.look_again_at_s:
             return True
-        return any(_fingerprint(here, path) != held.here for path, held in self.held.items())
+        return any(_fingerprint(here, path) != self.stays[path].here for path in self.held)
 
     @property
     def look_again_at_s(self) -> float:
@@ -135,33 +142,28 @@ class SeenPaths:
 
     def forget_deleted(self, here: Manifest, is_ours: Callable[[str], object]) -> None:
         """Forget what does not exist here any more, but for kept paths that we put there."""
-        self.held = {path: held for path, held in self.held.items() if path in here}
-        self.kept = {path for path in self.kept if path in here or is_ours(path)}
-        self._save_what_stays()
+        self._stay({p: each for p, each in self.stays.items() if p in here or (each.is_kept and is_ours(p))})
 
     def retry(self, leftovers: Collection[str]) -> None:
         """Have the next sync remove leftovers that were changed there, and put repositories in the place of others."""
-        self.kept.difference_update(leftovers)
-        held = self.held.get(GIT)
+        self.stays = {path: each for path, each in self.stays.items() if not (each.is_kept and path in leftovers)}
+        held = self.stays.get(GIT)
         if held is not None and held.obstacle in (Obstacle.COMMITS, Obstacle.UNKNOWN):
-            del self.held[GIT]
+            del self.stays[GIT]
 
     def release_changed(self) -> None:
         """Have all be written that was changed there: nobody looks before a sync any more."""
-        self.held = {path: held for path, held in self.held.items() if held.obstacle is not None}
-        self.kept = set()
-        self._save_what_stays()
+        self._stay({path: each for path, each in self.stays.items() if each.obstacle is not None})
 
     def taken(self, paths: Collection[str]) -> None:
         """Note that these paths were brought home: they differ and stay no more."""
-        self.held = {path: held for path, held in self.held.items() if path not in paths}
-        self.kept.difference_update(paths)
+        self.stays = {path: each for path, each in self.stays.items() if path not in paths}
         self.changed.difference_update(paths)
 
     def forget(self) -> None:
         """Forget all: the sandbox does not exist any more, or nothing of what is there stays."""
-        self.held, self.kept, self.changed = {}, set(), set()
-        self._save_what_stays()
+        self.changed = set()
+        self._stay({})
 
     # -- what a look saw
 
@@ -178,26 +180,26 @@ class SeenPaths:
 
         `why_unsaved` returns the reason for which the version of a held path could not be saved; None: none had to be.
         """
-        self.held = {path: held for path, held in self.held.items() if held.obstacle is not None or not among(path)}
-        self.kept = {path for path in self.kept if not among(path)} | plan.there(PathOutcome.KEEP).keys()
-        held = plan.there(PathOutcome.HOLD)
-        for path, there in held.items():
+        held: dict[str, StayingPath] = {}
+        for path, there in plan.there(PathOutcome.HOLD).items():
             kind, why = (None, "") if why_unsaved is None else (there.kind, why_unsaved(there))
-            self.held[path] = HeldPath(None, _fingerprint(here, path), kind, why)
-        if any(self.held[path].there in _MAY_BE_SAVED_LATER for path in held):
+            held[path] = StayingPath(here=_fingerprint(here, path), there=kind, why_unsaved=why)
+        if any(each.there in _MAY_BE_SAVED_LATER for each in held.values()):
             self._next_try.failed(now_s)
         else:
             self._next_try.clear()
+        kept = dict.fromkeys(plan.there(PathOutcome.KEEP), StayingPath(is_kept=True))
+        before = {p: each for p, each in self.stays.items() if each.obstacle is not None or not among(p)}
         self.changed = {path for path in self.changed if not among(path)}
         self.changed.update(path for path in plan.stays if not is_in_repository(path))
-        self._save_what_stays()
+        self._stay(kept | before | held)
 
     def try_again_after_start(self, now_s: float) -> None:
         """Plan the first look of a process that saves at what an earlier one held: at once at what that did not save.
 
         So it is after `sandbox.agent_changes = "hold"`.
         """
-        unsaved = [self.held[path].there for path in self.both_changed]
+        unsaved = [self.stays[path].there for path in self.both_changed]
         if unsaved:
             self._next_try.at_s = now_s if None in unsaved else now_s + FIRST_WAIT_S
 
@@ -210,13 +212,13 @@ class SeenPaths:
 
         A link that leads through a link of someone there is held too, as an extractor may refuse it.
         """
-        self.held = {path: held for path, held in self.held.items() if held.obstacle is None}
         links = [path for path, obstacle in found.items() if obstacle is Obstacle.SYMLINK]
         ours = {path: obstacle for path, obstacle in found.items() if path in here}
         obstacles = {**ours, **dict.fromkeys(_links_through(here, links), Obstacle.LINK_ON_ITS_WAY)}
-        for path, obstacle in obstacles.items():
-            self.held[path] = HeldPath(obstacle, _fingerprint(here, path))
-        self._save_what_stays()
+        others = {path: each for path, each in self.stays.items() if each.obstacle is None}
+        self._stay(
+            others | {p: StayingPath(obstacle=each, here=_fingerprint(here, p)) for p, each in obstacles.items()}
+        )
 
     def note_all(self, changed: Collection[str]) -> None:
         """Remember, for `status`, all that the last look, one at everything, found.
@@ -247,7 +249,7 @@ class SeenPaths:
         return found
 
     def _held_warning(self, path: str) -> SyncWarning:
-        held = self.held[path]
+        held = self.stays[path]
         if held.there is Kind.UNREAD:
             what = f"'{shown_path(path)}' could not be read in the sandbox, or not in time, and stays there as it is"
             return SyncWarning(f"held:{path}", what, "a later sync looks again; `syncd diff` has more time for it")

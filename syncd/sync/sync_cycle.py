@@ -55,13 +55,13 @@ class SyncCycle:
     @property
     def baseline(self) -> Manifest | None:
         """The manifest that the sandbox is known to hold, None if none is."""
-        return self.sandbox.state.base if self.sandbox else None
+        return self.sandbox.state.content.base if self.sandbox else None
 
     @property
     def is_settled(self) -> bool:
         """True if it is certain what the sandbox holds, and all of it is whole."""
         state = self.sandbox.state if self.sandbox else None
-        return state is not None and state.base is not None and not state.uncertain and not state.torn
+        return state is not None and state.content.is_certain and not state.torn
 
     @property
     def target(self) -> Target | None:
@@ -147,9 +147,9 @@ class SyncCycle:
 
     def _switch_to(self, target: Target) -> SandboxSync:
         sandbox = self._open(target)
-        if sandbox.state.base is not None:
-            sandbox.state.share(self.snapshotter.shared(sandbox.state.base))
-            sandbox.agent_repository.recall(sandbox.state.base, sandbox.state.identity)
+        if sandbox.state.content.base is not None:
+            sandbox.state.share(self.snapshotter.shared(sandbox.state.content.base))
+            sandbox.agent_repository.recall(sandbox.state.content.base, sandbox.state.identity)
         self._workspace.states[self.name] = sandbox.state
         self.sync = SandboxSync(sandbox, self._workspace, self.snapshotter, self.work_saver)
         return self.sync
@@ -210,7 +210,7 @@ class SyncCycle:
     def follow_in_repository(self) -> None:
         """Have the sandbox's git repository follow what was sent. Raises `Superseded` for newer changes, and `Stop`."""
         sandbox = self.sandbox
-        if sandbox is None or sandbox.state.base is None or sandbox.state.uncertain:
+        if sandbox is None or self.baseline is None or sandbox.state.content.uncertain:
             return
         if not sandbox.partial_archives.replaces:  # such a sandbox would lose the repository with each archive
-            sandbox.agent_repository.follow(sandbox.state.base, sandbox.state.identity)
+            sandbox.agent_repository.follow(self.baseline, sandbox.state.identity)

@@ -92,7 +92,7 @@ class SandboxSync(Struct):
     def read_again(self) -> None:
         """Read what commands saw there, and what counts as sent by now if one brought something home meanwhile."""
         self.state.seen.recall()
-        if self.state.base is not None and self.state.was_changed:
+        if self.state.content.base is not None and self.state.was_changed:
             self.state.read()
 
     def run(self, mode: SyncMode, observer: SyncObserver) -> Outcome:
@@ -103,9 +103,8 @@ class SandboxSync(Struct):
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`; nothing is recorded by half.
         """
         started_s = self.clock.monotonic_s()
-        self._before = SandboxContent() if self.state.base is None else self._before or self.state.content
+        self._before = SandboxContent() if self.state.content.base is None else self._before or self.state.content
         unsaved: set[str] = set()  # that `push --force` leaves as it is there, since it cannot be saved
-        proves = True
         with self.workspace.snapshot_turn():
             self._begin(mode)
         try:
@@ -114,26 +113,20 @@ class SandboxSync(Struct):
                     here = self._scan(mode, observer, unsaved)
                     sync_round = self._packed(mode, observer, here, number)
                 if sync_round is not None:
-                    ended = self._deliver(sync_round, observer)
+                    ended = self._deliver(sync_round, observer, started_s)
                 elif self._was_emptied(mode, observer):
                     ended = Verdict.SEND_ALL
                 else:
-                    return self._completed(Outcome(None, files=here.scanned.manifest.files), mode)
-                if sync_round is not None and not isinstance(ended, Verdict):
-                    outcome, ended = self._recorded(sync_round, ended, started_s), Verdict.INITIALIZE
-                    if proves and sync_round.attempt.is_whole:
-                        ended = self._prove(observer, sync_round)
-                    if ended is Verdict.INITIALIZE:
-                        return self._completed(outcome, mode)
-                    # Once: a single path that is missing there proves nothing, however often it is.
-                    proves = False
+                    ended = Outcome(None, files=here.scanned.manifest.files)
+                if isinstance(ended, Outcome):
+                    return self._completed(ended, mode)
                 if ended is Verdict.SEND_ALL:
                     _log.warning("the sandbox lost what was put there: everything is sent again")
                     self._before = SandboxContent()
                     self.state.mark_uncertain()
                     self.sandbox.setup.forget()
                 elif mode is SyncMode.FORCED:
-                    unsaved |= self.state.seen.staying - self.state.seen.obstacles.keys()
+                    unsaved |= self.state.seen.stays.keys() - self.state.seen.obstacles.keys()
         finally:
             self.snapshotter.release()
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
@@ -147,8 +140,9 @@ class SandboxSync(Struct):
             sandbox.deletion_sync.retry_all()
             sandbox.remote_changes.retry()
             state.seen.retry(state.content.leftovers)
-            base = self.snapshotter.forget_all_stamps(state.base or Manifest())
-            state.base = None if state.base is None else base
+            base = self.snapshotter.forget_all_stamps(state.content.base or Manifest())
+            if state.content.base is not None:
+                state.renew_base(base)
         if not sandbox.remote_changes.looks:
             state.seen.release_changed()
 
@@ -177,8 +171,8 @@ class SandboxSync(Struct):
         """
         if self._was_asked and mode is not SyncMode.ASKED:
             return False
-        sandbox, staying = self.sandbox, self.state.seen.staying
-        sample = [path for path in (self.state.base or Manifest()).spread(SAMPLE) if not is_within(path, staying)]
+        sandbox, stays = self.sandbox, self.state.seen.stays
+        sample = [path for path in (self.state.content.base or Manifest()).spread(SAMPLE) if not is_within(path, stays)]
         items = dict.fromkeys(sample, LookItem((), LookAction.EXISTS))
         if not items:
             return False
@@ -202,9 +196,10 @@ class SandboxSync(Struct):
         """Scan the workspace, without what is not sent, and with what is held as the sandbox got it."""
         state, seen, snapshotter = self.state, self.state.seen, self.snapshotter
         observer.stage(State.SNAPSHOTTING)
-        state.base = None if state.base is None else snapshotter.shared(state.base)
+        if state.content.base is not None:
+            state.renew_base(snapshotter.shared(state.content.base))
         other_bases = self.workspace.other_bases(self.sandbox.name)
-        scanned = snapshotter.scan(state.base, mode, observer.to_scan(), other_bases)
+        scanned = snapshotter.scan(state.content.base, mode, observer.to_scan(), other_bases)
         here = scanned.manifest
         seen.forget_deleted(here, state.content.versions_of)
         unsent = here.within(seen.obstacles)
@@ -212,8 +207,8 @@ class SandboxSync(Struct):
         # Some may be as there by now.
         held = snapshotter.with_digests(here.within(unsaved if mode is SyncMode.FORCED else stays))
         if unsent or held:
-            base = state.base or Manifest()
-            manifest = without_held(here.without(unsent), held, state.base)
+            base = state.content.base or Manifest()
+            manifest = without_held(here.without(unsent), held, state.content.base)
             scanned = ScanResult(manifest, difference(base, manifest))
             if not scanned.difference.certain:
                 scanned = snapshotter.resolved(scanned, base)
@@ -223,7 +218,7 @@ class SandboxSync(Struct):
     def _is_unchanged(self, here: _Here, manifest: Manifest, found: Difference) -> bool:
         """True if the sandbox holds the manifest already, and nothing is left to be done there."""
         state = self.state
-        if state.base is None or state.content.may_differ(found) or self.sandbox.remote_changes.unseen:
+        if state.content.may_differ(found) or self.sandbox.remote_changes.unseen:
             return False
         if state.seen.wants_look(here.manifest, self.clock.monotonic_s()):
             return False
@@ -231,16 +226,16 @@ class SandboxSync(Struct):
 
     def _packed(self, mode: SyncMode, observer: SyncObserver, here: _Here, number: int) -> SyncRound | None:
         """Pack what the sandbox lacks, or all, into an archive in the spool; None if nothing is to be sent."""
-        scanned, state, is_forced = here.scanned, self.state, mode is SyncMode.FORCED
+        scanned, content, kept = here.scanned, self.state.content, self.state.seen.kept
+        is_forced, base = mode is SyncMode.FORCED, content.base or Manifest()
         if not is_forced and self._is_unchanged(here, scanned.manifest, scanned.difference):
-            if state.base != scanned.manifest:
+            if content.base != scanned.manifest:
                 self._record(scanned.manifest)  # new times: later scans need not read the contents again
             return None
-        unsure = "; an earlier sync may have reached the sandbox unanswered" if state.uncertain else ""
+        unsure = "; an earlier sync may have reached the sandbox unanswered" if content.uncertain else ""
         _log.info("packing %s: %s%s", counted(scanned.manifest.files, "file"), described(scanned.difference), unsure)
-        base, kept = state.base or Manifest(), state.seen.kept
         # After any uncertainty the whole is sent.
-        is_certain = state.base is not None and not state.uncertain and not is_forced
+        is_certain = content.is_certain and not is_forced
         is_partial = is_certain and self.sandbox.partial_archives.usable and bool(scanned.manifest)
         # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there,
         # with all that is in it.
@@ -257,16 +252,16 @@ class SandboxSync(Struct):
         packed = self.snapshotter.pack(
             scanned.manifest.without(stays), only, lambda *done: observer.progressed(Progress(*done))
         )
-        manifest = with_staying(packed.manifest, stays, scanned.manifest, state.base)
-        is_comparable = not is_forced and not packed.follow_up and state.base is not None
+        manifest = with_staying(packed.manifest, stays, scanned.manifest, content.base)
+        is_comparable = not is_forced and not packed.follow_up and content.base is not None
         if is_comparable and self._is_unchanged(here, manifest, difference(base, manifest)):
             return None  # a change was taken back before it was packed
         return self._round(mode, here, packed, manifest, only, number=number)
 
     def _keep_replaced(self, here: _Here, scanned: ScanResult) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
-        sent = partial(self.workspace.sent_digests, self.sandbox.name, self.state.base or Manifest())
-        for base in filter(None, (self.state.base, *self.workspace.other_bases(self.sandbox.name))):
+        sent = partial(self.workspace.sent_digests, self.sandbox.name, self.state.content.base or Manifest())
+        for base in filter(None, (self.state.content.base, *self.workspace.other_bases(self.sandbox.name))):
             found = difference(base, scanned.manifest)
             replaced = [*found.changed, *found.to_read, *found.removed, *here.held]
             self.workspace.base_store.keep_replaced(base, replaced, sent)
@@ -303,20 +298,20 @@ class SandboxSync(Struct):
         )
         return SyncRound(self.sandbox, packed, attempt, self.work_saver)
 
-    def _deliver(self, sync_round: SyncRound, observer: SyncObserver) -> str | Verdict:
-        """Upload the archive and have it initialized; return its SHA-256, or why it was not."""
-        archive = sync_round.packed.archive
+    def _deliver(self, sync_round: SyncRound, observer: SyncObserver, started_s: float) -> Outcome | Verdict:
+        """Upload the archive, have it initialized, and record it; return a verdict if it is to be made again."""
+        archive, attempt = sync_round.packed.archive, sync_round.attempt
         try:
             ended = self.sandbox.delivery.deliver(
                 archive,
-                sync_round.attempt.written,
+                attempt.written,
                 observer,
                 before_upload=sync_round.begin,
                 before_initialize=sync_round.prepare,
                 find_reason=sync_round.find_reason,
             )
         except DamagedPiece as damage:
-            if sync_round.attempt.number == _ROUNDS - 1:
+            if attempt.number == _ROUNDS - 1:
                 what = "files in the spool are damaged again and again"
                 raise TryLater(what, "check the disk that holds it") from None
             _log.warning("%s: it is made again", damage)
@@ -324,10 +319,14 @@ class SandboxSync(Struct):
                 self.snapshotter.packer.store.clear()  # one damaged piece is often one of many
             self.state.mark_uncertain()  # the next one is whole, of another spool
             return Verdict.PACK_AGAIN
-        if not sync_round.attempt.is_whole and not isinstance(ended, Verdict):
-            sent = partial(self.workspace.sent_digests, self.sandbox.name, sync_round.attempt.manifest)
-            self.workspace.base_store.keep_sent(archive, sync_round.attempt.manifest.content_bytes, sent)
-        return ended
+        if isinstance(ended, Verdict):
+            return ended
+        if not attempt.is_whole:
+            sent = partial(self.workspace.sent_digests, self.sandbox.name, attempt.manifest)
+            self.workspace.base_store.keep_sent(archive, attempt.manifest.content_bytes, sent)
+        outcome = self._recorded(sync_round, ended, started_s)
+        verdict = self._prove(observer, sync_round) if attempt.is_whole else Verdict.INITIALIZE
+        return outcome if verdict is Verdict.INITIALIZE else verdict
 
     def _prove(self, observer: SyncObserver, last: SyncRound) -> Verdict:
         """Find out if the sandbox keeps what an archive does not hold. Any verdict but INITIALIZE: the whole follows.
@@ -335,12 +334,14 @@ class SandboxSync(Struct):
         `last` is the round of the archive that has just arrived.
         """
         attempt, seen, partial_archives = last.attempt, self.state.seen, self.sandbox.partial_archives
+        if not partial_archives.wants_proof:
+            return Verdict.INITIALIZE
         manifest = attempt.manifest
-        stays = frozenset((self.state.base or Manifest()).paths_within({*attempt.held, *seen.kept}))
-        only = least_of(manifest, stays) if partial_archives.wants_proof else set()
+        stays = frozenset((self.state.content.base or Manifest()).paths_within({*attempt.held, *seen.kept}))
+        only = least_of(manifest, stays) if partial_archives.are_allowed else set()
         if not only or partial_paths(manifest, Difference(added=[*only])) is None:
             left_out = [*seen.both_changed, *seen.kept, *last.only_there]
-            if not (partial_archives.may_replace and left_out and partial_archives.prove(left_out) is False):
+            if not left_out or partial_archives.prove(left_out) is not False:
                 return Verdict.INITIALIZE
             self.state.mark_uncertain()
             return Verdict.PACK_AGAIN
@@ -354,8 +355,8 @@ class SandboxSync(Struct):
         sync_round = SyncRound(self.sandbox, packed, attempt, self.work_saver, last.looked)
         ended = self.sandbox.delivery.deliver(packed.archive, sent, observer, before_initialize=sync_round.renew)
         if ended is Verdict.PACK_AGAIN:  # nothing was sent, as the agent is at work just there
-            if self.state.uncertain:
-                self._record(self.state.base or manifest, self.state.torn)
+            if self.state.content.uncertain:
+                self._record(self.state.content.base or manifest, self.state.torn)
             return Verdict.INITIALIZE
         if isinstance(ended, Verdict):
             return ended
@@ -365,7 +366,7 @@ class SandboxSync(Struct):
             # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
             _log.info("after a partial archive, a whole one follows")
             return Verdict.PACK_AGAIN
-        self._record(self.state.base or manifest, self.state.torn, sync_round)
+        self._record(self.state.content.base or manifest, self.state.torn, sync_round)
         return Verdict.INITIALIZE
 
     # -- the record
@@ -395,7 +396,7 @@ class SandboxSync(Struct):
 
         `sync_round` is that of the archive that has arrived. A state folder that cannot be written becomes a warning.
         """
-        state, before = self.state, self.state.base
+        state, before = self.state, self.state.content.base
         if sync_round is not None:
             sync_round.save_followed()
         if state.is_released:

@@ -9,7 +9,7 @@ look → save what goes → remove → record what stays, so that no later archi
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 
 from msgspec import Struct, field, structs
@@ -110,7 +110,7 @@ class SyncRound(Struct):
             return None
         if result.unseen:
             return None
-        before = seen.staying
+        before = seen.stays
         seen.note_obstacles(seen.obstacles | dict(result.blocked), self.attempt.here)
         return self._verdict(before)
 
@@ -194,7 +194,7 @@ class SyncRound(Struct):
 
     def _is_ours_there(self, path: str) -> bool:
         """True if the path is here, and nothing of someone else's stays in its place there."""
-        return path in self.attempt.here and not is_within(path, self.sandbox.state.seen.staying)
+        return path in self.attempt.here and not is_within(path, self.sandbox.state.seen.stays)
 
     def _look_request(self) -> LookRequest:
         """Return the first look of this round: a first archive asks only what is there at all."""
@@ -216,7 +216,7 @@ class SyncRound(Struct):
 
     def _look(self) -> Verdict:
         """Look, do what follows from it, and return the verdict on the archive."""
-        attempt, sandbox, before = self.attempt, self.sandbox, self.sandbox.state.seen.staying
+        attempt, sandbox, before = self.attempt, self.sandbox, self.sandbox.state.seen.stays
         request, self._request = self._request or self._look_request(), None  # the next one is of what is there then
         if not request.items and not request.find_new:
             return Verdict.INITIALIZE
@@ -329,14 +329,14 @@ class SyncRound(Struct):
             if returned:
                 state.put_back(returned)
 
-    def _judged(self, before: set[str], taken: Mapping[str, Obstacle], result: LookResult | None) -> Verdict:
+    def _judged(self, before: Collection[str], taken: Mapping[str, Obstacle], result: LookResult | None) -> Verdict:
         """Note what is in the way there, and return the verdict on the archive.
 
         `before` are the paths that stayed as they are until this look, and `taken` the places that are not free.
         """
         attempt, seen, deletion_sync = self.attempt, self.sandbox.state.seen, self.sandbox.deletion_sync
         if result is not None:  # what is gone there was kept, or held, until now
-            freed = before - seen.staying - attempt.to_delete.keys()
+            freed = {*before} - seen.stays.keys() - attempt.to_delete.keys()
             deletion_sync.gone |= {path for path in freed & result.differing.keys() if path not in attempt.here}
         repositories = [path for path, item in self._places.items() if item.action is LookAction.COMMITS]
         in_the_way = obstacles_seen(result, seen.obstacles, repositories)
@@ -346,10 +346,9 @@ class SyncRound(Struct):
         )
         return self._verdict(before)
 
-    def _verdict(self, before: set[str]) -> Verdict:
-        staying = self.sandbox.state.seen.staying
+    def _verdict(self, before: Collection[str]) -> Verdict:
         gone = self.sandbox.deletion_sync.gone if self.sandbox.deletion_sync.removes else None
-        return verdict_on(self.attempt, before, staying, gone)
+        return verdict_on(self.attempt, before, self.sandbox.state.seen.stays, gone)
 
 
 def _is_looked_at(request: LookRequest, path: str) -> bool:

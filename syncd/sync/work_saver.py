@@ -174,7 +174,7 @@ class WorkSaver(Struct):
             what = f"what was changed in the sandbox, which ends soon, could not be saved yet ({failure})"
             remedy = "it is tried again until then; `syncd pull` brings all of it home"
         # One that ended while the machine slept is no news, unless something is known to have been changed there.
-        is_known = bool(sandbox.state.seen.both_changed or sandbox.state.seen.kept)
+        is_known = any(each.obstacle is None for each in sandbox.state.seen.stays.values())
         self._warn(UNSAVED if is_last and (is_known or not _is_gone(failure)) else "ended", what, remedy)
 
     def before_move(self, sandbox: Sandbox) -> None:

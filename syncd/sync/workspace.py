@@ -115,12 +115,12 @@ class Workspace:
 
     def other_bases(self, name: str) -> list[Manifest]:
         """Return what the other sandboxes hold: what was sent to them is kept for their merges."""
-        others = [state.base for each, state in self.states.items() if each != name]
+        others = [state.content.base for each, state in self.states.items() if each != name]
         return [base for base in others if base is not None]
 
     def sent_digests(self, name: str, base: Manifest) -> set[bytes]:
         """Return the digests of all files that count as sent, which merges may need: this one's base, and all else."""
-        left = (state.left for state in self.states.values())
+        left = (state.content.left for state in self.states.values())
         manifests = (base, *left, *self.other_bases(name))
         return {arrived_digest(each) for sent in manifests for each in sent.values() if each.kind is Kind.FILE}
 

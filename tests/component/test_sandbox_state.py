@@ -36,28 +36,28 @@ def test_any_manifest_is_restored(db: StateDb) -> None:
     """Names of any bytes, unusual times and the largest inodes survive; another sandbox has a state of its own."""
     arrived(db, MANIFEST)
     again = SandboxState(db, TARGET)
-    assert again.base == MANIFEST
-    assert list(again.base or {}) == list(MANIFEST)
+    assert again.content.base == MANIFEST
+    assert list(again.content.base or {}) == list(MANIFEST)
     assert again.warnings == []
     assert last_target(db) == TARGET
-    assert SandboxState(db, OTHER).base is None
+    assert SandboxState(db, OTHER).content.base is None
 
 
 def test_the_next_sandbox_takes_the_place_of_the_last_one(db: StateDb) -> None:
     """What is known of the one before last goes, but not while its agent's work is still being saved."""
     third = Target(TARGET.base_url, "third", "us")
     arrived(db, MANIFEST)
-    assert not SandboxState(db, TARGET).uncertain
+    assert not SandboxState(db, TARGET).content.uncertain
     arrived(db, MANIFEST, OTHER)
     left = SandboxState(db, TARGET)
-    assert (left.base, left.uncertain) == (MANIFEST, True)
+    assert (left.content.base, left.content.uncertain) == (MANIFEST, True)
     ending_targets(db).save([(TARGET, 1.0)])
     arrived(db, MANIFEST, third)
-    assert SandboxState(db, TARGET).base == MANIFEST
+    assert SandboxState(db, TARGET).content.base == MANIFEST
     ending_targets(db).save([])
     arrived(db, MANIFEST, OTHER)
     assert last_target(db) == OTHER
-    assert SandboxState(db, TARGET).base is None
+    assert SandboxState(db, TARGET).content.base is None
 
 
 def test_what_is_left_over_is_recorded(db: StateDb) -> None:
@@ -93,10 +93,10 @@ def test_what_arrived_but_cannot_be_recorded(db: StateDb, monkeypatch: pytest.Mo
         with pytest.raises(OSError):
             state.record()
     assert not state.was_changed
-    assert state.base == Manifest()
-    assert SandboxState(db, TARGET).base == MANIFEST
+    assert state.content.base == Manifest()
+    assert SandboxState(db, TARGET).content.base == MANIFEST
     state.record()
-    assert SandboxState(db, TARGET).base == Manifest()
+    assert SandboxState(db, TARGET).content.base == Manifest()
 
 
 def test_what_was_brought_home(db: StateDb) -> None:
@@ -113,7 +113,7 @@ def test_what_was_brought_home(db: StateDb) -> None:
     expected = MANIFEST | {"new": theirs}
     del expected["l"]
     daemon.read()
-    assert daemon.base == expected
+    assert daemon.content.base == expected
     assert not daemon.was_changed
 
 
@@ -124,7 +124,7 @@ def test_a_record_that_is_lost(db: StateDb) -> None:
     Path(db.path).write_bytes(b"x" * 10_000)
     assert daemon.was_changed
     daemon.read()
-    assert daemon.base is None
+    assert daemon.content.base is None
     assert not daemon.was_changed
 
 
@@ -136,15 +136,15 @@ def test_each_name_has_a_last_sandbox(tmp_path: Path) -> None:
         state = SandboxState(db, target, name=name)
         state.note_arrived(MANIFEST)
         state.record()
-        assert not SandboxState(db, target, name=name).uncertain
+        assert not SandboxState(db, target, name=name).content.uncertain
     for target in (third, Target(TARGET.base_url, "fourth", "us")):
         moved = SandboxState(db, target)
         moved.note_arrived(MANIFEST)
         moved.record()
-    assert SandboxState(db, TARGET).base is None
-    assert SandboxState(db, OTHER, name="blue").base == MANIFEST
+    assert SandboxState(db, TARGET).content.base is None
+    assert SandboxState(db, OTHER, name="blue").content.base == MANIFEST
     assert recorded_names(db) == {"main", "blue"}
     forget_name(db, "blue")
     assert recorded_names(db) == {"main"}
-    assert SandboxState(db, OTHER, name="blue").base is None
+    assert SandboxState(db, OTHER, name="blue").content.base is None
     assert last_target(db, "blue") is None

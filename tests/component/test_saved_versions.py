@@ -315,7 +315,7 @@ def test_a_damaged_database_is_set_aside_without_its_versions(rig: SavedVersions
     for page in range(len(whole) // 4096):
         file.write_bytes(whole[: page * 4096] + b"\xff" * 4096 + whole[(page + 1) * 4096 :])
         process = rig.another()
-        base = SandboxState(process._db, TARGET).base
+        base = SandboxState(process._db, TARGET).content.base
         found = {version.id for version in process.all()}
         assert found <= ids
         assert base is None or base.items() <= tree(7).items()

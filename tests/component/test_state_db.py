@@ -246,7 +246,7 @@ def test_flipped_bits(tmp_path: Path) -> None:
         flipped[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
         (tmp_path / NAME).write_bytes(flipped)
         with closing(StateDb(str(tmp_path))) as db:
-            base = SandboxState(db, TARGET).base
+            base = SandboxState(db, TARGET).content.base
         whole += base == tree(7)
         lost += base is None
         assert base is None or base.items() <= tree(7).items()
@@ -262,13 +262,13 @@ def test_a_damaged_directory(tmp_path: Path) -> None:
         with closing(sqlite3.connect(tmp_path / NAME)) as connection, connection:
             connection.execute("UPDATE directories SET encoded = zeroblob(9) WHERE path = x'6433'")
         state = SandboxState(db, TARGET)
-        base, (warning,) = state.base, state.warnings
+        base, (warning,) = state.content.base, state.warnings
         assert base is not None
         assert set(tree(7)) - set(base) == {f"d3/f{number}" for number in range(5)}
         assert "was damaged" in str(warning)
         arrived(db, base)
         again = SandboxState(db, TARGET)
-        assert (again.base, again.warnings) == (base, [])
+        assert (again.content.base, again.warnings) == (base, [])
 
 
 # -- a disk that refuses

@@ -491,7 +491,7 @@ class Story:
     def _base_differences(self, box: Box, there: Tree) -> Iterator[str]:
         with closing(StateDb(str(self._rig.state_folder))) as db:
             target = Target(self._rig.emulator.base_url, box.sandbox.id, "us")
-            base = SandboxState(db, target, name=box.name).base
+            base = SandboxState(db, target, name=box.name).content.base
         known = {
             path: arrived_digest(entry) for path, entry in (base or {}).items() if entry.kind is not Kind.DIRECTORY
         }

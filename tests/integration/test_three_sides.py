@@ -243,7 +243,7 @@ def test_what_following_kept_after_the_look_is_saved(made: AgentRig, policy: str
     def follow(_: object) -> None:
         assert made.rig.cycle.sandbox is not None
         state, there = made.rig.cycle.sandbox.state, {}
-        assert state.base is not None
+        assert state.content.base is not None
         for path, content in (("a", "theirs"), ("b", "newer here"), ("more", "not sent")):
             made.agent.write(path, content)
             (copy := tmp_path / f"copy of {path}").write_text(content)

@@ -169,7 +169,7 @@ class Process:
         access = _Access(_config(policy, deletions), folders, self._db, key, self, Throttle())  # type: ignore[arg-type]
         self.sandbox = Sandbox(access, TARGET, f"{_NOWHERE}/copies")
         self.sandbox.remote_changes.saved_versions = self._saved_versions
-        self.base = dict(self.sandbox.state.base or {})  # at first
+        self.base = dict(self.sandbox.state.content.base or {})  # at first
         self._sync = SandboxSync(self.sandbox, self._workspace, self._snapshotter, WorkSaver(access, self._workspace))
 
     @property

@@ -32,7 +32,7 @@ from syncd.model.manifest import is_within
 from syncd.model.reconcile import Changed, Forced, PathOutcome, Policy
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.sandbox_state import SandboxState
+from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sync.sync_plan import Verdict
 from syncd.sync.sync_round import SyncRound
 from tests.unit import small_scope
@@ -103,7 +103,7 @@ class Story(Struct):
         """Bring home what is there, and die at each step; syncs go on from there."""
         process = self.process(next(self.starts()))
         process.apply(deletions=deletions)
-        base = process.sandbox.state.base or {}
+        base = process.sandbox.state.content.base or {}
         for path, there in process.there.items():
             here = process.here.get(path, ABSENT)
             is_home = same(here, there) or here == MERGED
@@ -249,7 +249,7 @@ def _takes(was: Any, *args: Any) -> tuple[PathOutcome, str]:
 _SYNC_FAULTS: list[tuple[Any, str, Callable[..., Any]]] = [
     (RemoteChanges, "save", lambda *_: frozenset()),
     (SandboxState, "mark_uncertain", lambda *_: None),
-    (SandboxState, "_with", lambda state, _: state.maybe),
+    (SandboxContent, "with_sent", lambda content, _: content.maybe),
     (DeletionSync, "settle_pending", lambda *_: None),
     (SyncRound, "prepare", lambda _: Verdict.INITIALIZE),
     (reconcile, "_sync_outcome", partial(_overwrites, reconcile._sync_outcome)),
