@@ -76,6 +76,7 @@ class SandboxSync(Struct):
     _before: SandboxContent | None = None  # of the last sync, if that failed, perhaps after its archive had arrived
     _was_asked: bool = False  # the sandbox by this process if it has what was put there, or it was sent something
     _is_unknown: bool = False  # nobody could look if it has that
+    _removes_again: bool = False  # an archive that is not answered may put there again what this sync removes
 
     def __post_init__(self) -> None:
         if self.sandbox.remote_changes.agent_changes is AgentChanges.SAVE:
@@ -134,6 +135,7 @@ class SandboxSync(Struct):
     def _begin(self, mode: SyncMode) -> None:
         """Forget what is known, as far as this sync is to find out anew."""
         sandbox, state = self.sandbox, self.state
+        self._removes_again = state.content.uncertain
         if mode is not SyncMode.CHANGED:
             sandbox.deletion_sync.hasten()
         if mode is SyncMode.FORCED:
@@ -189,6 +191,11 @@ class SandboxSync(Struct):
             return False
         sandbox.partial_archives.withdraw()
         return True
+
+    def _has_to_remove_again(self, arrived: Attempt) -> bool:
+        """True once for a sync that removed something while an archive was unanswered: by now that has arrived."""
+        removes_again, self._removes_again = self._removes_again, False
+        return removes_again and self.sandbox.deletion_sync.has_pending(arrived.wanted, self.snapshotter.unread)
 
     # -- list, and decide what is sent
 
@@ -326,6 +333,8 @@ class SandboxSync(Struct):
             self.workspace.base_store.keep_sent(archive, attempt.manifest.content_bytes, sent)
         outcome = self._recorded(sync_round, ended, started_s)
         verdict = self._prove(observer, sync_round) if attempt.is_whole else Verdict.INITIALIZE
+        if verdict is Verdict.INITIALIZE and self._has_to_remove_again(attempt):
+            return Verdict.PACK_AGAIN
         return outcome if verdict is Verdict.INITIALIZE else verdict
 
     def _prove(self, observer: SyncObserver, last: SyncRound) -> Verdict:
@@ -401,6 +410,8 @@ class SandboxSync(Struct):
             sync_round.save_followed()
         if state.is_released:
             self.sandbox.setup.forget()
+        if sync_round is not None and self._removes_again:
+            self.sandbox.deletion_sync.gone = frozenset()
         self.sandbox.deletion_sync.note_arrived(manifest, follow_up, set(self.snapshotter.secret_files))
         if sync_round is not None and state.overwritten is not None:
             state.overwritten.append(sync_round.goes_over)

@@ -106,6 +106,13 @@ LOST_ONCE = {
         "write('deep/h', 300, 8)\n wait_failing()\n agent_prepends('deep/h', 9)\n apply((), (), ('dies', 2, 4))\n"
         "branch('agent/4', (), ())"
     ),
+    "an archive that was never answered puts there what was deleted here, after the look for that": (
+        "hold_initialize()\n write('b/deep/h', 8, 33)\n stop()\n remove('b/deep/h')"
+    ),
+    "an archive that was never answered puts there once more what was deleted here, after its removal": (
+        "write('a', 8, 1)\n write('g', 8, 2)\n wait_idle()\n fault('initialize: lost')\n write('g', 8, 3)\n"
+        "wait_failing()\n stop()\n hold_initialize()\n wait_failing()\n stop()\n remove('a')"
+    ),
     "an apply takes what was sent and never answered for what an older version of the agent began with": (
         "write('f', 8, 1)\n wait_idle()\n agent_writes('n', 5)\n write('n', 8, 2)\n hold_initialize()\n"
         "wait_failing()\n apply((), (), ())"
