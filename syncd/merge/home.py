@@ -136,13 +136,16 @@ def make_plan(
             del base[path]  # the agent's may be older than what was sent
     plan = plan_home(Sides(base, here, there), replace(side.home.facts(deletions=deletions), choices=choices))
     filled = directories_above(each.path for each in plan.of(*CHANGES) if each.path in wanted)
-    never = [
-        PlannedPath(path, PathOutcome.NEVER, ABSENT, ABSENT, ABSENT, "it may be a .git, of which nothing is applied")
-        for path in side.work.repositories
+    unseen = dict.fromkeys(side.work.unsearched, (PathOutcome.UNFETCHED, "it could not be searched in the sandbox"))
+    never = PathOutcome.NEVER, "it may be a .git, of which nothing is applied"
+    unseen |= dict.fromkeys(side.work.repositories, never)
+    folders = [
+        PlannedPath(path, outcome, ABSENT, ABSENT, ABSENT, reason)
+        for path, (outcome, reason) in unseen.items()
         if is_wanted(path)
     ]
     paths = [each for each in plan.paths if each.path in wanted or each.path in filled]
-    plan = Plan(tuple(sorted((*paths, *never), key=lambda each: each.path)))
+    plan = Plan(tuple(sorted((*paths, *folders), key=lambda each: each.path)))
     if not side.work.content.uncertain:
         return plan
     # A reset or a removal of ours may be why it is gone.

@@ -77,6 +77,7 @@ class PathOutcome(Enum):
     DELETE = "deleted here"
     DELETED_THERE = "deleted in the sandbox, and left here"
     STAYS = "left as it is on both sides"
+    UNFETCHED = "left as it is here, as it could not be fetched"
     NEVER = "never taken"
 
 
@@ -274,8 +275,7 @@ def waits(planned: PlannedPath) -> bool:
     if planned.outcome is not PathOutcome.STAYS:
         return planned.outcome is PathOutcome.CONFLICT
     base, here, there = planned.base, planned.here, planned.there
-    is_deleted = Kind.ABSENT in (here.kind, there.kind) and (there.kind is Kind.ABSENT or is_savable(there))
-    return is_deleted and who_changed(base, here, there, EXECUTABLE) is Changed.BOTH
+    return Kind.ABSENT in (here.kind, there.kind) and who_changed(base, here, there, EXECUTABLE) is Changed.BOTH
 
 
 def _chosen(planned: PlannedPath, home: Home, *among: Choice) -> PlannedPath:
@@ -302,9 +302,9 @@ def _home_outcome(sides: Sides, home: Home, path: str, here: Entry) -> tuple[Pat
     if never:
         return PathOutcome.NEVER, never
     if there.unstable:
-        return PathOutcome.STAYS, "it is still being written in the sandbox"
+        return PathOutcome.UNFETCHED, "it is still being written in the sandbox"
     if there.kind is Kind.UNREAD:
-        return PathOutcome.STAYS, "it cannot be read in the sandbox"
+        return PathOutcome.UNFETCHED, "it cannot be read in the sandbox"
     changed = who_changed(base, here, there, EXECUTABLE)
     if changed is Changed.NOBODY:
         return PathOutcome.SAME, ""
@@ -315,7 +315,7 @@ def _home_outcome(sides: Sides, home: Home, path: str, here: Entry) -> tuple[Pat
             return PathOutcome.STAYS, "deleted in the sandbox, changed here"
         return (PathOutcome.DELETE, "") if home.deletions else (PathOutcome.DELETED_THERE, "")
     if not is_savable(there):
-        return PathOutcome.STAYS, "its content could not be fetched"
+        return PathOutcome.UNFETCHED, "its content could not be fetched"
     if changed is Changed.THERE:
         if here.is_directory and not there.is_directory and not home.deletions:
             return PathOutcome.STAYS, _WITH_DELETIONS

@@ -174,7 +174,7 @@ class Commands:
             checker.lose(f"internal error of a command: {traceback.format_exc()}")
         self._is_dead = self._is_full = False
         self._trouble = ()
-        told = self._told() if code in (0, 1) else {}
+        told = self._told() if code in (0, 1, 75) else {}
         self.last = code, told
         simulation.figures[f"{step.name} {code}"] += 1
         simulation.note(f"{step.name} ends with {code}: {' | '.join(self._printed)[:600]}")

@@ -143,17 +143,32 @@ def test_little_room_for_the_agents_versions(rig: Rig) -> None:
 
 
 @needs_mounts
-@pytest.mark.parametrize("command", [("diff",), ("apply", "--yes")])
-def test_no_room_to_fetch_what_the_agent_wrote(rig: Rig, command: tuple[str, ...]) -> None:
-    """A command names the path that is not shown or applied, and that it has no room for it."""
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("diff",), 1),
+        (("apply", "--yes"), 75),
+        (("apply", "--dry-run", "--json"), 75),
+        (("apply", "--branch", "agent"), 75),
+        (("apply", "small"), 0),
+    ],
+)
+def test_no_room_to_fetch_what_the_agent_wrote(rig: Rig, command: tuple[str, ...], code: int) -> None:
+    """A command names the path that is not shown or applied, and that it has no room for it; a script can tell."""
     rig.configure(DEFAULTS)
-    rig.write("large", "as sent")
+    subprocess.run(["git", "init", "-q"], cwd=rig.workspace, check=True)
+    for path in ("large", "small"):
+        rig.write(path, "as sent")
     rig.ok("push")
     rig.agent.write("large", NOISE)
+    rig.agent.write("small", "theirs")
     with Disk(rig.home / ".cache/syncd", "4m").held(rig.workspace) as prefix:
         done = rig.run(*command, prefix=prefix)
-    assert "large" in done.out + done.err
+    assert done.code == code
+    assert "large" in done.out + done.err or code == 0
     assert "not all is shown: this machine has room for " in done.told
+    assert (code == 75) == ("not applied: large (its content could not be fetched)" in done.err)
+    assert (rig.workspace / "small").read_text() == ("theirs" if command[-1] in ("--yes", "small") else "as sent")
 
 
 @needs_mounts

@@ -180,6 +180,9 @@ def test_a_release_with_a_path_that_is_too_long(rig: Rig, changed: Agent) -> Non
     assert (rig.count("release"), saved_paths(rig)[0]) == (0, "a")
     shown = rig.run("diff", "--name-only")
     assert ("a" in shown.out.splitlines(), "not searched: nnn" in shown.err) == (True, True)
+    applied = rig.run("apply")
+    assert (applied.code, "not applied: nnn" in applied.err) == (75, True), applied
+    assert (rig.workspace / "a").read_bytes() == changed.read("a")
 
 
 @pytest.mark.parametrize("released", ["box", "unused"])

@@ -35,6 +35,7 @@ SAME, WRITE, SAVE, KEEP, HOLD = (
 )
 TAKE, MERGE, CONFLICT, DELETE = PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.CONFLICT, PathOutcome.DELETE
 DELETED, STAYS, NEVER = PathOutcome.DELETED_THERE, PathOutcome.STAYS, PathOutcome.NEVER
+UNFETCHED = PathOutcome.UNFETCHED
 MINE, THEIRS, MARKERS = Choice
 POLICIES = (AgentChanges.SAVE, AgentChanges.HOLD, Forced.FORCE, AgentChanges.OVERWRITE)
 
@@ -135,9 +136,9 @@ HOME_ROWS = [
     (BASE, ABSENT, THERE, STAYS, "deleted here, changed in the sandbox"),
     (BASE, HERE, BASE, STAYS, "only changed here"),
     (DIRECTORY, DIRECTORY, THERE, STAYS, "a directory here, no directory there; --deletions applies it"),
-    (BASE, BASE, UNSTABLE, STAYS, "it is still being written in the sandbox"),
-    (BASE, BASE, NOT_FETCHED, STAYS, "its content could not be fetched"),
-    (BASE, BASE, UNREAD, STAYS, "it cannot be read in the sandbox"),
+    (BASE, BASE, UNSTABLE, UNFETCHED, "it is still being written in the sandbox"),
+    (BASE, BASE, NOT_FETCHED, UNFETCHED, "its content could not be fetched"),
+    (BASE, BASE, UNREAD, UNFETCHED, "it cannot be read in the sandbox"),
     (BASE, BASE, FIFO, NEVER, "it is a socket, a FIFO or a device"),
     (ABSENT, ABSENT, OUT, NEVER, "it is a link that leads out of the workspace"),
     (BASE, BASE, replace(OUT, target="/etc/passwd"), NEVER, "it is a link that leads out of the workspace"),
@@ -164,8 +165,8 @@ DECIDED_ROWS = [
     (BASE, HERE, BASE, STAYS, STAYS, STAYS),
     (BASE, THERE, THERE, SAME, SAME, SAME),
     (BASE, BASE, ABSENT, DELETED, DELETED, DELETED),
-    (BASE, HERE, UNSTABLE, STAYS, STAYS, STAYS),
-    (BASE, ABSENT, NOT_FETCHED, STAYS, STAYS, STAYS),
+    (BASE, HERE, UNSTABLE, UNFETCHED, UNFETCHED, UNFETCHED),
+    (BASE, ABSENT, NOT_FETCHED, UNFETCHED, UNFETCHED, UNFETCHED),
     (BASE, HERE, OUT, NEVER, NEVER, NEVER),
     (BASE, HERE, FIFO, NEVER, NEVER, NEVER),
 ]
@@ -178,7 +179,7 @@ def test_the_table_of_choices() -> None:
         for choice, outcome in zip((MINE, THEIRS, MARKERS), row, strict=True):
             plan = plan_home(sides, replace(home(tree(here)), choices={"p": choice}))
             assert outcomes(plan) == [outcome], (base, here, there, choice)
-            assert outcome in (STAYS, NEVER) or reasons(plan) == [""]
+            assert outcome in (STAYS, UNFETCHED, NEVER) or reasons(plan) == [""]
 
 
 def test_choices_below_a_folder_in_a_files_place() -> None:

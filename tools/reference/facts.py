@@ -54,8 +54,8 @@ EXIT_CODES = {
     ),
     ExitCode.WRONG_USAGE: "Wrong usage.",
     ExitCode.TRY_LATER: (
-        "It could not finish, but the same command may work later: network, Klavis, a file that keeps changing, another"
-        " instance has the workspace."
+        "It could not finish, but the same command may work later: network, Klavis, a file that keeps changing, or"
+        " that `apply` could not fetch; another instance has the workspace."
     ),
     ExitCode.NEEDS_PERSON: (
         "It will not work until a person changes something: configuration, key, sandbox, workspace. A refusal by"

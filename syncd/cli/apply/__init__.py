@@ -26,7 +26,7 @@ from syncd.cli.agent_side import (
     written_config,
 )
 from syncd.cli.apply.branch import apply_to_branches
-from syncd.cli.apply.plan_text import lists_of, plan_lines, summary_line
+from syncd.cli.apply.plan_text import lists_of, not_fetched, plan_lines, summary_line
 from syncd.cli.diff import show
 from syncd.cli.options import (
     CLOCK,
@@ -81,7 +81,8 @@ def command(
     syncd apply --undo
 
     What only the sandbox changed is taken, texts that both sides changed are merged. Else it is a conflict: yours
-    stays, its version is saved (`syncd saved`), and the exit code is 1. All is written, or nothing is.
+    stays, its version is saved (`syncd saved`), and the exit code is 1. What could not be fetched stays too: 75. All is
+    written, or nothing is.
     """
     undo, dry_run, deletions, patterns = flags["undo"], flags["dry_run"], flags["deletions"], flags["patterns"]
     if undo and (paths or patterns or branch or dry_run or deletions):
@@ -226,9 +227,13 @@ def undo_and_tell(config: Config, sandbox: str | None, *, as_json: bool) -> int:
 
 
 def tell_end(plan: Plan, prefix: str = "", *, as_json: bool) -> ExitCode:
-    """Print the end of an `apply`, and return its exit code."""
+    """Print the end of an `apply`, and return its exit code. Raises `TryLater` if something could not be fetched."""
     click.echo(json.dumps(lists_of(plan)) if as_json else summary_line(plan, prefix))
-    return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
+    if plan.of(PathOutcome.CONFLICT):
+        return ExitCode.DIFFERENT
+    if failure := not_fetched(plan):
+        raise failure
+    return ExitCode.DONE
 
 
 def print_lines(lines: Iterable[str]) -> None:

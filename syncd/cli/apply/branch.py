@@ -15,9 +15,10 @@ import click
 from msgspec.structs import replace
 
 from syncd.cli.agent_side import OpenSandbox, for_each, look_at, open_sandbox
-from syncd.cli.apply.plan_text import lists_of, to_look_at
+from syncd.cli.apply.plan_text import lists_of, not_fetched, to_look_at
 from syncd.cli.options import CLOCK, is_named
 from syncd.cli.progress import ProgressDisplay
+from syncd.core.errors import SyncdError
 from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path
 from syncd.merge.branch import SandboxCommit, UnreadableCommits, make_branch, read_commits
@@ -37,15 +38,18 @@ def apply_to_branches(
 ) -> int:
     """Make a branch for each of these sandboxes, of that name with their own in it, and say what is on it.
 
-    One that cannot be asked keeps no other from its branch. Raises `SyncdError`, that failure too.
+    One that cannot be asked keeps no other from its branch. Raises `SyncdError`: that failure too, or the one that
+    names what could not be fetched.
     """
     made: dict[str, dict[str, list[str]]] = {}
+    lacking: list[SyncdError | None] = []
 
     def make(config: Config) -> None:
         own = name.replace("{sandbox}", config.sandbox_name)
-        made[config.sandbox_name] = _apply_to_branch(config, own, named, included, as_json=as_json)
+        made[config.sandbox_name], lacks = _apply_to_branch(config, own, named, included, as_json=as_json)
+        lacking.append(lacks)
 
-    failed = for_each(configs, make)
+    failed = for_each(configs, make) or next(filter(None, lacking), None)
     if as_json:
         rows = [{"sandbox": name, **lists} for name, lists in made.items()]
         keys = lists_of(Plan())
@@ -58,8 +62,11 @@ def apply_to_branches(
 
 def _apply_to_branch(
     config: Config, name: str, named: tuple[str, ...], included: tuple[str, ...], *, as_json: bool
-) -> dict[str, list[str]]:
-    """Make the branch, say what is on it, and return the lists of paths. Raises `SyncdError`."""
+) -> tuple[dict[str, list[str]], SyncdError | None]:
+    """Make the branch, say what is on it, and return the lists of paths, and what was not fetched for it.
+
+    Raises `SyncdError`.
+    """
     git = need_git(os.environ)
     with open_sandbox(config) as opened:
         # Before the look, a new one: what is committed in between counts as not committed, and nothing is taken back.
@@ -68,13 +75,13 @@ def _apply_to_branch(
         plan = make_plan(side, side.local(), partial(is_named, named=named))
         to_make, never, stays = _commits_to_make(side, commits, named)
         never |= {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
-        stays |= {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(p.there)}
+        stays |= {planned.path: planned.reason for planned in plan.of(PathOutcome.UNFETCHED)}
         files = {path: entry for path, entry in side.base.items() if entry.kind is not Kind.DIRECTORY}
         sent = {path: side.home.sent_files.needed_version(path, entry) for path, entry in files.items()}
         changes = {
             planned.path: planned.there
             for planned in plan.paths
-            if planned.outcome is not PathOutcome.NEVER and _is_whole(planned.there)
+            if planned.outcome not in (PathOutcome.NEVER, PathOutcome.UNFETCHED) and _is_whole(planned.there)
         }
         new = {path: each for of in (*(commit.changes for commit in to_make), changes) for path, each in of.items()}
         here = side.home.writer.look(new)
@@ -109,7 +116,7 @@ def _apply_to_branch(
         "look_at": [*to_look],
     }
     if as_json:
-        return lists
+        return lists, not_fetched(plan)
     for word, reasons in (("never", never), ("stays", stays), ("look at", to_look)):
         for path, reason in sorted(reasons.items()):
             click.echo(f"{word:8}  {shown_path(path)}: {reason}")
@@ -117,10 +124,10 @@ def _apply_to_branch(
         click.echo(f"commit    {commit_id[:10]} {subject}")
     if not branch.commits:
         click.echo("no branch is made, as there is nothing new in the sandbox")
-        return lists
+        return lists, not_fetched(plan)
     shown = shown_path(name)
     click.echo(f"branch {shown}: {counted(len(branch.commits), 'new commit')}; see `git log -p {shown}`")
-    return lists
+    return lists, not_fetched(plan)
 
 
 def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from syncd.core.text import shown_path
+from syncd.core.errors import TryLater
+from syncd.core.text import few, shown_path
 from syncd.model.entry import EXECUTABLE, Kind
 from syncd.model.manifest import directories_above
 from syncd.model.reconcile import CHANGES, PathOutcome, Plan, PlannedPath
@@ -25,6 +26,7 @@ _WORDS = {
     PathOutcome.CONFLICT: ("conflict", "conflicts", "in conflict"),
     PathOutcome.STAYS: ("stays", "stays", ""),
     PathOutcome.DELETED_THERE: ("stays", "stays", ""),
+    PathOutcome.UNFETCHED: ("stays", "stays", "not fetched"),
     PathOutcome.NEVER: ("never", "never", ""),
 }
 # By agents, editors, shells, interpreters, build tools and services that act on a checkout without being asked for that
@@ -79,6 +81,14 @@ def summary_line(plan: Plan, prefix: str = "") -> str:
     numbers = [(len(plan.of(outcome)), word) for outcome, (_, _, word) in _WORDS.items() if word]
     counts = ", ".join(f"{number:,} {word}" for number, word in numbers if number)
     return f"{prefix}{counts}" if counts else "nothing to apply"
+
+
+def not_fetched(plan: Plan) -> TryLater | None:
+    """Return the failure that names what could not be fetched; None if all was."""
+    if not (paths := plan.of(PathOutcome.UNFETCHED)):
+        return None
+    names = ", ".join(few([shown_path(each.path) for each in paths], len(paths)))
+    return TryLater(f"not applied: {names} ({paths[0].reason})", "see to that, and run `syncd apply` again")
 
 
 def lists_of(plan: Plan) -> dict[str, list[str]]:
