@@ -88,8 +88,9 @@ class StepFailed(Exception):
         self.gives_up_in_s: float | None = None
 
     def as_error(self) -> SyncdError:
-        kind = self.refusal if self.action is FailureAction.REFUSED else Unavailable
-        return kind(self.message, self.hint)
+        if self.action is FailureAction.REFUSED:
+            return self.refusal(self.message, self.hint)
+        return Unavailable(self.message, self.hint or "wait a minute, and see `syncd check`")
 
     def __str__(self) -> str:
         return f"{self.message}: {self.hint}" if self.hint else self.message

@@ -104,3 +104,15 @@ def test_a_new_key_ends_a_hold(rig: Rig) -> None:
     rig.write_key(KEY)
     rig.converged()
     rig.in_state("watching")
+
+
+@pytest.mark.parametrize("status", [429, 501])
+def test_a_command_that_asks_once(rig: Rig, status: int) -> None:
+    """What the service cannot do now is one line, with what to do next."""
+    rig.configure({**DEFAULTS, "sandbox.setup": ["true"], "retry.give_up_after_seconds": 1})
+    rig.write("a")
+    rig.ok("push")
+    rig.faults(f"any: {status} always")
+    for command in ("setup", "diff", "apply", "verify", "pull there", "sandbox list", "sandbox show", "flush"):
+        done = rig.run(*command.split())
+        assert (done.code, str(status) in done.told, done.told.endswith("see `syncd check`\n")) == (75, True, True), done
