@@ -106,7 +106,9 @@ def expand_home(path: str) -> str:
     """
     expanded = os.path.expanduser(path)
     if (path == "~" or path.startswith("~/")) and not expanded.startswith("/"):
-        raise ConfigError("your home directory is not known: HOME is not set, and no user has this id", "set HOME")
+        home = os.environ.get("HOME")
+        why = "is not set, and no user has this id" if home is None else f"= {home!r} is no absolute path"
+        raise ConfigError(f"your home directory is not known: HOME {why}", "set HOME")
     return expanded
 
 

@@ -36,7 +36,7 @@ def _listed(choices: type[StrEnum], word: str) -> str:
     return f"{', '.join(others)} {word} {last}"
 
 
-Text = Annotated[str, _allowed("a text in quotes, not empty", min_length=1)]
+PathText = Annotated[str, _allowed("a path in quotes, not empty and without NUL", pattern=r"\A[^\0]+\Z")]
 Flag = Annotated[bool, _allowed("true or false")]
 Seconds = Annotated[float, _allowed("a number of seconds from 0 to 86400", ge=0, le=_DAY_S)]
 PositiveSeconds = Annotated[float, _allowed("a number of seconds, more than 0, at most 86400", gt=0, le=_DAY_S)]
@@ -56,7 +56,7 @@ SandboxId = Annotated[str, _allowed("the id of a sandbox", pattern=r"[^\s.]")]
 class WorkspaceKeys(Struct, frozen=True, kw_only=True):
     """`[workspace]`: the directory, and which of its paths are excluded."""
 
-    path: Text
+    path: PathText
     ignore: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["*.tmp", "/data/"]')] = ()
     use_gitignore: Flag = True
     git: Annotated[GitThere, _allowed(_listed(GitThere, "or"))] = GitThere.BASELINE
@@ -81,7 +81,7 @@ class SandboxKeys(Struct, frozen=True, kw_only=True):
     id: SandboxId | None = None
     base_url: Annotated[str, _allowed("an https address, or http on this machine's loopback")] = "https://api.klavis.ai"
     region: Annotated[Region, _allowed(_listed(Region, "or"))] = Region.US
-    api_key_file: Text = "~/.config/syncd/api-key"
+    api_key_file: PathText = "~/.config/syncd/api-key"
     deletions: Annotated[Deletions, _allowed(_listed(Deletions, "or"))] = Deletions.MIRROR
     follow_seconds: FollowSeconds = 30.0
     setup: Program = ()
@@ -323,9 +323,11 @@ def _checked_base_url(key: str, url: str) -> str:
 
 
 def _check_program(key: str, command: tuple[str, ...]) -> None:
-    if command and (not command[0] or any("\0" in word for word in command)):
-        shown = shown_value(list(command))
+    shown = shown_value(list(command))
+    if command and not command[0]:
         raise ConfigError(f"{key} = {shown}", "must begin with the program that is to be run")
+    if any("\0" in word for word in command):
+        raise ConfigError(f"{key} = {shown}", "must be without NUL, which ends an argument")
 
 
 def checked_workspace(path: str, folder: str) -> str:
