@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from tempfile import TemporaryFile
 from typing import Any
 
 import click
@@ -23,6 +24,7 @@ from syncd.core.settings import Config
 from syncd.core.text import shown_path, size
 from syncd.merge.git import (
     BINARY_PREFIX_BYTES,
+    END_S,
     SYNCD,
     Git,
     NewCommit,
@@ -215,11 +217,11 @@ def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, 
             )
         before, after = ({path: side[path] for path in side if path not in large} for side in (before, after))
     ids = object_format_around(git, side.home.path)
-    blocks = write_patch(git, before, after, shown, scratch=side.home.scratch, object_format=ids)
+    lines = write_patch(git, before, after, shown, scratch=side.home.scratch, object_format=ids)
     if sys.stdout.isatty():
-        lines = (written(line, sys.stdout) for line in for_terminal(blocks))
-        blocks = (f"{line}\n".encode(sys.stdout.encoding, "backslashreplace") for line in lines)
-    paged(blocks)
+        texts = (written(line, sys.stdout) for line in for_terminal(lines))
+        lines = (f"{text}\n".encode(sys.stdout.encoding, "backslashreplace") for text in texts)
+    paged(lines)
 
 
 def _paths(side: AgentSide, named: tuple[str, ...]) -> list[str]:
@@ -240,35 +242,26 @@ def write_patch(
     scratch: str | None = None,
     object_format: str = "sha1",
 ) -> Iterator[bytes]:
-    """Return the PATCH, or the TABLE, from one side to the other in blocks; nothing if there is no change.
+    """Return the PATCH, or the TABLE, from one side to the other in lines; nothing if there is no change.
 
     No version in a patch is larger than LARGEST_BYTES. `scratch` is the folder in which the private repository is made,
     with a copy of both sides (None: the system's folder for temporary files). `object_format` is that of the repository
     in which the patch will be applied: git checks the ids of binary files. Raises `NeedsPerson`, or `TryLater` if a
     file changes while it is read.
     """
-    with private_repository(git, scratch, object_format) as folder:
+    with private_repository(git, scratch, object_format) as folder, TemporaryFile(dir=folder) as patch:
         commits = [NewCommit(b"", dict(side)) for side in (before, after)]
         # Of the names in a table only what a terminal may not get is quoted.
         settings = {**_UNCOMPRESSED, "core.quotePath": "false" if form is TABLE else "true"}
         variables = {"GIT_DIR": folder, **with_settings(settings)}
-        yield from git.read([*_COMPARE, *form, *make_commits(git, variables, f"{SYNCD} 0 +0000", commits)], variables)
+        both = make_commits(git, variables, f"{SYNCD} 0 +0000", commits)
+        git.run([*_COMPARE, *form, *both], variables, within_s=END_S, output=patch)
+        patch.seek(0)
+        yield from patch
 
 
-def for_terminal(blocks: Iterable[bytes]) -> Iterator[str]:
-    """Return a patch in lines. Nothing in them but the colours is anything that a terminal obeys."""
-    for line in _lines_of(blocks):
-        text = "\t".join(map(shown_path, line.decode("utf-8", "surrogateescape").split("\t")))
+def for_terminal(lines: Iterable[bytes]) -> Iterator[str]:
+    """Return the lines of a patch. Nothing in them but the colours is anything that a terminal obeys."""
+    for line in lines:
+        text = "\t".join(map(shown_path, line.removesuffix(b"\n").decode("utf-8", "surrogateescape").split("\t")))
         yield styled(text, _TONES.get(text[:1], Tone.PLAIN))
-
-
-def _lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    pending: list[bytes] = []
-    for block in blocks:
-        first, *others = block.split(b"\n")
-        pending.append(first)
-        for other in others:
-            yield b"".join(pending)
-            pending = [other]
-    if any(pending):
-        yield b"".join(pending)

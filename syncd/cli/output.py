@@ -245,8 +245,8 @@ def stdout_failure() -> OSError | None:
     return raw.failure if isinstance(raw, _OutputFile) else None
 
 
-def paged(blocks: Iterable[bytes]) -> None:
-    """Print these blocks: on a terminal by the person's pager, if there is one."""
+def paged(lines: Iterable[bytes]) -> None:
+    """Print these lines: on a terminal by the person's pager, if there is one."""
     import shlex  # noqa: PLC0415 - `--version` needs none of it
     import shutil  # noqa: PLC0415
     import subprocess  # noqa: PLC0415
@@ -262,12 +262,9 @@ def paged(blocks: Iterable[bytes]) -> None:
             subprocess.Popen(words, stdin=subprocess.PIPE) as process,
         ):
             assert process.stdin is not None  # noqa: S101 - opened with a pipe
-            process.stdin.writelines(blocks)
-        return
-    for block in blocks:
-        sys.stdout.buffer.write(block)
-        if stdout_failure() is not None:  # nobody can read on
-            break
+            process.stdin.writelines(lines)
+    else:
+        sys.stdout.buffer.writelines(lines)
 
 
 def print_error(text: str) -> None:

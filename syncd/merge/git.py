@@ -20,12 +20,11 @@ import select
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import IO
 
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from syncd.core.errors import ConfigError, NeedsPerson, SyncdError, TryLater
 from syncd.core.process import original_umask
@@ -33,13 +32,13 @@ from syncd.core.text import one_line, shown_path
 from syncd.model.entry import EXECUTABLE, Kind, SeenEntry
 from syncd.sandbox.program import ENVIRONMENT, LARGE_BYTES, NO_CONFIGURATION, SETTINGS, quoted
 
-_BLOCK_BYTES = 1 << 16
+_MOST_OF_COMPLAINT = 1 << 16
 _COPIED_BYTES = 1 << 18
-# A command that gives no byte for this long, and does not end, does not answer.
+# A command that does not end within this time does not answer.
 _ANSWER_S = 60.0
 # A daemon does nothing else while it waits for this one, at its start and at a reload.
 _EXCLUDES_S = 4.0
-# Of a command that writes what it is given.
+# Of a command that reads or writes contents.
 END_S = 600.0
 # Of one process: what an agent wrote may be made to need any amount.
 _MOST_MEMORY = 1 << 30
@@ -115,76 +114,48 @@ class Git(Struct, frozen=True):
         folder: str = "/",
         configuration: Mapping[str, str] = NO_CONFIGURATION,
         within_s: float | None = None,
+        output: IO[bytes] | None = None,
     ) -> GitResult:
         """Run one command, with this text or file as its input.
 
         `variables` are added to the environment, which holds nothing of this process's but the search path.
-        `configuration` are those by which it finds that of the person, else it finds none. Raises `NeedsPerson` unless
-        its exit code is allowed, `TryLater` if it gives no byte and does not end within so many seconds.
+        `configuration` are those by which it finds that of the person, else it finds none. What it prints goes into the
+        file `output`, if there is one, else into the result. Raises `NeedsPerson` unless its exit code is allowed,
+        `TryLater` if it does not end within so many seconds.
         """
-        command, blocks = self._start(arguments, {**configuration, **variables}, given, allowed, folder, within_s), []
-        while True:
-            try:
-                blocks.append(next(command))
-            except StopIteration as end:
-                result: GitResult = end.value
-                return replace(result, output=b"".join(blocks))
-
-    def read(self, arguments: Sequence[str], variables: Mapping[str, str], given: bytes = b"") -> Iterator[bytes]:
-        """Run one command with this input and return its output in blocks. Raises as `run` does, at the end."""
-        return self._start(arguments, {**NO_CONFIGURATION, **variables}, given, (0,), "/", None)
-
-    def _start(  # noqa: PLR0917 - as `run` and `read` give them
-        self,
-        arguments: Sequence[str],
-        variables: Mapping[str, str],
-        given: bytes | IO[bytes],
-        allowed: Container[int],
-        folder: str,
-        within_s: float | None,
-    ) -> Generator[bytes, None, GitResult]:
-        """Yield a command's output in blocks, and return its end. One whose reader stops is killed."""
-        within_s = within_s or _ANSWER_S
-        # Of three streams, two are files: no pipe can fill up while another one is waited for.
-        with _in_memory(given if isinstance(given, bytes) else b"") as text, _in_memory() as complaints:
+        # All streams are files: no pipe can fill up while another one is waited for.
+        text = given if isinstance(given, bytes) else b""
+        with _in_memory(text) as read, _in_memory() as printed, _in_memory() as complaints:
             try:
                 process = subprocess.Popen(
                     [self.program, *(part for setting in SETTINGS for part in ("-c", setting)), *arguments],
-                    bufsize=0,
-                    stdin=text if isinstance(given, bytes) else given,
-                    stdout=subprocess.PIPE,
+                    stdin=read if isinstance(given, bytes) else given,
+                    stdout=output or printed,
                     stderr=complaints,
                     cwd=folder,
-                    env={"PATH": self.path, **ENVIRONMENT, **variables},
+                    env={"PATH": self.path, **ENVIRONMENT, **configuration, **variables},
                     umask=original_umask(),
                 )
             except OSError as failure:
                 reason = f"git cannot be started ({failure.strerror})"
                 raise NeedsPerson(reason, "see that `git --version` works") from None
-            assert process.stdout  # noqa: S101 - a pipe, as requested above
-            code = None
             try:
-                with process.stdout as output:
-                    with contextlib.suppress(ProcessLookupError):
-                        resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
-                    while answers := self.wait_ready(output.fileno(), within_s):
-                        if not (block := output.read(_BLOCK_BYTES)):
-                            break
-                        yield block
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    code = process.wait(within_s if answers else 0)
+                with contextlib.suppress(ProcessLookupError):
+                    resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
+                with os.fdopen(os.pidfd_open(process.pid), "rb", buffering=0) as end:
+                    has_ended = self.wait_ready(end.fileno(), within_s or _ANSWER_S)
             finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-            if code is None:
+                process.kill()
+                code = process.wait()
+            if not has_ended:
                 what = f"git {arguments[0]} does not answer"
                 raise TryLater(what, "try again when the machine has less to do")
-            complaint = os.pread(complaints.fileno(), _BLOCK_BYTES, 0).decode("utf-8", "replace")
-        if code not in allowed:
-            reason = one_line(complaint, 200) or f"exit code {code}"
-            raise NeedsPerson(f"git {arguments[0]} failed ({reason})", "look at the reason that git gives")
-        return GitResult(code, complaint=complaint)
+            complaint = os.pread(complaints.fileno(), _MOST_OF_COMPLAINT, 0).decode("utf-8", "replace")
+            if code not in allowed:
+                reason = one_line(complaint, 200) or f"exit code {code}"
+                raise NeedsPerson(f"git {arguments[0]} failed ({reason})", "look at the reason that git gives")
+            printed.seek(0)
+            return GitResult(code, printed.read(), complaint)
 
 
 def _in_memory(content: bytes = b"") -> IO[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -127,23 +126,18 @@ def test_what_git_writes_has_the_persons_permissions(tmp_path: Path, monkeypatch
     monkeypatch.setattr(process, "_original_umask", 0o027)
     git = scripted(tmp_path, "#!/bin/sh\numask >&2\numask\nexit $FAIL\n")
     assert git.run(["ask"], {"FAIL": "0"}).output == b"0027\n"
-    for action in (lambda: git.run(["feed"], {"FAIL": "3"}), lambda: list(git.read(["read"], {"FAIL": "3"}))):
-        with pytest.raises(NeedsPerson, match="0027"):
-            action()
+    with pytest.raises(NeedsPerson, match="0027"):
+        git.run(["feed"], {"FAIL": "3"})
 
 
 def test_a_git_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that hangs is ended, whether it is asked, fed or read."""
+    """A command that hangs is ended, whether it is asked or fed."""
     monkeypatch.setattr(git_module, "_ANSWER_S", 0.05)
     os.mkfifo(tmp_path / "never")
     git = scripted(tmp_path, f"#!/bin/sh\nexec cat {tmp_path}/never\n")
-    for action in (
-        lambda: git.run(["ask"], {}),
-        lambda: git.run(["feed"], {}, given=b"x" * 100_000),
-        lambda: list(git.read(["read"], {})),
-    ):
+    for given in (b"", b"x" * 100_000):
         with pytest.raises(TryLater, match="does not answer"):
-            action()
+            git.run(["ask"], {}, given=given)
 
 
 def test_the_memory_of_git_is_limited(tmp_path: Path) -> None:
@@ -156,13 +150,9 @@ def test_the_memory_of_git_is_limited(tmp_path: Path) -> None:
 def test_a_reason_of_git_is_one_line(tmp_path: Path) -> None:
     """What git prints comes as one line without control characters, also where it did not read its input."""
     git = scripted(tmp_path, "#!/bin/sh\nprintf 'fatal: a\\033[31m\\nb' >&2\nexit 3\n")
-    for action in (
-        lambda: git.run(["ask"], {}),
-        lambda: git.run(["ask"], {}, given=b"x" * 100_000),
-        lambda: list(git.read(["ask"], {})),
-    ):
+    for given in (b"", b"x" * 100_000):
         with pytest.raises(NeedsPerson) as failure:
-            action()
+            git.run(["ask"], {}, given=given)
         assert failure.value.message == "git ask failed (fatal: a\\x1b[31m b)"
 
 
@@ -218,14 +208,3 @@ def marking_repository(folder: Path) -> Path:
     person_git(folder, "config", "merge.conflictStyle", "diff3")
     (folder / ".gitattributes").write_text("* merge=evil -text\n")
     return mark
-
-
-def test_reading_ends_with_the_reader(tmp_path: Path) -> None:
-    """A reader that stops ends the command."""
-    git = scripted(tmp_path, "#!/bin/sh\necho $$\nexec yes\n")
-    blocks = git.read(["read"], {})
-    assert isinstance(blocks, Iterator)
-    process = int(next(blocks).split(b"\n")[0])
-    blocks.close()  # type: ignore[attr-defined]
-    with pytest.raises(ProcessLookupError):
-        os.kill(process, 0)

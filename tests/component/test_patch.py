@@ -147,7 +147,7 @@ def test_a_terminal_gets_nothing_that_it_obeys(git: Git) -> None:
     before: dict[str, SeenEntry] = {"a\x1b[2J": file_of(b"-- x\n@@ -1 +1 @@\n" + evil), "z": file_of(b"z\n")}
     after: dict[str, SeenEntry] = {"a\x1b[2J": file_of(b"-- x\n++ y\n" + evil + b"no end"), "\xe9": file_of(b"z\n")}
     patch = patch_of(git, before, after)
-    shown = list(for_terminal([patch]))
+    shown = list(for_terminal(patch.splitlines(keepends=True)))
     escaped = "\\x1b[32mgreen\\x1b[2J\t\\x9b\\x9b\\u202e\\x7f\\r"
     assert [line for line in shown if "\\x1b" in line or "--" in line or "++" in line][:8] == [
         styled('diff --git "a/a\\033[2J" "b/a\\033[2J"', Tone.STRONG),
@@ -160,8 +160,7 @@ def test_a_terminal_gets_nothing_that_it_obeys(git: Git) -> None:
         styled("--- a/z", Tone.BAD),
     ]
     assert styled("-@@ -1 +1 @@", Tone.BAD) in shown
-    table = b"".join(write_patch(git, before, after, TABLE))
-    assert [" ".join(line.split()) for line in for_terminal([table])][:3] == [
+    assert [" ".join(line.split()) for line in for_terminal(write_patch(git, before, after, TABLE))][:3] == [
         '"a\\033[2J" | 3 ++-',
         "z | 1 -",
         "\xe9 | 1 +",
@@ -169,7 +168,7 @@ def test_a_terminal_gets_nothing_that_it_obeys(git: Git) -> None:
 
 
 def test_nothing_is_left_behind(git: Git, tmp_path: Path) -> None:
-    """The private folder is gone after the last block, and after a reader that stops in the middle."""
+    """The private folder is gone after the last line, and after a reader that stops in the middle."""
     before: dict[str, SeenEntry] = {}
     after: dict[str, SeenEntry] = {f"{number}.txt": file_of(text("new", 3000)) for number in range(20)}
     blocks = write_patch(git, before, after, scratch=str(tmp_path))
