@@ -19,7 +19,7 @@ from syncd.core.clock import stamp
 from syncd.core.errors import SyncdError, SyncWarning
 from syncd.core.text import counted, shown_path
 from syncd.core.waiter import Work
-from syncd.merge.followed_commits import FollowedCommits
+from syncd.merge.commits import FollowedCommits
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed

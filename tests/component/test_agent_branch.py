@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from syncd.core.errors import NeedsPerson, TryLater
-from syncd.merge import branch as branch_module
+from syncd.merge import commits as commits_module
 from syncd.merge import git as git_module
-from syncd.merge.branch import (
+from syncd.merge.commits import (
     CHANGES_MESSAGE,
     SENT_MESSAGE,
     NewBranch,
@@ -230,11 +230,11 @@ def before_the_import(monkeypatch: pytest.MonkeyPatch, action: Callable[[], obje
     """Do something right before the contents are read for the commits."""
 
     def make_commits(*arguments: Any) -> list[str]:
-        monkeypatch.setattr(branch_module, "make_commits", git_module.make_commits)
+        monkeypatch.setattr(commits_module, "make_commits", git_module.make_commits)
         action()
         return git_module.make_commits(*arguments)
 
-    monkeypatch.setattr(branch_module, "make_commits", make_commits)
+    monkeypatch.setattr(commits_module, "make_commits", make_commits)
 
 
 def test_a_branch_made_meanwhile_is_not_moved(git: Git, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:

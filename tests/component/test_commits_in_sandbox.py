@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from syncd.merge import branch
-from syncd.merge.branch import SandboxCommit, UnreadableCommits, read_commits
+from syncd.merge import commits as commits_module
+from syncd.merge.commits import SandboxCommit, UnreadableCommits, read_commits
 from syncd.model.entry import Kind
 from syncd.sandbox import protocol
 from syncd.sandbox.protocol import REPOSITORY_BOUNDS, RepositoryState, SandboxCommits
@@ -148,7 +148,7 @@ def test_a_tree_of_endless_folders(there: There, monkeypatch: pytest.MonkeyPatch
     repository.raw_commit(inner, b"bomb")
     ran = there.run()
     assert (ran.commits, ran.found.unlisted) == ((), 1)
-    monkeypatch.setattr(branch, "_MOST_FIELDS", 1000)
+    monkeypatch.setattr(commits_module, "_MOST_FIELDS", 1000)
     with pytest.raises(UnreadableCommits, match="they changed too many paths"):
         there.run(most_paths=100_000)
 

@@ -16,8 +16,8 @@ from syncd.core.errors import Stop
 from syncd.core.settings import check_config
 from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.merge import branch
-from syncd.merge.followed_commits import FollowedCommits
+from syncd.merge import commits as commits_module
+from syncd.merge.commits import FollowedCommits
 from syncd.merge.git import blob_id
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
@@ -115,7 +115,7 @@ def test_a_stop_ends_the_reading_of_a_large_workspace(tmp_path: Path, monkeypatc
         interrupt.requested = True
         return blob_id(path, version, object_format)
 
-    monkeypatch.setattr(branch, "blob_id", reading)
+    monkeypatch.setattr(commits_module, "blob_id", reading)
     config = check_config({"workspace": {"path": str(workspace)}, "sandbox": {"id": "box"}})
     access = SimpleNamespace(
         config=config, db=StateDb(str(tmp_path)), clock=ScriptedClock(), waiter=Waiter(interrupt, ScriptedClock())

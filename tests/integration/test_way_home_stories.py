@@ -16,7 +16,7 @@ import pytest
 
 from syncd.cli import sandbox
 from syncd.cli.apply import branch
-from syncd.merge import branch as made_branch
+from syncd.merge import commits as commits_module
 from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.model import reconcile
 from syncd.sandbox import executions
@@ -204,7 +204,7 @@ PLANTS: dict[str, tuple[object, str, object]] = {
     "an undo saves nothing": (WorkspaceWriter, "_save_theirs", lambda *_: None),
     "what was killed is left": (WorkspaceWriter, "_take_back", lambda *_: Written()),
     "a release saves nothing": (sandbox, "save_before_release", lambda _: ""),
-    "objects are made at home": (made_branch, "private_repository", _objects_at_home),
+    "objects are made at home": (commits_module, "private_repository", _objects_at_home),
     "the commits are left off the branch": (branch, "_commits_to_make", lambda *_: ([], {}, {})),
     "the agent's branch is moved": (
         executions,

@@ -21,7 +21,7 @@ from syncd.cli.progress import ProgressDisplay
 from syncd.core.errors import SyncdError
 from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path
-from syncd.merge.branch import SandboxCommit, UnreadableCommits, make_branch, read_commits
+from syncd.merge.commits import SandboxCommit, UnreadableCommits, make_branch, read_commits
 from syncd.merge.git import is_version, need_git
 from syncd.merge.home import AgentSide, make_plan
 from syncd.model.entry import ABSENT, Kind, SeenEntry

@@ -1,50 +1,71 @@
-"""Puts the agent's changes, and its commits, on a new branch of the repository that the workspace lies in.
+"""Puts the agent's changes, and its commits, into the repository that the workspace lies in.
 
-The commits come in a file that was made in the sandbox: what git told of them there, and contents. Nothing in it is
-trusted: it is read as texts, names, modes and contents, which are checked, and no git here reads the agent's objects.
+On a new branch (`make_branch`), or on `refs/syncd/SANDBOX` (`FollowedCommits`). Only objects and this one reference are
+written, by no hook, filter or setting: the work tree, the index, HEAD, stashes, all other references and the
+configuration stay as they are. Contents go in as they are, without filters or other line ends.
 
-The branch begins at HEAD. Its first commit holds what was sent to the sandbox, where that differs from HEAD; then come
-the agent's commits, made anew with their authors, dates and messages; the last one holds the changes that are in none
-of them. So the last tree is what was sent with all changes, whatever the agent committed. Only objects and this one
-reference are written: the work tree, the index, HEAD, all other references and the configuration stay as they are.
-Contents go in as they are, without filters or other line ends.
+The agent's commits come in a file that was made in the sandbox: what git told of them there, and contents. Nothing in
+it is trusted: it is read as texts, names, modes and contents, which are checked, and no git here reads the agent's
+objects.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import itertools
 import os
 import re
+import select
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import IO
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from syncd.core.errors import NeedsPerson
+from syncd.archive.base_store import SentFiles
+from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater
 from syncd.core.text import one_line, shown_path
+from syncd.core.waiter import REAL
 from syncd.merge.git import (
     ANY_CODE,
     SUBMODULE_MODE,
+    SYNCD,
     Git,
     GitResult,
     GitWorkTree,
     NewCommit,
     blob_id,
+    find_git,
     find_work_tree,
     identity_text,
+    is_version,
     make_commits,
     mode_of,
     private_repository,
     subject_of,
     tree_of,
+    why_submodules_are_refused,
     with_settings,
 )
+from syncd.merge.path_changes import link_at
 from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
 from syncd.model.git_names import is_in_repository, names_submodules
-from syncd.model.manifest import is_within
+from syncd.model.manifest import Manifest, changed_paths, is_within
+from syncd.model.reconcile import Home, Sides, never_taken
 from syncd.sandbox.protocol import MOST_COMMITS, MOST_COMMITTED_PATHS, SandboxCommits, leads_outside
+from syncd.scan.file_reader import ContentReader
+from syncd.selection.ignore_files import repository_around
+from syncd.selection.selection import SECRETS, PathPatterns
+from syncd.store.blobs import Blobs
+from syncd.store.state_db import Record
+from syncd.sync.agent_work import AgentWork, IsExcluded
+from syncd.sync.following import facts_of
+from syncd.sync.sandbox import Access
+from syncd.sync.workspace import Workspace
 
 _MOST_OF_MESSAGE = 64 << 10
 _LONGEST_TARGET = 4095  # of a link
@@ -60,6 +81,10 @@ _AUTHOR = re.compile(
     rb"[^<>\n ][^<>\n]{0,1000} <[^<>\n]{0,1000}> (0|[1-9][0-9]{0,11}) [+-](?:0[0-9][0-5][0-9]|1[0-3][0-5][0-9]|1400)"
 )
 _LAST_SECOND = 253_402_300_799
+_SECRETS = PathPatterns(SECRETS)
+
+
+# -- the commits that the sandbox reported
 
 
 class UnreadableCommits(Exception):
@@ -168,6 +193,8 @@ def _entry(mode: bytes, blob: str, sizes: Mapping[str, int], folder: str) -> See
     return SeenEntry(Kind.UNREAD) if b"\0" in target else SeenEntry(Kind.SYMLINK, target=os.fsdecode(target))
 
 
+# -- a branch
+
 SENT_MESSAGE = "As sent to the sandbox\n"
 CHANGES_MESSAGE = "Changes from the sandbox\n"
 UNCOMMITTED_MESSAGE = "agent, not committed\n"
@@ -198,6 +225,10 @@ def make_branch(
     scratch: str | None = None,
 ) -> NewBranch:
     """Make the branch `name`, and return what is in it; where the agent did nothing, none is made, with no commit.
+
+    It begins at HEAD. Its first commit holds what was sent to the sandbox, where that differs from HEAD; then come the
+    agent's commits, made anew with their authors, dates and messages; the last one holds the changes that are in none
+    of them. So the last tree is what was sent with all changes, whatever the agent committed.
 
     `sent` are all files and links that the sandbox was sent, `changes` what is otherwise there (ABSENT: nothing); paths
     are relative to the workspace. `commits` are the agent's, the oldest first, with what may come of their changes;
@@ -365,3 +396,135 @@ def _person(work_tree: GitWorkTree, now: datetime) -> str:
     """Return the person whose repository this is, `now`, as a commit holds it; git knows no time before 1970."""
     name, email = (identity_text(work_tree.settings.get(f"user.{part}", "")) for part in ("name", "email"))
     return f"{name or 'syncd'} <{email or 'syncd@localhost'}> {max(0, int(now.timestamp()))} {now:%z}"
+
+
+# -- the reference that follows
+
+
+class _Sent(Struct, frozen=True):
+    """The paths where HEAD and what was sent, with this base, may differ."""
+
+    head: str
+    base: Manifest
+    differing: frozenset[str]
+
+
+class FollowedCommits:
+    """Keeps one sandbox's work as commits on a reference. `warnings` are about what could not be committed.
+
+    The tree of each is what the sandbox holds, of what may come home. Its parents are the one before, and HEAD.
+    """
+
+    def __init__(self, access: Access, workspace: Workspace) -> None:
+        self.warnings: list[SyncWarning] = []
+        self._waiter = access.waiter
+        self._db = access.db
+        self._workspace = access.config.workspace.path
+        self._reference = f"refs/syncd/{access.config.sandbox_name}"
+        self._base_store = workspace.base_store
+        self._environ = workspace.environ
+        self._secrets = ContentReader(self._workspace, access.clock, search=workspace.search).secrets
+        self._sent: _Sent | None = None
+
+    def follow(self, owner: str, work: AgentWork, is_excluded: IsExcluded, scratch: str) -> None:
+        """Commit the work in the sandbox of that `owner`, unless the last commit was of the same. Raises `Stop`.
+
+        `scratch` is a private folder that somebody else removes.
+        """
+        try:
+            if repository_around(self._workspace) is not None:
+                self._follow(owner, work, is_excluded, scratch)
+        except (SyncdError, OSError) as failure:
+            why = failure.message if isinstance(failure, SyncdError) else failure.strerror
+            what = f"what the agent changed is at home, but not on {self._reference} ({why})"
+            remedy = "`syncd diff` shows it; it is tried again by itself"
+            if os.strerror(errno.EROFS) in what:  # the key was set after the installation
+                remedy = f"{remedy}, in vain by a service until `syncd service install` is run again"
+            self.warnings = [SyncWarning("follow-commit", what, remedy)]
+        else:
+            self.warnings = []
+
+    def _follow(self, owner: str, work: AgentWork, is_excluded: IsExcluded, scratch: str) -> None:
+        record = Record(self._db, "followed commit", bytes, "what the agent changed is committed once more", owner)
+        found = {
+            path: there
+            for path, there in work.changed.items()
+            if is_version(there) or (there.kind in (Kind.ABSENT, Kind.DIRECTORY) and work.base_of(path))
+        }
+        digest = hashlib.sha256(repr(facts_of(found)).encode("utf-8", "surrogateescape")).digest()
+        made = record.load()
+        if made == digest or (made is None and not found):
+            return
+        git = find_git(self._environ)
+        if git is None:
+            return
+        git = replace(git, wait_ready=self._wait_ready)
+        changes = self._allowed(git, found, work.changed)
+        if changes or made is not None:
+            self._commit(git, work.content.base or Manifest(), changes, is_excluded, scratch)
+            record.save(digest)
+
+    def _allowed(
+        self, git: Git, found: Mapping[str, SeenEntry], there: Mapping[str, SeenEntry]
+    ) -> dict[str, SeenEntry]:
+        """Return what may come of this, beside all that is there: no link that leads out, no secret; ABSENT is gone."""
+        refused = partial(why_submodules_are_refused, git)
+        home = Home(False, partial(link_at, self._workspace), lambda _: (), refused_submodules=refused)
+        sides, secret = Sides({}, {}, there), self._secrets(found)
+        return {
+            path: ABSENT if each.kind is Kind.DIRECTORY else each
+            for path, each in found.items()
+            if path not in secret and not never_taken(sides, home, path, ABSENT, each)
+        }
+
+    def _commit(
+        self, git: Git, base: Manifest, changes: Mapping[str, SeenEntry], is_excluded: IsExcluded, scratch: str
+    ) -> None:
+        work_tree = find_work_tree(git, self._workspace)
+        variables = {"GIT_DIR": work_tree.folder}
+        found = git.run(["rev-parse", "--verify", "--quiet", f"{self._reference}^{{commit}}"], variables, ANY_CODE)
+        last = found.output.decode().strip() if found.code == 0 else ""
+        os.makedirs(scratch, mode=0o700, exist_ok=True)
+        head = head_of(git, work_tree)
+        sent_files = SentFiles(self._workspace, scratch, self._base_store, Blobs(self._db))
+        self._sent = self._differing_from_head(head, work_tree.head, base, is_excluded, sent_files)
+        paths = dict.fromkeys(self._sent.differing, ABSENT)
+        for path in paths:
+            entry = base.get(path)
+            if entry is not None and entry.kind is not Kind.DIRECTORY:
+                paths[path] = sent_files.needed_version(path, entry)
+        paths |= head.as_changed(changes)[0]
+        person = f"{SYNCD} {max(0, int(self._waiter.clock.wall_s()))} +0000"  # git knows none before 1970
+        parents = tuple(parent for parent in dict.fromkeys((last, work_tree.head)) if parent)
+        message = f"What the agent changed in {self._reference.rpartition('/')[2]}\n"
+        commit = NewCommit(message.encode(), paths, parents=parents)
+        with writing_objects(git, work_tree, scratch) as private:
+            if last and work_tree.head:
+                commit.tree = tree_of(git, private, work_tree.head)
+            (made,) = make_commits(git, private, person, [commit], work_tree.prefix)
+        command = "update-ref", "--no-deref", "-m", "syncd: what the agent changed", self._reference, made, last
+        ended = change_reference(git, work_tree, person, *command)
+        if ended.code:
+            raise TryLater(f"git cannot set {self._reference} ({ended.complaint.strip()[:160]})", "see `git fsck`")
+
+    def _wait_ready(self, descriptor: int, within_s: float) -> bool:
+        return self._waiter.wait_ready(descriptor, select.POLLIN, REAL.monotonic_s() + within_s)
+
+    # -- what was sent
+
+    def _differing_from_head(
+        self, head: Head, commit: str, base: Manifest, is_excluded: IsExcluded, sent_files: SentFiles
+    ) -> _Sent:
+        """Return the paths at which HEAD may hold something else than what was sent."""
+        known = self._sent
+        if known is not None and known.head == commit:
+            return _Sent(commit, base, known.differing.union(changed_paths(known.base, base)))
+        # What rules exclude stays as in HEAD, but a file that a person tracks although it is a secret.
+        stays = lambda path: path not in _SECRETS and is_excluded(path, False)  # noqa: E731
+        return _Sent(commit, base, frozenset(head.as_sent(self._versions(base, sent_files), stays)))
+
+    def _versions(self, base: Manifest, sent_files: SentFiles) -> Iterator[tuple[str, SeenEntry]]:
+        for path, entry in base.items():
+            if entry.kind is not Kind.DIRECTORY:
+                self._waiter.poll_events()  # a large workspace is read for seconds
+                yield path, sent_files.needed_version(path, entry)
