@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from enum import Enum
-from typing import Any
 
 import click
 from msgspec import Struct
@@ -35,7 +34,7 @@ from syncd.daemon.shared_sandbox import refuse_named
 from syncd.model.manifest import Manifest
 from syncd.remote.api import Account, Api, SandboxInfo
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.http_client import HttpClient, Response, proxy_for, proxy_parts
+from syncd.remote.http_client import HttpClient, proxy_for, proxy_parts
 from syncd.remote.target import AcquiredSandbox, Target
 from syncd.sandbox.provider import acquired_of
 from syncd.scan.exclusions import check_size
@@ -259,38 +258,27 @@ def _directories(manifest: Manifest) -> int:
     return 1 + len(manifest) - manifest.files  # the workspace among them
 
 
-class _AnswerKeepingClient(HttpClient):
-    """Keeps the answer to the last request, a refusal as well."""
-
-    answer: Response | None = None
-
-    def exchange(self, *arguments: Any, **options: Any) -> Response:
-        self.answer = super().exchange(*arguments, **options)
-        return self.answer
-
-
 def check_api(it: Checkup) -> Iterator[Finding]:
     """Send one request, without retries, so that a person at the terminal sees the first failure as it is."""
     if it.key is None:
         yield Finding(Grade.NOTE, "not tested, as there is no key")
         return
-    target, client = it.target, _AnswerKeepingClient(Waiter(Interrupt(), CLOCK))
+    target, client = it.target, HttpClient(Waiter(Interrupt(), CLOCK))
+    own = Api(target, it.key, client, table_of(it.config.sandbox_name)) if target.sandbox_id else None
+    api = own or Account(target.base_url, it.key, client)
     try:
-        if target.sandbox_id:
-            it.found = Api(target, it.key, client, table_of(it.config.sandbox_name)).sandbox()
-        else:
-            it.found = Account(target.base_url, it.key, client).count()
+        it.found = api.sandbox() if isinstance(api, Api) else api.count()
     except StepFailed as failure:
         it.found = failure
     finally:
         client.drop()
-    if client.answer and client.answer.server_wall_s is not None:
-        it.skew_s = CLOCK.wall_s() - client.answer.server_wall_s
+    it.skew_s = api.skew_s()
     where = target.base_url
     with suppress(ValueError):  # none, or no valid one, which the request's failure says
         where += f" through {one_line(proxy_parts(proxy_for(target.base_url))[2])}"
     if isinstance(it.found, StepFailed) and it.found.action is not FailureAction.REFUSED:
-        remedy = it.found.hint or ("nothing to do here: run `syncd check` again later" if client.answer else "")
+        answered = it.found.action is not FailureAction.OFFLINE
+        remedy = it.found.hint or ("nothing to do here: run `syncd check` again later" if answered else "")
         yield Finding(Grade.FAIL_FOR_NOW, f"{where}: {it.found.message}", remedy)
     else:
         yield Finding(Grade.PASS, f"{where} answers")

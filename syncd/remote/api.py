@@ -81,6 +81,10 @@ class ApiClient:
         self._limit = limit or ApiLimit()
         self._server_ahead_s: float | None = None  # its clock, less this machine's seconds since boot
 
+    def skew_s(self) -> float | None:
+        """Return by how much this machine's clock is ahead of the API's own; None until an answer has told."""
+        return None if self._server_ahead_s is None else self._clock.wall_s() - self.server_s()
+
     def server_s(self) -> float:
         """Return the seconds since 1970 by the API's own clock; by this machine's until an answer has told."""
         return self._clock.wall_s() if self._server_ahead_s is None else self._clock.boottime_s() + self._server_ahead_s
