@@ -21,7 +21,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from enum import Enum, StrEnum
 from functools import partial
@@ -33,6 +33,7 @@ from syncd.core import safe_open
 from syncd.core.durable_file import flush_together
 from syncd.core.process import original_umask
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, mode_at_home
+from syncd.model.manifest import directories_above
 from syncd.scan.file_reader import stamp_of
 
 # The way to a path is gone, or leads through a link or a file.
@@ -99,14 +100,6 @@ def check_plan(plan: Sequence[PathChange]) -> None:
             raise ValueError(f"{change.path!r} is no path inside of the workspace")
         if any(entry.kind is Kind.FILE and not entry.digest for entry in (change.before, change.after)):
             raise ValueError(f"{change.path!r} has no digest")
-
-
-def ancestors(path: str) -> Iterator[str]:
-    """Yield the directories above a path, the top one first, without the workspace itself."""
-    end = path.find("/")
-    while end >= 0:
-        yield path[:end]
-        end = path.find("/", end + 1)
 
 
 def by_depth(path: str) -> list[str]:
@@ -241,7 +234,7 @@ def needed_changes(
     made = Entry(Kind.DIRECTORY, opened(mode_at_home(ALL_BITS, original_umask())))
     for change in sorted(plan, key=lambda change: by_depth(change.path)):
         path = at.path = change.path
-        above = list(ancestors(path))
+        above = sorted(directories_above([path]))
         now = look_with_digest(cursor, path)
         if not created.isdisjoint(above):
             now = ABSENT  # nothing is in a directory that is yet to be created
@@ -345,7 +338,7 @@ class PathChanges:
         """
         name, entry = draft_name(self._token, change.path), change.after
         place = name
-        for folder in ancestors(change.path):
+        for folder in sorted(directories_above([change.path])):
             if folder in closed:
                 break
             place = f"{folder}/{name}"
@@ -435,7 +428,7 @@ class PathChanges:
 def remove_draft(cursor: safe_open.DirCursor, token: str, path: str) -> None:
     """Remove the temporary file of a path, in its directory or above it, if it is there. Raises `OSError`."""
     name = draft_name(token, path)
-    for folder in ancestors(path):
+    for folder in directories_above([path]):
         _remove(cursor, f"{folder}/{name}")
     _remove(cursor, name)
 
