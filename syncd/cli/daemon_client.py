@@ -11,9 +11,8 @@ from syncd.cli.options import CLOCK, asking, hinted
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.status import StatusReader
 from syncd.core.directories import directories_for, holder
-from syncd.core.errors import ExitCode, Stop, TryLater, failure_with
+from syncd.core.errors import ExitCode, TryLater, failure_with
 from syncd.core.settings import Config
-from syncd.core.waiter import Waiter
 from syncd.daemon.control import Message, ask
 from syncd.sync.status_document import Progress, State
 
@@ -29,14 +28,37 @@ _MOST_SILENCES = 3
 def ask_daemon(
     config: Config, request: Message, timeout_s: float | None = None, display: ProgressDisplay | None = None
 ) -> dict[str, Any] | None:
-    """The daemon's result, or None if none runs. Raises the failure that it answered, `TimeoutError`, and
-    `KeyboardInterrupt` if a signal ended the wait: the daemon goes on.
+    """The daemon's result, or None if none runs. Raises the failure that it answered, `TimeoutError`, and `Stop` if a
+    signal ended the wait: the daemon goes on.
     """
-    try:
-        with asking() as waiter:
-            return _ask_daemon(config, request, waiter, timeout_s, display)
-    except Stop:
-        raise KeyboardInterrupt from None
+    folder = directories_for(config.workspace.path, os.environ).state
+    ends_s = CLOCK.monotonic_s() + min(STARTS_S, timeout_s or STARTS_S)
+    was_answered, silences = False, 0
+
+    def on_silence() -> None:
+        nonlocal silences
+        status = StatusReader(config.file, config, waiter).status()
+        silences = silences + 1 if status.responding is False else 0
+        if silences == _MOST_SILENCES:
+            raise TryLater(f"the daemon (process {status.pid}) does not answer", "see `syncd status`")
+
+    with asking() as waiter:
+        while True:
+            try:
+                for message in ask(folder, request, waiter, timeout_s, on_silence):
+                    was_answered = True
+                    if message["event"] == "done":
+                        return result_of(message)
+                    if display is not None:
+                        show(message, display)
+            except ConnectionError:
+                if holder(folder) is None:
+                    return None
+            if was_answered:
+                raise TryLater("the daemon ended or reloaded before it was done", "try again")
+            if CLOCK.monotonic_s() >= ends_s:
+                raise TryLater("another syncd has this workspace and cannot be asked", "try again when it has ended")
+            waiter.sleep(RETRY_S)
 
 
 def order_daemon(config: Config, request: Message) -> bool:
@@ -45,39 +67,6 @@ def order_daemon(config: Config, request: Message) -> bool:
         return ask_daemon(config, request, _ORDER_S) is not None
     except TimeoutError:
         raise TryLater(f"the daemon has not answered within {_ORDER_S:.0f} s", "see `syncd status`") from None
-
-
-def _ask_daemon(
-    config: Config, request: Message, waiter: Waiter, timeout_s: float | None, display: ProgressDisplay | None
-) -> dict[str, Any] | None:
-    folder = directories_for(config.workspace.path, os.environ).state
-    ends_s = CLOCK.monotonic_s() + min(STARTS_S, timeout_s or STARTS_S)
-    was_answered = False
-    reader, silences = StatusReader(config.file, config, waiter), 0
-
-    def on_silence() -> None:
-        nonlocal silences
-        status = reader.status()
-        silences = silences + 1 if status.responding is False else 0
-        if silences == _MOST_SILENCES:
-            raise TryLater(f"the daemon (process {status.pid}) does not answer", "see `syncd status`")
-
-    while True:
-        try:
-            for message in ask(folder, request, waiter, timeout_s, on_silence):
-                was_answered = True
-                if message["event"] == "done":
-                    return result_of(message)
-                if display is not None:
-                    show(message, display)
-        except ConnectionError:
-            if holder(folder) is None:
-                return None
-        if was_answered:
-            raise TryLater("the daemon ended or reloaded before it was done", "try again")
-        if CLOCK.monotonic_s() >= ends_s:
-            raise TryLater("another syncd has this workspace and cannot be asked", "try again when it has ended")
-        waiter.sleep(RETRY_S)
 
 
 def show(message: Message, display: ProgressDisplay) -> None:

@@ -180,7 +180,12 @@ def sync_now(
     ends_s = CLOCK.monotonic_s() + STARTS_S
     while True:
         try:
-            if (answer := ask_daemon(config, request, timeout_s, display)) is not None:
+            try:
+                answer = ask_daemon(config, request, timeout_s, display)
+            except Stop:
+                what = f"stopped waiting ({display.doing_now}); the daemon goes on"
+                raise TryLater(what, "see `syncd status`") from None
+            if answer is not None:
                 return answer
             from syncd.cli.own_loop import sync_alone  # noqa: PLC0415 - where no daemon runs
 
@@ -191,9 +196,6 @@ def sync_now(
         except TimeoutError:
             what = f"not in the sandbox after {timeout_s:g} s ({display.doing_now})"
             raise TryLater(what, "give it more time; a daemon goes on by itself") from None
-        except KeyboardInterrupt:
-            what = f"stopped waiting ({display.doing_now}); the daemon goes on"
-            raise TryLater(what, "see `syncd status`") from None
         except Stop:
             raise _stopped(display.doing_now) from None
         CLOCK.sleep(RETRY_S)
