@@ -20,7 +20,7 @@ from syncd.core.durable_file import PauseMarker
 from syncd.core.errors import ExitCode, Stop
 from syncd.core.settings import Config
 from syncd.core.signals import Interrupt, Signals, interrupting
-from syncd.core.text import one_line
+from syncd.core.text import few, one_line
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import daemon_of, keys_of, places_of
 from syncd.daemon.control import Message
@@ -30,7 +30,6 @@ from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_publisher import RunFacts
 from syncd.sync.synced_hook import SyncedHook
 
-_SHOWN_WARNINGS = 3
 _LONGEST_S = 1e8  # that a timer takes
 
 
@@ -86,9 +85,7 @@ def sync_alone(
     answer = asker.answer or {}
     named = ("torn:", "obstacle:", "setup") if answer["exit"] != ExitCode.DONE else ()  # the error names these paths
     told = [f"warning: {one_line(str(each), 600)}" for each in warnings if not each.key.startswith(named)]
-    if len(told) > _SHOWN_WARNINGS:
-        told[_SHOWN_WARNINGS:] = [f"and {len(told) - _SHOWN_WARNINGS} more warnings: see `syncd status`"]
-    for text in told:
+    for text in few(told, len(told), " warnings: see `syncd status`"):
         view.note(text)
     return result_of(answer)
 
