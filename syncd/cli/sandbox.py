@@ -9,8 +9,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -197,29 +196,22 @@ def _alive(access: Access) -> AcquiredSandbox | None:
 def _acquire_one(access: Access) -> AcquiredSandbox:
     """Acquire one more, counted with those that syncs acquire. Raises `SyncdError`, `StepFailed`, `Stop`."""
     config, store = access.config, AcquiredSandboxStore(access.config, access.folders.state)
-    with contextlib.nullcontext() if config.sandbox.id is not None else _locked(access):
-        provider = AcquiringProvider(access.account(), store, config.sandbox, retry_settings_of(config), CLOCK)
 
-        def wait_out(failure: StepFailed, wait_s: float) -> None:
-            click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True)
-            access.waiter.sleep(wait_s)
+    def wait_out(failure: StepFailed, wait_s: float) -> None:
+        click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True)
+        access.waiter.sleep(wait_s)
 
-        acquired = provider.acquire(wait_out)
-        if config.sandbox.id is not None:
-            provider.abandon()  # it is for a person: a later [sandbox.acquire] must not sync to it
-        return acquired
-
-
-@contextmanager
-def _locked(access: Access) -> Iterator[None]:
-    """Keep other processes from writing the record of the acquired sandbox meanwhile. Raises `Locked`."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(Lock(access.folders.state))
-        except Locked:
-            what = "a running syncd syncs this workspace, and acquires sandboxes by itself"
-            raise Locked(what, "`syncd flush` waits for it") from None
-        yield
+    try:
+        # With the lock no other process writes the record of the acquired sandbox meanwhile.
+        with contextlib.nullcontext() if config.sandbox.id is not None else Lock(access.folders.state):
+            provider = AcquiringProvider(access.account(), store, config.sandbox, retry_settings_of(config), CLOCK)
+            acquired = provider.acquire(wait_out)
+            if config.sandbox.id is not None:
+                provider.abandon()  # it is for a person: a later [sandbox.acquire] must not sync to it
+            return acquired
+    except Locked:
+        what = "a running syncd syncs this workspace, and acquires sandboxes by itself"
+        raise Locked(what, "`syncd flush` waits for it") from None
 
 
 @command.command("release")
@@ -268,7 +260,7 @@ def _forget(access: Access, target: Target) -> None:
         return
     if not has_daemon and config.sandbox.id is None:
         store = AcquiredSandboxStore(config, access.folders.state)
-        with contextlib.suppress(TryLater, OSError), _locked(access):
+        with contextlib.suppress(TryLater, OSError), Lock(access.folders.state):
             store.save(None, store.load()[1])
 
 
