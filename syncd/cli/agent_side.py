@@ -70,12 +70,11 @@ def for_each(configs: Sequence[Config], ask: Callable[[Config], None]) -> SyncdE
     for config in configs:
         try:
             ask(config)
-        except (SyncdError, StepFailed) as failure:
+        except SyncdError as failure:
             if len(configs) == 1:
                 raise
-            error = failure.as_error() if isinstance(failure, StepFailed) else failure
-            click.echo(f"{config.sandbox_name}: {error}", err=True)
-            failed = failed or error
+            click.echo(f"{config.sandbox_name}: {failure}", err=True)
+            failed = failed or failure
     return failed
 
 
@@ -88,6 +87,8 @@ def connected(config: Config) -> Iterator[Access]:
         access = access_of(config, os.environ, key_of(config, os.environ), client)
         try:
             yield access
+        except StepFailed as failure:
+            raise failure.as_error() from None
         finally:
             access.db.close()
             client.drop()

@@ -237,12 +237,6 @@ def run_command() -> int:
         print_error(f"this machine refused something ({what}): see `syncd check`")
         return ExitCode.NEEDS_PERSON if isinstance(failure, PermissionError) else ExitCode.TRY_LATER
     except Exception as failure:  # noqa: BLE001 - the last resort: a traceback does not help a person
-        from syncd.remote.failure import StepFailed  # noqa: PLC0415 - only when something went wrong
-
-        if isinstance(failure, StepFailed):
-            error = failure.as_error()
-            print_error(str(error))
-            return error.exit_code
         print_internal_error(failure)
         return ExitCode.TRY_LATER
     return result if isinstance(result, int) else ExitCode.DONE

@@ -36,7 +36,7 @@ from syncd.cli.output import aligned, text_width, wrapped
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import seconds_of, utc
 from syncd.core.directories import Lock
-from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, TryLater
+from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, TryLater, Unavailable
 from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, table_of
 from syncd.core.text import ago, duration, one_line
 from syncd.daemon.build import places_of, target_of
@@ -284,7 +284,7 @@ def _may_go(access: Access, target: Target, verb: str, follows: str = "", *, ask
         told = left
         try:
             left = save_before_release(access.config)
-        except (StepFailed, NeedsPerson) as failure:
+        except (Unavailable, NeedsPerson) as failure:
             if not force:
                 raise
             left = f"nobody could look for what an agent changed there ({failure})"

@@ -34,7 +34,6 @@ from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, SyncdError
 from syncd.core.settings import SandboxKeys
 from syncd.daemon import build
-from syncd.remote.failure import StepFailed
 from syncd.report import logs
 from syncd.store.state_db import StateDb
 from tests.fuzz.account import drafts_in
@@ -160,8 +159,7 @@ class Commands:
         except CommandKilled:
             simulation.figures["commands killed"] += 1
             self.was_killed = True
-        except (SyncdError, StepFailed) as failure:
-            error = failure.as_error() if isinstance(failure, StepFailed) else failure
+        except SyncdError as error:
             code = error.exit_code
             self._printed.append(f"{error}")
         except click.ClickException as failure:
