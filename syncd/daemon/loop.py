@@ -142,15 +142,10 @@ class Daemon:
         for client, message in self._control.requests():
             self._handle(client, message)
             came = True
-        if self._lock.is_lost and shared.status.run.pid is not None and not shared.reload:
-            with suppress(ConfigError):
-                self._workspace.folders.make()
-                _log.warning("the state folder was removed while it was in use: beginning with a new one")
-                shared.reload_after, came = [], True
-        if signals.reload:
-            signals.reload = False
+        if shared.reload_after is None and self._wants_reload():
             shared.reload_after = [loop.sync for loop in self._loops if loop.sync.is_on]
             came = True
+        signals.reload = False
         if shared.synced_hook.poll():
             self._recall()
             came = True
@@ -161,9 +156,18 @@ class Daemon:
             came = True
         self._workspace.let_write()
         for loop in self._loops:
-            loop.note_time()
+            loop.publisher.notifier.show_due()
         shared.status.systemd.ping()
         return came or shared.reload
+
+    def _wants_reload(self) -> bool:
+        """True if a person asks for it, a key that was refused is another one, or the state folder was removed."""
+        if self._lock.is_lost and self._shared.status.run.pid is not None:
+            with suppress(ConfigError):
+                self._workspace.folders.make()
+                _log.warning("the state folder was removed while it was in use: beginning with a new one")
+                return True
+        return self._signals.reload or any(loop.has_new_key for loop in self._loops)
 
     # -- commands
 
@@ -193,7 +197,8 @@ class Daemon:
                 client.done(ExitCode.DONE)
             case "left":
                 for loop in self._loops:
-                    loop.forget_sandbox(str(message.get("id")))
+                    if loop.cycle.note_released(str(message.get("id"))):
+                        loop.sync_soon()
                 client.done(ExitCode.DONE)
             case "write":
                 writer = Writer(str(message.get("sandbox") or ""), lambda: client.waits, client.send)

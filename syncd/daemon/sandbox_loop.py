@@ -25,7 +25,17 @@ from syncd.core.waiter import Event, NewerEvents, Superseded, Work
 from syncd.daemon.control import Message
 from syncd.daemon.follower import Follower, LookEnd
 from syncd.daemon.left_sandbox import LeftSandbox
-from syncd.daemon.scheduler import Due, Step, Wait, ends_a_new_daemon, next_action, retry_after, retry_at_s
+from syncd.daemon.scheduler import (
+    Due,
+    Facts,
+    Step,
+    Wait,
+    ends_a_new_daemon,
+    newer_events,
+    next_action,
+    retry_after,
+    retry_at_s,
+)
 from syncd.daemon.setup_task import SetupTask
 from syncd.daemon.sync_requests import Asker, RequestQueue, SyncRequest, request_of
 from syncd.model.manifest import Manifest, difference
@@ -40,7 +50,7 @@ from syncd.sync.status_document import Progress, State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook
 from syncd.sync.workspace import Workspace
-from syncd.watch.changes import Burst, Changes, DirtyDirectories, extend, joined, unfinished
+from syncd.watch.changes import Burst, Changes, DirtyDirectories, unfinished
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import poll_interval_s
 
@@ -55,10 +65,10 @@ class SyncRun(Struct, eq=False):
 
     reason: SyncReason
     started_s: float
-    burst: Burst | None = None  # the changes that it began with
-    is_on: bool = True  # under way
+    burst: Burst  # the changes that it is for
     all_since_s: float = -inf  # not only what changed is scanned, unless all was since then
-    has_scanned_all: bool = False
+    is_on: bool = True  # under way
+    has_scanned_all: bool = False  # by the last scan
     stage: State | None = None  # the one that it shows
     has_slept: bool = False  # the machine, since the stage began
 
@@ -127,10 +137,37 @@ class SandboxLoop:
         now_s, times = self._clock.monotonic_s(), access.config.sync
         # What changed while nothing ran is not known.
         self._due = Due(times.debounce_seconds, times.max_wait_seconds, rescan_at_s=now_s, starting=True)
-        self.sync = SyncRun(SyncReason.START, now_s, is_on=False)
+        self.sync = SyncRun(SyncReason.START, now_s, Burst(now_s, now_s), is_on=False)
         self._asked_s = -inf  # when the last request came
         self._full_scans = 0  # of all sandboxes, until its own last one
         self._key_stamp = file_stamp(self._key_file)
+
+    @property
+    def _facts(self) -> Facts:
+        """What others have this loop do, or leave, as of now."""
+        shared = self._shared
+        rescan_at_s = min(shared.dirty.rescan_at_s, self.cycle.provider.replace_at_s)
+        if shared.dirty.full_scans != self._full_scans:  # another sandbox's may have found what no event told of
+            rescan_at_s = -inf
+        return Facts(
+            requested=bool(self._request_queue.fresh),
+            paused=self._is_paused,
+            written_to=self._workspace.keeps_from_syncing(self.name),
+            reloads=shared.reload or shared.delays_reload(self.sync),
+            slept=self.sync.has_slept,
+            rescan_at_s=rescan_at_s,
+            save_at_s=self.cycle.save_at_s,
+        )
+
+    def _newer_events(self) -> NewerEvents:
+        return newer_events(self._due, self._facts, self._clock.monotonic_s())
+
+    @property
+    def _is_paused(self) -> bool:
+        """True if a person paused, and nobody waits for a sync: given up, that would be begun again without end."""
+        return self._shared.paused and not self._request_queue.is_awaited
+
+    # -- the loop
 
     @property
     def beside(self) -> list[Callable[[], None]]:
@@ -164,8 +201,7 @@ class SandboxLoop:
 
     def recall(self) -> None:
         """Have the status tell what is recorded of this sandbox, or shared, and came not by its own syncs."""
-        self._learn()
-        self._warn()
+        self._tell()
         self.publisher.publish()
 
     def stood_by(self, bases: Collection[Manifest | None]) -> None:
@@ -184,7 +220,7 @@ class SandboxLoop:
                 yield
         finally:
             # However it ended: the status says that changes are pending, and no plan outlives the process.
-            publisher.note(pending=publisher.now.pending or self._due.burst is not None)
+            self._note_pending()
             self._history.end(SyncEnding.STOPPED, publisher.now)
             publisher.enter(State.STOPPED)
 
@@ -216,18 +252,27 @@ class SandboxLoop:
     def _step(self) -> None:
         """Do what is due next, or wait for it."""
         sandbox_in_logs.set(self.name if self._shared.has_several else "")
-        action = next_action(self._due_now(), self._clock.monotonic_s())
-        if isinstance(action, Wait):
-            self._rest(action)
-        elif isinstance(action, SyncReason):
-            self._sync(action)
-        elif action is Step.FOLLOW:
-            self._follow_in_repository()
-            self._warn()
-        else:
-            self.cycle.save_before_end()
-            self._learn()
-            self._warn()
+        match next_action(self._due, self._facts, self._clock.monotonic_s()):
+            case Wait() as wait:
+                self._rest(wait)
+                return
+            case SyncReason() as reason:
+                self._sync(reason)
+            case Step.FOLLOW:
+                self._follow_in_repository()
+            case Step.SAVE:
+                self.cycle.save_before_end()
+        self._tell()
+
+    def _rest(self, wait: Wait) -> None:
+        """Publish what the daemon waits for, and wait."""
+        self._note_pending()
+        self._enter(wait.state, wait.until_s)
+        self._wait(wait.until_s)
+
+    def _wait(self, until_s: float) -> None:
+        """Wait until then, or for a change, a signal, a command or the end of a sleep."""
+        self._waiter.wait(until_s)
 
     # -- what comes from outside
 
@@ -237,16 +282,14 @@ class SandboxLoop:
 
     def sync_soon(self) -> None:
         """Sync as after a change."""
-        self._due = self._due.changed(self._clock.monotonic_s())
+        self._due = self._due.with_change(self._clock.monotonic_s())
 
     def woke(self, slept_s: float) -> None:
         """Begin anew after a sleep of the machine: connections are dead, and time has passed."""
         self._client.drop()
         self.follower.woke()
         self.setup.woke()
-        self.sync_soon()
-        if self._due.retry is not None:
-            self._due = replace(self._due, retry=self._due.retry.woke(slept_s))
+        self._due = self._due.woken(slept_s, self._clock.monotonic_s())
         if self.cycle.sandbox is not None:
             self.cycle.sandbox.delivery.forget_failures()
         self.sync.has_slept = True
@@ -276,22 +319,12 @@ class SandboxLoop:
         if self.sync.stage is not None:
             self._enter(self.sync.stage)
 
-    def forget_sandbox(self, sandbox_id: str) -> None:
-        """Note that a sandbox was released: another one is acquired, or nothing there counts as synced."""
-        target, sandbox = self.cycle.target, self.cycle.sandbox
-        if target is not None and target.sandbox_id == sandbox_id:
-            if sandbox is not None:
-                sandbox.state.note_released()
-            self.cycle.work_saver.note_done(target)  # by the command
-            self.cycle.provider.mark_lost(target)
-            self.sync_soon()
-
     # -- one sync
 
     def _sync(self, reason: SyncReason) -> None:
-        due, run = self._due, SyncRun(reason, self._clock.monotonic_s(), self._due.burst)
-        self.sync = run
-        self._due = replace(due, burst=None, starting=False)  # what comes from now on is a burst of its own
+        due, now_s = self._due, self._clock.monotonic_s()
+        run = self.sync = SyncRun(reason, now_s, due.burst or Burst(now_s, now_s))
+        self._due = due.begun()
         sync_mode = self._request_queue.begin()
         if self._request_queue.serving:
             run.all_since_s = self._asked_s  # the event of what was saved right before may not have come yet
@@ -300,34 +333,25 @@ class SandboxLoop:
         self._history.begin(reason.value, self.publisher.now)
         try:
             with self._workspace.sync_of(self.name):
-                outcome = self._try(sync_mode, run)
+                outcome = self._try(sync_mode)
         finally:
             run.is_on, run.stage = False, None
-        now_s = self._clock.monotonic_s()
         if run.has_scanned_all:
             release_freed_memory()
-        if self._shared.watch.needs_polling:  # not every change has an event: since this scan, or for longer
-            poll_at_s = now_s + poll_interval_s(self._shared.full_scan_took_s)
-            self._shared.dirty.rescan_at_s = min(self._shared.dirty.rescan_at_s, poll_at_s)
-        sandbox = self.cycle.sandbox
-        again_at_s = (sandbox.state.seen.look_again_at_s, sandbox.deletion_sync.again_at_s) if sandbox else ()
-        # Of those that have passed, nobody could look just now.
-        rescan_at_s = min((at_s for at_s in again_at_s if at_s > now_s), default=inf)
-        self._due = replace(self._due, rescan_at_s=rescan_at_s)
-        self._learn()
-        self._warn()
+        self._due = replace(self._due, rescan_at_s=self.cycle.again_at_s)
+        self._tell()
         self._shared.status.systemd.ping()
         if outcome is not None:
             self._answer(outcome)
 
-    def _try(self, sync_mode: SyncMode, run: SyncRun) -> Outcome | None:
+    def _try(self, sync_mode: SyncMode) -> Outcome | None:
         """Sync, and return the outcome; None if it failed, or gave way."""
         try:
             outcome = self.cycle.run(sync_mode, self)
         except Superseded:
             self._history.end(SyncEnding.SUPERSEDED, self.publisher.now)
             self._request_queue.put_back()
-            self._due = replace(self._due, burst=self._due.burst or run.burst or extend(None, run.started_s))
+            self._due = self._due.given_way(self.sync.burst)
         except Exception as failure:  # noqa: BLE001 - a daemon's last resort
             # A defect must not end weeks of service: it is logged once, then tried again like any failure.
             self._failed(sync_failure(failure))
@@ -335,17 +359,6 @@ class SandboxLoop:
             self._succeeded(outcome)
             return outcome
         return None
-
-    def _learn(self) -> None:
-        status = self.cycle.shown(self.publisher.now)
-        self.publisher.now = replace(status, agent=self.follower.shown(status.agent))
-
-    def _warn(self) -> None:
-        watch = self._shared.watch.warnings()
-        agent = [*self._shared.synced_hook.warnings(self.name), *self.follower.warnings]
-        self.publisher.own_warnings = {each.key for each in (*self.cycle.sandbox_warnings, *agent)}
-        left = (warning for each in self._shared.left for warning in each.warnings)
-        self.publisher.warn([*self.cycle.warnings, *watch, *agent, *left])
 
     def _succeeded(self, outcome: Outcome) -> None:
         self._shared.status.run.synced_once = True
@@ -369,9 +382,9 @@ class SandboxLoop:
 
     def _answer(self, outcome: Outcome) -> None:
         """Answer the clients of a sync that succeeded, who may read the status next: it tells all of it by now."""
-        action = next_action(self._due_now(), self._clock.monotonic_s())
+        action = next_action(self._due, self._facts, self._clock.monotonic_s())
         if isinstance(action, Wait):
-            self.publisher.enter(action.state)
+            self._enter(action.state)
         for client, request, result in self._request_queue.succeeded(outcome):
             if request.awaits_setup:
                 self.setup.answer_later(client, result)
@@ -382,7 +395,6 @@ class SandboxLoop:
         if hook.is_configured and target is not None and outcome.arrived is not None:
             servers = self._servers.of(target, self.cycle.provider.acquired_sandbox)
             hook.arrived(self.name, target, outcome.arrived, servers)
-            self._warn()  # it may be unable to start
 
     def _follow_in_repository(self) -> None:
         with suppress(Superseded):
@@ -426,19 +438,22 @@ class SandboxLoop:
         """Return the directories that were changed; None for all."""
         dirty = self._shared.dirty
         only = dirty.take(self._clock.monotonic_s(), self.sync.all_since_s)
-        self.sync.has_scanned_all |= only is None
+        self.sync.has_scanned_all = only is None
         self._full_scans = dirty.full_scans
         return only
 
     def scanned(self) -> None:
         """Wait on where the burst goes on in a new directory, of which no event tells before its first scan."""
-        run, due, now_s = self.sync, self._due, self._clock.monotonic_s()
+        run, due, shared, now_s = self.sync, self._due, self._shared, self._clock.monotonic_s()
         if run.has_scanned_all:
-            self._shared.full_scan_took_s = self.cycle.snapshotter.scan_took_s
-        if run.reason is SyncReason.CHANGE and run.burst is not None:
-            longer = unfinished(run.burst, self._shared.watch.found_s, now_s, due.quiet_s, due.max_wait_s)
+            shared.full_scan_took_s = self.cycle.snapshotter.scan_took_s
+        if shared.watch.needs_polling:  # not every change has an event: since this scan, or for longer
+            poll_at_s = now_s + poll_interval_s(shared.full_scan_took_s)
+            shared.dirty.rescan_at_s = min(shared.dirty.rescan_at_s, poll_at_s)
+        if run.reason is SyncReason.CHANGE:
+            longer = unfinished(run.burst, shared.watch.found_s, now_s, due.quiet_s, due.max_wait_s)
             if longer is not None:
-                self._due = replace(due, burst=joined(longer, due.burst))
+                run.burst = longer
                 raise Superseded
 
     def stage(self, state: State) -> None:
@@ -453,15 +468,6 @@ class SandboxLoop:
         self.sync.stage = state
         self._enter(state)
         self._request_queue.send_progress(state=state)
-
-    def _enter(self, state: State) -> None:
-        """Publish a state of the sync under way, unless a person has paused it."""
-        self.publisher.enter(State.PAUSED if self._is_paused else state)
-
-    @property
-    def _is_paused(self) -> bool:
-        """True if a person paused, and nobody waits for a sync: given up, that would be begun again without end."""
-        return self._shared.paused and not self._request_queue.is_awaited
 
     def progressed(self, progress: Progress) -> None:
         """Publish it. A rescan that packs has found something."""
@@ -492,10 +498,7 @@ class SandboxLoop:
             until_s = retry_at_s(now_s + ends_boottime_s - clock.boottime_s(), least_s, self._due.changes_at_s)
             if now_s >= until_s:
                 break
-            if self._is_paused:
-                self.publisher.enter(State.PAUSED)
-            else:
-                self.publisher.retry_in(until_s - now_s)
+            self._enter(State.RETRYING, until_s)
             self._wait(until_s)
         if self._due.burst is not None:
             raise Superseded
@@ -507,21 +510,31 @@ class SandboxLoop:
             state=State.RETRYING, failed=failed, attempt=attempt, wait_s=wait_s, gives_up_in_s=gives_up_in_s
         )
 
-    # -- waiting
+    # -- the status
 
-    def _rest(self, wait: Wait) -> None:
-        """Publish what the daemon waits for, and wait."""
-        publisher = self.publisher
-        publisher.note(pending=publisher.now.pending or self._due.burst is not None)
-        if wait.state is State.RETRYING and wait.until_s < inf:
-            publisher.retry_in(wait.until_s - self._clock.monotonic_s())
+    def _enter(self, state: State, until_s: float = inf) -> None:
+        """Publish a state, with the time of the next try where that is known, unless a person paused."""
+        if self._is_paused:
+            self.publisher.enter(State.PAUSED)
+        elif state is State.RETRYING and until_s < inf:
+            self.publisher.retry_in(until_s - self._clock.monotonic_s())
         else:
-            publisher.enter(wait.state)
-        self._wait(wait.until_s)
+            self.publisher.enter(state)
 
-    def _wait(self, until_s: float) -> None:
-        """Wait until then, or for a change, a signal, a command or the end of a sleep."""
-        self._waiter.wait(until_s)
+    def _note_pending(self) -> None:
+        self.publisher.note(pending=self.publisher.now.pending or self._due.burst is not None)
+
+    def _tell(self) -> None:
+        """Note for the status what is known now, and what to warn of."""
+        self._learn()
+        agent = [*self._shared.synced_hook.warnings(self.name), *self.follower.warnings]
+        self.publisher.own_warnings = {each.key for each in (*self.cycle.sandbox_warnings, *agent)}
+        left = (warning for each in self._shared.left for warning in each.warnings)
+        self.publisher.warn([*self.cycle.warnings, *self._shared.watch.warnings(), *agent, *left])
+
+    def _learn(self) -> None:
+        status = self.cycle.shown(self.publisher.now)
+        self.publisher.now = replace(status, agent=self.follower.shown(status.agent))
 
     # -- in each wait: between two syncs, and in them
 
@@ -530,39 +543,11 @@ class SandboxLoop:
         key_due_s = self._clock.monotonic_s() + KEY_POLL_S if self._awaits_key else inf
         return min(self.publisher.notifier.due_s, key_due_s)
 
-    def note_time(self) -> None:
-        """Note what is due by now. In the middle of a sync no more than that is done."""
-        if self._awaits_key and file_stamp(self._key_file) != self._key_stamp:
-            self._shared.reload_after = []
-        self.publisher.notifier.show_due()
+    @property
+    def has_new_key(self) -> bool:
+        """True if a key was refused, and its file is another one by now."""
+        return self._awaits_key and file_stamp(self._key_file) != self._key_stamp
 
     @property
     def _awaits_key(self) -> bool:
         return self._due.awaits_person or bool(self._shared.status.run.refused)
-
-    def _newer_events(self) -> NewerEvents:
-        """Return the monotonic second of each event that has come or will."""
-        now_s, shared = self._clock.monotonic_s(), self._shared
-        came = {
-            Event.SUSPEND: self.sync.has_slept,
-            Event.RELOAD: shared.reload or shared.delays_reload(self.sync),
-            Event.REQUEST: bool(self._request_queue.fresh),
-            Event.PAUSE: self._is_paused,
-            Event.WRITER: self._workspace.keeps_from_syncing(self.name),
-        }
-        newer = {event: now_s for event, has_come in came.items() if has_come}
-        return newer | {Event.SAVE: self.cycle.save_at_s, Event.CHANGE: self._due.changes_at_s}
-
-    def _due_now(self) -> Due:
-        """Return what is due, with what others know."""
-        # Another sandbox's scan of everything may have found what no event told of.
-        scanned_s = -inf if self._shared.dirty.full_scans != self._full_scans else inf
-        moves_at_s = self.cycle.provider.replace_at_s
-        return replace(
-            self._due,
-            written_to=self._workspace.keeps_from_syncing(self.name),
-            requested=bool(self._request_queue.fresh),
-            paused=self._is_paused,
-            rescan_at_s=min(self._shared.dirty.rescan_at_s, self._due.rescan_at_s, moves_at_s, scanned_s),
-            save_at_s=self.cycle.save_at_s,
-        )

@@ -13,10 +13,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdError, WorkspaceError
+from syncd.core.waiter import Event, NewerEvents
 from syncd.remote.failure import RetrySettings, delay_s
 from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import State
-from syncd.watch.changes import Burst, due_s, extend
+from syncd.watch.changes import Burst, due_s, extend, joined
 
 # A workspace that is missing or emptied is checked this often, as a mount gives no event …
 WORKSPACE_POLL_S = 2.0
@@ -51,7 +52,7 @@ class Retry(Struct, frozen=True):
     def is_hold(self) -> bool:
         return self.ends is not RetryEnds.BY_ITSELF
 
-    def woke(self, slept_s: float) -> Retry | None:
+    def woken(self, slept_s: float) -> Retry | None:
         """Return it as of after a sleep, which ends a back-off, but not what a server asked for: its clock went on."""
         if self.is_hold:
             return self
@@ -91,19 +92,15 @@ def retry_after(
 
 
 class Due(Struct, frozen=True):
-    """All that is due for one sandbox, and the times; each event makes another one of it."""
+    """What a sandbox's loop has to do by what it went through, and the times; each event makes another one of it."""
 
     quiet_s: float
     max_wait_s: float
     burst: Burst | None = None  # of changes that no sync has begun for
     arrived: Burst | None = None  # the syncs that the repository in the sandbox is still to follow
     retry: Retry | None = None  # as the last sync failed
-    written_to: bool = False  # a command of ours is writing to the workspace
-    requested: bool = False
-    paused: bool = False  # by a person
-    rescan_at_s: float = 0.0
+    rescan_at_s: float = inf  # as something is to be tried there again
     starting: bool = False  # no sync has begun yet
-    save_at_s: float = inf  # the agent's work is to be saved then, as its sandbox ends
 
     @property
     def changes_at_s(self) -> float:
@@ -125,13 +122,38 @@ class Due(Struct, frozen=True):
         """True if only a person can end the hold, by a new key or configuration."""
         return self.retry is not None and self.retry.ends is RetryEnds.WITH_A_PERSON
 
-    def changed(self, now_s: float) -> Due:
+    def with_change(self, now_s: float) -> Due:
         """Return it with one more change, at this time."""
         return replace(self, burst=extend(self.burst, now_s))
+
+    def begun(self) -> Due:
+        """Return it as a sync begins: what comes from now on is a burst of its own."""
+        return replace(self, burst=None, starting=False)
+
+    def given_way(self, burst: Burst) -> Due:
+        """Return it after a sync for these changes gave way: another one is for them, and for those since."""
+        return replace(self, burst=joined(burst, self.burst))
 
     def synced(self, now_s: float) -> Due:
         """Return it with one more sync that succeeded, at this time."""
         return replace(self, arrived=extend(self.arrived, now_s), retry=None)
+
+    def woken(self, slept_s: float, now_s: float) -> Due:
+        """Return it after a sleep of the machine: anything may have changed, and a back-off is over."""
+        retry = None if self.retry is None else self.retry.woken(slept_s)
+        return replace(self.with_change(now_s), retry=retry)
+
+
+class Facts(Struct, frozen=True):
+    """What others have a sandbox's loop do, or leave, as of now."""
+
+    requested: bool = False  # a sync
+    paused: bool = False  # by a person
+    written_to: bool = False  # a command of ours writes to the workspace, or waits for that
+    reloads: bool = False  # the loop is to end, for another configuration
+    slept: bool = False  # the machine, since the stage of the sync began
+    rescan_at_s: float = inf  # as others are not sure that nothing changed
+    save_at_s: float = inf  # the agent's work is to be saved then, as its sandbox ends
 
 
 class Step(Enum):
@@ -152,21 +174,21 @@ class Wait(Struct, frozen=True):
 Action = SyncReason | Step | Wait
 
 
-def next_action(due: Due, now_s: float) -> Action:
+def next_action(due: Due, facts: Facts, now_s: float) -> Action:
     """Do something now, or wait until then."""
-    if due.save_at_s <= now_s:
+    if facts.save_at_s <= now_s:
         return Step.SAVE
-    state, at_s, action = _planned(due)
-    if due.requested:
+    state, at_s, action = _planned(due, facts)
+    if facts.requested:
         at_s, action = now_s, SyncReason.ORDER
-    if due.written_to:
+    if facts.written_to:
         at_s = inf
-    return action if at_s <= now_s else Wait(min(at_s, due.save_at_s), state)
+    return action if at_s <= now_s else Wait(min(at_s, facts.save_at_s), state)
 
 
-def _planned(due: Due) -> tuple[State, float, SyncReason | Step]:
+def _planned(due: Due, facts: Facts) -> tuple[State, float, SyncReason | Step]:
     """Return what is done next if nothing happens before, when that is, and the daemon's state until then."""
-    if due.paused:
+    if facts.paused:
         return State.PAUSED, inf, SyncReason.ORDER
     if due.retry is not None:
         ends_with_changes = due.retry.ends is RetryEnds.WITH_CHANGES
@@ -176,9 +198,23 @@ def _planned(due: Due) -> tuple[State, float, SyncReason | Step]:
         return State.DEBOUNCING, due.changes_at_s, SyncReason.CHANGE
     # What changed while nothing ran is not known before the first scan.
     state = State.STARTING if due.starting else State.WATCHING
-    if due.rescan_at_s <= due.follow_at_s:
-        return state, due.rescan_at_s, SyncReason.START if due.starting else SyncReason.RESCAN
+    rescan_at_s = min(due.rescan_at_s, facts.rescan_at_s)
+    if rescan_at_s <= due.follow_at_s:
+        return state, rescan_at_s, SyncReason.START if due.starting else SyncReason.RESCAN
     return state, due.follow_at_s, Step.FOLLOW
+
+
+def newer_events(due: Due, facts: Facts, now_s: float) -> NewerEvents:
+    """Return the second of each event that has come, or will, while something is done."""
+    came = {
+        Event.SUSPEND: facts.slept,
+        Event.RELOAD: facts.reloads,
+        Event.REQUEST: facts.requested,
+        Event.PAUSE: facts.paused,
+        Event.WRITER: facts.written_to,
+    }
+    newer = {event: now_s for event, has_come in came.items() if has_come}
+    return newer | {Event.SAVE: facts.save_at_s, Event.CHANGE: due.changes_at_s}
 
 
 def retry_at_s(wait_ends_s: float, least_ends_s: float, changes_at_s: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import inf
 
 from msgspec.structs import replace
 
@@ -112,6 +113,29 @@ class SyncCycle:
     def _open(self, target: Target) -> Sandbox:
         searched, is_excluded = self._workspace.searched, self.snapshotter.scanner.is_excluded
         return Sandbox(self._access, target, self._copies_folder, searched, is_excluded)
+
+    def note_released(self, sandbox_id: str) -> bool:
+        """Note that a command released a sandbox; true if it is this one.
+
+        Another one is acquired, or nothing there counts as synced.
+        """
+        target, sandbox = self.target, self.sandbox
+        if target is None or target.sandbox_id != sandbox_id:
+            return False
+        if sandbox is not None:
+            sandbox.state.note_released()
+        self.work_saver.note_done(target)  # by the command
+        self.provider.mark_lost(target)
+        return True
+
+    @property
+    def again_at_s(self) -> float:
+        """The next monotonic second at which a sync tries again there what it could not; infinity: there is none."""
+        if self.sandbox is None:
+            return inf
+        times_s = (self.sandbox.state.seen.look_again_at_s, self.sandbox.deletion_sync.again_at_s)
+        # Of those that have passed, nobody could look just now.
+        return min((at_s for at_s in times_s if at_s > self.clock.monotonic_s()), default=inf)
 
     @property
     def save_at_s(self) -> float:

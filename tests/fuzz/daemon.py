@@ -147,7 +147,7 @@ class SimulatedLoop(SandboxLoop):
     @property
     def has_nothing_due(self) -> bool:
         """True if nothing is done next but to wait."""
-        return isinstance(next_action(self._due_now(), self._clock.monotonic_s()), Wait)
+        return isinstance(next_action(self._due, self._facts, self._clock.monotonic_s()), Wait)
 
     def let_write_later(self, client: Any) -> None:
         """Note a command that waits until no sync is under way."""
@@ -215,8 +215,8 @@ class SimulatedLoop(SandboxLoop):
 
     @property
     def is_idle(self) -> bool:
-        due = self._due_now()
-        return not (self._syncing or due.burst or due.requested or due.retry is not None)
+        due = self._due
+        return not (self._syncing or due.burst or self._facts.requested or due.retry is not None)
 
     @property
     def is_followed(self) -> bool:

@@ -159,7 +159,8 @@ class Simulation:
         if self._daemon_now is None:
             return False
         if message["do"] == "left":
-            self._daemon_now.forget_sandbox(message["id"])
+            if self._daemon_now.cycle.note_released(message["id"]):
+                self._daemon_now.sync_soon()
         else:
             self._daemon_now.follower.woken()
         return True

@@ -18,6 +18,7 @@ from syncd.core.errors import (
     Unavailable,
     WorkspaceError,
 )
+from syncd.core.waiter import Event
 from syncd.daemon.scheduler import (
     FOLLOW_MAX_WAIT_S,
     FOLLOW_QUIET_S,
@@ -25,11 +26,13 @@ from syncd.daemon.scheduler import (
     WORKSPACE_POLL_SHARE,
     Action,
     Due,
+    Facts,
     Retry,
     RetryEnds,
     Step,
     Wait,
     ends_a_new_daemon,
+    newer_events,
     next_action,
     retry_after,
     retry_at_s,
@@ -53,7 +56,11 @@ NOW_S = 100.0
 
 
 def due(**values: Any) -> Due:
-    return Due(QUIET_S, LONGEST_S, **{"rescan_at_s": NOW_S + 600, **values})
+    return Due(QUIET_S, LONGEST_S, **values)
+
+
+def facts(**values: Any) -> Facts:
+    return Facts(**{"rescan_at_s": NOW_S + 600, **values})
 
 
 DUE = Burst(NOW_S - 1, NOW_S - 1)
@@ -66,58 +73,60 @@ BACKOFF_OVER, PERSON_NOW = Retry(RetryEnds.BY_ITSELF, NOW_S), Retry(RetryEnds.WI
 
 
 @pytest.mark.parametrize(
-    ("given", "action"),
+    ("given", "told", "action"),
     [
-        (due(), Wait(NOW_S + 600, State.WATCHING)),
-        (due(rescan_at_s=NOW_S), SyncReason.RESCAN),
-        (due(rescan_at_s=NOW_S, starting=True), SyncReason.START),
-        (due(starting=True), Wait(NOW_S + 600, State.STARTING)),
-        (due(rescan_at_s=NOW_S, save_at_s=NOW_S), Step.SAVE),
-        (due(rescan_at_s=NOW_S, save_at_s=NOW_S + 1), SyncReason.RESCAN),
-        (due(save_at_s=NOW_S + 1), Wait(NOW_S + 1, State.WATCHING)),
-        (due(save_at_s=NOW_S + 700), Wait(NOW_S + 600, State.WATCHING)),
-        (due(paused=True, save_at_s=NOW_S + 1), Wait(NOW_S + 1, State.PAUSED)),
-        (due(burst=YOUNG), Wait(NOW_S + 0.5, State.DEBOUNCING)),
-        (due(burst=YOUNG, starting=True), Wait(NOW_S + 0.5, State.DEBOUNCING)),
-        (due(burst=DUE), SyncReason.CHANGE),
-        (due(burst=YOUNG, rescan_at_s=NOW_S - 5), Wait(NOW_S + 0.5, State.DEBOUNCING)),
-        (due(burst=Burst(NOW_S - 15, NOW_S)), SyncReason.CHANGE),
-        (due(burst=Burst(NOW_S - 14, NOW_S)), Wait(NOW_S + 1, State.DEBOUNCING)),
-        (due(burst=DUE, retry=BACKOFF), Wait(NOW_S + 4, State.RETRYING)),
-        (due(burst=DUE, retry=BACKOFF_OVER), SyncReason.RETRY),
-        (due(retry=BACKOFF_OVER), SyncReason.RETRY),
-        (due(retry=PERSON, burst=DUE), Wait(NOW_S + 60, State.HELD)),
-        (due(retry=PERSON_NOW), SyncReason.RETRY),
-        (due(retry=CHANGES), Wait(NOW_S + 60, State.HELD)),
-        (due(retry=CHANGES, burst=YOUNG), Wait(NOW_S + 0.5, State.HELD)),
-        (due(retry=CHANGES, burst=DUE), SyncReason.RETRY),
-        (due(paused=True, burst=DUE), Wait(inf, State.PAUSED)),
-        (due(paused=True, starting=True), Wait(inf, State.PAUSED)),
-        (due(paused=True, retry=PERSON_NOW), Wait(inf, State.PAUSED)),
-        (due(paused=True, retry=BACKOFF_OVER), Wait(inf, State.PAUSED)),
-        (due(paused=True, rescan_at_s=0), Wait(inf, State.PAUSED)),
-        (due(requested=True, paused=True), SyncReason.ORDER),
-        (due(requested=True, retry=PERSON), SyncReason.ORDER),
-        (due(requested=True, retry=BACKOFF), SyncReason.ORDER),
-        (due(requested=True, burst=YOUNG), SyncReason.ORDER),
-        (due(requested=True, written_to=True), Wait(inf, State.WATCHING)),
-        (due(burst=DUE, written_to=True), Wait(inf, State.DEBOUNCING)),
-        (due(arrived=ARRIVED), Step.FOLLOW),
-        (due(arrived=Burst(NOW_S, NOW_S)), Wait(NOW_S + 5, State.WATCHING)),
-        (due(arrived=ARRIVED, rescan_at_s=NOW_S), SyncReason.RESCAN),
-        (due(arrived=ARRIVED, burst=YOUNG), Wait(NOW_S + 0.5, State.DEBOUNCING)),
-        (due(arrived=ARRIVED, retry=BACKOFF), Wait(NOW_S + 4, State.RETRYING)),
-        (due(arrived=ARRIVED, retry=PERSON), Wait(NOW_S + 60, State.HELD)),
-        (due(arrived=ARRIVED, paused=True), Wait(inf, State.PAUSED)),
-        (due(arrived=ARRIVED, written_to=True), Wait(inf, State.WATCHING)),
+        (due(), facts(), Wait(NOW_S + 600, State.WATCHING)),
+        (due(), facts(rescan_at_s=NOW_S), SyncReason.RESCAN),
+        (due(starting=True), facts(rescan_at_s=NOW_S), SyncReason.START),
+        (due(starting=True), facts(), Wait(NOW_S + 600, State.STARTING)),
+        (due(), facts(rescan_at_s=NOW_S, save_at_s=NOW_S), Step.SAVE),
+        (due(), facts(rescan_at_s=NOW_S, save_at_s=NOW_S + 1), SyncReason.RESCAN),
+        (due(), facts(save_at_s=NOW_S + 1), Wait(NOW_S + 1, State.WATCHING)),
+        (due(), facts(save_at_s=NOW_S + 700), Wait(NOW_S + 600, State.WATCHING)),
+        (due(), facts(paused=True, save_at_s=NOW_S + 1), Wait(NOW_S + 1, State.PAUSED)),
+        (due(burst=YOUNG), facts(), Wait(NOW_S + 0.5, State.DEBOUNCING)),
+        (due(burst=YOUNG, starting=True), facts(), Wait(NOW_S + 0.5, State.DEBOUNCING)),
+        (due(burst=DUE), facts(), SyncReason.CHANGE),
+        (due(burst=YOUNG), facts(rescan_at_s=NOW_S - 5), Wait(NOW_S + 0.5, State.DEBOUNCING)),
+        (due(burst=Burst(NOW_S - 15, NOW_S)), facts(), SyncReason.CHANGE),
+        (due(burst=Burst(NOW_S - 14, NOW_S)), facts(), Wait(NOW_S + 1, State.DEBOUNCING)),
+        (due(burst=DUE, retry=BACKOFF), facts(), Wait(NOW_S + 4, State.RETRYING)),
+        (due(burst=DUE, retry=BACKOFF_OVER), facts(), SyncReason.RETRY),
+        (due(retry=BACKOFF_OVER), facts(), SyncReason.RETRY),
+        (due(retry=PERSON, burst=DUE), facts(), Wait(NOW_S + 60, State.HELD)),
+        (due(retry=PERSON_NOW), facts(), SyncReason.RETRY),
+        (due(retry=CHANGES), facts(), Wait(NOW_S + 60, State.HELD)),
+        (due(retry=CHANGES, burst=YOUNG), facts(), Wait(NOW_S + 0.5, State.HELD)),
+        (due(retry=CHANGES, burst=DUE), facts(), SyncReason.RETRY),
+        (due(burst=DUE), facts(paused=True), Wait(inf, State.PAUSED)),
+        (due(starting=True), facts(paused=True), Wait(inf, State.PAUSED)),
+        (due(retry=PERSON_NOW), facts(paused=True), Wait(inf, State.PAUSED)),
+        (due(retry=BACKOFF_OVER), facts(paused=True), Wait(inf, State.PAUSED)),
+        (due(), facts(paused=True, rescan_at_s=0), Wait(inf, State.PAUSED)),
+        (due(), facts(requested=True, paused=True), SyncReason.ORDER),
+        (due(retry=PERSON), facts(requested=True), SyncReason.ORDER),
+        (due(retry=BACKOFF), facts(requested=True), SyncReason.ORDER),
+        (due(burst=YOUNG), facts(requested=True), SyncReason.ORDER),
+        (due(), facts(requested=True, written_to=True), Wait(inf, State.WATCHING)),
+        (due(burst=DUE), facts(written_to=True), Wait(inf, State.DEBOUNCING)),
+        (due(arrived=ARRIVED), facts(), Step.FOLLOW),
+        (due(arrived=Burst(NOW_S, NOW_S)), facts(), Wait(NOW_S + 5, State.WATCHING)),
+        (due(arrived=ARRIVED), facts(rescan_at_s=NOW_S), SyncReason.RESCAN),
+        (due(arrived=ARRIVED, burst=YOUNG), facts(), Wait(NOW_S + 0.5, State.DEBOUNCING)),
+        (due(arrived=ARRIVED, retry=BACKOFF), facts(), Wait(NOW_S + 4, State.RETRYING)),
+        (due(arrived=ARRIVED, retry=PERSON), facts(), Wait(NOW_S + 60, State.HELD)),
+        (due(arrived=ARRIVED), facts(paused=True), Wait(inf, State.PAUSED)),
+        (due(arrived=ARRIVED), facts(written_to=True), Wait(inf, State.WATCHING)),
+        (due(rescan_at_s=NOW_S), facts(), SyncReason.RESCAN),
+        (due(rescan_at_s=NOW_S + 5), facts(), Wait(NOW_S + 5, State.WATCHING)),
     ],
 )
-def test_next_action(given: Due, action: Action) -> None:
+def test_next_action(given: Due, told: Facts, action: Action) -> None:
     """A request goes first, then a pause, a hold, back-off, a burst, the periodic scan, and last the repository.
 
     The state while it waits shows what a person requested first, then what a person must fix, then what passes.
     """
-    assert next_action(given, NOW_S) == action
+    assert next_action(given, told, NOW_S) == action
 
 
 @pytest.mark.parametrize(
@@ -129,12 +138,32 @@ def test_a_newer_change_ends_a_wait(changes_at_s: float, expected: float) -> Non
     assert retry_at_s(30.0, 30.0, changes_at_s) == 30.0
 
 
-def test_an_event_makes_another_value() -> None:
-    """A burst goes on with each change, as do the syncs that the repository is to follow; one ends the back-off."""
-    before = due(retry=BACKOFF)
-    after = before.changed(NOW_S).changed(NOW_S + 1).synced(NOW_S).synced(NOW_S + 2)
-    assert (after.burst, after.arrived) == (Burst(NOW_S, NOW_S + 1), Burst(NOW_S, NOW_S + 2))
-    assert (before, after.retry, after.changes_at_s) == (due(retry=BACKOFF), None, NOW_S + 1 + QUIET_S)
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (due().with_change(NOW_S).with_change(NOW_S + 1), due(burst=Burst(NOW_S, NOW_S + 1))),
+        (due(burst=YOUNG, starting=True, retry=BACKOFF).begun(), due(retry=BACKOFF)),
+        (due().given_way(YOUNG), due(burst=YOUNG)),
+        (due(burst=YOUNG).given_way(DUE), due(burst=Burst(NOW_S - 1, NOW_S - 0.5))),
+        (due(retry=BACKOFF).synced(NOW_S).synced(NOW_S + 2), due(arrived=Burst(NOW_S, NOW_S + 2))),
+        (due(retry=BACKOFF).woken(60.0, NOW_S), due(burst=Burst(NOW_S, NOW_S))),
+        (due(retry=PERSON, burst=DUE).woken(60.0, NOW_S), due(retry=PERSON, burst=Burst(NOW_S - 1, NOW_S))),
+    ],
+)
+def test_an_event_makes_another_value(made: Due, expected: Due) -> None:
+    """A burst goes on with each change, and after a sync that gave way; a success and a sleep end the back-off."""
+    assert made == expected
+
+
+def test_what_ends_the_work_under_way() -> None:
+    """What has come does at once; a change, once it is due; the end of the sandbox, at its time."""
+    told = facts(requested=True, paused=True, written_to=True, reloads=True, slept=True, save_at_s=NOW_S + 9)
+    assert newer_events(due(burst=YOUNG), told, NOW_S) == {
+        **dict.fromkeys(Event, NOW_S),
+        Event.SAVE: NOW_S + 9,
+        Event.CHANGE: NOW_S + 0.5,
+    }
+    assert newer_events(due(), facts(), NOW_S) == {Event.SAVE: inf, Event.CHANGE: inf}
 
 
 def test_the_repository_follows_a_burst_of_syncs() -> None:
@@ -206,15 +235,15 @@ def test_what_changes_may_mend_is_held_for_them(failure: SyncdError, took_s: flo
 
 def test_suspend_time_counts_for_retry_after() -> None:
     """A suspend ends syncd's own back-off and no hold, and shortens a server's `Retry-After` by its length."""
-    asked = after(Unavailable("busy"), asked_s=3600.0).woke(600.0)
+    asked = after(Unavailable("busy"), asked_s=3600.0).woken(600.0)
     assert asked is not None
     assert asked.at_s == NOW_S + 3000
-    again = asked.woke(1000.0)
+    again = asked.woken(1000.0)
     assert again is not None
     assert again.at_s == NOW_S + 2000
     assert after(Unavailable("busy"), again).at_s == NOW_S + 1
-    assert after(Unavailable("no network")).woke(1.0) is None
-    assert PERSON.woke(1.0) == PERSON
+    assert after(Unavailable("no network")).woken(1.0) is None
+    assert PERSON.woken(1.0) == PERSON
 
 
 @pytest.mark.parametrize(
