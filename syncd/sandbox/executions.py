@@ -126,16 +126,14 @@ class Running(Struct, frozen=True):
 class RunningLook(Struct, frozen=True):
     """A look that was begun at `began_s` of the monotonic clock. Its program ends `program_s` after it began.
 
-    By the sandbox's clock it removes nothing after `not_after_s`, and an earlier run of the same archive ended at
-    `after_s`.
+    By the sandbox's clock it removes nothing after `not_after_s`.
     """
 
     running: Running
     request: LookRequest
     began_s: float
     program_s: float
-    not_after_s: float = 0.0
-    after_s: float = 0.0
+    not_after_s: float
 
     @property
     def asked(self) -> Moment:
@@ -174,8 +172,6 @@ class Executions:
         self._record = Record(db, "executions", PendingRemoval, cost, target.owner)
         # The sandbox's clock, less this machine's seconds since boot; too little by as much as an answer took.
         self._ahead_s: float | None = None
-        self._earlier: RunningLook | None = None  # it came to its end, and can be run again as it lies there
-        self._runs_again = True  # what was uploaded for an earlier execution, with a report of its own
         self.pending = self._record.load()
 
     # -- any verb
@@ -327,11 +323,6 @@ class Executions:
         to_remove = request.with_action(LookAction.REMOVE)
         began_s = self._clock.monotonic_s()
         purpose, ends_s = _REMOVAL if to_remove else _LOOK, began_s + timeout_s
-        earlier, self._earlier = self._earlier, None
-        if self._runs_again and earlier is not None and (earlier.request, earlier.program_s) == (request, program_s):
-            with contextlib.suppress(StepFailed), purpose.limited(self._waiter, timeout_s):  # else it is sent anew
-                running = self._executed(purpose, earlier.running.name, Bounds.of_look(request))
-                return RunningLook(running, request, began_s, program_s, after_s=earlier.after_s)
         name = _new_name()
         self._waiter.poll_events()
         with purpose.limited(self._waiter, timeout_s):
@@ -364,7 +355,7 @@ class Executions:
         """Wait for a look at most so long from now on, and fetch what it copied into that folder, which is private.
 
         The fetch may take `fetch_s` if that is longer than what is left. The look is made once more where the sandbox's
-        clock was guessed wrong, so that nothing was removed, and where an earlier run was told of.
+        clock was guessed wrong, so that nothing was removed.
 
         Raises `StepFailed` if nobody could look, or if the report is not to be trusted (removals may have been done),
         `NotKeptHere` if there is no room for the report; also `Superseded`, `Stop`. If only the copies could
@@ -376,20 +367,12 @@ class Executions:
 
         def read(report: Report) -> tuple[LookResult, bool]:
             found = look_result(report, request)
-            is_void = report.ended_s <= look.after_s or (bool(found.failed) and report.ended_s > look.not_after_s)
-            if request.since is not None and not is_void:
-                # It is short, and the next one asks for the same if nothing has changed.
-                self._earlier = replace(look, after_s=report.ended_s)
-            return found, is_void
+            return found, bool(found.failed) and report.ended_s > look.not_after_s
 
         answer = self.answer(
             running, read, copies_folder, timeout_s=timeout_s, fetch_s=fetch_s, first_wait_s=first_wait_s
         )
-        if look.after_s:
-            self._runs_again = False  # until a report of this run has come
         with answer as ((result, is_void), extract):
-            if look.after_s and not is_void:
-                self._runs_again = True
             if not is_void:
                 return self._with_copies(running, result, extract, max(fetch_s, ends_s - self._clock.monotonic_s()))
         left_s = ends_s - self._clock.monotonic_s()

@@ -8,7 +8,7 @@ import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pytest
 from msgspec.structs import replace
@@ -238,61 +238,6 @@ def test_settled_where_the_sandbox_is_gone(rig: Rig, caplog: pytest.LogCaptureFi
     executions(rig).settle(["a"])
     assert "cannot check if a removal" in caplog.text
     assert pending(rig) == []
-
-
-def test_a_look_that_asks_for_the_same_is_run_again(rig: Rig) -> None:
-    """Since a mark after which nothing has changed: by two requests, with no upload.
-
-    Where the report of before comes once more, the look is sent anew at once, and so are those after it.
-    """
-    place(rig, "a")
-    looking, folder = executions(rig), str(copies(rig))
-    newest_ns = max(path.lstat().st_ctime_ns for path in (rig.sandbox.workspace, rig.sandbox.workspace / "a"))
-    while (mark := run_look(looking, LookRequest({}, find_new=True), folder).mark) is None or mark[2] < newest_ns:
-        pass  # what is too new may change once more with the same time
-
-    def asked(**fields: Any) -> list[str]:
-        before = len(rig.asked())
-        found = run_look(looking, LookRequest({}, find_new=True, since=mark, **fields), folder)
-        assert found.new == {}
-        return rig.asked()[before:]
-
-    anew = ["execution-upload-url", "execution-upload", "execute", "execution-logs"]
-    assert asked() == anew
-    rig.sandbox.wait()
-    rig.clock.go_on(5)
-    assert asked() == ["execute", "execution-logs"]
-    rig.clock.go_on(5)
-    assert asked(most_copied_bytes=5) == anew
-    rig.clock.go_on(5)
-    rig.emulator.faults.script("execute: 503")
-    assert asked(most_copied_bytes=5) == ["execute", *anew]
-    for _ in range(3):  # two of them within one second, and none earlier because it was faster
-        rig.clock.go_on(0.4)
-        assert asked(most_copied_bytes=5) == ["execute", "execution-logs"]
-    rig.clock.go_on(5)
-    rig.emulator.faults.script('execute: json {"execution_name": "it is not run"}')
-    assert asked(most_copied_bytes=5) == ["execute", "execution-logs", *anew]
-    rig.clock.go_on(5)
-    assert asked(most_copied_bytes=5) == anew
-
-
-def test_what_does_not_run_again_is_sent_anew(rig: Rig) -> None:
-    """A service may not unpack the program once more: one look fails, and none after it."""
-    looking, request = executions(rig), LookRequest({}, find_new=True)
-    request = replace(request, since=run_look(looking, request, str(copies(rig))).mark)
-    run_look(looking, request, str(copies(rig)))
-    rig.sandbox.wait()
-    rig.clock.go_on(5)
-    rig.emulator.faults.script('execution-logs: json {"status": "failed", "logs": "no main.py", "cursor": 0} x2')
-    with pytest.raises(StepFailed, match=r"no main\.py"):
-        run_look(looking, request, str(copies(rig)))
-    rig.emulator.faults.clear()
-    for _ in range(2):
-        rig.clock.go_on(5)
-        before = len(rig.asked())
-        run_look(looking, request, str(copies(rig)))
-        assert rig.asked()[before:][0] == "execution-upload-url"
 
 
 def test_a_dump_tells_the_same(rig: Rig) -> None:
