@@ -39,7 +39,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import followed_at_s
-from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sandbox.saved_versions import Why
 from syncd.selection.selection import PathPatterns
 from syncd.store.blobs import Blobs

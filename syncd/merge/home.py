@@ -34,7 +34,7 @@ from syncd.model.manifest import Manifest, directories_above
 from syncd.model.reconcile import CHANGES, Choice, Home, PathOutcome, Plan, PlannedPath, Sides, plan_home
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
-from syncd.sandbox.sandbox_state import TakenPath
+from syncd.sandbox.sandbox_content import TakenPath
 from syncd.sandbox.saved_versions import Why
 from syncd.scan.exclusions import PathRules
 from syncd.selection.selection import Selection

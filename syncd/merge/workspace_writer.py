@@ -53,7 +53,8 @@ from syncd.merge.path_changes import (
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, with_copy
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.sandbox.sandbox_state import SandboxState, TakenPath, is_as
+from syncd.sandbox.sandbox_content import TakenPath, is_as
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
 from syncd.selection.selection import RULE_FILES
 from syncd.store.blobs import Blobs

@@ -15,7 +15,7 @@ from syncd.model.manifest import Manifest
 from syncd.model.reconcile import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.scan.exclusions import too_long
 from syncd.selection.selection import DIRECTORY_NAMES, GIT
 

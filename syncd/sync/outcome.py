@@ -14,7 +14,7 @@ from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.text import few, shown_path
 from syncd.model.entry import Entry
 from syncd.model.manifest import Difference, Manifest, difference
-from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.selection.secret_scanner import Secret, secret_warning, sent_secret_warning
 from syncd.sync.status_document import LastSync
 

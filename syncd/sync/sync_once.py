@@ -27,7 +27,8 @@ from syncd.model.reconcile import Forced
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
 from syncd.sandbox.partial_archives import COUNTED
-from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
+from syncd.sandbox.sandbox_content import SandboxContent
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.following import FollowedStore

@@ -24,7 +24,7 @@ from syncd.sandbox.look_request import (
     Obstacle,
     was_emptied,
 )
-from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sandbox.saved_versions import Why
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.

@@ -22,7 +22,7 @@ from syncd.merge.git import blob_id
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import FoundWork, agent_work

@@ -16,7 +16,7 @@ from syncd.model.manifest import Manifest
 from syncd.sandbox import program
 from syncd.sandbox.look_request import LookRequest, LookResult
 from syncd.sandbox.protocol import Bounds, decoded, look_result, look_values
-from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sync.agent_work import FoundWork, lacking
 from syncd.sync.following import follow_request, followed, request_since, since_look, told_since
 from tests.looks import a_file

@@ -9,14 +9,8 @@ import pytest
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.sandbox.sandbox_state import (
-    SandboxState,
-    TakenPath,
-    ending_targets,
-    forget_name,
-    last_target,
-    recorded_names,
-)
+from syncd.sandbox.sandbox_content import TakenPath
+from syncd.sandbox.sandbox_state import SandboxState, ending_targets, forget_name, last_target, recorded_names
 from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.state_db import StateDb
 from tests.component.sample_records import MANIFEST, TARGET

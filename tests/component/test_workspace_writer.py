@@ -29,7 +29,7 @@ from syncd.core.errors import Locked, TryLater
 from syncd.merge.path_changes import PathChange, PathChanges, Place, draft_name
 from syncd.merge.workspace_writer import Written
 from syncd.model.entry import ABSENT, Entry, Kind, with_copy
-from syncd.sandbox.sandbox_state import TakenPath
+from syncd.sandbox.sandbox_content import TakenPath
 from tests.component.forks import Forks, forks_of
 from tests.component.writer_machine import (
     OLD_NS,

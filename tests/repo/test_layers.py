@@ -43,7 +43,7 @@ PURE = {
     "daemon": "scheduler",
     "model": "directory entry git_names manifest reconcile",
     "remote": "failure target",
-    "sandbox": "look_request protocol setup_rules",
+    "sandbox": "look_request protocol sandbox_content setup_rules",
     "selection": "gitignore secret_scanner selection",
     "sync": "outcome status_document sync_plan",
     "watch": "changes",

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
-from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.agent_work import FoundWork, agent_work
 from syncd.sync.work_saver import Unsaved, save_work

@@ -13,7 +13,7 @@ from syncd.core.choices import SAVED_BYTES
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
-from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sync.agent_work import FoundWork, lacking, pruned_names
 from syncd.sync.following import (
     DOWNLOADS_SHARE,

@@ -32,7 +32,8 @@ from syncd.model.manifest import is_within
 from syncd.model.reconcile import Changed, Forced, PathOutcome, Policy
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
+from syncd.sandbox.sandbox_content import SandboxContent
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sync.sync_plan import Verdict
 from syncd.sync.sync_round import SyncRound
 from tests.unit import small_scope

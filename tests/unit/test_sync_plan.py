@@ -15,7 +15,7 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Difference, Manifest
 from syncd.model.reconcile import Forced, Policy, Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
-from syncd.sandbox.sandbox_state import SandboxContent, with_versions
+from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.sync_plan import (
     Attempt,
@@ -289,16 +289,3 @@ def test_what_is_in_the_way() -> None:
 def test_a_look_that_is_outdated(age_s: float, repeated: int, *, outdated: bool) -> None:
     """After two seconds, but only so often; one that is older than a look takes always is."""
     assert is_outdated(age_s, repeated) is outdated
-
-
-def test_unanswered_versions_are_kept_however_many_archives_there_were() -> None:
-    """Each version of a path is kept once, the first one too; what is sent again and again adds nothing."""
-    unanswered: tuple[Manifest, ...] = ()
-    for number in range(20):
-        unanswered = with_versions(unanswered, Manifest({"a": _known(bytes([number + 1])), "b": _known(b"b")}))
-    content = SandboxContent(maybe=unanswered)
-    assert [entry.digest for entry in content.versions_of("a")] == [bytes([number + 1]) for number in range(20)]
-    assert content.versions_of("b") == [_known(b"b")]
-    assert [len(each) for each in unanswered] == [2, *[1] * 19]
-    assert with_versions(unanswered, Manifest({"a": _known(b"\x07"), "b": _known(b"b")})) is unanswered
-    assert with_versions(unanswered, Manifest({"c": _known(b"c")}))[1:] == unanswered[1:]

@@ -81,8 +81,8 @@ def command(
     syncd apply --undo
 
     What only the sandbox changed is taken, texts that both sides changed are merged. Else it is a conflict: yours
-    stays, its version is saved (`syncd saved`), and the exit code is 1. What could not be fetched stays too: 75. All is
-    written, or nothing is.
+    stays, its version is in `syncd saved`, and the exit code is 1; 75 if a file could not be fetched. All is written, or
+    nothing is.
     """
     undo, dry_run, deletions, patterns = flags["undo"], flags["dry_run"], flags["deletions"], flags["patterns"]
     if undo and (paths or patterns or branch or dry_run or deletions):
