@@ -80,9 +80,8 @@ def command(
     syncd apply --branch agent       its commits, and the rest, on a branch of git
     syncd apply --undo
 
-    What only the sandbox changed is taken, texts that both sides changed are merged. Else it is a conflict: yours
-    stays, its version is in `syncd saved`, and the exit code is 1; 75 if a file could not be fetched. All is written, or
-    nothing is.
+    What only the sandbox changed is taken, and texts that both sides changed are merged. All is written, or nothing is.
+    Exit code 1: a conflict; yours stays, its version is in `syncd saved`. 75: a file could not be fetched.
     """
     undo, dry_run, deletions, patterns = flags["undo"], flags["dry_run"], flags["deletions"], flags["patterns"]
     if undo and (paths or patterns or branch or dry_run or deletions):
