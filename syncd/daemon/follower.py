@@ -213,7 +213,7 @@ class Follower:
             return LookEnd.FOLLOWED
         state.mark_uncertain()
         sandbox.partial_archives.withdraw()
-        sandbox.setup.forget()
+        sandbox.setup.note_emptied()
         _log.warning("nearly everything that was sent is gone in the sandbox: it is sent anew")
         return LookEnd.EMPTIED
 

@@ -17,12 +17,14 @@ from syncd.core.errors import ConfigError, ExitCode, SyncdError, TryLater
 from syncd.core.waiter import Event, NewerEvents, Superseded, Work
 from syncd.daemon.control import Message
 from syncd.daemon.sync_requests import Asker
+from syncd.model.manifest import Manifest
 from syncd.remote.failure import NextTry, StepFailed
 from syncd.report.status_publisher import sync_failure
 from syncd.sandbox.setup import SetupRun
 from syncd.sandbox.setup_rules import SetupState
 from syncd.sync.sandbox import Access, Sandbox
 from syncd.sync.sync_cycle import SyncCycle
+from syncd.sync.sync_plan import SAMPLE
 
 _log = logging.getLogger("syncd.setup")
 _NO_SETUP = ConfigError("there is no set-up to run", 'set sandbox.setup, such as ["npm", "ci"], and run `syncd reload`')
@@ -112,7 +114,8 @@ class SetupTask:
         self._recall()
         try:
             api, executions = self._access.api(sandbox.target), self._access.executions(sandbox.target)
-            record = SetupRun(api, executions, self._waiter, self._tell).run(record, sandbox.setup.timeout_s)
+            sample = (sandbox.state.base or Manifest()).spread(SAMPLE)
+            record = SetupRun(api, executions, self._waiter, self._tell).run(record, sandbox.setup.timeout_s, sample)
         except Superseded:
             self._recall()
             raise

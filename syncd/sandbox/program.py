@@ -18,8 +18,9 @@ the work tree is clean: what someone does there is not undone.
 
 `log` puts what the agent's commits say and changed, and the contents that they have, into a file beside itself.
 
-`run` runs a command in the workspace, prints what that prints, and reports how it ended. A lock keeps a second one from
-running there at the same time, also where the first one outlives its execution.
+`run` runs a command in the workspace, prints what that prints, and reports how it ended, and how many paths of a sample
+are missing then. A lock keeps a second one from running there at the same time, also where the first one outlives its
+execution.
 
 Git is run as no one has configured it. It runs programs for hooks, filters, the file system monitor, text conversion,
 diffs, merges, signatures, editors, pagers, aliases, credentials and missing objects (githooks(5), gitattributes(5),
@@ -689,8 +690,10 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     code = process.wait()
     fcntl.flock(top, fcntl.LOCK_UN)  # also for a server that the command has left running
     seconds = _now_s() - began_s
+    workspace = os.environb[b"AGENT_WORKSPACE"]
+    missing = sum(not os.path.lexists(os.path.join(workspace, _bytes_of(path))) for path in request["sample"])
     state = "ended" if is_over else "overdue"
-    return {"state": state, "exit_code": 128 - code if code < 0 else code, "seconds": seconds}
+    return {"state": state, "exit_code": 128 - code if code < 0 else code, "seconds": seconds, "missing": missing}
 
 
 def _ending_with_parent() -> Any:

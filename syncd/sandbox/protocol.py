@@ -151,11 +151,15 @@ class SandboxCommits(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunReport(Struct, frozen=True, forbid_unknown_fields=True):
-    """The report of a command: it ended by itself, or when its time was over, or another one still runs there."""
+    """The report of a command: it ended by itself, or when its time was over, or another one still runs there.
+
+    `missing` counts the paths of the sample that are not there any more.
+    """
 
     state: Literal["ended", "overdue", "busy"]
     exit_code: Annotated[int, Meta(ge=0, le=255)] = 0
     seconds: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    missing: Count = 0
 
 
 class Report(Struct, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from msgspec.structs import replace
@@ -25,6 +25,7 @@ from syncd.remote.failure import ApiStep, RetrySettings
 from syncd.remote.retry import with_retries
 from syncd.remote.target import Target
 from syncd.sandbox.executions import ENDED, Executions, Purpose, Running, report_in
+from syncd.sandbox.look_request import was_emptied
 from syncd.sandbox.protocol import SHORT_BOUNDS, RunReport, decoded
 from syncd.sandbox.setup_rules import (
     SetupRecord,
@@ -32,6 +33,7 @@ from syncd.sandbox.setup_rules import (
     SetupStatus,
     begun,
     brings_one_of,
+    ended_with,
     setup_due,
     shown_command,
 )
@@ -42,6 +44,7 @@ _PURPOSE = Purpose(ApiStep.EXECUTION, "the set-up of the sandbox")
 # The program waits so long for the end of an earlier run, and is started again then: a service may end an execution
 # that waits for longer.
 _WAIT_S = 60.0
+_RUNS_AGAIN = "`syncd setup` runs it again, and shows its output"
 # What a sandbox may take to start a run, and to tell of its end.
 _GRACE_S = 120.0
 # Between polls: a tenth of the time that it took so far.
@@ -82,8 +85,10 @@ class SandboxSetup:
         """The warning about the last run, if that failed."""
         if self.status.state is not SetupState.FAILED:
             return []
-        what = f"the set-up of the sandbox ({self.status.command}) {self.status.why}"
-        return [SyncWarning("setup", what, "`syncd setup` runs it again, and shows its output")]
+        what, remedy = f"the set-up of the sandbox ({self.status.command}) {self.status.why}", _RUNS_AGAIN
+        if self._last is not None and self._last.has_emptied:
+            remedy = "it is not run again before you correct it with `syncd config edit`, or run `syncd setup`"
+        return [SyncWarning("setup", what, remedy)]
 
     @property
     def last_lines(self) -> tuple[str, ...]:
@@ -98,8 +103,17 @@ class SandboxSetup:
             self._last = replace(self._last, is_due=True)
             self._stored.save(self._last)
 
+    def note_emptied(self) -> None:
+        """Note that the sandbox lost nearly all that was sent."""
+        if self._last is not None and self._last.status.state is SetupState.RUNNING:
+            self._save(replace(self._last, has_emptied=True))
+        else:
+            self.forget()
+
     def forget(self) -> None:
-        """Forget the last run: the sandbox is another one, or was emptied."""
+        """Forget the last run, as the sandbox is another one, or was emptied, unless by that run."""
+        if self._last is not None and self._last.has_emptied:
+            return
         self._last = None
         with contextlib.suppress(OSError):
             self._stored.remove()
@@ -111,7 +125,7 @@ class SandboxSetup:
     def note_end(self, ended: SetupRecord) -> None:
         """Record the end of a run. One in a sandbox that was emptied meanwhile is none."""
         if self._last is not None:
-            self._save(replace(ended, is_due=ended.is_due or self._last.is_due))
+            self._save(ended_with(self._last, ended))
 
     def _save(self, record: SetupRecord) -> SetupRecord:
         self._last = record
@@ -132,13 +146,15 @@ class SetupRun:
         self._begun_line = self._report_lines = ""
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
 
-    def run(self, record: SetupRecord, timeout_s: float) -> SetupRecord:
+    def run(self, record: SetupRecord, timeout_s: float, sample: Sequence[str]) -> SetupRecord:
         """Run its command to the end, after that of an earlier run there, and return the record then.
+
+        `sample` are paths that were sent. Where nearly all of them are gone then, it has emptied the sandbox.
 
         Raises `StepFailed` if it could not be started, or if nobody knows what became of it; `Superseded`, `Stop`.
         """
         gives_up_s = self._clock.monotonic_s() + timeout_s + _GRACE_S
-        request = {"command": record.command, "within_s": timeout_s, "wait_s": _WAIT_S}
+        request = {"command": record.command, "within_s": timeout_s, "wait_s": _WAIT_S, "sample": sample}
         while True:
             running = self._executions.begin(_PURPOSE, {"run": request}, SHORT_BOUNDS)
             report = self._followed(running, running.asked.monotonic_s + _WAIT_S + timeout_s + _GRACE_S)
@@ -146,6 +162,7 @@ class SetupRun:
             if report is None:
                 took_s = self._clock.monotonic_s() - running.asked.monotonic_s
                 return record.ended(f"was ended by the service after {took_s:.0f} s", None, took_s)
+            record = replace(record, has_emptied=was_emptied(report.missing, len(sample)))
             if report.state == "overdue":
                 return record.ended(f"took longer than {timeout_s:g} s", None, report.seconds)
             if report.state == "ended":

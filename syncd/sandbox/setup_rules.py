@@ -47,12 +47,14 @@ class SetupRecord(Struct, frozen=True):
     """The last run of this command in one sandbox, with the last lines that it printed.
 
     `is_due`: it is to be run again, as what it depends on has changed since it began, or as it could not be run.
+    `has_emptied`: nearly all that was sent was gone while it ran, or after that.
     """
 
     command: tuple[str, ...]
     status: SetupStatus
     last_lines: tuple[str, ...] = ()
     is_due: bool = False
+    has_emptied: bool = False
 
     def ended(self, why: str, exit_code: int | None = None, seconds: float | None = None) -> SetupRecord:
         """Return it as one that failed with that reason, or that succeeded where there is none."""
@@ -63,6 +65,19 @@ class SetupRecord(Struct, frozen=True):
 def begun(command: tuple[str, ...], at: str) -> SetupRecord:
     """Return the record of a run that begins at that time."""
     return SetupRecord(command, SetupStatus(SetupState.RUNNING, at, command=shown_command(command)))
+
+
+def ended_with(running: SetupRecord, ended: SetupRecord) -> SetupRecord:
+    """Return the record of a run that has ended, with what was noted meanwhile.
+
+    One that emptied the sandbox failed: it would do so again. Where that was noted while it ran, and it did not end by
+    itself, both may have come from a reset of the sandbox, which is set up anew then.
+    """
+    is_due, status = ended.is_due or running.is_due, ended.status
+    if ended.has_emptied or (running.has_emptied and status.exit_code is not None):
+        failed = ended.ended("removed nearly all that was sent", status.exit_code, status.seconds)
+        return replace(failed, is_due=is_due, has_emptied=True)
+    return replace(ended, is_due=is_due or running.has_emptied)
 
 
 def setup_due(command: Sequence[str], last: SetupRecord | None) -> bool:

@@ -126,7 +126,7 @@ class SandboxSync(Struct):
                     _log.warning("the sandbox lost what was put there: everything is sent again")
                     self._before = SandboxContent()
                     self.state.mark_uncertain()
-                    self.sandbox.setup.forget()
+                    self.sandbox.setup.note_emptied()
                 elif mode is SyncMode.FORCED:
                     unsaved |= self.state.seen.stays.keys() - self.state.seen.obstacles.keys()
         finally:

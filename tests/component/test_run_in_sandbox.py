@@ -31,7 +31,8 @@ class There:
     def prepared(self, *command: str, within_s: float = _DEADLINE_S, wait_s: float = _DEADLINE_S) -> tuple[str, Path]:
         self._runs += 1
         folder = self._folder / f"run{self._runs}"
-        return prepared({"run": {"command": command, "within_s": within_s, "wait_s": wait_s}}, folder), folder
+        request = {"command": command, "within_s": within_s, "wait_s": wait_s, "sample": []}
+        return prepared({"run": request}, folder), folder
 
     @property
     def environment(self) -> dict[str, str]:

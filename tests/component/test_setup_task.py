@@ -41,7 +41,7 @@ class Client:
 
 def test_the_status_tells_it_before_who_waits_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script that reads the status after `flush`, or after `syncd setup`, finds it done."""
-    monkeypatch.setattr(SetupRun, "run", lambda _, record, _timeout_s: record.ended(""))
+    monkeypatch.setattr(SetupRun, "run", lambda _, record, *_more: record.ended(""))
     setup = SandboxSetup(SandboxKeys(setup=("make",)), StateDb(str(tmp_path)), TARGET)
     sandbox = SimpleNamespace(setup=setup, target=TARGET, state=SimpleNamespace(base=Manifest()))
     waiter = Waiter(Interrupt(), SystemClock())

@@ -224,6 +224,39 @@ def test_it_fails(rig: Rig, there: There) -> None:
     assert rig.status()["warnings"] == []
 
 
+@pytest.mark.parametrize("seen", ["by a flush", "by a look that follows", "while it runs"])
+def test_it_removes_what_was_sent(rig: Rig, there: There, seen: str) -> None:
+    """What was sent comes again, once; it is named, and not run again before it is corrected or asked for."""
+    waits = "; until [ -e ../end ]; do sleep 0.05; done" if seen == "while it runs" else ""
+    there.configure(f"rm -rf ./*{waits}", held=True, follow_seconds=5 if seen == "by a look that follows" else 0)
+    rig.up()
+    sent = rig.sandbox.workspace / "app.py"
+    rig.ok("flush", "--no-setup")
+    there.go()
+    if seen == "by a look that follows":
+        there.until_state("failed")
+        rig.until(sent.exists, "what was sent to be there again")
+    if seen == "while it runs":
+        rig.until(lambda: not sent.exists(), "what was sent to be gone")
+        rig.ok("flush", "--no-setup")
+        assert sent.exists()
+        (there.beside / "end").touch()
+    for _ in range(3):
+        failed = rig.run("flush")
+        assert failed.code == 75
+        assert "removed nearly all that was sent: it is not run again before you correct it" in failed.err
+    assert (there.ran, sent.exists()) == (ONCE, True)
+    rig.restart()
+    rig.sandbox.reset()
+    assert (rig.run("flush").code, sent.exists(), there.ran) == (75, True, ONCE)
+    assert rig.run("setup").code == 1
+    assert there.ran == TWICE
+    there.configure()
+    rig.ok("reload")
+    rig.ok("flush")
+    assert (there.ran, sent.exists(), rig.status()["warnings"]) == (ONCE * 3, True, [])
+
+
 def test_it_takes_too_long(rig: Rig, there: There) -> None:
     """It is ended there, and told."""
     there.configure(held=True, setup_timeout_seconds=5)

@@ -8,7 +8,15 @@ from msgspec.structs import replace
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.sandbox.setup import _shown
-from syncd.sandbox.setup_rules import SetupRecord, SetupState, begun, brings_one_of, setup_due, shown_command
+from syncd.sandbox.setup_rules import (
+    SetupRecord,
+    SetupState,
+    begun,
+    brings_one_of,
+    ended_with,
+    setup_due,
+    shown_command,
+)
 from syncd.selection.selection import PathPatterns
 
 NPM = ("npm", "ci")
@@ -93,3 +101,20 @@ def test_a_command_in_one_line() -> None:
     """It is as a shell takes it, on one line, cut."""
     assert shown_command(("sh", "-c", "a && b\nc")) == "sh -c 'a && b c'"
     assert len(shown_command(("x" * 100,))) == 60
+
+
+def test_one_that_empties_the_sandbox() -> None:
+    """It failed, by its own report, or as a look saw while it ran; but one that was ended may be gone with the rest."""
+    killed = RUNNING.ended("was ended by the service after 7 s")
+    emptied = replace(RUNNING, has_emptied=True)
+    for running, ended in ((RUNNING, replace(DONE, has_emptied=True)), (emptied, DONE), (emptied, FAILED)):
+        record = ended_with(running, ended)
+        assert (record.status.state, record.has_emptied, record.is_due) == (SetupState.FAILED, True, False)
+        assert (record.status.why, record.status.exit_code) == (
+            "removed nearly all that was sent",
+            ended.status.exit_code,
+        )
+    assert ended_with(emptied, killed) == replace(killed, is_due=True)
+    for ended in (DONE, FAILED, killed):
+        assert ended_with(RUNNING, ended) == ended
+        assert ended_with(replace(RUNNING, is_due=True), ended).is_due
