@@ -115,9 +115,7 @@ class Follower:
     def shown(self, agent: AgentStatus) -> AgentStatus:
         """Return the agent's side for the status, with what following knows."""
         changed_at = None if self._changed_wall_s is None else stamp(self._changed_wall_s)
-        return replace(
-            agent, followed_at=self._followed_at, changed_at=changed_at, follow_requests=self._access.client.requests
-        )
+        return replace(agent, followed_at=self._followed_at, changed_at=changed_at)
 
     # -- one look
 

@@ -86,8 +86,8 @@ class AgentStatus(Struct, frozen=True):
 
     `saved` counts the versions that were saved at home, `held` are the first paths that both sides changed, of
     `held_count` in all, and `looked_at` is the time of the last look, by a sync or a command. With
-    `sandbox.follow_seconds`, `followed_at` is the time of the last look that followed, `changed_at` when one found a
-    change last, and `follow_requests` counts the requests that these looks took in this run.
+    `sandbox.follow_seconds`, `followed_at` is the time of the last look that followed, and `changed_at` when one found
+    a change last.
     """
 
     saved: int = 0
@@ -97,7 +97,6 @@ class AgentStatus(Struct, frozen=True):
     changed: int = 0
     followed_at: str | None = None
     changed_at: str | None = None
-    follow_requests: int = 0
 
 
 class SandboxStatus(Struct, frozen=True, kw_only=True):
