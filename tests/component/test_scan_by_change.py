@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count, islice
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ class WatchedWorkspace:
         self.watch = InotifyWatch(str(folder), SystemClock())
         self.watch.open()
         self.scanner = Scanner(str(folder), Selection(), self.watch)
-        self.dirty = DirtyDirectories()
+        self.dirty = DirtyDirectories(inf)
         self.partial = 0
 
     def receive(self) -> None:
@@ -41,7 +42,7 @@ class WatchedWorkspace:
         self.dirty.add(self.watch.take())
 
     def scan(self) -> Scan:
-        changed = self.dirty.take()
+        changed = self.dirty.take(0.0)
         self.partial += changed is not None
         return self.scanner.scan(changed)
 
@@ -115,7 +116,7 @@ def test_an_edit_by_another_name(watched: WatchedWorkspace) -> None:
     check(watched)
     (watched.folder / "a" / "f").write_text("longer")
     watched.receive()
-    changed = watched.dirty.take()
+    changed = watched.dirty.take(0.0)
     assert changed is not None
     assert {"a", "b"} & changed == {"a"}
     assert watched.scanner.scan({"a"}).manifest["b/g"].size_bytes == 6
