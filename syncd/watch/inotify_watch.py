@@ -223,9 +223,8 @@ class InotifyWatch(ScanListener):
         self._inotify: Inotify | None = None
         self._no_instance: SyncWarning | None = None
         self._targets: dict[int, _WatchTarget] = {}
-        self._parent_wd = -1
-        self._parents: set[int] = set()  # watches on all directories above the workspace
-        self._rule_names: dict[int, frozenset[bytes]] = {}  # by the watch on a directory with rules outside
+        self._rule_files: Mapping[str, frozenset[str]] = {}  # outside of the workspace, by their directories
+        self._outside: dict[int, set[bytes]] = {}  # by the watch on a directory there the names that matter
         self._failed: dict[str, tuple[int, int]] = {}  # added, but not watched: path to (errno, scan)
         self._shared: dict[str, str] = {}  # by path the types of the shared file systems that were scanned
         self._scan = 0
@@ -251,9 +250,7 @@ class InotifyWatch(ScanListener):
             inotify.close()
         self._targets.clear()
         self._failed.clear()
-        self._parents.clear()
-        self._rule_names.clear()
-        self._parent_wd = -1
+        self._outside.clear()
         self.paused_until_s = inf
 
     def filenos(self) -> list[int]:
@@ -281,25 +278,12 @@ class InotifyWatch(ScanListener):
         if self._inotify is None:
             self.open()
         self._scan += 1
-        self._watch_parents()
+        self._watch_outside()
 
     def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
-        """Watch directories outside of the workspace for the names of files with rules that apply in it.
-
-        It never raises and never warns: a change that is missed is found by the next scan, which reads all of them.
-        """
-        if self._inotify is None:
-            return
-        found: dict[int, frozenset[bytes]] = {}
-        for folder, names in directories.items():
-            try:
-                found[self._inotify.add(os.fsencode(folder), RULES)] = frozenset(map(os.fsencode, names))
-            except OSError as error:
-                logger.debug("%r, which has rules for the workspace, is not watched: %s", folder, error)
-        stale = self._rule_names.keys() - found.keys() - self._parents - self._targets.keys()
-        self._rule_names = found
-        for wd in stale:
-            self._inotify.remove(wd)
+        """Watch directories outside of the workspace for the names of files with rules that apply in it."""
+        self._rule_files = directories
+        self._watch_outside()
 
     def add_directory(self, path: str, fd: int, scope: Scope) -> None:
         """Watch the directory open at `fd` with this `path` ("" is the workspace). Call it before listing.
@@ -365,20 +349,26 @@ class InotifyWatch(ScanListener):
             return  # it was removed since it was opened: its parent's watch reports that
         self._failed[path] = (error.errno or 0, self._scan)
 
-    def _watch_parents(self) -> None:
-        """Watch all directories above the workspace: it may be moved away with one of them, and put back."""
+    def _watch_outside(self) -> None:
+        """Watch directories with rules, and all above the workspace: it may be moved away with one, and put back.
+
+        It never raises and never warns: a change that is missed is found by the next scan, which reads all rules.
+        """
         if self._inotify is None:
             return
-        found: dict[bytes, int] = {}
         parent, *further = _parents(self._root)
         # Other changes in the upper directories do not matter, and a home directory has many.
-        for folder, mask in ((parent, SELF | ENTRIES), *((folder, SELF) for folder in further)):
+        wanted = [(parent, SELF | ENTRIES, {self._root_name, _GIT})]  # a new repository around it has rules
+        wanted += [(folder, SELF, set()) for folder in further]
+        wanted += [(os.fsencode(at), RULES, set(map(os.fsencode, names))) for at, names in self._rule_files.items()]
+        found: dict[int, set[bytes]] = {}
+        for folder, mask, names in wanted:
             try:
-                found[folder] = self._inotify.add(folder, mask)
+                found.setdefault(self._inotify.add(folder, mask), set()).update(names)
             except OSError as error:
-                logger.debug("%r, which is above the workspace, is not watched: %s", folder, error)
-        stale = self._parents.difference(found.values(), self._targets, self._rule_names)
-        self._parents, self._parent_wd = set(found.values()), found.get(parent, -1)
+                logger.debug("%r, outside of the workspace, is not watched: %s", folder, error)
+        stale = self._outside.keys() - found.keys() - self._targets.keys()
+        self._outside = found
         for wd in stale:
             self._inotify.remove(wd)
 
@@ -411,11 +401,8 @@ class InotifyWatch(ScanListener):
 
     def _is_outside(self, wd: int, mask: int, name: bytes) -> bool:
         """True if the workspace itself may have moved, or the rules outside of it may have changed."""
-        if wd == self._parent_wd and name in (self._root_name, _GIT):  # a new repository around it has rules
-            return True
-        names = self._rule_names.get(wd)
-        is_of_rules = names is not None and (name in names or bool(mask & In.IN_IGNORED))
-        return is_of_rules or (wd in self._parents and bool(mask & SELF))
+        names = self._outside.get(wd)
+        return names is not None and (name in names or bool(mask & (SELF | In.IN_IGNORED)))
 
 
 def _parents(path: bytes) -> list[bytes]:

@@ -46,7 +46,7 @@ def kernel_watches(fd: int) -> int:
 def watches(watch: InotifyWatch) -> int:
     """Return the kernel's count without the watches on the directories above the workspace."""
     assert watch._inotify is not None
-    return kernel_watches(watch._inotify.filenos()[0]) - len(watch._parents)
+    return kernel_watches(watch._inotify.filenos()[0]) - len(watch._outside)
 
 
 def write_through_mmap(src: Path) -> None:
