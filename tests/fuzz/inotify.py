@@ -26,6 +26,7 @@ class ManualInotify(Inotify):
         self.watches_left: int | None = ManualInotify.newest.watches_left if ManualInotify.newest else None
         self._failed = self._shut = False
         self._taken: list[Event] = []
+        self._outside: set[bytes] = set()  # the watched directories outside of the workspace
         ManualInotify.newest = self
 
     @override
@@ -43,11 +44,14 @@ class ManualInotify(Inotify):
 
     @override
     def add(self, path: bytes, mask: int) -> int:
-        if self.watches_left is not None:
+        if self.watches_left is not None and path not in self._outside:  # which needs no further watch
             self.watches_left -= 1
             if self.watches_left < 0:
                 raise OSError(28, "No space left on device", path)
-        return super().add(path, mask)
+        wd = super().add(path, mask)
+        if not path.startswith(b"/proc/self/fd/"):
+            self._outside.add(path)
+        return wd
 
     @override
     def read(self) -> list[Event]:
