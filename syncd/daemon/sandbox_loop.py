@@ -37,7 +37,7 @@ from syncd.daemon.scheduler import (
     retry_at_s,
 )
 from syncd.daemon.setup_task import SetupTask
-from syncd.daemon.sync_requests import Asker, RequestQueue, SyncRequest, request_of
+from syncd.daemon.sync_requests import PAUSED, Asker, RequestQueue, SyncRequest, request_of
 from syncd.model.manifest import Manifest, difference
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.report.history import HistoryRecorder, SyncEnding
@@ -150,7 +150,7 @@ class SandboxLoop:
         if shared.dirty.full_scans != self._full_scans:  # another sandbox's may have found what no event told of
             rescan_at_s = -inf
         return Facts(
-            requested=bool(self._request_queue.fresh),
+            requested=self._request_queue.has_fresh,
             paused=self._is_paused,
             written_to=self._workspace.keeps_from_syncing(self.name),
             reloads=shared.reload or shared.delays_reload(self.sync),
@@ -311,7 +311,8 @@ class SandboxLoop:
 
     def note_pause(self) -> None:
         """Pause, as a person asked: what is under way goes on, or gives way."""
-        self._request_queue.pause()
+        if not self.sync.is_on:  # no sync follows until a person resumes
+            self._request_queue.failed(PAUSED, for_good=True)
         self._enter(self.sync.stage or State.PAUSED)
 
     def note_resume(self) -> None:
@@ -326,7 +327,7 @@ class SandboxLoop:
         run = self.sync = SyncRun(reason, now_s, due.burst or Burst(now_s, now_s))
         self._due = due.begun()
         sync_mode = self._request_queue.begin()
-        if self._request_queue.serving:
+        if self._request_queue.is_awaited:
             run.all_since_s = self._asked_s  # the event of what was saved right before may not have come yet
         if reason is not SyncReason.RESCAN and not due.is_held:
             self.publisher.note(pending=True)
@@ -368,7 +369,7 @@ class SandboxLoop:
         now_s = self._clock.monotonic_s()
         self._due = self._due.synced(now_s)
         # At once before a command is answered and where there is none yet: an agent may be started right after it.
-        if self._request_queue.serving or not self.cycle.has_repository or self._due.follow_at_s <= now_s:
+        if self._request_queue.is_awaited or not self.cycle.has_repository or self._due.follow_at_s <= now_s:
             self._follow_in_repository()
         self.setup.synced()
         if outcome.sync is not None:

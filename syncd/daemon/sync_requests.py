@@ -100,24 +100,23 @@ class OneOfSeveral(Struct, frozen=True):
 class RequestQueue:
     """The requests that are not answered yet.
 
-    `fresh` ones call for a sync at once, `serving` are those of the sync under way, and lasting ones wait for the next
-    sync, whatever its reason.
+    Fresh ones call for a sync at once. The others are served by the sync under way, or wait for the next one, whatever
+    its reason, after one that failed or left some of their files unsettled.
     """
 
     def __init__(self) -> None:
         self._fresh: list[SyncRequest] = []
-        self._lasting: list[SyncRequest] = []
-        self.serving: list[SyncRequest] = []
+        self._begun: list[SyncRequest] = []
 
     @property
-    def fresh(self) -> list[SyncRequest]:
-        """Those that call for a sync at once."""
-        return [request for request in self._fresh if request.is_open]
+    def has_fresh(self) -> bool:
+        """True if a sync is called for at once."""
+        return any(request.is_open for request in self._fresh)
 
     @property
     def is_awaited(self) -> bool:
         """True if someone waits for the sync under way, or for the next one, whatever its reason."""
-        return any(request.is_open for request in [*self.serving, *self._lasting])
+        return any(request.is_open for request in self._begun)
 
     def add(self, request: SyncRequest) -> None:
         """A sync whose scan begins from now on will serve it."""
@@ -125,21 +124,20 @@ class RequestQueue:
 
     def begin(self) -> SyncMode:
         """The sync that begins now serves them all. Returns what they ask of it."""
-        self.serving = [request for request in [*self._lasting, *self._fresh] if request.is_open]
-        self._fresh, self._lasting = [], []
-        is_forced = any(request.sync_mode is SyncMode.FORCED for request in self.serving)
-        if is_forced:
+        self._begun = [request for request in [*self._begun, *self._fresh] if request.is_open]
+        self._fresh = []
+        if any(request.sync_mode is SyncMode.FORCED for request in self._begun):
             return SyncMode.FORCED
-        return SyncMode.ASKED if self.serving else SyncMode.CHANGED
+        return SyncMode.ASKED if self._begun else SyncMode.CHANGED
 
     def put_back(self) -> None:
         """The sync under way gives way to a newer one, which serves its requests too."""
-        self._fresh = [*self.serving, *self._fresh]
-        self.serving = []
+        self._fresh = [*self._begun, *self._fresh]
+        self._begun = []
 
     def send_progress(self, **figures: object) -> None:
         """Send all clients the `state` alone where it is a new one, its figures, or what `failed`, and what follows."""
-        for request in [*self.serving, *self._lasting, *self._fresh]:
+        for request in [*self._begun, *self._fresh]:
             if request.client is not None:
                 # A lasting one does not end with the retries of this sync.
                 hidden = "gives_up_in_s" if request.lasting else ""
@@ -152,14 +150,15 @@ class RequestQueue:
         One whose files changed under it waits for one more sync, or fails.
         """
         done = []
-        for request in self.serving:
+        begun, self._begun = self._begun, []
+        for request in begun:
             if request.client is None:
                 continue
             left, served = unsettled(request.unsettled, outcome.follow_up, outcome.torn), (*request.served, outcome)
             if is_given_up(left, len(request.served)):
                 request.fail(still_changing(left))
             elif left:
-                self._lasting.append(replace(request, sync_mode=SyncMode.CHANGED, served=served, unsettled=left))
+                self._begun.append(replace(request, sync_mode=SyncMode.CHANGED, served=served, unsettled=left))
             elif outcome.obstructed:
                 request.fail(left_out(outcome.obstructed))
             else:
@@ -167,23 +166,16 @@ class RequestQueue:
                 saved = dict.fromkeys(path for one in served for path in one.saved)
                 last = replace(sent[-1] if sent else outcome, saved=tuple(saved))
                 done.append((request.client, request, described(last)))
-        self.serving = []
         return done
 
     def failed(self, failure: SyncdError, *, for_good: bool) -> None:
         """Answer the requests that the sync served; lasting ones wait on, unless a person must act (`for_good`)."""
-        for request in self.serving:
+        begun, self._begun = self._begun, []
+        for request in begun:
             if request.lasting and not for_good:
-                self._lasting.append(request)
+                self._begun.append(request)
             else:
                 request.fail(failure)
-        self.serving = []
-
-    def pause(self) -> None:
-        """Answer the lasting requests: no sync follows until a person resumes."""
-        for request in self._lasting:
-            request.fail(PAUSED)
-        self._lasting = []
 
 
 def described(outcome: Outcome) -> Message:
