@@ -203,13 +203,12 @@ UNCOMMITTED_MESSAGE = "agent, not committed\n"
 class NewBranch(Struct, frozen=True):
     """The branch that was made. `commits` are the ids of its new commits, the oldest first; none if nothing differs.
 
-    `subjects` are the first lines of their messages. `skipped` are the changes that are not in it: in submodules, whose
-    commits it keeps, and below a `.git`.
+    `subjects` are the first lines of their messages. `skipped` are the changes that are not in it, with the reasons.
     """
 
     commits: tuple[str, ...]
     subjects: tuple[str, ...]
-    skipped: tuple[str, ...]
+    skipped: Mapping[str, str]
 
 
 def make_branch(
@@ -247,7 +246,7 @@ def make_branch(
     for commit in commits:
         paths, left = head.as_changed(commit.changes)
         agents.append(NewCommit(commit.message, paths, commit.author))
-        skipped += left
+        skipped |= left
     made: list[tuple[str, bytes]] = []
     if changed or agents:
         made = _write_commits(git, work_tree, person, head.as_sent(sent.items(), is_excluded), changed, agents, scratch)
@@ -257,7 +256,7 @@ def make_branch(
             reason = one_line(ended.complaint, 160)
             raise NeedsPerson(f"git cannot make the branch {shown_path(name)!r} ({reason})", "choose another name")
     subjects = tuple(subject_of(message) for _, message in made)
-    return NewBranch(tuple(each for each, _ in made), subjects, tuple(dict.fromkeys(skipped)))
+    return NewBranch(tuple(each for each, _ in made), subjects, skipped)
 
 
 def _refuse_name(git: Git, work_tree: GitWorkTree, name: str) -> None:
@@ -292,29 +291,25 @@ class Head(Struct, frozen=True):
         found, paths = dict[str, SeenEntry](), set[str]()
         for path, version in sent:
             paths.add(path)
-            if not self._stays(path):
+            if not self._why_stays(path):
                 facts = mode_of(version), blob_id(path, version, self.object_format)
                 if self.files.get(path) != facts:
                     found[path] = version
         unsent = (path for path in self.files if path not in paths and path not in self.hidden)
         return found | {path: ABSENT for path in unsent if not is_excluded(path)}
 
-    def as_changed(self, changes: Mapping[str, SeenEntry]) -> tuple[dict[str, SeenEntry], list[str]]:
-        """Return what a commit of these changes has, and the paths that are left out of it."""
-        paths, skipped = dict[str, SeenEntry](), []
-        for path, after in changes.items():
-            links_submodules = after.kind is Kind.SYMLINK and names_submodules(path)
-            if self._stays(path) or links_submodules:
-                skipped.append(path)
-            else:
-                paths[path] = after
-        return paths, skipped
+    def as_changed(self, changes: Mapping[str, SeenEntry]) -> tuple[dict[str, SeenEntry], dict[str, str]]:
+        """Return what a commit of these changes has, and the paths that are left out of it, each with the reason."""
+        links = {path for path, after in changes.items() if after.kind is Kind.SYMLINK and names_submodules(path)}
+        skipped = {path: why for path in changes if (why := self._why_stays(path))}
+        skipped |= dict.fromkeys(links, "git allows no link of this name")
+        return {path: after for path, after in changes.items() if path not in skipped}, skipped
 
-    def _stays(self, path: str) -> bool:
-        """True if a path stays as it is: a submodule or a path in one, and anything in a `.git`."""
+    def _why_stays(self, path: str) -> str:
+        """Return the reason for which a path stays as it is, also its submodule's commit; empty if it does not."""
         if is_in_repository(path):
-            return True
-        return bool(self.submodules) and is_within(path, self.submodules)
+            return "it is inside of a .git"
+        return "it is in a submodule" if self.submodules and is_within(path, self.submodules) else ""
 
 
 def head_of(git: Git, work_tree: GitWorkTree) -> Head:

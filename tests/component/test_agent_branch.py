@@ -137,7 +137,7 @@ def test_two_commits_on_top_of_head(git: Git, top: Path) -> None:
     assert added_to(before, top) == [".git/logs/refs/heads/agent/work", ".git/refs/heads/agent/work"]
     head = commits_of(top, "HEAD")
     assert commits_of(top, "agent/work") == [*reversed(branch.commits), *head]
-    assert (len(branch.commits), branch.skipped) == (2, ())
+    assert (len(branch.commits), branch.skipped) == (2, {})
     sent = {
         "a.txt": ("100644", b"edited here\n"),
         "staged.txt": ("100644", b"2\n"),
@@ -310,7 +310,8 @@ def test_submodules_stay_as_head_has_them(git: Git, top: Path, tmp_path: Path) -
     write(top, {"lib/sub/x": b"edited\n", "lib/near": b"n\n"})
     changes = changed({"lib/sub/x": b"agent\n", "lib/sub": b"file", "lib/subway": b"s\n", "a/.GIT/config": b"evil"})
     branch = made(git, top, changes)
-    assert branch.skipped == ("lib/sub/x", "lib/sub", "a/.GIT/config")
+    submodule = dict.fromkeys(("lib/sub/x", "lib/sub"), "it is in a submodule")
+    assert branch.skipped == {**submodule, "a/.GIT/config": "it is inside of a .git"}
     assert tree_of(top, branch.commits[0]) == head | {"lib/near": ("100644", b"n\n")}
     assert tree_of(top, branch.commits[1]).keys() == head.keys() | {"lib/near", "lib/subway"}
 

@@ -25,7 +25,6 @@ from syncd.merge.commits import SandboxCommit, UnreadableCommits, make_branch, r
 from syncd.merge.git import is_version, need_git
 from syncd.merge.home import AgentSide, make_plan
 from syncd.model.entry import ABSENT, Kind, SeenEntry
-from syncd.model.git_names import is_in_repository, names_submodules
 from syncd.model.reconcile import PathOutcome, Plan, PlannedPath, Sides, never_taken
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.agent_repository import recorded_home
@@ -96,7 +95,7 @@ def _apply_to_branch(
             commits=to_make,
             scratch=side.home.scratch,
         )
-    never |= {path: _why_skipped(path) for path in branch.skipped}
+    never |= branch.skipped
     if found.unlisted:
         click.echo(f"{counted(found.unlisted, 'newer commit')} in the sandbox are too many to be read", err=True)
     if found.others:
@@ -156,13 +155,6 @@ def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, 
         what = failed if found.state is RepositoryState.FAILED else reason
         click.echo(f"{what}: the agent's changes are one commit", err=True)
     return found, ()
-
-
-def _why_skipped(path: str) -> str:
-    """Return the reason for which a path is not on the branch."""
-    if is_in_repository(path):
-        return "it is inside of a .git"
-    return "git allows no link of this name" if names_submodules(path) else "it is in a submodule"
 
 
 def _is_whole(remote: SeenEntry) -> bool:
