@@ -114,7 +114,7 @@ class SetupTask:
         self._recall()
         try:
             api, executions = self._access.api(sandbox.target), self._access.executions(sandbox.target)
-            sample = (sandbox.state.base or Manifest()).spread(SAMPLE)
+            sample = (sandbox.state.content.base or Manifest()).spread(SAMPLE)
             record = SetupRun(api, executions, self._waiter, self._tell).run(record, sandbox.setup.timeout_s, sample)
         except Superseded:
             self._recall()

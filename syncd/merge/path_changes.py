@@ -33,7 +33,7 @@ from syncd.core import safe_open
 from syncd.core.durable_file import flush_together
 from syncd.core.process import original_umask
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, mode_at_home
-from syncd.model.manifest import directories_above
+from syncd.model.manifest import archive_order, directories_above
 from syncd.scan.file_reader import stamp_of
 
 # The way to a path is gone, or leads through a link or a file.
@@ -100,11 +100,6 @@ def check_plan(plan: Sequence[PathChange]) -> None:
             raise ValueError(f"{change.path!r} is no path inside of the workspace")
         if any(entry.kind is Kind.FILE and not entry.digest for entry in (change.before, change.after)):
             raise ValueError(f"{change.path!r} has no digest")
-
-
-def by_depth(path: str) -> list[str]:
-    """Return the key that sorts a directory before what is in it, and next to it."""
-    return path.split("/")
 
 
 def opened(mode: int) -> int:
@@ -232,7 +227,7 @@ def needed_changes(
     found: list[PathChange] = []
     created = set[str]()
     made = Entry(Kind.DIRECTORY, opened(mode_at_home(ALL_BITS, original_umask())))
-    for change in sorted(plan, key=lambda change: by_depth(change.path)):
+    for change in sorted(plan, key=lambda change: archive_order(change.path)):
         path = at.path = change.path
         above = sorted(directories_above([path]))
         now = look_with_digest(cursor, path)
@@ -264,7 +259,7 @@ class PathChanges:
         self.left: set[str] = set()
         self._workspace = workspace
         self._token = token
-        self._changes = sorted(changes, key=lambda change: by_depth(change.path))
+        self._changes = sorted(changes, key=lambda change: archive_order(change.path))
         self._at = at
         self._drafts: dict[str, str] = {}
         self._touched: set[str] = set()
@@ -414,7 +409,7 @@ class PathChanges:
         self._touched.add(path.rpartition("/")[0])
 
     def _flush_folders(self, cursor: safe_open.DirCursor) -> None:
-        for folder in sorted(self._touched, key=by_depth):
+        for folder in sorted(self._touched, key=archive_order):
             self._at.path = folder
             try:
                 descriptor, _ = cursor.parent_of(f"{folder}/." if folder else ".")

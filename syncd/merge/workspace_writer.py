@@ -43,7 +43,6 @@ from syncd.merge.path_changes import (
     PathChange,
     PathChanges,
     Place,
-    by_depth,
     check_plan,
     look,
     look_with_digest,
@@ -51,7 +50,7 @@ from syncd.merge.path_changes import (
     remove_draft,
 )
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, with_copy
-from syncd.model.manifest import Manifest
+from syncd.model.manifest import Manifest, archive_order
 from syncd.remote.target import Target
 from syncd.sandbox.sandbox_content import TakenPath, is_as
 from syncd.sandbox.sandbox_state import SandboxState
@@ -143,7 +142,7 @@ class WorkspaceWriter:
         """
         found: dict[str, Entry] = {}
         with _reported("cannot be read", "let syncd read it") as at, self._cursor() as cursor:
-            for path in sorted(paths, key=by_depth):
+            for path in sorted(paths, key=archive_order):
                 at.path = path
                 found[path] = look_with_digest(cursor, path)
         return found

@@ -196,9 +196,9 @@ def directories_above(paths: Iterable[str]) -> set[str]:
     return above
 
 
-def in_archive_order(paths: Iterable[str]) -> list[str]:
-    """Sort paths as a manifest has them: a directory comes right before its content."""
-    return sorted(paths, key=lambda path: as_bytes(path).split(b"/"))
+def archive_order(path: str) -> list[bytes]:
+    """Return the key that sorts paths as a manifest has them: a directory comes right before its content."""
+    return as_bytes(path).split(b"/")
 
 
 class Difference(Struct, frozen=True):

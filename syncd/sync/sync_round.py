@@ -18,7 +18,7 @@ from syncd.archive.exported_files import NotKeptHere
 from syncd.archive.packer import Packed
 from syncd.core.choices import AgentChanges
 from syncd.model.entry import ABSENT, SeenEntry, same
-from syncd.model.manifest import directories_above, in_archive_order, is_within
+from syncd.model.manifest import archive_order, directories_above, is_within
 from syncd.model.reconcile import Forced, PathOutcome, Plan, Versions
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.deletions import NOBODY
@@ -100,7 +100,7 @@ class SyncRound(Struct):
     def find_reason(self) -> Verdict | None:
         """Find out if an obstacle there made the initialize fail; None if nobody could look. Raises `Stop`."""
         manifest, written, seen = self.attempt.manifest, self.attempt.written, self.sandbox.state.seen
-        paths = in_archive_order({*written, *directories_above(written)})
+        paths = sorted({*written, *directories_above(written)}, key=archive_order)
         checked = {path: manifest[path] for path in paths[:_MOST_CHECKED] if path in manifest}
         try:
             request = LookRequest(place_items(checked, self._is_ours_there), most_copied_bytes=0)

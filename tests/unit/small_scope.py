@@ -33,10 +33,10 @@ from syncd.core.settings import check_config
 from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.merge.home import AgentSide, bring_home, make_plan, save_theirs, with_texts
-from syncd.merge.path_changes import PathChange, by_depth, check_plan
+from syncd.merge.path_changes import PathChange, check_plan
 from syncd.merge.workspace_writer import Written
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same, with_copy
-from syncd.model.manifest import Manifest, difference, in_archive_order
+from syncd.model.manifest import Manifest, archive_order, difference
 from syncd.model.reconcile import Forced, Home, PathOutcome, Policy
 from syncd.remote.bucket import Throttle
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
@@ -286,7 +286,7 @@ class Process:
             return ScanResult(found, difference(base or Manifest(), found))
 
         def pack(manifest: Manifest, only: Collection[str] | None = None, *_: object) -> Packed:
-            paths = in_archive_order(manifest if only is None else [path for path in only if path in manifest])
+            paths = sorted(manifest if only is None else manifest.keys() & {*only}, key=archive_order)
             entries = {path: manifest[path] for path in paths}
             packed = repr(entries).encode()
             _ARCHIVES[packed] = entries
@@ -329,7 +329,7 @@ class Process:
     ) -> Written:
         """Change the workspace as planned, and record it, as the writer does; nothing is taken back."""
         check_plan(plan)
-        changes = sorted(plan, key=lambda change: by_depth(change.path))
+        changes = sorted(plan, key=lambda change: archive_order(change.path))
         for change in reversed(changes):
             if change.clears:
                 self._put_here(change.path, ABSENT)

@@ -9,7 +9,6 @@ from syncd.merge.path_changes import (
     JournalPhase,
     PathChange,
     WriteDecision,
-    by_depth,
     check_plan,
     decide,
 )
@@ -122,8 +121,3 @@ def test_a_file_that_nothing_tells_apart_is_refused() -> None:
     for before, after in ((Entry(Kind.FILE), ABSENT), (ABSENT, Entry(Kind.FILE))):
         with pytest.raises(ValueError, match="digest"):
             check_plan([PathChange("a", before, after)])
-
-
-def test_the_order_of_depth() -> None:
-    """The top one comes first, and what is in a directory next to it."""
-    assert sorted(["a b", "a/b", "a-b/c", "a", "a/b/c"], key=by_depth) == ["a", "a/b", "a/b/c", "a b", "a-b/c"]
