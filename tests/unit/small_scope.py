@@ -410,7 +410,7 @@ class _Executions(Executions):
             self._client.late[name] = request
             self._client.step()
             del self._client.late[name]
-        return RunningLook(Running(name, _PURPOSE, Bounds(0), Moment.now(self._clock)), request, 0.0, 0.0)
+        return RunningLook(Running(name, _PURPOSE, Bounds(0), Moment.now(self._clock)), request, 0.0, 0.0, 0.0)
 
     def finish_look(self, look: RunningLook, *_: object) -> LookResult:
         found = self._client.look(look.request, self._client.step)
