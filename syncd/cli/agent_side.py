@@ -178,7 +178,7 @@ def _find_there(
     """Look at the sandbox, but not for what is as it is known to be."""
     with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("looking at the sandbox")
-        return find_agent_work(opened.sandbox.remote_changes, content, is_excluded, known=known)
+        return find_agent_work(opened.sandbox.looks, content, is_excluded, known=known)
 
 
 def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:
@@ -238,7 +238,7 @@ def save_before_release(config: Config) -> str:
     """
     with open_sandbox(config) as opened:
         opened.access.db.require_readable()
-        state, remote_changes = opened.sandbox.state, opened.sandbox.remote_changes
+        sandbox, state = opened.sandbox, opened.sandbox.state
 
         def find(known: Mapping[str, SeenEntry]) -> AgentWork:
             side = _look_at(opened, state.content.base or Manifest(), partial(_find_there, known=known))
@@ -248,13 +248,13 @@ def save_before_release(config: Config) -> str:
             return side.work.excluding([path for path, there in side.work.changed.items() if same(here[path], there)])
 
         try:
-            unsaved = save_before_all_goes(remote_changes, find, Why.RELEASED, {})
+            unsaved = save_before_all_goes(sandbox, find, Why.RELEASED, {})
         except (StepFailed, NotKeptHere) as failure:
             if isinstance(failure, StepFailed):
                 if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
                     raise
-                save_followed(remote_changes, state, Why.RELEASED)
-                if remote_changes.is_gone(failure):
+                save_followed(sandbox.saver, state, Why.RELEASED)
+                if sandbox.looks.is_gone(failure):
                     return ""
             return f"nobody could look for what an agent changed there ({failure.message})"
         return f"{unsaved.count} there could not be saved: {unsaved}" if unsaved else ""

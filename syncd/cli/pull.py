@@ -79,5 +79,5 @@ def read_dump(
 
     waiter = opened.access.waiter
     progress.doing("asking the sandbox for its files")
-    dump = opened.sandbox.remote_changes.dump
+    dump = opened.sandbox.looks.dump
     return dump.read(lambda packed: make(counted(packed), waiter.interrupt.check), wait_out)

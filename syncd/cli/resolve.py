@@ -112,7 +112,7 @@ def _list(rows: list[Waiting], *, as_json: bool) -> int:
 def _tell_saved(opened: OpenSandbox) -> None:
     """Count on stderr the versions that gave way to ours: they wait for nothing, and may be wanted all the same."""
     name = opened.access.config.sandbox_name
-    versions = opened.sandbox.remote_changes.saved_versions.all()
+    versions = opened.sandbox.saver.saved_versions.all()
     gave_way = sum(each.why is Why.OVERWRITTEN and each.sandbox_name == name for each in versions)
     if gave_way:
         click.echo(hinted(f"{counted(gave_way, 'version')} saved where both changed a path: `syncd saved`"), err=True)
@@ -175,7 +175,7 @@ def _waiting(side: AgentSide, plan: Plan) -> list[Waiting]:
 def _with_saved(side: AgentSide) -> AgentSide:
     """Return the sides with what only saved versions have of conflicts."""
     sandbox = side.sandbox
-    store = sandbox.remote_changes.saved_versions
+    store = sandbox.saver.saved_versions
     changed: dict[str, SeenEntry] = {}
     base: dict[str, list[Entry]] = {}
     for path, id_ in OpenConflicts(sandbox.state.db, sandbox.target.owner).versions.items():

@@ -25,10 +25,10 @@ from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed
 from syncd.report.status_publisher import sync_failure
 from syncd.sandbox.look_request import LookRequest, LookResult, was_emptied
-from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.looks import Looks
 from syncd.sandbox.sandbox_content import SandboxContent
-from syncd.sandbox.sandbox_state import SandboxState
-from syncd.sandbox.saved_versions import Why
+from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
+from syncd.sandbox.saved_versions import Why, why_unsaved
 from syncd.sync.agent_work import FoundWork, IsExcluded, agent_work, lacking
 from syncd.sync.following import (
     DOWNLOADS_SHARE,
@@ -76,7 +76,7 @@ class Follower:
         self._pace = Pace(access.config.sandbox.follow_seconds)
         self._pace.asked(self._clock.monotonic_s())
         self._warnings: list[SyncWarning] = []
-        self._looks: RemoteChanges | None = None
+        self._looks: Looks | None = None
         self._sandbox: Sandbox | None = None  # that of these looks
         self._since: Since | None = None  # the last look, if the next one may ask for changes alone
         self._followed_at: str | None = None
@@ -153,7 +153,7 @@ class Follower:
             content, base = state.content, state.content.base or Manifest()
             gone = sum(path in base and there.kind is Kind.ABSENT for path, there in result.differing.items())
             if was_emptied(gone, len(base)):
-                return self._note_emptied(sandbox, looks)
+                return self._note_emptied(sandbox)
             work, has_changed = followed(known, result, content, overwritten, is_excluded, at_s=at_s)
             if kept is None or work != replace(kept, at_s=at_s):
                 work = store.save(work, self._clock.wall_s())
@@ -162,7 +162,9 @@ class Follower:
             is_fetched = all(known.there.get(path) == entry for path, entry in lacks.items())
             if is_fetched and not (before.unanswered or content.unanswered or overwritten):
                 self._since = since_look(request, result, before.base, work.there, whole_s)
-            self._warn_of({path: looks.why_unsaved(entry) for path, entry in lacks.items() if not entry.unstable})
+            self._warn_of(
+                {path: why_unsaved(each, looks.not_kept) for path, each in lacks.items() if not each.unstable}
+            )
         finally:
             state.overwritten = None
             looks.drop_copies()
@@ -177,7 +179,7 @@ class Follower:
         return LookEnd.FOLLOWED
 
     def _look_there(
-        self, looks: RemoteChanges, content: SandboxContent, known: FoundWork, is_excluded: IsExcluded
+        self, looks: Looks, content: SandboxContent, known: FoundWork, is_excluded: IsExcluded
     ) -> tuple[LookRequest, LookResult, float]:
         """Look for what has changed since the last look, or compare everything where that cannot tell.
 
@@ -203,10 +205,10 @@ class Follower:
         if commits.warnings and commits.warnings != warned:
             store.drop_damaged()  # which may be why; the next look fetches them
 
-    def _note_emptied(self, sandbox: Sandbox, looks: RemoteChanges) -> LookEnd:
+    def _note_emptied(self, sandbox: Sandbox) -> LookEnd:
         """Save what was kept of a sandbox that was emptied or reset, and have it filled again, unless that is due."""
         state = sandbox.state
-        save_followed(looks, state, Why.SANDBOX_ENDED)
+        save_followed(sandbox.saver, state, Why.SANDBOX_ENDED)
         if state.content.uncertain:
             return LookEnd.FOLLOWED
         state.mark_uncertain()

@@ -278,7 +278,7 @@ def _ours_there(side: AgentSide, rows: Iterable[str]) -> set[str]:
     items = {path: LookItem(tuple(content.versions_of(path)), LookAction.COMPARE) for path in rows}
     request = LookRequest(items, most_copied_bytes=0)  # what was fetched is still to be written
     try:
-        found = side.sandbox.remote_changes.look(request).differing if items else {}
+        found = side.sandbox.looks.look(request).differing if items else {}
     except StepFailed:
         found = {}
     return items.keys() - found.keys()
@@ -311,13 +311,13 @@ def _change(planned: PlannedPath) -> PathChange | None:
 
 def save_theirs(side: AgentSide, paths: Iterable[PlannedPath]) -> None:
     """Save the sandbox's versions of these paths. Raises `TryLater`."""
-    remote_changes, versions = side.sandbox.remote_changes, {planned.path: planned.there for planned in paths}
-    unsaved = remote_changes.save(Why.CONFLICT, versions, side.work.arrived)
+    versions = {planned.path: planned.there for planned in paths}
+    unsaved = side.sandbox.saver.save(Why.CONFLICT, versions, side.work.arrived)
     if unsaved:
         first = min(unsaved)
         raise TryLater(
             f"the agent's version of '{shown_path(first)}' cannot be saved "
-            f"({remote_changes.why_unsaved(versions[first])}); it is in the sandbox alone",
+            f"({side.sandbox.why_unsaved(versions[first])}); it is in the sandbox alone",
             "see to that, and run `syncd apply` again",
         )
 
@@ -326,7 +326,7 @@ def save_conflicts(side: AgentSide, done: Plan, is_covered: Callable[[str], bool
     """Save theirs of the conflicts, and note that these wait, but no other covered path. Raises `TryLater`."""
     conflicts = done.of(PathOutcome.CONFLICT)
     save_theirs(side, conflicts)
-    store = side.sandbox.remote_changes.saved_versions
+    store = side.sandbox.saver.saved_versions
     found = {each.path: id_ for each in conflicts if (id_ := store.holder_of(each.path, each.there)) is not None}
     with contextlib.suppress(OSError):  # it costs what `resolve` lists, and all is written
         OpenConflicts(side.sandbox.state.db, side.sandbox.target.owner).note(found, is_covered)

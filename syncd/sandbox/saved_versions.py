@@ -20,10 +20,12 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from syncd.archive.base_store import BaseStore
 from syncd.archive.extraction import Extracted, Member, MemberKind, extract_members
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.clock import Clock, utc
 from syncd.core.settings import MAIN
+from syncd.core.text import counted as number_of
 from syncd.core.text import shown_path
 from syncd.model.entry import Entry, Kind, SeenEntry, Stamp, arrived_digest, is_savable, same, with_copy
 from syncd.store.blobs import Blobs
@@ -355,3 +357,87 @@ def _entry_of(row: _EntryRow) -> Entry:
 
 def _member(path: str, saved: Entry) -> Member:
     return Member(path, _MEMBER_KINDS[saved.kind], saved.mode, saved.mtime_s, saved.size_bytes, saved.target)
+
+
+# -- what a sync saves
+
+# Before a sandbox ends there is no time to read the bytes of more that had been sent.
+_HURRIED, _MOST_BASES = (Why.SANDBOX_ENDED, Why.RELEASED), 1000
+
+
+class VersionSaver(Struct, eq=False):
+    """Saves versions of one sandbox's, but none that is saved already. What a sync relies on stays until its end.
+
+    `not_kept` is the last reason why one could not be saved.
+    """
+
+    saved_versions: SavedVersions
+    sandbox_id: str
+    base_store: BaseStore
+    not_kept: str = ""
+    _paths: dict[Why, list[str]] = field(default_factory=dict)  # that were saved
+    _relied_on: set[str] = field(default_factory=set)  # the versions without which this sync loses something
+
+    def save(
+        self,
+        why: Why,
+        versions: Mapping[str, SeenEntry],
+        base_of: Callable[[str], Entry | None] = lambda _: None,
+    ) -> frozenset[str]:
+        """Save these versions. Return the paths of those that cannot be saved here.
+
+        `base_of` returns what had been sent as a path, for a merge, if it is known.
+        """
+        new = {path: there for path, there in versions.items() if is_savable(there) and not self._is_saved(path, there)}
+        if not new:
+            return frozenset()
+        try:
+            bases: dict[str, SentEntry] = {}
+            reads = why not in _HURRIED or len(new) <= _MOST_BASES
+            for path in new:
+                if (entry := base_of(path)) is not None:
+                    bases[path] = entry, self.base_store.get(path, arrived_digest(entry)) if reads else None
+            saved = self.saved_versions.save(why, self.sandbox_id, new, bases)
+        except OSError as failure:
+            if len(new) > 1:  # a part of them may well be saved
+                paths = sorted(new)
+                parts = paths[: len(paths) // 2], paths[len(paths) // 2 :]
+                return frozenset().union(*(self.save(why, {p: new[p] for p in part}, base_of) for part in parts))
+            self.not_kept = f"the saved versions cannot be written ({failure.strerror or failure})"
+            _log.warning("the agent's version of '%s' cannot be saved (%s)", shown_path(min(new)), failure)
+            return frozenset(new)
+        self._paths.setdefault(why, []).extend(saved.paths)
+        self._relied_on.add(saved.id)
+        _log.warning("saved the agent's version of %s as %s (%s)", number_of(len(new), "path"), saved.id, why.value)
+        return frozenset()
+
+    def _is_saved(self, path: str, there: SeenEntry) -> bool:
+        holder = self.saved_versions.holder_of(path, there)
+        if holder is not None:
+            self._relied_on.add(holder)
+        return holder is not None
+
+    def take(self) -> dict[Why, list[str]]:
+        """Return the paths of what was saved since the last call, for each reason, and drop what has expired.
+
+        What was saved since then, or was found to be, is not dropped.
+        """
+        with contextlib.suppress(OSError):
+            self.saved_versions.expire(self._relied_on)
+        self._relied_on = set()
+        saved, self._paths = self._paths, {}
+        return saved
+
+
+def why_unsaved(there: SeenEntry, not_kept: str) -> str:
+    """Return the reason why this version was not saved, for people; `not_kept` is that of this machine, if any."""
+    if there.unstable:
+        return "it is still being written"
+    if there.kind is Kind.FILE:
+        too_large = there.size_bytes > SAVED_BYTES
+        return "it is too large" if too_large else not_kept or "its content could not be copied there"
+    if there.kind is Kind.DIRECTORY:
+        return "a directory has its place"
+    if there.kind is Kind.UNREAD:
+        return "it cannot be read there, or not in time"
+    return not_kept or "it is no file"

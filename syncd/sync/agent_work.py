@@ -14,8 +14,9 @@ from syncd.model.git_names import is_in_repository
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult
-from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.looks import Looks
 from syncd.sandbox.sandbox_content import SandboxContent
+from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.scan.exclusions import too_long
 from syncd.selection.selection import DIRECTORY_NAMES, GIT
 
@@ -151,7 +152,7 @@ def lacking(there: Mapping[str, SeenEntry], content: SandboxContent, is_excluded
 
 
 def find_agent_work(
-    remote_changes: RemoteChanges,
+    looks: Looks,
     content: SandboxContent,
     is_excluded: IsExcluded,
     left_s: float = inf,
@@ -163,14 +164,14 @@ def find_agent_work(
 
     Raises `StepFailed`, `Stop`.
     """
-    result = remote_changes.look(whole_look(content, known, is_excluded), left_s)
+    result = looks.look(whole_look(content, known, is_excluded), left_s)
     there = {**known, **result.differing, **result.new}
     not_kept = result.not_kept
     if lacking(there, content, is_excluded):  # it may have asked for fewer than there are
-        not_kept = remote_changes.not_kept
+        not_kept = looks.not_kept
     found = FoundWork(0.0, there, tuple(result.pruned), result.unlisted, not_kept)
     work = replace(agent_work(found, content, is_excluded), look=result)
-    remote_changes.seen.note_all(work.seen_paths)
+    looks.seen.note_all(work.seen_paths)
     return work
 
 

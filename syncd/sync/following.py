@@ -19,10 +19,9 @@ from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
 from syncd.model.manifest import Manifest, changed_paths
 from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Mark
-from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_content import SandboxContent
-from syncd.sandbox.sandbox_state import SandboxState
-from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
+from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
+from syncd.sandbox.saved_versions import SavedVersions, SentEntry, VersionSaver, Why
 from syncd.selection.ignore_files import GIT
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import Record, StateDb, holder_of
@@ -259,11 +258,11 @@ class FollowedStore:
             self._record.save(work)
 
 
-def save_followed(remote_changes: RemoteChanges, state: SandboxState, why: Why) -> None:
+def save_followed(saver: VersionSaver, state: SandboxState, why: Why) -> None:
     """Save what was followed in a sandbox of which nothing is left, or that nobody can ask any more."""
     store = FollowedStore(state.db, state.target)
     kept = store.load()
-    if kept is not None and not remote_changes.save(why, kept.savable(state.content), state.content.base_of):
+    if kept is not None and not saver.save(why, kept.savable(state.content), state.content.base_of):
         with suppress(OSError):
             store.remove()
 

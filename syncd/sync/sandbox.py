@@ -16,6 +16,7 @@ from syncd.core.directories import Directories
 from syncd.core.errors import KeyRefused, SyncWarning
 from syncd.core.settings import Config, table_of
 from syncd.core.waiter import Waiter
+from syncd.model.entry import SeenEntry, is_savable
 from syncd.remote.api import Account, Api
 from syncd.remote.bucket import Bucket, Dump, Throttle
 from syncd.remote.failure import ApiLimit, RetrySettings
@@ -25,11 +26,11 @@ from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.executions import Executions
+from syncd.sandbox.looks import Looks
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, SandboxProvider
-from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxState, last_target
-from syncd.sandbox.saved_versions import SavedVersions
+from syncd.sandbox.saved_versions import SavedVersions, VersionSaver, why_unsaved
 from syncd.sandbox.setup import SandboxSetup
 from syncd.selection.ignore_files import branch_of, repository_around
 from syncd.store.state_db import StateDb
@@ -78,21 +79,18 @@ class Access(Struct, frozen=True):
     def executions(self, target: Target) -> Executions:
         return Executions(self.api(target), self.client, self.waiter, self.db, target)
 
-    def looks(self, state: SandboxState, executions: Executions, copies_folder: str) -> RemoteChanges:
+    def looks(self, state: SandboxState, executions: Executions, copies_folder: str) -> Looks:
         """The looks at the sandbox whose state this is; what they fetch is in the folder."""
         api = self.api(state.target)
-        return RemoteChanges(
+        return Looks(
             agent_changes=self.config.sandbox.agent_changes,
-            target=state.target,
             executions=executions,
             dump=Dump(api, self.client, retry_settings_of(self.config)),
-            saved_versions=SavedVersions(self.db, self.clock, self.config.sandbox_name),
             seen=state.seen,
             state_folder=self.folders.state,
             copies_folder=copies_folder,
             waiter=self.waiter,
             ask_for_sandbox=api.sandbox,
-            base_store=BaseStore(self.folders.spool, ChunkStore(self.folders.spool)),
         )
 
     def provider(self) -> SandboxProvider:
@@ -136,11 +134,15 @@ class Sandbox:
             waiter=waiter,
             first_archives=access.first_archives,
         )
-        self.remote_changes = access.looks(self.state, executions, copies_folder)
-        self.deletion_sync = DeletionSync(config.sandbox.deletions, self.state, executions, waiter.clock, is_excluded)
-        self.partial_archives = PartialArchives(
-            config.sync.archive, target, self.remote_changes.look, db=db, clock=waiter.clock
+        self.looks = access.looks(self.state, executions, copies_folder)
+        spool = access.folders.spool
+        self.saver = VersionSaver(
+            SavedVersions(db, waiter.clock, config.sandbox_name),
+            target.sandbox_id,
+            BaseStore(spool, ChunkStore(spool)),
         )
+        self.deletion_sync = DeletionSync(config.sandbox.deletions, self.state, executions, waiter.clock, is_excluded)
+        self.partial_archives = PartialArchives(config.sync.archive, target, self.looks.look, db=db, clock=waiter.clock)
         self.agent_repository = AgentRepository(partial(_home_branch, config), executions, target, db, waiter)
         self.setup, last = SandboxSetup(config.sandbox, db, target), last_target(db, config.sandbox_name)
         if last is not None and not last.same_sandbox(target):
@@ -151,9 +153,13 @@ class Sandbox:
         self.state.forget()
         self.agent_repository.forget()
 
+    def why_unsaved(self, there: SeenEntry) -> str:
+        """Return the reason why a version of the last look was not saved, for people."""
+        return why_unsaved(there, self.saver.not_kept if is_savable(there) else self.looks.not_kept)
+
     @property
     def warnings(self) -> list[SyncWarning]:
-        parts = (self.deletion_sync, self.partial_archives, self.remote_changes, self.state.seen, self.setup)
+        parts = (self.deletion_sync, self.partial_archives, self.looks, self.state.seen, self.setup)
         return [*(each for part in parts for each in part.warnings), *self.agent_repository.warnings]
 
 

@@ -77,7 +77,7 @@ class SyncCycle:
         sandbox = self.sandbox
         if sandbox is None:
             return replace(status, upload_url_expires_at=None, lingering=0, agent=AgentStatus(), setup=SetupStatus())
-        content, seen, saved = sandbox.state.content, sandbox.state.seen, sandbox.remote_changes.saved_versions.count
+        content, seen, saved = sandbox.state.content, sandbox.state.seen, sandbox.saver.saved_versions.count
         here, held = {*self.snapshotter.unread, *seen.held}, seen.both_changed
         left = (path for path in content.leftovers if not is_within(path, here))
         named = tuple(os.fsencode(path).decode("utf-8", "backslashreplace") for path in held[:MOST_NAMED])
@@ -187,12 +187,12 @@ class SyncCycle:
         gone = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
         if not gone or sandbox is None or acquired is None:
             return False
-        if not sandbox.remote_changes.is_gone(failure):
+        if not sandbox.looks.is_gone(failure):
             message = f"{failure.message}, and that it is there when asked for it"
             raise StepFailed(failure.step, FailureAction.RETRY, message)
         sandbox.forget()
         self.provider.mark_lost(sandbox.target)
-        save_followed(sandbox.remote_changes, sandbox.state, Why.SANDBOX_ENDED)
+        save_followed(sandbox.saver, sandbox.state, Why.SANDBOX_ENDED)
         self._note_left(sandbox.target.sandbox_id)
         del self._workspace.states[self.name]
         self.sync = None

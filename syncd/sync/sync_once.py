@@ -80,7 +80,7 @@ class SandboxSync(Struct):
     _removes_again: bool = False  # an archive that is not answered may put there again what this sync removes
 
     def __post_init__(self) -> None:
-        if self.sandbox.remote_changes.agent_changes is AgentChanges.SAVE:
+        if self.sandbox.looks.agent_changes is AgentChanges.SAVE:
             self.state.seen.try_again_after_start(self.clock.monotonic_s())
 
     @property
@@ -141,20 +141,21 @@ class SandboxSync(Struct):
             sandbox.deletion_sync.hasten()
         if mode is SyncMode.FORCED:
             sandbox.deletion_sync.retry_all()
-            sandbox.remote_changes.retry()
+            sandbox.looks.retry()
             state.seen.retry(state.content.leftovers)
             base = self.snapshotter.forget_all_stamps(state.content.base or Manifest())
             if state.content.base is not None:
                 state.renew_base(base)
-        if not sandbox.remote_changes.looks:
+        if not sandbox.looks.are_made:
             state.seen.release_changed()
 
     def _completed(self, outcome: Outcome, mode: SyncMode) -> Outcome:
         """Add what became of the paths that stay, and what is other there since the last outcome."""
-        seen, remote_changes = self.state.seen, self.sandbox.remote_changes
+        seen = self.state.seen
         before, self._before = self._before or SandboxContent(), None
         arrived = arrived_changes(before, self.state.content) if outcome.sync else None
-        saved = remote_changes.take_saved()
+        self.sandbox.looks.sync_ended()
+        saved = self.sandbox.saver.take()
         overwritten = len(saved.get(Why.OVERWRITTEN, ())) + len(saved.get(Why.REMOVED, ()))
         return structs.replace(
             outcome,
@@ -179,7 +180,7 @@ class SandboxSync(Struct):
         items = dict.fromkeys(sample, LookItem((), LookAction.EXISTS))
         if not items:
             return False
-        look = partial(sandbox.remote_changes.finish, LookRequest(items, most_copied_bytes=0))
+        look = partial(sandbox.looks.finish, LookRequest(items, most_copied_bytes=0))
         try:
             result = sandbox.delivery.asked(look, observer.wait_out) if mode is SyncMode.ASKED else look()
         except StepFailed as failure:
@@ -226,7 +227,7 @@ class SandboxSync(Struct):
     def _is_unchanged(self, here: _Here, manifest: Manifest, found: Difference) -> bool:
         """True if the sandbox holds the manifest already, and nothing is left to be done there."""
         state = self.state
-        if state.content.may_differ(found) or self.sandbox.remote_changes.unseen:
+        if state.content.may_differ(found) or self.sandbox.looks.unseen:
             return False
         if state.seen.wants_look(here.manifest, self.clock.monotonic_s()):
             return False
@@ -287,8 +288,8 @@ class SandboxSync(Struct):
         number: int,
     ) -> SyncRound:
         """Prepare for an archive, after which the sandbox holds `manifest`; `only` are the paths of a partial one."""
-        remote_changes, partial_archives = self.sandbox.remote_changes, self.sandbox.partial_archives
-        unread, given = {*self.snapshotter.unread, *packed.follow_up}, remote_changes.agent_changes
+        looks, partial_archives = self.sandbox.looks, self.sandbox.partial_archives
+        unread, given = {*self.snapshotter.unread, *packed.follow_up}, looks.agent_changes
         part = packed.manifest
         if only is not None:
             part = Manifest({path: manifest[path] for path in only if path in manifest})
@@ -300,8 +301,8 @@ class SandboxSync(Struct):
             held=here.held,
             unsent=here.unsent,
             is_whole=only is None,
-            all_may_go=partial_archives.may_replace and remote_changes.looks,
-            policy=Forced.FORCE if mode is SyncMode.FORCED and remote_changes.looks else given,
+            all_may_go=partial_archives.may_replace and looks.are_made,
+            policy=Forced.FORCE if mode is SyncMode.FORCED and looks.are_made else given,
             number=number,
         )
         return SyncRound(self.sandbox, packed, attempt, self.work_saver)
@@ -434,6 +435,6 @@ class SandboxSync(Struct):
     def warnings(self) -> list[SyncWarning]:
         state, secret_files = self.state, self.snapshotter.secret_files
         # Where a sync looks, its own warning says that nobody could.
-        unknown = [EMPTY_PERHAPS] if self._is_unknown and not self.sandbox.remote_changes.looks else []
+        unknown = [EMPTY_PERHAPS] if self._is_unknown and not self.sandbox.looks.are_made else []
         secrets = secret_warnings(secret_files, state.content, state.secret)
         return [*secrets, *map(torn_copy, state.torn), *unknown, *self.sandbox.warnings, *state.warnings]

@@ -75,7 +75,7 @@ class SyncRound(Struct):
         """Start the look, if it may run beside the upload. Raises `Stop`."""
         if self._looks:
             self._request = self._look_request()
-            self.sandbox.remote_changes.begin(self._request)
+            self.sandbox.looks.begin(self._request)
 
     def prepare(self) -> Verdict:
         """Do what must be done before initialize, again if that took so long that the agent may have gone on.
@@ -104,7 +104,7 @@ class SyncRound(Struct):
         checked = {path: manifest[path] for path in paths[:_MOST_CHECKED] if path in manifest}
         try:
             request = LookRequest(place_items(checked, self._is_ours_there), most_copied_bytes=0)
-            result = self.sandbox.remote_changes.look(request)
+            result = self.sandbox.looks.look(request)
         except (StepFailed, NotKeptHere) as failure:
             _log.debug("cannot find out what keeps %d paths from being extracted there: %s", len(checked), failure)
             return None
@@ -116,15 +116,15 @@ class SyncRound(Struct):
 
     def save_followed(self) -> None:
         """Save what following kept after this sync's own look, and the archive, which has arrived, went over."""
-        state, remote_changes, arrived = self.sandbox.state, self.sandbox.remote_changes, self.attempt.manifest
-        work = FollowedStore(state.db, state.target).load() if remote_changes.looks else None
+        state, arrived = self.sandbox.state, self.attempt.manifest
+        work = FollowedStore(state.db, state.target).load() if self.sandbox.looks.are_made else None
         there = {} if work is None else work.savable(state.content)
         lost = {
             path: entry
             for path, entry in there.items()
             if self.goes_over(path) and not same(entry, arrived.get(path, ABSENT))
         }
-        remote_changes.save(Why.OVERWRITTEN, lost, self.attempt.content.base_of)
+        self.sandbox.saver.save(Why.OVERWRITTEN, lost, self.attempt.content.base_of)
 
     # -- before initialize
 
@@ -138,7 +138,7 @@ class SyncRound(Struct):
         """True if there was a look, and the agent may have gone on since."""
         if self.attempt.policy is AgentChanges.OVERWRITE:
             return False
-        return is_outdated(self.sandbox.remote_changes.age_s(self.looked), self.attempt.number + self._repeated)
+        return is_outdated(self.sandbox.looks.age_s(self.looked), self.attempt.number + self._repeated)
 
     def _is_marked_in_time(self) -> bool:
         """Record that what is written may be there from now on; a slow disk takes its time."""
@@ -169,9 +169,9 @@ class SyncRound(Struct):
             try:
                 self.looked = self.work_saver.before_replacing(self.sandbox, self._saved)
             except StepFailed as failure:
-                self.sandbox.remote_changes.could_not_look(failure)
+                self.sandbox.looks.could_not_look(failure)
         gone = {**{path: state.content.versions_of(path) for path in state.content.leftovers}, **attempt.to_delete}
-        programs = self.sandbox.remote_changes.programs
+        programs = self.sandbox.looks.programs
         self.sandbox.deletion_sync.removed([LookResult(removed=[*gone])], gone, attempt.wanted, programs)
         was_obstructed = bool(state.seen.obstacles)
         state.seen.forget()
@@ -228,7 +228,7 @@ class SyncRound(Struct):
             taken = self._note_removed([LookResult(failed=dict.fromkeys(attempt.to_delete, NOBODY))])
             return self._judged(before, taken, None)
         if lost_all(attempt, request, result):
-            save_followed(sandbox.remote_changes, sandbox.state, Why.SANDBOX_ENDED)
+            save_followed(sandbox.saver, sandbox.state, Why.SANDBOX_ENDED)
             is_believed = not sandbox.partial_archives.may_replace
             sandbox.partial_archives.withdraw()
             if is_believed or not attempt.is_whole:
@@ -244,13 +244,13 @@ class SyncRound(Struct):
         if request.with_action(LookAction.REMOVE):
             self.sandbox.state.mark_uncertain()
         if self.attempt.unsent:
-            self.sandbox.remote_changes.retry()  # nothing else finds out that a place is free
-        self.looked = self.sandbox.remote_changes.finish(request)
+            self.sandbox.looks.retry()  # nothing else finds out that a place is free
+        self.looked = self.sandbox.looks.finish(request)
         return self.looked
 
     def _saved_actions(self, request: LookRequest, result: LookResult) -> Actions:
         """Save what is about to be overwritten or removed, and return what is done then."""
-        attempt, remote_changes = self.attempt, self.sandbox.remote_changes
+        attempt = self.attempt
         new: dict[str, SeenEntry] = {}
         if result.new:  # what only the sandbox has, until it is known that an initialize leaves it alone
             is_excluded = self.work_saver.workspace.is_excluded()
@@ -265,8 +265,8 @@ class SyncRound(Struct):
         for why, versions in actions.saves.items():
             # What is gone here is no side of a merge.
             bases = () if why is Why.REMOVED else (attempt.content.base_of,)
-            unsaved |= remote_changes.save(why, versions, *bases)
-        remote_changes.drop_copies()
+            unsaved |= self.sandbox.saver.save(why, versions, *bases)
+        self.sandbox.looks.drop_copies()
         return actions_after(attempt, request, result, new, unsaved) if unsaved else actions
 
     def _remove(self, actions: Actions, result: LookResult) -> dict[str, Obstacle]:
@@ -282,13 +282,13 @@ class SyncRound(Struct):
             items = {
                 path: LookItem(tuple(removals[path]), LookAction.REMOVE) for path in sorted(removals, reverse=True)
             }
-            results.append(self.sandbox.remote_changes.look(LookRequest(items)))
+            results.append(self.sandbox.looks.look(LookRequest(items)))
         return self._note_removed(results)
 
     def _note_removed(self, results: list[LookResult]) -> dict[str, Obstacle]:
         """Note what these looks removed; return what still has a wanted path's place."""
         self._removed.update(*(each.removed for each in results))
-        attempt, programs = self.attempt, self.sandbox.remote_changes.programs
+        attempt, programs = self.attempt, self.sandbox.looks.programs
         return self.sandbox.deletion_sync.removed(results, attempt.to_delete, attempt.wanted, programs)
 
     def _changed_there(self, result: LookResult) -> Versions:
@@ -303,7 +303,7 @@ class SyncRound(Struct):
             for path, there in changed.items()
             if there != ABSENT and (path not in wanted or there.kind is not wanted[path].kind)
         }
-        found = self.sandbox.remote_changes.look(LookRequest(items)).differing if items else {}
+        found = self.sandbox.looks.look(LookRequest(items)).differing if items else {}
         return {path: [there] for path, there in found.items() if is_exact(there)}
 
     def _note(self, request: LookRequest, plan: Plan) -> None:
@@ -312,14 +312,14 @@ class SyncRound(Struct):
         What is here again as it was put there, and was changed there meanwhile, is then a kept path as any other. So
         is what was in a directory in whose place something else is there.
         """
-        attempt, remote_changes, state = self.attempt, self.sandbox.remote_changes, self.sandbox.state
-        saves = remote_changes.agent_changes is AgentChanges.SAVE or attempt.policy is Forced.FORCE
+        attempt, state = self.attempt, self.sandbox.state
+        saves = self.sandbox.looks.agent_changes is AgentChanges.SAVE or attempt.policy is Forced.FORCE
         state.seen.note(
             plan,
             partial(_is_looked_at, request),
             here=attempt.here,
             now_s=self.work_saver.access.clock.monotonic_s(),
-            why_unsaved=remote_changes.why_unsaved if saves else None,
+            why_unsaved=self.sandbox.why_unsaved if saves else None,
         )
         content, base = attempt.content, attempt.content.base
         if base is not None:

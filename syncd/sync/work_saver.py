@@ -16,7 +16,6 @@ from syncd.model.entry import SeenEntry, is_savable
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookResult
-from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import ending_targets
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.agent_work import AgentWork, find_agent_work
@@ -61,7 +60,7 @@ class Unsaved(Struct, frozen=True):
         return ", ".join(few(names, len(names) + self.unlisted)).removeprefix("and ")
 
 
-def save_work(remote_changes: RemoteChanges, find: Find, why: Why, known: dict[str, SeenEntry]) -> Unsaved:
+def save_work(sandbox: Sandbox, find: Find, why: Why, known: dict[str, SeenEntry]) -> Unsaved:
     """Save all that `find` finds to differ, but what is `known`, have it be known, and return what could not be saved.
 
     What the rules exclude is not saved, unless it was put there before. Raises what `find` raises.
@@ -71,24 +70,24 @@ def save_work(remote_changes: RemoteChanges, find: Find, why: Why, known: dict[s
         there = {path: remote for path, remote in work.to_save.items() if known.get(path) != remote}
         failed = {path: remote for path, remote in there.items() if not is_savable(remote)}
         savable = {path: remote for path, remote in there.items() if path not in failed}
-        for path in remote_changes.save(why, savable, work.arrived):
+        for path in sandbox.saver.save(why, savable, work.arrived):
             failed[path] = there[path]
     finally:
-        remote_changes.drop_copies()
+        sandbox.looks.drop_copies()
     reasons = dict.fromkeys(work.unsearched, "its files cannot be listed there, or not in time")
-    reasons |= {path: remote_changes.why_unsaved(remote) for path, remote in sorted(failed.items())}
+    reasons |= {path: sandbox.why_unsaved(remote) for path, remote in sorted(failed.items())}
     known |= {path: there for path, there in {**work.excluded, **work.changed}.items() if path not in reasons}
     return Unsaved(reasons, work.unlisted, work.look)
 
 
-def save_before_all_goes(remote_changes: RemoteChanges, find: Find, why: Why, known: dict[str, SeenEntry]) -> Unsaved:
+def save_before_all_goes(sandbox: Sandbox, find: Find, why: Why, known: dict[str, SeenEntry]) -> Unsaved:
     """Save as `save_work` does, again and again, until that took so short a time that hardly anything has come since.
 
     What has no end is "." of the outcome. Raises what `find` raises.
     """
     for _ in range(_MOST_LOOKS):
-        unsaved = save_work(remote_changes, find, why, known)
-        if not is_outdated(remote_changes.age_s(unsaved.look), 0):
+        unsaved = save_work(sandbox, find, why, known)
+        if not is_outdated(sandbox.looks.age_s(unsaved.look), 0):
             return unsaved
     return replace(unsaved, paths={".": "what is in it changes faster than it can be saved", **unsaved.paths})
 
@@ -131,7 +130,7 @@ class WorkSaver(Struct):
 
     def begin(self, sandbox: Sandbox, ends_in_s: float) -> None:
         """Save the work in a sandbox that ends so soon from now on, with `save_due`."""
-        if not sandbox.remote_changes.looks:
+        if not sandbox.looks.are_made:
             self.note_done(sandbox.target)
         elif not self.is_begun(sandbox.target):
             now_s = self.access.clock.monotonic_s()
@@ -153,13 +152,13 @@ class WorkSaver(Struct):
         ending.next_s = ending.ends_s - left_s / 2 if left_s > 2 * LAST_S else inf
         try:
             find = partial(self._find, sandbox, left_s)
-            unsaved = save_work(sandbox.remote_changes, find, Why.SANDBOX_ENDED, ending.known)
+            unsaved = save_work(sandbox, find, Why.SANDBOX_ENDED, ending.known)
         except (StepFailed, SyncdError) as failure:
             # Also where the API says that there is no such sandbox: it may say so once, and its agent goes on.
             again_s = self.access.clock.monotonic_s() + AFTER_FAILURE_S
             ending.next_s = min(ending.next_s, again_s) if again_s <= ending.ends_s else inf
             if ending.next_s == inf:
-                save_followed(sandbox.remote_changes, sandbox.state, Why.SANDBOX_ENDED)
+                save_followed(sandbox.saver, sandbox.state, Why.SANDBOX_ENDED)
             self._warn_of(sandbox, failure, is_last=ending.next_s == inf)
         else:
             self._warning = None
@@ -184,7 +183,7 @@ class WorkSaver(Struct):
         """
         sandbox_id = sandbox.target.sandbox_id
         give_up = f"a sync follows by itself; `syncd sandbox release --yes {sandbox_id}` gives that work up"
-        if self.is_begun(sandbox.target) or sandbox.state.is_released or not sandbox.remote_changes.looks:
+        if self.is_begun(sandbox.target) or sandbox.state.is_released or not sandbox.looks.are_made:
             return
         try:
             unsaved = self._save_all(sandbox, Why.SANDBOX_ENDED, {})
@@ -193,9 +192,9 @@ class WorkSaver(Struct):
                 what = f"what was changed in the sandbox {sandbox_id} cannot be saved before it is left"
                 message = f"{what} ({failure.message})"
                 raise StepFailed(failure.step, failure.action, message, give_up, refusal=failure.refusal) from None
-            if not sandbox.remote_changes.is_gone(failure):
-                sandbox.remote_changes.could_not_look(failure)
-            save_followed(sandbox.remote_changes, sandbox.state, Why.SANDBOX_ENDED)
+            if not sandbox.looks.is_gone(failure):
+                sandbox.looks.could_not_look(failure)
+            save_followed(sandbox.saver, sandbox.state, Why.SANDBOX_ENDED)
             self._warn_of(sandbox, failure, is_last=True)
         else:
             if unsaved:
@@ -231,11 +230,11 @@ class WorkSaver(Struct):
 
         Raises `StepFailed`, `SyncdError`, `Stop`.
         """
-        return save_before_all_goes(sandbox.remote_changes, partial(self._find, sandbox, inf), why, known)
+        return save_before_all_goes(sandbox, partial(self._find, sandbox, inf), why, known)
 
     def _find(self, sandbox: Sandbox, left_s: float, known: Mapping[str, SeenEntry]) -> AgentWork:
         content = sandbox.state.content
-        return find_agent_work(sandbox.remote_changes, content, self.workspace.is_excluded(), left_s, known)
+        return find_agent_work(sandbox.looks, content, self.workspace.is_excluded(), left_s, known)
 
     def _warn(self, key: str, what: str, remedy: str) -> None:
         self._warning, self._warned_s = SyncWarning(key, what, remedy), self.access.clock.wall_s()

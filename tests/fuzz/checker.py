@@ -308,7 +308,7 @@ class Checker:
     @property
     def _nobody_looked(self) -> bool:
         sandbox = self.cycle.sandbox if self.cycle is not None else None
-        return sandbox is not None and any(each.key == "remote-changes" for each in sandbox.remote_changes.warnings)
+        return sandbox is not None and any(each.key == "remote-changes" for each in sandbox.looks.warnings)
 
     def _is_saved(self, path: str, entry: Entry) -> bool:
         """True if that version is saved or at home; nothing is known of them once the state was damaged."""

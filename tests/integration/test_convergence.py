@@ -19,7 +19,7 @@ import pytest
 from syncd.model.reconcile import PathOutcome, Plan
 from syncd.sandbox import executions, provider
 from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.saved_versions import VersionSaver
 from syncd.sync import sync_plan
 from syncd.watch.changes import Changes, DirtyDirectories
 from tests.fuzz.generators import generate
@@ -331,7 +331,7 @@ def _without_overflows(self: DirtyDirectories, changes: Changes, add: Any = Dirt
 _COMPARED = b"            if found.same_as_any(versions):\n                parent"
 # What is replaced, and by what.
 PLANTS: dict[str, tuple[object, str, object]] = {
-    "nothing is saved": (RemoteChanges, "save", lambda self, *_: frozenset()),
+    "nothing is saved": (VersionSaver, "save", lambda self, *_: frozenset()),
     "nothing is held": (sync_plan, "plan_look", _without_holds),
     "the agent's changed files are removed": (
         executions,

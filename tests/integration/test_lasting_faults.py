@@ -15,7 +15,7 @@ from syncd.daemon import scheduler
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.remote import retry
 from syncd.report.status_publisher import StatusPublisher
-from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.looks import Looks
 from tests.fuzz.lasting import FAULTS
 from tests.fuzz.runner import run
 from tests.fuzz.scenario import parse, render
@@ -78,7 +78,7 @@ def grows(patch: pytest.MonkeyPatch) -> None:
 
 
 def gives_up(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RemoteChanges, "_could_not", lambda self, failure: (_ for _ in ()).throw(failure))
+    patch.setattr(Looks, "_could_not", lambda self, failure: (_ for _ in ()).throw(failure))
 
 
 @pytest.mark.long

@@ -13,8 +13,8 @@ from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.failure import FailureAction
 from syncd.remote.http_client import HttpClient
-from syncd.sandbox import remote_changes
-from syncd.sandbox.remote_changes import Times
+from syncd.sandbox import looks
+from syncd.sandbox.looks import Times
 from tests.emulator import Emulator
 from tests.integration.sync_rig import KEY, Rig
 from tests.integration.test_three_sides import AgentRig
@@ -35,7 +35,7 @@ class _RealTime(SystemClock):
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentRig]:
     """`a` and `b` are in the sandbox; the agent changed `a`, and so did someone here, who also made `new`."""
     for name, times in _TIMES.items():
-        monkeypatch.setattr(remote_changes, name, times)
+        monkeypatch.setattr(looks, name, times)
     clock = _RealTime()
     with Emulator(tmp_path / "emulator", api_key=KEY, clock=clock) as emulator:
         rig = Rig(tmp_path, emulator, clock)  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ def test_a_network_that_is_away_is_no_sandbox_without_looks(made: AgentRig, faul
 
 def test_what_a_look_did_not_come_to_waits(made: AgentRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not known, so it is not overwritten; it is named, and looked at again although nothing changes here."""
-    monkeypatch.setattr(remote_changes, "OF_SYNC", replace(remote_changes.OF_SYNC, program_s=-1.0))
+    monkeypatch.setattr(looks, "OF_SYNC", replace(looks.OF_SYNC, program_s=-1.0))
     made.rig.sync()
     assert (made.there("a"), made.there("new"), made.saved) == ("theirs: a", None, {})
     assert "could not be looked at in time" in made.warnings["remote-changes"]

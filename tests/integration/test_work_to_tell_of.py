@@ -15,7 +15,6 @@ from syncd.core.waiter import Event
 from syncd.daemon.build import access_of, status_of
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.status_publisher import StatusPublisher
-from syncd.sandbox import remote_changes
 from syncd.sandbox.look_request import LookRequest
 from syncd.sync import agent_work
 from tests.agent import Agent
@@ -120,8 +119,7 @@ def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch
     agent = _agent(acquired)
     for number in range(6):
         agent.write(f"large{number}\n", "x" * 1000)
-    for module in (agent_work, remote_changes):
-        monkeypatch.setattr(module, "LookRequest", partial(LookRequest, most_copied_bytes=100))
+    monkeypatch.setattr(agent_work, "LookRequest", partial(LookRequest, most_copied_bytes=100))
     _save_until_the_end(acquired)
     (warning,) = acquired.cycle.warnings
     told = warning.what

@@ -1,7 +1,7 @@
 """A workspace, a sandbox and a state in memory, round the real sync and the real way home.
 
-Real are `SandboxSync`, `SyncRound`, `Delivery`, `RemoteChanges`, `find_agent_work`, `bring_home`, all plans, and the
-state with its transactions, in a database in memory. Made up are the edges: what scans, packs and writes to the
+Real are `SandboxSync`, `SyncRound`, `Delivery`, `Looks`, `VersionSaver`, `find_agent_work`, `bring_home`, all plans,
+and the state with its transactions, in a database in memory. Made up are the edges: what scans, packs and writes to the
 workspace, the requests, the program that looks and removes, the store of saved versions, and git's merge. Each counts a
 step after whatever it writes, so does each commit: at each one the process may die, and `Process.deaths` has what is
 there then.
@@ -168,7 +168,7 @@ class Process:
         folders, key = SimpleNamespace(state=_NOWHERE, spool=_NOWHERE), ApiKey("key", "the test")
         access = _Access(_config(policy, deletions), folders, self._db, key, self, Throttle())  # type: ignore[arg-type]
         self.sandbox = Sandbox(access, TARGET, f"{_NOWHERE}/copies")
-        self.sandbox.remote_changes.saved_versions = self._saved_versions
+        self.sandbox.saver.saved_versions = self._saved_versions
         self.base = dict(self.sandbox.state.content.base or {})  # at first
         self._sync = SandboxSync(self.sandbox, self._workspace, self._snapshotter, WorkSaver(access, self._workspace))
 
@@ -191,7 +191,7 @@ class Process:
     def apply(self, *, deletions: bool) -> None:
         """Bring home what was changed there, as the command does once it was agreed to."""
         sandbox, state, home, rules = self.sandbox, self.sandbox.state, self._home, _RULES
-        work = find_agent_work(sandbox.remote_changes, state.content, rules.exclude)
+        work = find_agent_work(sandbox.looks, state.content, rules.exclude)
         side = AgentSide(home, sandbox, work, rules, rules.exclude, state.identity)
         done = bring_home(side, with_texts(home, make_plan(side, side.local(), deletions=deletions)))
         save_theirs(side, done.of(PathOutcome.CONFLICT))

@@ -58,15 +58,16 @@ def test_what_could_not_be_saved() -> None:
     pruned = ("secret", "out.log", "node_modules", "d/.git")
     work = agent_work(FoundWork(0.0, there, pruned, 7), SandboxContent(Manifest()), _is_excluded)
     saved: list[list[str]] = []
-    looks = SimpleNamespace(
-        save=lambda _why, versions, _base_of: saved.append([*versions]) or versions.keys() & {"full"},
-        drop_copies=lambda: None,
+    save_some = lambda _why, versions, _base_of: saved.append([*versions]) or versions.keys() & {"full"}  # noqa: E731
+    sandbox = SimpleNamespace(
+        saver=SimpleNamespace(save=save_some),
+        looks=SimpleNamespace(drop_copies=lambda: None),
         why_unsaved=lambda there: there.kind.name,
     )
     known: dict[str, SeenEntry] = {}
 
     def save() -> Unsaved:
-        return save_work(looks, lambda _: work, Why.RELEASED, known)  # type: ignore[arg-type]
+        return save_work(sandbox, lambda _: work, Why.RELEASED, known)  # type: ignore[arg-type]
 
     unsaved = save()
     assert unsaved.paths == {

@@ -7,7 +7,7 @@ import pytest
 from syncd.cli.options import keeper
 from syncd.cli.push import summary
 from syncd.model.entry import Kind, SeenEntry
-from syncd.sandbox.remote_changes import why_unsaved
+from syncd.sandbox.saved_versions import why_unsaved
 from syncd.sandbox.seen_paths import held_warning
 
 

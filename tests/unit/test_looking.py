@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from syncd.core.choices import AgentChanges
 from syncd.remote.failure import FIRST_WAIT_S, ApiStep, FailureAction, StepFailed
 from syncd.sandbox.look_request import LookResult
-from syncd.sandbox.remote_changes import AFTER_UPLOAD_S, OF_SYNC, Looking, Way
+from syncd.sandbox.looks import AFTER_UPLOAD_S, OF_SYNC, Looking, Way
 
 BUSY = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "busy")
 ASKS_TO_WAIT = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "busy", retry_after_s=OF_SYNC.look_s)

@@ -31,9 +31,9 @@ from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, same
 from syncd.model.manifest import is_within
 from syncd.model.reconcile import Changed, Forced, PathOutcome, Policy
 from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_content import SandboxContent
-from syncd.sandbox.sandbox_state import SandboxState
+from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
+from syncd.sandbox.saved_versions import VersionSaver
 from syncd.sync.sync_plan import Verdict
 from syncd.sync.sync_round import SyncRound
 from tests.unit import small_scope
@@ -248,7 +248,7 @@ def _takes(was: Any, *args: Any) -> tuple[PathOutcome, str]:
 
 
 _SYNC_FAULTS: list[tuple[Any, str, Callable[..., Any]]] = [
-    (RemoteChanges, "save", lambda *_: frozenset()),
+    (VersionSaver, "save", lambda *_: frozenset()),
     (SandboxState, "mark_uncertain", lambda *_: None),
     (SandboxContent, "with_sent", lambda content, _: content.maybe),
     (DeletionSync, "settle_pending", lambda *_: None),

@@ -1,8 +1,8 @@
-"""The agent's changes in one sandbox: looks for them, and saves them.
+"""Looks at one sandbox: when, which way, for how long, and what if nobody can.
 
 Where no program can look, the sandbox's own archive (`/dump`) is read. Where that fails too, and the API answers,
-`save` goes on with a warning, and looks again later; `hold` fails. What was found and cannot be fetched, or kept at
-home, is held, and tried again. `Looking` decides which way is tried next.
+`save` goes on with a warning, and looks again later; `hold` fails. What was found and cannot be fetched is held, and
+tried again. `Looking` decides which way is tried next.
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import Enum
 from math import inf
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from syncd.archive.base_store import BaseStore
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import Moment, stamp
 from syncd.core.errors import KeyRefused, SandboxNotFound, SyncWarning
-from syncd.core.text import counted, shown_path, size
+from syncd.core.text import counted, size
 from syncd.core.waiter import Waiter, Work
-from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, is_savable
 from syncd.remote.bucket import Dump
 from syncd.remote.failure import (
     FIRST_WAIT_S,
@@ -34,23 +32,19 @@ from syncd.remote.failure import (
     StepFailed,
     backoff_limit_s,
 )
-from syncd.remote.target import Target
 from syncd.sandbox.deletions import Programs
 from syncd.sandbox.executions import Executions, Purpose, RunningLook
 from syncd.sandbox.look_by_dump import look_by_dump
 from syncd.sandbox.look_request import FRESH_S, LookAction, LookRequest, LookResult
-from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
 from syncd.sandbox.seen_paths import SeenPaths
 
-_log = logging.getLogger("syncd.remote_changes")
+_log = logging.getLogger("syncd.looks")
 # A look has so long after the upload, however long that took. One that fails sooner is repeated once.
 AFTER_UPLOAD_S = 5.0
 # Until its program is started.
 _START_S = 8.0
 # Program and look have so much more for each path: to read a small file and compare it takes half of that.
 _PATH_S = 1e-4
-# Before a sandbox ends there is no time to read the bytes of more that had been sent.
-_HURRIED, _MOST_BASES = (Why.SANDBOX_ENDED, Why.RELEASED), 1000
 _LOOKS_AGAIN = 'the next sync looks again; with sandbox.agent_changes = "overwrite" none does'
 _PROGRAM = Purpose(ApiStep.EXECUTION, "the look at the files there")
 _DUMP = Purpose(ApiStep.DUMP, "the download of the sandbox's archive")
@@ -128,35 +122,31 @@ class Looking(Struct, frozen=True):
         return Looking(self.way, _NONE if is_mended else self.failure)
 
 
-class RemoteChanges(Struct, kw_only=True, eq=False):
-    """The looks at one sandbox, and the versions there that they save.
+class Looks(Struct, kw_only=True, eq=False):
+    """The looks at one sandbox.
 
     `ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox. `unseen` counts the paths that the last
-    look did not come to, and `warnings` are about looks that failed.
+    look did not come to, `not_kept` is the last reason why a content could not be fetched, and `warnings` are about
+    looks that failed.
     """
 
     agent_changes: AgentChanges
-    target: Target
     executions: Executions
     dump: Dump
-    saved_versions: SavedVersions
     seen: SeenPaths
     state_folder: str
     copies_folder: str
     waiter: Waiter
     ask_for_sandbox: Callable[[], object]
-    base_store: BaseStore
     unseen: int = 0
     warnings: list[SyncWarning] = field(default_factory=list)
-    not_kept: str = ""  # the last reason why a version could not be fetched or saved
+    not_kept: str = ""
     _looking: Looking = Looking()
-    _running: tuple[LookRequest, RunningLook] | None = None  # beside the upload
+    _running: RunningLook | None = None  # beside the upload
     _took_s: float = 0.0  # the last look by the archive, or at all that is there, that fetched nothing
-    _saved_paths: dict[Why, list[str]] = field(default_factory=dict)
-    _relied_on: set[str] = field(default_factory=set)  # the saved versions without which this sync loses something
 
     @property
-    def looks(self) -> bool:
+    def are_made(self) -> bool:
         """True if a sync looks before it writes."""
         return self.agent_changes is not AgentChanges.OVERWRITE
 
@@ -164,8 +154,6 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
     def programs(self) -> Programs:
         """The answer to the question if a program can remove something there, as the last look found."""
         return Programs.NONE if self._looking.failure.action is FailureAction.REFUSED else Programs.SOME
-
-    # -- looking
 
     def age_s(self, look: LookResult | None) -> float:
         """Return the seconds that a look is old, as `LookResult.age_s` does; less than none without one."""
@@ -175,6 +163,10 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
         """Look at the next sync, however soon the last look failed."""
         if self._looking.again_at_s < inf:
             self._looking = replace(self._looking, again_at_s=-inf)
+
+    def sync_ended(self) -> None:
+        """Have the next sync begin with a program, however this one looked."""
+        self._looking = replace(self._looking, way=Way.PROGRAM)
 
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
@@ -186,7 +178,7 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
             return
         try:
             with self.waiter.doing(Work.UPLOAD):
-                self._running = request, self._begin(request, way, OF_SYNC)
+                self._running = self._begin(request, way, OF_SYNC)
         except StepFailed as failure:
             _log.debug("the look was not started: %s", failure)
             took_s = self.waiter.clock.monotonic_s() - began_s
@@ -212,9 +204,9 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
             return None
         if way is not Way.ARCHIVE:
             try:
-                if running is None or running[0] is not request or self._is_stale(running[1]):
-                    running = request, self._begin(request, way, OF_SYNC)
-                seen = self._finish(*running, OF_SYNC)
+                if running is None or not self._is_of_now(running, request):
+                    running = self._begin(request, way, OF_SYNC)
+                seen = self._finish(running, OF_SYNC)
                 if seen.unfetched is None:
                     return self._ended(seen)
                 raise seen.unfetched
@@ -252,7 +244,7 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
         times = _OF_ALL if request.find_new else OF_SYNC
         try:
             with _PROGRAM.limited(self.waiter, left_s / 2):
-                result = self._finish(request, self._begin(request, Way.PROGRAM, times), times)
+                result = self._finish(self._begin(request, Way.PROGRAM, times), times)
             if result.unfetched is not None:
                 raise result.unfetched
         except StepFailed as failure:
@@ -267,9 +259,9 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
                 raise
         return self._ended(self._with_time(result) if request.find_new else result)
 
-    def _is_stale(self, look: RunningLook) -> bool:
-        """True if it is to be made once more: an upload may take an hour, and the agent goes on meanwhile."""
-        return look.asked.age_s(Moment.now(self.waiter.clock)) > FRESH_S
+    def _is_of_now(self, look: RunningLook, request: LookRequest) -> bool:
+        """True if it need not be made once more: an upload may take an hour, and the agent goes on meanwhile."""
+        return look.request.items is request.items and look.asked.age_s(Moment.now(self.waiter.clock)) <= FRESH_S
 
     def _begin(self, request: LookRequest, way: Way, times: Times) -> RunningLook:
         limited = self._within_room(request)
@@ -277,10 +269,10 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
             limited, self.not_kept = replace(limited, most_copied_bytes=0), self._looking.failure.message
         return self.executions.start_look(limited, _START_S, times.program_s + _paths_s(request))
 
-    def _finish(self, request: LookRequest, look: RunningLook, times: Times) -> LookResult:
-        passed_s, paths_s = self.waiter.clock.monotonic_s() - look.began_s, _paths_s(request)
+    def _finish(self, look: RunningLook, times: Times) -> LookResult:
+        passed_s, paths_s = self.waiter.clock.monotonic_s() - look.began_s, _paths_s(look.request)
         timeout_s = max(AFTER_UPLOAD_S, times.look_s + paths_s - passed_s)
-        result = self.executions.finish_look(look, self._folder_for(request), timeout_s, times.fetch_s)
+        result = self.executions.finish_look(look, self._folder_for(look.request), timeout_s, times.fetch_s)
         return replace(result, asked=look.asked, takes_s=paths_s)
 
     def _dumped(self, request: LookRequest, timeout_s: float) -> LookResult:
@@ -341,7 +333,7 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
         self._warn(f"{what}, and the sync went on")
 
     def _warn(self, what: str) -> None:
-        if self.looks:  # else it was to remove something, which is warned of
+        if self.are_made:  # else it was to remove something, which is warned of
             self.warnings = [SyncWarning("remote-changes", what, _LOOKS_AGAIN)]
 
     def is_gone(self, failure: StepFailed) -> bool:
@@ -395,79 +387,7 @@ class RemoteChanges(Struct, kw_only=True, eq=False):
             os.makedirs(self.copies_folder, mode=0o700, exist_ok=True)
         return self.copies_folder
 
-    # -- saving
-
-    def save(
-        self,
-        why: Why,
-        versions: Mapping[str, SeenEntry],
-        base_of: Callable[[str], Entry | None] = lambda _: None,
-    ) -> frozenset[str]:
-        """Save these versions at home, but not those that are saved already. Return those that cannot be saved here.
-
-        `base_of` returns what had been sent as a path, for a merge, if it is known.
-        """
-        new = {
-            path: remote for path, remote in versions.items() if is_savable(remote) and not self._is_saved(path, remote)
-        }
-        if not new:
-            return frozenset()
-        try:
-            bases: dict[str, SentEntry] = {}
-            reads = why not in _HURRIED or len(new) <= _MOST_BASES
-            for path in new:
-                if (entry := base_of(path)) is not None:
-                    bases[path] = entry, self.base_store.get(path, arrived_digest(entry)) if reads else None
-            saved = self.saved_versions.save(why, self.target.sandbox_id, new, bases)
-        except OSError as failure:
-            if len(new) > 1:  # a part of them may well be saved
-                paths = sorted(new)
-                parts = paths[: len(paths) // 2], paths[len(paths) // 2 :]
-                return frozenset().union(*(self.save(why, {p: new[p] for p in part}, base_of) for part in parts))
-            self.not_kept = f"the saved versions cannot be written ({failure.strerror or failure})"
-            _log.warning("the agent's version of '%s' cannot be saved (%s)", shown_path(min(new)), failure)
-            return frozenset(new)
-        self._saved_paths.setdefault(why, []).extend(saved.paths)
-        self._relied_on.add(saved.id)
-        _log.warning("saved the agent's version of %s as %s (%s)", counted(len(new), "path"), saved.id, why.value)
-        return frozenset()
-
-    def take_saved(self) -> dict[Why, list[str]]:
-        """Return the paths of what was saved since the last call, for each reason, and drop what has expired.
-
-        What this sync saved, or found to be saved, is not dropped.
-        """
-        with contextlib.suppress(OSError):
-            self.saved_versions.expire(self._relied_on)
-        self._relied_on, self._looking = set(), replace(self._looking, way=Way.PROGRAM)
-        saved, self._saved_paths = self._saved_paths, {}
-        return saved
-
-    def _is_saved(self, path: str, remote: SeenEntry) -> bool:
-        holder = self.saved_versions.holder_of(path, remote)
-        if holder is not None:
-            self._relied_on.add(holder)
-        return holder is not None
-
-    def why_unsaved(self, there: SeenEntry) -> str:
-        """Return the reason why a version of the last look was not saved, for people."""
-        return why_unsaved(there, self.not_kept)
-
 
 def _paths_s(request: LookRequest) -> float:
     """Return the seconds that its paths may take: of a million a look takes a minute, and so would the next one."""
     return _PATH_S * len(request.items)
-
-
-def why_unsaved(there: SeenEntry, not_kept: str) -> str:
-    """Return the reason why this version was not saved, for people; `not_kept` is that of this machine, if any."""
-    if there.unstable:
-        return "it is still being written"
-    if there.kind is Kind.FILE:
-        too_large = there.size_bytes > LookRequest({}).most_copied_bytes
-        return "it is too large" if too_large else not_kept or "its content could not be copied there"
-    if there.kind is Kind.DIRECTORY:
-        return "a directory has its place"
-    if there.kind is Kind.UNREAD:
-        return "it cannot be read there, or not in time"
-    return not_kept or "it is no file"
