@@ -27,7 +27,7 @@ from syncd.report.status_publisher import sync_failure
 from syncd.sandbox.look_request import LookRequest, LookResult, was_emptied
 from syncd.sandbox.looks import Looks
 from syncd.sandbox.sandbox_content import SandboxContent
-from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import Why, why_unsaved
 from syncd.sync.agent_work import FoundWork, IsExcluded, agent_work, lacking
 from syncd.sync.following import (

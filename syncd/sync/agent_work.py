@@ -16,7 +16,6 @@ from syncd.model.reconcile import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult
 from syncd.sandbox.looks import Looks
 from syncd.sandbox.sandbox_content import SandboxContent
-from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.scan.exclusions import too_long
 from syncd.selection.selection import DIRECTORY_NAMES, GIT
 

@@ -20,7 +20,7 @@ from syncd.model.manifest import Manifest, changed_paths
 from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Mark
 from syncd.sandbox.sandbox_content import SandboxContent
-from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SavedVersions, SentEntry, VersionSaver, Why
 from syncd.selection.ignore_files import GIT
 from syncd.store.blobs import Blobs

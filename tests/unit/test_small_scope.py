@@ -32,7 +32,7 @@ from syncd.model.manifest import is_within
 from syncd.model.reconcile import Changed, Forced, PathOutcome, Policy
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.sandbox_content import SandboxContent
-from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import VersionSaver
 from syncd.sync.sync_plan import Verdict
 from syncd.sync.sync_round import SyncRound
