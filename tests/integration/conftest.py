@@ -14,24 +14,28 @@ from tests.integration.sync_rig import Rig, rigged
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace with one file, and its sandbox."""
+def bare(tmp_path: Path) -> Iterator[Rig]:
+    """An empty workspace, and its sandbox."""
     with rigged(tmp_path) as rig:
-        rig.write()
         yield rig
 
 
 @pytest.fixture
-def recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[RecordedRig]:
-    """A workspace with one file; at the end no message may hold a secret."""
+def rig(bare: Rig) -> Rig:
+    """A workspace with one file."""
+    bare.write()
+    return bare
+
+
+@pytest.fixture
+def recorded(rig: Rig, caplog: pytest.LogCaptureFixture) -> Iterator[RecordedRig]:
+    """The same; at the end no message may hold a secret."""
     caplog.set_level(logging.DEBUG, "syncd")
     caplog.set_level(logging.INFO, "httpx")
     logging.getLogger("httpx").addFilter(_drop)
-    with rigged(tmp_path) as rig:
-        rig.write()
-        recorded = RecordedRig(rig, caplog, [], [])
-        yield recorded
-        assert recorded.leaks() == []
+    recorded = RecordedRig(rig, caplog, [], [])
+    yield recorded
+    assert recorded.leaks() == []
     logging.getLogger("httpx").removeFilter(_drop)
 
 

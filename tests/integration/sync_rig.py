@@ -16,8 +16,11 @@ from syncd.core.settings import check_config
 from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import access_of, workspace_of
+from syncd.model.entry import Kind
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.store.state_db import StateDb
 from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import Progress, SandboxStatus, State
 from syncd.sync.sync_cycle import SyncCycle
@@ -164,6 +167,16 @@ class Rig:
             self._cycle.db.close()
         self._cycle = None
 
+    def set(self, table: str = "sandbox", **values: str) -> None:
+        """Set keys for the next process, which begins now."""
+        self.keys[table] |= values
+        self.restart()
+
+    def edit(self, **contents: str) -> None:
+        """Write files here."""
+        for path, content in contents.items():
+            self.write(path, content)
+
     def write(self, path: str = "a.txt", content: str = "hello") -> None:
         file = self.workspace / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -185,6 +198,13 @@ class Rig:
             return failure, observer
         raise AssertionError("it did not fail")
 
+    def settle(self) -> None:
+        """Sync until nothing follows."""
+        for _ in range(4):
+            if not self.sync()[0].follow_up:
+                return
+        raise AssertionError("there is always one more sync")
+
     @property
     def status(self) -> SandboxStatus:
         """What the cycle tells of its sandbox."""
@@ -196,8 +216,21 @@ class Rig:
         return folder
 
     @property
-    def warning_keys(self) -> list[str]:
-        return [warning.key for warning in self.cycle.warnings]
+    def warnings(self) -> dict[str, str]:
+        """The words of each warning, by its key."""
+        return {warning.key: str(warning) for warning in self.cycle.warnings}
+
+    @property
+    def saved(self) -> dict[str, list[str]]:
+        """The saved contents of each path, the oldest first; a link's is its target."""
+        versions = SavedVersions(StateDb(str(self.state_folder)), self.clock)
+        found: dict[str, list[str]] = {}
+        for version in reversed(versions.all()):
+            for path, saved in version.paths.items():
+                content = Path(versions.seen(version, path).copy)
+                text = content.read_text() if saved.kind is Kind.FILE else saved.target
+                found.setdefault(path, []).append(text)
+        return found
 
     @property
     def uploads(self) -> int:
@@ -215,6 +248,18 @@ class Rig:
         asked = self.asked()[before:]
         is_idle = {"upload", "initialize", "reset", "upload-url"}.isdisjoint(asked)
         return words == {"unchanged"} and is_idle and asked.count("execute") <= 1
+
+    def stays_quiet(self) -> bool:
+        """True if nothing is asked for while nothing changes; the next process asks once if all is still there."""
+        before = len(self.asked())
+        if self.sync()[0].word != "unchanged" or len(self.asked()) != before:
+            return False
+        self.restart()
+        return self.is_quiet()
+
+    def there(self, path: str) -> str | None:
+        """Return the content of a file in the sandbox."""
+        return self.agent.read(path).decode() if self.agent.exists(path) else None
 
     def arrived(self) -> dict[str, str]:
         """Return the files in the sandbox with their contents."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from syncd.core import durable_file
@@ -15,17 +12,16 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import SPAN_S
 from syncd.sandbox.provider import AcquiredSandboxStore, McpServers
 from tests.emulator import RequestRecord, When
-from tests.integration.sync_rig import RecordingObserver, Rig, files, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, files
 from tests.recorded import full_disk
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with rigged(tmp_path) as it:
-        del it.keys["sandbox"]["id"]
-        it.keys["sandbox"]["acquire"] = {"servers": ["filesystem", "git"], "ttl_seconds": 7200}
-        it.write("a", "1")
-        yield it
+def rig(bare: Rig) -> Rig:
+    del bare.keys["sandbox"]["id"]
+    bare.keys["sandbox"]["acquire"] = {"servers": ["filesystem", "git"], "ttl_seconds": 7200}
+    bare.write("a", "1")
+    return bare
 
 
 def sandbox_id(rig: Rig) -> str:
@@ -201,21 +197,20 @@ def test_one_that_is_gone_is_named(rig: Rig) -> None:
     assert warning.key == f"left:{first}"
     rig.write("a", "3")
     rig.sync()
-    assert [each.key for each in rig.cycle.warnings] == [f"left:{first}"]
+    assert list(rig.warnings) == [f"left:{first}"]
     rig.restart()
     assert rig.cycle.warnings == []
 
 
-def test_the_servers_of_a_named_sandbox(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_servers_of_a_named_sandbox(bare: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """They are asked for after each sync until the API answers."""
-    with rigged(tmp_path) as rig:
-        rig.write("a", "1")
-        rig.keys["sandbox"]["id"] = rig.emulator.create_sandbox("other", ["terminal"]).id
-        rig.restart()
-        rig.sync()
-        config, target = check_config(rig.keys), rig.cycle.target
-        assert target is not None
-        servers = McpServers(access_of(config, rig.environ, rig.key, rig.client).api)
-        rig.emulator.faults.script("get: 500 x1")
-        assert [[*servers.of(target, None)] for _ in range(3)] == [[], ["terminal"], ["terminal"]]
-        assert (rig.asked().count("get"), "the next sync asks again" in caplog.text) == (2, True)
+    bare.write("a", "1")
+    bare.keys["sandbox"]["id"] = bare.emulator.create_sandbox("other", ["terminal"]).id
+    bare.restart()
+    bare.sync()
+    config, target = check_config(bare.keys), bare.cycle.target
+    assert target is not None
+    servers = McpServers(access_of(config, bare.environ, bare.key, bare.client).api)
+    bare.emulator.faults.script("get: 500 x1")
+    assert [[*servers.of(target, None)] for _ in range(3)] == [[], ["terminal"], ["terminal"]]
+    assert (bare.asked().count("get"), "the next sync asks again" in caplog.text) == (2, True)

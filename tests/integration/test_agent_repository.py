@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from syncd.core.waiter import Event, Superseded
 from syncd.sandbox import agent_repository
 from tests.component.repository_rig import git, person_git, tree_of
 from tests.fuzz.operations import tree
-from tests.integration.sync_rig import Rig, rigged
+from tests.integration.sync_rig import Rig
 
 
 def here(rig: Rig, *arguments: str) -> str:
@@ -62,18 +61,17 @@ def check(rig: Rig) -> None:
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(bare: Rig) -> Rig:
     """A repository here with two branches, and all defaults."""
-    with rigged(tmp_path) as it:
-        it.use_defaults()
-        here(it, "init", "-q", "-b", "topic")
-        it.write("a.txt", "one\n")
-        it.write("d/b.txt", "two\n")
-        it.write("run.sh", "#!/bin/sh\n")
-        (it.workspace / "run.sh").chmod(0o755)
-        here(it, "add", "-A")
-        here(it, "commit", "-qm", "first")
-        yield it
+    bare.use_defaults()
+    here(bare, "init", "-q", "-b", "topic")
+    bare.write("a.txt", "one\n")
+    bare.write("d/b.txt", "two\n")
+    bare.write("run.sh", "#!/bin/sh\n")
+    (bare.workspace / "run.sh").chmod(0o755)
+    here(bare, "add", "-A")
+    here(bare, "commit", "-qm", "first")
+    return bare
 
 
 def test_it_follows_what_a_person_does(rig: Rig) -> None:

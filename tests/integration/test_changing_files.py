@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig
 
 MIB = 1 << 20
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(bare: Rig) -> Rig:
     """A workspace of a small file and a large one, both in the sandbox."""
-    with rigged(tmp_path) as rig:
-        rig.write("a.txt", "small")
-        rig.write("big", "1" * 3 * MIB)
-        rig.sync()
-        yield rig
+    bare.write("a.txt", "small")
+    bare.write("big", "1" * 3 * MIB)
+    bare.sync()
+    return bare
 
 
 class BadSector:
@@ -57,7 +54,7 @@ def test_a_partial_file_never_replaces_a_complete_one(rig: Rig) -> None:
     arrived = rig.arrived()
     assert arrived["a.txt"] == "changed"
     assert arrived["big"] == "1" * 3 * MIB
-    assert [warning.key for warning in rig.cycle.warnings] == ["unreadable:big"]
+    assert list(rig.warnings) == ["unreadable:big"]
     disk.mended(rig)
     outcome, _ = rig.sync()
     assert outcome.sync is not None
@@ -76,7 +73,7 @@ def test_a_failing_file_is_not_read_in_every_scan(rig: Rig) -> None:
     for directories, more in (({""}, 0), ({""}, 0), (None, 1), ({""}, 0)):
         outcome, _ = rig.sync(observer=RecordingObserver(rig.clock, only=directories))
         assert outcome.sync is None
-        assert [warning.key for warning in rig.cycle.warnings] == ["unreadable:big"]
+        assert list(rig.warnings) == ["unreadable:big"]
         tries += more
         assert disk.tries == tries
     assert rig.asked().count("upload") == uploads

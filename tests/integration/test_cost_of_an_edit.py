@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from syncd.model.directory import Entries
 from syncd.model.entry import Entry
-from tests.integration.sync_rig import RecordingObserver, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig
 
 _DIRECTORIES = 400
 _MOST_READ = 20
 
 
 @pytest.mark.parametrize("agent_changes", ["save", "overwrite"])
-def test_an_edit_reads_few_directories(tmp_path: Path, agent_changes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_reads_few_directories(bare: Rig, agent_changes: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With hundreds of directories, a sync of one file decodes some, whatever it compares and records."""
     read: list[Entries] = []
     decoded = Entries.decoded
@@ -24,19 +22,18 @@ def test_an_edit_reads_few_directories(tmp_path: Path, agent_changes: str, monke
         read.append(self)
         return decoded(self)
 
-    with rigged(tmp_path) as rig:
-        rig.use_defaults()
-        rig.keys["sandbox"]["agent_changes"] = agent_changes
-        rig.restart()
-        for number in range(_DIRECTORIES):
-            rig.write(f"d{number}/f", str(number))  # no two directories are equal
-        rig.sync()
-        for text in ("x", "y"):
-            rig.write("d7/f", text)
-            monkeypatch.setattr(Entries, "decoded", counted)
-            read.clear()
-            outcome, _ = rig.sync(observer=RecordingObserver(rig.clock, only={"d7"}))
-            monkeypatch.undo()
-            assert outcome.word == "initialized"
-        assert rig.arrived()["d7/f"] == "y"
+    bare.use_defaults()
+    bare.keys["sandbox"]["agent_changes"] = agent_changes
+    bare.restart()
+    for number in range(_DIRECTORIES):
+        bare.write(f"d{number}/f", str(number))  # no two directories are equal
+    bare.sync()
+    for text in ("x", "y"):
+        bare.write("d7/f", text)
+        monkeypatch.setattr(Entries, "decoded", counted)
+        read.clear()
+        outcome, _ = bare.sync(observer=RecordingObserver(bare.clock, only={"d7"}))
+        monkeypatch.undo()
+        assert outcome.word == "initialized"
+    assert bare.arrived()["d7/f"] == "y"
     assert len(read) <= _MOST_READ, f"{len(read)} of {_DIRECTORIES} directories were read"

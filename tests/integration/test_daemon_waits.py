@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -23,7 +22,7 @@ from syncd.report.status_publisher import RunFacts
 from syncd.sync.outcome import SyncReason
 from syncd.sync.synced_hook import SyncedHook
 from tests.emulator import RequestRecord, When
-from tests.integration.sync_rig import Rig, rigged
+from tests.integration.sync_rig import Rig
 
 
 class DaemonRig:
@@ -78,13 +77,11 @@ class DaemonRig:
 
 
 @pytest.fixture
-def loop(tmp_path: Path) -> Iterator[DaemonRig]:
+def loop(rig: Rig) -> Iterator[DaemonRig]:
     """A daemon for a workspace with one file, and an emulator for it."""
-    with rigged(tmp_path) as rig:
-        rig.write()
-        loop = DaemonRig(rig)
-        with loop.signals.installed():
-            yield loop
+    loop = DaemonRig(rig)
+    with loop.signals.installed():
+        yield loop
 
 
 def _snapshots(caplog: pytest.LogCaptureFixture) -> int:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from tests.clock import LATER_S
-from tests.integration.sync_rig import Rig, rigged
+from tests.integration.sync_rig import Rig
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with rigged(tmp_path) as it:
-        it.keys["sandbox"]["deletions"] = "mirror"
-        it.wait_for_programs()
-        yield it
+def rig(bare: Rig) -> Rig:
+    bare.keys["sandbox"]["deletions"] = "mirror"
+    bare.wait_for_programs()
+    return bare
 
 
 def there(rig: Rig) -> list[str]:
@@ -40,7 +38,7 @@ def test_a_deleted_path_is_removed(rig: Rig) -> None:
     assert there(rig) == ["g", "g/theirs", "more", "stay"]
     assert rig.asked()[-1] == "initialize"
     assert "execute" in rig.asked()
-    assert rig.warning_keys == []
+    assert rig.warnings == {}
     asked = len(rig.asked())
     rig.write("stay", "changed")
     rig.sync()
@@ -94,10 +92,10 @@ def test_a_sandbox_without_executions(rig: Rig, fault: str, *, dump: bool) -> No
     rig.sync()
     assert rig.arrived()["stay"] == "new"
     if fault == "execution-logs: 500":  # the program did run
-        assert rig.warning_keys == ([] if dump else ["delete"])
+        assert list(rig.warnings) == ([] if dump else ["delete"])
     else:
         assert "a" in there(rig)
-        assert rig.warning_keys == ["delete:a" if dump else "delete"]
+        assert list(rig.warnings) == ["delete:a" if dump else "delete"]
         assert rig.status.lingering == 1
     assert rig.sync()[0].word == "unchanged"
     rig.restart()
@@ -105,7 +103,7 @@ def test_a_sandbox_without_executions(rig: Rig, fault: str, *, dump: bool) -> No
     rig.wait_for_programs()
     rig.sync()
     assert there(rig) == ["stay"]
-    assert rig.warning_keys == []
+    assert rig.warnings == {}
 
 
 def deleted(rig: Rig, *faults: str) -> None:
@@ -117,7 +115,7 @@ def deleted(rig: Rig, *faults: str) -> None:
     (rig.workspace / "a").unlink()
     rig.sync()
     assert "a" in rig.arrived()
-    assert rig.warning_keys == ["delete:a"]
+    assert list(rig.warnings) == ["delete:a"]
 
 
 def test_a_removal_where_no_program_runs(rig: Rig) -> None:
@@ -141,11 +139,11 @@ def test_a_removal_that_hung_is_not_waited_for_again(rig: Rig) -> None:
         assert rig.arrived() == {"a": "hello", "stay": content}
         assert rig.clock.monotonic - began_s < 1
         assert "execute" not in rig.asked()[asked:]
-        assert (rig.warning_keys, rig.status.lingering) == (["delete:a"], 1)
+        assert (list(rig.warnings), rig.status.lingering) == (["delete:a"], 1)
     rig.emulator.faults.clear()
     rig.clock.go_on(15)
     rig.sync()
-    assert (there(rig), rig.warning_keys) == (["stay"], [])
+    assert (there(rig), list(rig.warnings)) == (["stay"], [])
 
 
 @pytest.mark.parametrize("mode", [SyncMode.ASKED, SyncMode.FORCED])
@@ -154,22 +152,21 @@ def test_a_removal_that_hung_is_tried_again_on_request(rig: Rig, mode: SyncMode)
     deleted(rig, "execute: pending always")
     rig.emulator.faults.clear()
     rig.sync(mode)
-    assert (there(rig), rig.warning_keys, rig.status.lingering) == (["stay"], [], 0)
+    assert (there(rig), list(rig.warnings), rig.status.lingering) == (["stay"], [], 0)
 
 
 # -- paths that stayed there
 
 
 @pytest.fixture
-def synced(tmp_path: Path) -> Iterator[Rig]:
+def synced(bare: Rig) -> Rig:
     """`a`, `d/b` and `stay` are in the sandbox, where deleted paths are kept."""
-    with rigged(tmp_path) as it:
-        it.clock.wall = LATER_S
-        it.wait_for_programs()
-        for path in ("a", "d/b", "stay"):
-            it.write(path)
-        it.sync()
-        yield it
+    bare.clock.wall = LATER_S
+    bare.wait_for_programs()
+    for path in ("a", "d/b", "stay"):
+        bare.write(path)
+    bare.sync()
+    return bare
 
 
 def mirrored(synced: Rig) -> None:
@@ -186,12 +183,12 @@ def test_a_changed_path_is_checked_again(synced: Rig, by: SyncMode) -> None:
         synced.agent.write(path, "the agent's")
         (synced.workspace / path).unlink()
     synced.sync()
-    assert synced.warning_keys == ["kept:a", "kept:d/b"]
+    assert list(synced.warnings) == ["kept:a", "kept:d/b"]
     synced.agent.delete("a")
     synced.agent.write("d/b", "hello")
     synced.write("new")
     synced.sync(by)
-    assert synced.warning_keys == []
+    assert synced.warnings == {}
     assert synced.status.lingering == 0
     assert set(synced.arrived()) == {"stay", "new"}
     assert synced.sync()[0].word == "unchanged"

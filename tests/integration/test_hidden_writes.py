@@ -10,14 +10,13 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import Stop
 from syncd.model.entry import Entry
-from tests.integration.sync_rig import Rig, rigged
+from tests.integration.sync_rig import Rig
 
 # Of a last write: old enough for its stamp to be trusted, and not.
 BELIEVED_S, YOUNG_S = 100.0, 10.0
@@ -26,11 +25,10 @@ _TRIES = 20
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with rigged(tmp_path) as rig:
-        rig.write("f", "0" * 100)
-        rig.write("other", "other")
-        yield rig
+def rig(bare: Rig) -> Rig:
+    bare.write("f", "0" * 100)
+    bare.write("other", "other")
+    return bare
 
 
 def sync(rig: Rig, sync_mode: SyncMode = SyncMode.CHANGED, age_s: float = BELIEVED_S) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -13,20 +13,19 @@ from syncd.model.entry import Entry as Uploaded
 from syncd.model.entry import Kind
 from syncd.remote.failure import ApiStep
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
-from tests.integration.sync_rig import KEY, Killed, RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import KEY, Killed, RecordingObserver, Rig
 from tests.integration.test_look import executions
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(bare: Rig) -> Rig:
     """`a` and `stay` are in the sandbox."""
-    with rigged(tmp_path) as it:
-        it.keys["sandbox"]["deletions"] = "mirror"
-        it.wait_for_programs()
-        it.write("a")
-        it.write("stay")
-        it.sync()
-        yield it
+    bare.keys["sandbox"]["deletions"] = "mirror"
+    bare.wait_for_programs()
+    bare.write("a")
+    bare.write("stay")
+    bare.sync()
+    return bare
 
 
 def started(rig: Rig) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +28,7 @@ from syncd.sandbox.program import printed
 from syncd.sandbox.protocol import SandboxCommits
 from syncd.store.state_db import StateDb
 from tests.agent_commits import RepositoryThere
-from tests.integration.sync_rig import Rig, rigged
+from tests.integration.sync_rig import Rig
 from tests.looks import COMPARE, EXISTS, FETCH, REMOVE, a_file, item
 from tests.unit.test_protocol import LATER
 
@@ -36,10 +36,9 @@ ODD = os.fsdecode(b"caf\xe9 \n-rf")
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with rigged(tmp_path) as it:
-        it.wait_for_programs()
-        yield it
+def rig(bare: Rig) -> Rig:
+    bare.wait_for_programs()
+    return bare
 
 
 def place(rig: Rig, path: str, content: str = "ours") -> Path:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from syncd.sandbox.sandbox_state import SandboxState
-from tests.integration.sync_rig import rigged
-from tests.integration.test_three_sides import AgentRig
+from tests.integration.sync_rig import Rig
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[AgentRig]:
+def rig(bare: Rig) -> Rig:
     """`a` and `b` are in the sandbox, which keeps what an archive lacks, and `a` was changed here."""
-    with rigged(tmp_path) as rig:
-        rig.use_defaults()
-        made = AgentRig(rig)
-        made.edit(a="ours", b="ours")
-        made.settle()
-        made.edit(a="newer")
-        yield made
+    bare.use_defaults()
+    bare.edit(a="ours", b="ours")
+    bare.settle()
+    bare.edit(a="newer")
+    return bare
 
 
 def once(act: Callable[[], None]) -> Callable[..., None]:
@@ -35,60 +31,46 @@ def once(act: Callable[[], None]) -> Callable[..., None]:
     return called
 
 
-def suspend(made: AgentRig) -> None:
-    made.rig.clock.suspend(60)
+def suspend(rig: Rig) -> None:
+    rig.clock.suspend(60)
 
 
-def pause_of_the_machine(made: AgentRig) -> None:
+def pause_of_the_machine(rig: Rig) -> None:
     """All clocks stand still, and the wall clock is set right afterwards."""
-    made.rig.clock.wall += 60
+    rig.clock.wall += 60
 
 
-def time_goes_on(made: AgentRig) -> None:
-    made.rig.clock.go_on(3)
+def time_goes_on(rig: Rig) -> None:
+    rig.clock.go_on(3)
 
 
 PASSES = pytest.mark.parametrize("passes", [time_goes_on, suspend, pause_of_the_machine])
 
 
-def keeps_both(made: AgentRig) -> bool:
+def keeps_both(rig: Rig) -> bool:
     """True if the agent's version is there or saved, and ours is not lost either."""
-    made.settle()
-    return "theirs" in (made.there("a"), *made.saved.get("a", ())) and made.there("b") == "ours"
+    rig.settle()
+    return "theirs" in (rig.there("a"), *rig.saved.get("a", ())) and rig.there("b") == "ours"
 
 
 @PASSES
-@pytest.mark.parametrize("op", ["execute", "execution-logs"])
-def test_a_look_by_a_program(made: AgentRig, passes: Callable[[AgentRig], None], op: str) -> None:
-    """It counts from the request for the program, which has ended when its answer comes at last."""
+@pytest.mark.parametrize("op", ["execute", "execution-logs", "dump", "download"])
+def test_a_look(rig: Rig, passes: Callable[[Rig], None], op: str) -> None:
+    """It counts from the request for the program, or for the archive, and not from when its answer comes at last."""
 
     def goes_by() -> None:
-        made.rig.sandbox.wait()
-        made.agent.write("a", "theirs")
-        passes(made)
+        rig.sandbox.wait()  # the program has ended by then
+        rig.agent.write("a", "theirs")
+        passes(rig)
 
-    made.rig.emulator.faults.on(op, "after", once(goes_by))
-    assert keeps_both(made)
-
-
-@PASSES
-@pytest.mark.parametrize("op", ["dump", "download"])
-def test_a_look_by_the_archive(made: AgentRig, passes: Callable[[AgentRig], None], op: str) -> None:
-    """It counts from the request for the archive, not from the end of its download."""
-
-    def goes_by() -> None:
-        made.agent.write("a", "theirs")
-        passes(made)
-
-    made.rig.emulator.faults.script("execute: 501 always")
-    made.rig.emulator.faults.on(op, "after", once(goes_by))
-    assert keeps_both(made)
+    if op in ("dump", "download"):
+        rig.emulator.faults.script("execute: 501 always")
+    rig.emulator.faults.on(op, "after", once(goes_by))
+    assert keeps_both(rig)
 
 
 @PASSES
-def test_what_is_written_after_it(
-    made: AgentRig, passes: Callable[[AgentRig], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_written_after_it(rig: Rig, passes: Callable[[Rig], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow disk takes its time to record what is about to be sent: then it is looked at again."""
     mark = SandboxState.mark_uncertain
 
@@ -98,18 +80,18 @@ def test_what_is_written_after_it(
 
     @once
     def goes_by() -> None:
-        made.agent.write("a", "theirs")
-        passes(made)
+        rig.agent.write("a", "theirs")
+        passes(rig)
 
     monkeypatch.setattr(SandboxState, "mark_uncertain", marked)
-    assert keeps_both(made)
+    assert keeps_both(rig)
 
 
-def test_an_archive_that_takes_long_each_time(made: AgentRig) -> None:
+def test_an_archive_that_takes_long_each_time(rig: Rig) -> None:
     """A look by it is repeated once: another one would be no newer."""
-    made.rig.emulator.faults.script("execute: 501 always")
-    made.rig.emulator.faults.on("download", "after", lambda _: made.rig.clock.go_on(5))
-    before = made.rig.asked().count("dump")
-    made.rig.sync()
-    assert made.there("a") == "newer"
-    assert made.rig.asked().count("dump") == before + 2
+    rig.emulator.faults.script("execute: 501 always")
+    rig.emulator.faults.on("download", "after", lambda _: rig.clock.go_on(5))
+    before = rig.asked().count("dump")
+    rig.sync()
+    assert rig.there("a") == "newer"
+    assert rig.asked().count("dump") == before + 2

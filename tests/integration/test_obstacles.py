@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.sync.outcome import Outcome
-from tests.integration.sync_rig import Rig, rigged
+from tests.integration.sync_rig import Rig
 
 IN_WHOLE_ARCHIVES_TOO = pytest.mark.parametrize("rig", ["full", "auto"], indirect=True)
 
 
 @pytest.fixture
-def rig(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rig]:
+def rig(bare: Rig, request: pytest.FixtureRequest) -> Rig:
     """`stay`, `file` and a folder `d` are in the sandbox, which has proved that partial archives work."""
-    with rigged(tmp_path) as it:
-        it.wait_for_programs()
-        it.keys["sync"]["archive"] = getattr(request, "param", "auto")
-        (it.workspace / "0").mkdir()  # the smallest path, which every small archive holds
-        for path in ("stay", "file", "d/a", "d/sub/b"):
-            it.write(path)
-        it.sync()
-        it.write("stay", "proof")
-        it.sync()
-        yield it
+    bare.wait_for_programs()
+    bare.keys["sync"]["archive"] = getattr(request, "param", "auto")
+    (bare.workspace / "0").mkdir()  # the smallest path, which every small archive holds
+    for path in ("stay", "file", "d/a", "d/sub/b"):
+        bare.write(path)
+    bare.sync()
+    bare.write("stay", "proof")
+    bare.sync()
+    return bare
 
 
 def configured(rig: Rig, deletions: str) -> None:
@@ -74,22 +72,22 @@ def test_an_agents_file_in_the_folder(rig: Rig, deletions: str) -> None:
     outcome = settled(rig)
     assert outcome.obstructed == ("d",)
     assert rig.arrived() == {"stay": "changed", "file": "hello", "d/sub/theirs": "the agent's"}
-    assert rig.warning_keys == ["obstacle:d"]
+    assert list(rig.warnings) == ["obstacle:d"]
     assert "'d' is not sent: in the sandbox a directory has its place" in str(rig.cycle.warnings[0])
     assert rig.is_quiet()
     rig.restart()
     assert rig.is_quiet()
-    assert rig.warning_keys == ["obstacle:d"]
+    assert list(rig.warnings) == ["obstacle:d"]
     rig.write("stay", "changed again")
     assert settled(rig).obstructed == ("d",)
     assert rig.arrived()["stay"] == "changed again"
-    assert rig.warning_keys == ["obstacle:d"]
+    assert list(rig.warnings) == ["obstacle:d"]
     assert rig.is_quiet()
     (rig.sandbox.workspace / "d/sub/theirs").unlink()
     rig.write("stay", "and again")
     assert rig.sync()[0].obstructed == ()
     assert rig.is_as_home()
-    assert rig.warning_keys == []
+    assert rig.warnings == {}
     assert rig.is_quiet()
 
 
@@ -123,7 +121,7 @@ def test_a_sandbox_without_executions(rig: Rig, deletions: str, changed: object)
     path = "d" if changed is folder_becomes_file else "file"
     assert settled(rig).obstructed == (path,)
     assert rig.arrived()["stay"] == "changed"
-    assert f"obstacle:{path}" in rig.warning_keys
+    assert f"obstacle:{path}" in rig.warnings
     assert rig.is_quiet()
     rig.restart()
     assert rig.is_quiet()
@@ -137,7 +135,7 @@ def test_many(rig: Rig) -> None:
     rig.write("stay", "changed")
     assert len(settled(rig).obstructed) == 120
     assert rig.arrived()["stay"] == "changed"
-    assert len(rig.warning_keys) == 51
+    assert len(rig.warnings) == 51
     assert "70 more paths are not sent" in str(rig.cycle.warnings[-1])
     assert rig.is_quiet()
 
@@ -168,7 +166,7 @@ def test_an_agents_folder_where_no_program_runs(rig: Rig) -> None:
     rig.write("new", "a file here")
     rig.write("stay", "changed")
     assert settled(rig).obstructed == ("new",)
-    assert rig.warning_keys == ["obstacle:new"]
+    assert list(rig.warnings) == ["obstacle:new"]
     assert "a directory has its place" in str(rig.cycle.warnings[0])
     assert rig.arrived()["stay"] == "changed"
     assert rig.is_quiet()
@@ -187,7 +185,7 @@ def test_a_forced_push_before_which_nobody_looks(rig: Rig) -> None:
     rig.write("new", "ours")
     outcome, _ = rig.sync(SyncMode.FORCED)
     assert outcome.obstructed == ("new",)
-    assert rig.warning_keys == ["obstacle:new"]
+    assert list(rig.warnings) == ["obstacle:new"]
 
 
 @pytest.mark.parametrize("deletions", ["keep", "mirror"])
@@ -204,4 +202,4 @@ def test_what_no_program_could_remove_makes_way_by_itself(
     rig.clock.go_on(1_000)
     assert settled(rig).obstructed == ()
     assert rig.is_as_home()
-    assert rig.warning_keys == []
+    assert rig.warnings == {}

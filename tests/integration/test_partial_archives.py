@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,20 +12,19 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
 from syncd.sandbox.saved_versions import SavedVersions
-from tests.integration.sync_rig import DamagingObserver, RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import DamagingObserver, RecordingObserver, Rig
 from tests.system.rig import emptied
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(bare: Rig) -> Rig:
     """Nothing is in the sandbox yet, and a sync looks only for the proof."""
-    with rigged(tmp_path) as it:
-        it.keys["sync"]["archive"] = "auto"
-        it.wait_for_programs()
-        for number in range(20):
-            it.write(f"d{number % 4}/f{number}", f"content {number}")
-        (it.workspace / "big").write_bytes(os.urandom(300_000))
-        yield it
+    bare.keys["sync"]["archive"] = "auto"
+    bare.wait_for_programs()
+    for number in range(20):
+        bare.write(f"d{number % 4}/f{number}", f"content {number}")
+    (bare.workspace / "big").write_bytes(os.urandom(300_000))
+    return bare
 
 
 def uploads(rig: Rig) -> list[int]:
@@ -147,7 +144,7 @@ def test_a_sandbox_that_replaces_gets_whole_archives(rig: Rig) -> None:
     assert outcome.sync.archive_bytes == again
     assert equal(rig)
     for content in ("changed", "changed again"):
-        assert [warning.key for warning in rig.cycle.warnings] == ["small-archives"]
+        assert list(rig.warnings) == ["small-archives"]
         assert edited(rig, content) > 300_000
         rig.restart()
     assert looks(rig) == 1
@@ -166,7 +163,7 @@ def test_a_sandbox_that_replaces_from_some_day_on(rig: Rig) -> None:
         assert equal(rig) is (number > 0)
     versions = SavedVersions(rig.cycle.db, rig.clock).all()
     assert {path for version in versions for path in version.paths} == {f"agent-{number}" for number in range(1, 4)}
-    assert [warning.key for warning in rig.cycle.warnings] == ["small-archives"]
+    assert list(rig.warnings) == ["small-archives"]
 
 
 @pytest.mark.parametrize("anew", [True, False], ids=["another process", "the same process"])

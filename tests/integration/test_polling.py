@@ -20,7 +20,7 @@ from syncd.sync.status_document import State
 from syncd.watch.changes import Changes
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.clock import ScriptedClock
-from tests.integration.sync_rig import rigged
+from tests.integration.sync_rig import Rig
 from tests.integration.test_daemon_waits import DaemonRig
 
 
@@ -69,34 +69,33 @@ class Shared:
 
 
 @pytest.fixture
-def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
+def shared(bare: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
     """A workspace with a local file and a folder that may be shared."""
     mounts = tmp_path / "mountinfo"
     monkeypatch.setattr("syncd.watch.mounts._LIST", str(mounts))
     monkeypatch.setattr(InotifyWatch, "_changes", lambda *_: Changes())
-    with rigged(tmp_path) as rig:
-        (rig.workspace / "data/deep").mkdir(parents=True)
-        for path in ("here", "data/there", "data/deep/one"):
-            (rig.workspace / path).write_text("old")
-        loop = DaemonRig(rig)
-        clock = ActingClock()
-        loop.use(clock)
-        shared = Shared(loop, clock, mounts)
-        to_scan, enter = SandboxLoop.to_scan, StatusPublisher.enter
+    (bare.workspace / "data/deep").mkdir(parents=True)
+    for path in ("here", "data/there", "data/deep/one"):
+        (bare.workspace / path).write_text("old")
+    loop = DaemonRig(bare)
+    clock = ActingClock()
+    loop.use(clock)
+    shared = Shared(loop, clock, mounts)
+    to_scan, enter = SandboxLoop.to_scan, StatusPublisher.enter
 
-        def recorded_scan(loop: SandboxLoop) -> Any:
-            only = to_scan(loop)
-            shared.scans.append((clock.monotonic - clock.began, only))
-            return only
+    def recorded_scan(loop: SandboxLoop) -> Any:
+        only = to_scan(loop)
+        shared.scans.append((clock.monotonic - clock.began, only))
+        return only
 
-        def recorded_state(publisher: StatusPublisher, state: State, **changes: Any) -> None:
-            shared.states.append(state)
-            enter(publisher, state, **changes)
+    def recorded_state(publisher: StatusPublisher, state: State, **changes: Any) -> None:
+        shared.states.append(state)
+        enter(publisher, state, **changes)
 
-        monkeypatch.setattr(SandboxLoop, "to_scan", recorded_scan)
-        monkeypatch.setattr(StatusPublisher, "enter", recorded_state)
-        with loop.signals.installed():
-            yield shared
+    monkeypatch.setattr(SandboxLoop, "to_scan", recorded_scan)
+    monkeypatch.setattr(StatusPublisher, "enter", recorded_state)
+    with loop.signals.installed():
+        yield shared
 
 
 @pytest.mark.parametrize("part", ["data", "."])

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from syncd.core.errors import Stop
 from syncd.remote.api import Api
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import Target
-from tests.integration.sync_rig import SANDBOX, Rig, rigged
+from tests.integration.sync_rig import SANDBOX, Rig
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(bare: Rig) -> Rig:
     """A rig with the defaults, whose looks take as many requests as a person's."""
-    with rigged(tmp_path) as rig:
-        rig.use_defaults()
-        yield rig
+    bare.use_defaults()
+    return bare
 
 
 def _refused(rig: Rig) -> int:

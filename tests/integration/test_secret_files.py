@@ -11,7 +11,6 @@ import hashlib
 import os
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,28 +19,27 @@ from syncd.core.errors import SyncWarning
 from syncd.scan.file_reader import ContentReader
 from syncd.selection.secret_scanner import LARGEST_BYTES, SecretSearch
 from tests.clock import LATER_S
-from tests.integration.sync_rig import KEY, DamagingObserver, Rig, rigged
+from tests.integration.sync_rig import KEY, DamagingObserver, Rig
 
 VALUE = "ghp_" + "".join(random.Random(7).choices("ABCDEFGHJKabcdefghjk23456789", k=36))
 SECRET = f"user = me\ntoken = {VALUE}\n"
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(bare: Rig) -> Iterator[Rig]:
     """A workspace that is in the sandbox; at the end no archive and no log line holds the secret."""
-    with rigged(tmp_path) as rig:
-        rig.clock.wall = LATER_S
-        rig.write("a.txt", "hello")
-        rig.sync()
-        archives: list[bytes] = []
+    bare.clock.wall = LATER_S
+    bare.write("a.txt", "hello")
+    bare.sync()
+    archives: list[bytes] = []
 
-        def keep(_: object) -> None:
-            archives.append(gzip.decompress(rig.emulator.archive().read_bytes()))
+    def keep(_: object) -> None:
+        archives.append(gzip.decompress(bare.emulator.archive().read_bytes()))
 
-        rig.emulator.faults.on("initialize", "before", keep)
-        yield rig
-        assert not [number for number, archive in enumerate(archives) if VALUE.encode() in archive]
-        assert not any(VALUE in content for content in rig.arrived().values())
+    bare.emulator.faults.on("initialize", "before", keep)
+    yield bare
+    assert not [number for number, archive in enumerate(archives) if VALUE.encode() in archive]
+    assert not any(VALUE in content for content in bare.arrived().values())
 
 
 def warnings(rig: Rig) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,7 @@ from syncd.core.errors import NeedsPerson
 from syncd.core.settings import check_config
 from syncd.report.status_store import read_document
 from tests.emulator import RequestRecord, When
-from tests.integration.sync_rig import SANDBOX, rigged
+from tests.integration.sync_rig import SANDBOX, Rig
 from tests.integration.test_daemon_waits import DaemonRig
 
 
@@ -45,12 +44,11 @@ class SeveralRig(DaemonRig):
 
 
 @pytest.fixture
-def several(tmp_path: Path) -> Iterator[SeveralRig]:
-    with rigged(tmp_path) as rig:
-        rig.write("a", "1")
-        several = SeveralRig(rig)
-        with several.signals.installed():
-            yield several
+def several(bare: Rig) -> Iterator[SeveralRig]:
+    bare.write("a", "1")
+    several = SeveralRig(bare)
+    with several.signals.installed():
+        yield several
 
 
 def test_one_that_is_dead_for_ever(several: SeveralRig) -> None:

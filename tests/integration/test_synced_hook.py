@@ -19,7 +19,7 @@ from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of
 from syncd.sync import synced_hook
 from syncd.sync.synced_hook import SyncedHook
-from tests.integration.sync_rig import SANDBOX, Rig, rigged
+from tests.integration.sync_rig import SANDBOX, Rig
 
 Lists = dict[str, list[str]]
 SERVERS = {"git": "https://host/git"}
@@ -95,16 +95,15 @@ class Runs:
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Runs]:
-    with rigged(tmp_path) as rig:
-        rig.use_defaults()
-        for number in range(25):
-            rig.write(f"stays/{number}", "1")
-        rig.write("a", "1")
-        rig.write("b", "1")
-        runs = Runs(rig)
-        yield runs
-        runs.hook.close()
+def runs(bare: Rig) -> Iterator[Runs]:
+    bare.use_defaults()
+    for number in range(25):
+        bare.write(f"stays/{number}", "1")
+    bare.write("a", "1")
+    bare.write("b", "1")
+    runs = Runs(bare)
+    yield runs
+    runs.hook.close()
 
 
 def test_it_ends_in_time(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,11 @@ from msgspec.structs import replace
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.directories import directories_for
 from syncd.core.errors import KeyRefused
 from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.sandbox.executions import Executions
 from syncd.sandbox.look_request import LookResult
-from syncd.sandbox.saved_versions import SavedVersions, Why
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import FoundWork
 from syncd.sync.following import FollowedStore
@@ -33,78 +30,15 @@ from tools.conformance.profile import Profile
 EXECUTION_OPS = ("execution-upload-url", "execution-upload", "execute", "execution-logs")
 
 
-class AgentRig:
-    """A rig with an agent in its sandbox."""
-
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
-        self.agent = Agent(rig.sandbox.workspace)
-
-    @property
-    def state(self) -> str:
-        return directories_for(str(self.rig.workspace), self.rig.environ).state
-
-    @property
-    def saved(self) -> dict[str, list[str]]:
-        """The saved contents of each path, the oldest first; a link's is its target."""
-        versions = SavedVersions(StateDb(self.state), self.rig.clock)
-        found: dict[str, list[str]] = {}
-        for version in reversed(versions.all()):
-            for path, saved in version.paths.items():
-                content = Path(versions.seen(version, path).copy)
-                text = content.read_text() if saved.kind is Kind.FILE else saved.target
-                found.setdefault(path, []).append(text)
-        return found
-
-    @property
-    def reasons(self) -> list[Why]:
-        """Why each version was saved, the oldest first."""
-        return [version.why for version in reversed(SavedVersions(StateDb(self.state), self.rig.clock).all())]
-
-    def set(self, table: str = "sandbox", **values: str) -> None:
-        """Set keys for the next process, which begins now."""
-        self.rig.keys[table] |= values
-        self.rig.restart()
-
-    def edit(self, **contents: str) -> None:
-        """Write files here."""
-        for path, content in contents.items():
-            self.rig.write(path, content)
-
-    def settle(self) -> None:
-        """Sync until nothing follows."""
-        for _ in range(4):
-            if not self.rig.sync()[0].follow_up:
-                return
-        raise AssertionError("there is always one more sync")
-
-    def there(self, path: str) -> str | None:
-        """The content in the sandbox."""
-        return self.agent.read(path).decode() if self.agent.exists(path) else None
-
-    @property
-    def warnings(self) -> dict[str, str]:
-        return {warning.key: str(warning) for warning in self.rig.cycle.warnings}
-
-    def quiet(self) -> bool:
-        """True if nothing is asked for while nothing changes; the next process asks once if all is still there."""
-        before = len(self.rig.asked())
-        if self.rig.sync()[0].word != "unchanged" or len(self.rig.asked()) != before:
-            return False
-        self.rig.restart()
-        return self.rig.is_quiet()
-
-
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[AgentRig]:
+def rig(bare: Rig) -> Rig:
     """The defaults: `a`, `b`, `d/c`, `more`, and a link to `a`, are in the sandbox."""
-    with rigged(tmp_path) as rig:
-        rig.use_defaults()
-        for path in ("a", "b", "d/c", "more"):
-            rig.write(path, f"ours: {path}")
-        (rig.workspace / "link").symlink_to("a")
-        rig.sync()
-        yield AgentRig(rig)
+    bare.use_defaults()
+    for path in ("a", "b", "d/c", "more"):
+        bare.write(path, f"ours: {path}")
+    (bare.workspace / "link").symlink_to("a")
+    bare.sync()
+    return bare
 
 
 ARCHIVES = pytest.mark.parametrize("archive", ["auto", "full"])
@@ -116,22 +50,21 @@ def test_a_link_that_leads_out_stops_nothing(tmp_path: Path, archive: str, polic
     """An extractor may refuse what is at it: it is saved and removed; where nobody looks it is left, and named."""
     with rigged(tmp_path, profile=Profile(extraction="python")) as rig:
         rig.use_defaults()
-        made = AgentRig(rig)
-        made.set(agent_changes=policy)
-        made.set("sync", archive=archive)
-        made.edit(a="1", b="1")
+        rig.set(agent_changes=policy)
+        rig.set("sync", archive=archive)
+        rig.edit(a="1", b="1")
         (rig.workspace / "link").symlink_to("a")
-        made.settle()
-        made.agent.symlink("link", "/etc/hostname")
+        rig.settle()
+        rig.agent.symlink("link", "/etc/hostname")
         (rig.workspace / "link").unlink()
         (rig.workspace / "link").symlink_to("b")
-        made.edit(b="2")
-        made.settle()
-        assert made.there("b") == "2"
+        rig.edit(b="2")
+        rig.settle()
+        assert rig.there("b") == "2"
         arrives = policy == "save"
-        assert os.readlink(made.agent.path("link")) == (b"b" if arrives else b"/etc/hostname")
-        assert made.saved == ({"link": ["/etc/hostname"]} if arrives else {})
-        assert ("obstacle:link" in made.warnings) is not arrives
+        assert os.readlink(rig.agent.path("link")) == (b"b" if arrives else b"/etc/hostname")
+        assert rig.saved == ({"link": ["/etc/hostname"]} if arrives else {})
+        assert ("obstacle:link" in rig.warnings) is not arrives
 
 
 POLICIES = pytest.mark.parametrize("policy", ["save", "hold"])
@@ -142,24 +75,24 @@ POLICIES = pytest.mark.parametrize("policy", ["save", "hold"])
 
 @pytest.mark.parametrize("ends", ["save", "taken back"])
 @ARCHIVES
-def test_hold(made: AgentRig, archive: str, ends: str) -> None:
+def test_hold(rig: Rig, archive: str, ends: str) -> None:
     """All else is sent; the path is named until the agent takes its change back, or a process with `save` comes."""
-    made.set(agent_changes="hold")
-    made.set("sync", archive=archive)
-    made.agent.write("a", "theirs")
-    made.edit(a="newer", b="newer")
-    assert made.rig.sync()[0].held == made.rig.status.agent.held == ("a",)
-    assert made.quiet()
-    assert (made.there("a"), made.there("b"), [*made.warnings]) == ("theirs", "newer", ["held:a"])
+    rig.set(agent_changes="hold")
+    rig.set("sync", archive=archive)
+    rig.agent.write("a", "theirs")
+    rig.edit(a="newer", b="newer")
+    assert rig.sync()[0].held == rig.status.agent.held == ("a",)
+    assert rig.stays_quiet()
+    assert (rig.there("a"), rig.there("b"), [*rig.warnings]) == ("theirs", "newer", ["held:a"])
     if ends == "save":
-        made.set(agent_changes="save")
+        rig.set(agent_changes="save")
     else:
-        made.agent.write("a", "ours: a")
-        made.edit(b="at last")
-    made.settle()
-    assert (made.there("a"), made.warnings, made.rig.status.agent.held) == ("newer", {}, ())
-    assert made.saved == ({"a": ["theirs"]} if ends == "save" else {})
-    assert made.quiet()
+        rig.agent.write("a", "ours: a")
+        rig.edit(b="at last")
+    rig.settle()
+    assert (rig.there("a"), rig.warnings, rig.status.agent.held) == ("newer", {}, ())
+    assert rig.saved == ({"a": ["theirs"]} if ends == "save" else {})
+    assert rig.stays_quiet()
 
 
 def without_copies(monkeypatch: pytest.MonkeyPatch, **lacking: Any) -> None:
@@ -175,105 +108,105 @@ def without_copies(monkeypatch: pytest.MonkeyPatch, **lacking: Any) -> None:
 
 
 @pytest.mark.parametrize("there", ["a directory", "a FIFO", "too large", "still being written"])
-def test_what_cannot_be_saved_is_held(made: AgentRig, monkeypatch: pytest.MonkeyPatch, there: str) -> None:
+def test_what_cannot_be_saved_is_held(rig: Rig, monkeypatch: pytest.MonkeyPatch, there: str) -> None:
     """With `save` too, and by force: nothing is overwritten that is not saved, and all else is sent."""
     if there == "a directory":
-        made.agent.delete("a")
-        made.agent.write("a/in", "theirs")
+        rig.agent.delete("a")
+        rig.agent.write("a/in", "theirs")
     elif there == "a FIFO":
-        made.agent.fifo("a")
+        rig.agent.fifo("a")
     else:
-        made.agent.write("a", "theirs")
+        rig.agent.write("a", "theirs")
         without_copies(monkeypatch, **({"unstable": True, "digest": b""} if there == "still being written" else {}))
     for mode in (SyncMode.CHANGED, SyncMode.FORCED):
-        made.edit(a=f"newer: {mode}", b=f"newer: {mode}")
-        made.rig.sync(mode)
-        assert made.there("b") == f"newer: {mode}"
-        assert not os.path.isfile(made.agent.path("a")) or made.there("a") == "theirs"
-        assert made.rig.status.agent.held == ("a",)
-        assert list(made.warnings) == ["held:a"]
-        assert made.saved == {}
+        rig.edit(a=f"newer: {mode}", b=f"newer: {mode}")
+        rig.sync(mode)
+        assert rig.there("b") == f"newer: {mode}"
+        assert not os.path.isfile(rig.agent.path("a")) or rig.there("a") == "theirs"
+        assert rig.status.agent.held == ("a",)
+        assert list(rig.warnings) == ["held:a"]
+        assert rig.saved == {}
     if there == "a directory":
-        assert made.there("a/in") == "theirs"
-    assert made.quiet()
+        assert rig.there("a/in") == "theirs"
+    assert rig.stays_quiet()
 
 
 @pytest.mark.parametrize("fault", ["export-artifacts: 404 always", "download: 503 always"])
-def test_what_cannot_be_fetched_is_held(made: AgentRig, fault: str) -> None:
+def test_what_cannot_be_fetched_is_held(rig: Rig, fault: str) -> None:
     """The program found it, and neither its copy nor the sandbox's archive comes."""
     for script in (fault, "dump: 501 always"):
-        made.rig.emulator.faults.script(script)
-    made.agent.write("a", "theirs")
-    made.edit(a="newer", b="newer")
-    made.rig.sync()
-    assert (made.there("a"), made.there("b")) == ("theirs", "newer")
-    assert list(made.warnings) == ["held:a"]
-    made.rig.emulator.faults.clear()
-    made.rig.clock.go_on(60)
-    made.settle()
-    assert (made.there("a"), made.saved, made.warnings) == ("newer", {"a": ["theirs"]}, {})
+        rig.emulator.faults.script(script)
+    rig.agent.write("a", "theirs")
+    rig.edit(a="newer", b="newer")
+    rig.sync()
+    assert (rig.there("a"), rig.there("b")) == ("theirs", "newer")
+    assert list(rig.warnings) == ["held:a"]
+    rig.emulator.faults.clear()
+    rig.clock.go_on(60)
+    rig.settle()
+    assert (rig.there("a"), rig.saved, rig.warnings) == ("newer", {"a": ["theirs"]}, {})
 
 
-def test_saved_anew_after_a_day(made: AgentRig) -> None:
+def test_saved_anew_after_a_day(rig: Rig) -> None:
     """What would expire soon does not count as saved; what a sync counts on does not expire with it."""
 
     def overwrite(content: str) -> list[str]:
-        made.agent.write("a", "theirs")
-        made.edit(a=content)
-        made.rig.sync()
-        return made.saved["a"]
+        rig.agent.write("a", "theirs")
+        rig.edit(a=content)
+        rig.sync()
+        return rig.saved["a"]
 
     assert overwrite("newer") == ["theirs"]
     assert overwrite("newest") == ["theirs"]
-    made.rig.clock.go_on(40 * 86_400)
+    rig.clock.go_on(40 * 86_400)
     assert overwrite("40 days later") == ["theirs"]
-    made.rig.restart()
+    rig.restart()
     assert overwrite("after a day was counted") == ["theirs", "theirs"]
-    for content in Path(made.state, "blobs").iterdir():
+    for content in Path(rig.state_folder, "blobs").iterdir():
         if content.read_bytes() == b"theirs":
             content.write_text("damage")
     assert overwrite("though it is damaged here")[-1] == "theirs"
 
 
 @pytest.mark.parametrize("policy", ["save", "hold", "overwrite"])
-def test_what_following_kept_after_the_look_is_saved(made: AgentRig, policy: str, tmp_path: Path) -> None:
+def test_what_following_kept_after_the_look_is_saved(rig: Rig, policy: str, tmp_path: Path) -> None:
     """A version that came after the sync's own look, and that the archive went over; not what it brought as well."""
-    made.set(agent_changes=policy)
+    rig.set(agent_changes=policy)
 
     def follow(_: object) -> None:
-        assert made.rig.cycle.sandbox is not None
-        state, there = made.rig.cycle.sandbox.state, {}
+        assert rig.cycle.sandbox is not None
+        state, there = rig.cycle.sandbox.state, {}
         assert state.content.base is not None
         for path, content in (("a", "theirs"), ("b", "newer here"), ("more", "not sent")):
-            made.agent.write(path, content)
+            rig.agent.write(path, content)
             (copy := tmp_path / f"copy of {path}").write_text(content)
             digest = hashlib.sha256(content.encode()).digest()
             there[path] = SeenEntry(Kind.FILE, 0o644, 1, len(content), digest=digest, copy=str(copy))
-        store = FollowedStore(StateDb(made.state), state.target)
+        store = FollowedStore(StateDb(rig.state_folder), state.target)
         store.save(FoundWork(0.0, there), 0.0)
 
-    made.edit(a="newer here", b="newer here")
-    made.rig.emulator.faults.on("initialize", "before", follow)
-    made.rig.sync()
-    assert made.saved == ({} if policy == "overwrite" else {"a": ["theirs"]})
-    assert (made.there("a"), made.there("more")) == ("newer here", "not sent")
+    rig.edit(a="newer here", b="newer here")
+    rig.emulator.faults.on("initialize", "before", follow)
+    rig.sync()
+    assert rig.saved == ({} if policy == "overwrite" else {"a": ["theirs"]})
+    assert (rig.there("a"), rig.there("more")) == ("newer here", "not sent")
 
 
-def test_an_agent_that_writes_all_the_time_keeps_nothing_from_arriving(made: AgentRig) -> None:
-    """Each look finds one more file that it changed: at last what is in the way is saved, and the sync is made."""
-    made.set("sync", archive="full")
+def test_an_agent_that_writes_all_the_time_keeps_nothing_from_arriving(rig: Rig) -> None:
+    """Each look finds one more file that it changed: at last what is in the way is saved, and the sync is rig."""
+    rig.set("sync", archive="full")
     names = [f"f{number}" for number in range(12)]
-    made.edit(**{name: f"ours: {name}" for name in names})
-    made.rig.sync()
+    rig.edit(**{name: f"ours: {name}" for name in names})
+    rig.sync()
     left = iter(names)
-    made.rig.emulator.faults.on("execute", "before", lambda _: made.agent.write(next(left, "more"), "theirs"))
-    made.edit(b="newer")
-    made.rig.sync()
-    assert made.there("b") == "newer"
+    rig.emulator.faults.on("execute", "before", lambda _: rig.agent.write(next(left, "more"), "theirs"))
+    rig.edit(b="newer")
+    rig.sync()
+    assert rig.there("b") == "newer"
     changed = names[: names.index(next(left))]
     assert len(changed) >= 4
     for name in changed:
-        assert made.there(name) == "theirs" or made.saved[name] == ["theirs"]
+        assert rig.there(name) == "theirs" or rig.saved[name] == ["theirs"]
 
 
 # -- a base that is not known
@@ -281,28 +214,28 @@ def test_an_agent_that_writes_all_the_time_keeps_nothing_from_arriving(made: Age
 
 @POLICIES
 @pytest.mark.parametrize("how", ["someone filled it", "the state was lost"])
-def test_where_the_base_is_not_known(made: AgentRig, policy: str, how: str) -> None:
+def test_where_the_base_is_not_known(rig: Rig, policy: str, how: str) -> None:
     """What differs there is saved, or held; what is equal is not."""
-    made.set(agent_changes=policy)
+    rig.set(agent_changes=policy)
     if how == "the state was lost":
-        made.agent.write("a", "theirs")
-        os.unlink(os.path.join(made.state, "state.db"))
-        made.rig.restart()
+        rig.agent.write("a", "theirs")
+        os.unlink(os.path.join(rig.state_folder, "state.db"))
+        rig.restart()
     else:
-        made.rig.emulator.create_sandbox("filled")
-        made.set(id="filled")
-        filled = made.rig.emulator.sandbox("filled")
+        rig.emulator.create_sandbox("filled")
+        rig.set(id="filled")
+        filled = rig.emulator.sandbox("filled")
         assert filled is not None
-        made.rig.sandbox, made.agent = filled, Agent(filled.workspace)
-        made.agent.write("a", "theirs")
-        made.agent.write("b", "ours: b")
-    made.settle()
-    assert made.there("more") == "ours: more"
-    assert made.there("a") == ("ours: a" if policy == "save" else "theirs")
+        rig.sandbox, rig.agent = filled, Agent(filled.workspace)
+        rig.agent.write("a", "theirs")
+        rig.agent.write("b", "ours: b")
+    rig.settle()
+    assert rig.there("more") == "ours: more"
+    assert rig.there("a") == ("ours: a" if policy == "save" else "theirs")
     # What is held is saved as well as long as it is not known that the sandbox keeps it.
-    assert made.saved == {"a": ["theirs"]}
-    assert made.rig.status.agent.held == (("a",) if policy == "hold" else ())
-    assert made.quiet()
+    assert rig.saved == {"a": ["theirs"]}
+    assert rig.status.agent.held == (("a",) if policy == "hold" else ())
+    assert rig.stays_quiet()
 
 
 # -- away and back
@@ -312,40 +245,38 @@ def test_where_the_base_is_not_known(made: AgentRig, policy: str, how: str) -> N
 @pytest.mark.parametrize("deletions", ["mirror", "keep"])
 @pytest.mark.parametrize("how", ["gone", "excluded"])
 @POLICIES
-def test_what_comes_back_as_it_was_sent(
-    made: AgentRig, policy: str, how: str, deletions: str, *, restarted: bool
-) -> None:
+def test_what_comes_back_as_it_was_sent(rig: Rig, policy: str, how: str, deletions: str, *, restarted: bool) -> None:
     """Only the agent changed it, before or while it was away here: it stays, and changed here it is both sides'."""
-    made.set(agent_changes=policy, deletions=deletions)
-    here, rule = made.rig.workspace / "d/c", made.rig.workspace / "d/.syncdignore"
+    rig.set(agent_changes=policy, deletions=deletions)
+    here, rule = rig.workspace / "d/c", rig.workspace / "d/.syncdignore"
     if deletions == "mirror":  # else it would not be there any more
-        made.agent.write("d/c", "theirs")
+        rig.agent.write("d/c", "theirs")
     if how == "gone":
         here.unlink()
     else:
         rule.write_text("c\n")
-    made.settle()
-    made.agent.write("d/c", "theirs")
+    rig.settle()
+    rig.agent.write("d/c", "theirs")
     if restarted:
-        made.rig.restart()
+        rig.restart()
     if how == "gone":
         here.write_text("ours: d/c")
     else:
         rule.unlink()
-    made.settle()
-    assert made.there("d/c") == "theirs"
+    rig.settle()
+    assert rig.there("d/c") == "theirs"
     left = [".syncdignore"] if (how, deletions) == ("excluded", "keep") else []
-    assert (made.saved, made.warnings, made.rig.status.lingering) == ({}, {}, len(left))
-    made.edit(b="changed")
-    made.settle()
-    assert (made.there("d/c"), made.rig.status.agent.changed) == ("theirs", 1)
-    assert made.quiet()
+    assert (rig.saved, rig.warnings, rig.status.lingering) == ({}, {}, len(left))
+    rig.edit(b="changed")
+    rig.settle()
+    assert (rig.there("d/c"), rig.status.agent.changed) == ("theirs", 1)
+    assert rig.stays_quiet()
     here.write_text("ours, again")
-    made.settle()
+    rig.settle()
     if policy == "save":
-        assert (made.there("d/c"), made.saved) == ("ours, again", {"d/c": ["theirs"]})
+        assert (rig.there("d/c"), rig.saved) == ("ours, again", {"d/c": ["theirs"]})
     else:
-        assert (made.there("d/c"), [*made.warnings]) == ("theirs", ["held:d/c"])
+        assert (rig.there("d/c"), [*rig.warnings]) == ("theirs", ["held:d/c"])
 
 
 # -- our own versions are not the agent's
@@ -362,36 +293,36 @@ def test_what_comes_back_as_it_was_sent(
     ],
 )
 @POLICIES
-def test_what_came_unanswered_is_ours(made: AgentRig, policy: str, times: int, fault: str, *, restarted: bool) -> None:
+def test_what_came_unanswered_is_ours(rig: Rig, policy: str, times: int, fault: str, *, restarted: bool) -> None:
     """However many versions of a path arrived without an answer, and in any process: none is saved, none is held."""
-    made.set(agent_changes=policy)
-    made.rig.emulator.faults.script(f"{fault} x{times}")
+    rig.set(agent_changes=policy)
+    rig.emulator.faults.script(f"{fault} x{times}")
     for number in range(times):
-        made.edit(a=f"unanswered {number}", new=f"unanswered {number}", **{f"new{number}": "once"})
+        rig.edit(a=f"unanswered {number}", new=f"unanswered {number}", **{f"new{number}": "once"})
         with pytest.raises(Killed):
-            made.rig.sync(observer=RecordingObserver(made.rig.clock, ends=Killed()))
-        assert made.there("a") == f"unanswered {number}"
+            rig.sync(observer=RecordingObserver(rig.clock, ends=Killed()))
+        assert rig.there("a") == f"unanswered {number}"
         if restarted:
-            made.rig.restart()
-    made.edit(a="answered", new="answered")
-    (made.rig.workspace / "new0").unlink()
-    made.settle()
-    assert (made.there("a"), made.there("new"), made.there("new0")) == ("answered", "answered", None)
-    assert (made.saved, made.warnings) == ({}, {})
-    assert made.rig.status.agent.held == ()
+            rig.restart()
+    rig.edit(a="answered", new="answered")
+    (rig.workspace / "new0").unlink()
+    rig.settle()
+    assert (rig.there("a"), rig.there("new"), rig.there("new0")) == ("answered", "answered", None)
+    assert (rig.saved, rig.warnings) == ({}, {})
+    assert rig.status.agent.held == ()
 
 
-def test_what_the_agent_makes_of_an_unanswered_version_is_its_own(made: AgentRig) -> None:
+def test_what_the_agent_makes_of_an_unanswered_version_is_its_own(rig: Rig) -> None:
     """It is saved before it is overwritten."""
-    made.rig.emulator.faults.script("initialize: lost")
-    made.edit(a="unanswered")
+    rig.emulator.faults.script("initialize: lost")
+    rig.edit(a="unanswered")
     with pytest.raises(Killed):
-        made.rig.sync(observer=RecordingObserver(made.rig.clock, ends=Killed()))
-    made.agent.write("a", "unanswered, and theirs")
-    made.rig.restart()
-    made.edit(a="answered")
-    made.rig.sync()
-    assert (made.there("a"), made.saved) == ("answered", {"a": ["unanswered, and theirs"]})
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Killed()))
+    rig.agent.write("a", "unanswered, and theirs")
+    rig.restart()
+    rig.edit(a="answered")
+    rig.sync()
+    assert (rig.there("a"), rig.saved) == ("answered", {"a": ["unanswered, and theirs"]})
 
 
 # -- looks that fail
@@ -405,90 +336,90 @@ def test_what_the_agent_makes_of_an_unanswered_version_is_its_own(made: AgentRig
         for place, fault in enumerate(["404", "500", "html"])
     ],
 )
-def test_by_the_sandboxs_archive_where_no_program_looks(made: AgentRig, op: str, fault: str) -> None:
+def test_by_the_sandboxs_archive_where_no_program_looks(rig: Rig, op: str, fault: str) -> None:
     """What the agent changed is found, saved and left alone all the same."""
-    made.rig.emulator.faults.script(f"{op}: {fault} always")
-    made.agent.write("a", "theirs: a")
-    made.agent.write("b", "theirs: b")
-    made.edit(a="newer")
-    made.rig.sync()
-    assert made.rig.asked().count("dump") == 1
-    assert (made.there("a"), made.there("b")) == ("newer", "theirs: b")
-    assert made.saved == {"a": ["theirs: a"]}
-    assert made.warnings == {}
+    rig.emulator.faults.script(f"{op}: {fault} always")
+    rig.agent.write("a", "theirs: a")
+    rig.agent.write("b", "theirs: b")
+    rig.edit(a="newer")
+    rig.sync()
+    assert rig.asked().count("dump") == 1
+    assert (rig.there("a"), rig.there("b")) == ("newer", "theirs: b")
+    assert rig.saved == {"a": ["theirs: a"]}
+    assert rig.warnings == {}
 
 
 @pytest.mark.parametrize("status", [404, 500])
-def test_save_looks_again_as_soon_as_somebody_can(made: AgentRig, status: int) -> None:
+def test_save_looks_again_as_soon_as_somebody_can(rig: Rig, status: int) -> None:
     """A service that fails is asked at each sync: what the agent wrote is saved by the first one after the failure."""
-    made.rig.emulator.faults.script(f"execute: {status} always", f"dump: {status} always")
+    rig.emulator.faults.script(f"execute: {status} always", f"dump: {status} always")
     for text in ("newer", "newest"):
-        made.edit(a=text)
-        made.rig.sync()
-    assert list(made.warnings) == ["remote-changes"]
-    made.rig.emulator.faults.clear()
-    made.rig.wait_for_programs()
-    made.agent.write("a", "theirs")
-    made.edit(a="again")
-    made.rig.sync()
-    assert (made.there("a"), made.saved, made.warnings) == ("again", {"a": ["theirs"]}, {})
+        rig.edit(a=text)
+        rig.sync()
+    assert list(rig.warnings) == ["remote-changes"]
+    rig.emulator.faults.clear()
+    rig.wait_for_programs()
+    rig.agent.write("a", "theirs")
+    rig.edit(a="again")
+    rig.sync()
+    assert (rig.there("a"), rig.saved, rig.warnings) == ("again", {"a": ["theirs"]}, {})
 
 
-def test_a_server_that_is_busy_for_a_moment_is_asked_again(made: AgentRig) -> None:
+def test_a_server_that_is_busy_for_a_moment_is_asked_again(rig: Rig) -> None:
     """Nothing is overwritten unsaved because two requests met it: one beside the upload, one after it."""
-    made.rig.emulator.faults.script("execute: 503 x2", "dump: 503 always")
-    made.agent.write("a", "theirs")
-    made.edit(a="newer")
-    made.rig.sync()
-    assert (made.there("a"), made.saved, made.warnings) == ("newer", {"a": ["theirs"]}, {})
+    rig.emulator.faults.script("execute: 503 x2", "dump: 503 always")
+    rig.agent.write("a", "theirs")
+    rig.edit(a="newer")
+    rig.sync()
+    assert (rig.there("a"), rig.saved, rig.warnings) == ("newer", {"a": ["theirs"]}, {})
 
 
-def test_a_refused_key_is_no_sandbox_without_programs(made: AgentRig) -> None:
+def test_a_refused_key_is_no_sandbox_without_programs(rig: Rig) -> None:
     """A person must act before anything is overwritten."""
-    made.rig.emulator.faults.script("execution-upload-url: 401 always")
-    made.agent.write("a", "theirs")
-    made.edit(a="newer")
-    failure, _ = made.rig.fail()
+    rig.emulator.faults.script("execution-upload-url: 401 always")
+    rig.agent.write("a", "theirs")
+    rig.edit(a="newer")
+    failure, _ = rig.fail()
     assert failure.refusal is KeyRefused
-    assert made.there("a") == "theirs"
+    assert rig.there("a") == "theirs"
 
 
 @pytest.mark.parametrize("said", ["[]", '["x","done",0]', "null", "{", '[1,["seen"]]'])
-def test_foreign_output_is_not_believed(made: AgentRig, said: str) -> None:
+def test_foreign_output_is_not_believed(rig: Rig, said: str) -> None:
     """Other programs' output in the sandbox, and a program that the agent put in the place of syncd's."""
     answer = json.dumps({"status": "completed", "logs": said, "cursor": 0})
-    made.rig.emulator.faults.script(f"execution-logs: json {answer} always")
-    made.agent.write("a", "theirs")
-    made.edit(a="newer")
-    made.rig.sync()
-    assert made.saved == {"a": ["theirs"]}  # by the sandbox's archive
+    rig.emulator.faults.script(f"execution-logs: json {answer} always")
+    rig.agent.write("a", "theirs")
+    rig.edit(a="newer")
+    rig.sync()
+    assert rig.saved == {"a": ["theirs"]}  # by the sandbox's archive
 
 
 # -- the bytes of the base
 
 
 @ARCHIVES
-def test_the_bytes_of_the_base_are_kept(made: AgentRig, archive: str) -> None:
+def test_the_bytes_of_the_base_are_kept(rig: Rig, archive: str) -> None:
     """While a file differs here from what was sent, what was sent can be had; so can what a small archive sent."""
-    made.set("sync", archive=archive)
-    made.agent.write("a", "theirs")
-    made.edit(b="newer")
-    made.rig.sync()
-    made.edit(b="newest", a="changed here")
-    made.set(agent_changes="hold")
-    made.rig.sync()
-    store = made.rig.cycle.base_store
-    base = made.rig.cycle.baseline
+    rig.set("sync", archive=archive)
+    rig.agent.write("a", "theirs")
+    rig.edit(b="newer")
+    rig.sync()
+    rig.edit(b="newest", a="changed here")
+    rig.set(agent_changes="hold")
+    rig.sync()
+    store = rig.cycle.base_store
+    base = rig.cycle.baseline
     assert base is not None
     for path, content in (("a", b"ours: a"), ("b", b"newest")):
         digest = hashlib.sha256(content).digest()
         assert base[path].digest == digest
         assert store.get(path, digest) == content
-    (made.rig.workspace / "more").unlink()
-    made.rig.restart()
-    made.rig.sync()
-    assert made.rig.cycle.base_store.get("a", hashlib.sha256(b"ours: a").digest()) == b"ours: a"
-    assert made.rig.cycle.base_store.get("a", hashlib.sha256(b"never sent").digest()) is None
+    (rig.workspace / "more").unlink()
+    rig.restart()
+    rig.sync()
+    assert rig.cycle.base_store.get("a", hashlib.sha256(b"ours: a").digest()) == b"ours: a"
+    assert rig.cycle.base_store.get("a", hashlib.sha256(b"never sent").digest()) is None
 
 
 def test_what_still_differs_is_kept_longest(tmp_path: Path) -> None:
@@ -505,14 +436,14 @@ def test_what_still_differs_is_kept_longest(tmp_path: Path) -> None:
     assert [store.get("any", digest) is not None for digest in digests] == [True, False, True, True]
 
 
-def test_versions_that_nobody_was_sent_last_go(made: AgentRig) -> None:
+def test_versions_that_nobody_was_sent_last_go(rig: Rig) -> None:
     """However often files are rewritten, no more is kept of what was sent than what is there, and half as much."""
     numbers, sizes = random.Random(2), list[int]()
     for _ in range(6):
         for path in "pqr":
-            (made.rig.workspace / path).write_bytes(numbers.randbytes(1 << 20))
-        made.rig.sync()
-        copies = made.rig.folder.glob("cache/syncd/*/base/*")
+            (rig.workspace / path).write_bytes(numbers.randbytes(1 << 20))
+        rig.sync()
+        copies = rig.folder.glob("cache/syncd/*/base/*")
         sizes.append(sum(each.stat().st_size for each in copies))
     assert max(sizes) < 5 << 20
-    assert made.rig.cycle.base_store.get("p", hashlib.sha256((made.rig.workspace / "p").read_bytes()).digest())
+    assert rig.cycle.base_store.get("p", hashlib.sha256((rig.workspace / "p").read_bytes()).digest())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.sync_rig import Rig, rigged
+from tests.integration.sync_rig import Rig
 
 MIB = 1 << 20
 
@@ -16,14 +16,13 @@ Write = Callable[[Path, int], None]
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(bare: Rig) -> Rig:
     """The sandbox holds a file that does not change; deletions are mirrored."""
-    with rigged(tmp_path) as it:
-        it.wait_for_programs()
-        it.keys["sandbox"]["deletions"] = "mirror"
-        it.write("stay")
-        it.sync()
-        yield it
+    bare.wait_for_programs()
+    bare.keys["sandbox"]["deletions"] = "mirror"
+    bare.write("stay")
+    bare.sync()
+    return bare
 
 
 def cut(path: Path, step: int) -> None:

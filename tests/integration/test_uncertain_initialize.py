@@ -19,7 +19,7 @@ from syncd.core.errors import NearlyEmpty, Stop, TryLater
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import StepFailed
 from tests.clock import LATER_S
-from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig
 from tests.recorded import records, remove
 
 FIRST, SECOND = {"a.txt": "hello"}, {"a.txt": "HELLO"}
@@ -27,13 +27,12 @@ REVERTED = pytest.mark.parametrize("restarted", [False, True], ids=["running", "
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(bare: Rig) -> Rig:
     """A workspace that is in the sandbox, with old files."""
-    with rigged(tmp_path) as rig:
-        rig.clock.wall = LATER_S
-        rig.write("a.txt", FIRST["a.txt"])
-        rig.sync()
-        yield rig
+    bare.clock.wall = LATER_S
+    bare.write("a.txt", FIRST["a.txt"])
+    bare.sync()
+    return bare
 
 
 def interrupted(rig: Rig, fault: str, end: BaseException | None) -> None:
@@ -65,23 +64,22 @@ def test_a_reverted_change(rig: Rig, fault: str, end: BaseException | None, *, r
 
 
 @REVERTED
-def test_the_guard_uses_the_last_known_manifest(tmp_path: Path, *, restarted: bool) -> None:
+def test_the_guard_uses_the_last_known_manifest(bare: Rig, *, restarted: bool) -> None:
     """Uncertainty does not weaken it: a workspace that is suddenly almost empty is held."""
-    with rigged(tmp_path) as rig:
-        for number in range(30):
-            rig.write(f"f{number}", "x")
-        rig.sync()
-        rig.write("f0", "y")
-        rig.emulator.faults.script("initialize: lost")
-        with pytest.raises(Stop):
-            rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
-        if restarted:
-            rig.restart()
-        for number in range(1, 30):
-            (rig.workspace / f"f{number}").unlink()
-        with pytest.raises(NearlyEmpty):
-            rig.sync()
-        assert rig.sync(SyncMode.FORCED)[0].word == "initialized"
+    for number in range(30):
+        bare.write(f"f{number}", "x")
+    bare.sync()
+    bare.write("f0", "y")
+    bare.emulator.faults.script("initialize: lost")
+    with pytest.raises(Stop):
+        bare.sync(observer=RecordingObserver(bare.clock, ends=Stop()))
+    if restarted:
+        bare.restart()
+    for number in range(1, 30):
+        (bare.workspace / f"f{number}").unlink()
+    with pytest.raises(NearlyEmpty):
+        bare.sync()
+    assert bare.sync(SyncMode.FORCED)[0].word == "initialized"
 
 
 @pytest.mark.parametrize("step", ["upload-url", "initialize"])

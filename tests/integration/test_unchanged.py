@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,19 +11,18 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import TryLater
 from tests.clock import LATER_S
-from tests.integration.sync_rig import DamagingObserver, Rig, files, rigged
+from tests.integration.sync_rig import DamagingObserver, Rig, files
 from tests.system.rig import emptied
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(bare: Rig) -> Rig:
     """A workspace that is in the sandbox, with old files."""
-    with rigged(tmp_path) as rig:
-        rig.clock.wall = LATER_S
-        rig.write("a.txt", "hello")
-        rig.write("d/b.txt", "world")
-        rig.sync()
-        yield rig
+    bare.clock.wall = LATER_S
+    bare.write("a.txt", "hello")
+    bare.write("d/b.txt", "world")
+    bare.sync()
+    return bare
 
 
 def _edit_behind_the_mtime(file: Path) -> None:
@@ -69,7 +68,7 @@ def test_a_lost_state_costs_one_upload(rig: Rig) -> None:
     rig.restart()
     (file,) = rig.folder.glob("state/syncd/*/state.db")
     file.write_bytes(b"something else")
-    assert [warning.key for warning in rig.cycle.warnings] == ["state"]
+    assert list(rig.warnings) == ["state"]
     rig.sync()
     assert rig.uploads == 2
     assert rig.cycle.warnings == []
@@ -83,7 +82,7 @@ def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:
     moves = [elsewhere]
     rig.emulator.faults.on("initialize", "after", lambda _: folder.rename(moves.pop()) if moves else None)
     assert rig.sync()[0].word == "initialized"
-    assert [warning.key for warning in rig.cycle.warnings] == ["state:write"]
+    assert list(rig.warnings) == ["state:write"]
     assert rig.sync()[0].word == "unchanged"
     elsewhere.rename(folder)
     rig.write("a.txt", "newer")
@@ -186,8 +185,8 @@ def test_where_nobody_can_look_it_says_so(asked: Rig, policy: str, key: str) -> 
     for fault in ("execute: 501 always", "dump: 501 always"):
         asked.emulator.faults.script(fault)
     assert asked.sync(SyncMode.ASKED)[0].word == "unchanged"
-    assert asked.warning_keys == [key]
+    assert list(asked.warnings) == [key]
     asked.emulator.faults.clear()
     asked.clock.go_on(900)
     assert asked.sync(SyncMode.ASKED)[0].word == "unchanged"
-    assert asked.warning_keys == []
+    assert asked.warnings == {}

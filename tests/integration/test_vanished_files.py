@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, SyncdError, TryLater, WorkspaceError
-from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig
 
 FILES = 40
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(bare: Rig) -> Rig:
     """A sandbox that holds forty files, all of them edited since."""
-    with rigged(tmp_path) as rig:
-        _write(rig, 0)
-        rig.sync()
-        _write(rig, 1)
-        yield rig
+    _write(bare, 0)
+    bare.sync()
+    _write(bare, 1)
+    return bare
 
 
 def _write(rig: Rig, version: int) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from math import inf
-from pathlib import Path
 
 import pytest
 
@@ -18,35 +16,33 @@ from syncd.report.status_publisher import StatusPublisher
 from syncd.sandbox.look_request import LookRequest
 from syncd.sync import agent_work
 from tests.agent import Agent
-from tests.integration.sync_rig import Rig, rigged
+from tests.integration.sync_rig import Rig
 from tests.integration.test_three_sides import without_copies
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(bare: Rig) -> Rig:
     """The defaults; `a` and `b` are in the sandbox."""
-    with rigged(tmp_path) as rig:
-        rig.use_defaults()
-        rig.write("a", "ours")
-        rig.write("b", "ours")
-        rig.sync()
-        yield rig
+    bare.use_defaults()
+    bare.write("a", "ours")
+    bare.write("b", "ours")
+    bare.sync()
+    return bare
 
 
 @pytest.fixture
-def acquired(tmp_path: Path) -> Iterator[Rig]:
+def acquired(bare: Rig) -> Rig:
     """The same in an acquired sandbox, where the agent changed both."""
-    with rigged(tmp_path) as rig:
-        rig.use_defaults()
-        del rig.keys["sandbox"]["id"]
-        rig.keys["sandbox"]["acquire"] = {"servers": ["filesystem"], "ttl_seconds": 7200}
-        rig.restart()
-        rig.write("a", "ours")
-        rig.write("b", "ours")
-        rig.sync()
-        _agent(rig).write("a", "theirs: a")
-        _agent(rig).write("b", "theirs: b")
-        yield rig
+    bare.use_defaults()
+    del bare.keys["sandbox"]["id"]
+    bare.keys["sandbox"]["acquire"] = {"servers": ["filesystem"], "ttl_seconds": 7200}
+    bare.restart()
+    bare.write("a", "ours")
+    bare.write("b", "ours")
+    bare.sync()
+    _agent(bare).write("a", "theirs: a")
+    _agent(bare).write("b", "theirs: b")
+    return bare
 
 
 def _agent(rig: Rig) -> Agent:
@@ -154,4 +150,4 @@ def test_a_move_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch, reason: str) ->
     rig.sync()
     assert (new.workspace / "a").read_text() == "ours"
     assert rig.status.agent.saved == (reason != "gone")
-    assert [warning.key for warning in rig.cycle.warnings] == (["ended"] if reason == "gone" else [])
+    assert list(rig.warnings) == (["ended"] if reason == "gone" else [])
