@@ -7,10 +7,7 @@ person reverts the change. Then workspace and record agree, while the sandbox ma
 from __future__ import annotations
 
 import contextlib
-import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,9 +15,10 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, Stop, TryLater
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import StepFailed
+from syncd.store.state_db import StateDb
 from tests.clock import LATER_S
 from tests.integration.sync_rig import RecordingObserver, Rig
-from tests.recorded import records, remove
+from tests.recorded import full_disk, records, remove
 
 FIRST, SECOND = {"a.txt": "hello"}, {"a.txt": "HELLO"}
 REVERTED = pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
@@ -103,25 +101,9 @@ def test_a_sandbox_that_is_created_again(rig: Rig, step: str, status: int, *, re
 
 
 @contextlib.contextmanager
-def _immutable(*paths: Path) -> Iterator[None]:
-    """Make files that not even root can write."""
-    if shutil.which("chattr") is None:
-        pytest.skip("no chattr")
-    names = [str(path) for path in paths]
-    if subprocess.run(["chattr", "+i", *names], capture_output=True, check=False).returncode:
-        subprocess.run(["chattr", "-i", *names], capture_output=True, check=False)
-        pytest.skip("chattr +i is not possible here")
-    try:
-        yield
-    finally:
-        subprocess.run(["chattr", "-i", *names], check=True)
-
-
-@contextlib.contextmanager
-def _unwritable(rig: Rig) -> Iterator[None]:
-    """Make the state folder and its files unwritable."""
-    folder = rig.state_folder
-    with _immutable(folder, *folder.iterdir()):
+def _full_disk() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StateDb, "_commit", full_disk)
         yield
 
 
@@ -130,7 +112,7 @@ def test_without_a_record_no_initialize(rig: Rig) -> None:
     rig.write("a.txt", SECOND["a.txt"])
     before = rig.asked()
     with (
-        _unwritable(rig),
+        _full_disk(),
         pytest.raises(
             TryLater, match=r"state folder cannot be written.*: free some disk space, or make it writable"
         ) as caught,
@@ -147,7 +129,7 @@ def test_without_a_record_no_upload(rig: Rig) -> None:
     interrupted(rig, "initialize: reset", Stop())
     rig.write("a.txt", "third")
     before = rig.uploads
-    with _unwritable(rig), pytest.raises(TryLater, match="nothing is sent"):
+    with _full_disk(), pytest.raises(TryLater, match="nothing is sent"):
         rig.sync()
     assert rig.uploads == before
     rig.restart()
