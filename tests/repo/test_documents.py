@@ -269,12 +269,17 @@ def test_people_read_one_word_for_one_thing(words: str) -> None:
     assert found == [], "write the word of docs/architecture.md, Glossary"
 
 
-def _read_by_people() -> Iterator[tuple[str, str]]:
-    """Yield each text that people read, with its place: the program's strings, the help of commands, the pages."""
+@cache
+def _read_by_people() -> tuple[tuple[str, str], ...]:
+    """Return each text that people read, with its place: the program's strings, the help of commands, the pages."""
+    found = []
     for source in sources("syncd"):
-        for node in ast.walk(source.tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield f"{source.path}:{node.lineno}", node.value if id(node) not in _comments(source.tree) else ""
+        comments = _comments(source.tree)
+        found += [
+            (f"{source.path}:{node.lineno}", node.value)
+            for node in ast.walk(source.tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in comments
+        ]
     for page in (
         *PAGES,
         *PICTURES,
@@ -282,10 +287,10 @@ def _read_by_people() -> Iterator[tuple[str, str]]:
         *REPO.glob("syncd/share/man/*/*"),
     ):
         if page.name != "CHANGELOG.md":  # it says what there was
-            yield from ((f"{page.name}:{at}", line) for at, line in enumerate(page.read_text("utf-8").splitlines(), 1))
+            found += [(f"{page.name}:{at}", line) for at, line in enumerate(page.read_text("utf-8").splitlines(), 1)]
+    return tuple(found)
 
 
-@cache
 def _comments(tree: ast.Module) -> set[int]:
     """Return the docstrings that no help shows: all but those of commands."""
     return {
