@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,94 +19,9 @@ from syncd.sandbox.executions import Executions, Purpose, Running
 from syncd.store.state_db import StateDb
 from tests.clock import ScriptedClock
 from tests.component.program_rig import output_of
+from tests.repositories import git, tree_of
 
 TARGET = Target("https://api.example.org", "box", "us")
-# Whoever the agent is: nobody's settings but those of the repository, and no help in finding it.
-AGENT = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
-PERSON = {f"GIT_{who}_{what}": f"{what}@x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-HOOKS = (
-    *("applypatch-msg", "commit-msg", "fsmonitor-watchman", "post-applypatch", "post-checkout", "post-commit"),
-    *("post-index-change", "post-merge", "post-receive", "post-rewrite", "post-update", "pre-applypatch"),
-    *("pre-auto-gc", "pre-commit", "pre-merge-commit", "pre-push", "pre-rebase", "pre-receive", "prepare-commit-msg"),
-    *("proc-receive", "push-to-checkout", "reference-transaction", "sendemail-validate", "update"),
-)
-
-
-def git(folder: Path, *arguments: str, codes: Iterable[int] = (0,), **environment: str) -> str:
-    """Git as the agent, or the person, runs it; names that are not UTF-8 are surrogate-escaped."""
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, env={**AGENT, **environment}, capture_output=True, check=False
-    )
-    assert done.returncode in codes, (arguments, done.returncode, done.stdout, done.stderr)
-    return os.fsdecode(done.stdout)
-
-
-def person_git(folder: Path, *arguments: str) -> str:
-    """Git as the person runs it, with the repository's programs switched off where it could run them."""
-    safe = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.file.allow=always")
-    return git(folder, *safe, *arguments, **PERSON)
-
-
-def shell(folder: Path, commands: str) -> None:
-    """What the agent, or the person, types; each of the commands must succeed."""
-    subprocess.run(["sh", "-e", "-c", commands], cwd=folder, env=AGENT, check=True)
-
-
-def poisoned(top: Path, folder: Path, **more: str) -> Path:
-    """Have whatever git can run in a repository leave a mark; return the mark, which is not there yet."""
-    mark, program = folder / "mark", folder / "program"
-    program.write_text(f'#!/bin/sh\necho "$0 $*" >> {mark}\ncat\n')
-    program.chmod(0o755)
-    for hooks in (top / ".git/hooks", folder / "hooks"):
-        hooks.mkdir(exist_ok=True)
-        for hook in HOOKS:
-            shutil.copy(program, hooks / hook)
-    names = "core.fsmonitor core.editor sequence.editor core.pager pager.log core.sshCommand core.askPass core.gitProxy"
-    names += " pager.rev-parse pager.rev-list filter.evil.clean filter.evil.smudge filter.evil.process diff.external"
-    names += " diff.evil.command diff.evil.textconv gpg.program gpg.ssh.program gpg.x509.program credential.helper"
-    names += " core.alternateRefsCommand uploadpack.packObjectsHook hook.evil.command"
-    settings = dict.fromkeys(names.split(), str(program)) | {
-        "core.hooksPath": str(folder / "hooks"),
-        "merge.evil.driver": f"{program} %A",
-        "merge.default": "evil",
-        "filter.evil.required": "true",
-        "commit.gpgSign": "true",
-        "tag.gpgSign": "true",
-        "core.autocrlf": "true",
-        "core.safecrlf": "true",
-        "hook.evil.event": "reference-transaction",
-        "hook.evil=x y.event": "reference-transaction",
-        "user.name": "Dev <dev>",
-        "user.email": "dev@example.org",
-    }
-    aliases = "update-ref fast-import ls-tree rev-parse config init show-ref symbolic-ref check-ref-format worktree"
-    aliases += " status read-tree rev-list diff-tree branch commit-tree ls-files"
-    settings |= {f"alias.{word}": f"!{program}" for word in aliases.split()} | more
-    for key, value in settings.items():
-        git(folder, "config", "-f", str(top / ".git/config"), key, value)
-    (top / ".git/info").mkdir(exist_ok=True)
-    (top / ".git/info/attributes").write_text(
-        "* filter=evil diff=evil merge=evil text eol=crlf working-tree-encoding=utf-16\n"
-    )
-    return mark
-
-
-def tree_of(folder: Path, commit: str) -> dict[str, tuple[str, bytes]]:
-    """Return the mode and content of each path of a commit; of a submodule its commit."""
-    rows = [row.partition("\t") for row in git(folder, "ls-tree", "-r", "-z", "--full-tree", commit).split("\0")[:-1]]
-    entries = {path: facts.split(" ") for facts, _, path in rows}
-    blobs = "".join(f"{entry}\n" for _, kind, entry in entries.values() if kind == "blob")
-    batch = ["git", "cat-file", "--batch"]
-    left = subprocess.run(batch, cwd=folder, env=AGENT, input=blobs.encode(), stdout=subprocess.PIPE, check=True).stdout
-    found = {}
-    for path, (mode, kind, entry) in entries.items():
-        content = entry.encode()
-        if kind == "blob":
-            head, _, left = left.partition(b"\n")
-            size = int(head.split()[2])
-            content, left = left[:size], left[size + 1 :]
-        found[path] = mode, content
-    return found
 
 
 @dataclass(frozen=True)

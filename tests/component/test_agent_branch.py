@@ -26,8 +26,8 @@ from syncd.merge.commits import (
 )
 from syncd.merge.git import Git
 from syncd.model.entry import ABSENT, SeenEntry
-from tests.component.git_folder import file_of, link_to
-from tests.component.repository_rig import person_git, poisoned, tree_of
+from tests.looks import file_of, link_to
+from tests.repositories import person_git, poisoned, tree_of
 
 NOW = datetime(2026, 11, 24, 13, 20, 11, tzinfo=timezone(timedelta(hours=-3, minutes=-30)))
 ODD = [os.fsdecode(n) for n in (b"new\nline", b"caf\xe9", b"-rf", b'quo"te', b"back\\slash", b"tab\there", b" sp ")]
@@ -70,8 +70,7 @@ def sent_from(folder: Path) -> dict[str, SeenEntry]:
             if path.is_symlink():
                 found[relative] = link_to(os.readlink(path))
             elif path.is_file() and name != ".git":
-                executable = bool(path.stat().st_mode & 0o100)
-                found[relative] = file_of(path.read_bytes(), executable=executable)
+                found[relative] = file_of(path.read_bytes(), 0o755 if path.stat().st_mode & 0o100 else 0o644)
     return found
 
 
@@ -132,7 +131,7 @@ def test_two_commits_on_top_of_head(git: Git, top: Path) -> None:
     (top / "dir/b.txt").unlink()
     before = still(top)
     changes = changed({"a.txt": b"the agent's\r\nmixed\n", "new/c.bin": b"\0" * 9, "run.sh": None, ODD[0]: b"agent"})
-    changes |= {"link": link_to(ODD[1]), "tool": file_of(b"#!/bin/sh\n", executable=True)}
+    changes |= {"link": link_to(ODD[1]), "tool": file_of(b"#!/bin/sh\n", 0o755)}
     branch = made(git, top, changes)
     assert added_to(before, top) == [".git/logs/refs/heads/agent/work", ".git/refs/heads/agent/work"]
     head = commits_of(top, "HEAD")

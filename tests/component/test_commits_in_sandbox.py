@@ -16,9 +16,8 @@ from syncd.merge.commits import SandboxCommit, UnreadableCommits, read_commits
 from syncd.model.entry import Kind
 from syncd.sandbox import protocol
 from syncd.sandbox.protocol import REPOSITORY_BOUNDS, RepositoryState, SandboxCommits
-from tests.agent_commits import RepositoryThere
 from tests.component.program_rig import output_of, prepared, told
-from tests.component.repository_rig import poisoned
+from tests.repositories import RepositoryThere, poisoned
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

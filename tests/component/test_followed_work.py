@@ -28,21 +28,14 @@ from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import FoundWork, agent_work
 from syncd.sync.following import FollowedStore
 from tests.clock import ScriptedClock
+from tests.looks import file_of
 
 TARGET = Target("https://api.example", "box", "us")
 
 
-def _kept(folder: Path, *contents: bytes) -> dict[str, SeenEntry]:
+def _kept(*contents: bytes) -> dict[str, SeenEntry]:
     """Files of an agent, as a look has fetched them."""
-    found = {}
-    for number, content in enumerate(contents):
-        copy = folder / f"copy{number}"
-        copy.write_bytes(content)
-        digest = hashlib.sha256(content).digest()
-        found[f"f{number}"] = SeenEntry(
-            Kind.FILE, 0o644, size_bytes=len(content), digest=digest, copy=str(copy), mtime_s=5
-        )
-    return found
+    return {f"f{number}": file_of(content) for number, content in enumerate(contents)}
 
 
 def _contents(folder: Path) -> set[bytes]:
@@ -52,8 +45,8 @@ def _contents(folder: Path) -> set[bytes]:
 def test_the_last_state_is_kept(tmp_path: Path) -> None:
     """Another process reads it, with its contents; those that the agent wrote over are gone."""
     store = FollowedStore(StateDb(str(tmp_path)), TARGET)
-    store.save(FoundWork(7.0, _kept(tmp_path, b"first", b"second")), 7.0)
-    there = {**_kept(tmp_path, b"first", b"other"), "gone": ABSENT, b"\xff".decode("utf-8", "surrogateescape"): ABSENT}
+    store.save(FoundWork(7.0, _kept(b"first", b"second")), 7.0)
+    there = {**_kept(b"first", b"other"), "gone": ABSENT, b"\xff".decode("utf-8", "surrogateescape"): ABSENT}
     store.save(FoundWork(8.0, there, ("node_modules",), 3, "the disk is full"), 8.0)
     read = FollowedStore(StateDb(str(tmp_path)), TARGET).load()
     assert read is not None
@@ -67,8 +60,8 @@ def test_the_last_state_is_kept(tmp_path: Path) -> None:
 def test_what_cannot_be_kept_changes_nothing(tmp_path: Path) -> None:
     """A content that is missing fails the whole, and what was kept before still is."""
     store = FollowedStore(StateDb(str(tmp_path)), TARGET)
-    store.save(FoundWork(7.0, _kept(tmp_path, b"first")), 7.0)
-    wanted = _kept(tmp_path, b"newer", b"missing")
+    store.save(FoundWork(7.0, _kept(b"first")), 7.0)
+    wanted = _kept(b"newer", b"missing")
     os.unlink(wanted["f1"].copy)
     with pytest.raises(FileNotFoundError):
         store.save(FoundWork(8.0, wanted), 8.0)
@@ -81,7 +74,7 @@ def test_what_cannot_be_kept_changes_nothing(tmp_path: Path) -> None:
 def test_it_goes_with_its_sandbox(tmp_path: Path) -> None:
     """The contents of a sandbox that is forgotten go at the next clean-up."""
     db = StateDb(str(tmp_path))
-    FollowedStore(db, TARGET).save(FoundWork(7.0, _kept(tmp_path, b"first")), 7.0)
+    FollowedStore(db, TARGET).save(FoundWork(7.0, _kept(b"first")), 7.0)
     with db.transaction():
         db.forget_owners_but([])
     Blobs(db).clean_up(8.0)
@@ -91,7 +84,7 @@ def test_it_goes_with_its_sandbox(tmp_path: Path) -> None:
 def test_a_content_that_is_gone_or_damaged(tmp_path: Path) -> None:
     """Its entry lacks it, so that the next look fetches it; the others stay."""
     store = FollowedStore(StateDb(str(tmp_path)), TARGET)
-    kept = store.save(FoundWork(7.0, _kept(tmp_path, b"gone", b"damaged", b"whole")), 7.0).there
+    kept = store.save(FoundWork(7.0, _kept(b"gone", b"damaged", b"whole")), 7.0).there
     os.unlink(kept["f0"].copy)
     Path(kept["f1"].copy).write_bytes(b"other")
     store.drop_damaged()
@@ -123,7 +116,7 @@ def test_a_stop_ends_the_reading_of_a_large_workspace(tmp_path: Path, monkeypatc
     spool = str(tmp_path / "spool")
     own = SimpleNamespace(base_store=BaseStore(spool, ChunkStore(spool)), environ=os.environ, search=None)
     commits = FollowedCommits(access, own)  # type: ignore[arg-type]
-    found, content = FoundWork(0.0, _kept(tmp_path, b"the agent's")), SandboxContent(Manifest(sent))
+    found, content = FoundWork(0.0, _kept(b"the agent's")), SandboxContent(Manifest(sent))
     work = agent_work(found, content, lambda _path, _is_dir: False)
     with pytest.raises(Stop):
         commits.follow("owner", work, lambda _path, _is_dir: False, str(tmp_path / "scratch"))

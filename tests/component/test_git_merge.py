@@ -11,8 +11,8 @@ from syncd.core import process
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge import git as git_module
 from syncd.merge.git import Git, MergedText, find_git, find_work_tree, is_binary, merge
-from tests.component.repository_rig import person_git
 from tests.component.test_agent_branch import repository
+from tests.repositories import person_git
 
 FOUND = find_git(os.environ)
 needs_git = pytest.mark.skipif(FOUND is None, reason="git is not installed")

@@ -16,8 +16,8 @@ from syncd.cli.output import Tone, styled
 from syncd.core.errors import TryLater
 from syncd.merge.git import Git, find_git
 from syncd.model.entry import Kind, SeenEntry
-from tests.component.git_folder import file_of, link_to
 from tests.fuzz.operations import tree
+from tests.looks import file_of, link_to
 
 Versions = Mapping[str, SeenEntry]
 NAMES = [
@@ -111,7 +111,7 @@ def test_git_applies_a_large_file(git: Git, tmp_path: Path, chance: random.Rando
     content = bytearray(17 << 20)
     before: dict[str, SeenEntry] = {"big": file_of(bytes(content))}
     content[:1000] = chance.randbytes(1000)
-    after: dict[str, SeenEntry] = {"big": file_of(bytes(content), executable=True), "text": file_of(text("is"))}
+    after: dict[str, SeenEntry] = {"big": file_of(bytes(content), 0o755), "text": file_of(text("is"))}
     assert applied_by_git(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
 
 
@@ -202,7 +202,7 @@ def test_random_changes(git: Git, chance: random.Random, tmp_path: Path) -> None
                 continue
             content = chance.choice(contents)
             link = chance.random() < 0.2
-            chosen[path] = link_to("x") if link else file_of(content, executable=chance.random() < 0.3)
+            chosen[path] = link_to("x") if link else file_of(content, 0o755 if chance.random() < 0.3 else 0o644)
         return chosen
 
     for number in range(25):

@@ -11,7 +11,8 @@ import pytest
 
 from syncd.sandbox.agent_repository import recorded_home
 from syncd.store.state_db import StateDb
-from tests.component.repository_rig import TARGET, RepositoryRig, Sent, git, link, poisoned, sent, shell
+from tests.component.repository_rig import TARGET, RepositoryRig, Sent, link, sent
+from tests.repositories import git, poisoned, shell
 
 
 @pytest.fixture(scope="module")

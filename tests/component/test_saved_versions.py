@@ -10,7 +10,6 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from syncd.store.blobs import Blobs
 from syncd.store.state_db import NAME, StateDb
 from tests.clock import ScriptedClock
 from tests.component.test_state_db import TARGET, arrived, tree
+from tests.looks import file_of
 from tests.recorded import full_disk
 
 DAY_S = timedelta(days=1).total_seconds()
@@ -31,35 +31,24 @@ ODD_NAMES = [os.fsdecode(b"caf\xe9"), "new\nline", "\033[31mred", "-rf", "a" * 2
 
 
 class SavedVersionsRig:
-    """A store, its clock, and a folder with fetched copies."""
+    """A store, and its clock."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = ScriptedClock()
         self.folder = folder
         self.state = folder / "state"
         self.blobs = self.state / "blobs"
-        self.copies = folder / "copies"
         self.state.mkdir()
-        self.copies.mkdir()
-        self._numbers = count()
         self.store = self.another()
 
     def another(self) -> SavedVersions:
         """Return the store of another process."""
         return SavedVersions(StateDb(str(self.state)), self.clock)
 
-    def file(self, content: bytes, mode: int = 0o644, mtime_s: int = 1_700_000_000) -> SeenEntry:
-        """Return the entry of a file that was fetched."""
-        copy = self.copies / str(next(self._numbers))
-        copy.write_bytes(content)
-        return SeenEntry(
-            Kind.FILE, mode, mtime_s, len(content), digest=hashlib.sha256(content).digest(), copy=str(copy)
-        )
-
     def save(self, **contents: bytes) -> str:
         """Save files with these contents, a second after the last ones, and return the id."""
         self.clock.go_on(1)
-        entries = {path: self.file(content) for path, content in contents.items()}
+        entries = {path: file_of(content) for path, content in contents.items()}
         return self.store.save(Why.OVERWRITTEN, "box", entries).id
 
     def content(self, content: bytes) -> Path:
@@ -90,14 +79,15 @@ def test_what_is_saved_is_restored(rig: SavedVersionsRig) -> None:
     """Files, links and folders with any name, their modes and times; the copies are no longer needed."""
     entries = {
         "d": SeenEntry(Kind.DIRECTORY, 0o750, mtime_s=1_600_000_000),
-        "d/program": rig.file(b"#!/bin/sh\n", 0o755),
-        "d/to/deep": rig.file(b"", 0o600, mtime_s=5),
+        "d/program": file_of(b"#!/bin/sh\n", 0o755),
+        "d/to/deep": file_of(b"", 0o600, mtime_s=5),
         "empty folder": SeenEntry(Kind.DIRECTORY, 0o500),
         "ln": SeenEntry(Kind.SYMLINK, target=os.fsdecode(b"d/\xff")),
-        **{name: rig.file(os.fsencode(name)) for name in ODD_NAMES},
+        **{name: file_of(os.fsencode(name)) for name in ODD_NAMES},
     }
     version = rig.store.save(Why.CONFLICT, "box-1", entries)
-    shutil.rmtree(rig.copies)
+    for entry in entries.values():
+        Path(entry.copy or rig.folder / "none").unlink(missing_ok=True)
     assert rig.another().all() == [version]
     assert (version.why, version.sandbox_id, version.at) == (Why.CONFLICT, "box-1", utc(rig.clock.wall))
     assert version.at.tzinfo is UTC
@@ -120,7 +110,7 @@ def test_each_sandbox_counts_its_own(rig: SavedVersionsRig) -> None:
     blue = SavedVersions(StateDb(str(rig.state)), rig.clock, "blue")
     rig.save(a=b"main's")
     for content in (b"blue's", b"blue's, newer"):
-        blue.save(Why.OVERWRITTEN, "box-blue", {"a": rig.file(content)})
+        blue.save(Why.OVERWRITTEN, "box-blue", {"a": file_of(content)})
     assert (rig.store.count, blue.count, len(blue.all())) == (1, 2, 3)
     assert [version.id for version in blue.all()] == [f"{utc(rig.clock.wall):%Y%m%d-%H%M%S}-0{n}" for n in (2, 1, 0)]
 
@@ -129,7 +119,7 @@ def test_nobody_else_can_read_it(rig: SavedVersionsRig) -> None:
     """Folders are 0700 and files 0600, whatever the umask and the modes in the sandbox; no set-id bit is kept."""
     before = os.umask(0)
     try:
-        version = rig.store.save(Why.REMOVED, "box", {"a": rig.file(b"x", 0o6777)})
+        version = rig.store.save(Why.REMOVED, "box", {"a": file_of(b"x", 0o6777)})
     finally:
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in rig.state.rglob("*")}
@@ -142,7 +132,7 @@ def test_bases_are_kept_beside_it(rig: SavedVersionsRig) -> None:
     """What had been sent as its paths, with its bytes where they are known; not what is not known at all."""
     sent = Entry(Kind.FILE, 0o755, digest=digest_of(b"sent")), b"sent"
     bases = {"a": sent, "b": (Entry(Kind.FILE), None), "c": (Entry(Kind.DIRECTORY, 0o700), None), "gone": sent}
-    version = rig.store.save(Why.CONFLICT, "box", {path: rig.file(b"1") for path in "abc"}, bases)
+    version = rig.store.save(Why.CONFLICT, "box", {path: file_of(b"1") for path in "abc"}, bases)
     assert rig.another().all() == [version]
     assert version.bases == {"a": sent[0], "c": bases["c"][0]}
     assert rig.contents() == {b"1", b"sent"}
@@ -166,7 +156,7 @@ def test_a_content_is_on_disk_once(rig: SavedVersionsRig) -> None:
 
 def test_what_is_saved_already(rig: SavedVersionsRig) -> None:
     """A file, a folder and a link are found again, so that a sync that fails again and again saves them once."""
-    entries = {"f": rig.file(b"1"), "d": SeenEntry(Kind.DIRECTORY, 0o755), "l": SeenEntry(Kind.SYMLINK, target="f")}
+    entries = {"f": file_of(b"1"), "d": SeenEntry(Kind.DIRECTORY, 0o755), "l": SeenEntry(Kind.SYMLINK, target="f")}
     version = rig.store.save(Why.CONFLICT, "box", entries)
     assert {rig.store.holder_of(path, entry) for path, entry in entries.items()} == {version.id}
     assert {rig.store.holder_of(path, entries["l"]) for path in "fdx"} == {None}
@@ -177,7 +167,7 @@ def test_what_is_saved_already(rig: SavedVersionsRig) -> None:
 def test_only_what_has_a_content_is_saved(rig: SavedVersionsRig) -> None:
     """Files without a copy, sockets and missing paths are not in the version; with nothing else there is none."""
     nothing = {"gone": ABSENT, "big": SeenEntry(Kind.FILE, size_bytes=9), "s": SeenEntry(Kind.OTHER)}
-    version = rig.store.save(Why.REMOVED, "box", {"a": rig.file(b"1"), **nothing})
+    version = rig.store.save(Why.REMOVED, "box", {"a": file_of(b"1"), **nothing})
     assert list(version.paths) == ["a"]
     with pytest.raises(ValueError, match="no entry"):
         rig.store.save(Why.REMOVED, "box", nothing)
@@ -186,10 +176,10 @@ def test_only_what_has_a_content_is_saved(rig: SavedVersionsRig) -> None:
 
 def test_a_wrong_copy_is_no_version(rig: SavedVersionsRig) -> None:
     """A copy that is not what was looked at, is missing, or is a link: an error, and nothing stays."""
-    good, other = rig.file(b"1"), rig.file(b"2")
-    link = rig.copies / "link"
+    good, other = file_of(b"1"), file_of(b"2")
+    link = rig.folder / "link"
     link.symlink_to(good.copy)
-    for copy in (other.copy, str(rig.copies / "none"), str(link), str(rig.copies)):
+    for copy in (other.copy, str(rig.folder / "none"), str(link), str(rig.folder)):
         wrong = SeenEntry(Kind.FILE, 0o644, 0, 1, digest=digest_of(b"3"), copy=copy)
         with pytest.raises(OSError, match=r".") as failure:
             rig.store.save(Why.REMOVED, "box", {"a": good, "b": other, "c": wrong, "d": good})
@@ -201,12 +191,12 @@ def test_a_wrong_copy_is_no_version(rig: SavedVersionsRig) -> None:
 def test_hostile_values_are_saved(rig: SavedVersionsRig) -> None:
     """Times that no disk can store, paths that lead outside: saved, and what can be restored is."""
     entries = {
-        "late": rig.file(b"1", mtime_s=1 << 80),
-        "early": rig.file(b"2", mtime_s=-(1 << 80)),
-        "../out": rig.file(b"3"),
-        "/abs": rig.file(b"4"),
+        "late": file_of(b"1", mtime_s=1 << 80),
+        "early": file_of(b"2", mtime_s=-(1 << 80)),
+        "../out": file_of(b"3"),
+        "/abs": file_of(b"4"),
         "ln": SeenEntry(Kind.SYMLINK, target="/etc"),
-        "ln/passwd": rig.file(b"5"),
+        "ln/passwd": file_of(b"5"),
         "up": SeenEntry(Kind.SYMLINK, target="../x"),
     }
     version = rig.store.save(Why.REMOVED, "box", entries)
@@ -299,7 +289,7 @@ def test_a_content_that_another_process_drops_meanwhile(rig: SavedVersionsRig, m
 
     monkeypatch.setattr(Blobs, "flush", flushed)
     rig.clock.go_on(1)
-    entries = {path: rig.file(content) for path, content in (("a", b"same"), ("b", b"same"), ("d", b"new"))}
+    entries = {path: file_of(content) for path, content in (("a", b"same"), ("b", b"same"), ("d", b"new"))}
     version = SavedVersions(db, rig.clock).save(Why.REMOVED, "box", entries)
     assert rig.another().all() == [version]
     assert rig.contents() == {b"same", b"new"}

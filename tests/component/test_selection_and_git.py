@@ -6,7 +6,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from syncd.model.entry import Kind
 from syncd.scan.exclusions import explain
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection
+from tests.repositories import git
 
 pytestmark = pytest.mark.skipif(
     shutil.which("git") is None, reason="git, which these tests compare with, is not installed"
@@ -25,14 +25,6 @@ pytestmark = pytest.mark.skipif(
 # Names that syncd's own defaults exclude cannot be compared, and are not used here.
 PLAIN = Selection(upload_secrets=True)
 Verdict = tuple[str, str, str]  # file, line and pattern that decide; three times "" if none does
-
-
-def git(workspace: Path, *arguments: str, stdin: bytes = b"") -> bytes:
-    quiet = {"PATH": os.environ["PATH"], "HOME": str(workspace), "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
-    command = ["git", "-c", "init.defaultBranch=main", *arguments]
-    done = subprocess.run(command, cwd=workspace, env=quiet, input=stdin, capture_output=True, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    return done.stdout
 
 
 def write(workspace: Path, files: dict[bytes, bytes]) -> None:
@@ -54,7 +46,7 @@ _AFTER_NAME = re.compile(r"[!/]*[^*?\[\\\n]*[^*?\[\\/\n]\*\*")
 @cache
 def spans_after_name() -> bool:
     """Return True if the installed git is one whose `**` spans directories after a name, too."""
-    version = re.search(rb"(\d+)\.(\d+)", git(Path.cwd(), "version"))
+    version = re.search(r"(\d+)\.(\d+)", git(Path.cwd(), "version"))
     return version is not None and (int(version[1]), int(version[2])) < (2, 53)
 
 
@@ -76,13 +68,13 @@ def decided(workspace: Path, path: str) -> Verdict:
 
 def of_git(workspace: Path) -> set[str]:
     listed = git(workspace, "ls-files", "-co", "--exclude-standard", "-z")
-    return {os.fsdecode(name) for name in listed.split(b"\0") if name}
+    return set(listed.split("\0")) - {""}
 
 
 def verdicts_of_git(workspace: Path, paths: Iterable[str]) -> dict[str, Verdict]:
     asked = b"".join(os.fsencode(path) + b"\0" for path in paths)
     arguments = ("check-ignore", "-v", "-n", "-z", "--no-index", "--stdin")
-    fields = [os.fsdecode(field) for field in git(workspace, *arguments, stdin=asked).split(b"\0")]
+    fields = git(workspace, *arguments, given=asked, codes=(0, 1)).split("\0")
     return {fields[i + 3]: (fields[i], fields[i + 1], fields[i + 2]) for i in range(0, len(fields) - 3, 4)}
 
 
@@ -107,7 +99,7 @@ def in_own_terms(workspace: Path, top: Path, action: Verdict, common: Path) -> V
 def disagreements(workspace: Path, common: Path) -> list[str]:
     """Return the differences between syncd and git, about inclusion or the line that decides."""
     theirs, ours = of_git(workspace), sent(workspace)
-    top = Path(os.fsdecode(git(workspace, "rev-parse", "--show-toplevel").rstrip(b"\n")))
+    top = Path(git(workspace, "rev-parse", "--show-toplevel").rstrip("\n"))
     wrong = [f"{'only git' if path in theirs else 'only syncd'} includes {path!r}" for path in sorted(theirs ^ ours)]
     for path, action in verdicts_of_git(workspace, all_files(workspace)).items():
         mine, git_says = decided(workspace, path), in_own_terms(workspace, top, action, common)

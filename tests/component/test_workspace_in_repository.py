@@ -19,13 +19,13 @@ from tests.component.test_scan_by_change import WatchedWorkspace
 from tests.component.test_selection_and_git import (
     PLAIN,
     disagreements,
-    git,
     name_like,
     random_pattern,
     sent,
     verdicts_of_git,
     write,
 )
+from tests.repositories import git
 
 needs_git = pytest.mark.skipif(
     shutil.which("git") is None, reason="git, which these tests compare with, is not installed"

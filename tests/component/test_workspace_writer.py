@@ -31,6 +31,7 @@ from syncd.merge.workspace_writer import Written
 from syncd.model.entry import ABSENT, Entry, Kind, with_copy
 from syncd.sandbox.sandbox_content import TakenPath
 from tests.component.forks import Forks, forks_of
+from tests.component.test_state_files import held_by_another
 from tests.component.writer_machine import (
     OLD_NS,
     Change,
@@ -420,16 +421,8 @@ def test_the_order_of_flushes(on: WriterMachine) -> None:
 def test_one_write_at_a_time(on: WriterMachine) -> None:
     """While another process writes, a write is refused in one line."""
     on.writer.undo()
-    folder = str(on.state / "apply")
-    held = f"with Lock({folder!r}): print(flush=True); sys.stdin.read()"
-    code = f"import sys; from syncd.core.directories import Lock\n{held}"
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        with pytest.raises(Locked, match="another syncd is writing"):
-            on.writer.write([])
-        other.communicate()
+    with held_by_another(str(on.state / "apply")), pytest.raises(Locked, match="another syncd is writing"):
+        on.writer.write([])
     on.writer.write([])
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from syncd.core.waiter import Event, Superseded
 from syncd.sandbox import agent_repository
-from tests.component.repository_rig import git, person_git, tree_of
 from tests.fuzz.operations import tree
 from tests.integration.sync_rig import Rig
+from tests.repositories import git, person_git, tree_of
 
 
 def here(rig: Rig, *arguments: str) -> str:

@@ -27,9 +27,9 @@ from syncd.sandbox.look_request import LookItem, LookRequest, LookResult
 from syncd.sandbox.program import printed
 from syncd.sandbox.protocol import SandboxCommits
 from syncd.store.state_db import StateDb
-from tests.agent_commits import RepositoryThere
 from tests.integration.sync_rig import Rig
 from tests.looks import COMPARE, EXISTS, FETCH, REMOVE, a_file, item
+from tests.repositories import RepositoryThere
 from tests.unit.test_protocol import LATER
 
 ODD = os.fsdecode(b"caf\xe9 \n-rf")

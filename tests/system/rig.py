@@ -402,23 +402,6 @@ def as_toml(values: Mapping[str, object]) -> str:
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
 
 
-def git(folder: Path, *words: str) -> str:
-    """Run git with no one's settings but the repository's, and return its output."""
-    environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
-    done = subprocess.run(["git", *words], cwd=folder, env=environ, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.decode("utf-8", "surrogateescape")
-
-
-def committed(folder: Path) -> None:
-    """Make a person's repository there, with a commit of all files."""
-    git(folder, "init", "-q", "-b", "main")
-    for key, value in (("user.name", "me"), ("user.email", "me@localhost"), ("gc.auto", "0")):
-        git(folder, "config", key, value)
-    git(folder, "add", "-A")
-    git(folder, "commit", "-q", "--allow-empty", "-m", "first")
-
-
 def _documented() -> re.Pattern[str]:
     """Return what matches each name of docs/internals.md, State, in which capitals stand for any name."""
     page = (REPO / "docs/internals.md").read_text("utf-8")

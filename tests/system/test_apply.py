@@ -16,8 +16,9 @@ import pytest
 
 from tests.agent import Agent
 from tests.recorded import records
+from tests.repositories import committed, git
 from tests.system.command import AS_ANYONE, Running, as_anyone, works
-from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig, committed, git
+from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig
 from tests.system.trees import tree
 
 TEXT = "".join(f"line {number}\n" for number in range(30))

@@ -11,9 +11,8 @@ import pytest
 
 from syncd.remote.target import Target
 from tests.agent import Agent
-from tests.agent_commits import RepositoryThere, note_home
-from tests.component.repository_rig import person_git, poisoned, tree_of
-from tests.system.rig import DEFAULTS, SANDBOX, Rig, committed
+from tests.repositories import RepositoryThere, committed, note_home, person_git, poisoned, tree_of
+from tests.system.rig import DEFAULTS, SANDBOX, Rig
 from tests.system.trees import tree
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -159,10 +158,10 @@ def test_what_may_never_come(rig: Rig, home: Path, repository: RepositoryThere) 
     repository.git("commit", "-q", "-m", "links")
     evil = repository.blob(b"evil")
     entries = []
-    for line in repository.git("ls-tree", "-z", "HEAD").split(b"\0")[:-1]:
-        facts, _, name = line.partition(b"\t")
+    for line in repository.git("ls-tree", "-z", "HEAD").split("\0")[:-1]:
+        facts, _, name = line.partition("\t")
         mode, _, entry = facts.split()
-        entries.append((mode.lstrip(b"0"), name, entry.decode()))
+        entries.append((mode.lstrip("0").encode(), name.encode(), entry))
     tree = repository.raw_tree(*entries, (b"100644", b"../evil", evil), (b"100644", b".git", evil))
     repository.raw_commit(tree, b"evil")
     done = rig.ok("apply", "--branch", "theirs")

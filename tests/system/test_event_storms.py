@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.repositories import committed, git
 from tests.system.command import CLOCK, Running, works
-from tests.system.rig import Rig, committed, git
+from tests.system.rig import Rig
 from tests.system.trees import tree
 
 # inotify's queue, from inotify(7).

@@ -15,8 +15,9 @@ import pytest
 
 from syncd.core.clock import stamp
 from tests.agent import Agent, NamedPath
+from tests.repositories import committed, git
 from tests.system.command import AS_ANYONE, CLOCK, as_anyone
-from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig, committed, emptied, git
+from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig, emptied
 from tests.system.trees import Tree, tree
 
 REFERENCE = "refs/syncd/main"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.emulator import When
-from tests.system.rig import DEFAULTS, Rig, committed, git
+from tests.repositories import committed, git
+from tests.system.rig import DEFAULTS, Rig
 
 
 def test_git_in_the_sandbox(rig: Rig) -> None:

@@ -15,6 +15,7 @@ from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.saved_versions import SavedVersions, Why
 from syncd.store.state_db import StateDb
 from tests.clock import ScriptedClock
+from tests.looks import file_of
 from tests.system.rig import Rig
 
 LATIN = os.fsdecode(b"caf\xe9")
@@ -29,8 +30,8 @@ def saved(rig: Rig) -> Rig:
     clock = ScriptedClock()
     entries = {
         "d": SeenEntry(Kind.DIRECTORY, 0o755),
-        "d/\033[31mred": _file(rig, b"x" * 20_000, 0o755),
-        LATIN: _file(rig, b"1234"),
+        "d/\033[31mred": file_of(b"x" * 20_000, 0o755),
+        LATIN: file_of(b"1234"),
         "ln": SeenEntry(Kind.SYMLINK, 0o777, target="d"),
         "out": SeenEntry(Kind.SYMLINK, 0o777, target="/etc"),
     }
@@ -38,15 +39,8 @@ def saved(rig: Rig) -> Rig:
         store = SavedVersions(db, clock)
         store.save(Why.SANDBOX_ENDED, "box-1", entries)
         clock.go_on(1)
-        store.save(Why.OVERWRITTEN, "box-2", {f"file{number}": _file(rig, b"%d" % number) for number in range(8)})
+        store.save(Why.OVERWRITTEN, "box-2", {f"file{number}": file_of(b"%d" % number) for number in range(8)})
     return rig
-
-
-def _file(rig: Rig, content: bytes, mode: int = 0o644) -> SeenEntry:
-    digest = hashlib.sha256(content)
-    copy = rig.home / f"copy-{digest.hexdigest()}"
-    copy.write_bytes(content)
-    return SeenEntry(Kind.FILE, mode, 1_700_000_000, len(content), digest=digest.digest(), copy=str(copy))
 
 
 def test_list(saved: Rig) -> None:

@@ -16,8 +16,9 @@ import pytest
 from tests.agent import Agent
 from tests.emulator import RequestRecord, Sandbox, When
 from tests.recorded import records
+from tests.repositories import committed, git
 from tests.system.command import CLOCK
-from tests.system.rig import DEFAULTS, KEY, TIMEOUT_S, Rig, committed, git
+from tests.system.rig import DEFAULTS, KEY, TIMEOUT_S, Rig
 from tests.system.trees import tree
 
 TEXT = "".join(f"line {number}\n" for number in range(30))

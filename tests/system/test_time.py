@@ -17,9 +17,10 @@ import pytest
 
 from syncd.core.clock import SystemClock, stamp
 from tests.emulator import Emulator
+from tests.repositories import committed
 from tests.system import shifted_clocks
 from tests.system.command import Running, works
-from tests.system.rig import DEFAULTS, KEY, Rig, committed
+from tests.system.rig import DEFAULTS, KEY, Rig
 from tests.system.service_manager import ServiceManager
 from tests.system.shifted_clocks import SHIFTS, Shifts
 
