@@ -122,7 +122,7 @@ class Archive(Struct, frozen=True):
         return cls(pieces, end, len(archive_format.HEAD) + sum(piece.size_bytes for piece in pieces) + len(end))
 
     @property
-    def identity(self) -> str:
+    def key(self) -> str:
         """A digest by which a later process recognizes the archive; empty if any content is unknown."""
         if not all(piece.key for piece in self.pieces):
             return ""

@@ -147,7 +147,7 @@ def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPat
 
     work = find(opened, content, is_excluded)
     work = work.excluding([path for path in home.search(work.changed) if not is_included(path, False)])
-    return AgentSide(home, opened.sandbox, work, rules, is_excluded, state.identity)
+    return AgentSide(home, opened.sandbox, work, rules, is_excluded, state.revision)
 
 
 def _find_newest(opened: OpenSandbox, content: SandboxContent, is_excluded: IsExcluded) -> AgentWork:

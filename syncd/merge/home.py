@@ -96,7 +96,7 @@ class AgentSide(Struct, frozen=True):
     work: AgentWork
     rules: PathRules
     is_excluded: IsExcluded
-    base_identity: str
+    base_revision: str
     saved: frozenset[str] = frozenset()
 
     @property
@@ -236,7 +236,7 @@ def bring_home(side: AgentSide, plan: Plan) -> Plan:
     """
     state, base = side.sandbox.state, side.base
     state.read()
-    is_as_planned = not state.content.uncertain and state.identity == side.base_identity
+    is_as_planned = not state.content.uncertain and state.revision == side.base_revision
     if not is_as_planned:
         # What is there by the plan was sent from here, by a sync that had not been recorded.
         now = state.content.base or Manifest()

@@ -62,7 +62,7 @@ _NO_BRANCH = re.compile(r"[\0-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|$)|(^|/)\.
 
 
 class HomeCommit(Struct, frozen=True):
-    """The last commit of what was sent to one sandbox, and the identity of the base that it holds.
+    """The last commit of what was sent to one sandbox, and the revision of the base that it holds.
 
     Without a commit the repository there is someone else's, and left alone.
     """
@@ -109,9 +109,9 @@ class AgentRepository:
         """True if there is one of ours, as far as it is known."""
         return self._record is not None and bool(self._record.commit)
 
-    def recall(self, base: Manifest, identity: str) -> None:
+    def recall(self, base: Manifest, revision: str) -> None:
         """Note the base that an earlier process recorded: the commit may hold it already."""
-        if self._record is not None and self._record.base == identity:
+        if self._record is not None and self._record.base == revision:
             self._followed = base
 
     def forget(self) -> None:
@@ -120,7 +120,7 @@ class AgentRepository:
         with contextlib.suppress(OSError):
             self._stored.remove()
 
-    def follow(self, base: Manifest, identity: str) -> None:
+    def follow(self, base: Manifest, revision: str) -> None:
         """Have the repository hold the base. What fails is a warning, and is tried again later.
 
         Raises `Superseded` for newer changes, and `Stop`.
@@ -132,8 +132,8 @@ class AgentRepository:
             return
         if self._record is not None and self._followed is not None and not self._versions(base):
             self._followed, self.warnings = base, []
-            if self._record.base != identity:  # or else the next process would compare all
-                self._save(replace(self._record, base=identity))
+            if self._record.base != revision:  # or else the next process would compare all
+                self._save(replace(self._record, base=revision))
             return
         branch = self._home_branch()
         if branch is None:
@@ -148,7 +148,7 @@ class AgentRepository:
         except StepFailed as failure:
             self._failed(f"the git repository in the sandbox could not follow ({failure.message})")
         else:
-            self._note(report, base, identity)
+            self._note(report, base, revision)
 
     def _versions(self, base: Manifest) -> dict[str, Entry]:
         """Return the versions that the commit may lack; if it is not known at all, those of all paths."""
@@ -187,12 +187,12 @@ class AgentRepository:
         with answer as (found, _):
             return found
 
-    def _note(self, report: CommitReport, base: Manifest, identity: str) -> None:
+    def _note(self, report: CommitReport, base: Manifest, revision: str) -> None:
         match report.state:
             case RepositoryState.DONE:
                 self._next_try.clear()
                 self.warnings, self._followed, self._unanswered = [], base, set()
-                self._save(HomeCommit(report.home, identity))
+                self._save(HomeCommit(report.home, revision))
                 _log.info("the repository in the sandbox is at %s", report.home[:10])
             case RepositoryState.FOREIGN:
                 self.warnings = []

@@ -164,10 +164,10 @@ class DeletionSync(Struct):
         for path, found in kinds.items():
             if found == [Kind.UNREAD]:
                 kinds[path] = [entry.kind for entry in to_delete[path]]
-        taken = obstructed_by(kinds, wanted)
+        occupied = obstructed_by(kinds, wanted)
         # A directory that holds something else than what was put there is the agent's by now.
         holding_ours = directories_above(kinds.keys() - holding_more)
-        given_up = {path for path in kinds.keys() & holding_more - holding_ours if not is_within(path, taken)}
+        given_up = {path for path in kinds.keys() & holding_more - holding_ours if not is_within(path, occupied)}
         self.gone = frozenset(to_delete.keys() - kinds.keys() | given_up)
         self._failed = {path: why for path, why in self._failed.items() if path not in to_delete}
         self._failed |= {path: failed[path] for path in kinds if there.get(path) is Kind.UNREAD and path in failed}
@@ -179,7 +179,7 @@ class DeletionSync(Struct):
                 self._next_try.clear()
             else:
                 self._next_try.failed(self.clock.monotonic_s())
-        return {path: Obstacle.UNKNOWN if failed.get(path) == NOBODY else Obstacle(taken[path]) for path in taken}
+        return {path: Obstacle.UNKNOWN if failed.get(path) == NOBODY else Obstacle(occupied[path]) for path in occupied}
 
     def note_arrived(self, wanted: Manifest, torn: Collection[str], secret_files: Collection[str]) -> None:
         """Note that the sandbox holds `wanted`, and what is left over there."""

@@ -11,7 +11,7 @@ import contextlib
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd.core.errors import SyncWarning
@@ -32,21 +32,21 @@ _SENT_ANEW = "everything is compared and sent anew once"
 
 
 class Uploaded(Struct, frozen=True):
-    """An archive in the bucket that was not initialized yet. `identity` is the archive's own."""
+    """An archive in the bucket that was not initialized yet. `key` is the archive's own."""
 
     target: Target
-    identity: str
+    key: str
     sha256: str
 
 
 class _Base(Struct, frozen=True):
-    """The facts recorded beside the base's manifest. `identity` is another one for each manifest.
+    """The facts recorded beside the base's manifest. `revision` is another one for each manifest.
 
-    `searched` is the identity of the search for secrets that its contents passed.
+    `searched` is the digest of the search for secrets that its contents passed.
     """
 
     searched: str
-    identity: str
+    revision: str = field(name="identity")
 
 
 def last_target(db: StateDb, name: str = MAIN) -> Target | None:
@@ -80,7 +80,7 @@ class SandboxState:
     """
 
     def __init__(self, db: StateDb, target: Target, searched: str = "", name: str = MAIN) -> None:
-        """`searched` is the identity of the search for secrets that contents pass, empty if none is made.
+        """`searched` is the digest of the search for secrets that contents pass, empty if none is made.
 
         `name` is that of the configuration.
         """
@@ -103,7 +103,7 @@ class SandboxState:
         self._released = Record(db, "released", bool, "its end is told of as a loss", target.owner)
         self.is_released = False  # it was given back, and nothing arrived there since
         self._is_marked = False
-        self.identity = ""  # of the base that this process read or recorded last, empty if it knows none
+        self.revision = ""  # of the base that this process read or recorded last, empty if it knows none
         self._in_rows: Manifest | None = None  # the base as it is recorded, as far as this process knows
         self._torn: tuple[str, ...] | None = None
         self.read()
@@ -119,10 +119,10 @@ class SandboxState:
     @property
     def was_changed(self) -> bool:
         """True if another process changed the base since this one read or recorded it, or if the record was damaged."""
-        recorded = self._base.load() if self.identity else None
+        recorded = self._base.load() if self.revision else None
         if recorded is None:
-            return self.identity != "" and self.db.warning is not None
-        return recorded.identity != self.identity
+            return self.revision != "" and self.db.warning is not None
+        return recorded.revision != self.revision
 
     def read(self) -> None:
         """Read what is recorded.
@@ -136,7 +136,7 @@ class SandboxState:
         # Where another one was in use, nobody knows what became of this one meanwhile.
         was_left = last is not None and not last.same_sandbox(self.target)
         recorded, self._in_rows = self._base.load(), None
-        self.identity = "" if recorded is None else recorded.identity
+        self.revision = "" if recorded is None else recorded.revision
         self.warnings = [self.db.warning] if self.db.warning and recorded is None else []
         left, maybe = self._read_beside_base()
         self.content = SandboxContent(
@@ -190,9 +190,9 @@ class SandboxState:
         record = self._uploaded.load()
         return record if record is not None and record.target == self.target else None
 
-    def record_uploaded(self, identity: str, sha256: str) -> None:
+    def record_uploaded(self, key: str, sha256: str) -> None:
         """Record that the archive is in the bucket. Raises `OSError`."""
-        self._uploaded.save(Uploaded(self.target, identity, sha256))
+        self._uploaded.save(Uploaded(self.target, key, sha256))
 
     def forget_upload(self) -> None:
         """Record that the archive in the bucket, if any, is no longer the uploaded one. Raises `TryLater`."""
@@ -326,11 +326,11 @@ class SandboxState:
         base = _Base(searched, secrets.token_hex(8))
         with self.db.transaction():
             recorded = self._base.load()
-            is_ours = recorded is not None and recorded.identity == self.identity
+            is_ours = recorded is not None and recorded.revision == self.revision
             self._rows.save(_BASE, manifest, in_rows if is_ours else None)
             self._base.save(base)
             yield
-        self.identity, self._in_rows = base.identity, manifest.copy()
+        self.revision, self._in_rows = base.revision, manifest.copy()
 
     def _record_last(self) -> None:
         last = last_target(self.db, self._name)

@@ -221,7 +221,7 @@ def _slow_search(words: list[bytes]) -> _WordSearch:
 class SecretSearch:
     """The search in all files that no `allowed` pattern matches. It finds `own_keys` by their value, also in data.
 
-    Searches with the same `identity` find the same.
+    Searches with the same `digest` find the same.
     """
 
     def __init__(self, allowed: Iterable[str] = (), *own_keys: str) -> None:
@@ -238,7 +238,7 @@ class SecretSearch:
             sorted(allowed),
             [(form.name, form.pattern) for form in secret_forms()],
         )
-        self.identity = hashlib.sha256(repr(rules).encode()).hexdigest()[:16]
+        self.digest = hashlib.sha256(repr(rules).encode()).hexdigest()[:16]
 
     def in_file(self, path: str, content: bytes | memoryview) -> Secret | None:
         """Return the first secret in the file; None also if the path is allowed to hold one."""

@@ -145,7 +145,7 @@ class Delivery:
         cannot record what is about to happen to the sandbox.
         """
         kept = self._state.uploaded
-        is_uploaded = kept is not None and archive.identity != "" and kept.identity == archive.identity
+        is_uploaded = kept is not None and archive.key != "" and kept.key == archive.key
         sha256 = kept.sha256 if kept is not None and is_uploaded else ""
         upload = _UploadAttempt(archive, entries, is_uploaded, sha256, before_upload, before_initialize, find_reason)
         try:
@@ -280,9 +280,9 @@ class Delivery:
             raise
         self._failures[ApiStep.UPLOAD] = self._cut_off = 0
         upload.uploaded = True
-        if archive.identity:
+        if archive.key:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
-                self._state.record_uploaded(archive.identity, upload.sha256)
+                self._state.record_uploaded(archive.key, upload.sha256)
 
     def _raise_with_largest(self, failure: StepFailed, entries: Manifest) -> None:
         """Raise the failure with the largest of the archive's files, if uploads were cut off again and again."""

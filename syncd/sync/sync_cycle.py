@@ -173,7 +173,7 @@ class SyncCycle:
         sandbox = self._open(target)
         if sandbox.state.content.base is not None:
             sandbox.state.share(self.snapshotter.shared(sandbox.state.content.base))
-            sandbox.agent_repository.recall(sandbox.state.content.base, sandbox.state.identity)
+            sandbox.agent_repository.recall(sandbox.state.content.base, sandbox.state.revision)
         self._workspace.states[self.name] = sandbox.state
         self.sync = SandboxSync(sandbox, self._workspace, self.snapshotter, self.work_saver)
         return self.sync
@@ -237,4 +237,4 @@ class SyncCycle:
         if sandbox is None or self.baseline is None or sandbox.state.content.uncertain:
             return
         if not sandbox.partial_archives.replaces:  # such a sandbox would lose the repository with each archive
-            sandbox.agent_repository.follow(self.baseline, sandbox.state.identity)
+            sandbox.agent_repository.follow(self.baseline, sandbox.state.revision)

@@ -225,8 +225,8 @@ class SyncRound(Struct):
             request = self._full_request()
             result = self._found(request)
         if result is None:
-            taken = self._note_removed([LookResult(failed=dict.fromkeys(attempt.to_delete, NOBODY))])
-            return self._judged(before, taken, None)
+            occupied = self._note_removed([LookResult(failed=dict.fromkeys(attempt.to_delete, NOBODY))])
+            return self._judged(before, occupied, None)
         if lost_all(attempt, request, result):
             save_followed(sandbox.saver, sandbox.state, Why.SANDBOX_ENDED)
             is_believed = not sandbox.partial_archives.may_replace
@@ -236,9 +236,11 @@ class SyncRound(Struct):
         actions = self._saved_actions(request, result)
         if not attempt.is_whole and actions.replaces_directory:
             return Verdict.SEND_ALL  # with the directory went all that was in it
-        taken = self._remove(actions, result)
+        occupied = self._remove(actions, result)
         self._note(request, actions.plan)
-        return self._judged(before, {path: each for path, each in taken.items() if path not in actions.stays}, result)
+        return self._judged(
+            before, {path: each for path, each in occupied.items() if path not in actions.stays}, result
+        )
 
     def _found(self, request: LookRequest) -> LookResult | None:
         if request.with_action(LookAction.REMOVE):
@@ -329,10 +331,10 @@ class SyncRound(Struct):
             if returned:
                 state.put_back(returned)
 
-    def _judged(self, before: Collection[str], taken: Mapping[str, Obstacle], result: LookResult | None) -> Verdict:
+    def _judged(self, before: Collection[str], occupied: Mapping[str, Obstacle], result: LookResult | None) -> Verdict:
         """Note what is in the way there, and return the verdict on the archive.
 
-        `before` are the paths that stayed as they are until this look, and `taken` the places that are not free.
+        `before` are the paths that stayed as they are until this look, and `occupied` the places that are not free.
         """
         attempt, seen, deletion_sync = self.attempt, self.sandbox.state.seen, self.sandbox.deletion_sync
         if result is not None:  # what is gone there was kept, or held, until now
@@ -341,7 +343,7 @@ class SyncRound(Struct):
         repositories = [path for path, item in self._places.items() if item.action is LookAction.COMMITS]
         in_the_way = obstacles_seen(result, seen.obstacles, repositories)
         seen.note_obstacles(
-            {**taken, **{path: each for path, each in in_the_way.items() if path not in deletion_sync.gone}},
+            {**occupied, **{path: each for path, each in in_the_way.items() if path not in deletion_sync.gone}},
             attempt.here,
         )
         return self._verdict(before)

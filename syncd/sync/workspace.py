@@ -66,7 +66,7 @@ class Workspace:
         self.waiter = waiter
         self.environ = environ
         self.search = search
-        self.searched = "" if search is None else search.identity
+        self.searched = "" if search is None else search.digest
         self._selection = selection
         self._excludes = excludes
         self._max_mib = config.sync.max_snapshot_mib

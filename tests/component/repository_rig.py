@@ -127,11 +127,11 @@ class RepositoryRig:
         copy.restart()
         return copy
 
-    def restart(self, identity: str = "") -> None:
+    def restart(self, revision: str = "") -> None:
         """Begin a new process of the client, which knows what is on the disk; else the record of another base is."""
         db, waiter = StateDb(str(self.folder / "state")), Waiter(Interrupt(), self.clock)
         self.client = AgentRepository(lambda: "main", self.runner, TARGET, db, waiter)
-        self.client.recall(self.base, identity or str(self._syncs))
+        self.client.recall(self.base, revision or str(self._syncs))
 
     def arrive(self, changes: Mapping[str, Sent | str | None]) -> None:
         """Have the sandbox get these paths as a sync brings them; None: it is removed."""

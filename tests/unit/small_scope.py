@@ -192,7 +192,7 @@ class Process:
         """Bring home what was changed there, as the command does once it was agreed to."""
         sandbox, state, home, rules = self.sandbox, self.sandbox.state, self._home, _RULES
         work = find_agent_work(sandbox.looks, state.content, rules.exclude)
-        side = AgentSide(home, sandbox, work, rules, rules.exclude, state.identity)
+        side = AgentSide(home, sandbox, work, rules, rules.exclude, state.revision)
         done = bring_home(side, with_texts(home, make_plan(side, side.local(), deletions=deletions)))
         save_theirs(side, done.of(PathOutcome.CONFLICT))
 
@@ -432,7 +432,7 @@ class _Executions(Executions):
 
 class _Archive(Archive, frozen=True):
     @property
-    def identity(self) -> str:
+    def key(self) -> str:
         return sha256(self.end).hexdigest()
 
     def blocks(self, _: int) -> Iterator[bytes]:

@@ -224,12 +224,12 @@ def test_patterns_that_do_not_match() -> None:
     assert "é/\udcff.txt" in PathPatterns(["é/"])
 
 
-def test_identity() -> None:
+def test_digest() -> None:
     """Searches that may find different secrets have different identities; the own key does not count."""
-    assert SecretSearch((), OWN).identity == SecretSearch().identity
+    assert SecretSearch((), OWN).digest == SecretSearch().digest
     patterns = [[], ["a"], ["\udcff"], ["\udcfe"]]
-    assert len({SecretSearch(each).identity for each in patterns}) == 4
-    assert OWN not in SecretSearch((), OWN).identity
+    assert len({SecretSearch(each).digest for each in patterns}) == 4
+    assert OWN not in SecretSearch((), OWN).digest
 
 
 @pytest.mark.timeout(30)  # many minutes where it grows with the square of the length
