@@ -21,7 +21,7 @@ from syncd.cli.daemon_client import RETRY_S, STARTS_S, order_daemon
 from syncd.cli.options import CLOCK
 from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
-from syncd.core.clock import utc
+from syncd.core.clock import day_and_time
 from syncd.core.directories import Lock
 from syncd.core.errors import KeyRefused, Locked, NeedsPerson, SyncdError
 from syncd.core.settings import Config
@@ -165,7 +165,7 @@ def _find_newest(opened: OpenSandbox, content: SandboxContent, is_excluded: IsEx
         click.echo(f"the sandbox cannot be asked: {failure.message}", err=True)
         at_s = max(kept.at_s, followed_at_s(opened.access.folders.state, opened.sandbox.target))
         age_s = max(0.0, CLOCK.wall_s() - at_s)
-        click.echo(f"as of {utc(at_s).astimezone():%Y-%m-%d %H:%M:%S}, {ago(age_s)}", err=True)
+        click.echo(f"as of {day_and_time(at_s)}, {ago(age_s)}", err=True)
         return agent_work(kept, content, is_excluded)
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from syncd.cli.options import config_option, configured
 from syncd.cli.output import Tone, styled, text_width, wrapped, written
+from syncd.core.clock import day_and_time
 from syncd.core.directories import directories_for
 from syncd.core.settings import MAIN
 from syncd.core.text import counted, duration, one_line, size
@@ -71,13 +72,13 @@ def table(listed: Iterable[SyncRecord], width: int) -> Iterator[str]:
     """The lines for these syncs, at most `width` columns each; times are local."""
     day = ""
     for record in listed:
-        local = record.at.astimezone()
-        if (today := f"{local:%a %Y-%m-%d}") != day:
+        today, _, time = day_and_time(record.at.timestamp()).rpartition(" ")
+        if today != day:
             day = today
             yield styled(day, Tone.STRONG)
         mark, tone = ("!", Tone.BAD) if record.is_failure else (" ", Tone.PLAIN)
         outcome = styled(f"{one_line(_WORDS.get(record.outcome, record.outcome), 11):11}  ", tone)
-        first = f"{styled(mark, tone)} {local:%H:%M:%S}  {outcome}"
+        first = f"{styled(mark, tone)} {time}  {outcome}"
         yield from wrapped(", ".join(filter(None, _notes(record))), width, first, _INDENT)
         if record.is_failure and record.error:
             yield from wrapped(f"{record.error.step}: {record.error.message}", width, " " * _INDENT, _INDENT)

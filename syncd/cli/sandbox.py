@@ -34,7 +34,7 @@ from syncd.cli.options import (
 )
 from syncd.cli.output import aligned, text_width, wrapped
 from syncd.core.choices import AgentChanges
-from syncd.core.clock import seconds_of, utc
+from syncd.core.clock import seconds_of, weekday_and_time
 from syncd.core.directories import Lock
 from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, TryLater, Unavailable
 from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, table_of
@@ -309,8 +309,8 @@ def _ends(end: str | None) -> str:
     ends_s = seconds_of(end)
     if ends_s is None:
         return ""
-    left_s, at = ends_s - CLOCK.wall_s(), f"{utc(ends_s).astimezone():%a %H:%M}"
-    return f"ends in {duration(left_s)}, {at}" if left_s > 0 else f"ended {ago(-left_s)}"
+    left_s = ends_s - CLOCK.wall_s()
+    return f"ends in {duration(left_s)}, {weekday_and_time(ends_s)}" if left_s > 0 else f"ended {ago(-left_s)}"
 
 
 @command.command("add")

@@ -25,6 +25,7 @@ from syncd.cli.options import (
 )
 from syncd.cli.output import aligned
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
+from syncd.core.clock import day_and_time, stamp
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import MAIN
@@ -191,7 +192,7 @@ def _unknown(version_id: str) -> NeedsPerson:
 def _row(version: SavedVersion) -> dict[str, Any]:
     return {
         "id": version.id,
-        "at": f"{version.at:%Y-%m-%dT%H:%M:%SZ}",
+        "at": stamp(version.at.timestamp()),
         "why": version.why,
         "sandbox": version.sandbox_name,
         "sandbox_id": version.sandbox_id,
@@ -209,7 +210,7 @@ def _entry(path: str, saved: Entry) -> dict[str, Any]:
 def _heading(version: SavedVersion) -> Iterator[str]:
     name = "" if version.sandbox_name == MAIN else f"{version.sandbox_name} "
     yield f"{version.id}  {version.why}  {counted(len(version.paths), 'path')}, {size(version.size_bytes)}"
-    yield f"    {version.at.astimezone():%a %Y-%m-%d %H:%M:%S}, sandbox {name}{shown_path(version.sandbox_id)}"
+    yield f"    {day_and_time(version.at.timestamp())}, sandbox {name}{shown_path(version.sandbox_id)}"
 
 
 def _named(path: str, saved: Entry) -> str:

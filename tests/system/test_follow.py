@@ -201,7 +201,7 @@ def test_it_is_at_home_when_the_sandbox_is_gone(rig: Rig, plain: Agent, end: str
     rig.configure({**FOLLOWS, "retry.give_up_after_seconds": 1})
     shown = rig.run("diff")
     assert (shown.code, "+the agent's" in shown.out, "-b as sent" in shown.out) == (1, True, True)
-    assert re.search(r"as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, .*ago|just now", shown.err)
+    assert re.search(r"as of \w{3} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, .*ago|just now", shown.err)
     for _ in range(2):
         rig.ok("apply")
         assert (rig.workspace / "a").read_text() == "the agent's\n"
