@@ -119,7 +119,7 @@ class SandboxSync(Struct):
                 elif self._was_emptied(mode, observer):
                     ended = Verdict.SEND_ALL
                 else:
-                    ended = Outcome(None, files=here.scanned.manifest.files)
+                    ended = Outcome(None, files=(self.state.content.base or Manifest()).files)
                 if isinstance(ended, Outcome):
                     return self._completed(ended, mode)
                 if ended is Verdict.SEND_ALL:

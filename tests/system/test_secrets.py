@@ -65,6 +65,15 @@ def test_all_say_the_same(rig: Rig) -> None:
     nowhere(rig, VALUE)
 
 
+def test_a_push_of_a_secret_alone(rig: Rig) -> None:
+    """Nothing has to be sent, and the file does not count as one that the sandbox has."""
+    rig.fill(3)
+    rig.ok("push")
+    rig.write("settings.py", SECRET)
+    for _ in range(2):
+        assert rig.ok("push").out == "nothing to do: the sandbox holds all 3 files\n"
+
+
 def test_the_remedy(rig: Rig) -> None:
     """A save without the secret is sent at once; a save with it again leaves what was sent."""
     rig.write("settings.py", SECRET)
