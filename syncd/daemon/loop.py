@@ -11,6 +11,7 @@ import select
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
+from math import inf
 
 from syncd import __version__
 from syncd.core.directories import Lock
@@ -20,6 +21,7 @@ from syncd.core.signals import Signals
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.sandbox_loop import SandboxLoop, SharedState
 from syncd.daemon.sync_requests import PAUSED, Asker, OneOfSeveral, SyncRequest
+from syncd.sync.status_document import State
 from syncd.sync.workspace import Workspace, Writer
 from syncd.watch.suspend_detector import SuspendDetector
 
@@ -63,7 +65,8 @@ class Daemon:
         try:
             beside = [work for loop in self._loops for work in loop.beside]
             saves = [partial(left.save_in_the_end, self._recall) for left in self._shared.left]
-            self._tasks.run([loop.run for loop in self._loops], self, [*beside, *saves])
+            works = [partial(loop.run, lambda: self._shared.reload) for loop in self._loops]
+            self._tasks.run(works, self, [*beside, *saves])
         except Stop:
             _log.info("stopping")
             systemd.stopping()
@@ -81,7 +84,11 @@ class Daemon:
         asked = self._named(message)
         others = [loop for loop in self._loops if loop not in asked]
         works: list[Callable[[], object]] = [left.save for left in self._shared.left]
-        works += [partial(loop.serve, message, each) for loop, each in _clients(client, asked)]
+        for loop, each in _clients(client, asked):
+            loop.ask(message, each)
+            if message["do"] != "setup":
+                works.append(partial(loop.run, partial(_is_answered, each)))
+        works.append(partial(self._see_off, client))
         setups = [] if message.get("no_setup") else [loop.setup.run for loop in asked]
         try:
             try:
@@ -96,6 +103,16 @@ class Daemon:
         finally:
             for loop in others:
                 loop.recall()
+
+    def _see_off(self, client: Asker) -> None:
+        """Wait until this client is answered and `sync.on_synced` has ended, which may take a minute."""
+        waiter, synced_hook = self._workspace.waiter, self._shared.synced_hook
+        while client.waits:
+            waiter.wait(inf)
+        if synced_hook.is_running:
+            client.send({"event": "progress", "state": State.STOPPED})
+        while synced_hook.is_running:
+            waiter.wait(inf)
 
     def _recall(self) -> None:
         """Have the status tell what is known now of what no loop does."""
@@ -245,3 +262,7 @@ def _clients(client: Asker, loops: list[SandboxLoop]) -> list[tuple[SandboxLoop,
         return [(loops[0], client)]
     answers: dict[str, Message | None] = dict.fromkeys(loop.name for loop in loops)
     return [(loop, OneOfSeveral(client, loop.name, answers)) for loop in loops]
+
+
+def _is_answered(client: Asker) -> bool:
+    return not client.waits

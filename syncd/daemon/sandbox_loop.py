@@ -19,7 +19,7 @@ from msgspec.structs import asdict, replace
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.durable_file import file_stamp
-from syncd.core.errors import ExitCode, NeedsPerson, Stop, Unavailable
+from syncd.core.errors import ExitCode, NeedsPerson, Unavailable
 from syncd.core.process import release_freed_memory
 from syncd.core.waiter import Event, NewerEvents, Superseded, Work
 from syncd.daemon.control import Message
@@ -174,30 +174,11 @@ class SandboxLoop:
         """The tasks that go on beside the syncs until the end: the looks that follow the agent, the set-ups."""
         return [self._follow, self.setup.run]
 
-    def run(self) -> None:
-        """Run until the end of the process, or a reload. Raises `Stop`, `NeedsPerson`."""
+    def run(self, is_over: Callable[[], bool]) -> None:
+        """Run until that is true, which it is asked after each step. Raises `Stop`, `NeedsPerson`."""
         with self._started():
-            while not self._shared.reload:
+            while not is_over():
                 self._step()
-
-    def serve(self, message: Message, client: Asker) -> None:
-        """Run until this request of a command is answered and `sync.on_synced` has ended.
-
-        Raises `Stop` before the answer; after it, `Stop` ends the wait for the program alone.
-        """
-        with self._started():
-            self.ask(message, client)
-            while client.waits:
-                if message["do"] == "setup":
-                    self._wait(inf)
-                else:
-                    self._step()
-            self.publisher.enter(State.STOPPED)  # the program may take a minute
-            if self._shared.synced_hook.is_running:
-                client.send({"event": "progress", "state": State.STOPPED})
-            with suppress(Stop):
-                while self._shared.synced_hook.is_running:
-                    self._wait(inf)
 
     def recall(self) -> None:
         """Have the status tell what is recorded of this sandbox, or shared, and came not by its own syncs."""
