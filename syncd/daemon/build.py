@@ -221,7 +221,7 @@ def daemon_of(
         stack.callback(db.close)
         clock, path = waiter.clock, config.workspace.path
         watch, throttle = InotifyWatch(path, clock), Throttle(config.sync.upload_limit_kib_per_second << 10)
-        first_archives, api_limit = FirstArchives(), ApiLimit()
+        first_archives, api_limit, clients = FirstArchives(), ApiLimit(), list[HttpClient]()
 
         def access(name: str) -> Access:
             """Return an access to this sandbox with connections of its own."""
@@ -229,6 +229,7 @@ def daemon_of(
             usable, refusal = (key, None) if isinstance(key, ApiKey) else (ApiKey("", ""), key)
             client = HttpClient(Waiter(waiter.interrupt, clock, waiter.tasks))
             stack.callback(client.drop)
+            clients.append(client)
             return Access(own, folders, db, usable, client, throttle, first_archives, api_limit, refusal)
 
         accesses = [access(name) for name in config.sandboxes]
@@ -266,6 +267,7 @@ def daemon_of(
             workspace,
             loops,
             lock=lock,
+            clients=clients,
             suspend_detector=suspend_detector,
             control=control,
             signals=signals,

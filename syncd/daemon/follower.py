@@ -98,19 +98,14 @@ class Follower:
 
     # -- what the loop tells
 
-    def woken(self) -> None:
+    def note_activity(self) -> None:
         """A sync arrived, or a command looked: the agent may be at work."""
-        self._pace.woken_s = self._clock.monotonic_s()
+        self._pace.active_s = self._clock.monotonic_s()
         self.waiter.tasks.wake()  # it waits for what no event tells: a first base, the end of a silence
 
     def asked(self) -> None:
-        """A command asked for something."""
+        """A command asked for something, or the machine slept."""
         self._pace.asked(self._clock.monotonic_s())
-
-    def woke(self) -> None:
-        """The machine slept: connections are dead, and time has passed."""
-        self._access.client.drop()
-        self.asked()
 
     def shown(self, agent: AgentStatus) -> AgentStatus:
         """Return the agent's side for the status, with what following knows."""

@@ -21,6 +21,7 @@ from syncd.core.signals import Signals
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.sandbox_loop import SandboxLoop, SharedState
 from syncd.daemon.sync_requests import PAUSED, Asker, OneOfSeveral, SyncRequest
+from syncd.remote.http_client import HttpClient
 from syncd.sync.status_document import State
 from syncd.sync.workspace import Workspace, Writer
 from syncd.watch.suspend_detector import SuspendDetector
@@ -38,16 +39,18 @@ class Daemon:
         loops: Sequence[SandboxLoop],
         *,
         lock: Lock,
+        clients: Sequence[HttpClient],
         suspend_detector: SuspendDetector,
         control: ControlServer,
         signals: Signals,
     ) -> None:
-        """`lock` is that of the state folder."""
+        """`lock` is that of the state folder, and `clients` are all that ask a server."""
         self._shared = shared
         self._workspace = workspace
         self._tasks = workspace.waiter.tasks
         self._loops = loops
         self._lock = lock
+        self._clients = clients
         self._suspend_detector = suspend_detector
         self._control = control
         self._signals = signals
@@ -148,6 +151,8 @@ class Daemon:
         if slept_s:
             _log.info("slept for %.0f s: scanning everything again", slept_s)
             shared.dirty.mark_all()
+            for each in self._clients:
+                each.drop()  # their connections are dead
             for loop in self._loops:
                 loop.woke(slept_s)
             came = True
@@ -210,7 +215,7 @@ class Daemon:
                 client.done(ExitCode.DONE, result={"version": __version__, "status": status})
             case "look":
                 for loop in loops:
-                    loop.follower.woken()
+                    loop.follower.note_activity()
                 client.done(ExitCode.DONE)
             case "left":
                 for loop in self._loops:

@@ -125,7 +125,6 @@ class SandboxLoop:
         self._history = HistoryRecorder(access.clock, access.db)
         self.follower = Follower(another_access(), workspace, self.cycle)
         self.setup = SetupTask(another_access(), self.cycle, self.recall)
-        self._client = access.client
         self._servers = McpServers(access.api)
         self._workspace = workspace
         self._shared = shared
@@ -266,10 +265,8 @@ class SandboxLoop:
         self._due = self._due.with_change(self._clock.monotonic_s())
 
     def woke(self, slept_s: float) -> None:
-        """Begin anew after a sleep of the machine: connections are dead, and time has passed."""
-        self._client.drop()
-        self.follower.woke()
-        self.setup.woke()
+        """Begin anew after a sleep of the machine: time has passed, and its network may be another one."""
+        self.follower.asked()
         self._due = self._due.woken(slept_s, self._clock.monotonic_s())
         if self.cycle.sandbox is not None:
             self.cycle.sandbox.delivery.forget_failures()
@@ -354,7 +351,7 @@ class SandboxLoop:
             self._follow_in_repository()
         self.setup.synced()
         if outcome.sync is not None:
-            self.follower.woken()
+            self.follower.note_activity()
         if outcome.follow_up:
             self.sync_soon()
             # What changed while it was read is found without an event too.

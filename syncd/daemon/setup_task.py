@@ -74,10 +74,6 @@ class SetupTask:
             self._waiter.tasks.wake()
         self._answer()
 
-    def woke(self) -> None:
-        """The machine slept: connections are dead."""
-        self._access.client.drop()
-
     def ask(self, client: Asker) -> None:
         """Run it now, or once more if it is running, and show this client its output and its end."""
         sandbox = self._cycle.sandbox

@@ -49,13 +49,13 @@ class Pace(Struct):
     requests: int = 0  # of that look
     share: float = LOOKS_SHARE  # of the time, that looks may take
     changed_s: float = -inf  # the last change that a look found
-    woken_s: float = -inf  # the last change, sync or command
+    active_s: float = -inf  # the last change, sync or command
     untold_s: float = inf  # the last change, until it was told that nothing followed it
     has_failed: bool = False  # the last look
 
     def asked(self, now_s: float) -> None:
         """A command asked for something: look at once, and then as often as was configured."""
-        self.began_s, self.changed_s, self.woken_s = -inf, now_s, now_s
+        self.began_s, self.changed_s, self.active_s = -inf, now_s, now_s
 
     def looked(self, began_s: float, now_s: float, requests: int) -> None:
         """A look that began then has ended now."""
@@ -63,7 +63,7 @@ class Pace(Struct):
 
     def found_change(self, now_s: float) -> None:
         """A look found that the agent is at work."""
-        self.changed_s = self.woken_s = self.untold_s = now_s
+        self.changed_s = self.active_s = self.untold_s = now_s
 
     def is_newly_quiet(self, now_s: float) -> bool:
         """Return True if the agent has done nothing for a minute since changes after which that was not told yet."""
@@ -71,7 +71,7 @@ class Pace(Struct):
 
     def due_s(self, now_s: float, *, is_paced: bool) -> float:
         """Return when the next look begins; infinity after a long silence. `is_paced`: the API refused requests."""
-        if self.follow_s == 0 or now_s - self.woken_s >= SILENCE_S:
+        if self.follow_s == 0 or now_s - self.active_s >= SILENCE_S:
             return inf
         # What was written right after a look began is found by the next one, and that one takes its time too.
         soonest_s = max(self.follow_s - self.took_s, self.took_s / self.share)

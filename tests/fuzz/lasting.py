@@ -161,7 +161,7 @@ class Lasting:
 
     def _check(self, daemon: SimulatedLoop, now_s: float) -> None:
         checker, asked = self._simulation.checker, len(self._simulation.emulator.request_log.entries())
-        client = daemon._client  # its connections come and go
+        client = daemon.cycle._access.client  # its connections come and go
         objects = count_objects(daemon, (self._simulation, checker, checker.emulator, checker.clock, client))
         beside = f"beside {self.name!r}"
         if not self._has_settled:

@@ -162,7 +162,7 @@ class Simulation:
             if self._daemon_now.cycle.note_released(message["id"]):
                 self._daemon_now.sync_soon()
         else:
-            self._daemon_now.follower.woken()
+            self._daemon_now.follower.note_activity()
         return True
 
     def is_own(self, args: tuple[Any, ...]) -> bool:

@@ -92,7 +92,7 @@ def test_quiet_is_told_after_a_burst() -> None:
 def test_what_ends_a_silence() -> None:
     """A sync has it look again at the pace of before, a command at once."""
     pace = _paced((3599.0, 3600.0, False))
-    pace.woken_s = 7200.0
+    pace.active_s = 7200.0
     assert pace.due_s(7200.0, is_paced=False) == 3659.0
     assert pace.due_s(7200.0 + SILENCE_S, is_paced=False) == inf
     pace.asked(20_000.0)
