@@ -17,11 +17,14 @@ from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.daemon.build import excludes_for, places_of, reader_of, selection_of, target_of
+from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.model.entry import ABSENT, ALL_BITS, Kind, same
 from syncd.model.manifest import Manifest
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.scan import exclusions
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Decision, Rule
+from syncd.store.state_db import StateDb
 from syncd.watch.changes import ScanListener
 
 _UNSENT = "not sent yet"
@@ -121,10 +124,6 @@ def explain(path: str, config_file: str | None, as_json: bool) -> None:
 
 def _standing(config: Config, path: str) -> str:
     """Return where an included path stands in this sandbox, by what is recorded. Raises `TryLater`, `OSError`."""
-    from syncd.merge.workspace_writer import WorkspaceWriter  # noqa: PLC0415 - `ls` and `check` need none of these
-    from syncd.sandbox.sandbox_state import SandboxState  # noqa: PLC0415
-    from syncd.store.state_db import StateDb  # noqa: PLC0415
-
     with closing(StateDb(places_of(config, os.environ).state)) as db:
         db.require_readable()
         here = WorkspaceWriter(config.workspace.path, db, CLOCK).look([path])[path]

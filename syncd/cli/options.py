@@ -21,12 +21,13 @@ from syncd.core.config_file import FoundConfig, config_files, config_name, find_
 from syncd.core.directories import default_config_path, directories_for
 from syncd.core.errors import ConfigError, NeedsPerson, Stop, SyncdError, TryLater
 from syncd.core.settings import Config, check_config
+from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import for_sandbox, shown_path
+from syncd.core.waiter import Waiter
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from syncd.core.waiter import Waiter
     from syncd.sync.status_document import Status
 
 CLOCK = SystemClock()
@@ -260,9 +261,6 @@ def typed(question: str, waiter: Waiter, *, err: bool = False) -> str:
 @contextmanager
 def asking() -> Iterator[Waiter]:
     """A wait for a person or the daemon, which a signal ends with `Stop`."""
-    from syncd.core.signals import Interrupt, interrupting  # noqa: PLC0415 - `init --help` needs none of it
-    from syncd.core.waiter import Waiter  # noqa: PLC0415 - `init --help` needs none of it
-
     with interrupting(interrupt := Interrupt()):
         yield Waiter(interrupt, CLOCK)
 
