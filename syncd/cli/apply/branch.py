@@ -114,18 +114,15 @@ def _apply_to_branch(
         "stays": sorted(stays),
         "look_at": [*to_look],
     }
-    if as_json:
-        return lists, not_fetched(plan)
-    for word, reasons in (("never", never), ("stays", stays), ("look at", to_look)):
-        for path, reason in sorted(reasons.items()):
-            click.echo(f"{word:8}  {shown_path(path)}: {reason}")
-    for commit_id, subject in zip(branch.commits, branch.subjects, strict=True):
-        click.echo(f"commit    {commit_id[:10]} {subject}")
-    if not branch.commits:
-        click.echo("no branch is made, as there is nothing new in the sandbox")
-        return lists, not_fetched(plan)
-    shown = shown_path(name)
-    click.echo(f"branch {shown}: {counted(len(branch.commits), 'new commit')}; see `git log -p {shown}`")
+    if not as_json:
+        for word, reasons in (("never", never), ("stays", stays), ("look at", to_look)):
+            for path, reason in sorted(reasons.items()):
+                click.echo(f"{word:8}  {shown_path(path)}: {reason}")
+        for commit_id, subject in zip(branch.commits, branch.subjects, strict=True):
+            click.echo(f"commit    {commit_id[:10]} {subject}")
+        shown = shown_path(name)
+        made = f"branch {shown}: {counted(len(branch.commits), 'new commit')}; see `git log -p {shown}`"
+        click.echo(made if branch.commits else "no branch is made, as there is nothing new in the sandbox")
     return lists, not_fetched(plan)
 
 
