@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import select
@@ -22,6 +23,7 @@ import click
 from syncd.core.text import countdown, counted, duration, one_line, redacted, shown_path, size
 
 if TYPE_CHECKING:
+    from syncd.archive.extraction import Extracted
     from syncd.sync.status_document import Progress
 
 _NARROWEST = 40
@@ -49,6 +51,20 @@ def home_relative(path: str) -> str:
         if path.startswith(f"{each}/"):
             path = f"~{path.removeprefix(each)}"
     return shown_path(path)
+
+
+def tell_extracted(verb: str, extracted: Extracted, destination: str, *, as_json: bool, **about: str) -> None:
+    """Print what was put into a folder, as JSON with what it is about, and on stderr what was left out."""
+    for line in extracted.left_out:
+        click.echo(f"not {verb}: {line}", err=True)
+    if extracted.unnamed:
+        click.echo(f"not {verb}: {extracted.unnamed:,} more", err=True)
+    if as_json:
+        counts = {"files": extracted.files, "bytes": extracted.content_bytes}
+        click.echo(json.dumps({**about, **counts, "left_out": extracted.left_out, "unnamed": extracted.unnamed}))
+    elif verbosity() >= 0:
+        amount = f"{counted(extracted.files, 'file')}, {counted(extracted.content_bytes, 'byte')}"
+        click.echo(f"{verb} {amount}, into {shown_path(destination)}")
 
 
 def is_screen(stream: TextIO) -> bool:

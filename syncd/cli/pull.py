@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -11,10 +10,9 @@ import click
 from syncd.archive.extraction import extract, folder_mode
 from syncd.cli.agent_side import OpenSandbox, open_sandbox
 from syncd.cli.options import configured_for, named, refuse_workspace, sandbox_options, stoppable
-from syncd.cli.output import verbosity, verbosity_options
+from syncd.cli.output import tell_extracted, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.choices import GitThere
-from syncd.core.text import counted, shown_path
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.agent_repository import recorded_home
 from syncd.selection.ignore_files import GIT
@@ -38,17 +36,7 @@ def command(config_file: str | None, destination: str, sandbox: str | None, as_j
     with stoppable("pulled"), ProgressDisplay() as progress, open_sandbox(config) as opened:
         git = repository_there(opened)
         extracted = read_dump(opened, progress, lambda packed, check: extract(packed, destination, check, git))
-    if as_json:
-        counts = {"files": extracted.files, "bytes": extracted.content_bytes}
-        click.echo(json.dumps({**counts, "left_out": extracted.left_out, "unnamed": extracted.unnamed}))
-        return
-    for line in extracted.left_out:
-        click.echo(f"not pulled: {line}", err=True)
-    if extracted.unnamed:
-        click.echo(f"not pulled: {extracted.unnamed:,} more", err=True)
-    amount = f"{counted(extracted.files, 'file')}, {extracted.content_bytes:,} bytes"
-    if verbosity() >= 0:
-        click.echo(f"pulled {amount}, into {shown_path(destination)}")
+    tell_extracted("pulled", extracted, destination, as_json=as_json)
 
 
 def repository_there(opened: OpenSandbox) -> str:

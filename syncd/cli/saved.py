@@ -23,11 +23,11 @@ from syncd.cli.options import (
     sandbox_options,
     stoppable,
 )
-from syncd.cli.output import aligned
+from syncd.cli.output import aligned, tell_extracted
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.clock import day_and_time, stamp
 from syncd.core.directories import directories_for
-from syncd.core.errors import NeedsPerson
+from syncd.core.errors import ExitCode, NeedsPerson
 from syncd.core.settings import MAIN
 from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import counted, few, shown_path, size
@@ -134,16 +134,8 @@ def restore(  # noqa: PLR0917 - click passes each option
     refuse_workspace(configured(config_file), destination)
     with stoppable("restored"), interrupting(interrupt := Interrupt()):
         extracted = store.restore(version, destination, interrupt.check)
-    code = 1 if extracted.left_out and store.damaged(version) else 0
-    for line in extracted.left_out:
-        click.echo(f"not restored: {line}", err=True)
-    if as_json:
-        counts = {"id": version.id, "files": extracted.files, "bytes": extracted.content_bytes}
-        click.echo(json.dumps({**counts, "left_out": extracted.left_out}))
-        return code
-    amount = f"{counted(extracted.files, 'file')}, {counted(extracted.content_bytes, 'byte')}"
-    print(f"restored {amount}, into {shown_path(destination)}")
-    return code
+    tell_extracted("restored", extracted, destination, as_json=as_json, id=version.id)
+    return ExitCode.DIFFERENT if extracted.left_out and store.damaged(version) else ExitCode.DONE
 
 
 @command.command("drop")

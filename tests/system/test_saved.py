@@ -118,6 +118,7 @@ def test_restore(saved: Rig) -> None:
         "files": 3,
         "bytes": 20_004,
         "left_out": ["out: the link leads outside"],
+        "unnamed": 0,
     }
     assert len(saved.saved()) == 2
 
