@@ -176,8 +176,7 @@ def _find_there(
     known: Mapping[str, SeenEntry] = MappingProxyType({}),
 ) -> AgentWork:
     """Look at the sandbox, but not for what is as it is known to be."""
-    with ProgressDisplay(silent_s=0.5) as progress:
-        progress.doing("looking at the sandbox")
+    with ProgressDisplay("looking at the sandbox", silent_s=0.5):
         return find_agent_work(opened.sandbox.looks, content, is_excluded, known=known)
 
 

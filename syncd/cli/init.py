@@ -241,8 +241,7 @@ def _try(config: Config, key: ApiKey | None) -> None:
 
     checkup = Checkup(config)
     checkup.key = key or find_key(os.environ, key_file)
-    with ProgressDisplay(silent_s=_SILENT_S) as progress:
-        progress.doing("trying the key")
+    with ProgressDisplay("trying the key", silent_s=_SILENT_S):
         (answer,) = check_api(checkup)
     if answer.grade is Grade.FAIL_FOR_NOW:
         _say(f"key and sandbox could not be tried: {answer.what}; `syncd check` tries them later")

@@ -52,13 +52,13 @@ class ProgressDisplay:
     What a set-up prints goes to `output`, or to stderr.
     """
 
-    def __init__(self, *, silent_s: float = 0.0, output: TextIO | None = None) -> None:
+    def __init__(self, doing: str = "starting", *, silent_s: float = 0.0, output: TextIO | None = None) -> None:
         is_quiet = verbosity() < 0
         self._is_drawn = is_screen(sys.stderr) and not is_quiet
         self._is_told = not self._is_drawn and not is_quiet
         self._silent_s = silent_s
         self._output = output
-        self._work = _Work("starting", CLOCK.monotonic_s())  # replaced as a whole: the thread that draws reads it
+        self._work = _Work(doing, CLOCK.monotonic_s())  # replaced as a whole: the thread that draws reads it
         self._lock = threading.Lock()  # of stderr
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="progress", daemon=True)

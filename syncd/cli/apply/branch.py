@@ -136,8 +136,7 @@ def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, 
         return SandboxCommits(RepositoryState.LOST), ()
     folder = os.path.join(opened.scratch, "commits")
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    with ProgressDisplay(silent_s=0.5) as progress:
-        progress.doing("reading the commits in the sandbox")
+    with ProgressDisplay("reading the commits in the sandbox", silent_s=0.5):
         try:
             found, path = opened.sandbox.agent_repository.fetch_commits(home, folder)
             if path:
