@@ -135,10 +135,6 @@ class RunningLook(Struct, frozen=True):
     program_s: float
     not_after_s: float
 
-    @property
-    def asked(self) -> Moment:
-        return self.running.asked
-
 
 class PendingRemoval(Struct, frozen=True):
     """The paths that executions may remove, until that second of the sandbox's clock, which is `here_s` of ours.
@@ -204,7 +200,8 @@ class Executions:
         """
         purpose, ends_s = running.purpose, self._clock.monotonic_s() + timeout_s
         with purpose.limited(self._waiter, timeout_s):
-            output = self.output(running, timeout_s, first_wait_s)
+            self._waiter.sleep(first_wait_s)
+            output = self._output(running)
         self._forget(running.name)
         with self._files(running, folder) as extract:
             with purpose.limited(self._waiter, max(fetch_s, ends_s - self._clock.monotonic_s())):
@@ -249,31 +246,24 @@ class Executions:
         self.execute(purpose, name)
         return Running(name, purpose, bounds, asked)
 
-    def output(self, running: Running, timeout_s: float, first_wait_s: float) -> str:
+    def _output(self, running: Running) -> str:
         """Return the output once the report is there, or once it has ended, successfully or not.
 
-        The first poll is after `first_wait_s`. Raises `StepFailed`, also after `timeout_s`, and `Stop`.
+        Raises `StepFailed`, `Stop`.
         """
-        purpose, output, cursor, polls = running.purpose, "", 0, 0
-        ends_s = self._clock.monotonic_s() + timeout_s
-        if first_wait_s > 0:
-            self._waiter.sleep(min(first_wait_s, timeout_s))
+        output, cursor, waits_s = "", 0, iter(_POLL_WAITS_S)
         while True:
-            with purpose.explaining():
+            with running.purpose.explaining():
                 logs = self._api.execution_logs(running.name, cursor)
             output += logs.logs
             if _line_in(running.name, output) or (logs.status in ENDED and logs.cursor <= cursor):
                 return output
             cursor = max(cursor, logs.cursor)
             if len(output) > _LARGEST_LOG:
-                raise purpose.invalid("its log is too long")
-            left_s = ends_s - self._clock.monotonic_s()
-            if left_s <= 0:
-                raise purpose.failed(f"{purpose.description} takes longer than {timeout_s:.0f} s")
+                raise running.purpose.invalid("its log is too long")
             self._waiter.poll_events()
             if logs.status not in ENDED:  # also if it prints all the time, or the API would be polled all the time
-                self._waiter.sleep(min(left_s, _POLL_WAITS_S[min(polls, len(_POLL_WAITS_S) - 1)]))
-                polls += 1
+                self._waiter.sleep(next(waits_s, _POLL_WAITS_S[-1]))
 
     @contextlib.contextmanager
     def _files(self, running: Running, folder: str) -> Iterator[Extract]:

@@ -178,7 +178,7 @@ class Looks(Struct, kw_only=True, eq=False):
             return
         try:
             with self.waiter.doing(Work.UPLOAD):
-                self._running = self._begin(request, way, OF_SYNC)
+                self._running = self._start(request, way, OF_SYNC)
         except StepFailed as failure:
             _log.debug("the look was not started: %s", failure)
             took_s = self.waiter.clock.monotonic_s() - began_s
@@ -192,38 +192,35 @@ class Looks(Struct, kw_only=True, eq=False):
         time, or, with `hold`, if nobody could look; `NotKeptHere` if there is no room here for a long report;
         `Superseded`, `Stop`.
         """
-        with self.waiter.doing(Work.UPLOAD):
-            return self._finished(request)
-
-    def _finished(self, request: LookRequest) -> LookResult | None:
         running, self._running = self._running, None
         began_s, seen = self.waiter.clock.monotonic_s(), None
         way = self._looking.first_way(self.agent_changes, began_s)
         if way is Way.NOBODY:
             self._could_not(self._looking.failure)
             return None
-        if way is not Way.ARCHIVE:
-            try:
-                if running is None or not self._is_of_now(running, request):
-                    running = self._begin(request, way, OF_SYNC)
-                seen = self._finish(running, OF_SYNC)
-                if seen.unfetched is None:
-                    return self._ended(seen)
-                raise seen.unfetched
-            except StepFailed as failure:
-                if failure.refusal is KeyRefused:
-                    raise
-                took_s = self.waiter.clock.monotonic_s() - began_s
-                self._looking, way = self._looking.program_failed(failure, took_s)
-                if way is Way.PROGRAM:
-                    raise
-        return self._read_instead(request, seen, began_s)
+        with self.waiter.doing(Work.UPLOAD):
+            if way is not Way.ARCHIVE:
+                try:
+                    if running is None or not self._is_of_now(running, request):
+                        running = self._start(request, way, OF_SYNC)
+                    seen = self._found_by(running, OF_SYNC)
+                    if seen.unfetched is None:
+                        return self._ended(seen)
+                    raise seen.unfetched
+                except StepFailed as failure:
+                    if failure.refusal is KeyRefused:
+                        raise
+                    took_s = self.waiter.clock.monotonic_s() - began_s
+                    self._looking, way = self._looking.program_failed(failure, took_s)
+                    if way is Way.PROGRAM:
+                        raise
+            return self._read_instead(request, seen, began_s)
 
     def _read_instead(self, request: LookRequest, seen: LookResult | None, began_s: float) -> LookResult | None:
         """Look by the archive, since a program failed to; `seen` is what it saw, if its copies alone are missing."""
         failure = self._looking.failure
         try:
-            return self._ended(self._dumped(request, OF_SYNC.archive_s))
+            return self._ended(self._found_in_archive(request, OF_SYNC.archive_s))
         except StepFailed as other:
             if other.refusal is KeyRefused:
                 raise
@@ -244,7 +241,7 @@ class Looks(Struct, kw_only=True, eq=False):
         times = _OF_ALL if request.find_new else OF_SYNC
         try:
             with _PROGRAM.limited(self.waiter, left_s / 2):
-                result = self._finish(self._begin(request, Way.PROGRAM, times), times)
+                result = self._found_by(self._start(request, Way.PROGRAM, times), times)
             if result.unfetched is not None:
                 raise result.unfetched
         except StepFailed as failure:
@@ -252,7 +249,7 @@ class Looks(Struct, kw_only=True, eq=False):
                 raise
             _log.debug("no program can look: %s", failure)
             try:
-                return self._ended(self._dumped(request, times.archive_s))
+                return self._ended(self._found_in_archive(request, times.archive_s))
             except StepFailed:
                 if failure.action is not FailureAction.REFUSED:
                     raise failure from None  # a program may well run the next time
@@ -261,21 +258,23 @@ class Looks(Struct, kw_only=True, eq=False):
 
     def _is_of_now(self, look: RunningLook, request: LookRequest) -> bool:
         """True if it need not be made once more: an upload may take an hour, and the agent goes on meanwhile."""
-        return look.request.items is request.items and look.asked.age_s(Moment.now(self.waiter.clock)) <= FRESH_S
+        return (
+            look.request.items is request.items and look.running.asked.age_s(Moment.now(self.waiter.clock)) <= FRESH_S
+        )
 
-    def _begin(self, request: LookRequest, way: Way, times: Times) -> RunningLook:
+    def _start(self, request: LookRequest, way: Way, times: Times) -> RunningLook:
         limited = self._within_room(request)
         if way is Way.NO_COPIES:
             limited, self.not_kept = replace(limited, most_copied_bytes=0), self._looking.failure.message
         return self.executions.start_look(limited, _START_S, times.program_s + _paths_s(request))
 
-    def _finish(self, look: RunningLook, times: Times) -> LookResult:
+    def _found_by(self, look: RunningLook, times: Times) -> LookResult:
         passed_s, paths_s = self.waiter.clock.monotonic_s() - look.began_s, _paths_s(look.request)
         timeout_s = max(AFTER_UPLOAD_S, times.look_s + paths_s - passed_s)
         result = self.executions.finish_look(look, self._folder_for(look.request), timeout_s, times.fetch_s)
-        return replace(result, asked=look.asked, takes_s=paths_s)
+        return replace(result, asked=look.running.asked, takes_s=paths_s)
 
-    def _dumped(self, request: LookRequest, timeout_s: float) -> LookResult:
+    def _found_in_archive(self, request: LookRequest, timeout_s: float) -> LookResult:
         """Return what a look by the archive found."""
         limited, folder = self._within_room(request), self._folder_for(request)
         asked = Moment.now(self.waiter.clock)
@@ -370,8 +369,7 @@ class Looks(Struct, kw_only=True, eq=False):
             why = self._looking.failure.message
             self._warn(f"no program could look for changes in the sandbox ({why}), so its archive was read")
         if self.unseen:
-            what = f"{counted(self.unseen, 'path')} in the sandbox could not be looked at in time, and stay there"
-            self.warnings = [SyncWarning("remote-changes", what, _LOOKS_AGAIN)]
+            self._warn(f"{counted(self.unseen, 'path')} in the sandbox could not be looked at in time, and stay there")
         self.seen.looked_at = stamp(self.waiter.clock.wall_s())
         return result
 
