@@ -18,8 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.fuzz.clock import MACHINE
-from tests.fuzz.limit import begin_process, limited
-from tests.fuzz.runner import digest, run, run_seed
+from tests.fuzz.runner import begin_process, digest, limited, run, run_seed
 from tests.fuzz.scenario import parse
 from tests.fuzz.several import run_several
 from tests.inodes import reuses_inode_numbers

@@ -39,7 +39,7 @@ class Account:
 
     def __init__(self, workspace: Path, saved: SavedEntries, state_folder: str) -> None:
         self._workspace = workspace
-        self._saved = saved
+        self.saved = saved
         self._state_folder = state_folder
         self._home: Tree = {}
         self._persons: set[Version] = set()
@@ -165,7 +165,7 @@ class Account:
 
     def lost(self, sandbox: Tree) -> Iterator[tuple[str, str, str]]:
         """Yield the author, the path and a word on each version that is nowhere."""
-        saved, kept = set(self._saved.all()), set(self._kept())
+        saved, kept = set(self.saved.all()), set(self._kept())
 
         def is_somewhere(path: str, entry: Entry) -> bool:
             if self._home.get(path) == entry or sandbox.get(path) == entry:

@@ -29,9 +29,9 @@ from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.work_saver import AFTER_FAILURE_S
 from tests.clock import NOON_S
 from tests.emulator import Emulator, RequestRecord, Sandbox
-from tests.fuzz.account import Account, SavedEntries, by_digest, is_draft, note_look
+from tests.fuzz.account import Account, by_digest, is_draft, note_look
 from tests.fuzz.clock import SimulatedClock
-from tests.fuzz.model import FOLDER, Entry, SandboxModel, Sent, extracted_of, not_deleted, sent_in, shown
+from tests.fuzz.model import FOLDER, Entry, SandboxModel, Sent, not_deleted, sent_in, shown
 from tests.fuzz.operations import MARKS, is_symlink_loop, remove, tree
 from tests.fuzz.settings import Settings
 from tests.recorded import records
@@ -65,20 +65,18 @@ class Checker:
         clock: SimulatedClock,
         workspace: Path,
         figures: Counter[str],
+        settings: Settings,
+        account: Account,
         *,
-        saved: SavedEntries,
-        sandbox_id: str,
         is_plain: bool,
-        git: str,
-        follow_s: float,
-        state_folder: str,
     ) -> None:
         self.emulator = emulator
         self.clock = clock
         self.workspace = workspace
         self.figures = figures
-        self.saved = saved
-        self.account = Account(workspace, saved, state_folder)
+        self.settings = settings
+        self.account = account
+        self.saved = account.saved
         self.is_aside = False  # what is looked at now is not known to a sync
         self.decided: set[tuple[str, Entry]] = set()  # versions there that a person lets be overwritten
         self._unpacks_late = False  # what a merge took over may have been undone since: then it is saved
@@ -87,9 +85,8 @@ class Checker:
         self.ended_early: set[str] = set()
         self._held_archives: list[tuple[TrackedSandbox, bytes, bool]] = []
         self._arrived_in = ""
-        self.settings = Settings(emulator.base_url, workspace, sandbox_id, git, follow_s)
         self.lost: list[str] = []
-        self.sandbox_id = sandbox_id  # the one that the daemon syncs to
+        self.sandbox_id = settings.current.sandbox.id or ""  # the one that the daemon syncs to
         self.sandboxes: dict[str, TrackedSandbox] = {}
         self.cycle: SyncCycle | None = None  # the last daemon's
         self.is_plain = is_plain
@@ -101,7 +98,7 @@ class Checker:
         self._left_to_end: set[str] = set()
         self.operations = self._operations_at_sync = 0
         self._acquired_wall_s: list[float] = []
-        self.track(emulator.create_sandbox(sandbox_id))
+        self.track(emulator.create_sandbox(self.sandbox_id))
 
     def lose(self, message: str) -> None:
         """Note a broken promise."""
@@ -157,7 +154,7 @@ class Checker:
                     self.lose(f"an archive cannot be extracted: {error}")
                 remote = tree(sandbox.workspace)  # what could be extracted is there
                 self._account_for_archive(tracked, sent, remote)
-                tracked.model.extracted(extracted_of(sent, remote), remote)
+                tracked.model.extracted(sent, remote)
                 raise
             remote = tree(sandbox.workspace)
             self._account_for_archive(tracked, sent, remote)

@@ -332,11 +332,6 @@ def _sent(members: tarfile.TarFile, member: tarfile.TarInfo) -> Sent:
     return Sent("file", member.mode, b"" if file is None else file.read())
 
 
-def extracted_of(sent: Mapping[str, Sent], remote: Tree) -> dict[str, Sent]:
-    """Return those of an archive's paths that are as sent in the sandbox, after an incomplete extraction."""
-    return {path: what for path, what in sent.items() if remote.get(path) == what.entry}
-
-
 def not_deleted(paths: Iterable[str], remote: Tree) -> list[str]:
     """Return a sentence for each path."""
     return [f"{path!r} is deleted locally and {shown(remote[path])} in the sandbox" for path in paths]

@@ -13,12 +13,13 @@ import random
 import re
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -55,6 +56,9 @@ from tools.conformance.profile import Profile
 
 COARSE_NS = 2_000_000_000
 SHRINK_S = 30.0
+LIMIT_S = 120.0
+_AGAIN_S = 10.0  # what ends a scenario may have been caught by what it ended
+Result = tuple[Counter[str], list[str], str]
 # Ports and the state folder's name differ; what is told of a damaged dump does, too, by the times of files in it.
 _OF_THIS_RUN = re.compile(
     r"127\.0\.0\.1:\d+|(?<=workspace-)[0-9a-f]{12}|the archive is not (?:valid gzip|a valid tar file)[^)]*"
@@ -119,7 +123,7 @@ def _kind_of(simulation: Simulation) -> str:
     return re.sub(r"'(\\.|[^'])*'|\d+", "", simulation.lost[0])[:40]
 
 
-def run_seed(asked: tuple[str, int]) -> tuple[Counter[str], list[str], str]:
+def run_seed(asked: tuple[str, int]) -> Result:
     """Run this seed's scenario below that folder; return figures, a report of what was lost, the course's digest."""
     place, seed = asked
     figures: Counter[str] = Counter()
@@ -133,6 +137,33 @@ def run_seed(asked: tuple[str, int]) -> tuple[Counter[str], list[str], str]:
         except Exception:  # an error of the emulator or of a check ends this scenario, and no other
             figures["losses"] += 1
             return figures, [f"seed {seed}:\n{traceback.format_exc()}"], ""
+
+
+class TooLong(BaseException):
+    """The scenario takes longer than `LIMIT_S`, or the run is ended."""
+
+
+def begin_process() -> None:
+    """Let SIGALRM alone end a scenario of this process; no handler is inherited by what it runs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGALRM, _end)
+
+
+def _end(*_: object) -> None:
+    raise TooLong
+
+
+def limited(run_one: Callable[[tuple[str, int]], Result], asked: tuple[str, int]) -> Result:
+    """Run one scenario, which fails if it takes too long."""
+    try:
+        signal.setitimer(signal.ITIMER_REAL, LIMIT_S, _AGAIN_S)
+        try:
+            return run_one(asked)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except TooLong:
+        return Counter(losses=1), [f"seed {asked[1]} was ended:\n{traceback.format_exc()}"], ""
 
 
 class _SimulationLog(logging.Handler):

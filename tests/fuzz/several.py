@@ -30,9 +30,9 @@ from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.state_db import StateDb
 from tests.emulator import Emulator, RequestRecord, Sandbox, When
 from tests.fuzz.account import SavedEntries, note_look
-from tests.fuzz.limit import TooLong
 from tests.fuzz.model import Entry, changes, sent_in, shown
 from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, tree
+from tests.fuzz.runner import Result, TooLong
 from tests.system.command import CLOCK, Finished
 from tests.system.rig import DEFAULTS, KEY, SANDBOX, Rig
 from tests.system.trees import Tree
@@ -518,7 +518,7 @@ def versions(path: str, entry: Entry | None) -> set[Version]:
     return set() if entry is None else {(path, content_of(entry))}
 
 
-def run_several(asked: tuple[str, int]) -> tuple[Counter[str], list[str], str]:
+def run_several(asked: tuple[str, int]) -> Result:
     """Run this seed's story below that folder; return figures, a report of what was lost, and no course."""
     place, seed = asked
     figures: Counter[str] = Counter(scenarios=1)

@@ -28,7 +28,7 @@ from syncd.emulator.api import ApiError
 from syncd.report.status_publisher import RunFacts
 from syncd.sync.synced_hook import SyncedHook
 from tests.emulator import Emulator
-from tests.fuzz.account import SavedEntries
+from tests.fuzz.account import Account, SavedEntries
 from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.commands import FOLLOW_S, Commands, WayHome
@@ -37,6 +37,7 @@ from tests.fuzz.inotify import ManualInotify
 from tests.fuzz.lasting import Lasting
 from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, damage, remove, tree
 from tests.fuzz.scenario import DAEMON_STEPS, UNUSUAL, WAY_HOME_STEPS, Scenario, Step
+from tests.fuzz.settings import Settings
 
 if TYPE_CHECKING:
     from tests.fuzz.daemon import SimulatedDaemon, SimulatedLoop
@@ -72,31 +73,23 @@ class Simulation:
         self.workspace = folder / "workspace"
         self.workspace.mkdir()
         self.operations = Operations(self.workspace, folder)
-        self.comes_home = any(step.name in WAY_HOME_STEPS for step in self.scenario)
-        is_plain = not any(step.name in UNUSUAL for step in self.scenario)
+        names = {step.name for step in self.scenario}
+        self.comes_home = not names.isdisjoint(WAY_HOME_STEPS)
         self.environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
         self.folders = directories_for(str(self.workspace), self.environ)
         self.folders.make()
-        self.checker = Checker(
-            emulator,
-            clock,
-            self.workspace,
-            figures,
-            saved=SavedEntries(self.folders.state, clock),
-            sandbox_id=SANDBOX,
-            is_plain=is_plain,
-            git="baseline" if any(step.name == "repository" for step in self.scenario) else "none",
-            follow_s=FOLLOW_S if any(step.name == "follow" for step in self.scenario) else 0.0,
-            state_folder=self.folders.state,
-        )
+        git, follow_s = "baseline" if "repository" in names else "none", FOLLOW_S if "follow" in names else 0.0
+        self.settings = Settings(emulator.base_url, self.workspace, SANDBOX, git, follow_s)
+        saved, is_plain = SavedEntries(self.folders.state, clock), names.isdisjoint(UNUSUAL)
+        account = Account(self.workspace, saved, self.folders.state)
+        self.checker = Checker(emulator, clock, self.workspace, figures, self.settings, account, is_plain=is_plain)
         self.commands = Commands(self, EFFECTS)
         self.way_home = WayHome(self)
         self._daemon_now: SimulatedLoop | None = None
         self._rests_until_s: float | None = None
         self.lasting = Lasting(self)
         self.checker.is_short = self.lasting.is_short
-        self.settings = self.checker.settings
-        if any(step.name == "lasting" for step in self.scenario):
+        if "lasting" in names:
             self.settings.retry_by_default()
         self.log: list[str] = []
         self.course: list[str] = []  # all that happened, once it has run
