@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -548,11 +547,6 @@ def test_commits_there(sandbox: Sandbox, files: dict[str, str], has_commits: boo
     found = {".git": Obstacle.COMMITS} if has_commits else {}
     assert sandbox.look({".git": item(COMMITS, FOLDER)}).report == LookResult(blocked=found)
     assert sandbox.look({".git": item(PLACE, FOLDER)}).report == LookResult()
-
-
-def test_it_is_written_for_older_pythons() -> None:
-    """Its syntax is that of Python 3.8."""
-    ast.parse(Path(program.__file__).read_text("utf-8"), feature_version=(3, 8))
 
 
 def _old(sandbox: Sandbox) -> Mark:
