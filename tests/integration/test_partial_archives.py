@@ -11,9 +11,9 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
-from syncd.sandbox.saved_versions import SavedVersions
 from tests.integration.sync_rig import DamagingObserver, RecordingObserver, Rig
 from tests.system.rig import emptied
+from tests.system.trees import tree
 
 
 @pytest.fixture
@@ -46,12 +46,7 @@ def looks(rig: Rig) -> int:
 
 def equal(rig: Rig) -> bool:
     """True if the sandbox holds all of the workspace unchanged."""
-    here = {
-        str(path.relative_to(rig.workspace)): path.read_bytes() if path.is_file() else b""
-        for path in rig.workspace.rglob("*")
-    }
-    top = rig.sandbox.workspace
-    return all((top / path).exists() and (not text or (top / path).read_bytes() == text) for path, text in here.items())
+    return tree(rig.workspace).items() <= tree(rig.sandbox.workspace).items()
 
 
 def edited(rig: Rig, content: str) -> int:
@@ -161,8 +156,7 @@ def test_a_sandbox_that_replaces_from_some_day_on(rig: Rig) -> None:
         rig.write("d1/f1", f"changed again {number}")
         rig.sync()
         assert equal(rig) is (number > 0)
-    versions = SavedVersions(rig.cycle.db, rig.clock).all()
-    assert {path for version in versions for path in version.paths} == {f"agent-{number}" for number in range(1, 4)}
+    assert rig.saved.keys() == {f"agent-{number}" for number in range(1, 4)}
     assert list(rig.warnings) == ["small-archives"]
 
 
@@ -253,9 +247,7 @@ def test_what_the_agent_wrote_before_the_proof_is_saved(rig: Rig) -> None:
     outcome, _ = rig.sync()
     assert rig.asked().count("initialize") == 3
     assert equal(rig)
-    versions = SavedVersions(rig.cycle.db, rig.clock).all()
-    saved = {path for version in versions for path in version.paths}
-    assert saved == set(agents)
+    assert rig.saved == {path: [content] for path, content in agents.items()}
     assert len(outcome.saved) == 3
 
 
