@@ -45,8 +45,8 @@ _FIRST_SANDBOX = "box"  # known before it starts: a script can configure it
 def command(*, data_dir: Path, port: int, key_file: str | None, url_lifetime_s: int) -> None:
     """Emulate Klavis' sandboxes and their storage on loopback, until interrupted.
 
-    Prints its address, key and sandbox, then one line for each request to stderr; the next start finds its data again.
-    Its sandboxes confine nothing: who has the key runs programs as you.
+    Prints its address, the file of its key and its sandbox, then one line for each request to stderr; the next start
+    finds its data again. Its sandboxes confine nothing: who has the key runs programs as you.
     """
     api_key = key_in_file(key_file, f"the API key file {key_file!r}").reveal() if key_file else ""
     _refuse_foreign_folder(data_dir)
@@ -82,7 +82,7 @@ def _introduction(emulator: Emulator, sandbox: EmulatedSandbox) -> str:
     key_file = shown_path(str(emulator.data_dir / KEY_FILE))
     return f"""\
 base URL   {emulator.base_url}
-API key    {emulator.api_key}
+key file   {key_file}
 sandbox    {sandbox.id}
 workspace  {shown_path(str(sandbox.workspace))}
 
