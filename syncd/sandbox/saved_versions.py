@@ -153,14 +153,16 @@ class SavedVersions:
         self._name = sandbox_name
         self._blobs = Blobs(db)
         self._clock = clock
-        self._count = 0
+        self._count, self._counted = 0, list[tuple[bytes, int]]()  # and the rows of which that is the number
         self._known: dict[tuple[bytes, int], SavedVersion | None] = {}  # by id and checksum; None: damaged
 
     @property
     def count(self) -> int:
-        """The number of this sandbox's versions, without reading them; the last one known if that fails."""
+        """The number of this sandbox's versions, which are read only if there are others; if that fails, as before."""
         with contextlib.suppress(OSError):
-            self._count = self._db.saved_of().count(self._name)
+            rows = self._rows()
+            if rows != self._counted:
+                self._counted, self._count = rows, self._db.saved_of().count(self._name)
         return self._count
 
     def save(
