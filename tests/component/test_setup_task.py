@@ -43,7 +43,9 @@ def test_the_status_tells_it_before_who_waits_goes_on(tmp_path: Path, monkeypatc
     """A script that reads the status after `flush`, or after `syncd setup`, finds it done."""
     monkeypatch.setattr(SetupRun, "run", lambda _, record, *_more: record.ended(""))
     setup = SandboxSetup(SandboxKeys(setup=("make",)), StateDb(str(tmp_path)), TARGET)
-    sandbox = SimpleNamespace(setup=setup, target=TARGET, state=SimpleNamespace(base=Manifest()))
+    sandbox = SimpleNamespace(
+        setup=setup, target=TARGET, state=SimpleNamespace(content=SimpleNamespace(base=Manifest()))
+    )
     waiter = Waiter(Interrupt(), SystemClock())
     config = SimpleNamespace(sandbox=SandboxKeys(setup=("make",)))
     access = SimpleNamespace(config=config, waiter=waiter, api=lambda _: None, executions=lambda _: None)
