@@ -43,9 +43,9 @@ from syncd.daemon.build import places_of, target_of
 from syncd.remote.api import SandboxInfo, urls_by_name
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import AcquiredSandbox, Target, ends_at, replace_in_s
-from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, acquired_of, callable_servers
+from syncd.sandbox.provider import AcquiredSandboxStore, acquired_of, callable_servers
 from syncd.sandbox.sandbox_state import SandboxState
-from syncd.sync.sandbox import Access, retry_settings_of
+from syncd.sync.sandbox import Access
 
 _LABEL = 9
 _INDENT = 4  # of the later lines of a row
@@ -195,7 +195,6 @@ def _alive(access: Access) -> AcquiredSandbox | None:
 
 def _acquire_one(access: Access) -> AcquiredSandbox:
     """Acquire one more, counted with those that syncs acquire. Raises `SyncdError`, `StepFailed`, `Stop`."""
-    config, store = access.config, AcquiredSandboxStore(access.config, access.folders.state)
 
     def wait_out(failure: StepFailed, wait_s: float) -> None:
         click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True)
@@ -203,10 +202,11 @@ def _acquire_one(access: Access) -> AcquiredSandbox:
 
     try:
         # With the lock no other process writes the record of the acquired sandbox meanwhile.
-        with contextlib.nullcontext() if config.sandbox.id is not None else Lock(access.folders.state):
-            provider = AcquiringProvider(access.account(), store, config.sandbox, retry_settings_of(config), CLOCK)
+        is_named = access.config.sandbox.id is not None
+        with contextlib.nullcontext() if is_named else Lock(access.folders.state):
+            provider = access.acquiring_provider()
             acquired = provider.acquire(wait_out)
-            if config.sandbox.id is not None:
+            if is_named:
                 provider.abandon()  # it is for a person: a later [sandbox.acquire] must not sync to it
             return acquired
     except Locked:

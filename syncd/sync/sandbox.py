@@ -98,14 +98,13 @@ class Access(Struct, frozen=True):
         sandbox = self.config.sandbox
         if sandbox.acquire is None:
             return SandboxProvider(Target(sandbox.base_url, sandbox.id or "", sandbox.region), self.refusal)
-        provider = AcquiringProvider(
-            self.account(),
-            AcquiredSandboxStore(self.config, self.folders.state),
-            sandbox,
-            retry_settings_of(self.config),
-            self.clock,
-        )
+        provider = self.acquiring_provider()
         return provider if self.refusal is None else SandboxProvider(provider.known, self.refusal)
+
+    def acquiring_provider(self) -> AcquiringProvider:
+        """The provider that acquires sandboxes, also where the configuration names one."""
+        store = AcquiredSandboxStore(self.config, self.folders.state)
+        return AcquiringProvider(self.account(), store, self.config.sandbox, retry_settings_of(self.config), self.clock)
 
 
 class Sandbox:
