@@ -157,18 +157,15 @@ class _Demo(Struct):
             Waiter(self.interrupt, CLOCK).sleep(_LOOK_S)
 
     def syncd(self, *arguments: str) -> None:
-        """Show a command of syncd and run it in the workspace. Raises `SyncdError`."""
+        """Show a command of syncd and run it in the workspace to its end. Raises `SyncdError`, `Stop`."""
         line = shlex.join(("syncd", *arguments))
         click.echo(f"$ {click.style(line, bold=True)}")
         sys.stdout.flush()
         words = (*_SYNCD, *arguments, "--config", self.config_file)
-        with subprocess.Popen(words, cwd=self.workspace, env=self.environ, stdin=subprocess.DEVNULL) as program:
-            try:
-                self.until(lambda: program.poll() is not None)
-            finally:
-                program.kill()
-        if program.returncode > 1:  # 1: something differs
-            raise failure_with(program.returncode, f"{line} failed: see above")
+        ended = subprocess.run(words, cwd=self.workspace, env=self.environ, stdin=subprocess.DEVNULL, check=False)
+        self.interrupt.check()
+        if ended.returncode > 1:  # 1: something differs
+            raise failure_with(ended.returncode, f"{line} failed: see above")
 
 
 @contextmanager
