@@ -12,7 +12,7 @@ from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge import git as git_module
 from syncd.merge.git import Git, MergedText, find_git, find_work_tree, is_binary, merge
 from tests.component.test_agent_branch import repository
-from tests.repositories import person_git
+from tests.repositories import person_git, poisoned
 
 FOUND = find_git(os.environ)
 needs_git = pytest.mark.skipif(FOUND is None, reason="git is not installed")
@@ -101,12 +101,14 @@ def test_a_git_that_fails_is_no_conflict(tmp_path: Path) -> None:
 @needs_git
 def test_a_merge_reads_no_configuration(git: Git, tmp_path: Path) -> None:
     """In a folder that lies in a repository, neither its configuration nor its attributes reach the merge."""
-    mark = marking_repository(tmp_path / "top")
-    (tmp_path / "top/.git/config").write_text("this is no configuration\n")
-    scratch = tmp_path / "top/scratch"
+    top = repository(tmp_path / "top", {})
+    mark, scratch = poisoned(top, tmp_path), top / "scratch"
     scratch.mkdir()
     merged = MergedText(edited(edited(BASE, 2, b"a"), 9, b"b"))
-    assert merge(git, BASE, edited(BASE, 2, b"a"), edited(BASE, 9, b"b"), str(scratch)) == merged
+    for more in ("", "this is no configuration\n"):
+        with (top / ".git/config").open("a") as file:
+            file.write(more)
+        assert merge(git, BASE, edited(BASE, 2, b"a"), edited(BASE, 9, b"b"), str(scratch)) == merged
     assert not mark.exists()
 
 
@@ -198,13 +200,3 @@ def scripted(folder: Path, script: str) -> Git:
     program.write_text(script)
     program.chmod(0o755)
     return Git(str(program), os.environ["PATH"], {})
-
-
-def marking_repository(folder: Path) -> Path:
-    """A repository whose merge driver and attributes leave a mark; returns the mark."""
-    mark = folder / "mark"
-    repository(folder, {})
-    person_git(folder, "config", "merge.evil.driver", f"touch {mark}")
-    person_git(folder, "config", "merge.conflictStyle", "diff3")
-    (folder / ".gitattributes").write_text("* merge=evil -text\n")
-    return mark
