@@ -314,16 +314,6 @@ def _name_twice(it: Trial) -> str:
     return f"{_taken(again)} with {again.status}, and {later}"
 
 
-@assumes("an execution that is started again", "runs what was uploaded once more, with an output of its own")
-def _again(it: Trial) -> str:
-    name = it.service.start(_NOW)
-    _, first = it.service.output(name)
-    it.service.own("POST", "/execute", json={"execution_name": name}).ok()
-    _, second = it.service.output(name)
-    is_anew = second.count("\n") == 1 and float(second) > float(first)
-    return "runs what was uploaded once more, with an output of its own" if is_anew else f"tells {second[-100:]!r}"
-
-
 @assumes(
     "a file that is written, moved or made executable", "has a newer change time, and so has its folder if it moved"
 )
