@@ -49,10 +49,7 @@ if TYPE_CHECKING:
 
 # Beyond the largest that Linux gives: no process has one of these numbers.
 _FIRST_PID = 5_000_000
-_MODULES = (
-    *(agent_side, diff, ls, saved, apply, resolve, branch, sandbox),
-    options,
-)
+_MODULES = (agent_side, diff, ls, saved, apply, resolve, branch, sandbox, options)
 _MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate", "commit"})
 _GIT_STARTS = "subprocess.Popen"
 _CREATES = frozenset({"os.mkdir", "os.link", "os.symlink", "commit", _GIT_STARTS})
@@ -127,13 +124,12 @@ class Commands:
     def no_sync_begins(self, *_: Any) -> Iterator[None]:
         """Wait until no sync is under way."""
         self._phase, self._points = self._phase + 1, 0
-        daemon = self._simulation.busy_daemon
+        daemon = self._simulation.daemon
         if daemon is not None:
-            daemon.let_write_later(_Writer(self))
-            self._daemon_turn.release()
-            self._command_turn.acquire()
-        elif self._simulation.resting_daemon is not None:
-            self._simulation.resting_daemon.let_write_later(_Writer(self))
+            daemon.let_write_later(_Writer(self))  # one that rests notices the end of the command, too
+            if not daemon.is_resting:
+                self._daemon_turn.release()
+                self._command_turn.acquire()
         yield
 
     # -- a command

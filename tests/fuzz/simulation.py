@@ -85,7 +85,7 @@ class Simulation:
         self.checker = Checker(emulator, clock, self.workspace, figures, self.settings, account, is_plain=is_plain)
         self.commands = Commands(self, EFFECTS)
         self.way_home = WayHome(self)
-        self._daemon_now: SimulatedLoop | None = None
+        self.daemon: SimulatedLoop | None = None  # the one that runs
         self._rests_until_s: float | None = None
         self.lasting = Lasting(self)
         self.checker.is_short = self.lasting.is_short
@@ -118,19 +118,9 @@ class Simulation:
     def lost(self) -> list[str]:
         return self.checker.lost
 
-    @property
-    def busy_daemon(self) -> SimulatedLoop | None:
-        """The daemon, if one runs and does more than rest: a sync, or saving the agent's work."""
-        return self._daemon_now if self._daemon_now is not None and not self._daemon_now.is_resting else None
-
-    @property
-    def resting_daemon(self) -> SimulatedLoop | None:
-        """The daemon, if one runs and rests: it notices the end of a command that writes."""
-        return self._daemon_now if self.busy_daemon is None else None
-
     def follow(self) -> None:
         """Look at what the agent made, as the daemon does beside a sync or while it rests."""
-        daemon = self._daemon_now
+        daemon = self.daemon
         if daemon is None or daemon.waits:
             return
         daemon.follower.asked()
@@ -149,13 +139,13 @@ class Simulation:
 
     def order_daemon(self, message: Mapping[str, Any]) -> bool:
         """Tell the daemon that a command released a sandbox, or have it look soon. False if none runs."""
-        if self._daemon_now is None:
+        if self.daemon is None:
             return False
         if message["do"] == "left":
-            if self._daemon_now.cycle.note_released(message["id"]):
-                self._daemon_now.sync_soon()
+            if self.daemon.cycle.note_released(message["id"]):
+                self.daemon.sync_soon()
         else:
-            self._daemon_now.follower.note_activity()
+            self.daemon.follower.note_activity()
         return True
 
     def is_own(self, args: tuple[Any, ...]) -> bool:
@@ -202,9 +192,9 @@ class Simulation:
         self._waits = self._delayed_waits = 0
         with contextlib.suppress(Killed, NeedsPerson), self._daemon() as daemon:
             self.checker.cycle = daemon.loop.cycle
-            self._daemon_now = daemon.loop
+            self.daemon = daemon.loop
             daemon.run()
-        self._daemon_now = None
+        self.daemon = None
         for copy in self._saved:  # undoes what the killed process wrote while it cleaned up
             remove(self.folder / copy.name)
             copy.rename(self.folder / copy.name)
