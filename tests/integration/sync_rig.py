@@ -167,7 +167,7 @@ class Rig:
             self._cycle.db.close()
         self._cycle = None
 
-    def set(self, table: str = "sandbox", **values: str) -> None:
+    def set(self, table: str = "sandbox", **values: object) -> None:
         """Set keys for the next process, which begins now."""
         self.keys[table] |= values
         self.restart()
@@ -198,11 +198,12 @@ class Rig:
             return failure, observer
         raise AssertionError("it did not fail")
 
-    def settle(self) -> None:
-        """Sync until nothing follows."""
+    def settle(self) -> Outcome:
+        """Sync until nothing follows, and return the last outcome."""
         for _ in range(4):
-            if not self.sync()[0].follow_up:
-                return
+            outcome, _ = self.sync()
+            if not outcome.follow_up:
+                return outcome
         raise AssertionError("there is always one more sync")
 
     @property

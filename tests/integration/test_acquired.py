@@ -205,8 +205,7 @@ def test_one_that_is_gone_is_named(rig: Rig) -> None:
 def test_the_servers_of_a_named_sandbox(bare: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """They are asked for after each sync until the API answers."""
     bare.write("a", "1")
-    bare.keys["sandbox"]["id"] = bare.emulator.create_sandbox("other", ["terminal"]).id
-    bare.restart()
+    bare.set(id=bare.emulator.create_sandbox("other", ["terminal"]).id)
     bare.sync()
     config, target = check_config(bare.keys), bare.cycle.target
     assert target is not None

@@ -118,20 +118,17 @@ def test_nothing_is_made_outside_of_a_repository(rig: Rig) -> None:
     sync(rig)
     assert not (rig.sandbox.workspace / ".git").exists()
     here(rig, "init", "-q")
-    rig.keys["workspace"]["git"] = "none"
-    rig.restart()
+    rig.set("workspace", git="none")
     sync(rig)
     assert not (rig.sandbox.workspace / ".git").exists()
-    rig.keys["workspace"]["git"] = "baseline"
-    rig.restart()
+    rig.set("workspace", git="baseline")
     sync(rig)
     check(rig)
 
 
 def switch(rig: Rig, git: str) -> None:
     """Go on with this `workspace.git`."""
-    rig.keys["workspace"]["git"] = git
-    rig.restart()
+    rig.set("workspace", git=git)
     sync(rig)
 
 

@@ -23,8 +23,7 @@ def test_an_edit_reads_few_directories(bare: Rig, agent_changes: str, monkeypatc
         return decoded(self)
 
     bare.use_defaults()
-    bare.keys["sandbox"]["agent_changes"] = agent_changes
-    bare.restart()
+    bare.set(agent_changes=agent_changes)
     for number in range(_DIRECTORIES):
         bare.write(f"d{number}/f", str(number))  # no two directories are equal
     bare.sync()

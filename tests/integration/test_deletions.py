@@ -172,8 +172,7 @@ def synced(bare: Rig) -> Rig:
 
 def mirrored(synced: Rig) -> None:
     """Let the next process remove deleted paths that nobody changed there."""
-    synced.keys["sandbox"] |= {"deletions": "mirror", "agent_changes": "save"}
-    synced.restart()
+    synced.set(deletions="mirror", agent_changes="save")
 
 
 @pytest.mark.parametrize("by", [SyncMode.FORCED, SyncMode.CHANGED])

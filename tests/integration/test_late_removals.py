@@ -108,8 +108,7 @@ def test_a_waiting_removal_is_waited_for(rig: Rig, deletions: str, *, restarted:
     deleted_and_cut(rig, "execute: lost")
     rig.write("a")
     if restarted:
-        rig.keys["sandbox"]["deletions"] = deletions
-        rig.restart()
+        rig.set(deletions=deletions)
     asked = len(rig.asked())
     failure, observer = rig.fail()
     assert failure.step is ApiStep.DELETE

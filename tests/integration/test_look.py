@@ -41,14 +41,6 @@ def rig(bare: Rig) -> Rig:
     return bare
 
 
-def place(rig: Rig, path: str, content: str = "ours") -> Path:
-    """Write a file in the sandbox."""
-    file = rig.sandbox.workspace / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(content)
-    return file
-
-
 def target(rig: Rig) -> Target:
     return Target(rig.emulator.base_url, rig.sandbox.id, "us")
 
@@ -103,8 +95,8 @@ def tar_gz(folder: Path, file: BinaryIO) -> None:
 def test_a_long_report_is_exported(rig: Rig) -> None:
     """With its copies, by one request."""
     for number in range(2000):
-        place(rig, f"{number:0150}", "")
-    place(rig, "a")
+        rig.agent.write(f"{number:0150}", "")
+    rig.agent.write("a", "ours")
     result = look(rig, {}, find_new=True)
     assert len(result.new) == 2001
     assert fetched(result)["a"] == "ours"
@@ -168,8 +160,8 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
 )
 def test_copies_that_do_not_come(rig: Rig, fault: str) -> None:
     """Nothing of them stays here; the removals of that look were made."""
-    place(rig, "changed")
-    place(rig, "a")
+    rig.agent.write("changed", "ours")
+    rig.agent.write("a", "ours")
     rig.emulator.faults.script(fault)
     asked = {"changed": item(FETCH, a_file(b"OURS")), "a": item(REMOVE, a_file(b"ours"))}
     with pytest.raises(StepFailed):
@@ -188,8 +180,8 @@ def test_a_copy_that_was_exchanged_is_none(rig: Rig, monkeypatch: pytest.MonkeyP
         tar_gz(folder, file)
 
     exported(rig, monkeypatch, pack)
-    place(rig, "a")
-    place(rig, "longer", "ours and more")
+    rig.agent.write("a", "ours")
+    rig.agent.write("longer", "ours and more")
     result = look(rig, {}, find_new=True)
     assert (result.new["a"].unstable, result.new["a"].copy) == (True, "")
     assert fetched(result) == {"longer": "ours and more"}
@@ -205,7 +197,7 @@ def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
         tar_gz(folder, file)
 
     exported(rig, monkeypatch, pack)
-    place(rig, "a")
+    rig.agent.write("a", "ours")
     with pytest.raises(StepFailed, match="it is larger than"):
         look(rig, {"a": item(FETCH)}, most_copied_bytes=100_000)
     assert os.listdir(copies(rig)) == []
@@ -216,7 +208,7 @@ def test_a_clock_that_was_guessed_wrong(rig: Rig) -> None:
     looking = executions(rig)
     rig.clock.wall -= 86_400.0  # this machine's, after the sandbox began
     for times, name in enumerate(("a", "b"), start=2):
-        place(rig, name)
+        rig.agent.write(name, "ours")
         found = run_look(looking, LookRequest({name: item(REMOVE, a_file(b"ours"))}), str(copies(rig)))
         assert (found.removed, rig.asked().count("execute")) == ((name,), times)
     assert looking.pending is None
@@ -243,7 +235,7 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
     """A sandbox that runs no programs is looked at by its archive, with the same outcome but for removals."""
     top = rig.sandbox.workspace
     for path in ("same", "changed", "d/new", ODD, ".git/x", "node_modules/x", "e/node_modules/y", "existing", "stays"):
-        place(rig, path)
+        rig.agent.write(path, "ours")
     (top / "d/empty").mkdir()
     (top / "ln").symlink_to("../outside")
     (top / "program").write_text("ours")

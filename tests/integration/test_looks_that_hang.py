@@ -107,8 +107,7 @@ def test_nobody_can_look(rig: Rig, fault: str) -> None:
 @pytest.mark.parametrize("fault", [pytest.param("hang 60 always", marks=_LONG), "503 always"])
 def test_a_network_that_is_away_is_no_sandbox_without_looks(rig: Rig, fault: str) -> None:
     """Nothing is overwritten unsaved as soon as it is back."""
-    rig.keys["retry"]["give_up_after_seconds"] = 1
-    rig.restart()
+    rig.set("retry", give_up_after_seconds=1)
     rig.emulator.faults.script(*(f"{op}: {fault}" for op in ("execution-upload-url", "dump", "get")))
     failure, _ = rig.fail()
     assert failure.action is not FailureAction.REFUSED

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.sync.outcome import Outcome
 from tests.integration.sync_rig import Rig
 
 IN_WHOLE_ARCHIVES_TOO = pytest.mark.parametrize("rig", ["full", "auto"], indirect=True)
@@ -28,11 +27,6 @@ def rig(bare: Rig, request: pytest.FixtureRequest) -> Rig:
     return bare
 
 
-def configured(rig: Rig, deletions: str) -> None:
-    rig.keys["sandbox"]["deletions"] = deletions
-    rig.restart()
-
-
 def folder_becomes_file(rig: Rig) -> None:
     shutil.rmtree(rig.workspace / "d")
     rig.write("d", "a file now")
@@ -43,18 +37,9 @@ def file_becomes_folder(rig: Rig) -> None:
     rig.write("file/in/it", "a folder now")
 
 
-def settled(rig: Rig) -> Outcome:
-    """Sync until nothing follows, and return the last outcome."""
-    for _ in range(4):
-        outcome, _ = rig.sync()
-        if not outcome.follow_up:
-            return outcome
-    raise AssertionError("there is always one more sync")
-
-
 def test_only_what_is_in_the_way_is_removed(rig: Rig) -> None:
     """With `keep` other deleted paths stay, and so does a link that a file replaced."""
-    configured(rig, "keep")
+    rig.set(deletions="keep")
     (rig.workspace / "file").unlink()
     folder_becomes_file(rig)
     rig.sync()
@@ -65,11 +50,11 @@ def test_only_what_is_in_the_way_is_removed(rig: Rig) -> None:
 @pytest.mark.parametrize("deletions", ["keep", "mirror"])
 def test_an_agents_file_in_the_folder(rig: Rig, deletions: str) -> None:
     """It stays, the path is left out and named, all else is synced; once it is removed, the path is sent."""
-    configured(rig, deletions)
+    rig.set(deletions=deletions)
     rig.agent.write("d/sub/theirs", "the agent's")
     folder_becomes_file(rig)
     rig.write("stay", "changed")
-    outcome = settled(rig)
+    outcome = rig.settle()
     assert outcome.obstructed == ("d",)
     assert rig.arrived() == {"stay": "changed", "file": "hello", "d/sub/theirs": "the agent's"}
     assert list(rig.warnings) == ["obstacle:d"]
@@ -79,7 +64,7 @@ def test_an_agents_file_in_the_folder(rig: Rig, deletions: str) -> None:
     assert rig.is_quiet()
     assert list(rig.warnings) == ["obstacle:d"]
     rig.write("stay", "changed again")
-    assert settled(rig).obstructed == ("d",)
+    assert rig.settle().obstructed == ("d",)
     assert rig.arrived()["stay"] == "changed again"
     assert list(rig.warnings) == ["obstacle:d"]
     assert rig.is_quiet()
@@ -96,15 +81,15 @@ def test_an_agents_file_in_the_folder(rig: Rig, deletions: str) -> None:
 def test_a_forced_push_frees_what_was_suspected(rig: Rig, deletions: str) -> None:
     """What is in the way of a path, and was put there by a sync, holds it no longer than nobody can look."""
     rig.use_defaults()
-    configured(rig, deletions)
+    rig.set(deletions=deletions)
     rig.emulator.faults.script("execute: 404 always")
     rig.emulator.faults.script("dump: 404 always")
     file_becomes_folder(rig)
-    assert settled(rig).obstructed == ("file",)
+    assert rig.settle().obstructed == ("file",)
     rig.emulator.faults.clear()
     rig.wait_for_programs()
     assert rig.sync(SyncMode.FORCED)[0].obstructed == ()
-    assert settled(rig).obstructed == ()
+    assert rig.settle().obstructed == ()
     assert rig.is_as_home()
     assert rig.is_quiet()
 
@@ -113,13 +98,13 @@ def test_a_forced_push_frees_what_was_suspected(rig: Rig, deletions: str) -> Non
 @pytest.mark.parametrize("changed", [folder_becomes_file, file_becomes_folder])
 def test_a_sandbox_without_executions(rig: Rig, deletions: str, changed: object) -> None:
     """Paths that changed their kind are left out and named, as nothing can be removed or checked."""
-    configured(rig, deletions)
+    rig.set(deletions=deletions)
     rig.emulator.faults.script("execution-upload-url: 404 always")
     assert callable(changed)
     changed(rig)
     rig.write("stay", "changed")
     path = "d" if changed is folder_becomes_file else "file"
-    assert settled(rig).obstructed == (path,)
+    assert rig.settle().obstructed == (path,)
     assert rig.arrived()["stay"] == "changed"
     assert f"obstacle:{path}" in rig.warnings
     assert rig.is_quiet()
@@ -133,7 +118,7 @@ def test_many(rig: Rig) -> None:
         rig.agent.write(f"many/{number}/theirs", "the agent's")
         rig.write(f"many/{number}", "a file here")
     rig.write("stay", "changed")
-    assert len(settled(rig).obstructed) == 120
+    assert len(rig.settle().obstructed) == 120
     assert rig.arrived()["stay"] == "changed"
     assert len(rig.warnings) == 51
     assert "70 more paths are not sent" in str(rig.cycle.warnings[-1])
@@ -142,19 +127,19 @@ def test_many(rig: Rig) -> None:
 
 def test_a_file_that_took_a_links_place(rig: Rig) -> None:
     """Where nobody could look, the link is a leftover whose place is the file's by then: it is not removed as that."""
-    configured(rig, "mirror")
+    rig.set(deletions="mirror")
     (rig.workspace / "link").symlink_to("stay")
-    settled(rig)
+    rig.settle()
     rig.emulator.faults.script("execute: 404 always")
     rig.emulator.faults.script("dump: 404 always")
     (rig.workspace / "link").unlink()
     rig.write("link", "a file now")
-    settled(rig)
+    rig.settle()
     rig.emulator.faults.clear()
     rig.wait_for_programs()
     rig.restart()
     rig.write("stay", "changed")
-    settled(rig)
+    rig.settle()
     assert rig.arrived()["link"] == "a file now"
     assert rig.is_quiet()
 
@@ -165,22 +150,21 @@ def test_an_agents_folder_where_no_program_runs(rig: Rig) -> None:
     rig.agent.write("new/theirs", "the agent's")
     rig.write("new", "a file here")
     rig.write("stay", "changed")
-    assert settled(rig).obstructed == ("new",)
+    assert rig.settle().obstructed == ("new",)
     assert list(rig.warnings) == ["obstacle:new"]
     assert "a directory has its place" in str(rig.cycle.warnings[0])
     assert rig.arrived()["stay"] == "changed"
     assert rig.is_quiet()
     shutil.rmtree(rig.sandbox.workspace / "new")
     rig.write("stay", "changed again")
-    assert settled(rig).obstructed == ()
+    assert rig.settle().obstructed == ()
     assert rig.is_as_home()
     assert rig.is_quiet()
 
 
 def test_a_forced_push_before_which_nobody_looks(rig: Rig) -> None:
     """What has no place is named there, too."""
-    rig.keys["sandbox"]["agent_changes"] = "overwrite"
-    rig.restart()
+    rig.set(agent_changes="overwrite")
     rig.agent.write("new/theirs", "the agent's")
     rig.write("new", "ours")
     outcome, _ = rig.sync(SyncMode.FORCED)
@@ -194,12 +178,12 @@ def test_what_no_program_could_remove_makes_way_by_itself(
     rig: Rig, change: Callable[[Rig], None], deletions: str
 ) -> None:
     """What was put there itself has the place: it is removed once programs run again, though nothing changes here."""
-    configured(rig, deletions)
+    rig.set(deletions=deletions)
     rig.emulator.faults.script("execution-upload-url: 500 always")
     change(rig)
-    assert settled(rig).obstructed != ()
+    assert rig.settle().obstructed != ()
     rig.emulator.faults.clear()
     rig.clock.go_on(1_000)
-    assert settled(rig).obstructed == ()
+    assert rig.settle().obstructed == ()
     assert rig.is_as_home()
     assert rig.warnings == {}

@@ -99,8 +99,7 @@ def test_a_full_archive_follows_a_failed_initialize(rig: Rig, fault: str, *, is_
 
 def test_a_look_follows_an_outage(rig: Rig) -> None:
     """In an outage an attempt costs one request soon; and then the sandbox is looked at, as before."""
-    rig.keys["sandbox"]["agent_changes"] = "save"
-    rig.restart()
+    rig.set(agent_changes="save")
     rig.sync()
     rig.write("d1/f1", "changed")
     (rig.sandbox.workspace / "d1" / "f1").write_text("the agent's")

@@ -214,8 +214,7 @@ def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPa
     rig.write("big.bin", "x" * (LARGEST_BYTES + 1))
     rig.sync()
     before = rig.uploads
-    rig.keys["workspace"]["allow_secrets"] = ["never/"]
-    rig.restart()
+    rig.set("workspace", allow_secrets=["never/"])
     assert rig.sync()[0].sync is None
     rig.restart()
     monkeypatch.setattr(SecretSearch, "in_file", lambda *_: pytest.fail("searched again"))
@@ -225,8 +224,7 @@ def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPa
 
 def test_partial_archives(rig: Rig) -> None:
     """An archive of only the changes is searched as well."""
-    rig.keys["sync"]["archive"] = "auto"
-    rig.restart()
+    rig.set("sync", archive="auto")
     rig.write("b.txt", SECRET)
     rig.write("c.txt", "more")
     rig.sync()
@@ -289,8 +287,7 @@ def test_a_larger_file_is_not_searched(rig: Rig) -> None:
 @pytest.mark.parametrize("archive", ["full", "auto"])
 def test_syncds_own_key_in_a_larger_file(rig: Rig, archive: str) -> None:
     """It is found wherever it is: in a new file, a longer one, one with another stamp, and where two pieces meet."""
-    rig.keys["sync"]["archive"] = archive
-    rig.restart()
+    rig.set("sync", archive=archive)
     rig.sync()
     size_bytes = 3 * LARGEST_BYTES + 7
     places = {"begin": 0, "border": LARGEST_BYTES - 5, "second": 2 * LARGEST_BYTES - len(KEY), "end": size_bytes}
@@ -317,8 +314,7 @@ def test_syncds_own_key_in_a_larger_file(rig: Rig, archive: str) -> None:
 
 def test_a_larger_file_that_may_hold_the_key(rig: Rig) -> None:
     """As a smaller one, it is sent if the path is allowed to hold a secret."""
-    rig.keys["workspace"]["allow_secrets"] = ["fixtures/"]
-    rig.restart()
+    rig.set("workspace", allow_secrets=["fixtures/"])
     rig.write("fixtures/large", "x" * LARGEST_BYTES + KEY)
     rig.sync()
     assert rig.arrived()["fixtures/large"].endswith(KEY)

@@ -126,8 +126,7 @@ def _since(rig: Rig, before: int) -> list[str]:
 @pytest.mark.parametrize("how", ["a request", "a process's first sync"])
 def test_an_emptied_sandbox_is_filled(asked: Rig, policy: str, how: str) -> None:
     """It is asked for a sample, though nothing has to be sent."""
-    asked.keys["sandbox"]["agent_changes"] = policy
-    asked.restart()
+    asked.set(agent_changes=policy)
     asked.sync()
     emptied(asked.sandbox.workspace)
     if how == "a request":
@@ -180,8 +179,7 @@ def test_without_a_request_nothing_waits(asked: Rig) -> None:
 @pytest.mark.parametrize(("policy", "key"), [("save", "remote-changes"), ("overwrite", "unknown")])
 def test_where_nobody_can_look_it_says_so(asked: Rig, policy: str, key: str) -> None:
     """A request ends well, with a warning, until someone can look."""
-    asked.keys["sandbox"]["agent_changes"] = policy
-    asked.restart()
+    asked.set(agent_changes=policy)
     for fault in ("execute: 501 always", "dump: 501 always"):
         asked.emulator.faults.script(fault)
     assert asked.sync(SyncMode.ASKED)[0].word == "unchanged"

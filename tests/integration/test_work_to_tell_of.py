@@ -35,8 +35,7 @@ def acquired(bare: Rig) -> Rig:
     """The same in an acquired sandbox, where the agent changed both."""
     bare.use_defaults()
     del bare.keys["sandbox"]["id"]
-    bare.keys["sandbox"]["acquire"] = {"servers": ["filesystem"], "ttl_seconds": 7200}
-    bare.restart()
+    bare.set(acquire={"servers": ["filesystem"], "ttl_seconds": 7200})
     bare.write("a", "ours")
     bare.write("b", "ours")
     bare.sync()
@@ -131,8 +130,7 @@ def test_a_move_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch, reason: str) ->
     """Nothing goes to the next sandbox before the work in the old one is saved; unless that one is gone."""
     Agent(rig.sandbox.workspace).write("a", "theirs")
     old, new = rig.sandbox, rig.emulator.create_sandbox("next")
-    rig.keys["sandbox"]["id"] = "next"
-    rig.restart()
+    rig.set(id="next")
     if reason == "gone":
         old.record.expires_at_s = 0.0
     elif reason == "being written":
