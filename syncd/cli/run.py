@@ -19,9 +19,11 @@ from syncd.core.errors import ExitCode, KeyRefused, Locked, Stop, SyncdError, Tr
 from syncd.core.settings import MAIN, Config
 from syncd.core.signals import Interrupt, Signals
 from syncd.core.waiter import Waiter
+from syncd.daemon.build import daemon_of, excludes_for, folders_of, keys_of, selection_of
 from syncd.daemon.control import listens
 from syncd.daemon.shared_sandbox import refuse_named, refuse_taken
 from syncd.report.logs import LogFormat, set_up_logs
+from syncd.report.status_publisher import RunFacts
 from syncd.sync.synced_hook import SyncedHook
 
 _log = logging.getLogger("syncd")
@@ -71,9 +73,6 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
 
 def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedHook) -> None:
-    from syncd.daemon.build import daemon_of, folders_of  # noqa: PLC0415 - `run --help` needs none of it
-    from syncd.report.status_publisher import RunFacts  # noqa: PLC0415
-
     read = file_stamp(path)
     config, keys, excludes = _usable(load_for_command(path), interrupt)
     is_checked, run = False, RunFacts(os.getpid(), started_at=stamp(CLOCK.wall_s()))
@@ -129,8 +128,6 @@ def _usable(config: Config, interrupt: Interrupt) -> tuple[Config, Mapping[str, 
     Raises `SyncdError`. This process must not hold the lock: a workspace that another daemon holds is refused, too, and
     one that a command holds for longer than `_LOCKED_S`.
     """
-    from syncd.daemon.build import excludes_for, folders_of, keys_of, selection_of  # noqa: PLC0415
-
     selection_of(config, os.environ)
     try:
         excludes = excludes_for(config, os.environ)
