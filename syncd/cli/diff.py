@@ -21,7 +21,7 @@ from syncd.cli.options import all_option, configured_for_each, is_named, named_p
 from syncd.cli.output import Tone, aligned, paged, print_path, styled, written
 from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
-from syncd.core.text import shown_path, size
+from syncd.core.text import shown_path
 from syncd.merge.git import (
     BINARY_PREFIX_BYTES,
     END_S,
@@ -145,12 +145,7 @@ def both_sides(
     for path in paths:
         remote, entry, here = side.work.changed[path], side.work.base_of(path), local[path]
         if not is_version(remote) and remote.kind in (Kind.FILE, Kind.OTHER, Kind.UNREAD):
-            why = "not a file or link that can be read"
-            if remote.unstable:
-                why = "still being written"
-            elif remote.kind is Kind.FILE:
-                why = f"a file of {size(remote.size_bytes)} that was not fetched"
-            click.echo(f"not shown: {shown_path(path)} is {why}", err=True)
+            click.echo(f"not shown: {shown_path(path)} ({side.sandbox.why_unsaved(remote)})", err=True)
             continue
         is_shown_here = entry is not None and entry.kind in (Kind.FILE, Kind.SYMLINK)
         before = side.home.sent_files.version(path, entry) if entry is not None and is_shown_here else None

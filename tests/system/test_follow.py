@@ -297,7 +297,7 @@ def test_a_busy_agent_and_a_huge_file(rig: Rig, plain: Agent) -> None:
     _end(rig)
     shown = rig.run("diff")
     assert last <= {*shown.out.splitlines()}
-    assert "huge is a file of 3,072.0 MiB that was not fetched" in shown.err
+    assert "not shown: huge (it is too large)\n" in shown.err
 
 
 def _until_a_look_is_cheap(rig: Rig) -> None:
