@@ -35,13 +35,18 @@ def recorded(tool: Tool, folder: Path, seconds: float, seed: int, pause_s: float
             writers.append(subprocess.Popen(argv, cwd=REPO, stdout=log))
 
     def ask(kind: str) -> None:
-        begin = CLOCK.monotonic_s()
-        answer = {"barrier": tool.barrier, "bring_home": tool.bring_home, "kill": lambda: tool.kill(chance)}[kind]()
+        begin, after_s = CLOCK.monotonic_s(), chance.random()
+        answer = {
+            "barrier": tool.barrier,
+            "bring_home": tool.bring_home,
+            "kill_apply": lambda: tool.kill_apply(after_s),
+            "kill_daemon": lambda: tool.kill_daemon(after_s),
+        }[kind]()
         steps.append(Step(kind, "", begin, CLOCK.monotonic_s(), "", None, None, None, *answer))
 
     while any(writer.poll() is None for writer in writers):
         CLOCK.sleep(min(chance.expovariate(1.0), seconds / 4))
-        ask(chance.choices(("barrier", "bring_home", "kill"), (9, 7, 4))[0])
+        ask(chance.choices(("barrier", "bring_home", "kill_apply", "kill_daemon"), (45, 35, 8, 12))[0])
     if any(writer.returncode for writer in writers):
         raise RuntimeError("a writer failed")
     for kind in ("barrier", "bring_home") * 2 + ("barrier",):

@@ -4,11 +4,14 @@ A file has slots. A write puts a new token into one, or into all if it makes the
 A writer knows what it replaced, as it exchanges files in one step. No order explains
 
 - a token that nobody had written there, or, on one side, a version that had been replaced there (in the sandbox by one
-  that was saved: what nobody could save was too new to be seen, or is lost);
+  that was saved: what nobody could save was too new to be seen, or is lost), unless the tool had replaced it there, and
+  it came home once more;
 - after a barrier, in the sandbox: a version without what was written at home before, unless the agent wrote it since,
   or made it of one that it could not read; or one that was deleted at home;
 - after all was brought home: a version older than the agent's, which the agent has not touched meanwhile.
 
+A daemon that was killed does not know what it sent last to have arrived, up to the next barrier: what the agent made of
+that counts as changed on both sides, is saved, and gives way to what is at home.
 Paths that the tool named as held, left or in conflict are free. A token is *current* in a file of either side, *saved*
 in a copy, *overwritten* by a writer who had read it, *raced* if its writer had not, which is its own doing, or *lost*.
 """
@@ -21,13 +24,15 @@ from typing import NamedTuple
 
 HOME, THERE = "home", "there"
 CHANGES = ("write", "delete")
+# A tool that was killed does not know what it has done, up to the next step that finds out.
+_FINDS_OUT = {"kill_apply": "bring_home", "kill_daemon": "barrier"}
 Values = dict[str, str]
 
 
 class Step(NamedTuple):
     """A step: of a writer, or (without a side) of the tool. The values of a torn or missing file are None.
 
-    `over` is what a change replaced, `seen` what its writer had read before. `ok` is None if the tool was killed.
+    `over` is what a change replaced, `seen` what its writer had read before.
     """
 
     kind: str
@@ -38,7 +43,7 @@ class Step(NamedTuple):
     values: Values | None = None
     over: Values | None = None
     seen: Values | None = None
-    ok: bool | None = True
+    ok: bool = True
     free: tuple[str, ...] = ()
 
 
@@ -48,6 +53,7 @@ class History:
     def __init__(self, steps: Iterable[Step], kept: Iterable[str] = ()) -> None:
         self.steps = sorted(steps, key=lambda step: step.begin)
         self._kept = frozenset(kept)
+        self._of_tool = [step for step in self.steps if not step.side]
         self._files: dict[str, list[Step]] = defaultdict(list)
         self._written: dict[str, Step] = {}
         self._before: dict[str, str] = {}
@@ -76,29 +82,39 @@ class History:
                     yield f"{_shown(step)}, which nobody had written"
 
     def _gone_back(self, steps: list[Step]) -> Iterator[str]:
-        for side in (HOME, THERE):
-            gone: dict[str, float] = {}
-            now = ""
-            for step in (each for each in steps if each.side == side):
-                for version in filter(None, map(_version, (step.over, step.values))):
-                    saved = self._kept.intersection(now.split()) - set(version.split())
-                    if version in gone and (saved or side == HOME) and not self._was_killed(gone[version], step.end):
-                        yield f"{_shown(step)}, which was replaced at {gone[version]:.3f}"
-                    if version != now:
-                        gone[now], now = step.begin, version
-                        gone.pop(now, None)
-                if step.kind == "delete":
-                    gone[now], now = step.begin, ""
-                    if side == THERE:  # what is missing there may be put there again
-                        gone.clear()
+        now, gone = {HOME: "", THERE: ""}, {HOME: dict[str, float](), THERE: dict[str, float]()}
+        sent_over: set[str] = set()  # versions in whose place the tool put another one in the sandbox
+        for step in steps:
+            side = step.side
+            for values in filter(None, (step.over, step.values)):
+                version, before = _version(values), now[side]
+                if version == before:
+                    continue
+                saved = self._kept.intersection(before.split()) - set(version.split())
+                if version in gone[side] and (saved or side == HOME):
+                    kills = ("kill_apply",) if side == HOME else ("kill_apply", "kill_daemon")
+                    if not any(self._is_unknown(gone[side][version], step.end, kill) for kill in kills):
+                        yield f"{_shown(step)}, which was replaced at {gone[side][version]:.3f}"
+                gone[side].pop(version, None)
+                gone[side][before], now[side] = step.begin, version
+                if side == HOME and version in sent_over:
+                    gone[THERE].pop(version, None)
+                elif side == THERE and step.kind == "write" and values is step.values:
+                    sent_over.discard(before)
+                elif side == THERE:
+                    sent_over.add(before)
+            if step.kind == "delete":
+                gone[side][now[side]], now[side] = step.begin, ""
+                if side == THERE:  # what is missing there may be put there again
+                    gone[side].clear()
 
-    def _was_killed(self, begin: float, end: float) -> bool:
-        """Return if a killed step was between, or one that took it back."""
+    def _is_unknown(self, begin: float, end: float, killed: str) -> bool:
+        """Return if a step that kills was between, or before, and none since then has found out what had been done."""
         settled = end
-        for step in reversed(self.steps):
-            if step.kind == "kill" and step.ok is None and step.begin <= end and begin <= settled:
+        for step in reversed(self._of_tool):
+            if step.kind == killed and step.begin <= end and begin <= settled:
                 return True
-            settled = step.end if step.kind == "bring_home" else settled
+            settled = step.end if step.kind == _FINDS_OUT[killed] and step.ok else settled
         return False
 
     def _not_there(self, steps: list[Step]) -> Iterator[str]:
@@ -129,6 +145,8 @@ class History:
             touched = any(brought.begin <= each.end and each.begin <= brought.end for each in agents)
             newest = before[-1].values if before and not touched else None
             if newest and values != newest and self._is_within(values, newest):
+                if self._is_unknown(before[-1].end, brought.end, "kill_daemon"):
+                    continue
                 yield f"{_shown(step)}, older than what the agent had when all was home at {brought.begin:.3f}"
 
     def _line(self, token: str | None) -> Iterator[str]:

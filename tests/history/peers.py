@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -17,19 +16,23 @@ from tests.system.rig import DEFAULTS, KEY, Rig
 from tools.bench import tools
 from tools.bench.peer import Ground, Peer, Running, started
 
-# If the tool did what it was asked for, None if it was killed; and the paths for which it did not.
-Answer = tuple[bool | None, tuple[str, ...]]
+# If the tool did what it was asked for, and the paths for which it did not.
+Answer = tuple[bool, tuple[str, ...]]
 
 
 @dataclass
 class Tool:
-    """A tool between two folders. What the agent wrote, and was overwritten within `window_s`, is no promise."""
+    """A tool between two folders, which is killed after so many seconds.
+
+    What the agent wrote, and was overwritten within `window_s`, is no promise.
+    """
 
     home: Path
     there: Path
     barrier: Callable[[], Answer] = lambda: (False, ())
     bring_home: Callable[[], Answer] = lambda: (False, ())
-    kill: Callable[[random.Random], Answer] = lambda _: (False, ())
+    kill_apply: Callable[[float], Answer] = lambda _: (False, ())
+    kill_daemon: Callable[[float], Answer] = lambda _: (False, ())
     copies: Callable[[], Iterable[bytes]] = tuple
     window_s: float = 0.0
 
@@ -48,14 +51,17 @@ def syncd(folder: Path) -> Iterator[Tool]:
         free = [path for kind in ("conflicts", "never", "stays") for path in told.get(kind, ())]
         return done.code in (0, 1), tuple(free)
 
-    def kill(chance: random.Random) -> Answer:
-        is_apply = chance.random() < 0.4
-        victim = rig.background("apply", "--yes") if is_apply else daemons[-1]
-        CLOCK.sleep(chance.random())
+    def kill_apply(after_s: float) -> Answer:
+        victim = rig.background("apply", "--yes")
+        CLOCK.sleep(after_s)
         victim.kill()
-        if not is_apply:
-            daemons.append(rig.start())
-        return None if is_apply else False, ()
+        return False, ()
+
+    def kill_daemon(after_s: float) -> Answer:
+        CLOCK.sleep(after_s)
+        daemons[-1].kill()
+        daemons.append(rig.start())
+        return False, ()
 
     def saved() -> Iterator[bytes]:
         for version in json.loads(rig.ok("saved", "--json").out)["saved"]:
@@ -70,7 +76,7 @@ def syncd(folder: Path) -> Iterator[Tool]:
         there = Path(rig.sandbox.workspace)
         try:
             # A look is two seconds old at most, and then the sandbox unpacks.
-            yield Tool(rig.workspace, there, barrier, bring_home, kill, saved, window_s=4.0)
+            yield Tool(rig.workspace, there, barrier, bring_home, kill_apply, kill_daemon, saved, window_s=4.0)
         finally:
             rig.close()
 
