@@ -66,7 +66,6 @@ class Snapshotter(Struct, eq=False):
     spool_folder: str
     max_mib: int
     name: str = MAIN
-    scan_took_s: float = 0.0  # the last one that succeeded, with the contents that it read
     warnings: list[SyncWarning] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)  # exist, but are not in the last snapshot: they are not deleted
     # Files that hold a secret: while they are as before, no sync reads them again. Their warnings are not in
@@ -74,6 +73,7 @@ class Snapshotter(Struct, eq=False):
     secret_files: dict[str, tuple[Entry, Secret]] = field(default_factory=dict)
     _known: Manifest = field(default_factory=Manifest)
     _scan_number: int = 0  # of the scanner's, the last one for this sandbox
+    _full_scans: int = 0  # of the scanner, until then
     _written: set[str] = field(default_factory=set)  # files to be read, whatever their times say
     _unreadable_files: dict[str, tuple[Entry, SyncWarning]] = field(default_factory=dict)
     _sent: Manifest = field(default_factory=Manifest)
@@ -108,7 +108,9 @@ class Snapshotter(Struct, eq=False):
         self.guard.begin()
         full_scans = self.scanner.full_scans
         scan = self.scanner.scan(only)
-        if sync_mode is SyncMode.FORCED or self.scanner.full_scans > full_scans:
+        self._full_scans = self.scanner.full_scans
+        is_full = self._full_scans > full_scans
+        if sync_mode is SyncMode.FORCED or is_full:
             self._unreadable_files = {}  # a disk that is repaired changes no inode
         self._scan_number = self.scanner.scans
         confirmed = self.guard.missing_mounts() if sync_mode is SyncMode.FORCED else ()
@@ -133,8 +135,14 @@ class Snapshotter(Struct, eq=False):
         scanned = ScanResult(manifest, difference(baseline, manifest))
         if not scanned.difference.certain:
             scanned = self.resolved(scanned, baseline)
-        self.scan_took_s = self.clock.monotonic_s() - began_s
+        if is_full:
+            self.scanner.full_scan_took_s = self.clock.monotonic_s() - began_s
         return scanned
+
+    @property
+    def is_outdated(self) -> bool:
+        """True if all was scanned for another sandbox since: that may have found what no event told of."""
+        return self.scanner.full_scans > self._full_scans
 
     def note_written(self, paths: Collection[str]) -> None:
         """Have the next scan read these files, which were written, whatever their times say."""

@@ -68,7 +68,7 @@ class SyncRun(Struct, eq=False):
     burst: Burst  # the changes that it is for
     all_since_s: float = -inf  # not only what changed is scanned, unless all was since then
     is_on: bool = True  # under way
-    has_scanned_all: bool = False  # by the last scan
+    has_scanned_all: bool = False
     stage: State | None = None  # the one that it shows
     has_slept: bool = False  # the machine, since the stage began
 
@@ -84,7 +84,6 @@ class SharedState(Struct):
     was_there: bool  # the workspace, at the start
     paused: bool = False  # by a person
     reload_after: list[SyncRun] | None = None  # a reload is asked for, and waits for these; None: none is
-    full_scan_took_s: float = 0.0  # the last one
     refused: set[str] = field(default_factory=set)  # the sandboxes that were, of a run in which none was synced to
 
     @property
@@ -138,7 +137,6 @@ class SandboxLoop:
         self._due = Due(times.debounce_seconds, times.max_wait_seconds, rescan_at_s=now_s, starting=True)
         self.sync = SyncRun(SyncReason.START, now_s, Burst(now_s, now_s), is_on=False)
         self._asked_s = -inf  # when the last request came
-        self._full_scans = 0  # of all sandboxes, until its own last one
         self._key_stamp = file_stamp(self._key_file)
 
     @property
@@ -146,7 +144,7 @@ class SandboxLoop:
         """What others have this loop do, or leave, as of now."""
         shared = self._shared
         rescan_at_s = min(shared.dirty.rescan_at_s, self.cycle.provider.replace_at_s)
-        if shared.dirty.full_scans != self._full_scans:  # another sandbox's may have found what no event told of
+        if self.cycle.snapshotter.is_outdated:
             rescan_at_s = -inf
         return Facts(
             requested=self._request_queue.has_fresh,
@@ -415,19 +413,15 @@ class SandboxLoop:
 
     def to_scan(self) -> frozenset[str] | None:
         """Return the directories that were changed; None for all."""
-        dirty = self._shared.dirty
-        only = dirty.take(self._clock.monotonic_s(), self.sync.all_since_s)
-        self.sync.has_scanned_all = only is None
-        self._full_scans = dirty.full_scans
+        only = self._shared.dirty.take(self._clock.monotonic_s(), self.sync.all_since_s)
+        self.sync.has_scanned_all = self.sync.has_scanned_all or only is None
         return only
 
     def scanned(self) -> None:
         """Wait on where the burst goes on in a new directory, of which no event tells before its first scan."""
         run, due, shared, now_s = self.sync, self._due, self._shared, self._clock.monotonic_s()
-        if run.has_scanned_all:
-            shared.full_scan_took_s = self.cycle.snapshotter.scan_took_s
         if shared.watch.needs_polling:  # not every change has an event: since this scan, or for longer
-            poll_at_s = now_s + poll_interval_s(shared.full_scan_took_s)
+            poll_at_s = now_s + poll_interval_s(self.cycle.snapshotter.scanner.full_scan_took_s)
             shared.dirty.rescan_at_s = min(shared.dirty.rescan_at_s, poll_at_s)
         if run.reason is SyncReason.CHANGE:
             longer = unfinished(run.burst, shared.watch.found_s, now_s, due.quiet_s, due.max_wait_s)

@@ -87,6 +87,7 @@ class Scanner(Struct, eq=False):
     tree: TreeCache = field(default_factory=TreeCache)  # the results of the last scan
     scans: int = 0
     full_scans: int = 0
+    full_scan_took_s: float = 0.0  # the last one, with the contents that were read
     _before: TreeCache = field(default_factory=TreeCache)  # the results of the previous scan, during a full scan
     _top: tuple[OuterRules, Scope] | None = None
     _own_inodes: frozenset[tuple[int, int]] = frozenset()

@@ -36,12 +36,11 @@ class Changes(Struct, frozen=True):
 class DirtyDirectories:
     """The directories that the next scan has to examine, whichever sandbox it is for.
 
-    `full_scans` counts the scans of everything, and the next one is made at `rescan_at_s` or before.
+    The next scan of everything is made at `rescan_at_s` or before.
     """
 
     def __init__(self, rescan_s: float) -> None:
         """Everything is scanned again after `rescan_s`."""
-        self.full_scans = 0
         self.rescan_at_s = -inf
         self._rescan_s = rescan_s
         self._directories: set[str] = set()
@@ -68,7 +67,6 @@ class DirtyDirectories:
         only = None if is_full else frozenset(self._directories)
         if is_full:
             self._scanned_all_s, self.rescan_at_s = now_s, now_s + self._rescan_s
-            self.full_scans += 1
         self._all = False
         self._directories.clear()
         return only
