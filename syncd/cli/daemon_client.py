@@ -32,7 +32,8 @@ def ask_daemon(
     signal ended the wait: the daemon goes on.
     """
     folder = directories_for(config.workspace.path, os.environ).state
-    ends_s = CLOCK.monotonic_s() + min(STARTS_S, timeout_s or STARTS_S)
+    began_s = CLOCK.monotonic_s()
+    ends_s, alone_s = began_s + min(STARTS_S, timeout_s or STARTS_S), began_s
     was_answered, silences = False, 0
 
     def on_silence() -> None:
@@ -44,19 +45,25 @@ def ask_daemon(
 
     with asking() as waiter:
         while True:
+            now_s = CLOCK.monotonic_s()
+            left_s = None if timeout_s is None else began_s + timeout_s - now_s
             try:
-                for message in ask(folder, request, waiter, timeout_s, on_silence):
+                for message in ask(folder, request, waiter, left_s, on_silence):
+                    if message["event"] == "reloading":  # it needs the lock, which is free for a moment
+                        ends_s = alone_s = CLOCK.monotonic_s() + STARTS_S
+                        was_answered = False
+                        break
                     was_answered = True
                     if message["event"] == "done":
                         return result_of(message)
                     if display is not None:
                         show(message, display)
             except ConnectionError:
-                if holder(folder) is None:
+                if now_s >= alone_s and holder(folder) is None:
                     return None
             if was_answered:
-                raise TryLater("the daemon ended or reloaded before it was done", "try again")
-            if CLOCK.monotonic_s() >= ends_s:
+                raise TryLater("the daemon ended before it was done", "try again")
+            if now_s >= ends_s:
                 raise TryLater("another syncd has this workspace and cannot be asked", "try again when it has ended")
             waiter.sleep(RETRY_S)
 

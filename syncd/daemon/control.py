@@ -84,6 +84,11 @@ class Client:
         self.send({"event": "done", "exit": exit_code, "message": message, **more})
         self.close()
 
+    def ask_again(self) -> None:
+        """Have it ask once more, as the daemon reads its configuration anew: that may have other sandboxes."""
+        self.send({"event": "reloading"})
+        self.close()
+
     def close(self) -> None:
         if self.waits:
             self.waits = False
@@ -141,6 +146,11 @@ class ControlServer:
                 message = client.request()
                 if message is not None:
                     yield client, message
+
+    def dismiss(self) -> None:
+        """Have all clients ask again: the daemon reads its configuration anew."""
+        for client in self._clients:
+            client.ask_again()
 
     def close(self) -> None:
         for client in self._clients:

@@ -74,6 +74,7 @@ class Daemon:
             _log.info("stopping")
             systemd.stopping()
             return False
+        self._control.dismiss()
         systemd.reloading()
         return True
 
@@ -198,7 +199,7 @@ class Daemon:
         delays = [loop for loop in loops if self._shared.delays_reload(loop.sync)]
         is_cut_off = delays or (not loops and self._shared.reload_after is not None)
         if is_cut_off and message.get("do") in ("push", "flush", "setup"):
-            client.close()  # it asks again: the new configuration may have other sandboxes
+            client.ask_again()
             return
         if not loops and message.get("do") != "write":  # an undo may be of one that is configured no more
             client.done(ExitCode.NEEDS_PERSON, f"no sandbox here is named {message.get('sandbox')!r}")

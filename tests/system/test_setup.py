@@ -466,12 +466,25 @@ def test_what_dies_meanwhile(rig: Rig, there: There, then: str) -> None:
 
 
 def test_a_reload_meanwhile(rig: Rig, there: There) -> None:
-    """A reload in its middle leaves it to the daemon after that."""
+    """A reload in its middle leaves it to the daemon after that, and who waits for it waits on, however long it takes:
+    no command goes on by itself in the daemon's place.
+    """
+    asked, hold = rig.with_slow_git()
     there.begun()
+    del rig.environ["PATH"]
+    push = rig.background("push")
+    rig.until(lambda: "setting up" in push.err, "the push to wait")
+    asked.unlink()
+    hold.touch()
     there.configure(held=True, setup_timeout_seconds=100)
-    rig.ok("reload")
+    reload = rig.background("reload")
+    rig.until(asked.exists, "the daemon to read its configuration")
+    hold.unlink()
+    assert reload.wait() == 0
+    there.until_state("running")
+    assert rig.shown()["pid"] == rig.daemons[0].pid
     there.go()
-    rig.ok("flush")
+    assert push.wait() == 0
     assert there.ran == TWICE
 
 
