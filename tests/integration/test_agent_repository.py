@@ -33,11 +33,6 @@ def sync(rig: Rig) -> None:
     rig.cycle.follow_in_repository()
 
 
-def programs(rig: Rig) -> int:
-    """Return how many programs were run."""
-    return rig.asked().count("execute")
-
-
 def warnings(rig: Rig) -> list[str]:
     return [warning.what for warning in rig.cycle.warnings if warning.key == "repository"]
 
@@ -151,9 +146,9 @@ def test_commits_in_what_raw_sent_stay_whole(rig: Rig) -> None:
     assert not (rig.sandbox.workspace / "many/1").exists()
     there(rig, "fsck", "--strict")
     assert there(rig, "rev-parse", "topic") == commit
-    before = programs(rig)
+    before = rig.asked().count("execute")
     sync(rig)
-    assert programs(rig) == before
+    assert rig.asked().count("execute") == before
 
 
 def test_without_git_there(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,9 +156,9 @@ def test_without_git_there(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "defpath", "/nonexistent")
     sync(rig)
     assert warnings(rig) == ["the git repository in the sandbox could not follow (no git is installed in the sandbox)"]
-    before = programs(rig)
+    before = rig.asked().count("execute")
     rig.cycle.follow_in_repository()
-    assert programs(rig) == before
+    assert rig.asked().count("execute") == before
     assert files(rig.sandbox.workspace) == files(rig.workspace)
     monkeypatch.undo()
     rig.clock.go_on(3600)
@@ -214,7 +209,7 @@ def test_too_many_files(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """None is made, with a warning."""
     monkeypatch.setattr(agent_repository, "MOST_FILES", 2)
     rig.sync()
-    before = programs(rig)
+    before = rig.asked().count("execute")
     rig.cycle.follow_in_repository()
-    assert programs(rig) == before
+    assert rig.asked().count("execute") == before
     assert warnings(rig) == ["the workspace has more than 2 files, so no git repository is made in the sandbox"]

@@ -58,10 +58,6 @@ def written_in_secret(rig: Rig, age_s: float = BELIEVED_S) -> Iterator[mmap.mmap
             yield memory
 
 
-def equal(rig: Rig) -> bool:
-    return rig.arrived()["f"] == (rig.workspace / "f").read_text()
-
-
 def known(rig: Rig, path: str = "f") -> Entry:
     assert rig.cycle.baseline is not None
     return rig.cycle.baseline[path]
@@ -84,7 +80,7 @@ def test_a_failed_sync_does_not_restore_the_stamp(rig: Rig) -> None:
     rig.fail()
     rig.emulator.faults.clear()
     assert sync(rig) == "initialized"
-    assert equal(rig)
+    assert rig.is_as_home()
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -94,7 +90,7 @@ def test_no_young_stamp_is_trusted(rig: Rig, *, restarted: bool) -> None:
         if restarted:
             rig.restart()
         assert sync(rig) == "initialized"
-        assert equal(rig)
+        assert rig.is_as_home()
     stamp = known(rig).stamp
     assert stamp is not None
     assert sync(rig) == "unchanged"
@@ -123,4 +119,4 @@ def test_a_secret_removed_without_a_new_time(rig: Rig, how: str) -> None:
         if how != "forced":
             rig.cycle.snapshotter.note_written({"f"})
         assert sync(rig, SyncMode.FORCED if how == "forced" else SyncMode.CHANGED) == "initialized"
-        assert equal(rig)
+        assert rig.is_as_home()

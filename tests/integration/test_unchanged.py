@@ -118,10 +118,6 @@ def asked(rig: Rig) -> Rig:
     return rig
 
 
-def _since(rig: Rig, before: int) -> list[str]:
-    return rig.asked()[before:]
-
-
 @pytest.mark.parametrize("policy", ["save", "hold", "overwrite"])
 @pytest.mark.parametrize("how", ["a request", "a process's first sync"])
 def test_an_emptied_sandbox_is_filled(asked: Rig, policy: str, how: str) -> None:
@@ -152,7 +148,7 @@ def test_asking_costs_one_execution(asked: Rig) -> None:
             asked.restart()
         before = len(asked.asked())
         assert asked.sync(mode)[0].word == "unchanged"
-        since = _since(asked, before)
+        since = asked.asked()[before:]
         assert since.count("execute") == executions
         assert {"upload", "initialize", "upload-url"}.isdisjoint(since)
 
