@@ -19,13 +19,13 @@ import click
 from syncd.cli.agent_side import for_each, look_at, open_sandbox, tell_excluded
 from syncd.cli.options import all_option, configured_for_each, is_named, named_paths, sandbox_options, stoppable
 from syncd.cli.output import Tone, aligned, paged, print_path, styled, written
+from syncd.core.choices import COMMITTER
 from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.merge.git import (
     BINARY_PREFIX_BYTES,
     END_S,
-    SYNCD,
     Git,
     NewCommit,
     is_binary,
@@ -249,7 +249,7 @@ def write_patch(
         # Of the names in a table only what a terminal may not get is quoted.
         settings = {**_UNCOMPRESSED, "core.quotePath": "false" if form is TABLE else "true"}
         variables = {"GIT_DIR": folder, **with_settings(settings)}
-        both = make_commits(git, variables, f"{SYNCD} 0 +0000", commits)
+        both = make_commits(git, variables, f"{COMMITTER} 0 +0000", commits)
         git.run([*_COMPARE, *form, *both], variables, within_s=END_S, output=patch)
         patch.seek(0)
         yield from patch

@@ -7,6 +7,8 @@ from enum import StrEnum
 # What is saved of the agent's work is kept so long, and so much of it: the oldest goes first. A look copies no more.
 SAVED_DAYS = 30
 SAVED_BYTES = 2 << 30
+# In whose name syncd commits, in the sandbox and here.
+COMMITTER = "syncd <syncd@localhost>"
 
 
 class GitThere(StrEnum):

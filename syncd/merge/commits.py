@@ -27,13 +27,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.archive.base_store import SentFiles
+from syncd.core.choices import COMMITTER
 from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater
 from syncd.core.text import one_line, shown_path
 from syncd.core.waiter import REAL
 from syncd.merge.git import (
     ANY_CODE,
     SUBMODULE_MODE,
-    SYNCD,
     Git,
     GitResult,
     GitWorkTree,
@@ -489,7 +489,7 @@ class FollowedCommits:
             if entry is not None and entry.kind is not Kind.DIRECTORY:
                 paths[path] = sent_files.needed_version(path, entry)
         paths |= head.as_changed(changes)[0]
-        person = f"{SYNCD} {max(0, int(self._waiter.clock.wall_s()))} +0000"  # git knows none before 1970
+        person = f"{COMMITTER} {max(0, int(self._waiter.clock.wall_s()))} +0000"  # git knows none before 1970
         parents = tuple(parent for parent in dict.fromkeys((last, work_tree.head)) if parent)
         message = f"What the agent changed in {self._reference.rpartition('/')[2]}\n"
         commit = NewCommit(message.encode(), paths, parents=parents)

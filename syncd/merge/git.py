@@ -42,8 +42,6 @@ _EXCLUDES_S = 4.0
 END_S = 600.0
 # Of one process: what an agent wrote may be made to need any amount.
 _MOST_MEMORY = 1 << 30
-# What syncd writes in its own name.
-SYNCD = "syncd <syncd@localhost>"
 ANY_CODE = range(-255, 256)  # exit codes, and signals
 _OLDEST_GIT = "2.31"
 # The exit code of `git config --get` for a name that is not set.

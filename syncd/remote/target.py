@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from syncd.core.clock import stamp
 
-# The next one is acquired this long before the end, so that no sync runs into it …
+# The next one is acquired, and the work in this one saved, this long before the end, so that no sync runs into it …
 MARGIN_S = 60.0
 # … but for a short lifetime at most this share of it.
 MARGIN_SHARE = 0.1

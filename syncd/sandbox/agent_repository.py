@@ -16,6 +16,7 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.core.choices import COMMITTER
 from syncd.core.errors import SyncWarning
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter, Work
@@ -175,7 +176,7 @@ class AgentRepository:
             "branch": branch_there(branch),
             "exclude": _EXCLUDES,
             "message": f"workspace as of {now:%Y-%m-%d %H:%M:%S %z}\n",
-            "person": f"syncd <syncd@localhost> {max(0, int(now.timestamp()))} {now:%z}",
+            "person": f"{COMMITTER} {max(0, int(now.timestamp()))} {now:%z}",
             "within_s": _RUN_S,
         }
         if commit:

@@ -14,7 +14,7 @@ from syncd.core.errors import KeyRefused, SandboxNotFound, SyncdError, SyncWarni
 from syncd.core.text import counted, few, shown_path
 from syncd.model.entry import SeenEntry, is_savable
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.target import Target
+from syncd.remote.target import MARGIN_S, Target
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import ending_targets
 from syncd.sandbox.saved_versions import Why
@@ -34,8 +34,8 @@ _MOST_LOOKS = 5
 # Its work is saved again after half of the time that a sandbox has left, as its agent goes on, and sooner after a
 # failure; in its last seconds not any more.
 AFTER_FAILURE_S, LAST_S = 5.0, 4.0
-# A sandbox is left a minute before its end at most: a record of a later end is of another clock.
-_LONGEST_S = 120.0
+# A sandbox is left so long before its end at most: a record of an end that is much later is of another clock.
+_LONGEST_S = 2 * MARGIN_S
 # Nothing can mend it, so the warning does not stay for ever.
 _WARNED_FOR_S = 86_400.0
 
