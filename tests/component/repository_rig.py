@@ -85,9 +85,9 @@ class LocalRunner(Executions):
         self._files_sent = files
 
     def execute(self, purpose: Purpose, name: str) -> None:
-        """Begin nothing: `output` runs it."""
+        """Begin nothing: `_output` runs it."""
 
-    def output(self, running: Running, timeout_s: float, first_wait_s: float) -> str:
+    def _output(self, running: Running) -> str:
         folder = self._runs / str(len(self.requests))
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self._files_sent.items():
