@@ -248,7 +248,8 @@ def test_a_bomb_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.Monke
 
     def nearly_full(descriptor: int) -> os.statvfs_result:
         seen = list(real(descriptor))
-        seen[4] = (extraction._SPARE_BYTES + (20 << 20) - written_bytes(tmp_path)) // seen[1]
+        written_bytes = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+        seen[4] = (extraction._SPARE_BYTES + (20 << 20) - written_bytes) // seen[1]
         return os.statvfs_result(seen)
 
     monkeypatch.setattr(os, "fstatvfs", nearly_full)
@@ -257,10 +258,6 @@ def test_a_bomb_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(TryLater, match="MiB would be left"):
         pulled(bomb, tmp_path / "dest")
     assert os.listdir(tmp_path) == []
-
-
-def written_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

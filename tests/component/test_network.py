@@ -235,21 +235,15 @@ def refused(client: HttpClient, url: str, read_s: float = 5.0) -> str:
     return str(caught.value)
 
 
-def _proxy_that_refuses(connection: socket.socket) -> None:
-    connection.recv(4096)
-    connection.sendall(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")
-
-
 def test_proxies(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment's proxy is used for remote hosts, with its refusal in the message, and never for loopback."""
     asked: list[bytes] = []
 
-    def note(connection: socket.socket) -> None:
-        asked.append(b"")
-        _proxy_that_refuses(connection)
+    def refuse(connection: socket.socket) -> None:
+        asked.append(connection.recv(4096))
+        connection.sendall(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")
 
-    ok = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    with answering(note) as proxy, answering(lambda c: c.recv(4096) and c.sendall(ok)) as port:
+    with answering(refuse) as proxy, answering(lambda c: (head_of(c), c.sendall(OK))) as port:
         for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy}")
         assert refused(client, "https://api.example.com/").startswith("the proxy refused: 407")

@@ -29,11 +29,6 @@ def there(made: RepositoryRig, tmp_path: Path) -> RepositoryRig:
     return made.copied(tmp_path)
 
 
-def whole_states(rig: RepositoryRig) -> list[bool]:
-    """Return for each request whether it named all paths."""
-    return [json.loads(request)["commit"]["whole"] for request in rig.runner.requests]
-
-
 # -- an idle sandbox
 
 
@@ -224,7 +219,7 @@ def test_one_that_takes_the_place_of_ours_is_left_alone(there: RepositoryRig) ->
     there.follow()
     assert listed(there.workspace) == before
     there.send({"a.txt": "3\n"})
-    assert whole_states(there) == [True, False]
+    assert [json.loads(request)["commit"]["whole"] for request in there.runner.requests] == [True, False]
 
 
 def test_a_broken_configuration_is_not_someone_elses(there: RepositoryRig) -> None:

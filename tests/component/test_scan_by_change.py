@@ -55,11 +55,6 @@ def watched(tmp_path: Path) -> Iterator[WatchedWorkspace]:
     it.watch.close()
 
 
-def full_scan(folder: Path) -> Scan:
-    """Scan without any earlier results."""
-    return Scanner(str(folder), Selection()).scan()
-
-
 def without_times(scan: Scan) -> dict[str, Entry]:
     """Remove the values that may be outdated until the periodic scan, and do not affect the archive.
 
@@ -75,7 +70,7 @@ def without_times(scan: Scan) -> dict[str, Entry]:
 
 def check(watched: WatchedWorkspace) -> None:
     watched.receive()
-    seen, wanted = watched.scan(), full_scan(watched.folder)
+    seen, wanted = watched.scan(), Scanner(str(watched.folder), Selection()).scan()
     assert list(without_times(seen).items()) == list(without_times(wanted).items())
     assert seen.unread == wanted.unread
     assert {p.key for p in seen.warnings} == {p.key for p in wanted.warnings}

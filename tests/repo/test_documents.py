@@ -298,12 +298,8 @@ def _comments(tree: ast.Module) -> set[int]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
         and isinstance(node.body[0], ast.Expr)
-        and not any(".command" in ast.unparse(each) or ".group" in ast.unparse(each) for each in _decorators(node))
+        and not any(re.search(r"\.(command|group)", ast.unparse(each)) for each in getattr(node, "decorator_list", ()))
     }
-
-
-def _decorators(node: ast.AST) -> list[ast.expr]:
-    return node.decorator_list if isinstance(node, ast.FunctionDef) else []
 
 
 # -- pictures
