@@ -38,12 +38,13 @@ def ask_daemon(
 
     def on_silence() -> None:
         nonlocal silences
-        status = StatusReader(config.file, config, waiter).status()
+        status = reader.status()
         silences = silences + 1 if status.responding is False else 0
         if silences == _MOST_SILENCES:
             raise TryLater(f"the daemon (process {status.pid}) does not answer", "see `syncd status`")
 
     with asking() as waiter:
+        reader = StatusReader(config.file, config, waiter)  # a state folder of another user is refused at once
         while True:
             now_s = CLOCK.monotonic_s()
             left_s = None if timeout_s is None else began_s + timeout_s - now_s
