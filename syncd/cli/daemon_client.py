@@ -35,6 +35,7 @@ def ask_daemon(
     began_s = CLOCK.monotonic_s()
     ends_s, alone_s = began_s + min(STARTS_S, timeout_s or STARTS_S), began_s
     was_answered, silences = False, 0
+    in_the_end: dict[str, Any] | None = None
 
     def on_silence() -> None:
         nonlocal silences
@@ -53,6 +54,8 @@ def ask_daemon(
                     if message["event"] == "reloading":  # it needs the lock, which is free for a moment
                         ends_s = alone_s = CLOCK.monotonic_s() + STARTS_S
                         was_answered = False
+                        if request["do"] == "reload":  # done, once the daemon is back
+                            request, in_the_end = {"do": "hello"}, {}
                         break
                     was_answered = True
                     if message["event"] == "done":
@@ -61,7 +64,7 @@ def ask_daemon(
                         show(message, display)
             except ConnectionError:
                 if now_s >= alone_s and holder(folder) is None:
-                    return None
+                    return in_the_end
             if was_answered:
                 raise TryLater("the daemon ended before it was done", "try again")
             if now_s >= ends_s:

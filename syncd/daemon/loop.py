@@ -202,7 +202,8 @@ class Daemon:
             client.ask_again()
             return
         if not loops and message.get("do") != "write":  # an undo may be of one that is configured no more
-            client.done(ExitCode.NEEDS_PERSON, f"no sandbox here is named {message.get('sandbox')!r}")
+            name = str(message.get("sandbox"))
+            client.done(ExitCode.NEEDS_PERSON, f"no sandbox here is named '{name}': `syncd status` shows all")
             return
         match message.get("do"):
             case "flush" if self._shared.paused:
@@ -229,7 +230,8 @@ class Daemon:
                 client.send({"event": "progress", "state": self._shared.status.status().state})
             case "reload":
                 self._signals.reload_now()
-                client.done(ExitCode.DONE)
+                if any(loop.sync.is_on for loop in self._loops):  # these are waited for, which may take minutes
+                    client.done(ExitCode.DONE)
             case "pause" | "resume" as command:
                 self._pause_or_resume(client, command)
             case _:

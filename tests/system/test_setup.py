@@ -488,6 +488,23 @@ def test_a_reload_meanwhile(rig: Rig, there: There) -> None:
     assert there.ran == TWICE
 
 
+def test_a_sandbox_that_is_removed_meanwhile(rig: Rig, there: There) -> None:
+    """Who waits for its set-up is told that it is configured no more, and where to see which are.
+
+    It waits for the daemon, which has read its configuration anew before `sandbox add` ends.
+    """
+    blue = rig.emulator.create_sandbox("box-blue")
+    there.begun()
+    rig.ok("sandbox", "add", "blue", "--id", "box-blue")
+    push = rig.background("push", "--sandbox", "blue")
+    rig.until(lambda: "setting up" in push.err, "the push to wait")
+    rig.ok("sandbox", "remove", "blue", "--yes")
+    assert push.wait() == 78
+    assert "no sandbox here is named 'blue': `syncd status`" in push.err
+    for folder in (there.beside, blue.folder):
+        (folder / "go").touch()
+
+
 def test_an_interrupted_push(rig: Rig, there: There) -> None:
     """It says what may go on there; the next one runs it anew."""
     there.configure(held=True)
