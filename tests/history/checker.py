@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 HOME, THERE = "home", "there"
@@ -132,11 +133,12 @@ class History:
 
     def _has(self, values: Values, slot: str, wanted: Step) -> bool:
         """Return if this version was made of what was wanted, of a later one, or of one that nobody could read."""
-        for step in (self._written[token] for token in self._line(values.get(slot)) if token in self._written):
-            is_later = step.side == HOME and step.begin >= wanted.end
-            if step is wanted or is_later or (step.side == THERE and not step.over and step.begin > wanted.begin):
+        for step in self._writes(values.get(slot)):
+            if step is wanted or (step.side == HOME and step.begin >= wanted.end):
                 return True
-        return False
+        # One that was just being unpacked may have held this slot, too.
+        writes = chain.from_iterable(map(self._writes, values.values()))
+        return any(step.side == THERE and not step.over and step.begin > wanted.begin for step in writes)
 
     def _not_home(self, steps: list[Step]) -> Iterator[str]:
         for step, values, brought in self._after("bring_home", HOME, steps):
@@ -148,6 +150,10 @@ class History:
                 if self._is_unknown(before[-1].end, brought.end, "kill_daemon"):
                     continue
                 yield f"{_shown(step)}, older than what the agent had when all was home at {brought.begin:.3f}"
+
+    def _writes(self, token: str | None) -> Iterator[Step]:
+        """Yield the steps that wrote a token, what it replaced, and so on."""
+        return (self._written[each] for each in self._line(token) if each in self._written)
 
     def _line(self, token: str | None) -> Iterator[str]:
         """Yield a token, what it replaced, and so on."""

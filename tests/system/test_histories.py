@@ -23,6 +23,14 @@ def at(time: float, kind: str, side: str = "", new: str = "", old: str = "", *, 
 # Home has writes "a" and then "b"; the agent reads "a", and writes "x" over it.
 A, B, X = at(1, "write", HOME, "a"), at(5, "write", HOME, "b", "a"), at(4, "write", THERE, "x", "a")
 READ_A = at(3, "read", THERE, "a")
+OLD, WANTED, AGENTS = {"0": "a", "1": "c"}, {"0": "b", "1": "c"}, {"0": "a", "1": "x"}
+TWO_SLOTS = (
+    Step("write", HOME, 1, 1.5, "f", OLD),
+    Step("write", HOME, 2, 2.5, "f", WANTED, OLD, OLD),
+    Step("write", THERE, 4, 4.5, "f", AGENTS, OLD, OLD),
+    at(5, "barrier"),
+    Step("read", THERE, 7, 7.5, "f", AGENTS),
+)
 Y_OVER_B, Y_OVER_X = at(8, "write", THERE, "y", "b"), at(6, "write", THERE, "y", "x")
 
 
@@ -41,6 +49,9 @@ Y_OVER_B, Y_OVER_X = at(8, "write", THERE, "y", "b"), at(6, "write", THERE, "y",
         ([A, READ_A, X, at(5, "read", THERE, "a")], "which was replaced at 4.000"),
         ([A, at(2, "read", HOME, "x")], "which nobody had written"),
         ([A, B, at(6, "read", HOME, "a")], "which was replaced at 5.000"),
+        # The agent writes one of two slots, over a version that is just being unpacked, or that it had not read.
+        ([*TWO_SLOTS[:2], TWO_SLOTS[2]._replace(over=None), *TWO_SLOTS[3:]], ""),
+        ([*TWO_SLOTS], "older than what the barrier"),
         ([A, X, at(5, "read", HOME, "x"), at(6, "kill_apply"), at(7, "read", HOME, "a")], ""),
         ([A, X, at(5, "read", HOME, "x"), at(6, "kill_daemon"), at(7, "read", HOME, "a")], "which was replaced"),
         # What is not known to have arrived.
