@@ -92,11 +92,12 @@ class Daemon:
             loop.ask(message, each)
             if message["do"] != "setup":
                 works.append(partial(loop.run, partial(_is_answered, each)))
-        works.append(partial(self._see_off, client))
+        works.append(partial(self._await_answer, client))
         setups = [] if message.get("no_setup") else [loop.setup.run for loop in asked]
         try:
             try:
                 self._tasks.run(works, self, setups)
+                self._tasks.run([partial(self._await_hook, client)], self)
             except Stop:
                 if client.waits:
                     raise
@@ -108,15 +109,17 @@ class Daemon:
             for loop in others:
                 loop.recall()
 
-    def _see_off(self, client: Asker) -> None:
-        """Wait until this client is answered and `sync.on_synced` has ended, which may take a minute."""
-        waiter, synced_hook = self._workspace.waiter, self._shared.synced_hook
+    def _await_answer(self, client: Asker) -> None:
         while client.waits:
-            waiter.wait(inf)
+            self._workspace.waiter.wait(inf)
+
+    def _await_hook(self, client: Asker) -> None:
+        """Wait until `sync.on_synced` has ended, which a sync has begun before it ended and which may take a minute."""
+        synced_hook = self._shared.synced_hook
         if synced_hook.is_running:
             client.send({"event": "progress", "state": State.STOPPED})
         while synced_hook.is_running:
-            waiter.wait(inf)
+            self._workspace.waiter.wait(inf)
 
     def _recall(self) -> None:
         """Have the status tell what is known now of what no loop does."""
