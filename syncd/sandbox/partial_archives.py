@@ -49,14 +49,9 @@ class PartialArchives:
         self._is_kept = self._record.load()  # what an archive does not hold; None: it is not known
 
     @property
-    def are_allowed(self) -> bool:
-        """True if the configuration allows them."""
-        return self._archives is ArchiveContent.AUTO
-
-    @property
     def usable(self) -> bool:
         """True if a partial archive may be sent."""
-        return self.are_allowed and self._is_kept is True
+        return self._archives is ArchiveContent.AUTO and self._is_kept is True
 
     @property
     def replaces(self) -> bool:
@@ -71,7 +66,8 @@ class PartialArchives:
     @property
     def wants_proof(self) -> bool:
         """True if it is to be proved, after a whole archive, that the sandbox keeps what an archive does not hold."""
-        return self.may_replace and self._clock.monotonic_s() >= self._not_before_s
+        is_due = self._clock.monotonic_s() >= self._not_before_s
+        return self.may_replace and self._archives is ArchiveContent.AUTO and is_due
 
     @property
     def warnings(self) -> list[SyncWarning]:

@@ -236,7 +236,10 @@ class SyncRound(Struct):
         actions = self._saved_actions(request, result)
         if not attempt.is_whole and actions.replaces_directory:
             return Verdict.SEND_ALL  # with the directory went all that was in it
-        occupied = self._remove(actions, result)
+        looks = [result, *self._remove(actions, result)]
+        occupied = self._note_removed(looks)
+        if self._looks and any(attempt.may_lose(path) for each in looks[1:] for path in each.changed):
+            return Verdict.PACK_AGAIN  # with a look that saves what someone changed since this one
         self._note(request, actions.plan)
         return self._judged(
             before, {path: each for path, each in occupied.items() if path not in actions.stays}, result
@@ -271,21 +274,18 @@ class SyncRound(Struct):
         self.sandbox.looks.drop_copies()
         return actions_after(attempt, request, result, new, unsaved) if unsaved else actions
 
-    def _remove(self, actions: Actions, result: LookResult) -> dict[str, Obstacle]:
-        """Remove what the look itself did not; return what still has a wanted path's place."""
+    def _remove(self, actions: Actions, result: LookResult) -> list[LookResult]:
+        """Remove what the look itself did not, by a look at that."""
         removals = dict(actions.removals)
         if self.attempt.policy is AgentChanges.OVERWRITE:
             removals |= self._changed_there(result)
         for path in directories_above(removals).intersection(result.holding_more):  # what it held goes only now
             removals[path] = self.attempt.to_delete[path]
-        results = [result]
-        if removals:
-            self.sandbox.state.mark_uncertain()
-            items = {
-                path: LookItem(tuple(removals[path]), LookAction.REMOVE) for path in sorted(removals, reverse=True)
-            }
-            results.append(self.sandbox.looks.look(LookRequest(items)))
-        return self._note_removed(results)
+        if not removals:
+            return []
+        self.sandbox.state.mark_uncertain()
+        items = {path: LookItem(tuple(removals[path]), LookAction.REMOVE) for path in sorted(removals, reverse=True)}
+        return [self.sandbox.looks.look(LookRequest(items))]
 
     def _note_removed(self, results: list[LookResult]) -> dict[str, Obstacle]:
         """Note what these looks removed; return what still has a wanted path's place."""

@@ -124,3 +124,24 @@ def test_a_sandbox_whose_initialize_replaces_all(rig: Rig, monkeypatch: pytest.M
     rig.sync()
     assert rig.saved == {"a": ["theirs"], "new": ["theirs, new"], "late": ["theirs, late"]}
     assert (rig.there("a"), rig.there("b"), rig.there("late")) == ("ours", "newer", None)
+
+
+def test_what_is_written_before_its_removal(bare: Rig) -> None:
+    """It may go with all else as long as it is not known that an initialize leaves it alone: so it is looked at anew."""
+    bare.use_defaults()
+    bare.keys["sync"]["archive"] = "full"
+    bare.restart()
+    bare.edit(a="ours", b="ours")
+    bare.settle()
+    bare.emulator.faults.script("initialize: replace always")
+    executions: list[object] = []
+
+    def goes_on(execution: object) -> None:
+        executions.append(execution)
+        if len(executions) == 2:  # the look has ended, and the removal begins
+            bare.agent.write("a", "theirs")
+
+    bare.emulator.faults.on("execute", "before", goes_on)
+    (bare.workspace / "a").unlink()
+    bare.settle()
+    assert (bare.saved, bare.there("b")) == ({"a": ["theirs"]}, "ours")
