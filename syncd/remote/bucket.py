@@ -295,14 +295,13 @@ class Dump(Struct):
         with waiter.doing(Work.READ):
             return with_retries(lambda: self.read_once(make), self.retry_settings, waiter.clock, wait_out)
 
-    def read_once(self, make: Callable[[Iterator[bytes]], Result], work: Work = Work.READ) -> Result:
-        """Do as `read`, in one attempt. Raises `StepFailed`, `Superseded`, `Stop`."""
-        with self.client.waiter.doing(work):
-            try:
-                return download(self.client, ApiStep.DUMP, self.api.dump(), make)
-            except BadArchive as failure:
-                message = f"the sandbox's archive cannot be read ({failure})"
-                raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, message) from None
+    def read_once(self, make: Callable[[Iterator[bytes]], Result]) -> Result:
+        """Return the result of `make` in one attempt. Raises `StepFailed`, `Superseded`, `Stop`."""
+        try:
+            return download(self.client, ApiStep.DUMP, self.api.dump(), make)
+        except BadArchive as failure:
+            message = f"the sandbox's archive cannot be read ({failure})"
+            raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, message) from None
 
 
 def download(client: HttpClient, step: ApiStep, url: str, consume: Callable[[Iterator[bytes]], Result]) -> Result:

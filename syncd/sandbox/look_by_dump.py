@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from syncd.archive.exported_files import why_not_kept
 from syncd.archive.extraction import Member, MemberKind, inner_path, members
 from syncd.core.durable_file import new_file
-from syncd.core.waiter import Work
 from syncd.model.entry import ABSENT, Kind, SeenEntry, same
 from syncd.model.git_names import is_in_repository
 from syncd.remote.bucket import Dump
@@ -37,10 +36,11 @@ _NO_PROGRAMS = "the sandbox runs no programs"
 def look_by_dump(
     dump: Dump, request: LookRequest, copies_folder: str, check: Callable[[], None] = lambda: None
 ) -> LookResult:
-    """Download the archive once, and return what `look_in_archive` finds. Raises `StepFailed`, `Superseded`, `Stop`."""
-    # What is about to be lost is saved whatever changes here meanwhile.
-    work = Work.EFFECT if request.find_new else Work.READ
-    return dump.read_once(lambda packed: look_in_archive(packed, request, copies_folder, check), work)
+    """Download the archive once, and return what `look_in_archive` finds. Raises `StepFailed`, `Superseded`, `Stop`.
+
+    It gives way to what the work gives way to of which it is a part.
+    """
+    return dump.read_once(lambda packed: look_in_archive(packed, request, copies_folder, check))
 
 
 def look_in_archive(

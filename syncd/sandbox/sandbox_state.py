@@ -253,10 +253,10 @@ class SandboxState:
         self._torn = tuple(path for path in torn if path in manifest)
         self.secret = frozenset({*self.secret, *secret_files} & self.content.leftovers)
 
-    def record(self) -> None:
-        """Record what arrived last, what is left over, and what stays there, in one transaction.
+    def record(self, beside: Callable[[], None] = lambda: None) -> None:
+        """Record what arrived last, what is left over, what stays there and what is `beside`, in one transaction.
 
-        Raises `OSError`; this process is certain of it all the same.
+        Raises `OSError`, also where it cannot be committed; this process is certain of it all the same.
         """
         with self._recording(self.content.base or Manifest(), self._searched):
             self._mark.remove()
@@ -265,6 +265,7 @@ class SandboxState:
             self._save_maybe(self.content.maybe)
             self._record_last()
             self._record_rest()
+            beside()
 
     def record_taken(self, taken: Sequence[TakenPath], differing: Collection[str] = ()) -> None:
         """Have what was brought home count as sent, or what was taken back not any more. Raises `OSError`.
@@ -303,9 +304,8 @@ class SandboxState:
 
     def _record_rest(self) -> None:
         """Record what is left over, and what stays there, in the transaction that is open. Raises `OSError`."""
-        self._rows.save(
-            _LEFT, self.content.left, self._rows.load(_LEFT)[0]
-        )  # there may be many, and an edit changes few
+        # There may be many, and an edit changes few.
+        self._rows.save(_LEFT, self.content.left, self._rows.load(_LEFT)[0])
         if self.secret:
             self._secret.save(self.secret)
         else:

@@ -194,7 +194,7 @@ class Delivery:
             verdict = upload.before_initialize()
             if verdict is not Verdict.INITIALIZE:
                 return verdict
-            self._failures[ApiStep.DELETE] = 0
+            self._failures[ApiStep.DELETE] = self._failures[ApiStep.DUMP] = 0
             self._state.mark_uncertain()
             initializes = self._failures[ApiStep.INITIALIZE] + 1
             self._api.initialize()
@@ -210,7 +210,7 @@ class Delivery:
                 upload.uploaded = False
                 with contextlib.suppress(TryLater):  # the record is removed before the next upload, or there is none
                     self._state.forget_upload()
-            if self._archive_may_be_at_fault(failure) and not upload.reason_searched:
+            if initializes and self._archive_may_be_at_fault(failure) and not upload.reason_searched:
                 reason = upload.find_reason()
                 upload.reason_searched = reason is not None
                 if reason not in (None, Verdict.INITIALIZE):

@@ -366,7 +366,10 @@ class SandboxSync(Struct):
         content = self.state.content
         attempt = structs.replace(attempt, content=content, written=sent, to_delete={}, is_whole=False, number=0)
         sync_round = SyncRound(self.sandbox, packed, attempt, self.work_saver, last.looked)
-        ended = self.sandbox.delivery.deliver(packed.archive, sent, observer, before_initialize=sync_round.renew)
+        try:
+            ended = self.sandbox.delivery.deliver(packed.archive, sent, observer, before_initialize=sync_round.renew)
+        except DamagedPiece:
+            return Verdict.INITIALIZE  # nothing was sent, and the proof is made after another archive
         if ended is Verdict.PACK_AGAIN:  # nothing was sent, as the agent is at work just there
             if self.state.content.uncertain:
                 self._record(self.state.content.base or manifest, self.state.torn)
@@ -419,12 +422,14 @@ class SandboxSync(Struct):
         self.sandbox.deletion_sync.note_arrived(manifest, follow_up, set(self.snapshotter.secret_files))
         if sync_round is not None and state.overwritten is not None:
             state.overwritten.append(sync_round.goes_over)
+
+        def beside() -> None:
+            self.sandbox.setup.note_arrived(before, manifest)
+            if sync_round is not None:
+                FollowedStore(state.db, state.target).drop(sync_round.goes_over)
+
         try:
-            with state.db.transaction():
-                state.record()
-                self.sandbox.setup.note_arrived(before, manifest)
-                if sync_round is not None:
-                    FollowedStore(state.db, state.target).drop(sync_round.goes_over)
+            state.record(beside)
             state.warnings = []
         except OSError as failure:
             what = f"what was synced cannot be recorded ({failure.strerror})"

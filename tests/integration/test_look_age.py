@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 import pytest
 
+from syncd.core.waiter import Event
 from syncd.sandbox.sandbox_state import SandboxState
 from tests.integration.sync_rig import Rig
 
@@ -95,3 +97,11 @@ def test_an_archive_that_takes_long_each_time(rig: Rig) -> None:
     rig.sync()
     assert rig.there("a") == "newer"
     assert rig.asked().count("dump") == before + 2
+
+
+def test_a_change_meanwhile(rig: Rig) -> None:
+    """It ends no look by the archive beside an upload: the sync after it would meet the next change there."""
+    rig.emulator.faults.script("execute: 501 always", "download: delay 0.2 always")
+    with rig.client.waiter.superseded_by(lambda: {Event.CHANGE: -inf, Event.REQUEST: -inf}):
+        rig.sync()
+    assert rig.there("a") == "newer"

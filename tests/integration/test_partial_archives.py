@@ -288,6 +288,15 @@ def test_an_archive_that_is_damaged_is_sent_whole(rig: Rig) -> None:
     assert edited(rig, "again") < 1_000
 
 
+def test_a_proof_that_is_damaged_is_made_later(rig: Rig) -> None:
+    """What arrived before counts as synced."""
+    observer = DamagingObserver(rig.clock, folder=rig.folder, times=2, chunks="changes/**/*.chunk")
+    outcome, _ = rig.sync(observer=observer)
+    assert (outcome.word, rig.asked().count("initialize")) == ("initialized", 1)
+    assert rig.sync(SyncMode.FORCED)[0].word == "initialized"
+    assert edited(rig, "changed") < 1_000
+
+
 def test_the_spool_holds_one_whole_and_one_partial_archive(rig: Rig) -> None:
     """The next archive, a partial one too, removes what an interrupted packing left; a whole one removes that."""
     rig.sync()

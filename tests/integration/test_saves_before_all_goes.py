@@ -127,7 +127,7 @@ def test_a_sandbox_whose_initialize_replaces_all(rig: Rig, monkeypatch: pytest.M
 
 
 def test_what_is_written_before_its_removal(bare: Rig) -> None:
-    """It may go with all else as long as it is not known that an initialize leaves it alone: so it is looked at anew."""
+    """It may go with all else until it is known that an initialize leaves it alone: so it is looked at anew."""
     bare.use_defaults()
     bare.keys["sync"]["archive"] = "full"
     bare.restart()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import TryLater
+from syncd.store.state_db import StateDb
 from tests.clock import LATER_S
 from tests.integration.sync_rig import DamagingObserver, Rig, files
 from tests.system.rig import emptied
@@ -88,6 +91,23 @@ def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:
     rig.write("a.txt", "newer")
     rig.sync()
     assert rig.cycle.warnings == []
+
+
+def test_a_record_that_cannot_be_committed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk it fails at its end: the sync is done all the same, and none after it sends everything again."""
+    commit = StateDb._commit
+    left = [OSError(errno.ENOSPC, "No space left on device")]
+
+    def committed(*args: Any) -> None:
+        if left and rig.asked()[-1] == "initialize":
+            raise left.pop()
+        commit(*args)
+
+    monkeypatch.setattr(StateDb, "_commit", committed)
+    rig.write("a.txt", "new")
+    assert rig.sync()[0].word == "initialized"
+    assert list(rig.warnings) == ["state:write"]
+    assert rig.sync()[0].word == "unchanged"
 
 
 @pytest.mark.parametrize(("times", "whole"), [(1, True), (50, False)])
