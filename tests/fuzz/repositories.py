@@ -73,11 +73,12 @@ class HomeRepository:
         code, told = ended
         checker, is_branch = self._checker, step.name == "branch"
         was_made = is_branch and f"refs/heads/{step.args[0]}" in self._known  # then nothing was new, or it was refused
-        self.check_unchanged(step.args[0] if is_branch and code in (0, None) else "", may_write_objects=is_branch)
+        self.check_unchanged(step.args[0] if is_branch and code in (0, 75, None) else "", may_write_objects=is_branch)
         live = checker.live
         if live is not None and self._asked() not in (None, live.sandbox.id):
             return  # a command asks the one that is named or acquired, before the daemon has moved to it
-        if code != 0 or not alone or live is None or not (live.sandbox.workspace / ".git").is_dir():
+        is_told = code == 0 or (code == 75 and told)  # all but what could not be fetched, which is named
+        if not is_told or not alone or live is None or not (live.sandbox.workspace / ".git").is_dir():
             return
         text = "\n".join(printed)
         if is_branch:
