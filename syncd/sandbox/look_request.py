@@ -12,7 +12,7 @@ from msgspec import Meta, Struct, field
 
 from syncd.core.choices import SAVED_BYTES
 from syncd.core.clock import Moment
-from syncd.model.entry import Entry, Kind, SeenEntry
+from syncd.model.entry import Entry, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed
 
@@ -163,11 +163,6 @@ class LookResult(Struct, frozen=True):
     names: Mapping[str, Collection[str]] = field(default_factory=dict)
     asked: Moment | None = None
     takes_s: float = 0.0
-
-    @property
-    def changed(self) -> list[str]:
-        """The paths that differ and are not missing."""
-        return [path for path, there in self.differing.items() if there.kind is not Kind.ABSENT]
 
     def age_s(self, now: Moment) -> float:
         """Return the seconds since it was asked for, less what it takes by itself; less than none if unknown."""

@@ -351,6 +351,17 @@ def removals_after(attempt: Attempt, request: LookRequest, result: LookResult, p
     return again
 
 
+def changed_since(attempt: Attempt, look: LookResult, later: LookResult) -> set[str]:
+    """Return what someone has changed since the look, as a later one found, and what the initialize may take away."""
+
+    def is_known(path: str, there: SeenEntry) -> bool:
+        before = look.differing.get(path, ABSENT)
+        return attempt.is_as_here(path, there) or attempt.is_ours(path, there) or same(before, there)
+
+    differing = {path: there for path, there in later.differing.items() if there.kind is not Kind.ABSENT}
+    return {path for path, there in differing.items() if attempt.may_lose(path) and not is_known(path, there)}
+
+
 def is_exact(there: SeenEntry) -> bool:
     """True if a removal can name what is there exactly."""
     return there.kind in (Kind.DIRECTORY, Kind.SYMLINK) or (there.kind is Kind.FILE and there.digest != b"")

@@ -34,6 +34,7 @@ from syncd.sync.sync_plan import (
     Attempt,
     Verdict,
     actions_after,
+    changed_since,
     is_exact,
     is_filled,
     is_outdated,
@@ -238,7 +239,7 @@ class SyncRound(Struct):
             return Verdict.SEND_ALL  # with the directory went all that was in it
         looks = [result, *self._remove(actions, result)]
         occupied = self._note_removed(looks)
-        if self._looks and any(attempt.may_lose(path) for each in looks[1:] for path in each.changed):
+        if self._looks and any(changed_since(attempt, result, each) for each in looks[1:]):
             return Verdict.PACK_AGAIN  # with a look that saves what someone changed since this one
         self._note(request, actions.plan)
         return self._judged(

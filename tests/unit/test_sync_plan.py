@@ -21,6 +21,7 @@ from syncd.sync.sync_plan import (
     Attempt,
     Verdict,
     actions_after,
+    changed_since,
     is_filled,
     is_outdated,
     least_of,
@@ -289,3 +290,29 @@ def test_what_is_in_the_way() -> None:
 def test_a_look_that_is_outdated(age_s: float, repeated: int, *, outdated: bool) -> None:
     """After two seconds, but only so often; one that is older than a look takes always is."""
     assert is_outdated(age_s, repeated) is outdated
+
+
+@pytest.mark.parametrize(
+    ("before", "later", "found"),
+    [
+        (None, b"x", {"gone"}),
+        (b"y", b"x", {"gone"}),
+        (b"x", b"x", set()),  # it is saved
+        (None, b"d", set()),  # as it was put there
+        (None, b"h", set()),  # as it is here
+        (None, None, set()),
+    ],
+)
+def test_what_someone_changed_since_the_look(before: bytes | None, later: bytes | None, found: set[str]) -> None:
+    """Of what the initialize may take away; what it leaves alone is looked at again before it is written."""
+
+    def there(digest: bytes | None) -> SeenEntry:
+        return SeenEntry(Kind.FILE, 0o644, 0, 8, digest=digest) if digest else SeenEntry(Kind.ABSENT)
+
+    asked = attempt(
+        SandboxContent(Manifest({"gone": _known(b"d")})), Manifest(), Manifest(), held={"gone": _known(b"h")}
+    )
+    look = LookResult({} if before is None else {"gone": there(before)})
+    removal = LookResult({"gone": there(later)})
+    assert changed_since(asked, look, removal) == set()
+    assert changed_since(replace(asked, all_may_go=True), look, removal) == found
