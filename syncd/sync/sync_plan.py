@@ -106,7 +106,7 @@ class Verdict(Enum):
 
     INITIALIZE = "nothing speaks against it"
     PACK_AGAIN = "it holds paths that must stay as they are in the sandbox, or lacks some that need not any more"
-    SEND_ALL = "the sandbox lost nearly all that was put there, or a whole directory"
+    SEND_ALL = "the sandbox lost nearly all that was put there"
 
 
 class Attempt(Struct, frozen=True):

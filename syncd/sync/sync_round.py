@@ -236,7 +236,8 @@ class SyncRound(Struct):
                 return Verdict.SEND_ALL  # with a look at what only the sandbox has
         actions = self._saved_actions(request, result)
         if not attempt.is_whole and actions.replaces_directory:
-            return Verdict.SEND_ALL  # with the directory went all that was in it
+            sandbox.state.mark_uncertain()  # so the next one is whole: with the directory went all that was in it
+            return Verdict.PACK_AGAIN
         looks = [result, *self._remove(actions, result)]
         occupied = self._note_removed(looks)
         if self._looks and any(changed_since(attempt, result, each) for each in looks[1:]):

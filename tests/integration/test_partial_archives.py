@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from typing import Any
 
 import pytest
@@ -286,6 +287,23 @@ def test_an_archive_that_is_damaged_is_sent_whole(rig: Rig) -> None:
     assert sent(rig) > 300_000
     assert equal(rig)
     assert edited(rig, "again") < 1_000
+
+
+def test_a_directory_that_the_agent_replaced_is_no_sandbox_that_was_emptied(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All in it is put there again, and nobody takes the sandbox for a new one: it is set up, say."""
+    rig.use_defaults()
+    rig.settle()
+    shutil.rmtree(rig.sandbox.workspace / "d1")
+    rig.agent.write("d1", "theirs")
+    rig.write("d1/f1", "ours, edited")
+    outcome, _ = rig.sync()
+    assert equal(rig)
+    assert rig.saved == {"d1": ["theirs"]}
+    assert outcome.change is not None
+    assert [*outcome.change.changed] == ["d1/f1"]
+    assert "everything is sent again" not in caplog.text
 
 
 def test_a_proof_that_is_damaged_is_made_later(rig: Rig) -> None:
