@@ -51,6 +51,8 @@ _MOST_LOOKS = 6
 # So that the list stays a small upload. Obstacles beyond are not found.
 _MOST_CHECKED = 200_000
 _PLACES = (LookAction.PLACE, LookAction.COMMITS)
+# Where a removal still finds other things than the look before it, as a program sees them and the archive does not.
+_MOST_REPEATED = 2
 
 
 class SyncRound(Struct):
@@ -240,7 +242,8 @@ class SyncRound(Struct):
             return Verdict.PACK_AGAIN
         looks = [result, *self._remove(actions, result)]
         occupied = self._note_removed(looks)
-        if self._looks and any(changed_since(attempt, result, each) for each in looks[1:]):
+        may_repeat = self._looks and attempt.number < _MOST_REPEATED
+        if may_repeat and any(changed_since(attempt, result, each) for each in looks[1:]):
             return Verdict.PACK_AGAIN  # with a look that saves what someone changed since this one
         self._note(request, actions.plan)
         return self._judged(
