@@ -58,7 +58,7 @@ class _SnapshotTimer:
     def take(self, changed: set[str] | None = None) -> Figures:
         """Take a snapshot; `changed` names the only directories to scan, None is all."""
         watch = Stopwatch()
-        look = self._snapshotter.scan(self.baseline, SyncMode.CHANGED, lambda: changed)
+        look = self._snapshotter.scan(self.baseline, SyncMode.CHANGED, changed)
         packed = self._snapshotter.pack(look.manifest)
         took = watch.took()
         self.baseline = packed.manifest
