@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
 
 from msgspec import Struct, field
@@ -31,12 +31,19 @@ class Programs(Enum):
     NONE = "the sandbox surely runs none"
 
 
+class Removed(Struct, frozen=True):
+    """The paths that looks found `gone` there, or removed, and the `occupied` places of others, with what is there."""
+
+    gone: frozenset[str]
+    occupied: Mapping[str, Obstacle]
+
+
 class DeletionSync(Struct):
     """The deletions in one sandbox before each initialize, and the leftovers after it.
 
-    `is_excluded` is True for a path, and whether it is a directory, that the rules exclude: it was not deleted. `gone`
-    are the paths that this sync removed there. What could not be removed is tried again by itself, and not before,
-    unless it is in the way or someone waits; where no program runs, it is tried along with each sync.
+    `is_excluded` is True for a path, and whether it is a directory, that the rules exclude: it was not deleted. What
+    could not be removed is tried again by itself, and not before, unless it is in the way or someone waits; where no
+    program runs, it is tried along with each sync.
     """
 
     deletions: Deletions
@@ -44,7 +51,6 @@ class DeletionSync(Struct):
     executions: Executions
     clock: Clock
     is_excluded: Callable[[str, bool], bool] = lambda _path, _is_dir: False
-    gone: frozenset[str] = frozenset()
     _next_try: NextTry = field(default_factory=NextTry)
     _failed: dict[str, str] = field(default_factory=dict)  # what could not be removed, with the reason
 
@@ -142,12 +148,12 @@ class DeletionSync(Struct):
             now = wanted.get(path)
             return any(now is None or now.kind is not entry.kind for entry in content.versions_of(path))
 
-        self.gone, self._failed = frozenset(), {path: why for path, why in self._failed.items() if is_left(path)}
+        self._failed = {path: why for path, why in self._failed.items() if is_left(path)}
 
-    def removed(
+    def note_looks(
         self, looks: Iterable[LookResult], to_delete: Versions, wanted: Manifest, programs: Programs
-    ) -> dict[str, Obstacle]:
-        """Note what the looks removed, and return the paths of `wanted` whose place is, or may be, still taken.
+    ) -> Removed:
+        """Note what the looks could not remove of what is to be deleted, and return what became of the rest.
 
         A path that cannot be removed becomes a warning and holds nothing else back.
         """
@@ -168,23 +174,25 @@ class DeletionSync(Struct):
         # A directory that holds something else than what was put there is the agent's by now.
         holding_ours = directories_above(kinds.keys() - holding_more)
         given_up = {path for path in kinds.keys() & holding_more - holding_ours if not is_within(path, occupied)}
-        self.gone = frozenset(to_delete.keys() - kinds.keys() | given_up)
+        gone = frozenset(to_delete.keys() - kinds.keys() | given_up)
         self._failed = {path: why for path, why in self._failed.items() if path not in to_delete}
         self._failed |= {path: failed[path] for path in kinds if there.get(path) is Kind.UNREAD and path in failed}
         if to_delete:
             changed = kinds.keys() - given_up - self._failed.keys()
-            counts = counted(len(self.gone), "path"), len(changed), len(self._failed)
+            counts = counted(len(gone), "path"), len(changed), len(self._failed)
             _log.info("%s removed in the sandbox, %d changed there and kept, %d failed", *counts)
             if not self._failed or programs is Programs.NONE:
                 self._next_try.clear()
             else:
                 self._next_try.failed(self.clock.monotonic_s())
-        return {path: Obstacle.UNKNOWN if failed.get(path) == NOBODY else Obstacle(occupied[path]) for path in occupied}
+        in_the_way = {path: Obstacle(kind) for path, kind in occupied.items() if failed.get(path) != NOBODY}
+        return Removed(gone, dict.fromkeys(occupied, Obstacle.UNKNOWN) | in_the_way)
 
-    def note_arrived(self, wanted: Manifest, torn: Collection[str], secret_files: Collection[str]) -> None:
-        """Note that the sandbox holds `wanted`, and what is left over there."""
-        self.state.note_arrived(wanted, torn, gone=self.gone, failed=self._failed, secret_files=secret_files)
-        self.gone = frozenset()
+    def note_arrived(
+        self, wanted: Manifest, torn: Collection[str], gone: Collection[str], secret_files: Collection[str]
+    ) -> None:
+        """Note that the sandbox holds `wanted`, and what is left over there: not what is `gone`."""
+        self.state.note_arrived(wanted, torn, gone=gone, failed=self._failed, secret_files=secret_files)
 
 
 def _with_directories(paths: Collection[str]) -> set[str]:

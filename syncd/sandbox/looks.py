@@ -125,9 +125,9 @@ class Looking(Struct, frozen=True):
 class Looks(Struct, kw_only=True, eq=False):
     """The looks at one sandbox.
 
-    `ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox. `unseen` counts the paths that the last
-    look did not come to, `not_kept` is the last reason why a content could not be fetched, and `warnings` are about
-    looks that failed.
+    `ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox. `unseen` counts the paths that the look of
+    a sync, or one at all that is there, did not come to, and the looks since. `not_kept` is the last reason why a
+    content could not be fetched, and `warnings` are about looks that failed.
     """
 
     agent_changes: AgentChanges
@@ -238,7 +238,7 @@ class Looks(Struct, kw_only=True, eq=False):
 
         Raises `StepFailed` if nobody can, `NotKeptHere`, `Superseded`, `Stop`.
         """
-        times = _OF_ALL if request.find_new else OF_SYNC
+        times, noted = (_OF_ALL, self._ended) if request.find_new else (OF_SYNC, self._noted)
         try:
             with _PROGRAM.limited(self.waiter, left_s / 2):
                 result = self._found_by(self._start(request, Way.PROGRAM, times), times)
@@ -249,12 +249,12 @@ class Looks(Struct, kw_only=True, eq=False):
                 raise
             _log.debug("no program can look: %s", failure)
             try:
-                return self._ended(self._found_in_archive(request, times.archive_s))
+                return noted(self._found_in_archive(request, times.archive_s))
             except StepFailed:
                 if failure.action is not FailureAction.REFUSED:
                     raise failure from None  # a program may well run the next time
                 raise
-        return self._ended(self._with_time(result) if request.find_new else result)
+        return noted(self._with_time(result) if request.find_new else result)
 
     def _is_of_now(self, look: RunningLook, request: LookRequest) -> bool:
         """True if it need not be made once more: an upload may take an hour, and the agent goes on meanwhile."""
@@ -362,13 +362,19 @@ class Looks(Struct, kw_only=True, eq=False):
         return True
 
     def _ended(self, result: LookResult) -> LookResult:
-        self._looking, self.warnings = self._looking.succeeded(result), []
+        """Note a look that tells all that is to be told of its sync."""
+        self.warnings, self.unseen = [], 0
+        return self._noted(result)
+
+    def _noted(self, result: LookResult) -> LookResult:
+        """Note a look, beside what the ones before it told."""
+        self._looking = self._looking.succeeded(result)
         self.not_kept = result.not_kept or self.not_kept
-        self.unseen = result.unseen
+        self.unseen += result.unseen
         if self._looking.way is Way.ARCHIVE and result.kinds_only:
             why = self._looking.failure.message
             self._warn(f"no program could look for changes in the sandbox ({why}), so its archive was read")
-        if self.unseen:
+        if result.unseen:
             self._warn(f"{counted(self.unseen, 'path')} in the sandbox could not be looked at in time, and stay there")
         self.seen.looked_at = stamp(self.waiter.clock.wall_s())
         return result

@@ -133,7 +133,7 @@ class SandboxSync(Struct):
                     unsaved |= self.state.seen.stays.keys() - self.state.seen.obstacles.keys()
         finally:
             self.snapshotter.release()
-        raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
+        raise TryLater("the sandbox changes faster than it is looked at", "it is tried again by itself")
 
     def _begin(self, mode: SyncMode) -> None:
         """Forget what is known, as far as this sync is to find out anew."""
@@ -417,9 +417,8 @@ class SandboxSync(Struct):
             sync_round.save_followed()
         if state.is_released:
             self.sandbox.setup.forget()
-        if sync_round is not None and self._removes_again:
-            self.sandbox.deletion_sync.gone = frozenset()
-        self.sandbox.deletion_sync.note_arrived(manifest, follow_up, set(self.snapshotter.secret_files))
+        gone = frozenset[str]() if sync_round is None or self._removes_again else sync_round.gone
+        self.sandbox.deletion_sync.note_arrived(manifest, follow_up, gone, set(self.snapshotter.secret_files))
         if sync_round is not None and state.overwritten is not None:
             state.overwritten.append(sync_round.goes_over)
 

@@ -59,7 +59,8 @@ class SyncRound(Struct):
     """The round for one archive.
 
     `looked` is the last look, if somebody could, and `only_there` what it found that only the sandbox has, if it was
-    looked for. `is_cleared`: nothing of what was there outlives the archive.
+    looked for. `gone` is what was deleted here and is there no more. `is_cleared`: nothing of what was there outlives
+    the archive.
     """
 
     sandbox: Sandbox
@@ -68,6 +69,7 @@ class SyncRound(Struct):
     work_saver: WorkSaver
     looked: LookResult | None = None
     only_there: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
     is_cleared: bool = False
     _removed: set[str] = field(default_factory=set)
     _saved: dict[str, SeenEntry] = field(default_factory=dict)  # there, where nothing is to be left of what is there
@@ -153,6 +155,7 @@ class SyncRound(Struct):
     def _complete(self) -> Verdict:
         attempt, partial_archives = self.attempt, self.sandbox.partial_archives
         self.sandbox.deletion_sync.settle_pending(attempt.wanted)
+        self.gone = frozenset()
         if partial_archives.replaces:
             return self._clear()
         if self._looks or attempt.to_delete or attempt.unsent:
@@ -175,7 +178,8 @@ class SyncRound(Struct):
                 self.sandbox.looks.could_not_look(failure)
         gone = {**{path: state.content.versions_of(path) for path in state.content.leftovers}, **attempt.to_delete}
         programs = self.sandbox.looks.programs
-        self.sandbox.deletion_sync.removed([LookResult(removed=[*gone])], gone, attempt.wanted, programs)
+        look = LookResult(removed=[*gone])
+        self.gone = self.sandbox.deletion_sync.note_looks([look], gone, attempt.wanted, programs).gone
         was_obstructed = bool(state.seen.obstacles)
         state.seen.forget()
         return Verdict.PACK_AGAIN if was_obstructed else Verdict.INITIALIZE
@@ -240,10 +244,9 @@ class SyncRound(Struct):
         if not attempt.is_whole and actions.replaces_directory:
             sandbox.state.mark_uncertain()  # so the next one is whole: with the directory went all that was in it
             return Verdict.PACK_AGAIN
-        looks = [result, *self._remove(actions, result)]
-        occupied = self._note_removed(looks)
-        may_repeat = self._looks and attempt.number < _MOST_REPEATED
-        if may_repeat and any(changed_since(attempt, result, each) for each in looks[1:]):
+        later = self._remove(actions, result)
+        occupied = self._note_removed([result, later])
+        if self._looks and attempt.number < _MOST_REPEATED and changed_since(attempt, result, later):
             return Verdict.PACK_AGAIN  # with a look that saves what someone changed since this one
         self._note(request, actions.plan)
         return self._judged(
@@ -279,24 +282,26 @@ class SyncRound(Struct):
         self.sandbox.looks.drop_copies()
         return actions_after(attempt, request, result, new, unsaved) if unsaved else actions
 
-    def _remove(self, actions: Actions, result: LookResult) -> list[LookResult]:
-        """Remove what the look itself did not, by a look at that."""
+    def _remove(self, actions: Actions, result: LookResult) -> LookResult:
+        """Remove what the look itself did not, by a later one at that."""
         removals = dict(actions.removals)
         if self.attempt.policy is AgentChanges.OVERWRITE:
             removals |= self._changed_there(result)
         for path in directories_above(removals).intersection(result.holding_more):  # what it held goes only now
             removals[path] = self.attempt.to_delete[path]
         if not removals:
-            return []
+            return LookResult()
         self.sandbox.state.mark_uncertain()
         items = {path: LookItem(tuple(removals[path]), LookAction.REMOVE) for path in sorted(removals, reverse=True)}
-        return [self.sandbox.looks.look(LookRequest(items))]
+        return self.sandbox.looks.look(LookRequest(items))
 
-    def _note_removed(self, results: list[LookResult]) -> dict[str, Obstacle]:
+    def _note_removed(self, results: list[LookResult]) -> Mapping[str, Obstacle]:
         """Note what these looks removed; return what still has a wanted path's place."""
         self._removed.update(*(each.removed for each in results))
         attempt, programs = self.attempt, self.sandbox.looks.programs
-        return self.sandbox.deletion_sync.removed(results, attempt.to_delete, attempt.wanted, programs)
+        removed = self.sandbox.deletion_sync.note_looks(results, attempt.to_delete, attempt.wanted, programs)
+        self.gone = removed.gone
+        return removed.occupied
 
     def _changed_there(self, result: LookResult) -> Versions:
         """Return what is there of the paths to delete that someone changed: a removal names it exactly.
@@ -341,20 +346,18 @@ class SyncRound(Struct):
 
         `before` are the paths that stayed as they are until this look, and `occupied` the places that are not free.
         """
-        attempt, seen, deletion_sync = self.attempt, self.sandbox.state.seen, self.sandbox.deletion_sync
+        attempt, seen = self.attempt, self.sandbox.state.seen
         if result is not None:  # what is gone there was kept, or held, until now
             freed = {*before} - seen.stays.keys() - attempt.to_delete.keys()
-            deletion_sync.gone |= {path for path in freed & result.differing.keys() if path not in attempt.here}
+            self.gone |= {path for path in freed & result.differing.keys() if path not in attempt.here}
         repositories = [path for path, item in self._places.items() if item.action is LookAction.COMMITS]
         in_the_way = obstacles_seen(result, seen.obstacles, repositories)
-        seen.note_obstacles(
-            {**occupied, **{path: each for path, each in in_the_way.items() if path not in deletion_sync.gone}},
-            attempt.here,
-        )
+        others = {path: each for path, each in in_the_way.items() if path not in self.gone}
+        seen.note_obstacles({**occupied, **others}, attempt.here)
         return self._verdict(before)
 
     def _verdict(self, before: Collection[str]) -> Verdict:
-        gone = self.sandbox.deletion_sync.gone if self.sandbox.deletion_sync.removes else None
+        gone = self.gone if self.sandbox.deletion_sync.removes else None
         return verdict_on(self.attempt, before, self.sandbox.state.seen.stays, gone)
 
 

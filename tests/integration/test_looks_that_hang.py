@@ -14,6 +14,7 @@ from syncd.core.waiter import Waiter
 from syncd.remote.failure import FailureAction
 from syncd.remote.http_client import HttpClient
 from syncd.sandbox import looks
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.looks import Times
 from tests.emulator import Emulator
 from tests.integration.sync_rig import KEY, Rig
@@ -125,6 +126,9 @@ def test_what_a_look_did_not_come_to_waits(rig: Rig, monkeypatch: pytest.MonkeyP
     assert "could not be looked at in time" in rig.warnings["remote-changes"]
     assert rig.warnings["held:a"].startswith("'a' could not be read in the sandbox, or not in time")
     monkeypatch.undo()
+    assert rig.cycle.sandbox is not None
+    rig.cycle.sandbox.looks.look(LookRequest({"b": LookItem((), LookAction.EXISTS)}))
+    assert "could not be looked at in time" in rig.warnings["remote-changes"]  # another look tells nothing of these
     rig.settle()
     assert (rig.there("a"), rig.there("new")) == ("newer", "new")
     assert (rig.saved, rig.warnings) == ({"a": ["theirs: a"]}, {})
