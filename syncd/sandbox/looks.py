@@ -125,8 +125,8 @@ class Looking(Struct, frozen=True):
 class Looks(Struct, kw_only=True, eq=False):
     """The looks at one sandbox.
 
-    `ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox. `unseen` counts the paths that the look of
-    a sync, or one at all that is there, did not come to, and the looks since. `not_kept` is the last reason why a
+    `ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox. `unseen` counts the paths that the look
+    of a sync, or one at all that is there, did not come to, and the looks since. `not_kept` is the last reason why a
     content could not be fetched, and `warnings` are about looks that failed.
     """
 
