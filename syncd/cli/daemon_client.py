@@ -35,7 +35,6 @@ def ask_daemon(
     began_s = CLOCK.monotonic_s()
     ends_s, alone_s = began_s + min(STARTS_S, timeout_s or STARTS_S), began_s
     was_answered, silences = False, 0
-    in_the_end: dict[str, Any] | None = None
 
     def on_silence() -> None:
         nonlocal silences
@@ -55,7 +54,7 @@ def ask_daemon(
                         ends_s = alone_s = CLOCK.monotonic_s() + STARTS_S
                         was_answered = False
                         if request["do"] == "reload":  # done, once the daemon is back
-                            request, in_the_end = {"do": "hello"}, {}
+                            request = {"do": "hello"}
                         break
                     was_answered = True
                     if message["event"] == "done":
@@ -64,7 +63,7 @@ def ask_daemon(
                         show(message, display)
             except ConnectionError:
                 if now_s >= alone_s and holder(folder) is None:
-                    return in_the_end
+                    return None
             if was_answered:
                 raise TryLater("the daemon ended before it was done", "try again")
             if now_s >= ends_s:
