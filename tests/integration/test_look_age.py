@@ -105,3 +105,14 @@ def test_a_change_meanwhile(rig: Rig) -> None:
     with rig.client.waiter.superseded_by(lambda: {Event.CHANGE: -inf, Event.REQUEST: -inf}):
         rig.sync()
     assert rig.there("a") == "newer"
+
+
+def test_nobody_looks_for_the_reason_of_a_look_that_failed(rig: Rig) -> None:
+    """What keeps an archive from being extracted is searched for after an initialize alone."""
+    rig.set(agent_changes="hold")
+    rig.emulator.faults.script("execute: 503 always", "dump: 503 always")
+    before = rig.asked().count("execute")
+    _, observer = rig.fail()
+    tries = len(observer.waits) + 1
+    assert tries > 5
+    assert rig.asked().count("execute") - before == tries + 1  # and one beside the upload
