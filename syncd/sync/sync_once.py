@@ -77,8 +77,6 @@ class SandboxSync(Struct):
     _before: SandboxContent | None = None  # of the last sync, if that failed, perhaps after its archive had arrived
     _was_asked: bool = False  # the sandbox by this process if it has what was put there, or it was sent something
     _is_unknown: bool = False  # nobody could look if it has that
-    # Once in a sync: a single path that is missing there proves nothing, however often it is.
-    _was_proving: bool = False
     _removes_again: bool = False  # an archive that is not answered may put there again what this sync removes
 
     def __post_init__(self) -> None:
@@ -138,7 +136,7 @@ class SandboxSync(Struct):
     def _begin(self, mode: SyncMode) -> None:
         """Forget what is known, as far as this sync is to find out anew."""
         sandbox, state = self.sandbox, self.state
-        self._was_proving, self._removes_again = False, state.content.uncertain
+        self._removes_again = state.content.uncertain
         if mode is not SyncMode.CHANGED:
             sandbox.deletion_sync.hasten()
         if mode is SyncMode.FORCED:
@@ -336,12 +334,12 @@ class SandboxSync(Struct):
             sent = partial(self.workspace.sent_digests, self.sandbox.name, attempt.manifest)
             self.workspace.base_store.keep_sent(archive, attempt.manifest.content_bytes, sent)
         outcome = self._recorded(sync_round, ended, started_s)
-        if attempt.is_whole and not self._was_proving:
-            self._was_proving = True
-            verdict = self._prove(observer, sync_round)
-            if verdict is not Verdict.INITIALIZE:
-                return verdict
-        return Verdict.PACK_AGAIN if self._has_to_remove_again(attempt) else outcome
+        if attempt.number == _ROUNDS - 1:  # what is left to do is the next sync's
+            return outcome
+        verdict = self._prove(observer, sync_round) if attempt.is_whole else Verdict.INITIALIZE
+        if verdict is Verdict.INITIALIZE and self._has_to_remove_again(attempt):
+            return Verdict.PACK_AGAIN
+        return outcome if verdict is Verdict.INITIALIZE else verdict
 
     def _prove(self, observer: SyncObserver, last: SyncRound) -> Verdict:
         """Find out if the sandbox keeps what an archive does not hold. Any verdict but INITIALIZE: the whole follows.

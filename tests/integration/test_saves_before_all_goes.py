@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -145,3 +146,18 @@ def test_what_is_written_before_its_removal(bare: Rig) -> None:
     (bare.workspace / "a").unlink()
     bare.settle()
     assert (bare.saved, bare.there("b")) == ({"a": ["theirs"]}, "ours")
+
+
+def test_a_removal_that_never_finds_what_the_look_found(bare: Rig) -> None:
+    """It is looked at anew twice, and no more: all else arrives, and what is there stays."""
+    bare.use_defaults()
+    bare.keys["sync"]["archive"] = "full"
+    bare.restart()
+    bare.edit(a="ours", b="ours")
+    bare.settle()
+    contents = cycle(("ours", "theirs"))
+    bare.emulator.faults.on("execute", "before", lambda _: bare.agent.write("a", next(contents)))
+    (bare.workspace / "a").unlink()
+    bare.edit(b="newer")
+    assert bare.sync()[0].word == "initialized"
+    assert (bare.there("a"), bare.there("b")) == ("theirs", "newer")
