@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from syncd.model.entry import Entry, Kind
+from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
+from syncd.model.reconcile import PathOutcome, Plan, PlannedPath
 from syncd.remote.target import Target
+from syncd.sandbox.look_request import Obstacle
 from syncd.sandbox.sandbox_content import TakenPath
 from syncd.sandbox.sandbox_state import SandboxState, ending_targets, forget_name, last_target, recorded_names
 from syncd.sandbox.seen_paths import SeenPaths
@@ -142,3 +144,21 @@ def test_each_name_has_a_last_sandbox(tmp_path: Path) -> None:
     assert recorded_names(db) == {"main"}
     assert SandboxState(db, OTHER, name="blue").content.base is None
     assert last_target(db, "blue") is None
+
+
+def test_what_stays_there(db: StateDb) -> None:
+    """A look says it of the paths that it came to, and no look of an obstacle but one at its place."""
+    seen, file = SandboxState(db, TARGET).seen, MANIFEST["l"]
+
+    def kept(path: str) -> Plan:
+        return Plan((PlannedPath(path, PathOutcome.KEEP, file, file, SeenEntry(Kind.FILE, size_bytes=7)),))
+
+    seen.note_obstacles({"d": Obstacle.READ_ONLY}, MANIFEST)
+    seen.note(kept("l"), lambda _: True, here=MANIFEST, now_s=0.0)
+    seen.note(kept("other"), lambda path: path == "other", here=MANIFEST, now_s=0.0)
+    again = SandboxState(db, TARGET).seen
+    assert (again.obstacles, again.kept, again.held) == ({"d": Obstacle.READ_ONLY}, {"l", "other"}, {"d"})
+    seen.note(Plan(), lambda _: True, here=MANIFEST, now_s=0.0)
+    assert (*seen.stays,) == ("d",)
+    seen.note_obstacles({}, MANIFEST)
+    assert not seen.stays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -124,3 +125,24 @@ def test_one_that_is_refused_is_held(several: SeveralRig) -> None:
     several.config = check_config(several.rig.keys)
     with pytest.raises(NeedsPerson):
         several.run()
+
+
+def test_what_only_a_rescan_finds(several: SeveralRig) -> None:
+    """A write by another name has no event here: the scan for one sandbox, which finds it, is for all of them."""
+    several.add("blue")
+    several.use(clock := several.rig.clock)
+    other = several.rig.workspace.with_name("another name")
+    os.link(several.rig.workspace / "a", other)
+    began_s, had_s = clock.monotonic_s(), dict[str, float]()
+
+    def note(_: RequestRecord) -> None:
+        held = {name: several.content(name) for name in ("main", "blue")}
+        if {*held.values()} == {"1"}:
+            other.write_text("22")
+        had_s.update((name, clock.monotonic_s() - began_s) for name in held if held[name] == "22" and name not in had_s)
+        if len(had_s) == 2:
+            several.send(signal.SIGHUP)
+
+    several.rig.emulator.faults.on("any", When.AFTER, note)
+    several.run()
+    assert 599 < min(had_s.values()) <= max(had_s.values()) < 660
