@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from msgspec import convert
@@ -10,7 +9,8 @@ from msgspec import convert
 from syncd.cli.options import CLOCK, asking, hinted
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.status import StatusReader
-from syncd.core.directories import directories_for, holder
+from syncd.core.config_file import load_config
+from syncd.core.directories import holder
 from syncd.core.errors import ExitCode, TryLater, failure_with
 from syncd.core.settings import Config
 from syncd.daemon.control import Message, ask
@@ -31,10 +31,9 @@ def ask_daemon(
     """The daemon's result, or None if none runs. Raises the failure that it answered, `TimeoutError`, and `Stop` if a
     signal ended the wait: the daemon goes on.
     """
-    folder = directories_for(config.workspace.path, os.environ).state
     began_s = CLOCK.monotonic_s()
     ends_s, alone_s = began_s + min(STARTS_S, timeout_s or STARTS_S), began_s
-    was_answered, silences = False, 0
+    silences = 0
 
     def on_silence() -> None:
         nonlocal silences
@@ -48,13 +47,14 @@ def ask_daemon(
         while True:
             now_s = CLOCK.monotonic_s()
             left_s = None if timeout_s is None else began_s + timeout_s - now_s
+            was_answered = False
             try:
-                for message in ask(folder, request, waiter, left_s, on_silence):
+                for message in ask(reader.folder, request, waiter, left_s, on_silence):
                     if message["event"] == "reloading":  # it needs the lock, which is free for a moment
                         ends_s = alone_s = CLOCK.monotonic_s() + STARTS_S
-                        was_answered = False
-                        if request["do"] == "reload":  # done, once the daemon is back
-                            request = {"do": "hello"}
+                        if request["do"] == "reload":  # done, once the daemon is back, maybe with another workspace
+                            request, config = {"do": "hello"}, load_config(config.file)
+                            reader = StatusReader(config.file, config, waiter)
                         break
                     was_answered = True
                     if message["event"] == "done":
@@ -62,10 +62,10 @@ def ask_daemon(
                     if display is not None:
                         show(message, display)
             except ConnectionError:
-                if now_s >= alone_s and holder(folder) is None:
+                if was_answered:
+                    raise TryLater("the daemon ended before it was done", "try again") from None
+                if now_s >= alone_s and holder(reader.folder) is None:
                     return None
-            if was_answered:
-                raise TryLater("the daemon ended before it was done", "try again")
             if now_s >= ends_s:
                 raise TryLater("another syncd has this workspace and cannot be asked", "try again when it has ended")
             waiter.sleep(RETRY_S)
