@@ -92,7 +92,7 @@ class Snapshotter(Struct, eq=False):
 
     def scan(
         self,
-        baseline: Manifest | None,
+        baseline: Manifest,
         sync_mode: SyncMode,
         only: Collection[str] | None = None,
         other_bases: Collection[Manifest] = (),
@@ -121,13 +121,13 @@ class Snapshotter(Struct, eq=False):
         self.unread = scan.unread
         if sync_mode is not SyncMode.FORCED:
             self.guard.check(
-                baseline or Manifest(),
+                baseline,
                 scan,
                 lambda paths: self.scanner.existing_exclusions(paths) | (self.secret_files.keys() & paths),
             )
         self.guard.record_workspace(scan, other_bases)
         check_size(scan.manifest, self.max_mib)
-        self._sent = baseline = baseline or Manifest()
+        self._sent = baseline
         known = scan.manifest if self._known is baseline else carry_over_digests(self._known, scan.manifest)
         manifest = carry_over_digests(baseline, known)
         self._read_written(manifest)

@@ -12,7 +12,6 @@ from types import MappingProxyType
 
 import click
 from msgspec import Struct
-from msgspec.structs import replace
 
 from syncd.archive.base_store import BaseStore, SentFiles
 from syncd.archive.chunk_store import ChunkStore
@@ -33,7 +32,6 @@ from syncd.daemon.control import writing
 from syncd.merge.home import AgentSide, HomeFolder
 from syncd.merge.workspace_writer import JournalEntry, WorkspaceWriter
 from syncd.model.entry import SeenEntry, same
-from syncd.model.manifest import Manifest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
@@ -116,14 +114,13 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
     Raises `SyncdError`, `StepFailed`, `OSError` where the state cannot be read, `Stop`.
     """
     opened.access.db.require_readable()  # a full disk is no empty state
-    base = opened.sandbox.state.content.base
-    if base is None:
+    if not opened.sandbox.state.content.is_known:
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
     config = opened.access.config
     if config.sandbox.follow_seconds:  # its looks go on after a silence
         with contextlib.suppress(SyncdError):
             order_daemon(config, {"do": "look", "sandbox": config.sandbox_name})
-    side = _look_at(opened, base, _find_newest if included is None else _find_there, included)
+    side = _look_at(opened, _find_newest if included is None else _find_there, included)
     if unsearched := few([*map(shown_path, side.work.unsearched)], len(side.work.unsearched)):
         click.echo(f"not searched: {', '.join(unsearched)} in the sandbox: unreadable, or not in time", err=True)
     if side.work.unlisted:
@@ -133,10 +130,10 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
     return side
 
 
-def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPatterns | None = None) -> AgentSide:
-    """Find the agent's work, with that base. Raises `StepFailed`, `SyncdError`, `Stop`."""
+def _look_at(opened: OpenSandbox, find: _Find, included: PathPatterns | None = None) -> AgentSide:
+    """Find the agent's work. Raises `StepFailed`, `SyncdError`, `Stop`."""
     state, home = opened.sandbox.state, home_folder(opened.access.config, opened.access.db, opened.scratch)
-    content, rules = replace(state.content, base=base), home.rules()
+    rules = home.rules()
 
     def is_included(path: str, is_dir: bool) -> bool:
         # A pattern such as `build/*` matches what is in a folder, which must be entered then.
@@ -145,7 +142,7 @@ def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPat
     def is_excluded(path: str, is_dir: bool) -> bool:
         return not is_included(path, is_dir) and rules.exclude(path, is_dir)
 
-    work = find(opened, content, is_excluded)
+    work = find(opened, state.content, is_excluded)
     work = work.excluding([path for path in home.search(work.changed) if not is_included(path, False)])
     return AgentSide(home, opened.sandbox, work, rules, is_excluded, state.revision)
 
@@ -240,8 +237,8 @@ def save_before_release(config: Config) -> str:
         sandbox, state = opened.sandbox, opened.sandbox.state
 
         def find(known: Mapping[str, SeenEntry]) -> AgentWork:
-            side = _look_at(opened, state.content.base or Manifest(), partial(_find_there, known=known))
-            if state.content.base is not None:
+            side = _look_at(opened, partial(_find_there, known=known))
+            if state.content.is_known:
                 return side.work
             here = side.local()
             return side.work.excluding([path for path, there in side.work.changed.items() if same(here[path], there)])

@@ -19,7 +19,6 @@ from syncd.core.text import shown_path
 from syncd.daemon.build import excludes_for, places_of, reader_of, selection_of, target_of
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.model.entry import ABSENT, ALL_BITS, Kind, same
-from syncd.model.manifest import Manifest
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.scan import exclusions
 from syncd.scan.scanner import Scan, Scanner
@@ -131,7 +130,7 @@ def _standing(config: Config, path: str) -> str:
             state = SandboxState(db, target_of(config, os.environ), name=config.sandbox_name)
         except NeedsPerson:  # none is acquired yet
             return "not there" if here.kind is Kind.ABSENT else _UNSENT
-    seen, sent = state.seen, (state.content.base or Manifest()).get(path, ABSENT)
+    seen, sent = state.seen, state.content.base.get(path, ABSENT)
     is_as_sent = here.kind is sent.kind is Kind.ABSENT or (same(here, sent, ALL_BITS) and not state.content.uncertain)
     if path in seen.held:
         return "held"

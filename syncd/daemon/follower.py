@@ -21,7 +21,6 @@ from syncd.core.text import counted, shown_path
 from syncd.core.waiter import Work
 from syncd.merge.commits import FollowedCommits
 from syncd.model.entry import Kind
-from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed
 from syncd.report.status_publisher import sync_failure
 from syncd.sandbox.look_request import LookRequest, LookResult, was_emptied
@@ -86,7 +85,7 @@ class Follower:
     def due_s(self) -> float:
         """The monotonic second of the next look; infinity if there is nothing to look at, or after a long silence."""
         sandbox = self._cycle.sandbox
-        if sandbox is None or sandbox.state.content.base is None:
+        if sandbox is None or not sandbox.state.content.is_known:
             return inf
         now_s = self._clock.monotonic_s()
         return self._pace.due_s(now_s, is_paced=now_s < self._access.api_limit.paced_until_s)
@@ -145,7 +144,7 @@ class Follower:
             self._pace.share = DOWNLOADS_SHARE if result.kinds_only else LOOKS_SHARE
             if self._cycle.sandbox is not sandbox:
                 return LookEnd.FOLLOWED  # the workspace goes to another sandbox meanwhile
-            content, base = state.content, state.content.base or Manifest()
+            content, base = state.content, state.content.base
             gone = sum(path in base and there.kind is Kind.ABSENT for path, there in result.differing.items())
             if was_emptied(gone, len(base)):
                 return self._note_emptied(sandbox)

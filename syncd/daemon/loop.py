@@ -102,7 +102,7 @@ class Daemon:
                 if client.waits:
                     raise
             for loop in others:
-                loop.stood_by([each.cycle.baseline for each in asked])
+                loop.stood_by([each.cycle.content for each in asked])
             failed = any(loop.publisher.now.last_error is not None for loop in asked)
             return [] if failed else self._shared.status.warnings()
         finally:

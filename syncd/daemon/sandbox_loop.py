@@ -38,12 +38,13 @@ from syncd.daemon.scheduler import (
 )
 from syncd.daemon.setup_task import SetupTask
 from syncd.daemon.sync_requests import PAUSED, Asker, RequestQueue, SyncRequest, request_of
-from syncd.model.manifest import Manifest, difference
+from syncd.model.manifest import difference
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.report.history import HistoryRecorder, SyncEnding
 from syncd.report.logs import sandbox_in_logs
 from syncd.report.status_publisher import StatusPublisher, SyncFailure, WorkspaceStatus, sync_failure
 from syncd.sandbox.provider import McpServers
+from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sync.outcome import Outcome, SyncReason
 from syncd.sync.sandbox import Access, retry_settings_of
 from syncd.sync.status_document import Progress, State
@@ -182,10 +183,11 @@ class SandboxLoop:
         self._tell()
         self.publisher.publish()
 
-    def stood_by(self, bases: Collection[Manifest | None]) -> None:
+    def stood_by(self, contents: Collection[SandboxContent]) -> None:
         """Show what is pending here after a command for others, which hold these: what differs is."""
-        held = self.cycle.baseline
-        is_same = held is not None and any(not difference(held, base).certain for base in bases if base is not None)
+        held = self.cycle.content
+        known = [each for each in (contents if held.is_known else ()) if each.is_known]
+        is_same = any(not difference(held.base, each.base).certain for each in known)
         self.publisher.note(pending=not (self.cycle.is_settled and is_same))
 
     @contextmanager

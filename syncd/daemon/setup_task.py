@@ -17,7 +17,6 @@ from syncd.core.errors import ConfigError, ExitCode, SyncdError, TryLater
 from syncd.core.waiter import Event, NewerEvents, Superseded, Work
 from syncd.daemon.control import Message
 from syncd.daemon.sync_requests import Asker
-from syncd.model.manifest import Manifest
 from syncd.remote.failure import NextTry, StepFailed
 from syncd.report.status_publisher import sync_failure
 from syncd.sandbox.setup import SetupRun
@@ -56,8 +55,7 @@ class SetupTask:
 
     def _due(self) -> float:
         """Return the monotonic second of the next run; infinity if none is due, or while the workspace moves."""
-        is_there = self._cycle.baseline is not None
-        return min(self._due_s, self._next_try.at_s) if is_there else inf
+        return min(self._due_s, self._next_try.at_s) if self._cycle.content.is_known else inf
 
     def _newer_events(self) -> NewerEvents:
         """Return the event after which nobody wants the run under way: another sandbox is synced to by now."""
@@ -76,10 +74,9 @@ class SetupTask:
 
     def ask(self, client: Asker) -> None:
         """Run it now, or once more if it is running, and show this client its output and its end."""
-        sandbox = self._cycle.sandbox
         if not self._access.config.sandbox.setup:
             client.done(_NO_SETUP.exit_code, str(_NO_SETUP))
-        elif sandbox is None or self._cycle.baseline is None:
+        elif not self._cycle.content.is_known:
             client.done(_NOTHING_THERE.exit_code, str(_NOTHING_THERE))
         else:
             self._due_s = -inf
@@ -110,7 +107,7 @@ class SetupTask:
         self._recall()
         try:
             api, executions = self._access.api(sandbox.target), self._access.executions(sandbox.target)
-            sample = (sandbox.state.content.base or Manifest()).spread(SAMPLE)
+            sample = sandbox.state.content.base.spread(SAMPLE)
             record = SetupRun(api, executions, self._waiter, self._tell).run(record, sandbox.setup.timeout_s, sample)
         except Superseded:
             self._recall()

@@ -456,7 +456,7 @@ class FollowedCommits:
         git = replace(git, wait_ready=self._wait_ready)
         changes = self._allowed(git, found, work.changed)
         if changes or made is not None:
-            self._commit(git, work.content.base or Manifest(), changes, is_excluded, scratch)
+            self._commit(git, work.content.base, changes, is_excluded, scratch)
             record.save(digest)
 
     def _allowed(

@@ -102,7 +102,7 @@ class AgentSide(Struct, frozen=True):
     @property
     def base(self) -> Manifest:
         """The base of that look; empty where none is known."""
-        return self.work.content.base or Manifest()
+        return self.work.content.base
 
     def local(self) -> dict[str, Entry]:
         """Return what is here at each path that differs, and above it. Raises `TryLater`."""
@@ -239,7 +239,7 @@ def bring_home(side: AgentSide, plan: Plan) -> Plan:
     is_as_planned = not state.content.uncertain and state.revision == side.base_revision
     if not is_as_planned:
         # What is there by the plan was sent from here, by a sync that had not been recorded.
-        now = state.content.base or Manifest()
+        now = state.content.base
         sent = {
             each.path for each in plan.of(*CHANGES, PathOutcome.WRITE) if same(now.get(each.path, ABSENT), each.there)
         }

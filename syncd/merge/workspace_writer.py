@@ -50,7 +50,7 @@ from syncd.merge.path_changes import (
     remove_draft,
 )
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, with_copy
-from syncd.model.manifest import Manifest, archive_order
+from syncd.model.manifest import archive_order
 from syncd.remote.target import Target
 from syncd.sandbox.sandbox_content import TakenPath, is_as
 from syncd.sandbox.sandbox_state import SandboxState
@@ -382,7 +382,7 @@ class WorkspaceWriter:
 def _only_here(state: SandboxState, taken: Sequence[TakenPath]) -> Sequence[TakenPath]:
     """Return the rows of which the sandbox may have the agent's version no more."""
     base, maybe = state.content.base, state.content.maybe
-    if base is None:
+    if not state.content.is_known:
         return taken
 
     def is_there(each: TakenPath) -> bool:
@@ -404,7 +404,7 @@ def record_undone(state: SandboxState | None, taken: Sequence[TakenPath]) -> Non
     """
     if state is None:
         return
-    known = state.content.base or Manifest()
+    known = state.content.base
     # What was asked for against the rules is the agent's own, also if it was sent since.
     back = [
         TakenPath(each.path, each.after, None if each.is_excluded else each.before)

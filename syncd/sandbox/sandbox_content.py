@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
 
 from msgspec import Struct, field
 
@@ -20,26 +19,25 @@ from syncd.model.entry import ABSENT, ALL_BITS, Entry, same
 from syncd.model.manifest import Difference, Manifest, directories_above, entry_changes, replaced_entries
 from syncd.model.reconcile import left_over
 
-_NOTHING: Mapping[str, Entry] = MappingProxyType({})
-
 
 class SandboxContent(Struct, frozen=True):
     """The known content of a sandbox.
 
-    `base` is the last manifest that the sandbox was known to hold, None if there is none. `left` is what arrived, is
-    gone here and stayed there. `maybe` has the entries that were sent in archives whose initialize was not answered, as
-    `with_sent` returns them. `uncertain`: the sandbox may hold something else than `base`.
+    `base` is the last manifest that the sandbox was known to hold, empty unless one `is_known`. `left` is what arrived,
+    is gone here and stayed there. `maybe` has the entries that were sent in archives whose initialize was not answered,
+    as `with_sent` returns them. `uncertain`: the sandbox may hold something else than `base`.
     """
 
-    base: Manifest | None = None
+    base: Manifest = field(default_factory=Manifest)
     maybe: tuple[Manifest, ...] = ()
     uncertain: bool = False
     left: Manifest = field(default_factory=Manifest)
+    is_known: bool = True
 
     @property
     def versions(self) -> tuple[Mapping[str, Entry], ...]:
         """The manifests of which each entry may be in the sandbox, the certain one first."""
-        return self.base or _NOTHING, self.left, *self.maybe
+        return self.base, self.left, *self.maybe
 
     @property
     def unanswered(self) -> tuple[Mapping[str, Entry], ...]:
@@ -50,7 +48,7 @@ class SandboxContent(Struct, frozen=True):
     def leftovers(self) -> set[str]:
         """The paths that are gone here, and as which something of ours may still be there."""
         left = self.left, *self._unconfirmed
-        return {path for manifest in left for path in manifest if path not in (self.base or _NOTHING)}
+        return {path for manifest in left for path in manifest if path not in self.base}
 
     @property
     def _unconfirmed(self) -> tuple[Mapping[str, Entry], ...]:
@@ -63,18 +61,18 @@ class SandboxContent(Struct, frozen=True):
 
     def may_hold(self, path: str) -> bool:
         """True if some version of the path may have reached the sandbox, leftovers that arrived aside."""
-        return any(path in manifest for manifest in (self.base or _NOTHING, *self.maybe))
+        return any(path in manifest for manifest in (self.base, *self.maybe))
 
     def has_arrived(self, path: str) -> bool:
         """True if some version of ours is known to have been there as this path, and not only to have been sent."""
-        return path in (self.base or _NOTHING) or path in self.left
+        return path in self.base or path in self.left
 
     def base_of(self, path: str) -> Entry | None:
         """The version that was put there as this path, also of one that was gone here meanwhile and stayed there.
 
         None if there is none, or several may be there.
         """
-        entry = None if self.base is None else self.base.get(path)
+        entry: Entry | None = self.base.get(path)
         if entry is None and not any(path in manifest for manifest in self._unconfirmed):
             entry = self.left.get(path)
         return entry
@@ -93,7 +91,7 @@ class SandboxContent(Struct, frozen=True):
     @property
     def is_certain(self) -> bool:
         """True if the sandbox is known to hold `base`."""
-        return self.base is not None and not self.uncertain
+        return self.is_known and not self.uncertain
 
     def may_differ(self, found: Difference) -> bool:
         """True unless the sandbox is known to hold the manifest that differs from `base` by `found`."""
@@ -101,7 +99,7 @@ class SandboxContent(Struct, frozen=True):
 
     def with_sent(self, sent: Manifest) -> tuple[Manifest, ...]:
         """Return what may be there once this is sent too; the same object as `maybe` if that is nothing more."""
-        replaced = replaced_entries(self.base or Manifest(), sent)
+        replaced = replaced_entries(self.base, sent)
         return _with_versions(self.maybe, Manifest({path: sent[path] for path in replaced}))
 
     def after_arrival(self, manifest: Manifest, gone: Collection[str], failed: Collection[str]) -> SandboxContent:
@@ -112,6 +110,9 @@ class SandboxContent(Struct, frozen=True):
         base, left, *maybe = (left_over(each, manifest, gone, failed) for each in self.versions)
         unconfirmed = tuple(Manifest(each) for each in maybe if each)
         return SandboxContent(manifest, unconfirmed, left=Manifest({**left, **base}))
+
+
+UNKNOWN = SandboxContent(is_known=False)
 
 
 class TakenPath(Struct, frozen=True):

@@ -18,11 +18,9 @@ from syncd.core.errors import SyncWarning
 from syncd.core.settings import MAIN
 from syncd.core.text import counted
 from syncd.model.entry import Entry, Kind
-from syncd.model.manifest import (
-    Manifest,
-)
+from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.sandbox.sandbox_content import SandboxContent, TakenPath, with_taken
+from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent, TakenPath, with_taken
 from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.manifests import ManifestRows
 from syncd.store.state_db import Record, StateDb, required_record
@@ -87,7 +85,7 @@ class SandboxState:
         self.db = db
         self._name = name
         self.target = target
-        self.content = SandboxContent()
+        self.content = UNKNOWN
         self.secret: frozenset[str] = frozenset()
         self.seen = SeenPaths(db, target.owner)
         self.warnings: list[SyncWarning] = []  # about what could not be read
@@ -112,7 +110,7 @@ class SandboxState:
     def torn(self) -> tuple[str, ...]:
         """Files of the base that changed while they were read: their copy may be half old and half new."""
         if self._torn is None:
-            files = (self.content.base or Manifest()).items()
+            files = self.content.base.items()
             self._torn = tuple(path for path, entry in files if entry.kind is Kind.FILE and not entry.digest)
         return self._torn
 
@@ -139,11 +137,13 @@ class SandboxState:
         self.revision = "" if recorded is None else recorded.revision
         self.warnings = [self.db.warning] if self.db.warning and recorded is None else []
         left, maybe = self._read_beside_base()
+        base = None if recorded is None else self._read_base(recorded)
         self.content = SandboxContent(
-            base=None if recorded is None else self._read_base(recorded),
+            base=Manifest() if base is None else base,
             maybe=maybe,
             uncertain=self._is_marked or could_not_mark or self.is_released or was_left,
             left=left,
+            is_known=base is not None,
         )
         self.secret = self._secret.load() or frozenset()
         self.seen.read()
@@ -258,7 +258,7 @@ class SandboxState:
 
         Raises `OSError`, also where it cannot be committed; this process is certain of it all the same.
         """
-        with self._recording(self.content.base or Manifest(), self._searched):
+        with self._recording(self.content.base, self._searched):
             self._mark.remove()
             self._released.remove()
             self._uploaded.remove()
@@ -280,7 +280,7 @@ class SandboxState:
             self.seen.taken({each.path for each in taken})
             self.seen.changed.update(differing)
             self._forget_left({each.path for each in taken if each.is_excluded})
-            if self.content.base is not None and recorded is not None:
+            if self.content.is_known and recorded is not None:
                 base = with_taken(self.content.base, taken)
                 self.content = replace(self.content, base=base)
                 with self._recording(base, recorded.searched):
@@ -290,7 +290,7 @@ class SandboxState:
 
     def put_back(self, returned: Mapping[str, Entry]) -> None:
         """Have what stayed there while it was gone here count again as what was put there."""
-        base = (self.content.base or Manifest()) | returned
+        base = self.content.base | returned
         self.content = replace(self.content, base=base)
         self._forget_left(returned)
         # The next process finds it out as this one did.

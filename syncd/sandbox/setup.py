@@ -95,11 +95,11 @@ class SandboxSetup:
         """The last lines that the last run printed."""
         return () if self._last is None else self._last.last_lines
 
-    def note_arrived(self, before: Manifest | None, now: Manifest) -> None:
+    def note_arrived(self, before: Manifest, now: Manifest) -> None:
         """Note, in the transaction that is open, that the sandbox holds this now. Raises `OSError`."""
         if self._last is None or self._last.is_due or not self._command:
             return
-        if brings_one_of(self._patterns, before or Manifest(), now):
+        if brings_one_of(self._patterns, before, now):
             self._last = replace(self._last, is_due=True)
             self._stored.save(self._last)
 

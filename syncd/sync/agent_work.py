@@ -11,11 +11,10 @@ from msgspec.structs import replace
 
 from syncd.model.entry import Entry, Kind, SeenEntry, is_savable, same
 from syncd.model.git_names import is_in_repository
-from syncd.model.manifest import Manifest
 from syncd.model.reconcile import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult
 from syncd.sandbox.looks import Looks
-from syncd.sandbox.sandbox_content import SandboxContent
+from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent
 from syncd.scan.exclusions import too_long
 from syncd.selection.selection import DIRECTORY_NAMES, GIT
 
@@ -67,7 +66,7 @@ class AgentWork(Struct, frozen=True):
     unlisted: int = 0
     not_kept: str = ""
     unsearched: tuple[str, ...] = ()
-    content: SandboxContent = SandboxContent()
+    content: SandboxContent = UNKNOWN
     repositories: tuple[str, ...] = ()
     look: LookResult = LookResult()
     base: Versions = {}
@@ -123,7 +122,7 @@ def whole_look(content: SandboxContent, known: Mapping[str, SeenEntry], is_exclu
         # An archive that was sent may have arrived meanwhile.
         sent = content.versions_of(path) if path in listed else ()
         listed[path] = LookItem((*(() if there.kind is Kind.ABSENT else (there,)), *sent), action)
-    items = LookItems(listed, content.base or Manifest(), lambda _, entry: LookItem((entry,), LookAction.FETCH))
+    items = LookItems(listed, content.base, lambda _, entry: LookItem((entry,), LookAction.FETCH))
     return LookRequest(items, find_new=True, pruned_names=pruned_names(is_excluded))
 
 

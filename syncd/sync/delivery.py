@@ -162,9 +162,7 @@ class Delivery:
                 with contextlib.suppress(TryLater):
                     self._state.forget_upload()
             is_refused = failure.action is FailureAction.REFUSED and failure.step is not ApiStep.UPLOAD
-            is_known = (
-                self._state.content.base is not None
-            )  # else nothing is believed of it, nor was anything put there
+            is_known = self._state.content.is_known  # else nothing is believed of it, nor was anything put there
             if is_known and is_refused and issubclass(failure.refusal, SandboxRefused):
                 with contextlib.suppress(TryLater):  # a sandbox that the API no longer knows may be made again, empty
                     self._state.mark_uncertain()
@@ -225,7 +223,7 @@ class Delivery:
         So the first one arrives as soon as if it were alone. One that fails, or that nobody answers, lets the next one
         go. Raises `Superseded`, `Stop`.
         """
-        if self._state.content.base is not None:
+        if self._state.content.is_known:
             yield
             return
         first = self._first_archives

@@ -102,7 +102,7 @@ class Since(Struct, frozen=True):
 
 
 def since_look(
-    request: LookRequest, result: LookResult, base: Manifest | None, known: Mapping[str, SeenEntry], whole_s: float
+    request: LookRequest, result: LookResult, base: Manifest, known: Mapping[str, SeenEntry], whole_s: float
 ) -> Since | None:
     """Return what the look after this one needs to ask for changes alone; None if it has to compare everything.
 
@@ -110,7 +110,7 @@ def since_look(
     search enters.
     """
     unstable = any(entry.unstable for entry in (*result.differing.values(), *result.new.values()))
-    if result.mark is None or base is None or GIT in base or result.unseen or result.not_kept or unstable:
+    if result.mark is None or GIT in base or result.unseen or result.not_kept or unstable:
         return None
     return Since(result.mark, base, request.pruned_names, known, whole_s)
 
@@ -121,7 +121,7 @@ def request_since(
     """Return a look for what has changed since another one in place of a `whole` one; None if it cannot tell."""
     if content.unanswered or known != since.known or list(whole.pruned_names) != list(since.pruned_names):
         return None
-    base, excluded = content.base or Manifest(), whole.with_action(LookAction.COMPARE)
+    base, excluded = content.base, whole.with_action(LookAction.COMPARE)
     arrived = {*changed_paths(since.base, base), *content.leftovers}
     items = {path: whole.items.get(path) or LookItem((), LookAction.FETCH) for path in (*arrived, *excluded)}
     return replace(whole, items=items, since=since.mark)
@@ -132,7 +132,7 @@ def told_since(result: LookResult, known: Mapping[str, SeenEntry], content: Sand
     unread = (entry.kind is Kind.FILE and not (entry.digest or entry.unstable) for entry in result.new.values())
     if result.mark is None or any(unread):
         return None
-    base = content.base or Manifest()
+    base = content.base
     gone: dict[str, SeenEntry] = {}
     expected = {folder: set(base.entries_in("" if folder == "." else folder)) for folder in result.names}
     for path, entry in known.items():

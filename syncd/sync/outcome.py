@@ -33,9 +33,9 @@ def arrived_changes(before: SandboxContent, now: SandboxContent) -> Difference:
     What stays as it is in the sandbox counts in the base as it was sent last, so it is no change. What was deleted here
     and stays there is a leftover: it is removed by the sync after which it is none any more.
     """
-    if now.base is None:
+    if not now.is_known:
         return Difference()
-    if before.base is None:
+    if not before.is_known:
         return Difference(added=now.base.copy())
     found = difference(before.base, now.base)
     left_before, left = before.leftovers, now.leftovers

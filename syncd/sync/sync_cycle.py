@@ -12,9 +12,10 @@ from syncd.core.errors import SandboxNotFound, SyncWarning
 from syncd.core.settings import MAIN
 from syncd.core.text import MOST_NAMED, one_line
 from syncd.model.entry import Kind
-from syncd.model.manifest import Manifest, is_within
+from syncd.model.manifest import is_within
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target, ends_at, margin_s
+from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent
 from syncd.sandbox.sandbox_state import last_target
 from syncd.sandbox.saved_versions import Why
 from syncd.sandbox.setup_rules import SetupStatus
@@ -54,9 +55,9 @@ class SyncCycle:
         return self.sync.sandbox if self.sync else None
 
     @property
-    def baseline(self) -> Manifest | None:
-        """The manifest that the sandbox is known to hold, None if none is."""
-        return self.sandbox.state.content.base if self.sandbox else None
+    def content(self) -> SandboxContent:
+        """What may be in the sandbox."""
+        return self.sandbox.state.content if self.sandbox else UNKNOWN
 
     @property
     def is_settled(self) -> bool:
@@ -171,7 +172,7 @@ class SyncCycle:
 
     def _switch_to(self, target: Target) -> SandboxSync:
         sandbox = self._open(target)
-        if sandbox.state.content.base is not None:
+        if sandbox.state.content.is_known:
             sandbox.state.share(self.snapshotter.shared(sandbox.state.content.base))
             sandbox.agent_repository.recall(sandbox.state.content.base, sandbox.state.revision)
         self._workspace.states[self.name] = sandbox.state
@@ -234,7 +235,7 @@ class SyncCycle:
     def follow_in_repository(self) -> None:
         """Have the sandbox's git repository follow what was sent. Raises `Superseded` for newer changes, and `Stop`."""
         sandbox = self.sandbox
-        if sandbox is None or self.baseline is None or sandbox.state.content.uncertain:
+        if sandbox is None or not self.content.is_certain:
             return
         if not sandbox.partial_archives.replaces:  # such a sandbox would lose the repository with each archive
-            sandbox.agent_repository.follow(self.baseline, sandbox.state.revision)
+            sandbox.agent_repository.follow(self.content.base, sandbox.state.revision)

@@ -27,7 +27,7 @@ from syncd.model.reconcile import Forced
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
 from syncd.sandbox.partial_archives import COUNTED
-from syncd.sandbox.sandbox_content import SandboxContent
+from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.delivery import SyncObserver
@@ -94,7 +94,7 @@ class SandboxSync(Struct):
     def read_again(self) -> None:
         """Read what commands saw there, and what counts as sent by now if one brought something home meanwhile."""
         self.state.seen.recall()
-        if self.state.content.base is not None and self.state.was_changed:
+        if self.state.content.is_known and self.state.was_changed:
             self.state.read()
 
     def run(self, mode: SyncMode, observer: SyncObserver) -> Outcome:
@@ -105,7 +105,7 @@ class SandboxSync(Struct):
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`; nothing is recorded by half.
         """
         started_s = self.clock.monotonic_s()
-        self._before = SandboxContent() if self.state.content.base is None else self._before or self.state.content
+        self._before = self._before or self.state.content if self.state.content.is_known else UNKNOWN
         unsaved: set[str] = set()  # that `push --force` leaves as it is there, since it cannot be saved
         with self.workspace.snapshot_turn():
             self._begin(mode)
@@ -119,12 +119,12 @@ class SandboxSync(Struct):
                 elif self._was_emptied(mode, observer):
                     ended = Verdict.SEND_ALL
                 else:
-                    ended = Outcome(None, files=(self.state.content.base or Manifest()).files)
+                    ended = Outcome(None, files=self.state.content.base.files)
                 if isinstance(ended, Outcome):
                     return self._completed(ended, mode)
                 if ended is Verdict.SEND_ALL:
                     _log.warning("the sandbox lost what was put there: everything is sent again")
-                    self._before = SandboxContent()
+                    self._before = UNKNOWN
                     self.state.mark_uncertain()
                     self.sandbox.setup.note_emptied()
                 elif mode is SyncMode.FORCED:
@@ -143,8 +143,8 @@ class SandboxSync(Struct):
             sandbox.deletion_sync.retry_all()
             sandbox.looks.retry()
             state.seen.retry(state.content.leftovers)
-            base = self.snapshotter.forget_all_stamps(state.content.base or Manifest())
-            if state.content.base is not None:
+            base = self.snapshotter.forget_all_stamps(state.content.base)
+            if state.content.is_known:
                 state.renew_base(base)
         if not sandbox.looks.are_made:
             state.seen.release_changed()
@@ -152,7 +152,7 @@ class SandboxSync(Struct):
     def _completed(self, outcome: Outcome, mode: SyncMode) -> Outcome:
         """Add what became of the paths that stay, and what is other there since the last outcome."""
         seen = self.state.seen
-        before, self._before = self._before or SandboxContent(), None
+        before, self._before = self._before or UNKNOWN, None
         arrived = arrived_changes(before, self.state.content) if outcome.sync else None
         self.sandbox.looks.sync_ended()
         saved = self.sandbox.saver.take()
@@ -163,7 +163,7 @@ class SandboxSync(Struct):
             held=seen.both_changed,
             saved=tuple(sorted(path for paths in saved.values() for path in paths)),
             overwritten=0 if mode is SyncMode.FORCED else overwritten,
-            change=None if before.base is None else arrived,
+            change=arrived if before.is_known else None,
             arrived=arrived,
         )
 
@@ -176,7 +176,7 @@ class SandboxSync(Struct):
         if self._was_asked and mode is not SyncMode.ASKED:
             return False
         sandbox, stays = self.sandbox, self.state.seen.stays
-        sample = [path for path in (self.state.content.base or Manifest()).spread(SAMPLE) if not is_within(path, stays)]
+        sample = [path for path in self.state.content.base.spread(SAMPLE) if not is_within(path, stays)]
         items = dict.fromkeys(sample, LookItem((), LookAction.EXISTS))
         if not items:
             return False
@@ -205,7 +205,7 @@ class SandboxSync(Struct):
         """Scan the workspace, without what is not sent, and with what is held as the sandbox got it."""
         state, seen, snapshotter = self.state, self.state.seen, self.snapshotter
         observer.stage(State.SNAPSHOTTING)
-        if state.content.base is not None:
+        if state.content.is_known:
             state.renew_base(snapshotter.shared(state.content.base))
         other_bases = self.workspace.other_bases(self.sandbox.name)
         scanned = snapshotter.scan(state.content.base, mode, observer.to_scan(), other_bases)
@@ -216,7 +216,7 @@ class SandboxSync(Struct):
         # Some may be as there by now.
         held = snapshotter.with_digests(here.within(unsaved if mode is SyncMode.FORCED else stays))
         if unsent or held:
-            base = state.content.base or Manifest()
+            base = state.content.base
             manifest = without_held(here.without(unsent), held, state.content.base)
             scanned = ScanResult(manifest, difference(base, manifest))
             if not scanned.difference.certain:
@@ -236,7 +236,7 @@ class SandboxSync(Struct):
     def _packed(self, mode: SyncMode, observer: SyncObserver, here: _Here, number: int) -> SyncRound | None:
         """Pack what the sandbox lacks, or all, into an archive in the spool; None if nothing is to be sent."""
         scanned, content, kept = here.scanned, self.state.content, self.state.seen.kept
-        is_forced, base = mode is SyncMode.FORCED, content.base or Manifest()
+        is_forced, base = mode is SyncMode.FORCED, content.base
         if not is_forced and self._is_unchanged(here, scanned.manifest, scanned.difference):
             if content.base != scanned.manifest:
                 self._record(scanned.manifest)  # new times: later scans need not read the contents again
@@ -262,14 +262,14 @@ class SandboxSync(Struct):
             scanned.manifest.without(stays), only, lambda *done: observer.progressed(Progress(*done))
         )
         manifest = with_staying(packed.manifest, stays, scanned.manifest, content.base)
-        is_comparable = not is_forced and not packed.follow_up and content.base is not None
+        is_comparable = not is_forced and not packed.follow_up and content.is_known
         if is_comparable and self._is_unchanged(here, manifest, difference(base, manifest)):
             return None  # a change was taken back before it was packed
         return self._round(mode, here, packed, manifest, only, number=number)
 
     def _keep_replaced(self, here: _Here, scanned: ScanResult) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
-        sent = partial(self.workspace.sent_digests, self.sandbox.name, self.state.content.base or Manifest())
+        sent = partial(self.workspace.sent_digests, self.sandbox.name, self.state.content.base)
         for base in filter(None, (self.state.content.base, *self.workspace.other_bases(self.sandbox.name))):
             found = difference(base, scanned.manifest)
             replaced = [*found.changed, *found.to_read, *found.removed, *here.held]
@@ -348,7 +348,7 @@ class SandboxSync(Struct):
         """
         attempt, seen, partial_archives = last.attempt, self.state.seen, self.sandbox.partial_archives
         manifest = attempt.manifest
-        stays = frozenset((self.state.content.base or Manifest()).paths_within({*attempt.held, *seen.kept}))
+        stays = frozenset(self.state.content.base.paths_within({*attempt.held, *seen.kept}))
         only = least_of(manifest, stays) if partial_archives.wants_proof else set()
         if not only or partial_paths(manifest, Difference(added=[*only])) is None:
             left_out = [*seen.both_changed, *seen.kept, *last.only_there]
@@ -370,7 +370,7 @@ class SandboxSync(Struct):
             return Verdict.INITIALIZE  # nothing was sent, and the proof is made after another archive
         if ended is Verdict.PACK_AGAIN:  # nothing was sent, as the agent is at work just there
             if self.state.content.uncertain:
-                self._record(self.state.content.base or manifest, self.state.torn)
+                self._record(self.state.content.base, self.state.torn)
             return Verdict.INITIALIZE
         if isinstance(ended, Verdict):
             return ended
@@ -380,7 +380,7 @@ class SandboxSync(Struct):
             # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
             _log.info("after a partial archive, a whole one follows")
             return Verdict.PACK_AGAIN
-        self._record(self.state.content.base or manifest, self.state.torn, sync_round)
+        self._record(self.state.content.base, self.state.torn, sync_round)
         return Verdict.INITIALIZE
 
     # -- the record

@@ -73,22 +73,20 @@ def staying_paths(
     return frozenset(manifest.paths_within(unchanged.union(held)))
 
 
-def without_held(manifest: Manifest, held: Collection[str], base: Mapping[str, Entry] | None) -> Manifest:
+def without_held(manifest: Manifest, held: Collection[str], base: Mapping[str, Entry]) -> Manifest:
     """Return the manifest with the held paths as the sandbox got them last; those that it never got are left out."""
     found = manifest.copy()
     for path in held:
         if path not in manifest:
             continue
-        if base is not None and path in base:
+        if path in base:
             found[path] = base[path]
         else:
             del found[path]
     return found
 
 
-def with_staying(
-    packed: Manifest, stays: Collection[str], scanned: Manifest, base: Mapping[str, Entry] | None
-) -> Manifest:
+def with_staying(packed: Manifest, stays: Collection[str], scanned: Manifest, base: Mapping[str, Entry]) -> Manifest:
     """Return the manifest of the sandbox after the initialize: what stays there counts as it was put there."""
     if not stays:
         return packed
@@ -214,7 +212,7 @@ def look_request(attempt: Attempt, kept: Collection[str], places: Mapping[str, L
         ours = _distinct((*content.versions_of(path), *here))
         if ours and path not in items and path not in last and path not in written:
             last[path] = LookItem(ours, action_of(path, LookAction.COMPARE))
-    base = content.base or Manifest()
+    base = content.base
     if attempt.is_whole:
         for path in base.spread(SAMPLE):
             if path in written and path not in items:

@@ -195,7 +195,7 @@ class SyncRound(Struct):
         attempt = self.attempt
         content, entries = attempt.content, dict(attempt.unsent)
         looks = attempt.policy in (AgentChanges.SAVE, AgentChanges.HOLD)
-        if looks and content.base is not None and GIT in attempt.written and not content.may_hold(GIT):
+        if looks and content.is_known and GIT in attempt.written and not content.may_hold(GIT):
             entries[GIT] = attempt.written[GIT]
         return place_items(entries, self._is_ours_there, (GIT,))
 
@@ -333,10 +333,10 @@ class SyncRound(Struct):
             now_s=self.work_saver.access.clock.monotonic_s(),
             why_unsaved=self.sandbox.why_unsaved if saves else None,
         )
-        content, base = attempt.content, attempt.content.base
-        if base is not None:
+        content = attempt.content
+        if content.is_known:
             kept = attempt.written.paths_within([each.path for each in plan.of(PathOutcome.KEEP)])
-            again = {path: content.base_of(path) for path in kept if path not in base}
+            again = {path: content.base_of(path) for path in kept if path not in content.base}
             returned = {p: old for p, old in again.items() if old is not None and same(old, attempt.written[p])}
             if returned:
                 state.put_back(returned)

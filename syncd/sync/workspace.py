@@ -115,8 +115,7 @@ class Workspace:
 
     def other_bases(self, name: str) -> list[Manifest]:
         """Return what the other sandboxes hold: what was sent to them is kept for their merges."""
-        others = [state.content.base for each, state in self.states.items() if each != name]
-        return [base for base in others if base is not None]
+        return [state.content.base for each, state in self.states.items() if each != name]
 
     def sent_digests(self, name: str, base: Manifest) -> set[bytes]:
         """Return the digests of all files that count as sent, which merges may need: this one's base, and all else."""

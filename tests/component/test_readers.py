@@ -25,6 +25,7 @@ from syncd.core.settings import check_config
 from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import workspace_of
+from syncd.model.manifest import Manifest
 from tests.clock import LATER_S, ScriptedClock
 
 MIB = 1 << 20
@@ -159,7 +160,7 @@ def _two_snapshots(folder: Path, work: Path) -> tuple[Archive, Archive]:
     for number in range(2):
         _write(os.fsencode(work), b"many/3/edited", b"edit %d" % number)
         _write(os.fsencode(work), b"names/edit-%d" % number, b"new")
-        packed = snapshotter.pack(snapshotter.scan(None, SyncMode.FORCED).manifest)
+        packed = snapshotter.pack(snapshotter.scan(Manifest(), SyncMode.FORCED).manifest)
         assert (snapshotter.warnings, packed.follow_up) == ([], [])
         archives.append(packed.archive)
     return archives[0], archives[1]

@@ -36,7 +36,7 @@ def test_any_manifest_is_restored(db: StateDb) -> None:
     assert list(again.content.base or {}) == list(MANIFEST)
     assert again.warnings == []
     assert last_target(db) == TARGET
-    assert SandboxState(db, OTHER).content.base is None
+    assert not SandboxState(db, OTHER).content.is_known
 
 
 def test_the_next_sandbox_takes_the_place_of_the_last_one(db: StateDb) -> None:
@@ -53,7 +53,7 @@ def test_the_next_sandbox_takes_the_place_of_the_last_one(db: StateDb) -> None:
     ending_targets(db).save([])
     arrived(db, MANIFEST, OTHER)
     assert last_target(db) == OTHER
-    assert SandboxState(db, TARGET).content.base is None
+    assert not SandboxState(db, TARGET).content.is_known
 
 
 def test_what_is_left_over_is_recorded(db: StateDb) -> None:
@@ -120,7 +120,7 @@ def test_a_record_that_is_lost(db: StateDb) -> None:
     Path(db.path).write_bytes(b"x" * 10_000)
     assert daemon.was_changed
     daemon.read()
-    assert daemon.content.base is None
+    assert not daemon.content.is_known
     assert not daemon.was_changed
 
 
@@ -137,12 +137,12 @@ def test_each_name_has_a_last_sandbox(tmp_path: Path) -> None:
         moved = SandboxState(db, target)
         moved.note_arrived(MANIFEST)
         moved.record()
-    assert SandboxState(db, TARGET).content.base is None
+    assert not SandboxState(db, TARGET).content.is_known
     assert SandboxState(db, OTHER, name="blue").content.base == MANIFEST
     assert recorded_names(db) == {"main", "blue"}
     forget_name(db, "blue")
     assert recorded_names(db) == {"main"}
-    assert SandboxState(db, OTHER, name="blue").content.base is None
+    assert not SandboxState(db, OTHER, name="blue").content.is_known
     assert last_target(db, "blue") is None
 
 

@@ -15,6 +15,7 @@ from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.daemon.setup_task import SetupTask
 from syncd.model.manifest import Manifest
+from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sandbox.setup import SandboxSetup, SetupRun
 from syncd.store.state_db import StateDb
 from syncd.sync.sandbox import Access
@@ -49,7 +50,7 @@ def test_the_status_tells_it_before_who_waits_goes_on(tmp_path: Path, monkeypatc
     waiter = Waiter(Interrupt(), SystemClock())
     config = SimpleNamespace(sandbox=SandboxKeys(setup=("make",)))
     access = SimpleNamespace(config=config, waiter=waiter, api=lambda _: None, executions=lambda _: None)
-    cycle, status = SimpleNamespace(sandbox=sandbox, baseline=Manifest()), list[str]()
+    cycle, status = SimpleNamespace(sandbox=sandbox, content=SandboxContent(Manifest())), list[str]()
     task = SetupTask(cast(Access, access), cast(SyncCycle, cycle), lambda: status.append(setup.status.state.value))
     asks, flushes = Client(status), Client(status)
     task.ask(asks)

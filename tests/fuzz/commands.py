@@ -413,14 +413,14 @@ class WayHome:
         self.repository.check_commits()
         if self.repository.is_made:
             commands.run(Step("branch", ("last", (), ())))
-            if commands.last[0] != 0 and checker.cycle is not None and checker.cycle.baseline is not None:
+            if commands.last[0] != 0 and checker.cycle is not None and checker.cycle.content.is_known:
                 checker.lose(f"with nothing else under way, apply --branch ends with {commands.last[0]}")
         for path in self._drafts():
             if not commands.was_killed:
                 checker.lose(f"the temporary file {path!r} is left")
         commands.run(Step("apply", ((), (), ())))
         code, told = commands.last
-        if code not in (0, 1) and checker.cycle is not None and checker.cycle.baseline is not None:
+        if code not in (0, 1) and checker.cycle is not None and checker.cycle.content.is_known:
             checker.lose(f"with nothing else under way, apply ends with {code}")
         for path in self._drafts():
             checker.lose(f"the temporary file {path!r} is left by an apply")

@@ -84,7 +84,7 @@ class SimulatedCycle(SyncCycle):
     def run(self, sync_mode: SyncMode, observer: SyncObserver) -> Outcome:
         simulation = self.simulation
         checker = simulation.checker
-        baseline, sandbox_id = self.baseline, self.target.sandbox_id if self.target else ""
+        baseline, sandbox_id = self.content.base, self.target.sandbox_id if self.target else ""
         checker.is_forced = sync_mode is SyncMode.FORCED
         if checker.is_forced:
             simulation.workspace_replaced = False  # a person said that it is the workspace, even if this sync dies

@@ -59,8 +59,8 @@ def written_in_secret(rig: Rig, age_s: float = BELIEVED_S) -> Iterator[mmap.mmap
 
 
 def known(rig: Rig, path: str = "f") -> Entry:
-    assert rig.cycle.baseline is not None
-    return rig.cycle.baseline[path]
+    assert rig.cycle.content.is_known
+    return rig.cycle.content.base[path]
 
 
 def test_a_failed_sync_does_not_restore_the_stamp(rig: Rig) -> None:

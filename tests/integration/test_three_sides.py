@@ -176,7 +176,7 @@ def test_what_following_kept_after_the_look_is_saved(rig: Rig, policy: str, tmp_
     def follow(_: object) -> None:
         assert rig.cycle.sandbox is not None
         state, there = rig.cycle.sandbox.state, {}
-        assert state.content.base is not None
+        assert state.content.is_known
         for path, content in (("a", "theirs"), ("b", "newer here"), ("more", "not sent")):
             rig.agent.write(path, content)
             (copy := tmp_path / f"copy of {path}").write_text(content)
@@ -409,8 +409,7 @@ def test_the_bytes_of_the_base_are_kept(rig: Rig, archive: str) -> None:
     rig.set(agent_changes="hold")
     rig.sync()
     store = rig.cycle.base_store
-    base = rig.cycle.baseline
-    assert base is not None
+    base = rig.cycle.content.base
     for path, content in (("a", b"ours: a"), ("b", b"newest")):
         digest = hashlib.sha256(content).digest()
         assert base[path].digest == digest

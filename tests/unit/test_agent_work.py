@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
-from syncd.sandbox.sandbox_content import SandboxContent
+from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.agent_work import FoundWork, agent_work
 from syncd.sync.work_saver import Unsaved, save_work
@@ -83,5 +83,5 @@ def test_what_could_not_be_saved() -> None:
     )
     assert save().paths == unsaved.paths
     assert (saved, known.keys()) == ([["full", "ok", "secret"], ["full", "secret"]], {"ok", "fifo"})
-    work = agent_work(FoundWork(0.0, {}), SandboxContent(), _is_excluded)
+    work = agent_work(FoundWork(0.0, {}), UNKNOWN, _is_excluded)
     assert not save()

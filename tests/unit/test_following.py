@@ -13,7 +13,7 @@ from syncd.core.choices import SAVED_BYTES
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
-from syncd.sandbox.sandbox_content import SandboxContent
+from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent
 from syncd.sync.agent_work import FoundWork, lacking, pruned_names
 from syncd.sync.following import (
     DOWNLOADS_SHARE,
@@ -213,7 +213,7 @@ def test_what_a_look_asks_for() -> None:
     assert (request.find_new, request.pruned_names) == (True, pruned_names(_leaves_out))
     assert request.most_copied_bytes == SAVED_BYTES - 3 * THEIRS.size_bytes
     full = FoundWork(0.0, {"a": replace(THEIRS, size_bytes=SAVED_BYTES + 1)})
-    assert follow_request(SandboxContent(), full, _leaves_out).most_copied_bytes == 0
+    assert follow_request(UNKNOWN, full, _leaves_out).most_copied_bytes == 0
 
 
 MARK = ("a" * 64, "b" * 64, 5)
@@ -280,11 +280,10 @@ def test_a_look_since_another_one() -> None:
         (LookResult(mark=MARK, unseen=1), MARKED),
         (LookResult(mark=MARK, not_kept="no room"), MARKED),
         (LookResult(mark=MARK, differing={"a": UNSTABLE}), MARKED),
-        (LookResult(mark=MARK), None),
         (LookResult(mark=MARK), MARKED | {".git": Entry(Kind.DIRECTORY)}),
     ],
 )
-def test_a_look_that_leaves_something_open(result: LookResult, base: Manifest | None) -> None:
+def test_a_look_that_leaves_something_open(result: LookResult, base: Manifest) -> None:
     """The next one compares everything."""
     request = LookRequest({}, find_new=True)
     assert since_look(request, result, base, {}, 5.0) is None

@@ -6,7 +6,7 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Difference, Manifest
-from syncd.sandbox.sandbox_content import SandboxContent
+from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent
 from syncd.sync.outcome import (
     Change,
     arrived_changes,
@@ -30,7 +30,7 @@ def lists(changes: Difference) -> tuple[list[str], list[str], list[str]]:
 
 def test_a_first_sync_adds_all() -> None:
     """Whatever was changed before it, and until a run is told of it."""
-    first = arrived_changes(SandboxContent(), SandboxContent(manifest(a="1", b="1", c="1")))
+    first = arrived_changes(UNKNOWN, SandboxContent(manifest(a="1", b="1", c="1")))
     assert lists(first) == (["a", "b", "c"], [], [])
     together = {"old": R}
     combine(together, first)

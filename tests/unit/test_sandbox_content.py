@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Difference, Manifest
-from syncd.sandbox.sandbox_content import SandboxContent, TakenPath, with_taken
+from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent, TakenPath, with_taken
 
 OLD, NEW, NEWER = (Entry(Kind.FILE, 0o644, size, 3, digest=bytes([size])) for size in (1, 2, 3))
 DIRECTORY = Entry(Kind.DIRECTORY, 0o755)
@@ -17,7 +17,7 @@ BASE = Manifest({"a": OLD, "b": OLD})
 def test_only_what_differs_may_be_there_beside_the_base() -> None:
     """Archives that are sent again and again add only what is another version in them."""
     sent = Manifest({"a": NEW, "b": OLD})
-    nothing, once = SandboxContent().with_sent(sent), SandboxContent(BASE).with_sent(sent)
+    nothing, once = UNKNOWN.with_sent(sent), SandboxContent(BASE).with_sent(sent)
     assert (nothing, once) == ((sent,), (Manifest({"a": NEW}),))
     content = SandboxContent(BASE, once)
     assert content.with_sent(sent) is once
@@ -27,7 +27,7 @@ def test_only_what_differs_may_be_there_beside_the_base() -> None:
 
 def test_unanswered_versions_are_kept_however_many_archives_there_were() -> None:
     """Each version of a path is kept once, the first one too."""
-    content = SandboxContent()
+    content = UNKNOWN
     versions = [replace(OLD, digest=bytes([number])) for number in range(20)]
     for version in versions:
         content = replace(content, maybe=content.with_sent(Manifest({"a": version, "b": OLD})))
@@ -51,7 +51,7 @@ def test_what_arrived_is_the_base_and_what_is_gone_here_is_left() -> None:
 @pytest.mark.parametrize(
     ("content", "leftovers", "arrived", "base_of"),
     [
-        (SandboxContent(), "", "", {"a": None}),
+        (UNKNOWN, "", "", {"a": None}),
         (SandboxContent(BASE, (Manifest({"a": NEW}),), uncertain=True), "", "a b", {"a": OLD, "b": OLD, "x": None}),
         (SandboxContent(BASE, left=Manifest({"l": OLD})), "l", "a b l", {"l": OLD}),
         # What was sent, never answered and is gone here may be there, in which version nobody knows.
@@ -84,7 +84,7 @@ def test_the_directories_in_which_something_is_not_as_it_was_put_there() -> None
     """None where nothing is known to be there."""
     entries = [("d", DIRECTORY), ("d/e/a", NEW), ("f/a", OLD)]
     content = SandboxContent(Manifest({"d": DIRECTORY, "d/e": DIRECTORY, "d/e/a": OLD, "f": DIRECTORY, "f/a": OLD}))
-    assert (content.changed_in(entries), SandboxContent().changed_in(entries)) == ({"d", "d/e"}, set())
+    assert (content.changed_in(entries), UNKNOWN.changed_in(entries)) == ({"d", "d/e"}, set())
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_the_directories_in_which_something_is_not_as_it_was_put_there() -> None
         (SandboxContent(BASE), Difference(added=["c"]), True),
         (SandboxContent(BASE), Difference(to_read=["a"]), True),
         (SandboxContent(BASE, uncertain=True), Difference(), True),
-        (SandboxContent(), Difference(), True),
+        (UNKNOWN, Difference(), True),
     ],
 )
 def test_it_may_differ(content: SandboxContent, found: Difference, may_differ: bool) -> None:

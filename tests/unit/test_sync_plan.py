@@ -15,7 +15,7 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Difference, Manifest
 from syncd.model.reconcile import Forced, Policy, Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
-from syncd.sandbox.sandbox_content import SandboxContent
+from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.sync_plan import (
     Attempt,
@@ -109,7 +109,7 @@ def test_a_look_at_little_counts_a_sample() -> None:
     new = {"c": _known(b"d"), "d": _known(b"d")}
     request = look_request(attempt(few, base | new, Manifest(new)), (), {})
     assert {path for path, item in request.items.items() if item.action is LookAction.EXISTS} == {"a", "b"}
-    nothing = look_request(attempt(SandboxContent(), Manifest(), Manifest()), (), {})
+    nothing = look_request(attempt(UNKNOWN, Manifest(), Manifest()), (), {})
     assert not nothing.items
 
 
@@ -170,7 +170,7 @@ def test_a_manifest_without_what_is_held() -> None:
     assert without_held(MANIFEST, ["gone", "f", "d/a"], base) == {
         path: entry for path, entry in {**MANIFEST, "f": _file(7)}.items() if path != "d/a"
     }
-    assert without_held(MANIFEST, ["f"], None) == {path: entry for path, entry in MANIFEST.items() if path != "f"}
+    assert without_held(MANIFEST, ["f"], {}) == {path: entry for path, entry in MANIFEST.items() if path != "f"}
     assert MANIFEST["f"] == _file(1)
 
 
@@ -215,7 +215,7 @@ def test_what_follows_from_a_look() -> None:
     actions = actions_after(asked, request, found, {"theirs": AGENTS}, ("f", "gone"))
     assert actions.saves == {Why.CONFLICT: {"theirs": AGENTS}, Why.OVERWRITTEN: {"kept": AGENTS}}
     assert (actions.removals, actions.stays.keys()) == ({}, {"f", "gone"})
-    replaced = replace(attempt(SandboxContent(), MANIFEST, MANIFEST), all_may_go=True)
+    replaced = replace(attempt(UNKNOWN, MANIFEST, MANIFEST), all_may_go=True)
     actions = actions_after(replaced, look_request(replaced, (), {}), LookResult(differing={"d": AGENTS}), {})
     assert (actions.replaces_directory, actions.removals) == (True, {"d": [AGENTS]})
     kept = replace(attempt(TWO, NOW, Manifest({"f": NOW["f"]})), all_may_go=True)
@@ -253,7 +253,7 @@ def test_the_verdict_on_an_archive(
 
 def test_what_a_first_archive_could_meet() -> None:
     """What is there, or in the place of a folder of ours; an excluded folder of the agent's is not in its way."""
-    first = attempt(SandboxContent(), MANIFEST, MANIFEST)
+    first = attempt(UNKNOWN, MANIFEST, MANIFEST)
     assert not is_filled(first, LookResult(pruned=["node_modules"]))
     new, in_our_place, unread = LookResult(new={"x": AGENTS}), LookResult(pruned=["d"]), LookResult(pruned=["."])
     for found in (new, in_our_place, unread, LookResult(unlisted=1), LookResult(unseen=1)):
