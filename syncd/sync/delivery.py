@@ -64,16 +64,27 @@ class SyncObserver(Protocol):
         """An attempt failed: wait so long for the next one. Raises `Stop` or `Superseded`."""
 
 
+class Preparation(Protocol):
+    """What is done in the sandbox before an archive is initialized there."""
+
+    def begin(self) -> None:
+        """Begin what may run beside the upload. Raises no `StepFailed`."""
+
+    def prepare(self) -> Verdict:
+        """Prepare the sandbox, between upload and initialize, and return the verdict. May raise `StepFailed`."""
+
+    def find_reason(self) -> Verdict | None:
+        """Search for the reason of an initialize that failed; None if nobody could."""
+
+
 class _UploadAttempt(Struct):
-    """The progress of one archive."""
+    """How far an archive has come."""
 
     archive: Archive
     entries: Manifest
+    preparation: Preparation
     uploaded: bool
     sha256: str
-    before_upload: Callable[[], None]
-    before_initialize: Callable[[], Verdict]
-    find_reason: Callable[[], Verdict | None]
     reason_searched: bool = False
     fresh_urls: int = 0
 
@@ -126,28 +137,18 @@ class Delivery:
         self._failures.clear()
 
     def deliver(
-        self,
-        archive: Archive,
-        entries: Manifest,
-        observer: SyncObserver,
-        *,
-        before_upload: Callable[[], None] = lambda: None,
-        before_initialize: Callable[[], Verdict] = lambda: Verdict.INITIALIZE,
-        find_reason: Callable[[], Verdict | None] = lambda: Verdict.INITIALIZE,
+        self, archive: Archive, entries: Manifest, preparation: Preparation, observer: SyncObserver
     ) -> str | Verdict:
-        """Upload the archive of these entries, have it initialized, and return its SHA-256, or why it was not.
+        """Upload the archive of these entries, have it initialized, and return its SHA-256, or the verdict against it.
 
-        `before_upload` begins what may run beside the upload; it raises no `StepFailed`. `before_initialize` prepares
-        the sandbox, between upload and initialize; it may raise `StepFailed`. Any verdict of it but INITIALIZE ends the
-        delivery, and so does one of `find_reason`, which searches for the reason after initializes that the sandbox
-        answered with a failure, until it returns one at all.
+        The reason is searched after initializes that the sandbox answered with a failure, until there is a verdict.
         Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`, and `TryLater` if the state folder
         cannot record what is about to happen to the sandbox.
         """
         kept = self._state.uploaded
         is_uploaded = kept is not None and archive.key != "" and kept.key == archive.key
         sha256 = kept.sha256 if kept is not None and is_uploaded else ""
-        upload = _UploadAttempt(archive, entries, is_uploaded, sha256, before_upload, before_initialize, find_reason)
+        upload = _UploadAttempt(archive, entries, preparation, is_uploaded, sha256)
         try:
             verdict = with_retries(
                 lambda: self._advance(upload, observer),
@@ -186,10 +187,10 @@ class Delivery:
             if not upload.uploaded:
                 with self._turn():
                     upload_url = self._usable_upload_url(observer)
-                    upload.before_upload()
+                    upload.preparation.begin()
                     self._upload(upload_url, upload, observer)
             observer.stage(State.INITIALIZING)
-            verdict = upload.before_initialize()
+            verdict = upload.preparation.prepare()
             if verdict is not Verdict.INITIALIZE:
                 return verdict
             self._failures[ApiStep.DELETE] = self._failures[ApiStep.DUMP] = 0
@@ -209,7 +210,7 @@ class Delivery:
                 with contextlib.suppress(TryLater):  # the record is removed before the next upload, or there is none
                     self._state.forget_upload()
             if initializes and self._archive_may_be_at_fault(failure) and not upload.reason_searched:
-                reason = upload.find_reason()
+                reason = upload.preparation.find_reason()
                 upload.reason_searched = reason is not None
                 if reason not in (None, Verdict.INITIALIZE):
                     return reason

@@ -45,7 +45,7 @@ from syncd.sync.sync_plan import (
     with_staying,
     without_held,
 )
-from syncd.sync.sync_round import SyncRound
+from syncd.sync.sync_round import ProofRound, SyncRound
 from syncd.sync.work_saver import WorkSaver
 from syncd.sync.workspace import Workspace
 
@@ -235,26 +235,14 @@ class SandboxSync(Struct):
 
     def _packed(self, mode: SyncMode, observer: SyncObserver, here: _Here, number: int) -> SyncRound | None:
         """Pack what the sandbox lacks, or all, into an archive in the spool; None if nothing is to be sent."""
-        scanned, content, kept = here.scanned, self.state.content, self.state.seen.kept
-        is_forced, base = mode is SyncMode.FORCED, content.base
+        content, scanned, is_forced = self.state.content, here.scanned, mode is SyncMode.FORCED
         if not is_forced and self._is_unchanged(here, scanned.manifest, scanned.difference):
             if content.base != scanned.manifest:
                 self._record(scanned.manifest)  # new times: later scans need not read the contents again
             return None
         unsure = "; an earlier sync may have reached the sandbox unanswered" if content.uncertain else ""
         _log.info("packing %s: %s%s", counted(scanned.manifest.files, "file"), described(scanned.difference), unsure)
-        # After any uncertainty the whole is sent.
-        is_certain = content.is_certain and not is_forced
-        is_partial = is_certain and self.sandbox.partial_archives.usable and bool(scanned.manifest)
-        # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there,
-        # with all that is in it.
-        if is_partial or is_forced or (kept and any(is_within(path, kept) for path in scanned.difference.to_read)):
-            scanned = self.snapshotter.resolved(scanned, base)
-        stays = frozenset(here.held)
-        if not is_forced:
-            replaces = self.sandbox.partial_archives.replaces
-            stays = frozenset() if replaces else staying_paths(scanned.manifest, scanned.difference, here.held, kept)
-        only = partial_paths(scanned.manifest, scanned.difference, stays) if is_partial else None
+        scanned, stays, only = self._to_send(here, mode)
         if only is None:
             self._keep_replaced(here, scanned)
         # What stays there differs here from what the sandbox got, or is as it got it: in neither case it is sent.
@@ -263,9 +251,28 @@ class SandboxSync(Struct):
         )
         manifest = with_staying(packed.manifest, stays, scanned.manifest, content.base)
         is_comparable = not is_forced and not packed.follow_up and content.is_known
-        if is_comparable and self._is_unchanged(here, manifest, difference(base, manifest)):
+        if is_comparable and self._is_unchanged(here, manifest, difference(content.base, manifest)):
             return None  # a change was taken back before it was packed
-        return self._round(mode, here, packed, manifest, only, number=number)
+        attempt = self._attempt(mode, here, packed, manifest, only, number=number)
+        return SyncRound(self.sandbox, packed, attempt, self.work_saver)
+
+    def _to_send(self, here: _Here, mode: SyncMode) -> tuple[ScanResult, frozenset[str], frozenset[str] | None]:
+        """Return what is here, the paths of it that stay as they are there, and those of a partial archive, else None.
+
+        What decides is read for that, where the scan could not tell.
+        """
+        scanned, archives, is_forced = here.scanned, self.sandbox.partial_archives, mode is SyncMode.FORCED
+        kept = set[str]() if is_forced or archives.replaces else self.state.seen.kept
+        # After any uncertainty the whole is sent.
+        is_certain = self.state.content.is_certain and not is_forced
+        is_partial = is_certain and archives.usable and bool(scanned.manifest)
+        # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there,
+        # with all that is in it.
+        if is_partial or is_forced or (kept and any(is_within(path, kept) for path in scanned.difference.to_read)):
+            scanned = self.snapshotter.resolved(scanned, self.state.content.base)
+        stays = staying_paths(scanned.manifest, scanned.difference, here.held, kept)
+        only = partial_paths(scanned.manifest, scanned.difference, stays) if is_partial else None
+        return scanned, stays, only
 
     def _keep_replaced(self, here: _Here, scanned: ScanResult) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
@@ -275,9 +282,7 @@ class SandboxSync(Struct):
             replaced = [*found.changed, *found.to_read, *found.removed, *here.held]
             self.workspace.base_store.keep_replaced(base, replaced, sent)
 
-    # -- act
-
-    def _round(
+    def _attempt(
         self,
         mode: SyncMode,
         here: _Here,
@@ -286,39 +291,33 @@ class SandboxSync(Struct):
         only: Collection[str] | None,
         *,
         number: int,
-    ) -> SyncRound:
-        """Prepare for an archive, after which the sandbox holds `manifest`; `only` are the paths of a partial one."""
-        looks, partial_archives = self.sandbox.looks, self.sandbox.partial_archives
-        unread, given = {*self.snapshotter.unread, *packed.follow_up}, looks.agent_changes
-        part = packed.manifest
+    ) -> Attempt:
+        """Return the attempt with an archive, after which the sandbox holds `manifest`; `only` are a partial one's."""
+        looks = self.sandbox.looks
+        written = packed.manifest
         if only is not None:
-            part = Manifest({path: manifest[path] for path in only if path in manifest})
-        attempt = Attempt(
+            written = Manifest({path: manifest[path] for path in only if path in manifest})
+        unread = {*self.snapshotter.unread, *packed.follow_up}
+        return Attempt(
             content=self.state.content,
             manifest=manifest,
-            written=part,
+            written=written,
             to_delete=self.sandbox.deletion_sync.due(manifest | here.unsent, unread),
             held=here.held,
             unsent=here.unsent,
             is_whole=only is None,
-            all_may_go=partial_archives.may_replace and looks.are_made,
-            policy=Forced.FORCE if mode is SyncMode.FORCED and looks.are_made else given,
+            all_may_go=self.sandbox.partial_archives.may_replace and looks.are_made,
+            policy=Forced.FORCE if mode is SyncMode.FORCED and looks.are_made else looks.agent_changes,
             number=number,
         )
-        return SyncRound(self.sandbox, packed, attempt, self.work_saver)
+
+    # -- act
 
     def _deliver(self, sync_round: SyncRound, observer: SyncObserver, started_s: float) -> Outcome | Verdict:
         """Upload the archive, have it initialized, and record it; return a verdict if it is to be made again."""
-        archive, attempt = sync_round.packed.archive, sync_round.attempt
+        attempt = sync_round.attempt
         try:
-            ended = self.sandbox.delivery.deliver(
-                archive,
-                attempt.written,
-                observer,
-                before_upload=sync_round.begin,
-                before_initialize=sync_round.prepare,
-                find_reason=sync_round.find_reason,
-            )
+            ended = self.sandbox.delivery.deliver(sync_round.packed.archive, attempt.written, sync_round, observer)
         except DamagedPiece as damage:
             if attempt.number == _ROUNDS - 1:
                 what = "files in the spool are damaged again and again"
@@ -332,7 +331,7 @@ class SandboxSync(Struct):
             return ended
         if not attempt.is_whole:
             sent = partial(self.workspace.sent_digests, self.sandbox.name, attempt.manifest)
-            self.workspace.base_store.keep_sent(archive, attempt.manifest.content_bytes, sent)
+            self.workspace.base_store.keep_sent(sync_round.packed.archive, attempt.manifest.content_bytes, sent)
         outcome = self._recorded(sync_round, ended, started_s)
         if attempt.number == _ROUNDS - 1:  # what is left to do is the next sync's
             return outcome
@@ -363,9 +362,9 @@ class SandboxSync(Struct):
         sent = Manifest({path: manifest[path] for path in only})
         content = self.state.content
         attempt = structs.replace(attempt, content=content, written=sent, to_delete={}, is_whole=False, number=0)
-        sync_round = SyncRound(self.sandbox, packed, attempt, self.work_saver, last.looked)
+        sync_round = ProofRound(self.sandbox, packed, attempt, self.work_saver, last.looked)
         try:
-            ended = self.sandbox.delivery.deliver(packed.archive, sent, observer, before_initialize=sync_round.renew)
+            ended = self.sandbox.delivery.deliver(packed.archive, sent, sync_round, observer)
         except DamagedPiece:
             return Verdict.INITIALIZE  # nothing was sent, and the proof is made after another archive
         if ended is Verdict.PACK_AGAIN:  # nothing was sent, as the agent is at work just there

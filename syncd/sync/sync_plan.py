@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from itertools import chain
 
@@ -171,63 +171,104 @@ def look_request(attempt: Attempt, kept: Collection[str], places: Mapping[str, L
     check for obstacles. Of what syncd put there, a sample is counted, but for what is below a path that stays; a whole
     archive fills an emptied sandbox anyway, and of what it writes a sample is reported where it is missing.
     """
-    content, manifest, held, policy = attempt.content, attempt.manifest, attempt.held, attempt.policy_of_written
-    written = Manifest() if policy is AgentChanges.OVERWRITE else attempt.written
-    force = policy is Forced.FORCE
-    # What is not saved need not come here.
-    fetch = LookAction.COMPARE if policy is AgentChanges.HOLD else LookAction.FETCH
-    items: dict[str, LookItem] = {}
-
-    def action_of(path: str, action: LookAction) -> LookAction:
-        return LookAction.FETCH if attempt.may_lose(path) else action
-
-    for path, versions in attempt.to_delete.items():
-        # A place that is to be filled again, and all that is removed by force, is removed by a second look, once it is
-        # saved.
-        action = fetch if force or path in written else LookAction.REMOVE
-        items[path] = LookItem(tuple(versions), action_of(path, action))
-    changed_in = content.changed_in(chain(written.items(), held.items()))
-
-    def item_of(path: str, entry: Entry) -> LookItem:
-        versions_there = (*content.versions_of(path), entry)
-        is_as_base = content.is_as_base(path, entry) and path not in changed_in
-        action = LookAction.COMPARE if is_as_base and not force else fetch
-        return LookItem((ABSENT, *_distinct(versions_there)), action_of(path, action))
-
-    for path in attempt.to_delete:
-        if path in written:
-            versions_there = (*items[path].versions, *item_of(path, written[path]).versions[1:])
-            items[path] = LookItem(_distinct(versions_there), action_of(path, fetch))
-    # A directory in which something is written may be a link or a file by now, which is not written through or over.
-    above = [path for path, _ in written.top.directories() if path not in written and path in manifest]
-    items.update((path, item_of(path, manifest[path])) for path in sorted(above))
-    items |= {path: item for path, item in places.items() if path in written}
-    # Last, so that what is written is looked at in any case, and they are once that is done.
-    last = {path: item for path, item in places.items() if path not in items and path not in written}
-    for path, entry in held.items():
-        if path not in items and path not in written:
-            last[path] = LookItem(_distinct((*content.versions_of(path), entry)), action_of(path, fetch))
-    for path in () if attempt.policy is Forced.FORCE else kept:
-        here = [manifest[path]] if path in manifest else []
-        ours = _distinct((*content.versions_of(path), *here))
-        if ours and path not in items and path not in last and path not in written:
-            last[path] = LookItem(ours, action_of(path, LookAction.COMPARE))
-    base = content.base
+    items = _items_of(attempt)
+    written = items.written
+    in_the_way = {path: item for path, item in places.items() if path in written}
+    listed = {**items.deleted(), **items.above_written(), **in_the_way}
+    sample = [path for path in attempt.content.base.spread(SAMPLE) if path not in listed]
+    staying = {**items.kept(kept), **places, **items.held()}
+    last = {path: item for path, item in staying.items() if path not in listed and path not in written}
     if attempt.is_whole:
-        for path in base.spread(SAMPLE):
-            if path in written and path not in items:
-                item = item_of(path, written[path])
-                items[path] = replace(item, versions=item.versions[1:])
+        listed |= items.to_be_there([path for path in sample if path in written])
     elif not attempt.all_may_go:
-        stays = {*held, *kept, *places}
-        sample = [path for path in base.spread(SAMPLE) if path not in items and path not in written]
-        others = [path for path in sample if not is_within(path, stays)]
-        items |= dict.fromkeys(others, LookItem((), LookAction.EXISTS))
+        stays = {*attempt.held, *kept, *places}
+        others = [path for path in sample if path not in written and not is_within(path, stays)]
+        listed |= dict.fromkeys(others, LookItem((), LookAction.EXISTS))
     if attempt.is_whole or not attempt.all_may_go:
-        return LookRequest(LookItems(items, written, item_of, last))
+        # Last, so that what is written is looked at in any case, and they are once that is done.
+        return LookRequest(LookItems(listed, written, items.written_item, last))
     # Until it is known that an initialize leaves the rest alone, the rest is looked at, too.
-    first = {path: item_of(path, entry) for path, entry in written.items() if path not in items}
-    return LookRequest(LookItems(items | first | last, manifest, item_of))
+    first = {path: items.written_item(path, entry) for path, entry in written.items() if path not in listed}
+    return LookRequest(LookItems(listed | first | last, attempt.manifest, items.written_item))
+
+
+class _Items(Struct, frozen=True):
+    """The items of the look before an archive is initialized.
+
+    `written` are the entries of it that are looked at, and in `changed_in` something is not as it was put there.
+    """
+
+    attempt: Attempt
+    written: Manifest
+    changed_in: Collection[str]
+
+    @property
+    def _is_forced(self) -> bool:
+        return self.attempt.policy_of_written is Forced.FORCE
+
+    @property
+    def _fetch(self) -> LookAction:
+        """The action at what differs: what is not saved need not come here."""
+        return LookAction.COMPARE if self.attempt.policy_of_written is AgentChanges.HOLD else LookAction.FETCH
+
+    def _item(self, path: str, versions: Iterable[Entry], action: LookAction) -> LookItem:
+        return LookItem(_distinct(versions), LookAction.FETCH if self.attempt.may_lose(path) else action)
+
+    def written_item(self, path: str, entry: Entry) -> LookItem:
+        """The item of a path that is as this entry after the initialize."""
+        content = self.attempt.content
+        is_as_base = content.is_as_base(path, entry) and path not in self.changed_in
+        action = LookAction.COMPARE if is_as_base and not self._is_forced else self._fetch
+        return self._item(path, (ABSENT, *content.versions_of(path), entry), action)
+
+    def deleted(self) -> dict[str, LookItem]:
+        """The items of what is gone here, and is removed.
+
+        A place that is to be filled again, and all that is removed by force, is removed by a second look, once it is
+        saved.
+        """
+        items = {}
+        for path, versions in self.attempt.to_delete.items():
+            if path in self.written:
+                filled = self.written_item(path, self.written[path]).versions
+                items[path] = self._item(path, (*versions, *filled[1:]), self._fetch)
+            else:
+                items[path] = self._item(path, versions, self._fetch if self._is_forced else LookAction.REMOVE)
+        return items
+
+    def above_written(self) -> dict[str, LookItem]:
+        """The items of the directories in which something is written.
+
+        Each may be a link or a file by now, which is not written through or over.
+        """
+        written, manifest = self.written, self.attempt.manifest
+        above = [path for path, _ in written.top.directories() if path not in written and path in manifest]
+        return {path: self.written_item(path, manifest[path]) for path in sorted(above)}
+
+    def held(self) -> dict[str, LookItem]:
+        """The items of what both sides changed, which is as here if someone there made it so."""
+        versions_of = self.attempt.content.versions_of
+        held = self.attempt.held.items()
+        return {path: self._item(path, (*versions_of(path), entry), self._fetch) for path, entry in held}
+
+    def kept(self, kept: Collection[str]) -> dict[str, LookItem]:
+        """The items of what only someone there changed; by force it is not left alone, and no reason to look."""
+        attempt = self.attempt
+        if attempt.policy is Forced.FORCE:
+            return {}
+        here = {path: [attempt.manifest[path]] if path in attempt.manifest else [] for path in kept}
+        ours = {path: [*attempt.content.versions_of(path), *now] for path, now in here.items()}
+        return {path: self._item(path, versions, LookAction.COMPARE) for path, versions in ours.items() if versions}
+
+    def to_be_there(self, paths: Iterable[str]) -> dict[str, LookItem]:
+        """The items of written paths that are reported where they are missing."""
+        items = {path: self.written_item(path, self.written[path]) for path in paths}
+        return {path: replace(item, versions=item.versions[1:]) for path, item in items.items()}
+
+
+def _items_of(attempt: Attempt) -> _Items:
+    written = Manifest() if attempt.policy_of_written is AgentChanges.OVERWRITE else attempt.written
+    return _Items(attempt, written, attempt.content.changed_in(chain(written.items(), attempt.held.items())))
 
 
 # -- what follows from the look
@@ -386,7 +427,7 @@ def is_outdated(look_age_s: float, repeated: int) -> bool:
     return look_age_s > (FRESH_S if repeated < _REPEATED else _OLDEST_S)
 
 
-def _distinct(versions: tuple[Entry, ...]) -> tuple[Entry, ...]:
+def _distinct(versions: Iterable[Entry]) -> tuple[Entry, ...]:
     found: list[Entry] = []
     for entry in versions:
         if not any(same(entry, other, ALL_BITS) for other in found):

@@ -94,10 +94,6 @@ class SyncRound(Struct):
             self._repeated += 1
         return Verdict.PACK_AGAIN
 
-    def renew(self) -> Verdict:
-        """Prepare once more if the look is outdated by now. Raises as `prepare` does."""
-        return Verdict.INITIALIZE if self._is_marked_in_time() else self.prepare()
-
     def goes_over(self, path: str) -> bool:
         """True if the archive, once it is initialized, has taken the place of what anyone had made there."""
         return self.is_cleared or path in self.attempt.written or is_within(path, self._removed)
@@ -359,6 +355,24 @@ class SyncRound(Struct):
     def _verdict(self, before: Collection[str]) -> Verdict:
         gone = self.gone if self.sandbox.deletion_sync.removes else None
         return verdict_on(self.attempt, before, self.sandbox.state.seen.stays, gone)
+
+
+class ProofRound(SyncRound):
+    """The round of an archive that only proves that the sandbox keeps what an archive lacks.
+
+    The look of the archive before counts for it, as long as it is fresh.
+    """
+
+    def begin(self) -> None:
+        """Begin nothing, as the look was made."""
+
+    def prepare(self) -> Verdict:
+        """Prepare once more if the look is outdated by now. Raises as in any other round."""
+        return Verdict.INITIALIZE if self._is_marked_in_time() else SyncRound.prepare(self)
+
+    def find_reason(self) -> Verdict:
+        """Search for none, as the archive before has arrived."""
+        return Verdict.INITIALIZE
 
 
 def _is_looked_at(request: LookRequest, path: str) -> bool:
