@@ -343,7 +343,7 @@ class WorkspaceWriter:
         versions: dict[str, SeenEntry] = {}
         bases: dict[str, SentEntry] = {}
         for path, before, after in ((each.path, each.before, each.after) for each in rows):
-            if after is None or after.is_directory or saved.holder_of(path, after):
+            if after is None or after.is_directory or after == before or saved.holder_of(path, after):
                 continue
             copy = ""
             if after.kind is Kind.FILE:

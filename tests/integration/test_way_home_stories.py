@@ -150,6 +150,11 @@ LOST_ONCE = {
     "an apply that was killed, and whose half was synced, is taken back by the next one without a record": _BEGIN
     + "agent_writes('f', 3)\n agent_writes('g', 4)\n apply((), (), ('dies', 2, 70))\n write('h', 8, 5)\n wait_idle()\n"
     + "undo(())\n wait_idle()",
+    "an undo of a choice by which nothing counted as sent saves what was sent as the agent's": (
+        "write('f', 300, 20)\n wait_idle()\n agent_writes('f', 22)\n hold_initialize()\n write('f', 8, 23)\n"
+        "wait_failing()\n agent_removes('f')\n restore(0, ())\n late_initialize()\n resolve('theirs', ('',), ())\n"
+        "undo(())"
+    ),
     "what was taken, and whose sandbox was released since, is lost by an undo": _ENDS.format(limit=0)
     + "apply((), (), ())\n release(())\n undo(())\n wait_idle()",
     "the first archive into a sandbox that removes what an archive lacks: what only that has was not looked at": """
