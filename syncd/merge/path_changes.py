@@ -146,9 +146,14 @@ class Place(Struct):
     path: str = ""
 
 
+def draft_prefix(token: str) -> str:
+    """Return what the names of a write's temporary files begin with."""
+    return f".syncd-{token}-"
+
+
 def draft_name(token: str, path: str) -> str:
     """Return the name of a path's temporary file: a short one, so that it fits wherever the file's own name does."""
-    return f".syncd-{token}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
+    return f"{draft_prefix(token)}{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
 
 
 def look(cursor: safe_open.DirCursor, path: str) -> Entry:
@@ -420,12 +425,24 @@ class PathChanges:
             os.fsync(descriptor)
 
 
-def remove_draft(cursor: safe_open.DirCursor, token: str, path: str) -> None:
-    """Remove the temporary file of a path, in its directory or above it, if it is there. Raises `OSError`."""
-    name = draft_name(token, path)
-    for folder in directories_above([path]):
-        _remove(cursor, f"{folder}/{name}")
-    _remove(cursor, name)
+def remove_drafts(cursor: safe_open.DirCursor, token: str) -> None:
+    """Remove the temporary files of a write that was killed, also from folders that were renamed since.
+
+    What cannot be read is passed over. Raises `OSError`.
+    """
+    folders = [""]
+    while folders:
+        above = folders.pop()
+        try:
+            folder, _ = cursor.parent_of(f"{above}x")
+            entries = list(os.scandir(folder))
+        except OSError as failure:
+            safe_open.raise_if_exhausted(failure)
+            continue
+        folders += (f"{above}{entry.name}/" for entry in entries if entry.is_dir(follow_symlinks=False))
+        for entry in entries:
+            if entry.name.startswith(draft_prefix(token)):
+                _remove(cursor, f"{above}{entry.name}")
 
 
 def _remove(cursor: safe_open.DirCursor, path: str) -> None:

@@ -47,7 +47,7 @@ from syncd.merge.path_changes import (
     look,
     look_with_digest,
     needed_changes,
-    remove_draft,
+    remove_drafts,
 )
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, with_copy
 from syncd.model.manifest import archive_order
@@ -367,10 +367,10 @@ class WorkspaceWriter:
         removed.
         """
         plan: list[PathChange] = []
+        if phase is JournalPhase.CHANGING:
+            # Before any look: one may be a second name of the file that is in place, whose ctime changes with it.
+            remove_drafts(cursor, entry.token)
         for change in entry.changes:
-            at.path = change.path
-            # Before any look: it may be a second name of the file that is in place, whose ctime changes with it.
-            remove_draft(cursor, entry.token, change.path)
             content = self._blobs.path(change.before.digest) if change.before.kind is Kind.FILE else ""
             plan.append(PathChange(change.path, change.after, change.before, content))
         changes = needed_changes(cursor, plan, phase, left=left, at=at)

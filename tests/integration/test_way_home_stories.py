@@ -132,6 +132,10 @@ LOST_ONCE = {
     ),
     "a killed apply leaves temporary files, which the next sync sends": _BEGIN
     + "agent_writes('f', 2)\n apply((), (), ('dies', 2, 'open .syncd-'))\n write('g', 8, 2)\n wait_idle()",
+    "a killed apply leaves temporary files in a folder that was renamed since": (
+        "write('d/f', 300, 1)\n wait_idle()\n pause()\n agent_writes('d/f', 2)\n"
+        "apply((), (), ('dies', 2, 'open .syncd-'))\n rename('d', 'e')\n undo(())"
+    ),
     "an undo of a merge whose initialize is unanswered does not save what the merge has overwritten there": _MERGED
     + "fault('initialize: lost')\n resume()\n wait_failing()\n undo(())\n wait_idle()",
     "an undo of a merge that is unpacked late does not save what the merge overwrites there": _MERGED
