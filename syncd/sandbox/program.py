@@ -663,16 +663,16 @@ _NOT_FOUND = 127  # the exit code of a shell for a command that it cannot start
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
-    """Run a command to its end or for its time, and return the report. Raises `OSError`."""
-    top = os.open(os.environ["AGENT_WORKSPACE"], _LISTED)
-    if not _has_locked(top, request["wait_s"]):
-        return {"state": "busy"}
-    began_s = _now_s()
-    command = [_bytes_of(word) for word in request["command"]]
+    """Run a command to its end or for its time, and return the report."""
+    workspace, command = os.environb[b"AGENT_WORKSPACE"], [_bytes_of(word) for word in request["command"]]
     try:
+        top = os.open(workspace, _LISTED)
+        if not _has_locked(top, request["wait_s"]):
+            return {"state": "busy"}
+        began_s = _now_s()
         process = subprocess.Popen(
             command,
-            cwd=os.environ["AGENT_WORKSPACE"],
+            cwd=workspace,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -681,7 +681,8 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
             preexec_fn=_ending_with_parent(),  # noqa: PLW1509 - there are no threads
         )
     except OSError as failure:
-        sys.stdout.write(f"{request['command'][0]}: {os.strerror(failure.errno or 0)}\n")
+        what, why = failure.filename or command[0], os.strerror(failure.errno or 0)
+        sys.stdout.buffer.write(b"%s: %s\n" % (os.fsencode(what), why.encode()))
         return {"state": "ended", "exit_code": _NOT_FOUND}
     is_over = _print_output(process, began_s + request["within_s"])
     if not is_over:
@@ -690,7 +691,6 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     code = process.wait()
     fcntl.flock(top, fcntl.LOCK_UN)  # also for a server that the command has left running
     seconds = _now_s() - began_s
-    workspace = os.environb[b"AGENT_WORKSPACE"]
     missing = sum(not os.path.lexists(os.path.join(workspace, _bytes_of(path))) for path in request["sample"])
     state = "ended" if is_over else "overdue"
     return {"state": state, "exit_code": 128 - code if code < 0 else code, "seconds": seconds, "missing": missing}

@@ -143,3 +143,10 @@ def test_a_killed_execution_takes_the_command_with_it(there: There) -> None:
         (there.workspace / "go").touch()
         assert there.run("true")[0].state == "ended"
         assert not there.exists("late")
+
+
+def test_without_a_workspace(there: There) -> None:
+    """Where an earlier run has removed the workspace itself, that is told as a shell would, and not by a traceback."""
+    there.run("rmdir", str(there.workspace))
+    report, output = there.run("true")
+    assert (report.exit_code, output) == (127, f"{there.workspace}: No such file or directory\n")
