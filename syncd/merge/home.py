@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from syncd.archive.base_store import LARGEST_BYTES, SentFiles
 from syncd.core.errors import TryLater
 from syncd.core.process import original_umask
-from syncd.core.text import shown_path
+from syncd.core.text import counted, shown_path
 from syncd.merge.git import (
     find_git,
     is_binary,
@@ -139,6 +139,8 @@ def make_plan(
     unseen = dict.fromkeys(side.work.unsearched, (PathOutcome.UNFETCHED, "it could not be searched in the sandbox"))
     never = PathOutcome.NEVER, "it may be a .git, of which nothing is applied"
     unseen |= dict.fromkeys(side.work.repositories, never)
+    if more := side.work.unlisted:
+        unseen["."] = PathOutcome.UNFETCHED, f"{counted(more, 'more new path')} in the sandbox could not be listed"
     folders = [
         PlannedPath(path, outcome, ABSENT, ABSENT, ABSENT, reason)
         for path, (outcome, reason) in unseen.items()

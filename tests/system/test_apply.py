@@ -10,6 +10,8 @@ import re
 import select
 import signal
 import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -627,3 +629,17 @@ def test_a_stop_after_the_write_tells_the_truth(rig: Rig, agent: Agent, args: tu
         assert process.wait(60) == 75
         assert said in process.stderr.read().decode()
     assert (rig.workspace / names[-1]).exists() is not bool(args)
+
+
+_LISTS_TWO = "from syncd.sandbox import protocol; protocol.MOST_NEW = 2; from syncd.cli import main; main()"
+
+
+def test_more_than_a_look_lists(rig: Rig, agent: Agent) -> None:
+    """Where the sandbox has more new paths than a look lists, `apply` does not end as if it had seen all."""
+    for path in ("new1", "new2", "new3"):
+        agent.write(path, TEXT)
+    command, place = [sys.executable, "-c", _LISTS_TWO, "apply"], rig.workspace
+    seen = [subprocess.run(command, env=rig.environment(), cwd=place, capture_output=True, check=False) for _ in "12"]
+    assert [each.returncode for each in seen] == [75, 0]
+    assert b"not applied: . (1 more new path in the sandbox could not be listed)" in seen[0].stderr
+    assert _read(rig, "new3") == TEXT
