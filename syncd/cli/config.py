@@ -147,8 +147,12 @@ def show(config_file: str | None) -> None:
 
     A comment says where it is from, if not from the file. What a further sandbox does not set counts as in [sandbox].
     """
+    from syncd.daemon.build import selection_of  # noqa: PLC0415
+
     path = config_path(config_file)
-    tables: dict[str, Any] = msgspec.to_builtins(load_config(path))
+    config = load_config(path)
+    selection_of(config, os.environ)
+    tables: dict[str, Any] = msgspec.to_builtins(config)
     del tables["sandboxes"][MAIN]  # it is `sandbox`
     given = dict(_flat(parse_config(read_text(path), path)))
     click.echo(f"# {home_relative(path)}")

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from syncd.core.api_key import ApiKey, find_key
 from syncd.core.choices import GitThere
 from syncd.core.clock import Clock
-from syncd.core.config_file import own_files, own_folders
+from syncd.core.config_file import edits, own_files, own_folders
 from syncd.core.directories import Directories, Lock, directories_for
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.core.process import make_undumpable
@@ -70,10 +70,12 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
         for pattern in patterns:
             why = bad_pattern(pattern)
             if why is not None:
-                raise ConfigError(f"{name} = [{pattern!r}]: {why}", "write it as in a .gitignore file")
+                hint = f"write it as in a .gitignore file; {edits(config.file)}"
+                raise ConfigError(f"{name} = [{pattern!r}]: {why}", hint)
     for pattern in keys.allow_secrets:
         if pattern.startswith("!"):
-            raise ConfigError(f"workspace.allow_secrets = [{pattern!r}]: allows nothing", "name what is allowed only")
+            hint = f"name what is allowed only; {edits(config.file)}"
+            raise ConfigError(f"workspace.allow_secrets = [{pattern!r}]: allows nothing", hint)
     return Selection(
         ignore=keys.ignore,
         use_gitignore=keys.use_gitignore,

@@ -44,6 +44,9 @@ def test_show_refuses_what_does_not_count(rig: Rig) -> None:
     rig.configure({"sync.rescan_minutes": "often"})
     refused = rig.run("config", "show")
     assert (refused.code, refused.out, 'rescan_minutes = "often"' in refused.err) == (78, "", True)
+    rig.configure({"workspace.ignore": ["["]})
+    refused = rig.run("config", "show")
+    assert (refused.code, refused.out, "`syncd config edit` opens it" in refused.err) == (78, "", True)
     assert rig.ok("config", "path").out == f"{rig.config_file}\n"
 
 
