@@ -16,7 +16,7 @@ from msgspec import Struct
 from syncd.archive.base_store import BaseStore, SentFiles
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.exported_files import NotKeptHere
-from syncd.cli.daemon_client import RETRY_S, STARTS_S, order_daemon
+from syncd.cli.daemon_client import RETRY_S, STARTS_S, answers, order_daemon
 from syncd.cli.options import CLOCK
 from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
@@ -28,7 +28,6 @@ from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import ago, counted, few, shown_path
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import access_of, excludes_for, folders_of, key_of, reader_of, selection_of, target_of
-from syncd.daemon.control import writing
 from syncd.merge.home import AgentSide, HomeFolder
 from syncd.merge.workspace_writer import JournalEntry, WorkspaceWriter
 from syncd.model.entry import SeenEntry, same
@@ -48,7 +47,6 @@ from syncd.sync.sandbox import Access, Sandbox
 from syncd.sync.work_saver import save_before_all_goes
 
 _SCRATCH = "command-"
-_TOLD_AFTER_S = 2.0
 
 
 class OpenSandbox(Struct, frozen=True):
@@ -275,19 +273,23 @@ def no_sync_begins(config: Config, waiter: Waiter | None = None) -> Iterator[Non
     A sync of the daemon to this sandbox that is under way is waited for, the snapshot for another one, and a daemon
     that starts, or reads its configuration anew. Raises `Locked`, `TryLater`, `Stop`.
     """
-    folder, waiter = folders_of(config, os.environ).state, waiter or Waiter(Interrupt(), CLOCK)
-    ends_s, told = waiter.clock.monotonic_s() + STARTS_S, False
+    waiter, told = waiter or Waiter(Interrupt(), CLOCK), False
+    request = {"do": "write", "sandbox": config.sandbox_name}
+    ends_s = waiter.clock.monotonic_s() + STARTS_S
 
-    def waiting(waited_s: float) -> None:
+    def tell() -> None:
         nonlocal told
-        if not told and waited_s > _TOLD_AFTER_S:
+        if not told:
             told = True
             click.echo("a sync is under way: waiting for its end, as it may take minutes", err=True)
 
     with contextlib.ExitStack() as stack:
-        while not stack.enter_context(writing(folder, waiter, waiting, config.sandbox_name)):
+        while True:
+            messages = stack.enter_context(contextlib.closing(answers(config, request, waiter, on_silence=tell)))
+            if any(message["event"] == "ready" for message in messages):  # until the connection is closed
+                break
             try:
-                stack.enter_context(Lock(folder))
+                stack.enter_context(Lock(folders_of(config, os.environ).state))
                 break
             except Locked:
                 if waiter.clock.monotonic_s() >= ends_s:

@@ -18,7 +18,7 @@ from math import inf
 from typing import Any
 
 from syncd.core.clock import SystemClock
-from syncd.core.errors import ExitCode, TryLater
+from syncd.core.errors import ExitCode
 from syncd.core.waiter import Waiter
 
 _CLOCK = SystemClock()
@@ -26,11 +26,8 @@ _NAME = "control.sock"
 # A request is short; a longer line is not from a client of ours.
 _LONGEST_REQUEST = 4096
 _MOST_CLIENTS = 128
-_SILENCE_S = 5.0
+_SILENCE_S = 2.0
 _BLOCK = 1 << 16
-# A busy machine may keep the daemon from answering for some seconds.
-_ANSWERS_S = 15.0
-_WAITS_S = 0.2
 
 Message = dict[str, Any]
 
@@ -171,12 +168,10 @@ def ask(
     waiter: Waiter,
     timeout_s: float | None = None,
     on_silence: Callable[[], None] = lambda: None,
-    *,
-    silence_s: float = _SILENCE_S,
 ) -> Generator[Message]:
     """Send the daemon of this state folder a request, and yield its answers to the end.
 
-    `on_silence` is called each time that nothing has come for `silence_s`. Raises `ConnectionError` where none listens
+    `on_silence` is called each time that nothing has come for two seconds. Raises `ConnectionError` where none listens
     or it ends meanwhile, `TimeoutError` when the time is over, `Stop`.
     """
     ends_s = inf if timeout_s is None else _CLOCK.monotonic_s() + timeout_s
@@ -197,44 +192,16 @@ def ask(
                 yield message
                 if message.get("event") == "done":
                     return
-            elif waiter.wait_ready(connection.fileno(), select.POLLIN, now_s + min(left_s, silence_s)):
+            elif waiter.wait_ready(connection.fileno(), select.POLLIN, now_s + min(left_s, _SILENCE_S)):
                 block = connection.recv(_BLOCK)
                 if not block:  # half a line is the end of a killed daemon
                     raise ConnectionError("the daemon closed the connection")
                 received += block
-            elif left_s > silence_s:
+            elif left_s > _SILENCE_S:
                 on_silence()
             else:
                 break
     raise TimeoutError
-
-
-@contextlib.contextmanager
-def writing(folder: str, waiter: Waiter, waiting: Callable[[float], None], sandbox: str = "") -> Iterator[bool]:
-    """Keep the daemon of this state folder, if one runs, from beginning a sync; false if none does.
-
-    A sync to the `sandbox` of this name (empty: to any) that is under way is waited for, however long; meanwhile
-    `waiting` is called again and again with the seconds that it took so far. Raises `TryLater` if the daemon does not
-    answer at all, `Stop`.
-    """
-    began_s, was_answered = _CLOCK.monotonic_s(), False
-
-    def on_silence() -> None:
-        waited_s = _CLOCK.monotonic_s() - began_s
-        if not was_answered and waited_s > _ANSWERS_S:
-            raise TryLater("the daemon does not answer", "see `syncd status`")
-        waiting(waited_s)
-
-    is_ready = False
-    answers = ask(folder, {"do": "write", "sandbox": sandbox}, waiter, on_silence=on_silence, silence_s=_WAITS_S)
-    with contextlib.closing(answers) as messages:
-        with contextlib.suppress(ConnectionError):  # none runs, or it has ended
-            for message in messages:
-                was_answered = True
-                if message["event"] == "ready":
-                    is_ready = True
-                    break
-        yield is_ready  # until the connection is closed
 
 
 def listens(folder: str) -> bool:
