@@ -52,9 +52,10 @@ class ScanResult(Struct):
 
 
 class Snapshotter(Struct, eq=False):
-    """Takes the snapshots of one workspace for the sandbox of this name, and remembers the contents it has read.
+    """Takes the snapshots of one workspace for the sandbox of this name.
 
-    Those of several sandboxes share the scanner, the guard, the reader and the packers.
+    Those of several sandboxes share the scanner, whose tree has the digests of what was read, the guard, the reader and
+    the packers.
     """
 
     scanner: Scanner
@@ -71,7 +72,6 @@ class Snapshotter(Struct, eq=False):
     # Files that hold a secret: while they are as before, no sync reads them again. Their warnings are not in
     # `warnings`, as they depend on the sandbox.
     secret_files: dict[str, tuple[Entry, Secret]] = field(default_factory=dict)
-    _known: Manifest = field(default_factory=Manifest)
     _scan_number: int = 0  # of the scanner's, the last one for this sandbox
     _full_scans: int = 0  # of the scanner, until then
     _written: set[str] = field(default_factory=set)  # files to be read, whatever their times say
@@ -80,13 +80,11 @@ class Snapshotter(Struct, eq=False):
     _by_rules: Counter[str] = field(default_factory=Counter)
 
     def shared(self, baseline: Manifest) -> Manifest:
-        """Return the baseline with the directories of the last scan, or baseline, where these are the same.
+        """Return the baseline with the directories of the last scan, where these are the same.
 
         Syncs to other sandboxes have the scanner keep theirs: each edit would be compared with everything.
         """
-        last = self.scanner.tree.manifest
-        found = sharing(baseline, last)
-        self._known = found if self._known is baseline else sharing(self._known, last)
+        found = sharing(baseline, self.scanner.tree.manifest)
         self.scanner.expect(found)
         return found
 
@@ -128,10 +126,9 @@ class Snapshotter(Struct, eq=False):
         self.guard.record_workspace(scan, other_bases)
         check_size(scan.manifest, self.max_mib)
         self._sent = baseline
-        known = scan.manifest if self._known is baseline else carry_over_digests(self._known, scan.manifest)
-        manifest = carry_over_digests(baseline, known)
+        manifest = carry_over_digests(baseline, scan.manifest)
         self._read_written(manifest)
-        self._learn(manifest)
+        self.scanner.tree.adopt(manifest)
         scanned = ScanResult(manifest, difference(baseline, manifest))
         if not scanned.difference.certain:
             scanned = self.resolved(scanned, baseline)
@@ -167,9 +164,8 @@ class Snapshotter(Struct, eq=False):
         """Have the next scan read every file again; return the `baseline` without stamps."""
         self._read_secret_files_again(self.secret_files)
         baseline = without_stamps(baseline)
-        self._known = without_stamps(self._known, baseline)
         tree = self.scanner.tree
-        tree.manifest = without_stamps(tree.manifest, self._known)
+        tree.manifest = without_stamps(tree.manifest, baseline)
         return baseline
 
     @property
@@ -183,22 +179,10 @@ class Snapshotter(Struct, eq=False):
         if not scanned.difference.to_read:
             return scanned
         manifest = scanned.manifest.copy()
-        manifest.put(self.reader.digests(scanned.difference.to_read))
-        known = manifest
-        if scanned.manifest is not self._known:  # held paths count in it as the sandbox got them, not as they are here
-            known = self._known.copy()
-            known.put((path, manifest[path]) for path in scanned.difference.to_read)
-        self._learn(known)
+        read = dict(self.reader.digests(scanned.difference.to_read))
+        self.scanner.tree.set_entries(read)
+        manifest.put(read.items())
         return ScanResult(manifest, difference(baseline, manifest))
-
-    def _learn(self, manifest: Manifest) -> None:
-        """Keep what is known of the workspace's contents, which is shared with the scanner.
-
-        A scan for another sandbox may have found newer ones since, and nothing reports these once more.
-        """
-        self._known = manifest
-        if self.scanner.scans == self._scan_number:
-            self.scanner.tree.adopt(manifest)
 
     def with_digests(self, entries: dict[str, Entry]) -> dict[str, Entry]:
         """The entries after those files were read whose contents are not known; what cannot be read stays unknown."""
@@ -243,7 +227,8 @@ class Snapshotter(Struct, eq=False):
         self.unread |= packed.unread.keys() | packed.secret_files.keys()
         self.warnings = [*self.warnings, *(warning for _, warning in packed.unread.values())]
         self.secret_files |= packed.secret_files
-        self._learn(packed.manifest)  # contents that were read need not be read again by the next scan
+        if self.scanner.scans == self._scan_number:  # else a scan for another sandbox may have found newer contents
+            self.scanner.tree.adopt(packed.manifest)  # what was read need not be read again by the next one
         return packed
 
     def _pack(self, manifest: Manifest, only: Collection[str] | None, on_progress: PackProgress) -> Packed:
