@@ -11,21 +11,20 @@ nothing after a second of the sandbox's own clock, which is recorded durably wit
 from __future__ import annotations
 
 import contextlib
-import gzip
 import hashlib
-import io
 import json
 import logging
 import os
 import re
 import secrets
-import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.archive.archive_format import HEAD, deflated, headers, padding, tail, trailer
 from syncd.archive.exported_files import ExtractedFiles, extract_files, keep_archive, why_not_kept
 from syncd.archive.extraction import BadArchive
 from syncd.core.clock import Moment
@@ -60,6 +59,8 @@ ENDED = ("completed", "failed")
 _ENDING = RetrySettings(FIRST_POLL_S, 1.0, 1.5)
 _LARGEST_REPORT = 256 << 20
 _FILE = "report.json"
+# Read once: an upgrade replaces the file, and this process would not understand what another version reports.
+_PROGRAM = re.split(rb"(?m)^(?=# -- )", Path(program.__file__).read_bytes())
 # Of the program, the parts that a verb needs, beside the first and the last one.
 _PARTS_OF = {"look": (b"look",), "run": (b"run",), "commit": (b"git", b"commit"), "log": (b"git", b"log")}
 # The sandbox's clock may be told in whole seconds, and a removal takes a moment.
@@ -496,8 +497,7 @@ def _with_files(result: LookResult, files: ExtractedFiles) -> LookResult:
 
 def program_text(verbs: Collection[str]) -> bytes:
     """Return the program that is sent: what these verbs do not need stays here."""
-    with open(program.__file__, "rb") as file:
-        first, *parts, last = re.split(rb"(?m)^(?=# -- )", file.read())
+    first, *parts, last = _PROGRAM
     needed = {name for verb in verbs for name in _PARTS_OF.get(verb, ())}
     return first + b"".join(part for part in parts if part.split(maxsplit=3)[2] in needed) + last
 
@@ -514,14 +514,10 @@ def _new_files(name: str, values: dict[str, Any]) -> dict[str, bytes]:
 
 
 def _packed(files: Mapping[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    # Without a time of its own gzip takes the clock's, and fails where that is before 1970 or after 2106.
-    with (
-        gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0) as file,
-        tarfile.open(fileobj=file, mode="w") as tar,
-    ):
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return packed.getvalue()
+    """Return the archive of these files."""
+    parts: list[bytes] = []
+    for name, content in files.items():
+        parts += headers(name, Entry(Kind.FILE, 0o644), len(content)), content, padding(len(content))
+    parts.append(trailer(sum(map(len, parts))))
+    piece, whole = deflated(b"".join(parts))
+    return HEAD + piece + tail(whole)
