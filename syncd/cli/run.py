@@ -16,6 +16,7 @@ from syncd.core.config_file import load_config
 from syncd.core.directories import Lock
 from syncd.core.durable_file import file_stamp
 from syncd.core.errors import ExitCode, KeyRefused, Locked, Stop, SyncdError, TryLater
+from syncd.core.process import use_one_heap
 from syncd.core.settings import MAIN, Config
 from syncd.core.signals import Interrupt, Signals
 from syncd.core.waiter import Waiter
@@ -57,6 +58,7 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
     SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
     """
+    use_one_heap()
     set_up_logs(log_level, LogFormat(log_format), os.environ)
     interrupt = Interrupt()
     signals = Signals(interrupt)

@@ -13,6 +13,7 @@ import os
 import resource
 
 _PR_SET_DUMPABLE = 4
+_M_ARENA_MAX = -8
 _PRIVATE_UMASK = 0o077
 _original_umask: int | None = None
 
@@ -46,10 +47,12 @@ def make_undumpable() -> None:
 
     See prctl(2), PR_SET_DUMPABLE. The process itself can still use /proc/self/fd.
     """
-    import ctypes  # noqa: PLC0415 - commands without a key need not load it
+    _call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
 
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+def use_one_heap() -> None:
+    """Have the threads that begin from now on share one heap (mallopt(3)): of further ones glibc gives nothing back."""
+    _call("mallopt", _M_ARENA_MAX, 1)
 
 
 def release_freed_memory() -> None:
@@ -58,7 +61,12 @@ def release_freed_memory() -> None:
     A sync of the whole workspace makes its entries anew and frees those of before, which lie between others: glibc
     keeps for later as much as the tree itself takes.
     """
-    import ctypes  # noqa: PLC0415 - as above
+    _call("malloc_trim", 0)
+
+
+def _call(name: str, *arguments: int) -> None:
+    """Call a function of the C library, where that has it."""
+    import ctypes  # noqa: PLC0415 - commands without a key need not load it
 
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        getattr(ctypes.CDLL(None), name)(*arguments)
