@@ -106,9 +106,9 @@ class SetupTask:
         _log.info("setting up: %s", sandbox.setup.shown_command)
         self._recall()
         try:
-            api, executions = self._access.api(sandbox.target), self._access.executions(sandbox.target)
+            executions = self._access.executions(sandbox.target)
             sample = sandbox.state.content.base.spread(SAMPLE)
-            record = SetupRun(api, executions, self._waiter, self._tell).run(record, sandbox.setup.timeout_s, sample)
+            record = SetupRun(executions, self._waiter, self._tell).run(record, sandbox.setup.timeout_s, sample)
         except Superseded:
             self._recall()
             raise

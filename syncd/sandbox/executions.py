@@ -18,6 +18,8 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,12 +51,14 @@ _READ_S = 60.0
 # The program takes a moment; a busy sandbox may start it late.
 TIMEOUT_S = 120.0
 # Between polls: five within the first five seconds, since a free account has two requests a second for all.
-_POLL_WAITS_S = (0.4, 0.8, 1.2, 2.0)
+_POLL_WAITS_S = (0.4, 0.8, 1.2, *(20 * (2.0,)), 5.0)
+# After a poll of what someone listens to that failed.
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 FIRST_POLL_S = 0.1
 _LARGEST_LOG = 8 << 20  # a longer report is in a file, but where the disk there is full
 # A list of a million paths takes its time on a slow uplink.
 _SLOWEST_BYTES_PER_S = 128 << 10  # before compression
-ENDED = ("completed", "failed")
+_ENDED = ("completed", "failed")
 # A longer wait is the retry loop's, during which the daemon handles other events.
 _ENDING = RetrySettings(FIRST_POLL_S, 1.0, 1.5)
 _LARGEST_REPORT = 256 << 20
@@ -71,6 +75,10 @@ _CLOCKS_DIFFER_S = 60.0
 _ASK_S = 10.0
 Read = TypeVar("Read")
 Extract = Callable[[Mapping[str, Entry]], ExtractedFiles]
+
+
+class NoReport(StepFailed):
+    """The program has ended without a report: something there, or the service, ended it."""
 
 
 class Purpose(Struct, frozen=True):
@@ -189,20 +197,22 @@ class Executions:
         timeout_s: float = TIMEOUT_S,
         fetch_s: float = 0.0,
         first_wait_s: float = 0.0,
+        hear: Callable[[str], None] | None = None,
     ) -> Iterator[tuple[Read, Extract]]:
         """Wait for the report, and return what `read` makes of it, and a function that fetches files by their names.
 
         What is downloaded goes into the folder, which is private, and is gone at the end but for these files; without
         a folder a long report is invalid. The download may take `fetch_s` if that is longer than what is left. The
-        function raises `StepFailed`, `Superseded`, `Stop`; then none of its files stays.
+        function raises `StepFailed`, `Superseded`, `Stop`; then none of its files stays. `hear` gets the output as it
+        comes, and then no poll that fails ends the wait.
 
-        Raises `StepFailed`, also after `timeout_s`, if the report is not whole, or if `read` raises `ValueError`;
-        `NotKeptHere`, `Superseded`, `Stop`.
+        Raises `NoReport`; `StepFailed`, also after `timeout_s`, if the report is not whole, or if `read` raises
+        `ValueError`; `NotKeptHere`, `Superseded`, `Stop`.
         """
         purpose, ends_s = running.purpose, self._clock.monotonic_s() + timeout_s
         with purpose.limited(self._waiter, timeout_s):
             self._waiter.sleep(first_wait_s)
-            output = self._output(running)
+            output = self._output(running, hear)
         self._forget(running.name)
         with self._files(running, folder) as extract:
             with purpose.limited(self._waiter, max(fetch_s, ends_s - self._clock.monotonic_s())):
@@ -247,23 +257,29 @@ class Executions:
         self.execute(purpose, name)
         return Running(name, purpose, bounds, asked)
 
-    def _output(self, running: Running) -> str:
+    def _output(self, running: Running, hear: Callable[[str], None] | None) -> str:
         """Return the output once the report is there, or once it has ended, successfully or not.
 
         Raises `StepFailed`, `Stop`.
         """
         output, cursor, waits_s = "", 0, iter(_POLL_WAITS_S)
+        retries = RetrySettings(_FIRST_WAIT_S, _LONGEST_WAIT_S, inf)
         while True:
+            poll = partial(self._api.execution_logs, running.name, cursor)
             with running.purpose.explaining():
-                logs = self._api.execution_logs(running.name, cursor)
+                if hear is None:
+                    logs = poll()
+                else:
+                    logs = with_retries(poll, retries, self._clock, lambda _, wait_s: self._waiter.sleep(wait_s))
+                    hear(logs.logs)
             output += logs.logs
-            if _line_in(running.name, output) or (logs.status in ENDED and logs.cursor <= cursor):
+            if _line_in(running.name, output) or (logs.status in _ENDED and logs.cursor <= cursor):
                 return output
             cursor = max(cursor, logs.cursor)
             if len(output) > _LARGEST_LOG:
                 raise running.purpose.invalid("its log is too long")
             self._waiter.poll_events()
-            if logs.status not in ENDED:  # also if it prints all the time, or the API would be polled all the time
+            if logs.status not in _ENDED:  # also if it prints all the time, or the API would be polled all the time
                 self._waiter.sleep(next(waits_s, _POLL_WAITS_S[-1]))
 
     @contextlib.contextmanager
@@ -460,7 +476,8 @@ def report_in(running: Running, output: str, extract: Extract | None) -> bytes:
     purpose, line = running.purpose, _line_in(running.name, output) or _line_in(running.name, f"{output}\n")
     if line is None:
         last = output.strip().splitlines()[-1:] or ["nothing was printed"]
-        raise purpose.failed(f"{purpose.description} did not come to its end ({one_line(last[0], 120)})")
+        why = f"{purpose.description} did not come to its end ({one_line(last[0], 120)})"
+        raise NoReport(purpose.step, FailureAction.RETRY, why)
     size_bytes, digest, content = int(line[1]), bytes.fromhex(line[2]), line[3].encode("ascii", "replace")
     if size_bytes > running.bounds.most_bytes:
         raise purpose.invalid("it is too long")

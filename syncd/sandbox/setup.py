@@ -17,16 +17,13 @@ from msgspec.structs import replace
 
 from syncd.core.errors import SyncWarning
 from syncd.core.settings import SandboxKeys
-from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.model.manifest import Manifest
-from syncd.remote.api import Api
-from syncd.remote.failure import ApiStep, RetrySettings
-from syncd.remote.retry import with_retries
+from syncd.remote.failure import ApiStep
 from syncd.remote.target import Target
-from syncd.sandbox.executions import ENDED, Executions, Purpose, Running, report_in
+from syncd.sandbox.executions import Executions, NoReport, Purpose
 from syncd.sandbox.look_request import was_emptied
-from syncd.sandbox.protocol import SHORT_BOUNDS, RunReport, decoded
+from syncd.sandbox.protocol import SHORT_BOUNDS, told
 from syncd.sandbox.setup_rules import (
     SetupRecord,
     SetupState,
@@ -47,9 +44,6 @@ _WAIT_S = 60.0
 _RUNS_AGAIN = "`syncd setup` runs it again, and shows its output"
 # What a sandbox may take to start a run, and to tell of its end.
 _GRACE_S = 120.0
-# Between polls: a tenth of the time that it took so far.
-_FIRST_POLL_S, _LONGEST_POLL_S, _POLL_SHARE = 0.4, 5.0, 10
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 _LONGEST_LINE_YET = 1 << 20
 # A client of the daemon is sent no more at once, and has so long to read it.
 _TOLD_CHARACTERS, _TELLS_S = 1 << 14, 0.05
@@ -137,13 +131,12 @@ class SandboxSetup:
 class SetupRun:
     """Runs a set-up in one sandbox, and shows what it prints: `tell` gets whole lines, safe for a terminal."""
 
-    def __init__(self, api: Api, executions: Executions, waiter: Waiter, tell: Callable[[str], None]) -> None:
-        self._api = api
+    def __init__(self, executions: Executions, waiter: Waiter, tell: Callable[[str], None]) -> None:
         self._executions = executions
         self._waiter = waiter
         self._clock = waiter.clock
         self._tell = tell
-        self._begun_line = self._report_lines = ""
+        self._begun_line = ""
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
 
     def run(self, record: SetupRecord, timeout_s: float, sample: Sequence[str]) -> SetupRecord:
@@ -153,16 +146,26 @@ class SetupRun:
 
         Raises `StepFailed` if it could not be started, or if nobody knows what became of it; `Superseded`, `Stop`.
         """
-        gives_up_s = self._clock.monotonic_s() + timeout_s + _GRACE_S
+        lasts_s = timeout_s + _GRACE_S
+        gives_up_s = self._clock.monotonic_s() + lasts_s
         request = {"command": record.command, "within_s": timeout_s, "wait_s": _WAIT_S, "sample": sample}
         while True:
             running = self._executions.begin(_PURPOSE, {"run": request}, SHORT_BOUNDS)
-            report = self._followed(running, running.asked.monotonic_s + _WAIT_S + timeout_s + _GRACE_S)
-            record = replace(record, last_lines=tuple(self._last_lines))
-            if report is None:
+            answer = self._executions.answer(
+                running,
+                lambda report: told(report.run),
+                timeout_s=_WAIT_S + lasts_s,
+                hear=partial(self._take, running.name),
+            )
+            try:
+                with answer as (report, _):
+                    has_emptied = was_emptied(report.missing, len(sample))
+            except NoReport:
+                self._take(running.name, "\n")
                 took_s = self._clock.monotonic_s() - running.asked.monotonic_s
+                record = replace(record, last_lines=tuple(self._last_lines))
                 return record.ended(f"was ended by the service after {took_s:.0f} s", None, took_s)
-            record = replace(record, has_emptied=was_emptied(report.missing, len(sample)))
+            record = replace(record, last_lines=tuple(self._last_lines), has_emptied=has_emptied)
             if report.state == "overdue":
                 return record.ended(f"took longer than {timeout_s:g} s", None, report.seconds)
             if report.state == "ended":
@@ -171,52 +174,22 @@ class SetupRun:
             if self._clock.monotonic_s() > gives_up_s:
                 raise _PURPOSE.failed("an earlier set-up is still running in the sandbox")
 
-    def _followed(self, running: Running, gives_up_s: float) -> RunReport | None:
-        """Show the output until the end, and return the report; None if there is none."""
-        cursor = 0
-        while True:
-            logs = with_retries(
-                partial(self._api.execution_logs, running.name, cursor),
-                RetrySettings(_FIRST_WAIT_S, _LONGEST_WAIT_S, gives_up_s - self._clock.monotonic_s()),
-                self._clock,
-                lambda _, wait_s: self._waiter.sleep(wait_s),
-            )
-            has_ended = logs.status in ENDED and logs.cursor <= cursor
-            cursor = max(cursor, logs.cursor)
-            self._take(running.name, f"{logs.logs}\n" if has_ended else logs.logs)
-            if self._report_lines or has_ended:
-                return self._report(running)
-            now_s = self._clock.monotonic_s()
-            if now_s > gives_up_s:
-                raise _PURPOSE.failed("the sandbox does not tell of its end")
-            if logs.status not in ENDED:
-                wait_s = (now_s - running.asked.monotonic_s) / _POLL_SHARE
-                self._waiter.sleep(min(_LONGEST_POLL_S, max(_FIRST_POLL_S, wait_s)))
-
     def _take(self, name: str, text: str) -> None:
-        """Show the lines that are complete by now; those of the report are kept."""
+        """Show the lines that are complete by now, but for the report's."""
         *lines, begun = f"{self._begun_line}{text}".split("\n")
         self._begun_line = begun[-_LONGEST_LINE_YET:]
-        self._report_lines += "".join(f"{line}\n" for line in lines if line.startswith(f"{name}="))
         shown = [_shown(line) for line in lines if not line.startswith(f"{name}=")]
         self._last_lines.extend(line[:_LONGEST_LINE] for line in shown if line.strip())
-        told, length = [], 0
+        texts, length = [], 0
         for line in shown:
-            told.append(line[:_TOLD_CHARACTERS])
-            length += len(told[-1])
+            texts.append(line[:_TOLD_CHARACTERS])
+            length += len(texts[-1])
             if length > _TOLD_CHARACTERS:
-                self._tell("\n".join(told))
+                self._tell("\n".join(texts))
                 self._waiter.sleep(_TELLS_S)
-                told, length = [], 0
-        if told:
-            self._tell("\n".join(told))
-
-    def _report(self, running: Running) -> RunReport | None:
-        lines, self._report_lines, self._begun_line = self._report_lines, "", ""
-        try:
-            return decoded(report_in(running, lines, None), running.bounds).run if lines else None
-        except ValueError as failure:
-            raise _PURPOSE.invalid(one_line(str(failure), 120)) from None
+                texts, length = [], 0
+        if texts:
+            self._tell("\n".join(texts))
 
 
 def _shown(line: str) -> str:

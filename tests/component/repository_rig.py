@@ -87,7 +87,7 @@ class LocalRunner(Executions):
     def execute(self, purpose: Purpose, name: str) -> None:
         """Begin nothing: `_output` runs it."""
 
-    def _output(self, running: Running) -> str:
+    def _output(self, running: Running, _hear: object = None) -> str:
         folder = self._runs / str(len(self.requests))
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self._files_sent.items():
