@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import BinaryIO
 
 from syncd.archive.extraction import BadArchive, Member, MemberKind, inner_path, members
@@ -57,8 +58,8 @@ class _Destination:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._inside = os.path.realpath(folder)
-        self._directories = {""}
-        self._directory_attributes: dict[str, tuple[int, float]] = {}
+        self._parent = ""  # of the last member: most have the same
+        self._directories: dict[str, Member] = {}
 
     def extract(self, member: Member, content: Iterable[bytes]) -> None:
         """Extract one member. Raises `ArchiveRefused` for a hostile one, else `_MemberFailed`."""
@@ -67,16 +68,23 @@ class _Destination:
             raise ArchiveRefused(f"the archive is refused: {member.name!r} is no path in the folder")
         if not name:
             return
-        self._make_parents(name.split("/")[:-1])
+        path = os.path.join(self._folder, name)
         try:
+            self._make_parent(name.rpartition("/")[0])
             if member.kind is MemberKind.DIRECTORY:
-                self._make_directory(name, member)
+                self._directories[path] = member
+                if os.path.islink(path) or not os.path.isdir(path):
+                    _remove_existing(path)
+                    os.mkdir(path)
             elif member.kind is MemberKind.FILE:
-                self._write_file(name, member, content)
+                _write_file(path, member, content)
             elif member.kind is MemberKind.SYMLINK:
-                self._make_symlink(name, member)
+                self._check_inside(member, os.path.join(os.path.dirname(path), member.target))
+                _remove_existing(path)
+                os.symlink(member.target, path)
+                os.utime(path, (member.mtime_s, member.mtime_s), follow_symlinks=False)
             elif member.kind is MemberKind.HARD_LINK:
-                self._make_hard_link(name, member)
+                self._make_hard_link(path, member)
             else:
                 raise ArchiveRefused(f"the archive is refused: {member.name!r} is a special file")
         except OSError as error:
@@ -84,109 +92,64 @@ class _Destination:
 
     def finish(self) -> None:
         """Set modes and times of directories, which would hinder, or be changed by, the extraction of their files."""
-        for name, (mode, mtime) in reversed(self._directory_attributes.items()):
-            path = os.path.join(self._folder, name)
-            if name in self._directories and not os.path.islink(path):
-                os.utime(path, (mtime, mtime))
-                os.chmod(path, mode & ~_umask() & 0o777)
+        umask = 0 if os.geteuid() == 0 else _UMASK  # as GNU tar does
+        for path, member in reversed(self._directories.items()):
+            if os.path.isdir(path) and not os.path.islink(path):
+                os.utime(path, (member.mtime_s, member.mtime_s))
+                os.chmod(path, member.mode & ~umask & 0o777)
 
-    def _write_file(self, name: str, member: Member, content: Iterable[bytes]) -> None:
-        try:
-            descriptor = self._created(name)
-        except FileExistsError:
-            self._remove_existing(name)
-            descriptor = self._created(name)
-        try:
-            for block in content:
-                safe_open.write_all(descriptor, block)
-            os.fchmod(descriptor, _file_mode(member.mode))
-            os.utime(descriptor, (member.mtime_s, member.mtime_s))
-        finally:
-            os.close(descriptor)
+    def _make_parent(self, name: str) -> None:
+        """Make the directory that a member is in. GNU tar follows links there; those that lead out are not followed."""
+        if name == self._parent:
+            return
+        path = self._folder
+        for component in name.split("/"):  # without recursion: a hostile name has thousands
+            path = os.path.join(path, component)
+            if os.path.islink(path) and not self._is_inside(path):
+                shown = os.path.relpath(path, self._folder)
+                raise _MemberFailed(f"{shown!r} is a link that leads out of the folder")
+            with suppress(FileExistsError):
+                os.mkdir(path)
+        self._parent = name
 
-    def _created(self, name: str) -> int:
-        # The way there stays in the folder: `_make_parents` followed it.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(os.path.join(self._folder, name), flags, 0o600)
-
-    def _make_symlink(self, name: str, member: Member) -> None:
-        self._check_inside(member, os.path.join(self._folder, os.path.dirname(name), member.target))
-        self._remove_existing(name)
-        path = os.path.join(self._folder, name)
-        os.symlink(member.target, path)
-        os.utime(path, (member.mtime_s, member.mtime_s), follow_symlinks=False)
-
-    def _make_hard_link(self, name: str, member: Member) -> None:
+    def _make_hard_link(self, path: str, member: Member) -> None:
         target = os.path.join(self._folder, member.target)
         self._check_inside(member, target)
         if not os.path.lexists(target):
             raise _MemberFailed(f"the link's target {member.target!r} does not exist")
-        path = os.path.join(self._folder, name)
         if not (os.path.lexists(path) and os.path.samestat(os.lstat(path), os.lstat(target))):
-            self._remove_existing(name)
+            _remove_existing(path)
             os.link(target, path, follow_symlinks=False)
 
     def _check_inside(self, member: Member, target: str) -> None:
-        try:
-            real = os.path.realpath(target)
-        except RecursionError:  # up to Python 3.12: more links than the kernel follows, so it leads nowhere
-            return
-        if os.path.isabs(member.target) or not f"{real}/".startswith(f"{self._inside}/"):
+        if os.path.isabs(member.target) or not self._is_inside(target):
             raise ArchiveRefused(f"the archive is refused: {member.name!r} leads out of the folder")
 
-    def _make_parents(self, components: list[str]) -> None:
-        if "/".join(components) in self._directories:
-            return
-        # Without recursion: a hostile name has thousands of components.
-        for depth in range(1, len(components) + 1):
-            name = "/".join(components[:depth])
-            if name in self._directories:
-                continue
-            path = os.path.join(self._folder, name)
-            try:
-                if not os.path.lexists(path):
-                    os.mkdir(path)
-                mode = os.lstat(path).st_mode
-            except OSError as error:
-                raise _MemberFailed(error.strerror or str(error)) from error
-            # GNU tar follows a link here; one that leads out of the folder is not followed.
-            real = os.path.realpath(path)
-            if stat.S_ISLNK(mode) and not f"{real}/".startswith(f"{self._inside}/"):
-                raise _MemberFailed(f"{name!r} is a link that leads out of the folder")
-            if not os.path.isdir(real):
-                raise _MemberFailed(f"{name!r} is no directory")
-            self._directories.add(name)
-
-    def _make_directory(self, name: str, member: Member) -> None:
-        path = os.path.join(self._folder, name)
-        if not os.path.lexists(path):
-            os.mkdir(path)
-        elif os.path.islink(path) or not os.path.isdir(path):
-            self._remove_existing(name)
-            os.mkdir(path)
-        self._directories.add(name)
-        self._directory_attributes[name] = member.mode, member.mtime_s
-
-    def _remove_existing(self, name: str) -> None:
-        """Remove a file, a link or an empty directory of that name. Raises `OSError`."""
-        path = os.path.join(self._folder, name)
+    def _is_inside(self, path: str) -> bool:
         try:
-            mode = os.lstat(path).st_mode
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(mode):
+            return f"{os.path.realpath(path)}/".startswith(f"{self._inside}/")
+        except RecursionError:  # up to Python 3.12: more links than the kernel follows, so it leads nowhere
+            return True
+
+
+def _write_file(path: str, member: Member, content: Iterable[bytes]) -> None:
+    _remove_existing(path)
+    # The way there stays in the folder: `_make_parent` followed it.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        for block in content:
+            safe_open.write_all(descriptor, block)
+        # As the `data` filter gives it.
+        os.fchmod(descriptor, member.mode & (0o755 if member.mode & 0o100 else 0o644) | 0o600)
+        os.utime(descriptor, (member.mtime_s, member.mtime_s))
+    finally:
+        os.close(descriptor)
+
+
+def _remove_existing(path: str) -> None:
+    """Remove a file, a link or an empty directory, if there is one. Raises `OSError`."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.lstat(path).st_mode):
             os.rmdir(path)
         else:
             os.unlink(path)
-        if name in self._directories:  # else there is none below it either
-            self._directories = {known for known in self._directories if not f"{known}/".startswith(f"{name}/")}
-
-
-def _file_mode(mode: int) -> int:
-    """The mode that the `data` filter gives a file."""
-    return mode & (0o755 if mode & 0o100 else 0o644) | 0o600
-
-
-def _umask() -> int:
-    """The permission bits that GNU tar does not set: none if root runs it."""
-    return 0 if os.geteuid() == 0 else _UMASK
