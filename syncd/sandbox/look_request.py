@@ -16,10 +16,9 @@ from syncd.model.entry import Entry, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed
 
-_Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-# The end of a look for what is new: digests over the inode numbers and change times of all folders and of all entries,
-# and the newest time that it saw, in nanoseconds.
-Mark = tuple[_Digest, _Digest, Annotated[int, Meta(ge=0, le=1 << 62)]]
+# The end of a look for what is new: a digest over the inode numbers of all folders, and the newest change time that it
+# saw, in nanoseconds.
+Mark = tuple[Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")], Annotated[int, Meta(ge=0, le=1 << 62)]]
 
 # A look is no older than this when the initialize is requested.
 FRESH_S = 2.0

@@ -249,10 +249,9 @@ class _Look:
         self._text_bytes = 0
         self._pruned: list[bytes] = []
         self._unlisted = self._unsearched = 0
-        # For the mark: digests of all folders, and of all entries with their change times, and the newest of these.
-        self._folders, self._entries, self._newest_ns = hashlib.sha256(), hashlib.sha256(), 0
+        self._folders, self._newest_ns = hashlib.sha256(), 0  # for the mark
         self._since = request["since"]
-        self._after_ns = self._since[2] if self._since else -1
+        self._after_ns = self._since[1] if self._since else -1
         self._names_in: dict[bytes, list[bytes]] = {}
         self._is_complete = True
         # Each with its size, a number that keeps the order, its index if it is none of the new ones, and its versions.
@@ -412,7 +411,7 @@ class _Look:
             return None
         # What changed while this search was under way may have come behind its back.
         after_ns = min(self._newest_ns, began_ns - _MOMENT_NS)
-        return [self._folders.hexdigest(), self._entries.hexdigest(), after_ns]
+        return [self._folders.hexdigest(), after_ns]
 
     def _kernel_ns(self) -> int:
         """Return the time by the clock that gives files their change times. Raises `OSError`."""
@@ -423,16 +422,12 @@ class _Look:
 
     def _is_other(self, mark: list[Any]) -> bool:
         """Return True if the times do not tell what has changed since then: folders came, went or moved, or a clock."""
-        if mark[0] != self._since[0] or mark[2] < self._after_ns:
+        if mark[0] != self._since[0] or mark[1] < self._after_ns:
             return True
-        if len(self._new) > _MOST_CHANGED or sum(map(len, self._names_in.values())) > self._request["most_names"]:
-            return True
-        return mark[1] != self._since[1] and not (self._new or self._names_in or self._differing)
+        return len(self._new) > _MOST_CHANGED or sum(map(len, self._names_in.values())) > self._request["most_names"]
 
     def _note(self, path: bytes, status: os.stat_result) -> bool:
         """Note an entry for the mark, and return True if it may have changed since then."""
-        facts = status.st_ino, status.st_ctime_ns, status.st_size, status.st_mode
-        self._entries.update(b"%s\0%d %d %d %d\n" % (path, *facts))
         if stat.S_ISDIR(status.st_mode):
             self._folders.update(b"%s\0%d\n" % (path, status.st_ino))
         self._newest_ns = max(self._newest_ns, status.st_ctime_ns)

@@ -32,7 +32,7 @@ _MIB = 1 << 20
 _LEFT_BYTES = 256 * _MIB  # beyond what a process with the modules takes; values of 16 MiB of lists take 425
 _SMALL = LookRequest({"a": LookItem((), LookAction.COMPARE)})
 _WHOLE = LookRequest({}, find_new=True)
-_SINCE = LookRequest({}, find_new=True, since=("a" * 64, "b" * 64, 1))
+_SINCE = LookRequest({}, find_new=True, since=("a" * 64, 1))
 _LONGEST = Bounds.of_look(_WHOLE).most_bytes // _MIB - 1
 _LONG = 16
 _ROW = b'["",0,0,0,"",-1,false]'
@@ -212,7 +212,7 @@ LOOKS: dict[str, Any] = {
     "pruned repository outside": report(pruned=["../.git"]),
     "pruned number": report(pruned=[5]),
     "mark of a text": report(mark="mark"),
-    "mark of numbers": report(mark=[1, 2, 3]),
+    "mark of numbers": report(mark=[1, 2]),
     "short mark": report(mark=["a" * 63, "a" * 64, 1]),
     "mark without end": report(mark=["a" * 64, "a" * 64, 1, 2]),
     "mark before all times": report(mark=["a" * 64, "a" * 64, -1]),
@@ -243,7 +243,7 @@ def test_a_hostile_look_is_none(values: Any) -> None:
 @pytest.mark.parametrize("names", NAMES.values(), ids=list(NAMES))
 def test_hostile_names_are_none(names: Any) -> None:
     """As above."""
-    request = replace(REQUEST, since=("a" * 64, "b" * 64, 1))
+    request = replace(REQUEST, since=("a" * 64, 1))
     assert read(report(names={"d": ["a"]}), request).names == {"d": {"a"}}
     with pytest.raises(ValueError, match=r"."):
         read(report(names=names), request)

@@ -216,7 +216,7 @@ def test_what_a_look_asks_for() -> None:
     assert follow_request(UNKNOWN, full, _leaves_out).most_copied_bytes == 0
 
 
-MARK = ("a" * 64, "b" * 64, 5)
+MARK = ("a" * 64, 5)
 MARKED = Manifest({"d": Entry(Kind.DIRECTORY), "d/a": SENT, "d/b": SENT, "c": SENT})
 LOG = SeenEntry(Kind.FILE)
 BEFORE = {"d/new": SeenEntry(Kind.FILE, copy="kept"), "d/b": ABSENT, "x.log": LOG}
