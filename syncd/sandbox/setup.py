@@ -18,7 +18,8 @@ from msgspec.structs import replace
 from syncd.core.errors import SyncWarning
 from syncd.core.settings import SandboxKeys
 from syncd.core.waiter import Waiter
-from syncd.model.manifest import Manifest
+from syncd.model.entry import ABSENT, ALL_BITS, same
+from syncd.model.manifest import Manifest, changed_paths
 from syncd.remote.failure import ApiStep
 from syncd.remote.target import Target
 from syncd.sandbox.executions import Executions, NoReport, Purpose
@@ -29,7 +30,6 @@ from syncd.sandbox.setup_rules import (
     SetupState,
     SetupStatus,
     begun,
-    brings_one_of,
     ended_with,
     setup_due,
     shown_command,
@@ -50,6 +50,12 @@ _TOLD_CHARACTERS, _TELLS_S = 1 << 14, 0.05
 _LAST_LINES, _LONGEST_LINE = 20, 300
 # Colours and cursor movements (ECMA-48), which a terminal obeys.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+
+
+def brings_one_of(patterns: PathPatterns, before: Manifest, now: Manifest) -> bool:
+    """Return True if a path that matches is of another content, kind or mode than before, new, or gone."""
+    paths = (path for path in changed_paths(before, now) if path in patterns)
+    return any(not same(before.get(path, ABSENT), now.get(path, ABSENT), ALL_BITS) for path in paths)
 
 
 class SandboxSetup:

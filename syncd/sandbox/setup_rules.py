@@ -5,16 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.text import one_line
-
-if TYPE_CHECKING:
-    from syncd.model.manifest import Manifest
-    from syncd.selection.selection import PathPatterns
 
 _LONGEST_COMMAND = 60
 
@@ -83,15 +78,6 @@ def ended_with(running: SetupRecord, ended: SetupRecord) -> SetupRecord:
 def setup_due(command: Sequence[str], last: SetupRecord | None) -> bool:
     """Return True if a sandbox that was synced to is to be set up; `last` is the last run there."""
     return bool(command) and (last is None or last.is_due or last.command != command)
-
-
-def brings_one_of(patterns: PathPatterns, before: Manifest, now: Manifest) -> bool:
-    """Return True if a path that matches is of another content, kind or mode than before, new, or gone."""
-    from syncd.model.entry import ABSENT, ALL_BITS, same  # noqa: PLC0415 - `status` needs none of these
-    from syncd.model.manifest import changed_paths  # noqa: PLC0415
-
-    paths = (path for path in changed_paths(before, now) if path in patterns)
-    return any(not same(before.get(path, ABSENT), now.get(path, ABSENT), ALL_BITS) for path in paths)
 
 
 def shown_command(command: Sequence[str]) -> str:

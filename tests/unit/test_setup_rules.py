@@ -7,16 +7,8 @@ from msgspec.structs import replace
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.sandbox.setup import _shown
-from syncd.sandbox.setup_rules import (
-    SetupRecord,
-    SetupState,
-    begun,
-    brings_one_of,
-    ended_with,
-    setup_due,
-    shown_command,
-)
+from syncd.sandbox.setup import _shown, brings_one_of
+from syncd.sandbox.setup_rules import SetupRecord, SetupState, begun, ended_with, setup_due, shown_command
 from syncd.selection.selection import PathPatterns
 
 NPM = ("npm", "ci")
