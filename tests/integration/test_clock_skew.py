@@ -1,4 +1,4 @@
-"""Clocks that disagree, and upload URLs that expire."""
+"""Clocks that disagree, and upload URLs that expire or are of another region."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from syncd.emulator.bucket import Key
 from syncd.remote import http_client
 from tests.clock import ScriptedClock
 from tests.emulator import RequestRecord
-from tests.integration.recorded_rig import FRESH, JSON, RecordedRig, raw
-from tests.integration.sync_rig import SANDBOX
+from tests.integration.recorded_rig import FRESH, JSON, OPS, RecordedRig, raw
+from tests.integration.sync_rig import SANDBOX, Rig
 
 
 @dataclass
@@ -74,3 +74,15 @@ def test_an_upload_url_that_expires_during_the_upload(recorded: RecordedRig) -> 
     assert [failure.action for failure in observer.failures] == [FRESH]
     assert "expired during the upload" in str(observer.failures[0])
     assert recorded.request_counts() == "2 2 1"
+
+
+def test_another_region_needs_another_upload_url(rig: Rig) -> None:
+    """The region is sent with upload URL and initialize, and the URL of one is not used for another."""
+    rig.sync()
+    rig.restart()
+    rig.keys["sandbox"]["region"] = "asia"
+    rig.write(content="east")
+    rig.sync()
+    assert rig.asked() == [*OPS, *OPS]
+    asked = [entry.path for entry in rig.emulator.request_log if entry.op in ("upload-url", "initialize")]
+    assert [path.rsplit("?", 1)[1] for path in asked] == ["region=us", "region=us", "region=asia", "region=asia"]

@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
-from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 
 from syncd.remote import http_client
-from syncd.remote.failure import LONGEST_RETRY_AFTER_S, ApiStep, FailureAction
-from tests.clock import NOON_S
-from tests.integration.recorded_rig import AGAIN, FRESH, JSON, OFFLINE, OPS, REFUSED, RETRY, RecordedRig, raw
+from syncd.remote.failure import ApiStep, FailureAction
+from tests.integration.recorded_rig import AGAIN, FRESH, JSON, OFFLINE, REFUSED, RETRY, RecordedRig, raw
 from tests.loopback import answering, server_tls
 
 # The most requests of the failing kind before syncd gives up after a minute, with waits from 1 to 8 s.
@@ -266,31 +264,6 @@ def test_a_fault_that_lasts(recorded_rig: RecordedRig, fault: str, action: Failu
     if op != "initialize":
         assert recorded_rig.rig.arrived() == {}
     recorded_rig.converge()
-
-
-AHEAD = formatdate(NOON_S + 25, usegmt=True)
-
-
-@pytest.mark.parametrize(
-    ("value", "waits_s"),
-    [
-        ("25", 25),
-        ("99999999999999999999999999", LONGEST_RETRY_AFTER_S),
-        (AHEAD, 25),
-        ("soon", None),
-        ("x" * 30_000, None),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-@pytest.mark.parametrize("op", OPS)
-def test_retry_after(recorded: RecordedRig, op: str, value: str, waits_s: float | None) -> None:
-    """Seconds and dates are a minimum wait of an hour at most, with a little at random; other values are ignored."""
-    recorded.rig.keys["retry"]["give_up_after_seconds"] = 10_000
-    recorded.rig.emulator.faults.script(f"{op}: 503 retry-after={value}")
-    (wait_s,) = recorded.sync().waits
-    least_s, most_s = (0.5, 1.0) if waits_s is None else (waits_s, max(1.0, waits_s * 1.2))
-    assert least_s <= wait_s <= most_s
-    recorded.converge()
 
 
 # -- servers that cannot be reached or trusted

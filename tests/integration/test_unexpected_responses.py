@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import tracemalloc
 
 import pytest
@@ -12,7 +11,7 @@ from syncd.core.api_key import ApiKey
 from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.target import Target
 from syncd.sync.status_document import Progress
@@ -80,17 +79,6 @@ def test_a_new_word_for_a_sandbox_that_took_the_archive(rig: Rig) -> None:
     """A status that syncd does not know is no failure: only `error` is one."""
     rig.emulator.faults.script('initialize: json {"sandbox_id": "box", "status": "ready", "message": "done"} always')
     rig.sync()
-
-
-@pytest.mark.parametrize("op", ["upload-url", "upload", "initialize"])
-def test_redirects_are_not_followed(rig: Rig, op: str) -> None:
-    """Neither the key nor the archive is sent to a redirect's target."""
-    reached: list[socket.socket] = []
-    with answering(reached.append) as port:
-        rig.emulator.faults.script(f"{op}: 307 location=http://127.0.0.1:{port}/ always")
-        failure, _ = rig.fail()
-    assert failure.action is FailureAction.RETRY
-    assert reached == []
 
 
 @pytest.mark.parametrize(
@@ -177,3 +165,13 @@ def test_a_compression_bomb_is_not_decoded(recorded: RecordedRig) -> None:
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_uploads_that_are_cut_off_again_and_again(rig: Rig) -> None:
+    """From the third on, the failure names the largest file of the archive, and what to do."""
+    rig.write("large", "l" * 80_000)
+    rig.emulator.faults.script("upload: 503", "upload: reset mid-body x4")
+    _, observer = rig.sync()
+    named = ["'large'" in str(failure) and ".syncdignore" in str(failure) for failure in observer.failures]
+    assert named == [False, False, False, True, True]
+    assert rig.arrived()["large"] == "l" * 80_000
