@@ -1,4 +1,4 @@
-"""The program of `sync.on_synced` runs after each sync that arrived, and is told what changed in the sandbox."""
+"""The program of `sync.on_synced` ends in time, is heard, and is told of each change and of each sandbox once."""
 
 from __future__ import annotations
 
@@ -14,29 +14,27 @@ from typing import Any
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.core.directories import directories_for
 from syncd.core.settings import check_config
-from syncd.daemon.build import folders_of
+from syncd.model.manifest import Difference
+from syncd.remote.target import Target
 from syncd.sync import synced_hook
 from syncd.sync.synced_hook import SyncedHook
-from tests.integration.sync_rig import SANDBOX, Rig
 
-Lists = dict[str, list[str]]
+TARGET = Target("https://host", "box", "us")
 SERVERS = {"git": "https://host/git"}
 
 
 class Runs:
-    """A program that keeps a copy of what each run was told."""
+    """A program that keeps a copy of what each run was told, run in real time."""
 
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
-        self.copies = rig.folder / "runs"
-        self.script = rig.folder / "program"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.copies = folder / "runs"
+        self.script = folder / "program"
+        self.state = folder / "state"
+        self.state.mkdir()
         self.does("")
-        rig.keys["sync"]["on_synced"] = [str(self.script), "$HOME", "a b"]
-        self.environ = {**rig.environ, "PATH": os.environ["PATH"], "KLAVIS_API_KEY": "sk-never"}
-        self.sandbox_changed: list[bool] = []  # of the runs that were told last
-        self._hook: SyncedHook | None = None
+        self.restart()
 
     def does(self, what: str) -> None:
         """Let the program do this after it kept what it was told."""
@@ -44,64 +42,36 @@ class Runs:
         self.script.write_text(f'#!/bin/sh\n{copy} >>"{self.copies}"\n{what}\n')
         self.script.chmod(0o755)
 
-    @property
-    def hook(self) -> SyncedHook:
-        """The hook of the present process, in real time, as programs need."""
-        if self._hook is None:
-            config = check_config(self.rig.keys, "/etc/of-the-test.toml")
-            folders = folders_of(config, self.rig.environ)
-            self._hook = SyncedHook(self.environ, SystemClock())
-            self._hook.configure(config, folders.state)
-        return self._hook
-
     def restart(self) -> None:
-        """End the process, and begin another one."""
-        self.hook.close()
-        self._hook = None
-        self.rig.restart()
+        """Have the next runs be those of another process."""
+        keys: dict[str, dict[str, Any]] = {
+            "workspace": {"path": str(self.folder)},
+            "sandbox": {"id": "box"},
+            "sync": {"on_synced": [str(self.script), "$HOME", "a b"]},
+        }
+        self.hook = SyncedHook({"PATH": os.environ["PATH"], "KLAVIS_API_KEY": "sk-never"}, SystemClock())
+        self.hook.configure(check_config(keys, "/etc/of-the-test.toml"), str(self.state))
 
-    def sync(self) -> list[Lists]:
-        """Sync, wait until no program runs, and return what each run since the last call was told."""
-        outcome, _ = self.rig.sync()
-        target = self.rig.cycle.target
-        if target is not None and outcome.arrived is not None:
-            self.hook.arrived("main", target, outcome.arrived, SERVERS)
+    def after_a_sync(self, *changed: str) -> list[dict[str, Any]]:
+        """Have these changes arrive, wait until no program runs, and return what each run was told."""
+        self.copies.write_text("")
+        self.hook.arrived("main", TARGET, Difference(changed=[*changed]), SERVERS)
         while (due_s := self.hook.due_s) < inf:
             select.select(self.hook.filenos(), [], [], max(0.0, due_s - SystemClock().monotonic_s()))
             self.hook.poll()
-        return self._told()
-
-    def _told(self) -> list[Lists]:
-        """Return what the runs were told; lists that are empty are left out."""
-        lines = self.copies.read_text().splitlines() if self.copies.exists() else []
-        self.copies.unlink(missing_ok=True)
-        documents: list[dict[str, Any]] = [json.loads(line) for line in lines[::3]]
+        lines = self.copies.read_text().splitlines()
         assert set(lines[1::3]) <= {"600"}
         assert set(lines[2::3]) <= {"$HOME|a b|/etc/of-the-test.toml|"}
-        assert {document.pop("sandbox") for document in documents} <= {"main"}
-        assert {document.pop("sandbox_id") for document in documents} <= {SANDBOX}
-        assert all(document.pop("mcp_servers") == SERVERS for document in documents)
-        self.sandbox_changed = [document.pop("sandbox_changed") for document in documents]
-        return [{name: sorted(paths) for name, paths in each.items() if paths} for each in documents]
+        return [json.loads(line) for line in lines[::3]]
 
     def warnings(self) -> str:
         """Return the warnings in `status`."""
         return "\n".join(map(str, self.hook.warnings("main")))
 
-    @property
-    def state(self) -> Path:
-        """The state folder."""
-        return Path(directories_for(str(self.rig.workspace), self.rig.environ).state)
-
 
 @pytest.fixture
-def runs(bare: Rig) -> Iterator[Runs]:
-    bare.use_defaults()
-    for number in range(25):
-        bare.write(f"stays/{number}", "1")
-    bare.write("a", "1")
-    bare.write("b", "1")
-    runs = Runs(bare)
+def runs(tmp_path: Path) -> Iterator[Runs]:
+    runs = Runs(tmp_path)
     yield runs
     runs.hook.close()
 
@@ -110,9 +80,9 @@ def test_it_ends_in_time(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute at most; its children too, though it does not listen to SIGTERM."""
     assert synced_hook.TIMEOUT_S == 60
     monkeypatch.setattr(synced_hook, "TIMEOUT_S", 0.3)
-    pid = runs.rig.folder / "pid"
+    pid = runs.folder / "pid"
     runs.does(f'trap "" TERM; sleep 600 & echo $! >"{pid}"; while :; do wait; sleep 1; done')
-    runs.sync()
+    runs.after_a_sync("a")
     assert "took longer than 0 s and was ended" in runs.warnings()
     assert _ends(int(pid.read_text()))
 
@@ -120,10 +90,10 @@ def test_it_ends_in_time(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_its_output_is_logged(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
     """Line by line, without a server's URL, the last of it; a process that it leaves running stays."""
     caplog.set_level("INFO", "syncd.hook")
-    pid = runs.rig.folder / "pid"
+    pid = runs.folder / "pid"
     left = f'sleep 600 & echo $! >"{pid}"'
     runs.does(f'cat "$SYNCD_CHANGES"; printf "\\033[31mred\\n"; {left}; printf "no end"; echo loud >&2')
-    runs.sync()
+    runs.after_a_sync("a")
     said = "\n".join(caplog.messages)
     assert "https://host/git" not in said
     assert "[URL of git]" in said
@@ -131,22 +101,20 @@ def test_its_output_is_logged(runs: Runs, caplog: pytest.LogCaptureFixture) -> N
     os.kill(int(pid.read_text()), signal.SIGKILL)
     caplog.clear()
     runs.does("head -c 3000000 /dev/zero | tr '\\0' x | fold -w 1000")
-    runs.rig.write("a", "2")
-    runs.sync()
+    runs.after_a_sync("a")
     assert (sum(map(len, caplog.messages)) < 20_000, runs.warnings()) == (True, "")
 
 
 def test_changes_that_cannot_be_written(runs: Runs) -> None:
     """Nothing is run; the next run is told of them too."""
-    runs.sync()
     blocker = runs.state / "synced-changes.json.new"
     blocker.mkdir()
-    runs.rig.write("a", "2")
-    assert runs.sync() == []
+    assert runs.after_a_sync("a") == []
     assert "is not run, as its file cannot be written (Is a directory)" in runs.warnings()
     blocker.rmdir()
-    runs.rig.write("b", "2")
-    assert runs.sync() == [{"changed": ["a", "b"]}]
+    (told,) = runs.after_a_sync("b")
+    assert told["changed"] == ["a", "b"]
+    assert (told["sandbox"], told["sandbox_id"], told["mcp_servers"]) == ("main", "box", SERVERS)
     assert runs.warnings() == ""
 
 
@@ -155,16 +123,12 @@ def test_it_is_told_of_each_sandbox_once(runs: Runs) -> None:
     runs.does("exit 1")
     seen = []
     for number in range(6):
-        runs.rig.write("a", f"{number}")
-        runs.sync()
-        seen += runs.sandbox_changed
+        seen += [told["sandbox_changed"] for told in runs.after_a_sync("a")]
         if number == 1:
             runs.does("")
-            runs.restart()
-        if number == 3:
-            runs.restart()
         if number == 4:
             (runs.state / "agent").write_bytes(b"rubbish")
+        if number % 2:
             runs.restart()
     assert seen == [True, True, True, False, False, True]
 
