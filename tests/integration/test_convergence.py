@@ -329,42 +329,45 @@ def _without_overflows(self: DirtyDirectories, changes: Changes, add: Any = Dirt
 
 
 _COMPARED = b"            if found.same_as_any(versions):\n                parent"
-# What is replaced, and by what.
-PLANTS: dict[str, tuple[object, str, object]] = {
-    "nothing is saved": (VersionSaver, "save", lambda self, *_: frozenset()),
-    "nothing is held": (sync_plan, "plan_look", _without_holds),
-    "the agent's changed files are removed": (
-        executions,
-        "program_text",
-        program_with(_COMPARED, _COMPARED.replace(b"found.same_as_any(versions)", b"True")),
-    ),
-    "nothing is deleted": (DeletionSync, "due", lambda self, *_: {}),
-    "sandboxes are acquired without a limit": (provider, "acquire_wait_s", lambda *_: 0.0),
-    "overflows are ignored": (DirtyDirectories, "add", _without_overflows),
-}
 _MIRROR, _HOLD = (
     f"settings('mirror', 'auto', 0, 0, 1.0, {agent_changes!r})\nwrite('f', 8, 1)\n write('a/g', 8, 2)\n wait_idle()\n"
     for agent_changes in ("save", "hold")
 )
 _ACQUIRE = "settings('mirror', 'auto', 600, 0, 1.0, 'save')\n write('f', 8, 1)\n write('a/g', 8, 2)\n wait_idle()\n"
 _BOTH = "agent_writes('f', 3)\n write('f', 8, 4)\n wait_idle()"
-PLANTED = {
-    "nothing is saved": _MIRROR + _BOTH,
-    "nothing is held": _HOLD + _BOTH,
-    "the agent's changed files are removed": _MIRROR + "agent_writes('a/g', 3)\n remove('a/g')\n wait_idle()",
-    "nothing is deleted": _MIRROR + "remove('a')\n wait_idle()",
-    "sandboxes are acquired without a limit": _ACQUIRE
-    + "\n".join(f"sandbox_expires()\n write('f', 8, {text})\n wait_idle()" for text in (3, 4, 5)),
-    "overflows are ignored": "write('f', 8, 1)\n wait_idle()\n overflow()\n write('a/g', 8, 2)\n wait_idle()",
+# What is replaced, and by what; and the story that it loses something in.
+PLANTED: dict[str, tuple[object, str, object, str]] = {
+    "nothing is saved": (VersionSaver, "save", lambda self, *_: frozenset(), _MIRROR + _BOTH),
+    "nothing is held": (sync_plan, "plan_look", _without_holds, _HOLD + _BOTH),
+    "the agent's changed files are removed": (
+        executions,
+        "program_text",
+        program_with(_COMPARED, _COMPARED.replace(b"found.same_as_any(versions)", b"True")),
+        _MIRROR + "agent_writes('a/g', 3)\n remove('a/g')\n wait_idle()",
+    ),
+    "nothing is deleted": (DeletionSync, "due", lambda self, *_: {}, _MIRROR + "remove('a')\n wait_idle()"),
+    "sandboxes are acquired without a limit": (
+        provider,
+        "acquire_wait_s",
+        lambda *_: 0.0,
+        _ACQUIRE + "\n".join(f"sandbox_expires()\n write('f', 8, {text})\n wait_idle()" for text in (3, 4, 5)),
+    ),
+    "overflows are ignored": (
+        DirtyDirectories,
+        "add",
+        _without_overflows,
+        "write('f', 8, 1)\n wait_idle()\n overflow()\n write('a/g', 8, 2)\n wait_idle()",
+    ),
 }
 
 
 @pytest.mark.parametrize("plant", some_of(PLANTED, 6))
 def test_a_planted_fault_loses_something(tmp_path: Path, plant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scenario fails with the fault planted in syncd, and passes without it."""
-    assert not run_text(tmp_path, PLANTED[plant]).lost
-    monkeypatch.setattr(*PLANTS[plant])
-    must_lose(tmp_path, PLANTED[plant])
+    *fault, story = PLANTED[plant]
+    assert not run_text(tmp_path, story).lost
+    monkeypatch.setattr(*fault)
+    must_lose(tmp_path, story)
 
 
 def must_lose(folder: Path, text: str) -> None:

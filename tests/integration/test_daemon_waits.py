@@ -119,14 +119,7 @@ def test_a_removal_that_failed_is_tried_again(loop: DaemonRig) -> None:
     (rig.workspace / "z").unlink()
     loop.use(rig.clock)
     rig.emulator.faults.script("execute: failed x2")
-    began_s, sleep = rig.clock.monotonic, rig.clock.sleep
-
-    def pass_time(seconds: float) -> None:
-        sleep(seconds)
-        if rig.clock.monotonic - began_s > 60:
-            loop.send(signal.SIGHUP)
-
-    rig.clock.sleep = pass_time  # type: ignore[method-assign]
+    _once_after(rig, 60, lambda: loop.send(signal.SIGHUP))
     loop.run()
     assert sorted(rig.arrived()) == ["a.txt"]
 
