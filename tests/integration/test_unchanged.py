@@ -138,41 +138,6 @@ def asked(rig: Rig) -> Rig:
     return rig
 
 
-@pytest.mark.parametrize("policy", ["save", "hold", "overwrite"])
-@pytest.mark.parametrize("how", ["a request", "a process's first sync"])
-def test_an_emptied_sandbox_is_filled(asked: Rig, policy: str, how: str) -> None:
-    """It is asked for a sample, though nothing has to be sent."""
-    asked.set(agent_changes=policy)
-    asked.sync()
-    emptied(asked.sandbox.workspace)
-    if how == "a request":
-        outcome, _ = asked.sync(SyncMode.ASKED)
-    else:
-        assert asked.sync()[0].word == "unchanged"
-        asked.restart()
-        outcome, _ = asked.sync()
-    assert outcome.word == "initialized"
-    assert asked.arrived() == {"a.txt": "again", "d/b.txt": "world"}
-
-
-def test_asking_costs_one_execution(asked: Rig) -> None:
-    """A request, and the first sync of a process, ask once; nothing else does."""
-    for restarted, mode, executions in (
-        (False, SyncMode.CHANGED, 0),
-        (False, SyncMode.ASKED, 1),
-        (True, SyncMode.CHANGED, 1),
-        (False, SyncMode.CHANGED, 0),
-        (True, SyncMode.ASKED, 1),
-    ):
-        if restarted:
-            asked.restart()
-        before = len(asked.asked())
-        assert asked.sync(mode)[0].word == "unchanged"
-        since = asked.asked()[before:]
-        assert since.count("execute") == executions
-        assert {"upload", "initialize", "upload-url"}.isdisjoint(since)
-
-
 def test_a_request_waits_for_an_answer(asked: Rig) -> None:
     """What cannot be asked now is asked again; it does not count as there before."""
     asked.emulator.faults.script("execution-upload-url: 503 x3", "dump: 503 x3", "get: 503 x3")

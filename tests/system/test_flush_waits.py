@@ -90,22 +90,36 @@ def test_a_killed_flush_is_dropped(rig: Rig, request_: dict[str, object], when: 
     assert reasons.count("asked for") == 1
 
 
-@pytest.mark.parametrize("by", ["flush", "push", "SIGUSR1", "alone: flush", "alone: push"])
-def test_a_sandbox_that_was_emptied_is_filled(rig: Rig, by: str) -> None:
-    """A request asks it, though nothing is to be sent; where all is there, it sends nothing."""
+@pytest.mark.parametrize(
+    ("by", "policy"),
+    [
+        ("flush", "save"),
+        ("push", "hold"),
+        ("SIGUSR1", "overwrite"),
+        ("a start", "overwrite"),
+        ("alone: flush", "hold"),
+        ("alone: push", "save"),
+    ],
+)
+def test_a_sandbox_that_was_emptied_is_filled(rig: Rig, by: str, policy: str) -> None:
+    """A request, and a process at its start, ask it, though nothing is to be sent; where all is there, none sends."""
     for number in range(12):
         rig.write(f"d/f{number}")
-    rig.configure({**DEFAULTS, "sandbox.follow_seconds": 0})
-    running = None if by.startswith("alone") else rig.up()
+    rig.configure({**DEFAULTS, "sandbox.agent_changes": policy})
+    if not by.startswith("alone"):
+        rig.up()
     rig.ok("flush")
     uploads, executions = rig.count("upload"), rig.count("execute")
     rig.ok("flush")
     assert (rig.count("upload"), rig.count("execute")) == (uploads, executions + 1)
     emptied(rig.sandbox.workspace)
-    if by == "SIGUSR1" and running is not None:
-        running.send(signal.SIGUSR1)
-    else:
-        rig.ok(by.removeprefix("alone: "))
+    match by:
+        case "SIGUSR1":
+            rig.daemons[0].send(signal.SIGUSR1)
+        case "a start":
+            rig.restart()
+        case _:
+            rig.ok(by.removeprefix("alone: "))
     rig.converged()
     if by in ("flush", "push"):
         rig.ok("status", "--check")
