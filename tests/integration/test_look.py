@@ -18,7 +18,7 @@ from syncd.core.waiter import Waiter
 from syncd.model.entry import Kind, SeenEntry
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
-from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
+from syncd.remote.failure import FailureAction, RetrySettings, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.executions import TIMEOUT_S, Executions
@@ -298,28 +298,6 @@ def fetch(rig: Rig, home: str) -> tuple[SandboxCommits, str]:
     db = StateDb(str(copies(rig)))
     there = AgentRepository(lambda: None, executions(rig), target(rig), db, Waiter(Interrupt(), rig.clock))
     return there.fetch_commits(home, str(copies(rig)))
-
-
-@pytest.mark.parametrize(
-    ("fault", "action"),
-    [
-        ("execution-upload-url: 401", FailureAction.REFUSED),
-        ("execute: lost", FailureAction.OFFLINE),
-        ("execution-logs: html", FailureAction.RETRY),
-        ('execution-logs: json {"status": "failed", "logs": "no python", "cursor": 0}', FailureAction.RETRY),
-        ("export-artifacts: 500 always", FailureAction.RETRY),
-        ("download: cut", FailureAction.RETRY),
-    ],
-)
-def test_commits_that_do_not_come(rig: Rig, repository: RepositoryThere, fault: str, action: FailureAction) -> None:
-    """Nothing is left behind, and the same can be asked for again."""
-    rig.emulator.faults.script(fault)
-    with pytest.raises(StepFailed) as caught:
-        fetch(rig, repository.home)
-    assert (caught.value.action, caught.value.step) == (action, ApiStep.EXECUTION)
-    assert os.listdir(copies(rig)) == []
-    rig.emulator.faults.clear()
-    assert len(fetch(rig, repository.home)[0].commits) == 1
 
 
 def test_a_file_of_commits_that_was_exchanged(

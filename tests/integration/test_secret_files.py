@@ -235,16 +235,6 @@ def test_partial_archives(rig: Rig) -> None:
     assert warnings(rig).keys() == {"a.txt", "b.txt"}
 
 
-def test_the_api_key(rig: Rig) -> None:
-    """A copy of the API key in the workspace is excluded, in data files too."""
-    rig.write("notes.md", f"my key is {KEY}\n")
-    (rig.workspace / "data.bin").write_bytes(b"\0\1\2" + KEY.encode())
-    rig.sync()
-    assert set(rig.arrived()) == {"a.txt"}
-    assert warnings(rig).keys() == {"notes.md", "data.bin"}
-    assert not any(KEY in text for text in warnings(rig).values())
-
-
 def test_a_spool_that_must_be_made_again(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """Packed again because a chunk was damaged, the file is excluded again."""
     rig.write("b.txt", SECRET)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 from pathlib import Path
@@ -382,17 +381,6 @@ def test_a_refused_key_is_no_sandbox_without_programs(rig: Rig) -> None:
     failure, _ = rig.fail()
     assert failure.refusal is KeyRefused
     assert rig.there("a") == "theirs"
-
-
-@pytest.mark.parametrize("said", ["[]", '["x","done",0]', "null", "{", '[1,["seen"]]'])
-def test_foreign_output_is_not_believed(rig: Rig, said: str) -> None:
-    """Other programs' output in the sandbox, and a program that the agent put in the place of syncd's."""
-    answer = json.dumps({"status": "completed", "logs": said, "cursor": 0})
-    rig.emulator.faults.script(f"execution-logs: json {answer} always")
-    rig.agent.write("a", "theirs")
-    rig.edit(a="newer")
-    rig.sync()
-    assert rig.saved == {"a": ["theirs"]}  # by the sandbox's archive
 
 
 # -- the bytes of the base
