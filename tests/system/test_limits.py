@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-import pytest
-
-from tests.system.command import AS_ANYONE, Running, as_anyone
+from tests.system.command import AS_ANYONE, as_anyone
 from tests.system.rig import Rig
 
 
@@ -47,45 +45,24 @@ def test_an_uncertain_sandbox_is_pending(rig: Rig) -> None:
     assert rig.status()["pending"] is False
 
 
-# -- an upload that takes long
-
-KEY = "sync.upload_limit_kib_per_second"
-SIZE_BYTES = 600_000
-
-
-@pytest.fixture
-def uploading(rig: Rig) -> Running:
-    """A daemon during an upload that takes minutes."""
-    rig.write("noise", os.urandom(SIZE_BYTES))
-    rig.write("a.txt")
-    rig.configure({KEY: 1})
+def test_a_reload_begins_an_upload_anew(rig: Rig) -> None:
+    """One that would take minutes gets the new limit; nothing is lost, and nothing is sent twice."""
+    limit = "sync.upload_limit_kib_per_second"
+    rig.write("noise", os.urandom(600_000))
+    rig.configure({limit: 1})
     daemon = rig.start()
-    rig.until(lambda: sent(rig) > 0, "the upload to go on")
-    return daemon
-
-
-def sent(rig: Rig) -> int:
-    """Wait until so much of the archive is sent."""
-    progress = rig.shown().get("progress") or {}
-    return int(progress.get("done_bytes", 0)) if rig.shown()["state"] == "uploading" else 0
-
-
-def test_a_reload_begins_an_upload_anew(rig: Rig, uploading: Running) -> None:
-    """With the new limit, whatever else of the configuration is as before."""
-    rig.configure({KEY: 0})
-    uploading.send(signal.SIGHUP)
+    rig.until(lambda: (rig.shown().get("progress") or {}).get("done_bytes", 0), "the upload to go on")
+    rig.configure({limit: 0})
+    daemon.send(signal.SIGHUP)
     rig.converged()
-    rig.until(lambda: "configuration read anew" in uploading.err, "the reload itself")
+    rig.until(lambda: "configuration read anew" in daemon.err, "the reload itself")
     rig.in_state("watching")
+    rig.ok("flush")
     assert rig.shown()["syncs"] == 1
 
 
-# -- a place that another kind of file has
-
-
-@pytest.mark.parametrize(("command", "by_daemon"), [("push", False), ("flush", True)])
-def test_it_is_named(rig: Rig, command: str, *, by_daemon: bool) -> None:
-    """The exit code is 75 with the path and what to do, and 0 once its place is free."""
+def test_a_place_that_another_kind_of_file_has(rig: Rig) -> None:
+    """It is named with 75 and what to do, with and without a daemon; 0 once the place is free."""
     rig.write("d/ours", "here")
     rig.ok("push")
     (rig.sandbox.workspace / "d/theirs").write_text("the agent's")
@@ -93,11 +70,12 @@ def test_it_is_named(rig: Rig, command: str, *, by_daemon: bool) -> None:
     (rig.workspace / "d").rmdir()
     rig.write("d", "a file by now")
     rig.write("other", "here")
-    if by_daemon:
-        rig.up()
-    ended = rig.run(command)
-    assert ended.code == 75
-    assert ended.err.splitlines()[-1].startswith("syncd: 'd' is not in the sandbox, where something else has")
+    for command in ("push", "flush"):
+        ended = rig.run(command)
+        assert ended.code == 75
+        assert ended.err.splitlines()[-1].startswith("syncd: 'd' is not in the sandbox, where something else has")
+        if command == "push":
+            rig.watch()
     assert (rig.sandbox.workspace / "other").read_text() == "here"
     assert (rig.sandbox.workspace / "d/theirs").read_text() == "the agent's"
     assert any("'d' is not sent: in the sandbox a directory" in warning for warning in rig.status()["warnings"])

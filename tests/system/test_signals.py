@@ -73,21 +73,6 @@ def test_a_second_signal_changes_nothing(rig: Rig) -> None:
     assert rig.status()["pending"] is True
 
 
-@pytest.mark.parametrize("bad", [{"sync.no_such_key": 1}, {"workspace.path": "/"}], ids=str)
-def test_a_bad_new_configuration_is_refused(rig: Rig, bad: dict[str, object]) -> None:
-    """The old one stays, one line names the key, and the daemon goes on."""
-    rig.write("a")
-    daemon = rig.up()
-    rig.configure(bad)
-    daemon.send(signal.SIGHUP)
-    name = next(iter(bad))
-    rig.until(lambda: any(name in line and " error " in line for line in daemon.err.splitlines()), "the refusal")
-    rig.write("b")
-    rig.configure()  # `status` and `flush` read the file too
-    rig.converged()
-    assert daemon.code is None
-
-
 def test_a_new_configuration_that_no_daemon_could_start_with_is_refused(rig: Rig) -> None:
     """A workspace that holds the daemon's state, or that another instance has: the old one stays."""
     rig.write("a")
@@ -109,17 +94,6 @@ def test_a_new_configuration_that_no_daemon_could_start_with_is_refused(rig: Rig
     rig.write("b")
     rig.ok("flush")
     assert daemon.code is None
-
-
-def test_a_reload_in_the_middle_of_a_sync_loses_nothing(rig: Rig) -> None:
-    """SIGHUP during an upload: the sync is finished or repeated, and the change arrives."""
-    rig.fill(5)
-    rig.once("upload", "mid-body", lambda: rig.daemons[0].send(signal.SIGHUP))
-    rig.start()
-    rig.converged()
-    rig.until(lambda: "read anew" in rig.daemons[0].err, "the reload")
-    rig.in_state("watching")
-    rig.ok("flush")
 
 
 def test_usr1_syncs_at_once(rig: Rig) -> None:

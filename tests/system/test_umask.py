@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent import Agent
 from tests.system.rig import DEFAULTS, Rig
 
 _022 = ("sh", "-c", 'umask 022; exec "$@"', "sh")
@@ -34,7 +33,7 @@ def test_a_hook_runs_with_the_users_umask(rig: Rig, umask: str) -> None:
     assert {_mode(path) & 0o077 for path in ours} == {0}
 
 
-def _made_there(rig: Rig) -> Agent:
+def _made_there(rig: Rig) -> None:
     """The agent makes files and a folder that anyone may write to, and a private one."""
     rig.configure(DEFAULTS)
     rig.write("known", "as sent\n")
@@ -44,12 +43,16 @@ def _made_there(rig: Rig) -> Agent:
     for path, mode in _THERE.items():
         agent.write(path, f"theirs: {path}\n", mode)
     agent.chmod("made", 0o777)
-    return agent
 
 
-def test_what_is_applied_obeys_the_umask(rig: Rig) -> None:
-    """What it keeps from others is no change of either side, nothing is sent, and an undo puts back the modes."""
+def test_what_comes_home_obeys_the_umask(rig: Rig) -> None:
+    """Pulled, applied or restored. What it keeps from others is no change of either side, and an undo puts back the
+    modes; a saved version has those that were there.
+    """
     _made_there(rig)
+    pulled, restored = rig.home / "pulled", rig.home / "restored"
+    assert rig.run("pull", str(pulled), prefix=_022).code == 0
+    assert {_mode(path) for path in pulled.rglob("*")} == {0o644, 0o755, 0o600}
     assert rig.run("apply", "--yes", prefix=_022).code == 0
     modes = {path: _mode(rig.workspace / path) for path in (*_THERE, "made")}
     assert modes == {"new": 0o644, "run": 0o755, "known": 0o664, "private": 0o600, "made/deep": 0o644, "made": 0o755}
@@ -60,31 +63,20 @@ def test_what_is_applied_obeys_the_umask(rig: Rig) -> None:
     assert (rig.count("upload"), rig.status()["agent"]["changed"]) == (uploads, 0)
     assert rig.run("apply", "--undo", prefix=_022).code == 0
     assert {path.name: _mode(path) for path in rig.workspace.iterdir()} == {"known": 0o664}
-
-
-def test_what_is_pulled_obeys_the_umask(rig: Rig) -> None:
-    """Files and folders; a folder that is not in a plan too, which gets the mode of the one above it otherwise."""
-    _made_there(rig)
+    # A folder that is not in the plan gets no mode of the one above it.
     rig.workspace.chmod(0o777)
     assert rig.run("apply", "--yes", str(rig.workspace / "made/deep"), prefix=_022).code == 0
     assert (_mode(rig.workspace / "made"), _mode(rig.workspace)) == (0o755, 0o777)
-    pulled = rig.home / "pulled"
-    assert rig.run("pull", str(pulled), prefix=_022).code == 0
-    assert {_mode(path) for path in pulled.rglob("*")} == {0o644, 0o755, 0o600}
-
-
-def test_what_is_restored_obeys_the_umask(rig: Rig) -> None:
-    """A saved version has the modes that were there, and what is made of it has not."""
-    _made_there(rig)
+    assert rig.run("apply", "--undo", prefix=_022).code == 0
     for path in _THERE:
         rig.write(path, "ours\n")
     rig.ok("push")
     version = rig.saved()[0]
     assert sorted(version["paths"]) == sorted(_THERE)
-    to = rig.home / "restored"
-    assert rig.run("saved", "restore", version["id"], str(to), prefix=_022).code == 0
-    modes = {path: _mode(to / path) for path in _THERE}
-    assert modes == {"new": 0o644, "run": 0o755, "known": 0o644, "private": 0o600, "made/deep": 0o644}
+    assert rig.run("saved", "restore", version["id"], str(restored), prefix=_022).code == 0
+    assert {path: _mode(restored / path) for path in _THERE} == {path: modes[path] for path in _THERE} | {
+        "known": 0o644
+    }
 
 
 def _mode(path: Path) -> int:
