@@ -7,8 +7,6 @@ import pytest
 from tests.agent import Agent
 from tests.system.rig import DEFAULTS, Rig
 
-NOBODY_LOOKS = ("execute: 404 always", "dump: 404 always")
-
 
 @pytest.fixture
 def agent(rig: Rig) -> Agent:
@@ -78,38 +76,6 @@ def test_what_force_cannot_save_is_named(rig: Rig, agent: Agent, choice: str) ->
     assert agent.read("f/note") == b"the agent's"
 
 
-def test_killed_between_saving_and_initialize(rig: Rig, agent: Agent) -> None:
-    """The next process does not save its own unanswered version as the agent's."""
-    agent.write("f", "the agent's")
-    killed = rig.once("initialize", "after", rig.kill)
-    rig.write("f", "mine")
-    assert killed.wait(60)
-    rig.write("f", "mine again")
-    rig.up()
-    rig.ok("flush")
-    rig.converged()
-    assert [each["paths"] for each in rig.saved()] == [["f"]]
-    assert rig.restored("f") == "the agent's"
-
-
-def test_held_until_a_forced_push(rig: Rig, agent: Agent) -> None:
-    """Everything else is synced, `flush` names the held path, and `push --force` saves it first."""
-    rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
-    rig.restart()
-    agent.write("f", "the agent's")
-    rig.write("f", "mine")
-    rig.write("g")
-    flushed = rig.ok("flush")
-    assert "f" in flushed.err
-    assert agent.read("f") == b"the agent's"
-    assert agent.exists("g")
-    assert rig.status()["agent"]["held"] == ["f"]
-    rig.ok("push", "--force")
-    rig.converged()
-    assert rig.restored("f") == "the agent's"
-    assert rig.status()["agent"]["held"] == []
-
-
 def test_status_tells_of_the_agents_work(rig: Rig, agent: Agent) -> None:
     """After a look of any process, until it is home, overwritten, or gone there; with and without a daemon."""
 
@@ -144,7 +110,9 @@ def test_status_tells_of_the_agents_work(rig: Rig, agent: Agent) -> None:
 
 
 def test_many_held_paths(rig: Rig) -> None:
-    """All are counted wherever they are counted; only the first are named."""
+    """All are counted wherever they are counted; only the first are named; all else is sent, and `push --force` saves
+    them before they are overwritten.
+    """
     rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
     paths = [f"many/{number:02}" for number in range(60)]
     for path in paths:
@@ -154,28 +122,15 @@ def test_many_held_paths(rig: Rig) -> None:
     for path in paths:
         agent.write(path, "the agent's")
         rig.write(path, "mine")
+    rig.write("other")
     flushed = rig.ok("flush").told.splitlines()
+    assert (agent.read(paths[0]), agent.exists("other")) == (b"the agent's", True)
     assert (len(flushed), flushed[-1]) == (51, "held: 10 more paths: `syncd apply` merges them")
     status = rig.status()
     assert (status["agent"]["held"], status["agent"]["held_count"]) == (paths[:50], 60)
     assert "10 more paths changed here and in the sandbox" in status["warnings"][-1]
     assert "60 paths held" in rig.ok("status").out
     assert "60 held" in rig.ok("status", "--all").out
-
-
-def test_nobody_can_look(rig: Rig, agent: Agent) -> None:
-    """`save` goes on, and `status` names it; `hold` writes nothing until somebody can."""
-    rig.faults(*NOBODY_LOOKS)
-    rig.write("g", "one")
-    rig.ok("flush")
-    assert agent.read("g") == b"one"
-    assert any("nobody could look" in warning for warning in rig.status()["warnings"])
-    rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
-    rig.restart()
-    rig.write("g", "two")
-    assert rig.run("flush", "--timeout", "2").code == 75
-    assert agent.read("g") == b"one"
-    rig.until(lambda: "nobody could look" in str(rig.status()["last_error"]), "what it failed of")
-    rig.emulator.faults.clear()
-    rig.ok("flush")
-    assert agent.read("g") == b"two"
+    rig.ok("push", "--force")
+    rig.converged()
+    assert (rig.restored(paths[0]), rig.status()["agent"]["held"]) == ("the agent's", [])
