@@ -8,8 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
@@ -183,23 +181,3 @@ def test_a_mapping_that_is_closed(rig: Rig) -> None:
         else:
             pytest.fail("a mapping's second write always moved the times")
     rig.converged()
-
-
-def rotated(log: Path) -> BinaryIO:
-    """A log renamed by `ln` and `rm`, and still written."""
-    file = open(log, "wb", buffering=0)  # noqa: SIM115 - for the test to close
-    os.link(log, log.with_name("log.1"))
-    log.unlink()
-    return file
-
-
-def test_writes_to_an_unlinked_file(rig: Rig) -> None:
-    """`flush` sends them."""
-    rig.write("other")
-    rig.up()
-    with rotated(rig.workspace / "log") as file:
-        rig.converged()
-        rig.in_state("watching")
-        file.write(b"more")
-        rig.ok("flush")
-        rig.converged(timeout_s=0.5)

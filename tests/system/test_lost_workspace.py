@@ -48,16 +48,6 @@ def _goes_on(rig: Rig, folder: Path | None = None) -> None:
     rig.ok("flush")  # files are counted next, and an extractor may be replacing one
 
 
-def test_emptied_while_nothing_ran(watched: Rig) -> None:
-    """A restart does not confirm it."""
-    watched.daemons[0].stop()
-    emptied(watched.workspace)
-    watched.start()
-    _nothing_was_sent(watched)
-    watched.fill(FILES)
-    _goes_on(watched)
-
-
 def test_replaced_by_a_link(watched: Rig) -> None:
     """It is held even if the link leads to the same files, as links are resolved at the start."""
     aside = watched.home / "aside"

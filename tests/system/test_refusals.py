@@ -40,21 +40,6 @@ def test_a_key_written_for_its_file_is_not_shown(rig: Rig) -> None:
             assert (done.code, KEY in done.out + done.err) == (78, False), (key, command)
 
 
-def test_what_is_wrong_at_the_start_is_named(rig: Rig) -> None:
-    """A key that the API refuses by its file, a sandbox that it does not know by the key of the configuration."""
-    rig.write("a")
-    rig.configure({"sandbox.id": "nowhere"})
-    unknown = rig.start()
-    assert unknown.wait() == 78
-    assert "'nowhere'" in unknown.err
-    assert "sandbox.id" in unknown.err
-    rig.write_key("some-other-key")
-    refused = rig.start()
-    assert refused.wait() == 78
-    assert str(rig.key_file) in refused.err
-    assert "some-other-key" not in refused.err
-
-
 @pytest.mark.parametrize("command", ["push", "run"])
 def test_an_id_that_was_mistyped_first(rig: Rig, command: str) -> None:
     """Nothing was ever sent there: once it is corrected, nothing tells of work that was lost there."""

@@ -64,16 +64,6 @@ def test_from_nothing_to_nothing(acquiring: Rig) -> None:
     assert rig.count("acquire") == 2
 
 
-def test_acquiring_is_limited(acquiring: Rig) -> None:
-    """With any command the fourth in ten minutes is refused, and said to come later."""
-    acquiring.faults("acquire: 500 x2")  # which may have made one each
-    acquiring.ok("sandbox", "acquire")
-    acquiring.ok("sandbox", "release", "--yes")
-    refused = acquiring.run("sandbox", "acquire")
-    assert (refused.code, acquiring.count("acquire")) == (75, 3)
-    assert "no further one is acquired for" in refused.err
-
-
 def test_beside_a_named_one(rig: Rig) -> None:
     """A sandbox acquired by hand is named, and nothing is sent to it."""
     acquired = rig.ok("sandbox", "acquire").out

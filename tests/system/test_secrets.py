@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 import os
 import random
 import signal
-import textwrap
 from pathlib import Path
 
 from tests.system.rig import KEY, Rig
@@ -162,25 +160,3 @@ def test_a_workspace_in_own_files(rig: Rig) -> None:
     refused = rig.run("push")
     assert refused.code == 78
     assert "is in syncd's own folder" in refused.err
-
-
-def test_in_any_letter_case_and_wrapped(rig: Rig) -> None:
-    """A secret's name in capitals, and a key in lines of base64, stay home."""
-    body = base64.encodebytes(random.Random(5).randbytes(600)).decode()
-    key = f"-----BEGIN {'PRIVATE'} KEY-----\n{body}-----END {'PRIVATE'} KEY-----\n"
-    lines = base64.encodebytes(key.encode()).decode()
-    names = ".ENV", ".AWS/credentials", "k.Pem", "Conf/ID_RSA", "Conf/serviceAccount-1.json"
-    for name in names:
-        rig.write(name, "hidden by its name\n")
-    rig.write("backup.txt", lines)
-    rig.write("secret.yaml", "data:\n  tls.key: >-\n" + textwrap.indent(lines, "    "))
-    rig.write("mail.eml", "Content-Transfer-Encoding: base64\r\n\r\n" + lines.replace("\n", "\r\n"))
-    rig.write("a.txt")
-    rig.ok("push")
-    sent = sorted(str(path.relative_to(rig.sandbox.workspace)) for path in rig.sandbox.workspace.rglob("*"))
-    assert sent == [".AWS", "Conf", "a.txt"]
-    assert "a private key in base64" in str(rig.status()["warnings"])
-    rig.key_file.unlink()  # this command needs none
-    ignored = rig.ok("ls", "--excluded").out
-    assert "k.Pem\tsecrets: *.pem\n" in ignored
-    assert "backup.txt\tsecrets: a private key in base64 in line 1\n" in ignored
