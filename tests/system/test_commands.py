@@ -24,17 +24,6 @@ def test_a_second_instance_ends_with_75(rig: Rig) -> None:
     rig.converged()
 
 
-def test_flush_returns_when_the_sandbox_is_equal(rig: Rig) -> None:
-    """Through the daemon: it does not wait for quiet, and when it returns the sandbox holds what was on disk."""
-    rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
-    rig.fill(5)
-    rig.up()
-    for number in range(3):
-        rig.write("a", f"content {number}")
-        assert rig.ok("flush").out == ""
-        assert (rig.sandbox.workspace / "a").read_text() == f"content {number}"
-
-
 def test_flush_sees_a_change_made_during_a_sync(rig: Rig) -> None:
     """A flush called during an upload of an older snapshot waits for a sync that began after it."""
     rig.write("a", "old")
@@ -168,15 +157,25 @@ def test_too_large_a_snapshot_is_refused_before_any_request(rig: Rig) -> None:
 
 
 def test_a_pause_holds_changes_and_a_resume_sends_them(rig: Rig) -> None:
-    """Nothing is sent while paused, also after a restart; everything is after the resume."""
+    """Nothing is sent while paused, before a first daemon, by a `flush` alone, or after a restart; then all is."""
     rig.write("a")
-    daemon = rig.up()
+    for _ in range(2):
+        rig.ok("pause")
+    flushed = rig.run("flush")
+    assert (flushed.code, flushed.err) == (75, "syncd: syncing is paused: run `syncd resume`\n")
+    rig.start()
+    rig.in_state("paused")
+    assert rig.emulator.request_log.ops() == []
+    for _ in range(2):
+        rig.ok("resume")
+    rig.converged()
+    rig.in_state("watching")
     rig.ok("pause")
     rig.in_state("paused")
     rig.write("b")
     assert rig.run("flush").code == 75
     rig.until(lambda: rig.status()["pending"], "the change to be noted")
-    daemon.stop()
+    rig.daemons[0].stop()
     rig.start()
     rig.in_state("paused")
     rig.write("c")
@@ -185,21 +184,6 @@ def test_a_pause_holds_changes_and_a_resume_sends_them(rig: Rig) -> None:
     rig.ok("resume")
     rig.converged()
     rig.in_state("watching")
-
-
-def test_a_pause_without_a_daemon_holds_the_next_one(rig: Rig) -> None:
-    """The marker file is enough; `flush` respects it, alone too."""
-    rig.write("a")
-    rig.ok("pause")
-    rig.ok("pause")
-    flushed = rig.run("flush")
-    assert (flushed.code, flushed.err) == (75, "syncd: syncing is paused: run `syncd resume`\n")
-    rig.start()
-    rig.in_state("paused")
-    assert rig.emulator.request_log.ops() == []
-    rig.ok("resume")
-    rig.ok("resume")
-    rig.converged()
 
 
 _NOBODY = ("unshare", "--user", "--map-user=54321")
@@ -215,3 +199,29 @@ def test_without_a_home(rig: Rig, command: str) -> None:
         assert (done.code, done.out) == (78, ""), done
         assert done.err.endswith(f"your home directory is not known: HOME {why}: set HOME\n")
         assert not {"~", "me"} & {*os.listdir(rig.home)}
+
+
+# -- beside a daemon that starts
+
+
+@pytest.mark.parametrize("command", ["flush", "push"])
+def test_a_command_typed_right_after_the_daemon(rig: Rig, command: str) -> None:
+    """Whichever has the lock first, the command succeeds and the daemon stays."""
+    rig.fill(3)
+    daemon = rig.start()
+    rig.ok(command)
+    rig.until(lambda: rig.status()["state"] == "watching", "the daemon to watch")
+    assert rig.status()["pid"] == daemon.pid
+    rig.converged()
+
+
+def test_a_daemon_that_begins_while_a_command_syncs(rig: Rig) -> None:
+    """It waits for the command's end."""
+    rig.fill(3)
+    rig.faults("upload: delay 1.5")
+    push = rig.background("push")
+    rig.until(lambda: rig.count("upload"), "the push's upload")
+    daemon = rig.start()
+    assert push.wait() == 0
+    rig.until(lambda: rig.status()["pid"] == daemon.pid, "the daemon to run")
+    rig.converged()
