@@ -69,9 +69,11 @@ def there(rig: Rig) -> There:
 # -- when it runs
 
 
-def test_it_runs_once_in_the_workspace(rig: Rig, there: There) -> None:
-    """After the first sync, when all files are there; an edit of another file runs it no more."""
-    there.configure("pwd >../where; ls >../names; echo $AGENT_WORKSPACE >../variable")
+def test_when_it_runs(rig: Rig, there: There) -> None:
+    """After the first sync, in the workspace with all files; then after each sync that changed or removed one
+    of setup_files, not for another file, a touch or a restart.
+    """
+    there.configure("pwd >../where; ls >../names; echo $AGENT_WORKSPACE >../variable; cat *.lock >>../locks")
     rig.up()
     rig.ok("flush")
     assert there.text("where") == there.text("variable") == f"{rig.sandbox.workspace}\n"
@@ -79,31 +81,30 @@ def test_it_runs_once_in_the_workspace(rig: Rig, there: There) -> None:
     for path in ("notes", "deps.lock.txt"):
         rig.write(path, "edit\n")
         rig.ok("flush")
-    assert there.ran == ONCE
     rig.restart()
     rig.ok("flush")
     assert there.ran == ONCE
-
-
-def test_it_runs_again_with_its_files(rig: Rig, there: There) -> None:
-    """After each sync that changed or removed one of setup_files; a touch changes none."""
-    there.configure("cat *.lock >>../locks")
-    rig.up()
-    rig.ok("flush")
-    rig.write("deps.lock", "second\n")
-    rig.ok("flush")
-    assert there.text("locks") == "deps.lock\nsecond\n"
-    rig.write("deps.lock", "second\n")
-    rig.ok("flush")
-    assert there.ran == TWICE
+    for _ in range(2):
+        rig.write("deps.lock", "second\n")
+        rig.ok("flush")
+    assert (there.ran, there.text("locks")) == (TWICE, "deps.lock\nsecond\n")
     (rig.workspace / "deps.lock").unlink()
     rig.ok("flush", "--no-setup")
     there.until_ran(TWICE + ONCE)
 
 
 def test_it_delays_no_sync(rig: Rig, there: There) -> None:
-    """Edits arrive while it runs; all changes of its files meanwhile are one more run."""
+    """Edits arrive while it runs; a flush that gives up says what it waited for; all changes of its files meanwhile are
+    one more run.
+    """
     there.begun()
+
+    def tells_it() -> bool:
+        gave_up = rig.run("flush", "--timeout", "1")
+        assert gave_up.code == 75
+        return "(setting up: sh -c" in gave_up.told  # a busy machine may not come so far in a second
+
+    rig.until(tells_it, "a flush that waits for the set-up")
     for content in ("1\n", "2\n", "3\n"):
         rig.write("deps.lock", content)
         rig.ok("flush", "--no-setup")
@@ -177,21 +178,6 @@ def test_commands_wait_for_it(rig: Rig, there: There, command: str, daemon: bool
         rig.ok(command)
     assert there.ran == ONCE
     assert there.status()["state"] == "done"
-
-
-def test_a_flush_that_gives_up(rig: Rig, there: There) -> None:
-    """It says what it waited for, and the set-up goes on."""
-    there.begun()
-
-    def tells_it() -> bool:
-        gave_up = rig.run("flush", "--timeout", "1")
-        assert gave_up.code == 75
-        return "(setting up: sh -c" in gave_up.told  # a busy machine may not come so far in a second
-
-    rig.until(tells_it, "a flush that waits for the set-up")
-    there.go()
-    rig.ok("flush")
-    assert there.ran == ONCE
 
 
 # -- how it fails
@@ -319,8 +305,10 @@ def test_by_hand(rig: Rig, there: There, daemon: bool) -> None:
     assert there.status()["state"] == "done"
 
 
-def test_its_output_comes_as_it_is_printed(rig: Rig, there: There) -> None:
-    """The first line is there before the last; nothing that a terminal obeys is."""
+def test_its_output(rig: Rig, there: There) -> None:
+    """The first line is there before the last, and nothing that a terminal obeys. Of more than it shows, begin and end
+    are shown, whatever its bytes are, and it counts as what it ended with.
+    """
     there.configure("true")
     rig.up()
     rig.ok("flush")
@@ -332,15 +320,11 @@ def test_its_output_comes_as_it_is_printed(rig: Rig, there: There) -> None:
     (there.beside / "more").touch()
     assert shown.wait() == 0
     assert shown.out.splitlines()[1:] == [f"line {number}" for number in range(1, 30001)]
-
-
-def test_more_output_than_it_shows(rig: Rig, there: There) -> None:
-    """Its begin and its end are shown, whatever its bytes are, and it counts as what it ended with."""
     there.configure(r"echo first; tr '\0' '\1' </dev/zero | head -c 3000000; printf '\nlast\n'")
-    rig.ok("push")
-    shown = rig.ok("setup").out.splitlines()
-    assert (shown[0], shown[-1]) == ("first", "last")
-    assert any(re.fullmatch(r"\[\d+ bytes are left out\]", line) for line in shown)
+    rig.ok("reload")
+    lines = rig.ok("setup").out.splitlines()
+    assert (lines[0], lines[-1]) == ("first", "last")
+    assert any(re.fullmatch(r"\[\d+ bytes are left out\]", line) for line in lines)
     assert there.status()["state"] == "done"
 
 

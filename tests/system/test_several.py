@@ -151,14 +151,14 @@ def test_what_was_followed_is_saved_when_its_table_goes(several: Several) -> Non
     assert (saved["why"], saved["sandbox"], saved["paths"]) == ("sandbox-ended", "blue", ["a"])
 
 
-def _red_at_work(several: Several) -> str:
-    """Acquire one more, in which an agent changes something, and return its id."""
+def _red_at_work(several: Several, content: str) -> str:
+    """Acquire one more, in which an agent writes that content, and return its id."""
     rig = several.rig
     rig.ok("sandbox", "add", "red", "--acquire")
     rig.ok("push")
     sandbox = rig.emulator.sandbox(rig.status()["sandboxes"][-1]["id"])
     assert sandbox is not None
-    Agent(sandbox.workspace).write("a", "red's\n")
+    Agent(sandbox.workspace).write("a", content)
     return sandbox.id
 
 
@@ -166,31 +166,12 @@ def _saved_of_red(several: Several) -> list[tuple[str, list[str]]]:
     return [(row["why"], row["paths"]) for row in several.json("saved")["saved"] if row["sandbox"] == "red"]
 
 
-def test_an_acquired_one_is_released_by_its_id(rig: Rig, several: Several) -> None:
-    """It is the workspace's, whichever name it has: its agent's work is saved before."""
-    red = _red_at_work(several)
-    assert "not saved" not in rig.ok("sandbox", "release", red, "--yes").err
-    assert _saved_of_red(several) == [("released", ["a"])]
-    assert "before sandboxes.blue.id names another one" in rig.ok("sandbox", "release", "box-blue", "--yes").out
-
-
-def test_an_acquired_one_whose_table_goes_is_saved(rig: Rig, several: Several) -> None:
-    """By the next sync; the name is a new sandbox's then."""
+def test_an_acquired_one_whose_table_goes(rig: Rig, several: Several) -> None:
+    """While it cannot be saved a warning names it, by the next process too; then it is saved, and the name is a new
+    sandbox's. That one is the workspace's, whichever name it has: its agent's work is saved before it is released.
+    """
     before = rig.config_file.read_text()
-    _red_at_work(several)
-    rig.config_file.write_text(before)
-    rig.ok("push")
-    assert (_saved_of_red(several), rig.status()["warnings"]) == ([("sandbox-ended", ["a"])], [])
-    acquired = rig.count("acquire")
-    rig.ok("sandbox", "add", "red", "--acquire")
-    rig.ok("push")
-    assert rig.count("acquire") == acquired + 1
-
-
-def test_while_it_cannot_be_saved_a_warning_names_it(rig: Rig, several: Several) -> None:
-    """It is tried again, by the next process too."""
-    before = rig.config_file.read_text()
-    _red_at_work(several)
+    _red_at_work(several, "red's\n")
     running = rig.watch()
     rig.faults("execution-upload-url: 503 always", "dump: 503 always")
     rig.config_file.write_text(before)
@@ -201,11 +182,18 @@ def test_while_it_cannot_be_saved_a_warning_names_it(rig: Rig, several: Several)
 
     rig.until(named, "the warning")
     running.stop()
-    rig.start()
+    running = rig.start()
     rig.until(named, "the warning of the next process")
     assert _saved_of_red(several) == []
     rig.emulator.faults.clear()
-    rig.until(lambda: _saved_of_red(several) and not named(), "what was saved")
+    rig.until(lambda: _saved_of_red(several) == [("sandbox-ended", ["a"])] and not named(), "what was saved")
+    running.stop()
+    acquired = rig.count("acquire")
+    red = _red_at_work(several, "red's later\n")
+    assert rig.count("acquire") == acquired + 1
+    assert "not saved" not in rig.ok("sandbox", "release", red, "--yes").err
+    assert _saved_of_red(several)[0] == ("released", ["a"])
+    assert "before sandboxes.blue.id names another one" in rig.ok("sandbox", "release", "box-blue", "--yes").out
 
 
 def test_one_is_added_while_the_daemon_starts(rig: Rig) -> None:
