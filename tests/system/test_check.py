@@ -15,7 +15,7 @@ _LINE = re.compile(r"^(pass|note|warn|fail)  (\w+)", re.MULTILINE)
 
 
 def test_all_is_well(rig: Rig) -> None:
-    """Without a failure it ends with 0, asks for the sandbox, and creates no file."""
+    """Without a failure it ends with 0, asks for the sandbox, and creates no file; a daemon's watches count once."""
     rig.fill(3)
     done = rig.ok("check")
     assert _found(done) == {
@@ -34,11 +34,6 @@ def test_all_is_well(rig: Rig) -> None:
     assert not (rig.home / ".local").exists()
     assert not (rig.home / ".cache").exists()
     assert "\x1b" not in done.out
-
-
-def test_beside_a_daemon(rig: Rig) -> None:
-    """All is well too: the daemon's watches are not counted twice."""
-    rig.write("a")
     rig.up()
     assert set(_found(rig.ok("check")).values()) == {"pass"}
 

@@ -15,7 +15,9 @@ from tests.system.rig import Rig
 
 
 def test_show(rig: Rig) -> None:
-    """It is TOML: what counts, with where that is from if not from the file."""
+    """It is TOML: what counts, with where that is from if not from the file; but a key in the place of its file. A bad
+    configuration is told as by any other command; `path` has the way to it.
+    """
     rig.configure({"workspace.ignore": ["*.tmp"], "sync.debounce_seconds": 2.5, "sandboxes.b.id": "box-b"})
     shown = rig.ok("config", "show").out
     assert rig.ok("config").out == rig.ok("config", "--config", str(rig.config_file), "show").out == shown
@@ -29,18 +31,10 @@ def test_show(rig: Rig) -> None:
     assert values["sync"]["debounce_seconds"] == 2.5
     assert values["sandboxes"]["b"]["id"] == "box-b"
     assert list(values["sandboxes"]) == ["b"]
-
-
-def test_a_key_in_the_place_of_its_file_is_not_shown(rig: Rig) -> None:
-    """The other values are."""
     rig.configure({"sandbox.api_key_file": "sk-live-123"})
     said = rig.ok("config", "show")
     assert "sk-live" not in said.out + said.err
     assert 'sandbox.api_key_file = "…"' in said.out
-
-
-def test_show_refuses_what_does_not_count(rig: Rig) -> None:
-    """A bad configuration is told as by any other command; `path` has the way to it."""
     rig.configure({"sync.rescan_minutes": "often"})
     refused = rig.run("config", "show")
     assert (refused.code, refused.out, 'rescan_minutes = "often"' in refused.err) == (78, "", True)
@@ -97,6 +91,7 @@ def test_edit_at_a_terminal(rig: Rig, answer: str | signal.Signals) -> None:
 
 def test_a_daemon_is_told(rig: Rig) -> None:
     """`config edit` has it read what was written, and so does `reload`, which refuses a file that is not valid."""
+    assert rig.ok("reload").out == "no daemon is running; the next one reads it\n"
     rig.write("a")
     rig.up()
     other = rig.home / "other"
@@ -129,11 +124,6 @@ def test_what_the_daemon_refused_is_a_warning(rig: Rig) -> None:
     rig.configure()
     rig.ok("reload")
     rig.until(lambda: rig.status()["warnings"] == [], "the warning to go")
-
-
-def test_nobody_is_told(rig: Rig) -> None:
-    """Without a daemon there is nothing to do."""
-    assert rig.ok("reload").out == "no daemon is running; the next one reads it\n"
 
 
 def test_a_reload_waits_for_a_command_that_writes(rig: Rig) -> None:

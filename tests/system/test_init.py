@@ -149,10 +149,25 @@ def _finished(terminal: Terminal, answers: Iterable[str], questions: Iterable[st
 
 
 def test_the_whole_dialog(bare: Rig) -> None:
-    """It goes from nothing to a configuration that Klavis takes; no key is shown."""
+    """From nothing to a configuration that Klavis takes; no key is shown. An answer that is refused is asked for again,
+    with the reason; what was answered before still counts.
+    """
     (bare.home / "my work").mkdir()
     with bare.terminal("init", "--base-url", bare.emulator.base_url) as terminal:
-        assert _finished(terminal, ("~/my work", "asia", "box", KEY)) == 0, terminal.text
+
+        def refused(question: str, answer: str, words: str) -> None:
+            terminal.answer(question, answer)
+            terminal.until(lambda text: words in " ".join(text.split()), words)
+
+        refused("Directory to", "~", 'workspace.path = "~": is the home directory itself')
+        refused("Directory to", "not there", "~/work/not there is no directory: name one that is there")
+        terminal.answer("Directory to", "~/my work")
+        refused("Region", "mars", 'sandbox.region = "mars": must be "us" or "asia"')
+        terminal.answer("Region", "asia")
+        refused("one when needed]:", "..", 'sandbox.id = "..": must be the id of a sandbox')
+        terminal.answer("one when needed]:", "box")
+        terminal.answer("API key (", KEY)
+        assert terminal.finish() == 0, terminal.text
     assert bare.emulator.request_log.ops() == ["get"]
     assert {"wrote ~/.config/syncd/api-key", "wrote ~/.config/syncd/config.toml"} <= set(terminal.text.splitlines())
     assert "  syncd check  " in terminal.text
@@ -178,27 +193,6 @@ def test_an_answer_that_is_refused(bare: Rig, answers: list[str], words: str) ->
     assert words in terminal.text.replace("\n", "")
     assert not bare.config_file.parent.exists()
     assert answers[-1] not in terminal.text or len(answers) < 4
-
-
-def test_an_answer_that_is_refused_is_asked_for_again(bare: Rig) -> None:
-    """With the reason; what was answered before still counts."""
-    with bare.terminal("init", "--base-url", bare.emulator.base_url) as terminal:
-
-        def refused(question: str, answer: str, words: str) -> None:
-            terminal.answer(question, answer)
-            terminal.until(lambda text: words in " ".join(text.split()), words)
-
-        refused("Directory to", "~", 'workspace.path = "~": is the home directory itself')
-        refused("Directory to", "not there", "~/work/not there is no directory: name one that is there")
-        terminal.answer("Directory to", "")
-        refused("Region", "mars", 'sandbox.region = "mars": must be "us" or "asia"')
-        terminal.answer("Region", "asia")
-        refused("one when needed]:", "..", 'sandbox.id = "..": must be the id of a sandbox')
-        terminal.answer("one when needed]:", "box")
-        terminal.answer("API key (", KEY)
-        assert terminal.finish() == 0, terminal.text
-    sandbox = load_config(str(bare.config_file)).sandbox
-    assert (sandbox.id, sandbox.region) == ("box", "asia")
 
 
 def test_enter_takes_what_is_offered(bare: Rig) -> None:
@@ -259,7 +253,13 @@ def test_a_path_that_no_file_can_hold(bare: Rig, locale: str) -> None:
     ],
 )
 def test_a_proposed_setup(bare: Rig, locks: list[str], setup: list[str]) -> None:
-    """Where there is a lock file, a set-up is proposed as a comment: it is off, and can be had as it stands there."""
+    """Where there is a lock file at the top, a set-up is proposed as a comment: it is off, and can be had as it stands
+    there. Else the keys are there with their defaults.
+    """
+    bare.write("deep/package-lock.json")
+    assert "runs code" not in bare.ok("init", "--path", "work", "--id", "box").out
+    assert tomllib.loads(bare.config_file.read_text())["sandbox"]["setup"] == []
+    bare.config_file.unlink()
     for name in locks:
         bare.write(name)
     told = bare.ok("init", "--path", "work", "--id", "box").out
@@ -270,11 +270,3 @@ def test_a_proposed_setup(bare: Rig, locks: list[str], setup: list[str]) -> None
     assert tomllib.loads(text)["sandbox"].keys().isdisjoint({"setup", "setup_files"})
     sandbox = tomllib.loads(re.sub("^# (setup)", r"\1", text, flags=re.MULTILINE))["sandbox"]
     assert (sandbox["setup"], sandbox["setup_files"]) == (setup, locks)
-
-
-def test_no_setup_is_proposed_for_nothing(bare: Rig) -> None:
-    """Without a lock file at the top the keys are there with their defaults."""
-    bare.write("deep/package-lock.json")
-    told = bare.ok("init", "--path", "work", "--id", "box").out
-    assert "runs code" not in told
-    assert tomllib.loads(bare.config_file.read_text())["sandbox"]["setup"] == []

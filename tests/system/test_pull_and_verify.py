@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import os
 import signal
-import tarfile
-
-import pytest
 
 from tests.system.rig import Rig
 from tests.system.trees import tree
 
 
 def test_pull(rig: Rig) -> None:
-    """It brings the agent's files, too; into a new folder or an empty one, never into another."""
+    """It brings the agent's files, too; into a new folder or an empty one, never into another, nor into the workspace,
+    from where it would be sent.
+    """
     rig.write("a/b", "1")
     rig.write(os.fsdecode(b"caf\xe9"), "latin-1 name")
     (rig.workspace / "ln").symlink_to("a/b")
     (rig.workspace / "empty").mkdir()
     rig.ok("push")
     (rig.sandbox.workspace / "by-the-agent").write_text("new")
+    (rig.home / "link").symlink_to(rig.workspace)
+    for place in (rig.workspace / "new", rig.home / "link" / "new"):
+        refused = rig.run("pull", str(place))
+        assert (refused.code, "is in the workspace" in refused.err) == (78, True)
+    empty = rig.run("pull", "")  # the unset variable of a script: no wish for this directory
+    assert (empty.code, "It is empty." in empty.err) == (2, True)
+    assert rig.count("dump") == 0
     said = rig.ok("pull", str(rig.home / "new" / "dest")).out
     assert tree(rig.home / "new" / "dest") == tree(rig.sandbox.workspace)
     assert said.startswith("pulled 4 files")
@@ -48,34 +52,19 @@ def test_pull_outlasts_a_bad_network(rig: Rig) -> None:
     assert not (rig.home / "other").exists()
 
 
-@pytest.mark.parametrize("command", ["pull", "verify"])
-def test_an_archive_that_ends_between_two_files(rig: Rig, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    """The program that packed it was killed there: what it lacks is neither left out nor missing."""
-    rig.write("a", "1")
-    rig.write("b", "2")
-    rig.ok("push")
-    rig.configure({"retry.give_up_after_seconds": 1})
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        tar.add(rig.sandbox.workspace / "a", "./a")
-        end = packed.tell()
-    cut = gzip.compress(packed.getvalue()[:end])
-    monkeypatch.setattr(rig.sandbox, "dump", lambda file: file.write(cut))
-    failed = rig.run(command, *([str(rig.home / "dest")] if command == "pull" else []))
-    assert (failed.code, failed.out) == (75, "")
-    assert "cannot be read (the archive is cut short)" in failed.err
-    assert not (rig.home / "dest").exists()
-
-
 def test_verify(rig: Rig) -> None:
-    """Missing, different and extra paths are named; it changes nothing and works beside a daemon."""
-    for name in ("same", "gone", "other", "d/e"):
+    """Missing, different and extra paths are named, also those deleted here that are kept there; excluded ones are
+    counted, on stderr. It changes nothing and works beside a daemon.
+    """
+    for name in ("same", "gone", "other", "d/e", "deleted"):
         rig.write(name, name)
     rig.write(".gitignore", "*.log\n")
     rig.write("x.log", "stays home")
     rig.up()
     rig.converged(without=lambda path: path == "x.log")
     assert rig.ok("verify").out.startswith("in sync")
+    (rig.workspace / "deleted").unlink()
+    rig.ok("flush")
     syncs = rig.count("upload"), rig.count("initialize"), rig.count("execute")
     (rig.sandbox.workspace / "gone").unlink()
     (rig.sandbox.workspace / "other").write_text("OTHER")
@@ -88,49 +77,17 @@ def test_verify(rig: Rig) -> None:
         "different   other",
         "only there  agent",
         "only there  agent/\\x1b[31mred",
-        "1 missing, 1 different, 2 only there",
-    ]
-    listed = json.loads(rig.run("verify", "--json").out)
-    assert listed["equal"] is False
-    assert (listed["missing"], listed["different"]) == (["gone"], ["other"])
-    assert listed["only_there"] == ["agent", "agent/\033[31mred"]
-    assert (rig.count("upload"), rig.count("initialize"), rig.count("execute")) == syncs
-
-
-def test_verify_names_paths_deleted_here(rig: Rig) -> None:
-    """They are kept there by the configuration; excluded paths are counted, on stderr."""
-    for name in ("a", "gone"):
-        rig.write(name)
-    rig.ok("push")
-    (rig.workspace / "gone").unlink()
-    rig.write(".gitignore", "*.log\n")
-    rig.write("x.log")
-    rig.ok("push")
-    (rig.sandbox.workspace / "agent").write_text("x")
-    found = rig.run("verify")
-    assert found.code == 1
-    assert found.out.splitlines()[2:] == [
-        "0 missing, 0 different, 2 only there",
+        "only there  deleted",
+        "1 missing, 1 different, 3 only there",
         'deleted here, and still there: 1 path (sandbox.deletions is "keep")',
     ]
     assert "not compared, as they are excluded: 1 (see" in found.err
     listed = json.loads(rig.run("verify", "--json").out)
-    assert (listed["only_there"], listed["deleted_here"]) == (["agent", "gone"], ["gone"])
     assert list(listed) == ["equal", "files", "missing", "different", "only_there", "unnamed", "deleted_here"]
-
-
-def test_nothing_is_pulled_into_the_workspace(rig: Rig) -> None:
-    """It would be sent; through a link, too."""
-    rig.write("a")
-    rig.ok("push")
-    (rig.home / "link").symlink_to(rig.workspace)
-    for place in (rig.workspace / "new", rig.home / "link" / "new"):
-        refused = rig.run("pull", str(place))
-        assert refused.code == 78
-        assert "is in the workspace" in refused.err
-    empty = rig.run("pull", "")  # the unset variable of a script: no wish for this directory
-    assert (empty.code, "It is empty." in empty.err) == (2, True)
-    assert rig.count("dump") == 0
+    assert (listed["equal"], listed["missing"], listed["different"]) == (False, ["gone"], ["other"])
+    assert listed["only_there"] == ["agent", "agent/\033[31mred", "deleted"]
+    assert listed["deleted_here"] == ["deleted"]
+    assert (rig.count("upload"), rig.count("initialize"), rig.count("execute")) == syncs
 
 
 def test_a_signal_ends_a_download(rig: Rig) -> None:

@@ -167,20 +167,16 @@ def test_nothing_was_ever_saved(rig: Rig) -> None:
     assert not rig.state_folder.exists()
 
 
-def test_an_unknown_id(saved: Rig) -> None:
-    """78, in one line that says how to list them."""
+def test_wrong_usage(saved: Rig) -> None:
+    """2, and nothing is done; an unknown id is 78, in one line that says how to list them."""
+    restored = ("restore", FIRST)
+    for args in (("show",), ("drop",), restored, (*restored, ""), ("nonsense",), ("list", "x"), ("--nonsense",)):
+        assert saved.run("saved", *args).code == 2, args
     for args in (("show", "20200101-000000-00"), ("drop", "x"), ("restore", "..", "dest"), ("show", "\033[31m")):
         failed = saved.run("saved", *args)
         assert (failed.code, failed.out) == (78, "")
         assert re.fullmatch(r"syncd: there is no saved version [^\n\033]*: `syncd saved` lists .*\n", failed.err)
     assert not (saved.home / "dest").exists()
-
-
-def test_wrong_usage(saved: Rig) -> None:
-    """2, and nothing is done."""
-    restored = ("restore", FIRST)
-    for args in (("show",), ("drop",), restored, (*restored, ""), ("nonsense",), ("list", "x"), ("--nonsense",)):
-        assert saved.run("saved", *args).code == 2, args
     assert len(saved.saved()) == 2
 
 

@@ -48,8 +48,10 @@ def rig(machine: Machine, emulator: Emulator) -> Iterator[ServiceRig]:
         assert "x-goog-signature" not in text.lower()
 
 
-def test_installing_starts_it(rig: ServiceRig) -> None:
-    """One command writes, enables and starts the unit, from a venv with an odd path; again it starts it anew."""
+def test_from_install_to_uninstall(rig: ServiceRig) -> None:
+    """One command writes, enables and starts the unit, from a venv with an odd path; again it starts it anew. The other
+    one leaves configuration, key, workspace and state. A second time it does nothing.
+    """
     done = rig.installed()
     assert f"wrote {HOME}/{UNITS}/syncd.service" in done.out
     assert "undo it: syncd service uninstall" in done.out
@@ -65,6 +67,15 @@ def test_installing_starts_it(rig: ServiceRig) -> None:
     for verb in ("flush", "pause", "resume", "push"):  # through the daemon's socket, out of its namespaces
         assert rig.syncd(verb).code == 0
     assert rig.status()["pid"] == int(pid)
+    gone = rig.service("uninstall")
+    assert (gone.code, f"removed {HOME}/{UNITS}/syncd.service" in gone.out) == (0, True)
+    assert rig.shown("ActiveState") == "inactive"
+    assert [path for path in rig.at(f"{HOME}/{UNITS}").rglob("*") if not path.is_dir()] == []
+    for path in (rig.config_file, rig.key_file, f"{rig.workspace}/first.txt"):
+        assert rig.at(path).exists()
+    assert rig.state_folder.exists()
+    again = rig.service("uninstall")
+    assert (again.code, "not installed" in again.out) == (0, True)
 
 
 def test_systemd_as_it_is(rig: ServiceRig) -> None:
@@ -245,21 +256,6 @@ def test_a_workspace_that_is_renamed_or_mounted_over(rig: ServiceRig) -> None:
         rig.machine.run("umount", rig.workspace, as_root=True)
     rig.write("without-the-disk.txt")
     rig.until((rig.sandbox.workspace / "without-the-disk.txt").exists, "the directory's file")
-
-
-def test_uninstalling_removes_only_the_unit(rig: ServiceRig) -> None:
-    """Configuration, key, workspace and state stay. A second time it does nothing."""
-    rig.installed()
-    done = rig.service("uninstall")
-    assert done.code == 0
-    assert f"removed {HOME}/{UNITS}/syncd.service" in done.out
-    assert rig.shown("ActiveState") == "inactive"
-    assert [path for path in rig.at(f"{HOME}/{UNITS}").rglob("*") if not path.is_dir()] == []
-    for path in (rig.config_file, rig.key_file, f"{rig.workspace}/first.txt"):
-        assert rig.at(path).exists()
-    assert rig.state_folder.exists()
-    again = rig.service("uninstall")
-    assert (again.code, "not installed" in again.out) == (0, True)
 
 
 def test_an_edited_unit_stays(rig: ServiceRig) -> None:

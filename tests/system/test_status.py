@@ -20,16 +20,16 @@ KEYS = (
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
-def test_before_anything_ran(rig: Rig) -> None:
-    """The document is complete, and no folder is made."""
+def test_from_nothing_to_a_pause(rig: Rig) -> None:
+    """Before anything ran the document is complete, and no folder is made; then it has the figures of the last sync.
+    `--check`: 1 unless a daemon runs and everything is there; the document is printed all the same.
+    """
     status = rig.status()
     assert " ".join(key for key in status if key in KEYS.split()) == KEYS
     assert (status["running"], status["pid"], status["state"], status["last_sync"]) == (False, None, "stopped", None)
     assert not (rig.home / ".local").exists()
-
-
-def test_a_watching_daemon(rig: Rig) -> None:
-    """All keys, with the figures of the last sync."""
+    assert rig.run("status", "--check").code == 1
+    assert (rig.run("status", "--all", "--check").code, rig.run("status", "--check", "--watch").code) == (1, 2)
     rig.fill(5)
     daemon = rig.up()
     status = rig.status()
@@ -42,6 +42,11 @@ def test_a_watching_daemon(rig: Rig) -> None:
     assert TIME.fullmatch(status["last_sync"]["finished_at"])
     assert TIME.fullmatch(status["upload_url_expires_at"])
     assert "in sync" in rig.ok("status").out
+    for args in ((), ("--json",), ("--all",)):
+        assert rig.ok("status", "--check", *args).out
+    rig.ok("pause")
+    paused = rig.run("status", "--check", "--json")
+    assert (paused.code, json.loads(paused.out)["state"]) == (1, "paused")
 
 
 def test_a_retrying_daemon(rig: Rig) -> None:
@@ -63,19 +68,6 @@ def test_a_retrying_daemon(rig: Rig) -> None:
     rig.daemons[-1].send(signal.SIGUSR1)
     after = rig.status_in("watching")
     assert after["failures_in_row"] == 0
-
-
-def test_check(rig: Rig) -> None:
-    """For scripts: 1 unless a daemon runs and everything is there; the document is printed all the same."""
-    rig.write("a")
-    assert rig.run("status", "--check").code == 1
-    assert (rig.run("status", "--all", "--check").code, rig.run("status", "--check", "--watch").code) == (1, 2)
-    rig.up()
-    for args in ((), ("--json",), ("--all",)):
-        assert rig.ok("status", "--check", *args).out
-    rig.ok("pause")
-    paused = rig.run("status", "--check", "--json")
-    assert (paused.code, json.loads(paused.out)["state"]) == (1, "paused")
 
 
 def test_a_daemon_that_starts_paused(rig: Rig) -> None:
