@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from syncd.remote import api, bucket, http_client
-from tests.integration.recorded_rig import RecordedRig
+from tests.integration.fault_checks import leaks
 from tests.integration.sync_rig import Rig, rigged
 
 
@@ -28,14 +28,13 @@ def rig(bare: Rig) -> Rig:
 
 
 @pytest.fixture
-def recorded(rig: Rig, caplog: pytest.LogCaptureFixture) -> Iterator[RecordedRig]:
+def recorded(rig: Rig, caplog: pytest.LogCaptureFixture) -> Iterator[Rig]:
     """The same; at the end no message may hold a secret."""
     caplog.set_level(logging.DEBUG, "syncd")
     caplog.set_level(logging.INFO, "httpx")
     logging.getLogger("httpx").addFilter(_drop)
-    recorded = RecordedRig(rig, caplog, [], [])
-    yield recorded
-    assert recorded.leaks() == []
+    yield rig
+    assert leaks(rig, caplog) == []
     logging.getLogger("httpx").removeFilter(_drop)
 
 

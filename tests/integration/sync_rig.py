@@ -129,6 +129,7 @@ class Rig:
         self.environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
         # Called between any two steps of a scan or of packing: where a test lets the world go on, or end.
         self.meanwhile: Callable[[], None] = lambda: None
+        self.failures: list[StepFailed] = []  # of all syncs, also those that were followed by another attempt
         self._cycle: SyncCycle | None = None
 
     @property
@@ -187,14 +188,18 @@ class Rig:
     ) -> tuple[Outcome, RecordingObserver]:
         """Sync once, without a failure."""
         observer = observer or RecordingObserver(self.clock)
-        return self.cycle.run(sync_mode, observer), observer
+        try:
+            return self.cycle.run(sync_mode, observer), observer
+        finally:
+            self.failures += observer.failures
 
     def fail(self, observer: RecordingObserver | None = None) -> tuple[StepFailed, RecordingObserver]:
         """Sync once, with a failure."""
         observer = observer or RecordingObserver(self.clock)
         try:
-            self.cycle.run(SyncMode.CHANGED, observer)
+            self.sync(observer=observer)
         except StepFailed as failure:
+            self.failures.append(failure)
             return failure, observer
         raise AssertionError("it did not fail")
 

@@ -34,28 +34,6 @@ def arrived(rig: Rig) -> dict[str, str]:
     return files(rig.emulator.sandbox(sandbox_id(rig)).workspace)
 
 
-def test_the_next_one_is_acquired_before_the_end(rig: Rig) -> None:
-    """Its lifetime counts whether or not a process ran; everything is sent to the next one."""
-    rig.write("b", "1")
-    rig.sync()
-    first = sandbox_id(rig)
-    rig.clock.go_on(7000)
-    rig.write("a", "2")
-    rig.sync()
-    assert sandbox_id(rig) == first
-    rig.clock.go_on(150)
-    outcome, _ = rig.sync()
-    assert outcome.sync is not None
-    second = sandbox_id(rig)
-    assert second != first
-    assert arrived(rig) == {"a": "2", "b": "1"}
-    rig.restart()
-    rig.clock.go_on(7200)
-    rig.sync()
-    assert sandbox_id(rig) not in (first, second)
-    assert arrived(rig) == {"a": "2", "b": "1"}
-
-
 def test_acquiring_is_limited(rig: Rig) -> None:
     """If sandboxes end at once, it waits after a few, with a warning, and then goes on."""
     rig.emulator.faults.script("upload-url: 404 always", "get: 404 always")

@@ -15,7 +15,8 @@ import pytest
 
 from syncd.remote import http_client
 from syncd.remote.failure import ApiStep, FailureAction
-from tests.integration.recorded_rig import AGAIN, FRESH, JSON, OFFLINE, REFUSED, RETRY, RecordedRig, raw
+from tests.integration.fault_checks import AGAIN, FRESH, JSON, OFFLINE, REFUSED, RETRY, converge, raw, request_counts
+from tests.integration.sync_rig import Rig
 from tests.loopback import answering, server_tls
 
 # The most requests of the failing kind before syncd gives up after a minute, with waits from 1 to 8 s.
@@ -208,7 +209,7 @@ def row_id(value: object) -> str | None:
 
 
 @pytest.fixture
-def recorded_rig(recorded: RecordedRig, request: pytest.FixtureRequest) -> RecordedRig:
+def row_rig(recorded: Rig, request: pytest.FixtureRequest) -> Rig:
     """The recorded rig, with short timeouts if the row's fault needs them."""
     fault = request.node.callspec.params["fault"]
     if ENDLESS in fault:
@@ -217,27 +218,25 @@ def recorded_rig(recorded: RecordedRig, request: pytest.FixtureRequest) -> Recor
 
 
 @pytest.mark.parametrize(("fault", "action", "says"), ROWS, ids=row_id)
-def test_a_fault_that_happens_once(
-    recorded_rig: RecordedRig, fault: str, action: FailureAction | None, says: str
-) -> None:
+def test_a_fault_that_happens_once(row_rig: Rig, fault: str, action: FailureAction | None, says: str) -> None:
     """The sync recovers with the fewest requests, or fails at once with a one-line message."""
     op = fault.partition(":")[0]
-    recorded_rig.rig.emulator.faults.script(fault)
+    row_rig.emulator.faults.script(fault)
     if action is REFUSED:
-        failure = recorded_rig.fail()
+        failure = row_rig.fail()[0]
     else:
-        observer = recorded_rig.sync()
+        observer = row_rig.sync()[1]
         if action is None:
             assert observer.failures == []
-            assert recorded_rig.request_counts() == "1 1 1"
-            recorded_rig.converge()
+            assert request_counts(row_rig) == "1 1 1"
+            converge(row_rig)
             return
         (failure,) = observer.failures
-        assert recorded_rig.request_counts() == ONCE[op, action]
+        assert request_counts(row_rig) == ONCE[op, action]
         assert (observer.waits[0] == 0.0) is (action is FRESH)
     assert (failure.step, failure.action) == (ApiStep(op), action)
     assert says in str(failure.as_error())
-    recorded_rig.converge()
+    converge(row_rig)
 
 
 def _lasting() -> list[object]:
@@ -251,19 +250,19 @@ def _lasting() -> list[object]:
 
 
 @pytest.mark.parametrize(("fault", "action", "says"), _lasting(), ids=row_id)
-def test_a_fault_that_lasts(recorded_rig: RecordedRig, fault: str, action: FailureAction, says: str) -> None:
+def test_a_fault_that_lasts(row_rig: Rig, fault: str, action: FailureAction, says: str) -> None:
     """The sync fails with the right exit code and message, after a bounded number of requests."""
     op = fault.partition(":")[0]
-    recorded_rig.rig.emulator.faults.script(f"{fault} always")
-    failure = recorded_rig.fail()
+    row_rig.emulator.faults.script(f"{fault} always")
+    failure = row_rig.fail()[0]
     assert (failure.step, failure.action) == (ApiStep(op), action)
     assert says in str(failure.as_error())
     assert failure.as_error().exit_code == (78 if action is REFUSED else 75)
-    for asked, most in zip(map(int, recorded_rig.request_counts().split()), LASTING[op, action], strict=True):
+    for asked, most in zip(map(int, request_counts(row_rig).split()), LASTING[op, action], strict=True):
         assert asked == most if most is not None else 1 < asked <= MAX_IN_A_MINUTE
     if op != "initialize":
-        assert recorded_rig.rig.arrived() == {}
-    recorded_rig.converge()
+        assert row_rig.arrived() == {}
+    converge(row_rig)
 
 
 # -- servers that cannot be reached or trusted
@@ -283,7 +282,7 @@ NOT_YET_VALID = ("-not_before", "20900101000000Z", "-not_after", "20910101000000
     ],
 )
 def test_an_untrusted_certificate(
-    recorded: RecordedRig,
+    recorded: Rig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     op: str,
@@ -332,30 +331,30 @@ def reset(connection: socket.socket) -> None:
     ],
 )
 def test_a_port_without_tls(
-    recorded: RecordedRig, monkeypatch: pytest.MonkeyPatch, op: str, talk: Callable[[socket.socket], None], says: str
+    recorded: Rig, monkeypatch: pytest.MonkeyPatch, op: str, talk: Callable[[socket.socket], None], says: str
 ) -> None:
     """The port of an https address does not answer in TLS."""
     monkeypatch.setattr(http_client, "CONNECT_S", 0.2)
-    recorded.rig.keys["retry"]["give_up_after_seconds"] = 3
+    recorded.keys["retry"]["give_up_after_seconds"] = 3
     with answering(talk) as port:
         sync_to_unreachable(recorded, op, f"https://localhost:{port}", says)
 
 
-def sync_to_unreachable(recorded: RecordedRig, op: str, url: str, says: str) -> None:
+def sync_to_unreachable(recorded: Rig, op: str, url: str, says: str) -> None:
     """Sync with the API or bucket at this address, which fails, then with its own address again."""
-    base_url = recorded.rig.emulator.base_url
+    base_url = recorded.emulator.base_url
     if op == "upload-url":
-        recorded.rig.keys["sandbox"]["base_url"] = url
+        recorded.keys["sandbox"]["base_url"] = url
     else:
         answer = json.dumps({"upload_url": f"{url}/o?X-Goog-Signature=5ECRET", "expires_in_minutes": 30})
-        recorded.rig.emulator.faults.script(f"upload-url: json {answer} always")
-    failure = recorded.fail()
+        recorded.emulator.faults.script(f"upload-url: json {answer} always")
+    failure = recorded.fail()[0]
     assert (failure.step, failure.action, failure.as_error().exit_code) == (ApiStep(op), OFFLINE, 75)
     assert says in str(failure)
     assert "5ECRET" not in str(failure)
-    assert recorded.rig.asked().count("upload") == 0
-    recorded.rig.restart()
-    recorded.rig.keys["sandbox"]["base_url"] = base_url
+    assert recorded.asked().count("upload") == 0
+    recorded.restart()
+    recorded.keys["sandbox"]["base_url"] = base_url
     if op == "upload":
-        recorded.rig.clock.go_on(1800)  # the unreachable URL has expired
-    recorded.converge()
+        recorded.clock.go_on(1800)  # the unreachable URL has expired
+    converge(recorded)

@@ -17,7 +17,7 @@ from syncd.remote.target import Target
 from syncd.sync.status_document import Progress
 from tests.clock import ScriptedClock
 from tests.emulator.hostile_bodies import bomb
-from tests.integration.recorded_rig import RecordedRig
+from tests.integration.fault_checks import converge
 from tests.integration.sync_rig import KEY, RecordingObserver, Rig
 from tests.loopback import answering
 
@@ -134,34 +134,34 @@ def test_a_network_failure_shows_no_url() -> None:
 
 
 @pytest.mark.parametrize("raised", [OSError(28, "No space left on device"), ValueError("a defect"), BrokenPipeError()])
-def test_an_error_of_the_body_is_not_a_cut_upload(recorded: RecordedRig, raised: Exception) -> None:
+def test_an_error_of_the_body_is_not_a_cut_upload(recorded: Rig, raised: Exception) -> None:
     """An error while the body is read, such as a full disk, is raised as it is and not retried."""
 
     def fail(progress: Progress) -> None:
         if progress.is_upload and progress.done_bytes:
             raise raised
 
-    observer = RecordingObserver(recorded.rig.clock)
+    observer = RecordingObserver(recorded.clock)
     observer.progressed = fail  # type: ignore[method-assign]
     with pytest.raises(type(raised)) as caught:
-        recorded.rig.sync(observer=observer)
+        recorded.sync(observer=observer)
     assert caught.value is raised
     assert observer.failures == []
-    assert recorded.rig.asked().count("initialize") == 0
+    assert recorded.asked().count("initialize") == 0
     # What was sent is put down, or it is not, before anything else comes.
-    assert recorded.rig.emulator.request_log.wait("upload")
-    recorded.converge()
+    assert recorded.emulator.request_log.wait("upload")
+    converge(recorded)
 
 
-def test_a_compression_bomb_is_not_decoded(recorded: RecordedRig) -> None:
+def test_a_compression_bomb_is_not_decoded(recorded: Rig) -> None:
     """Response bodies are not decoded: none takes more memory than it has bytes."""
     recorded.sync()
-    recorded.rig.write(content="more")
-    recorded.rig.emulator.faults.script("initialize: bomb always")
+    recorded.write(content="more")
+    recorded.emulator.faults.script("initialize: bomb always")
     bomb()  # cached: making it takes memory
     tracemalloc.start()
     try:
-        recorded.fail()
+        recorded.fail()[0]
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
