@@ -7,10 +7,7 @@ import os
 import re
 import subprocess
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, Rig
@@ -67,43 +64,29 @@ class Shown:
         return bare
 
 
-class HostileRig:
-    """A workspace with hostile names, also its own, and a terminal."""
-
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
-        folder = os.fsencode(rig.home) + b"/" + HOSTILE[1] + HOSTILE[6]
-        os.mkdir(folder)
-        rig.workspace = Path(os.fsdecode(folder))
-        rig.configure()
-        for name in HOSTILE:
-            self.write(name, b"file")
-            self.write(b"d-" + name + b"/" + name, b"below")
-            os.symlink(b"/etc/" + name, folder + b"/link-" + name)
-            os.mkfifo(folder + b"/fifo-" + name)
-            self.write(b"ruled-" + name, b"left out")
-            self.write(b"d-" + name + b"/.syncdignore", b"by-rule*\n")
-            self.write(b"d-" + name + b"/by-rule-" + name, b"left out")
-            self.write(b"ruled-" + name + b".pem", b"left out")
-        self.write(b".gitignore", b"".join(b"ruled-" + name + b"\n" for name in HOSTILE if b"\n" not in name))
-        self.terminal = Shown(rig.environment(), rig.workspace)
-
-    def write(self, path: bytes, content: bytes) -> None:
-        file = os.path.join(os.fsencode(self.rig.workspace), path)
-        os.makedirs(os.path.dirname(file), exist_ok=True)
-        with open(file, "wb") as opened:
-            opened.write(content)
+def _write(rig: Rig, path: bytes, content: bytes) -> None:
+    rig.write(os.fsdecode(path), content)
 
 
-@pytest.fixture
-def hostile(rig: Rig) -> Iterator[HostileRig]:
-    """The workspace before any sync."""
-    return HostileRig(rig)
-
-
-def test_every_command_shows_hostile_names_escaped(hostile: HostileRig) -> None:
-    """Names of files, folders, links, rules, the workspace and the configuration are escaped."""
-    show = hostile.terminal.run
+def test_every_command_and_the_log_show_hostile_names_escaped(rig: Rig) -> None:
+    """Names of files, folders, links, rules, the workspace and the configuration are escaped; in the daemon's log, as
+    text and as JSON, those of changed and of excluded paths.
+    """
+    top = os.fsencode(rig.home) + b"/" + HOSTILE[1] + HOSTILE[6]
+    os.mkdir(top)
+    rig.workspace = Path(os.fsdecode(top))
+    rig.configure()
+    for name in HOSTILE:
+        _write(rig, name, b"file")
+        _write(rig, b"d-" + name + b"/" + name, b"below")
+        os.symlink(b"/etc/" + name, top + b"/link-" + name)
+        os.mkfifo(top + b"/fifo-" + name)
+        _write(rig, b"ruled-" + name, b"left out")
+        _write(rig, b"d-" + name + b"/.syncdignore", b"by-rule*\n")
+        _write(rig, b"d-" + name + b"/by-rule-" + name, b"left out")
+        _write(rig, b"ruled-" + name + b".pem", b"left out")
+    _write(rig, b".gitignore", b"".join(b"ruled-" + name + b"\n" for name in HOSTILE if b"\n" not in name))
+    show = Shown(rig.environment(), rig.workspace).run
     assert r"owned" in show("ls")
     assert r"\x1b" in show("ls", "--excluded")
     for command in (["ls", "--json"], ["ls", "--excluded", "--json"], ["check"], ["push"], ["push"]):
@@ -113,29 +96,24 @@ def test_every_command_shows_hostile_names_escaped(hostile: HostileRig) -> None:
         show(*command)
     name, other = HOSTILE[0], HOSTILE[3]
     for path in (name, b"ruled-" + other, b"d-" + name + b"/by-rule-" + other, b"none/" + name, b"/elsewhere/" + other):
-        show("explain", os.path.join(os.fsencode(hostile.rig.workspace), path))
+        show("explain", os.path.join(top, path))
     show("ls", "--config", HOSTILE[0])
-    os.truncate(os.path.join(os.fsencode(hostile.rig.workspace), HOSTILE[0]), 1 << 40)
+
+    daemon = rig.watch()
+    initialized = rig.count("initialize", 200)
+    _write(rig, HOSTILE[0], b"changed")
+    rig.until(lambda: rig.count("initialize", 200) > initialized, "the sync of the change")
+    os.truncate(os.path.join(top, HOSTILE[6]), 1 << 40)
+    rig.in_state("held")
+    show("status")
+    assert "max_snapshot_mib" in show("push")
+    daemon.stop()
     assert "max_snapshot_mib" in show("push")
     show("status")
     show("check")
-
-
-def test_the_daemons_log_shows_them_escaped(hostile: HostileRig) -> None:
-    """Its lines name changed and excluded paths, as text and as JSON."""
-    daemon = hostile.rig.up()
-    hostile.write(HOSTILE[0], b"changed")
-    hostile.rig.until(lambda: hostile.rig.count("initialize", 200) == 2, "the second sync")
-    os.truncate(os.path.join(os.fsencode(hostile.rig.workspace), HOSTILE[6]), 1 << 40)
-    hostile.rig.in_state("held")
-    hostile.terminal.run("status")
-    hostile.terminal.run("check")
-    hostile.terminal.run("push")
-    daemon.stop()
-    shown = Shown.harmless("run", daemon.err.encode("utf-8", "surrogateescape"))
-    assert "owned" in shown
-    logged = hostile.rig.start("--log-format", "json", "--log-level", "debug")
-    hostile.rig.until(lambda: "max_snapshot_mib" in logged.err, "the refusal")
+    assert "owned" in Shown.harmless("run", daemon.err.encode("utf-8", "surrogateescape"))
+    logged = rig.start("--log-format", "json", "--log-level", "debug")
+    rig.until(lambda: "max_snapshot_mib" in logged.err, "the refusal")
     logged.stop()
     Shown.harmless("run", logged.err.encode("utf-8", "surrogateescape"))
 
