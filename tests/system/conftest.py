@@ -43,6 +43,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("machine")
     (folder / "home").mkdir()
     make_home(folder / "home")
-    machine = Machine(folder, {})
+    machine = Machine(folder)
     yield machine
     machine.close()

@@ -74,7 +74,7 @@ def shown(path: str) -> str:
 class Machine:
     """A machine with `folder/home` as its user's home, which ends with everything in it."""
 
-    def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         work = folder / "machine"
         work.mkdir()
@@ -86,7 +86,6 @@ class Machine:
             "work": str(work),
             "user": USER,
             "uid": UID,
-            "files": files,
             "shown": {path: shown(path) for path in _outermost({sys.prefix, sys.base_prefix, str(REPO)})},
             "bound": {HOME: str(self.home)},
         }

@@ -141,10 +141,6 @@ def build(root: Path, plan: dict[str, Any]) -> None:
     (linger / name).touch()
     shutil.rmtree(root / "home", ignore_errors=True)
     (root / "home").mkdir()
-    for path, text in plan["files"].items():
-        file = root / path.lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
 
 
 def add(file: Path, line: str) -> None:

@@ -46,7 +46,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     (home / "bin/pipx").write_text(f'#!/bin/sh\nexec {shown(sys.executable)} -m pipx "$@"\n')
     (home / "bin/pipx").chmod(0o755)
     own(home)
-    machine = Machine(tmp_path, {})
+    machine = Machine(tmp_path)
     yield machine
     machine.close()
 

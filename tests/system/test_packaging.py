@@ -100,7 +100,7 @@ def rig(tmp_path: Path) -> Iterator[PackagedRig]:
     """A machine with a user, an emulated API, and no syncd yet."""
     (tmp_path / "home").mkdir()
     own(tmp_path / "home")
-    machine = Machine(tmp_path, {})
+    machine = Machine(tmp_path)
     emulator = Emulator(tmp_path / "cloud", api_key=KEY)
     with machine.network():
         emulator.start()
