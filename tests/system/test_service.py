@@ -113,8 +113,13 @@ def _without_times(text: str) -> str:
     return re.sub(r"\b[\d.]+(ms|s|min|M|K|B)\b", "", text)
 
 
-def test_its_folders_are_its_own(rig: ServiceRig) -> None:
-    """State and cache are private folders, never links into the configuration; removed, they are created again."""
+def test_a_day(rig: ServiceRig) -> None:
+    """State and cache are private folders, never links into the configuration, and created again if they are removed.
+
+    `systemctl reload` returns once the configuration is read, in the same process; an invalid one is refused. A stop in
+    the middle of an upload ends before the manager would kill, and the next start sends the rest. A new key file ends a
+    hold. An idle daemon pings, one that hangs is started again, and `kill -9` loses nothing, however often.
+    """
     rig.installed()
     for _ in range(2):
         for folder in (f"{HOME}/.local/state/syncd", f"{HOME}/.cache/syncd"):
@@ -126,12 +131,8 @@ def test_its_folders_are_its_own(rig: ServiceRig) -> None:
         assert rig.systemctl("start", rig.unit).code == 0
         rig.converged()
 
-
-def test_reload_waits_for_the_new_configuration(rig: ServiceRig) -> None:
-    """`systemctl reload` returns once it is read, in the same process; an invalid one is refused."""
-    rig.installed()
     pid = rig.shown("MainPID")
-    rig.configure({"workspace.ignore": ["*.log"]})
+    rig.configure({"workspace.ignore": ["*.log"], "sync.upload_limit_kib_per_second": 20})
     assert rig.systemctl("reload", rig.unit).code == 0
     assert "configuration read anew" in rig.log()
     rig.write("noise.log")
@@ -143,24 +144,26 @@ def test_reload_waits_for_the_new_configuration(rig: ServiceRig) -> None:
     rig.until(lambda: "the new configuration is refused" in rig.log(), "the refusal")
     assert rig.active() == pid
 
+    rig.write("random", os.urandom(8_000_000))
+    rig.in_state("uploading")
+    stopped = rig.systemctl("stop", rig.unit)
+    assert (stopped.code, rig.shown("Result")) == (0, "success")
+    (rig.at(rig.workspace) / "noise.log").unlink()
+    rig.configure()
+    rig.systemctl("start", rig.unit)
+    rig.converged()
+    rig.in_state("watching")
 
-def test_it_is_restarted_after_a_kill_however_often(rig: ServiceRig) -> None:
-    """`kill -9` loses nothing, also more often than systemd's default limit of five starts."""
-    rig.installed()
-    rig.drop_in("RestartSec=10ms", "RestartSteps=0")
-    for number in range(6):
-        before = rig.shown("MainPID")
-        rig.write(f"after{number}.txt")
-        rig.systemctl("kill", "--signal=KILL", rig.unit)
-        rig.active(other_than=before)
-    assert rig.shown("NRestarts") == "6"
+    rig.emulator.faults.script("initialize: 401 always")
+    rig.write("second.txt")
+    rig.in_state("held")
+    pid = rig.shown("MainPID")
+    rig.emulator.faults.clear()
+    rig.put(rig.key_file, KEY + "\n")
+    rig.active(other_than=pid)
     rig.converged()
 
-
-def test_the_watchdog_ends_a_hang(rig: ServiceRig) -> None:
-    """An idle daemon pings; one that hangs is killed and started again."""
-    rig.installed()
-    rig.drop_in("WatchdogSec=600ms", "RestartSec=10ms")
+    rig.drop_in("WatchdogSec=600ms", "RestartSec=10ms", "RestartSteps=0")
     rig.systemctl("restart", rig.unit)
     pid, seen = rig.active(), set[str]()
     rig.until(lambda: seen.add(rig.shown("WatchdogTimestampMonotonic")) or len(seen) > 3, "pings")
@@ -168,7 +171,11 @@ def test_the_watchdog_ends_a_hang(rig: ServiceRig) -> None:
     os.kill(rig.pid, signal.SIGSTOP)
     rig.active(other_than=pid)
     assert "Watchdog timeout" in rig.log()
-    rig.write("after.txt")
+    for number in range(6):  # more often than systemd's default limit of five starts
+        before = rig.shown("MainPID")
+        rig.write(f"after{number}.txt")
+        rig.systemctl("kill", "--signal=KILL", rig.unit)
+        rig.active(other_than=before)
     rig.converged()
 
 
@@ -207,33 +214,6 @@ def test_errors_that_may_pass_are_retried(rig: ServiceRig) -> None:
         rig.machine.run("kill", str(rig.status()["pid"]))  # the process in there; `other` only waits for it
         other.wait()
     rig.active()
-
-
-def test_a_refused_key_is_replaced(rig: ServiceRig) -> None:
-    """A new key file ends the hold: the service restarts to get the new key."""
-    rig.installed()
-    rig.emulator.faults.script("initialize: 401 always")
-    rig.write("second.txt")
-    rig.in_state("held")
-    pid = rig.shown("MainPID")
-    rig.emulator.faults.clear()
-    rig.put(rig.key_file, KEY + "\n")
-    rig.active(other_than=pid)
-    rig.converged()
-
-
-def test_it_stops_in_the_middle_of_an_upload(rig: ServiceRig) -> None:
-    """`systemctl stop` ends before the manager would kill, and the next start sends the rest."""
-    rig.installed()
-    rig.configure({"sync.upload_limit_kib_per_second": 20})
-    rig.systemctl("reload", rig.unit)
-    rig.write("random", os.urandom(8_000_000))
-    rig.in_state("uploading")
-    stopped = rig.systemctl("stop", rig.unit)
-    assert (stopped.code, rig.shown("Result")) == (0, "success")
-    rig.configure()
-    rig.systemctl("start", rig.unit)
-    rig.converged()
 
 
 def test_a_workspace_that_is_renamed_or_mounted_over(rig: ServiceRig) -> None:

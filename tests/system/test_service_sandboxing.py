@@ -36,8 +36,14 @@ REFUSE = f"/run/systemd/system/user@{UID}.service.d/refuse.conf"
 
 
 def test_the_units_sandboxing(rig: ServiceRig) -> None:
-    """With the unit's settings a process can do what the daemon does, and nothing else that its user could."""
+    """With the unit's settings a process can do what the daemon does, and nothing else that its user could. The kernel
+    shows the daemon as filtered, without privileges, in a user namespace.
+    """
     rig.installed()
+    lines = (rig.root / f"proc/{rig.shown('MainPID')}/status").read_text().splitlines()
+    reported = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    assert (reported["NoNewPrivs"], reported["Seccomp"]) == ("1", "2")
+    assert {reported[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")} == {"0" * 16}
     rig.put(SAME_KEY, KEY + "\n")
     rig.machine.run("sh", "-c", "echo text >/tmp/of-another")
     python = '"' + f"{HOME}/{VENV}/bin/python".replace("%", "%%") + '"'
@@ -64,15 +70,6 @@ def _probed(text: str) -> dict[str, str]:
     lines = [line for line in text.splitlines() if line.startswith("probe ")]
     found: dict[str, str] = json.loads(lines[-1].removeprefix("probe ")) if lines else {}
     return found
-
-
-def test_the_daemon_is_sandboxed(rig: ServiceRig) -> None:
-    """The kernel shows its process as filtered, without privileges, in a user namespace."""
-    rig.installed()
-    lines = (rig.root / f"proc/{rig.shown('MainPID')}/status").read_text().splitlines()
-    reported = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    assert (reported["NoNewPrivs"], reported["Seccomp"]) == ("1", "2")
-    assert {reported[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")} == {"0" * 16}
 
 
 def test_a_machine_without_user_namespaces(rig: ServiceRig) -> None:

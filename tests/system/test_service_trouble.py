@@ -80,39 +80,30 @@ def test_a_masked_or_disabled_unit(rig: ServiceRig) -> None:
     assert rig.shown("UnitFileState") == "enabled"
 
 
-def test_a_service_that_ends_with_the_session(rig: ServiceRig) -> None:
-    """An installation says so, with the command that keeps it running; it does not run that."""
-    rig.set_up()
-    (rig.root / LINGER).unlink()
-    try:
-        done = rig.service("install")
-    finally:
-        (rig.root / LINGER).touch()
-    assert done.code == 0
-    assert "note: it ends when you log out; to keep it: sudo loginctl enable-linger $USER\n" in done.out
-
-
-def test_a_missing_workspace(rig: ServiceRig) -> None:
-    """It is refused at once, as the daemon would fail only after the installation."""
+def test_what_an_installation_says_first(rig: ServiceRig) -> None:
+    """A missing workspace is refused at once, as the daemon would fail only after it, and so is a key that the shell
+    alone has; one in environment.d needs no file. Of a service that ends with the session it says how to keep it, and
+    does not do that.
+    """
     rig.set_up({"workspace.path": f"{HOME}/nowhere"})
     done = rig.service("install")
     assert (done.code, done.err.count("\n")) == (78, 1)
     assert f"the workspace '{HOME}/nowhere' does not exist" in done.err
-    assert not rig.at(f"{HOME}/{UNITS}/{rig.unit}").exists()
-
-
-def test_a_key_from_the_managers_environment(rig: ServiceRig) -> None:
-    """A key in environment.d needs no file. One that only the shell has is none."""
-    rig.set_up()
+    rig.configure()
     rig.at(rig.key_file).unlink()
     refused = rig.syncd("service", "install", environ={"KLAVIS_API_KEY": KEY})
     assert (refused.code, "no API key: the file" in refused.err) == (78, True)
+    assert not rig.at(f"{HOME}/{UNITS}/{rig.unit}").exists()
     rig.systemctl("set-environment", f"KLAVIS_API_KEY={KEY}")
+    (rig.root / LINGER).unlink()
     try:
-        assert rig.service("install").code == 0
+        done = rig.service("install")
         rig.converged()
     finally:
+        (rig.root / LINGER).touch()
         rig.systemctl("unset-environment", "KLAVIS_API_KEY")
+    assert done.code == 0
+    assert "note: it ends when you log out; to keep it: sudo loginctl enable-linger $USER\n" in done.out
 
 
 def test_a_machine_that_systemd_does_not_run(rig: ServiceRig) -> None:
