@@ -123,6 +123,35 @@ def test_what_changes_nothing_uploads_nothing(rig: Rig) -> None:
     assert rig.count("upload") == rig.count("initialize") == 1
 
 
+def test_changes_made_while_nothing_ran_arrive(rig: Rig) -> None:
+    """New, changed and deleted files are in the next process's snapshot."""
+    rig.fill(10)
+    rig.up().stop()
+    rig.write("new")
+    rig.write("folder1/file001.txt", "changed")
+    (rig.workspace / "folder2/file002.txt").unlink()
+    rig.start()
+    wanted = rig.converged()
+    rig.ok("flush")
+    assert rig.archived() == sorted(wanted)
+
+
+def test_excluded_files_are_not_sent(rig: Rig) -> None:
+    """Ignored paths, secrets and links that lead outside are in no archive; changed rules are applied."""
+    rig.write(".gitignore", "*.log\nbuild/\n")
+    rig.write("build/out.o")
+    rig.write("debug.log")
+    rig.write(".env", "PASSWORD=1")
+    rig.write("src/a.py")
+    (rig.workspace / "out").symlink_to(rig.home)
+    rig.up()
+    assert rig.archived() == [".gitignore", "src", "src/a.py"]
+    assert any("'out'" in warning for warning in rig.status()["warnings"])
+    rig.write(".gitignore", "build/\n")
+    rig.until(lambda: "debug.log" in rig.there(), "the log that is no longer ignored")
+    assert rig.archived() == [".gitignore", "debug.log", "src", "src/a.py"]
+
+
 def test_the_rules_of_the_repository_around_it(rig: Rig) -> None:
     """Ignore files above the workspace apply, are named by `explain` and `ls --excluded`, and their changes too."""
     for name in ("objects", "refs", "info"):
