@@ -32,10 +32,45 @@ class Programs(Enum):
 
 
 class Removed(Struct, frozen=True):
-    """The paths that looks found `gone` there, or removed, and the `occupied` places of others, with what is there."""
+    """What became of the paths that were to be deleted in the sandbox, by the looks at them.
+
+    They are `gone` there, or `changed` by someone and kept, or `failed` to be removed, with the reason. `occupied` are
+    wanted places that are not free, with what is there.
+    """
 
     gone: frozenset[str]
+    changed: frozenset[str]
+    failed: Mapping[str, str]
     occupied: Mapping[str, Obstacle]
+
+
+def removed_by(looks: Iterable[LookResult], to_delete: Versions, wanted: Manifest) -> Removed:
+    """Return what these looks removed of what was to be deleted; the later of two counts."""
+    there: dict[str, Kind] = {}
+    reasons: dict[str, str] = {}
+    holding_more: set[str] = set()
+    for look in looks:
+        there |= {path: seen.kind for path, seen in look.differing.items()}
+        there |= dict.fromkeys(look.removed, Kind.ABSENT) | dict.fromkeys(look.holding_more, Kind.DIRECTORY)
+        there |= dict.fromkeys(look.failed, Kind.UNREAD)
+        reasons |= look.failed
+        holding_more.update(look.holding_more)
+    left = {path: there.get(path, Kind.UNREAD) for path in to_delete if there.get(path) is not Kind.ABSENT}
+    unread = {path for path, kind in left.items() if kind is Kind.UNREAD}
+    kinds = {path: [each.kind for each in to_delete[path]] if path in unread else [left[path]] for path in left}
+    occupied = obstructed_by(kinds, wanted)
+    # A directory that holds something else than what was put there is the agent's by now.
+    holding_ours = directories_above(left.keys() - holding_more)
+    given_up = {path for path in left.keys() & holding_more - holding_ours if not is_within(path, occupied)}
+    failed = {path: reasons[path] for path in unread if path in reasons}
+    return Removed(
+        gone=frozenset(to_delete.keys() - left.keys() | given_up),
+        changed=frozenset(left.keys() - given_up - failed.keys()),
+        failed=failed,
+        occupied={
+            path: Obstacle.UNKNOWN if reasons.get(path) == NOBODY else Obstacle(kind) for path, kind in occupied.items()
+        },
+    )
 
 
 class DeletionSync(Struct):
@@ -150,43 +185,19 @@ class DeletionSync(Struct):
 
         self._failed = {path: why for path, why in self._failed.items() if is_left(path)}
 
-    def note_looks(
-        self, looks: Iterable[LookResult], to_delete: Versions, wanted: Manifest, programs: Programs
-    ) -> Removed:
-        """Note what the looks could not remove of what is to be deleted, and return what became of the rest.
-
-        A path that cannot be removed becomes a warning and holds nothing else back.
-        """
-        there: dict[str, Kind] = {}
-        failed: dict[str, str] = {}
-        holding_more: set[str] = set()
-        for look in looks:  # the later of two looks counts
-            there |= {path: seen.kind for path, seen in look.differing.items()}
-            there |= dict.fromkeys(look.removed, Kind.ABSENT) | dict.fromkeys(look.holding_more, Kind.DIRECTORY)
-            there |= dict.fromkeys(look.failed, Kind.UNREAD)
-            failed |= look.failed
-            holding_more.update(look.holding_more)
-        kinds = {path: [there.get(path, Kind.UNREAD)] for path in to_delete if there.get(path) is not Kind.ABSENT}
-        for path, found in kinds.items():
-            if found == [Kind.UNREAD]:
-                kinds[path] = [entry.kind for entry in to_delete[path]]
-        occupied = obstructed_by(kinds, wanted)
-        # A directory that holds something else than what was put there is the agent's by now.
-        holding_ours = directories_above(kinds.keys() - holding_more)
-        given_up = {path for path in kinds.keys() & holding_more - holding_ours if not is_within(path, occupied)}
-        gone = frozenset(to_delete.keys() - kinds.keys() | given_up)
-        self._failed = {path: why for path, why in self._failed.items() if path not in to_delete}
-        self._failed |= {path: failed[path] for path in kinds if there.get(path) is Kind.UNREAD and path in failed}
-        if to_delete:
-            changed = kinds.keys() - given_up - self._failed.keys()
-            counts = counted(len(gone), "path"), len(changed), len(self._failed)
-            _log.info("%s removed in the sandbox, %d changed there and kept, %d failed", *counts)
-            if not self._failed or programs is Programs.NONE:
-                self._next_try.clear()
-            else:
-                self._next_try.failed(self.clock.monotonic_s())
-        in_the_way = {path: Obstacle(kind) for path, kind in occupied.items() if failed.get(path) != NOBODY}
-        return Removed(gone, dict.fromkeys(occupied, Obstacle.UNKNOWN) | in_the_way)
+    def note(self, removed: Removed, programs: Programs) -> None:
+        """Note what became of what was to be deleted: what failed becomes a warning, and holds nothing else back."""
+        to_delete = removed.gone | removed.changed | removed.failed.keys()
+        others = {path: why for path, why in self._failed.items() if path not in to_delete}
+        self._failed = others | {**removed.failed}
+        if not to_delete:
+            return
+        counts = counted(len(removed.gone), "path"), len(removed.changed), len(self._failed)
+        _log.info("%s removed in the sandbox, %d changed there and kept, %d failed", *counts)
+        if not self._failed or programs is Programs.NONE:
+            self._next_try.clear()
+        else:
+            self._next_try.failed(self.clock.monotonic_s())
 
     def note_arrived(
         self, wanted: Manifest, torn: Collection[str], gone: Collection[str], secret_files: Collection[str]

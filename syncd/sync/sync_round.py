@@ -9,7 +9,7 @@ look → save what goes → remove → record what stays, so that no later archi
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from msgspec import Struct, field, structs
@@ -21,7 +21,7 @@ from syncd.model.entry import ABSENT, SeenEntry, same
 from syncd.model.manifest import archive_order, directories_above, is_within
 from syncd.model.reconcile import Forced, PathOutcome, Plan, Versions
 from syncd.remote.failure import StepFailed
-from syncd.sandbox.deletions import NOBODY
+from syncd.sandbox.deletions import NOBODY, removed_by
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 from syncd.sandbox.saved_versions import Why
 from syncd.sandbox.seen_paths import place_items
@@ -173,9 +173,7 @@ class SyncRound(Struct):
             except StepFailed as failure:
                 self.sandbox.looks.could_not_look(failure)
         gone = {**{path: state.content.versions_of(path) for path in state.content.leftovers}, **attempt.to_delete}
-        programs = self.sandbox.looks.programs
-        look = LookResult(removed=[*gone])
-        self.gone = self.sandbox.deletion_sync.note_looks([look], gone, attempt.wanted, programs).gone
+        self._note_removed([LookResult(removed=[*gone])], gone)
         was_obstructed = bool(state.seen.obstacles)
         state.seen.forget()
         return Verdict.PACK_AGAIN if was_obstructed else Verdict.INITIALIZE
@@ -228,7 +226,9 @@ class SyncRound(Struct):
             request = self._full_request()
             result = self._found(request)
         if result is None:
-            occupied = self._note_removed([LookResult(failed=dict.fromkeys(attempt.to_delete, NOBODY))])
+            occupied = self._note_removed(
+                [LookResult(failed=dict.fromkeys(attempt.to_delete, NOBODY))], attempt.to_delete
+            )
             return self._judged(before, occupied, None)
         if lost_all(attempt, request, result):
             save_followed(sandbox.saver, sandbox.state, Why.SANDBOX_ENDED)
@@ -241,7 +241,7 @@ class SyncRound(Struct):
             sandbox.state.mark_uncertain()  # so the next one is whole: with the directory went all that was in it
             return Verdict.PACK_AGAIN
         later = self._remove(actions, result)
-        occupied = self._note_removed([result, later])
+        occupied = self._note_removed([result, later], attempt.to_delete)
         if self._looks and attempt.number < _MOST_REPEATED and changed_since(attempt, result, later):
             return Verdict.PACK_AGAIN  # with a look that saves what someone changed since this one
         self._note(request, actions.plan)
@@ -291,11 +291,11 @@ class SyncRound(Struct):
         items = {path: LookItem(tuple(removals[path]), LookAction.REMOVE) for path in sorted(removals, reverse=True)}
         return self.sandbox.looks.look(LookRequest(items))
 
-    def _note_removed(self, results: list[LookResult]) -> Mapping[str, Obstacle]:
+    def _note_removed(self, results: Sequence[LookResult], to_delete: Versions) -> Mapping[str, Obstacle]:
         """Note what these looks removed; return what still has a wanted path's place."""
         self._removed.update(*(each.removed for each in results))
-        attempt, programs = self.attempt, self.sandbox.looks.programs
-        removed = self.sandbox.deletion_sync.note_looks(results, attempt.to_delete, attempt.wanted, programs)
+        removed = removed_by(results, to_delete, self.attempt.wanted)
+        self.sandbox.deletion_sync.note(removed, self.sandbox.looks.programs)
         self.gone = removed.gone
         return removed.occupied
 
