@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -94,46 +93,6 @@ def test_a_manifest(db: StateDb, directories: int) -> None:
     rows.forget(1)
     assert rows.load(1) == (Manifest(), [])
     assert rows.load(0)[0] == now
-
-
-_KILLED = """
-import sys
-from syncd.store.state_db import Record, StateDb
-db = StateDb(sys.argv[1])
-first, second = (Record(db, name, int, "") for name in ("first", "second"))
-for number in range(1000):
-    with db.transaction():
-        first.save(number)
-        second.save(number)
-    print(number, flush=True)
-"""
-
-
-def test_kills_between_a_thousand_commits(tmp_path: Path) -> None:
-    """After `kill -9` anywhere, all that was acknowledged is there, and both records of one transaction agree."""
-    chance = Random(3)
-    for _ in range(8):
-        with subprocess.Popen([sys.executable, "-c", _KILLED, tmp_path], stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            said = [process.stdout.readline() for _ in range(chance.randrange(1, 60))]
-            process.send_signal(signal.SIGKILL)
-            said += process.stdout.readlines()
-        with closing(StateDb(str(tmp_path))) as db:
-            first, second = (Record(db, name, int, "").load() for name in ("first", "second"))
-        assert first == second
-        assert first is not None
-        assert first >= int([line for line in said if line.endswith("\n")][-1])
-
-
-def test_a_second_process(tmp_path: Path, db: StateDb) -> None:
-    """Others read while one writes, and write once it has ended; what they wrote is seen."""
-    record(db).save("1")
-    with closing(StateDb(str(tmp_path))) as other:
-        with db.transaction():
-            record(db).save("2")
-            assert record(other).load() == "1"
-        record(other).save("3")
-    assert record(db).load() == "3"
 
 
 # -- damage
