@@ -45,8 +45,6 @@ from syncd.watch.changes import (
     Burst,
     Changes,
     DirtyDirectories,
-    due_s,
-    extend,
     joined,
     unfinished,
 )
@@ -288,13 +286,6 @@ def test_the_directories_of_a_scan() -> None:
         assert [dirty.take(610.0), dirty.take(610.0)] == [None, set()]
     dirty.add(Changes(dirty=frozenset(map(str, range(MAX_DIRTY)))))
     assert len(dirty.take(610.0) or ()) == MAX_DIRTY
-
-
-def test_when_a_burst_is_due() -> None:
-    """After the quiet time since its last change, and the longest wait since its first."""
-    burst = extend(extend(None, 1.0), 3.0)
-    assert burst == Burst(1.0, 3.0)
-    assert (due_s(burst, 2.0, 10.0), due_s(burst, 2.0, 3.5)) == (5.0, 4.5)
 
 
 def test_two_bursts_are_one() -> None:
