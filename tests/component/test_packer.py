@@ -18,7 +18,6 @@ from syncd.archive.chunk_store import Archive
 from syncd.archive.packer import Packed
 from syncd.core.clock import Clock
 from syncd.model.manifest import Manifest
-from syncd.scan.file_reader import ContentReader
 from tests.clock import LATER_S, ScriptedClock
 from tests.component.pack_rig import MIB, PackRig, whole
 
@@ -70,20 +69,6 @@ def test_the_same_tree_gives_the_same_bytes(rig: PackRig) -> None:
         os.utime(path, (1_700_000_000, 1_700_000_000.9))
     rig.work = other
     assert whole(packed_anew(rig).archive) == first
-
-
-def test_the_manifest_describes_what_was_packed(rig: PackRig) -> None:
-    """Each file's digest is that of the bytes in the archive, and an old stamp is trusted."""
-    rig.write("small", b"abc")
-    rig.write("large", os.urandom(2 * MIB + 1))
-    packed = rig.pack()
-    for name, content in members(packed.archive).items():
-        assert content is not None
-        entry = packed.manifest[name]
-        assert entry.digest == hashlib.sha256(content).digest()
-        assert entry.stamp is not None
-        reader = ContentReader(str(rig.work), ScriptedClock(wall=LATER_S))
-        assert dict(reader.digests([name])) == {name: entry}
 
 
 @dataclass
