@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import closing
+from math import inf
 
 import click
 
@@ -100,7 +101,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
                 if not is_reload:
                     synced_hook.close()  # before the lock is released: the next process runs its own
         except Locked:  # a command took the lock since it was checked
-            _wait_for_lock(folders_of(config, os.environ).state, interrupt)
+            _wait_for_lock(folders_of(config, os.environ).state, interrupt, inf if is_checked else _LOCKED_S)
             continue
         if not is_reload:
             return
@@ -110,7 +111,9 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
             found = load_config(path)
             if (found.workspace.path, found.sandboxes) != (config.workspace.path, config.sandboxes):
                 refuse_named(found, os.environ)
-            config, keys, excludes = _usable(found, interrupt)
+            # Of its own workspace it waits for a command to end: it is to go on there in any case.
+            is_moved = found.workspace.path != config.workspace.path
+            config, keys, excludes = _usable(found, interrupt, _LOCKED_S if is_moved else inf)
             run.refused = ""
             _log.info("configuration read anew")
         except SyncdError as failure:
@@ -124,11 +127,13 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
             )
 
 
-def _usable(config: Config, interrupt: Interrupt) -> tuple[Config, Mapping[str, ApiKey | KeyRefused], str]:
+def _usable(
+    config: Config, interrupt: Interrupt, within_s: float = _LOCKED_S
+) -> tuple[Config, Mapping[str, ApiKey | KeyRefused], str]:
     """The configuration, its keys and the person's exclude file, checked for all that keeps a daemon from starting.
 
     Raises `SyncdError`. This process must not hold the lock: a workspace that another daemon holds is refused, too, and
-    one that a command holds for longer than `_LOCKED_S`.
+    one that a command holds for longer than `within_s`.
     """
     selection_of(config, os.environ)
     try:
@@ -136,13 +141,13 @@ def _usable(config: Config, interrupt: Interrupt) -> tuple[Config, Mapping[str, 
     finally:
         interrupt.check()  # a signal that came while git did not answer counts for more than that
     keys = keys_of(config, os.environ)
-    _wait_for_lock(folders_of(config, os.environ).state, interrupt)
+    _wait_for_lock(folders_of(config, os.environ).state, interrupt, within_s)
     return config, keys, excludes
 
 
-def _wait_for_lock(folder: str, interrupt: Interrupt) -> None:
+def _wait_for_lock(folder: str, interrupt: Interrupt, within_s: float) -> None:
     """Wait until the lock is free. Raises `Locked` if a daemon holds it, or a command for longer; `Stop`."""
-    ends_s = CLOCK.monotonic_s() + _LOCKED_S
+    ends_s, is_told = CLOCK.monotonic_s() + within_s, False
     while True:
         try:
             with Lock(folder):
@@ -150,5 +155,8 @@ def _wait_for_lock(folder: str, interrupt: Interrupt) -> None:
         except Locked:
             if CLOCK.monotonic_s() >= ends_s or listens(folder):
                 raise
+            if not is_told:
+                _log.info("a command syncs this workspace by itself: waiting for its end")
+                is_told = True
             CLOCK.sleep(_RETRY_S)  # by no waiter: its loop is yet to see a SIGUSR1
             interrupt.check()

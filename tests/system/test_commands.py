@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import sys
+import threading
 
 import pytest
 
+from tests.emulator import When
 from tests.system.command import run_command, works
-from tests.system.rig import Rig
+from tests.system.rig import TIMEOUT_S, Rig
 
 
 def test_a_second_instance_ends_with_75(rig: Rig) -> None:
@@ -225,3 +229,31 @@ def test_a_daemon_that_begins_while_a_command_syncs(rig: Rig) -> None:
     assert push.wait() == 0
     rig.until(lambda: rig.status()["pid"] == daemon.pid, "the daemon to run")
     rig.converged()
+
+
+_WAITS_BRIEFLY = "import sys; from syncd.cli import main, run; del sys.argv[:3]; run._LOCKED_S = 0.2; main()"
+
+
+def test_a_command_takes_the_lock_while_the_daemon_reloads(rig: Rig) -> None:
+    """The daemon waits for its end, however long that takes, and then goes on with the new configuration."""
+    rig.fill(3)
+    asked, hold = rig.with_slow_git()
+    daemon = rig.up(prefix=(sys.executable, "-c", _WAITS_BRIEFLY))
+    asked.unlink()
+    hold.touch()
+    rig.configure({"workspace.ignore": ["late"]})
+    daemon.send(signal.SIGHUP)
+    rig.until(asked.exists, "the reload to ask git")
+    del rig.environ["PATH"]
+    begun, go_on = threading.Event(), threading.Event()
+    rig.once("upload", When.BEFORE, lambda: (begun.set(), go_on.wait(TIMEOUT_S)))
+    push = rig.background("push", "--force")
+    assert begun.wait(TIMEOUT_S)
+    hold.unlink()
+    rig.until(lambda: daemon.code is not None or "waiting for its end" in daemon.err, "the daemon to wait")
+    go_on.set()
+    assert (push.wait(), daemon.code) == (0, None)
+    rig.until(lambda: rig.status()["pid"] == daemon.pid, "the daemon to run")
+    rig.write("late")
+    rig.write("new")
+    rig.converged(lambda path: path == "late")
