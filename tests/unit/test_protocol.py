@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from syncd.model.entry import Entry, Kind
+from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.sandbox.executions import PendingRemoval
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, Obstacle
-from syncd.sandbox.program import _text_of
-from syncd.sandbox.protocol import Bounds, decoded, look_result
+from syncd.sandbox.program import _listed, _text_of
+from syncd.sandbox.protocol import Bounds, decoded, items_of, look_result, look_values
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
@@ -94,6 +94,32 @@ def test_what_is_blocked() -> None:
     two = LookRequest({"d/a": LookItem((FILE,), PLACE), "d/b": LookItem((FILE,), PLACE)})
     with pytest.raises(ValueError, match=r"^a path is not blocked in such a way$"):
         read(blocked([1, "f"], [1, "f"], outcomes="bb"), two)
+
+
+def test_what_is_asked() -> None:
+    """A letter an action, and the versions."""
+    items = {
+        "a": LookItem((ABSENT, FILE, FILE), FETCH),
+        "b": LookItem((FILE,), COMPARE),
+        "c": LookItem((), EXISTS),
+    }
+    values = look_values(LookRequest(items), 5.0, 9.0)
+    file = f"\0f{FILE.size_bytes}"
+    assert values["items"] == f"{FETCH.value}a\0n{file}{file}\0\0{COMPARE.value}b{file}\0\0{EXISTS.value}c"
+
+
+def test_versions_are_asked_about() -> None:
+    """Files have a size and a digest, links a target; of a file without a digest any content differs."""
+    link = Entry(Kind.SYMLINK, 0o777, 1, target="t/\udcff")
+    program = Entry(Kind.FILE, 0o755, 1, 12, digest=DIGEST[::-1][:16])
+    folder, unknown = Entry(Kind.DIRECTORY, 0o755), Entry(Kind.FILE, 0o644, 1, 7)
+    versions = [("f", "d", [folder]), ("c", "\udcff", [FILE, program, link]), ("r", "u", [unknown]), ("e", "n", [])]
+    assert items_of(versions) == {
+        "items": "fd\0d\0\0c\udcff\0f4\0x12\0lt/\udcff\0\0ru\0u\0\0en",
+        "digests": base64.b64encode(DIGEST[:16] + DIGEST[::-1][:16]).decode(),
+    }
+    assert [item[0] + item[1].decode() for item in _listed(items_of(versions[::3]))] == ["fd", "en"]
+    assert [*_listed(items_of([]))] == []
 
 
 def test_a_name_that_cannot_be() -> None:
