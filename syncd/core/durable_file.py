@@ -18,6 +18,8 @@ from typing import BinaryIO, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
+from syncd.core import safe_open
+
 _log = logging.getLogger("syncd.state")
 _DRAFT = ".new"
 _MAGIC = b"syncd-state 1 "
@@ -112,14 +114,7 @@ class PauseMarker:
 
 def read_file(path: str) -> bytes:
     """Return the content of a regular file. Raises `OSError`, also for any other kind of entry."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", path)
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read()
-    finally:
-        os.close(descriptor)
+    return b"".join(safe_open.blocks_of(path))
 
 
 def file_stamp(path: str) -> tuple[int, ...] | None:

@@ -341,8 +341,7 @@ class SandboxLoop:
 
     def _succeeded(self, outcome: Outcome) -> None:
         self._shared.status.run.synced_once = True
-        ending = SyncEnding.INITIALIZED if outcome.sync else SyncEnding.UNCHANGED
-        self._history.end(ending, self.publisher.now, outcome)
+        self._history.end(SyncEnding(outcome.word), self.publisher.now, outcome)
         self.publisher.succeeded(outcome)
         now_s = self._clock.monotonic_s()
         self._due = self._due.synced(now_s)

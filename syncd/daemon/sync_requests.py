@@ -184,12 +184,8 @@ def described(outcome: Outcome) -> Message:
     `held` are the first paths, of `held_count`, that both sides changed and that stay as they are in the sandbox, and
     `saved` those, of `saved_count`, of which the version there was saved at home.
     """
-    sync = msgspec.to_builtins(outcome.sync) if outcome.sync else None
-    change = outcome.change
-    counts = None
-    if change is not None:
-        counts = {"added": len(change.added), "changed": len(change.changed), "removed": len(change.removed)}
-    found: Message = {"outcome": outcome.word, "files": outcome.files, "sync": sync, "change": counts}
+    sync, change = msgspec.to_builtins(outcome.sync), msgspec.to_builtins(outcome.counts)
+    found: Message = {"outcome": outcome.word, "files": outcome.files, "sync": sync, "change": change}
     for name, paths in (("held", outcome.held), ("saved", outcome.saved)):
         shown = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths[:MOST_NAMED]]
         found |= {name: shown, f"{name}_count": len(paths)}

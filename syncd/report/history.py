@@ -20,7 +20,7 @@ from syncd.core.clock import Clock, utc
 from syncd.core.settings import MAIN
 from syncd.core.text import one_line
 from syncd.store.state_db import StateDb
-from syncd.sync.outcome import Outcome, SyncReason
+from syncd.sync.outcome import ChangeCounts, Outcome, SyncReason
 from syncd.sync.status_document import SandboxStatus
 
 _NUMBER = re.compile(r"\d+")
@@ -39,14 +39,6 @@ class SyncEnding(StrEnum):
     FAILED = "failed"
     SUPERSEDED = "superseded"
     STOPPED = "stopped"
-
-
-class ChangeCounts(Struct, frozen=True):
-    """The numbers of paths that differ from what the sandbox held before."""
-
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
 
 
 class ErrorRecord(Struct, frozen=True):
@@ -143,15 +135,12 @@ class HistoryRecorder:
         (why, began_s, then), before = self._begun, self._before
         self._begun = None
         failures, error = status.failures - then.failures, status.last_error
-        found, change = outcome.change if outcome else None, None
-        if found is not None:
-            change = ChangeCounts(len(found.added), len(found.changed), len(found.removed))
         record = SyncRecord(
             at=utc(self._clock.wall_s()),
             why=why,
             outcome=ending,
             files=outcome.files if outcome else None,
-            change=change,
+            change=outcome.counts if outcome else None,
             sent_bytes=status.uploaded_bytes - then.uploaded_bytes,
             attempts=failures if ending is SyncEnding.FAILED else failures + 1,
             seconds=round(self._clock.monotonic_s() - began_s, 3),

@@ -78,6 +78,14 @@ class SyncReason(Enum):
     RETRY = "another try after a failure"
 
 
+class ChangeCounts(Struct, frozen=True):
+    """The numbers of paths that differ from what the sandbox held before."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+
+
 class Outcome(Struct, frozen=True):
     """The result of a sync.
 
@@ -100,6 +108,12 @@ class Outcome(Struct, frozen=True):
     saved: tuple[str, ...] = ()
     overwritten: int = 0
     arrived: Difference | None = None
+
+    @property
+    def counts(self) -> ChangeCounts | None:
+        """The numbers of `change`, None where that is not known."""
+        found = self.change
+        return None if found is None else ChangeCounts(len(found.added), len(found.changed), len(found.removed))
 
     @property
     def word(self) -> str:
