@@ -36,7 +36,7 @@ LARGEST_BYTES = 4 << 20
 # The copies take no more than the snapshot itself, but a small snapshot may have so much.
 _LEAST_ROOM_BYTES = 16 << 20
 # Those that no sandbox was sent last go once all have grown by half since, and beyond so much.
-_GROWN, _LEAST_GROWN_BYTES = 1.5, 1 << 20
+_LEAST_GROWN_BYTES = 1 << 20
 _MOST_ROOM_BYTES = 256 << 20
 _MOST_INFLATED_BYTES = 16 << 20
 _BLOCK = 1 << 18
@@ -51,7 +51,7 @@ class BaseStore:
         self._folder = os.path.join(spool_folder, "base")
         self._index = os.path.join(spool_folder, "chunk-index")
         self._chunks = chunks
-        self._tidied_bytes = 0  # what was left when copies went last
+        self._growth_bytes = 0  # that is left until all copies are looked through again
 
     def get(self, path: str, digest: bytes) -> bytes | None:
         """The bytes with this digest that were sent as `path`; None if they are gone."""
@@ -120,7 +120,8 @@ class BaseStore:
                     os.makedirs(self._folder, mode=0o700, exist_ok=True)
                 kept_bytes += len(packed)
                 write_whole(place, packed)
-            if kept_bytes:
+            self._growth_bytes -= kept_bytes
+            if self._growth_bytes < 0:
                 self._make_room(room_bytes, places, sent)
 
     def _make_room(self, room_bytes: int, new: set[str], sent: SentDigests | None) -> None:
@@ -133,13 +134,13 @@ class BaseStore:
                 ((status.st_mtime_ns, status.st_size, item.path) for item in items for status in (item.stat(),)),
                 reverse=True,
             )
-        has_grown = sum(row[1] for row in found) > max(_LEAST_GROWN_BYTES, self._tidied_bytes * _GROWN)
-        if sent is not None and has_grown:
+        if sent is not None and sum(row[1] for row in found) > _LEAST_GROWN_BYTES:
             needed = new | {self._path(digest) for digest in sent()}
             for _, _, path in [row for row in found if row[2] not in needed]:
                 os.unlink(path)
             found = [row for row in found if row[2] in needed]
-            self._tidied_bytes = sum(row[1] for row in found)
+        left_bytes = sum(row[1] for row in found)
+        self._growth_bytes = min(max(0, room_bytes - left_bytes), max(_LEAST_GROWN_BYTES - left_bytes, left_bytes // 2))
         for _, size_bytes, path in found:
             room_bytes -= size_bytes
             if room_bytes < 0:

@@ -423,6 +423,16 @@ def test_what_still_differs_is_kept_longest(tmp_path: Path) -> None:
     assert [store.get("any", digest) is not None for digest in digests] == [True, False, True, True]
 
 
+def test_a_copy_more_costs_no_look_at_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is kept is looked through when it has grown, not at each edit."""
+    store, looks, scandir = BaseStore(str(tmp_path), ChunkStore(str(tmp_path))), list[str](), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda place: (looks.append(place), scandir(place))[1])
+    for number in range(100):
+        store.add([b"%d" % number], 0)
+    assert len(os.listdir(tmp_path / "base")) == 100
+    assert len(looks) == 1
+
+
 def test_versions_that_nobody_was_sent_last_go(rig: Rig) -> None:
     """However often files are rewritten, no more is kept of what was sent than what is there, and half as much."""
     numbers, sizes = random.Random(2), list[int]()
