@@ -63,6 +63,7 @@ _ENDED = ("completed", "failed")
 _ENDING = RetrySettings(FIRST_POLL_S, 1.0, 1.5)
 _LARGEST_REPORT = 256 << 20
 _FILE = "report.json"
+_LINE = re.compile(r"=([0-9]{1,9}) ([0-9a-f]{64}) ([^\r\n]*)\r?\n")  # after the name of the execution
 # Read once: an upgrade replaces the file, and this process would not understand what another version reports.
 _PROGRAM = re.split(rb"(?m)^(?=# -- )", Path(program.__file__).read_bytes())
 # Of the program, the parts that a verb needs, beside the first and the last one.
@@ -495,7 +496,7 @@ def report_in(running: Running, output: str, extract: Extract | None) -> bytes:
 
 def _line_in(name: str, output: str) -> re.Match[str] | None:
     """Return the line of the report, with its length, SHA-256 and text, once it is there, whole."""
-    return re.compile(rf"{name}=([0-9]{{1,9}}) ([0-9a-f]{{64}}) ([^\r\n]*)\r?\n").search(output)
+    return next((line for line in _LINE.finditer(output) if output.endswith(name, 0, line.start())), None)
 
 
 def _with_files(result: LookResult, files: ExtractedFiles) -> LookResult:
