@@ -294,18 +294,17 @@ def extract_members(
             "free some disk space there, or choose another folder",
         ) from None
     finally:
-        _remove(draft)
+        remove_folder(draft)
     return extraction.extracted
 
 
-def _remove(folder: str) -> None:
-    """Remove the draft folder, whatever the modes of the folders in it."""
+def remove_folder(folder: str) -> None:
+    """Remove a folder, if it is there, as far as that can be done, whatever the modes of the folders in it."""
     for base, names, _ in os.walk(folder):
-        for name in names:
-            path = os.path.join(base, name)
+        for path in (base, *(os.path.join(base, name) for name in names)):
             if not os.path.islink(path):
                 with contextlib.suppress(OSError):
-                    os.chmod(path, stat.S_IRWXU)
+                    os.chmod(path, stat.S_IRWXU)  # before it is entered
     shutil.rmtree(folder, ignore_errors=True)
 
 

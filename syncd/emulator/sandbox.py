@@ -12,7 +12,6 @@ import gzip
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from typing import BinaryIO, TypeVar
 import msgspec
 from msgspec import Struct, field
 
+from syncd.archive.extraction import remove_folder
 from syncd.core.clock import Clock
 from syncd.core.durable_file import read_file, write_whole
 from syncd.emulator.extract import ArchiveRefused, extract
@@ -275,13 +275,11 @@ class EmulatedSandbox:
 
     def remove(self) -> None:
         self.close()
-        with suppress(OSError):
-            remove_folder(str(self.folder))
+        remove_folder(str(self.folder))
 
     def remove_runs(self) -> None:
         """Delete the directories and logs of executions that are not known any more, such as an earlier process's."""
-        with suppress(OSError):
-            remove_folder(str(self.folder / "executions"))
+        remove_folder(str(self.folder / "executions"))
 
     def _new_run(self, name: str) -> str:
         """A new directory for an execution; those of the oldest ended ones are deleted."""
@@ -319,16 +317,6 @@ def _pack(folder: str, file: BinaryIO) -> None:
         tarfile.open(fileobj=packed, mode="w", errors="surrogateescape") as tar,
     ):
         tar.add(folder, arcname=".")
-
-
-def remove_folder(folder: str) -> None:
-    """Remove the folder, if it exists, with read-only folders in it. Raises `OSError`."""
-    for base, names, _ in os.walk(folder):
-        for path in (base, *(os.path.join(base, name) for name in names)):
-            if not os.path.islink(path):
-                os.chmod(path, 0o700)  # before os.walk enters it
-    with suppress(FileNotFoundError):
-        shutil.rmtree(folder)
 
 
 class Sandboxes:

@@ -14,10 +14,11 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
+from syncd.archive.extraction import remove_folder
 from syncd.core.clock import Clock, SystemClock
 from syncd.emulator import sandbox
 from syncd.emulator.extract import ArchiveRefused
-from syncd.emulator.sandbox import Execution, RunStatus, SandboxRecord, remove_folder
+from syncd.emulator.sandbox import Execution, RunStatus, SandboxRecord
 from tests.emulator.faults import Action, Changes
 from tests.preloaded import AHEAD, Preloaded
 from tools.conformance.profile import Profile
