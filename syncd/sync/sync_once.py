@@ -207,8 +207,8 @@ class SandboxSync(Struct):
         observer.stage(State.SNAPSHOTTING)
         if state.content.is_known:
             state.renew_base(snapshotter.shared(state.content.base))
-        other_bases = self.workspace.other_bases(self.sandbox.name)
-        scanned = snapshotter.scan(state.content.base, mode, observer.to_scan(), other_bases)
+        base, other_bases = state.content.base, self.workspace.other_bases(self.sandbox.name)
+        scanned = snapshotter.scan(base, mode, observer.to_scan(), other_bases)
         here = scanned.manifest
         seen.forget_deleted(here, state.content.versions_of)
         unsent = here.within(seen.obstacles)
@@ -216,8 +216,7 @@ class SandboxSync(Struct):
         # Some may be as there by now.
         held = snapshotter.with_digests(here.within(unsaved if mode is SyncMode.FORCED else stays))
         if unsent or held:
-            base = state.content.base
-            manifest = without_held(here.without(unsent), held, state.content.base)
+            manifest = without_held(here.without(unsent), held, base)
             scanned = ScanResult(manifest, difference(base, manifest))
             if not scanned.difference.certain:
                 scanned = snapshotter.resolved(scanned, base)
