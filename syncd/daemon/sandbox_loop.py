@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from math import inf
 
 from msgspec import Struct, field
@@ -170,7 +171,12 @@ class SandboxLoop:
     @property
     def beside(self) -> list[Callable[[], None]]:
         """The tasks that go on beside the syncs until the end: the looks that follow the agent, the set-ups."""
-        return [self._follow, self.setup.run]
+        return [partial(self._named_in_logs, work) for work in (self._follow, self.setup.run)]
+
+    def _named_in_logs(self, work: Callable[[], None]) -> None:
+        """Do the work of a task, whose log lines name the sandbox where there are several."""
+        sandbox_in_logs.set(self.name if self._shared.has_several else "")
+        work()
 
     def run(self, is_over: Callable[[], bool]) -> None:
         """Run until that is true, which it is asked after each step. Raises `Stop`, `NeedsPerson`."""

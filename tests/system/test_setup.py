@@ -404,7 +404,7 @@ def test_each_of_several(rig: Rig, there: There) -> None:
     fails = ["sh", "-c", "echo b >>../ran; until [ -e ../go ]; do sleep 0.05; done; echo why; exit 9"]
     config = rig.config_file.read_text()
     rig.config_file.write_text(f'{config}sandboxes.blue.id = "other"\nsandboxes.blue.setup = {json.dumps(fails)}\n')
-    rig.start()
+    daemon = rig.start()
     rig.ok("flush", "--sandbox", "main")
     assert there.ran == ONCE
     assert rig.run("setup").code == 2
@@ -417,6 +417,8 @@ def test_each_of_several(rig: Rig, there: There) -> None:
     assert re.search(r"blue: the set-up .* ended with 9: `syncd setup --sandbox blue`", failed.err)
     assert [each["setup"]["state"] for each in rig.status()["sandboxes"]] == ["done", "failed"]
     assert rig.run("setup", "--sandbox", "blue").code == 1
+    for line in ("main: setting up", "blue: the set-up ended with 9", "blue: set-up: why"):
+        assert line in daemon.err
     for _ in ("the daemon's answer", "without one"):
         assert "9: `syncd setup --sandbox blue` runs" in rig.run("flush", "--sandbox", "blue").told
         rig.kill()
