@@ -28,8 +28,9 @@ class ManifestRows:
         """Return the manifest, and the directories that it lacks, as their rows were damaged. Raises `OSError`."""
         own: dict[str, Entries] = {}
         damaged: list[str] = []
-        query = "SELECT path, texts, encoded, checksum FROM directories WHERE owner = ? AND version = ?"
-        for path, texts, encoded, checksum in self._db.rows(query, self._db.number_of(self._owner), version):
+        query = """SELECT path, texts, encoded, checksum FROM directories
+            WHERE owner = (SELECT number FROM owners WHERE name = ?) AND version = ?"""
+        for path, texts, encoded, checksum in self._db.rows(query, self._owner, version):
             try:
                 if _checksum(path, texts, encoded) == checksum:
                     own[os.fsdecode(path)] = Entries.stored(texts, encoded)
@@ -56,11 +57,9 @@ class ManifestRows:
 
     def forget(self, first: int) -> None:
         """Remove the versions from this number on. Raises `OSError`."""
-        query = "SELECT 1 FROM directories WHERE owner = ? AND version >= ? LIMIT 1"
-        number = self._db.number_of(self._owner)
-        if self._db.rows(query, number, first):
-            with self._db.transaction():
-                self._db.change("DELETE FROM directories WHERE owner = ? AND version >= ?", number, first)
+        with self._db.transaction():
+            what = "DELETE FROM directories WHERE owner = (SELECT number FROM owners WHERE name = ?) AND version >= ?"
+            self._db.change(what, self._owner, first)
 
 
 def _changed(before: Manifest, now: Manifest) -> Iterator[tuple[str, Directory]]:

@@ -118,11 +118,6 @@ class StateDb:
                 names.append(msgspec.msgpack.decode(fields[_SAVED_NAME], type=str) if fields[_SAVED_NAME:] else MAIN)
         return names
 
-    def number_of(self, owner: str) -> int:
-        """Return the number of an owner of rows, 0 (nobody's) for one that has none yet; "" is the workspace itself."""
-        found = self.rows("SELECT number FROM owners WHERE name = ?", owner)
-        return int(found[0][0]) if found else 0
-
     def require_readable(self) -> None:
         """Raise `OSError` for a file that is there and cannot be read now: nothing is known then, and all may be."""
         self.rows("SELECT 1")
@@ -168,12 +163,16 @@ class StateDb:
         raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
 
     def owner(self, name: str) -> int:
-        """Return the number of an owner of rows; a new one gets one, in the transaction that is open."""
-        number = self.number_of(name)
-        if not number:
+        """Return the number of an owner of rows; a new one gets one, in the transaction that is open.
+
+        "" is the workspace itself.
+        """
+        query = "SELECT number FROM owners WHERE name = ?"
+        found = self.rows(query, name)
+        if not found:
             self.change("INSERT INTO owners (name) VALUES (?)", name)
-            number = self.number_of(name)
-        return number
+            found = self.rows(query, name)
+        return int(found[0][0]) if found else 0
 
     def forget_owners_but(self, kept: Collection[str]) -> None:
         """Remove what is of other owners, but not of the workspace itself, in the transaction that is open."""
@@ -391,8 +390,8 @@ class Record(Generic[Shape]):
         """Remove the value. Raises `OSError`."""
         if self._rows():
             with self._db.transaction():
-                number = self._db.number_of(self._owner)
-                self._db.change("DELETE FROM records WHERE owner = ? AND name = ?", number, self._name)
+                what = "DELETE FROM records WHERE name = ? AND owner = (SELECT number FROM owners WHERE name = ?)"
+                self._db.change(what, self._name, self._owner)
 
     def _rows(self) -> list[tuple[Any, ...]]:
         query = (
