@@ -204,7 +204,7 @@ def _acquire_one(access: Access) -> AcquiredSandbox:
         # With the lock no other process writes the record of the acquired sandbox meanwhile.
         is_named = access.config.sandbox.id is not None
         with contextlib.nullcontext() if is_named else Lock(access.folders.state):
-            provider = access.acquiring_provider()
+            provider = access.provider()
             acquired = provider.acquire(wait_out)
             if is_named:
                 provider.abandon()  # it is for a person: a later [sandbox.acquire] must not sync to it

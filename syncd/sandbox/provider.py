@@ -25,42 +25,6 @@ _log = logging.getLogger("syncd.sandbox")
 _URL = re.compile(r"https?://[!-~]+")
 
 
-class SandboxProvider:
-    """Provides the sandbox that a workspace is synced to: the one that the configuration names.
-
-    With a `refusal` it cannot be asked, as there is no key for it.
-    """
-
-    def __init__(self, configured: Target | None, refusal: KeyRefused | None = None) -> None:
-        self._configured = configured
-        self._refusal = refusal
-
-    @property
-    def known(self) -> Target | None:
-        """The sandbox, if it is known without a request."""
-        return self._configured
-
-    @property
-    def acquired_sandbox(self) -> AcquiredSandbox | None:
-        """The sandbox, if syncd acquired it."""
-        return None
-
-    @property
-    def replace_at_s(self) -> float:
-        """The monotonic second at which another sandbox is needed, as this one ends soon; infinity if none is known."""
-        return inf
-
-    def target(self, wait_out: WaitOut) -> Target:  # noqa: ARG002 - no request is needed
-        """Return the sandbox to use now. Raises `StepFailed`, `Superseded`, `Stop`, and the refusal."""
-        if self._refusal is not None:
-            raise self._refusal
-        assert self._configured is not None  # noqa: S101 - it is named, unless it is refused
-        return self._configured
-
-    def mark_lost(self, target: Target) -> None:
-        """Note that the sandbox does not exist any more: an acquired one is replaced by another."""
-
-
 class _ProviderRecord(Versioned, frozen=True, kw_only=True):
     base_url: str
     acquired_sandbox: AcquiredSandbox | None
@@ -100,8 +64,12 @@ def acquired_of(config: Config, state_folder: str) -> AcquiredSandbox | None:
     return None if config.sandbox.acquire is None else AcquiredSandboxStore(config, state_folder).load()[0]
 
 
-class AcquiringProvider(SandboxProvider):
-    """Acquires one sandbox after the other, as `[sandbox.acquire]` says."""
+class SandboxProvider:
+    """Provides the sandbox that a workspace is synced to: the one that the configuration names, or acquired ones.
+
+    It acquires one after the other, as `[sandbox.acquire]` says. With a `refusal` none can be asked, as there is no key
+    for it.
+    """
 
     def __init__(
         self,
@@ -110,24 +78,33 @@ class AcquiringProvider(SandboxProvider):
         sandbox: SandboxKeys,
         retry_settings: RetrySettings,
         clock: Clock,
+        *,
+        refusal: KeyRefused | None,
     ) -> None:
-        super().__init__(None)
         self._account = account
         self._file = file
         self._sandbox = sandbox
+        self._named = None if sandbox.acquire is not None else self._target(sandbox.id or "")
         self._acquire_keys = sandbox.acquire or AcquireKeys()
         self._retry_settings = retry_settings
         self._clock = clock
+        self._refusal = refusal
         self._acquired_sandbox, self._acquired_wall_s = file.load()
         self._failures = 0
         self._replace_at_s = self._planned_end_s()
 
     @property
     def acquired_sandbox(self) -> AcquiredSandbox | None:
-        return self._acquired_sandbox
+        """The sandbox, if syncd acquired it and can ask it."""
+        return self._acquired_sandbox if self._named is None and self._refusal is None else None
 
     @property
     def replace_at_s(self) -> float:
+        """The monotonic second at which another sandbox is needed, as this one ends soon; infinity if none is known."""
+        return inf if self.acquired_sandbox is None else self._ends_s
+
+    @property
+    def _ends_s(self) -> float:
         # The wall clock goes on while the machine sleeps; one that is set back puts nothing off.
         return min(self._replace_at_s, self._planned_end_s())
 
@@ -139,15 +116,19 @@ class AcquiringProvider(SandboxProvider):
 
     @property
     def known(self) -> Target | None:
-        if self._acquired_sandbox is None or self.replace_at_s <= self._clock.monotonic_s():
-            return None
-        return self._target(self._acquired_sandbox)
+        """The sandbox, if it is known without a request."""
+        if self._named is not None or self._acquired_sandbox is None or self._ends_s <= self._clock.monotonic_s():
+            return self._named
+        return self._target(self._acquired_sandbox.sandbox_id)
 
-    def _target(self, acquired_sandbox: AcquiredSandbox) -> Target:
-        return Target(self._sandbox.base_url, acquired_sandbox.sandbox_id, self._sandbox.region)
+    def _target(self, sandbox_id: str) -> Target:
+        return Target(self._sandbox.base_url, sandbox_id, self._sandbox.region)
 
     def target(self, wait_out: WaitOut) -> Target:
-        return self.known or self._target(self.acquire(wait_out))
+        """Return the sandbox to use now. Raises as `acquire`, and the refusal."""
+        if self._refusal is not None:
+            raise self._refusal
+        return self.known or self._target(self.acquire(wait_out).sandbox_id)
 
     def acquire(self, wait_out: WaitOut) -> AcquiredSandbox:
         """Acquire a new one, in place of any other. Raises `StepFailed`, `TryLater`, and what `wait_out` raises."""
@@ -158,6 +139,7 @@ class AcquiringProvider(SandboxProvider):
         self._save(None)
 
     def mark_lost(self, target: Target) -> None:
+        """Note that the sandbox does not exist any more: an acquired one is replaced by another."""
         if self._acquired_sandbox is not None and self._acquired_sandbox.sandbox_id == target.sandbox_id:
             _log.info("the sandbox %s has ended", target.sandbox_id)
             self._save(None)

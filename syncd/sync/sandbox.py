@@ -28,7 +28,7 @@ from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.executions import Executions
 from syncd.sandbox.looks import Looks
 from syncd.sandbox.partial_archives import PartialArchives
-from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, SandboxProvider
+from syncd.sandbox.provider import AcquiredSandboxStore, SandboxProvider
 from syncd.sandbox.sandbox_state import SandboxState, last_target
 from syncd.sandbox.saved_versions import SavedVersions, VersionSaver, why_unsaved
 from syncd.sandbox.setup import SandboxSetup
@@ -94,17 +94,9 @@ class Access(Struct, frozen=True):
         )
 
     def provider(self) -> SandboxProvider:
-        """The provider that names the sandbox: the configured one, or acquired ones."""
-        sandbox = self.config.sandbox
-        if sandbox.acquire is None:
-            return SandboxProvider(Target(sandbox.base_url, sandbox.id or "", sandbox.region), self.refusal)
-        provider = self.acquiring_provider()
-        return provider if self.refusal is None else SandboxProvider(provider.known, self.refusal)
-
-    def acquiring_provider(self) -> AcquiringProvider:
-        """The provider that acquires sandboxes, also where the configuration names one."""
-        store = AcquiredSandboxStore(self.config, self.folders.state)
-        return AcquiringProvider(self.account(), store, self.config.sandbox, retry_settings_of(self.config), self.clock)
+        config, store = self.config, AcquiredSandboxStore(self.config, self.folders.state)
+        settings, refusal = retry_settings_of(config), self.refusal
+        return SandboxProvider(self.account(), store, config.sandbox, settings, self.clock, refusal=refusal)
 
 
 class Sandbox:
