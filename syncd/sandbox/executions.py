@@ -61,7 +61,6 @@ _SLOWEST_BYTES_PER_S = 128 << 10  # before compression
 _ENDED = ("completed", "failed")
 # A longer wait is the retry loop's, during which the daemon handles other events.
 _ENDING = RetrySettings(FIRST_POLL_S, 1.0, 1.5)
-_LARGEST_REPORT = 256 << 20
 _FILE = "report.json"
 _LINE = re.compile(r"=([0-9]{1,9}) ([0-9a-f]{64}) ([^\r\n]*)\r?\n")  # after the name of the execution
 # Read once: an upgrade replaces the file, and this process would not understand what another version reports.
@@ -286,7 +285,7 @@ class Executions:
     @contextlib.contextmanager
     def _files(self, running: Running, folder: str) -> Iterator[Extract]:
         archive = os.path.join(folder, f"{running.name}.archive")
-        most_bytes = running.bounds.most_copied_bytes + _LARGEST_REPORT
+        most_bytes = running.bounds.most_copied_bytes + running.bounds.most_bytes
 
         def download_it() -> None:
             keep = lambda packed: keep_archive(packed, archive, most_bytes, self._waiter.poll_events)  # noqa: E731

@@ -190,7 +190,7 @@ def test_a_copy_that_was_exchanged_is_none(rig: Rig, monkeypatch: pytest.MonkeyP
 def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The download ends there."""
     monkeypatch.setattr("syncd.archive.exported_files._OVERHEAD_BYTES", 0)
-    monkeypatch.setattr("syncd.sandbox.executions._LARGEST_REPORT", 0)
+    monkeypatch.setattr("syncd.sandbox.protocol._OTHER_BYTES", 2_000)
 
     def pack(folder: Path, file: BinaryIO) -> None:
         (folder / "noise").write_bytes(os.urandom(200_000))
