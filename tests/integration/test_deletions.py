@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import count
-
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from tests.clock import LATER_S
-from tests.instants import FEW_OR_ALL, Choice
 from tests.integration.sync_rig import Rig
 
 
@@ -209,37 +206,3 @@ def test_a_404_forgets_none(synced: Rig, faults: tuple[str, ...], *, restarted: 
     mirrored(synced)
     synced.sync()
     assert set(synced.arrived()) == {"stay", "d/b"}
-
-
-@FEW_OR_ALL
-def test_missing_while_it_was_packed(synced: Rig, choice: Choice) -> None:
-    """The snapshot cannot show whether it was deleted; the next one can."""
-    mirrored(synced)
-
-    def steps_with(vanishes_at: int = 0) -> tuple[int, bool]:
-        """Sync a change, with `a` gone at that step; return how many steps there were, and if it was missed."""
-        synced.write("a")
-        synced.write("stay", f"{vanishes_at}")
-        synced.sync()
-        synced.write("stay", f"changed {vanishes_at}")
-        steps = count(1)
-
-        def vanish() -> None:
-            if next(steps) == vanishes_at:
-                (synced.workspace / "a").unlink()
-
-        synced.meanwhile = vanish
-        outcome, _ = synced.sync()
-        synced.meanwhile = lambda: None
-        return next(steps) - 1, "a" in outcome.follow_up
-
-    missed = 0
-    total, _ = steps_with()
-    for step in choice(total):
-        reached, was_missed = steps_with(step)
-        missed += was_missed
-        if reached >= step:
-            synced.sync()
-            assert "a" not in synced.arrived(), step
-            assert synced.status.lingering == 0
-    assert missed

@@ -70,7 +70,11 @@ def test_vanishes_before_it_is_packed(rig: Rig, accident: Callable[[Rig], None],
 
 
 def test_some_files_vanish_before_they_are_packed(rig: Rig) -> None:
-    """That is normal work: the others are sent, and another sync follows."""
+    """That is normal work: the others are sent, and another sync follows. That removes them there, as the one before
+    could not tell if they were deleted.
+    """
+    rig.wait_for_programs()
+    rig.set(deletions="mirror", agent_changes="save")
 
     def some(rig: Rig) -> None:
         for folder in ("folder0", "folder1", "folder2"):
@@ -81,6 +85,11 @@ def test_some_files_vanish_before_they_are_packed(rig: Rig) -> None:
     assert outcome.sync is not None
     assert outcome.sync.files == FILES // 4
     assert outcome.follow_up
+    assert len(rig.arrived()) == FILES
+    rig.meanwhile = lambda: None
+    rig.sync()
+    assert len(rig.arrived()) == FILES // 4
+    assert rig.status.lingering == 0
 
 
 def test_replaced_as_packing_begins(rig: Rig) -> None:
