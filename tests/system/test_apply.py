@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import random
 import re
 import select
 import signal
@@ -426,32 +424,6 @@ def test_secrets_of_both_sides(rig: Rig, agent: Agent) -> None:
     assert (_read(rig, "both"), _read(rig, ".env")) == (ours, "KEY=ours\n")
     rig.ok("push", "--force")
     assert agent.read(".env") == b"KEY=theirs\n"
-
-
-def test_bytes_count(rig: Rig, agent: Agent) -> None:
-    """A file of which the agent changed every line's end comes as it is, and clashes only where both changed it. Of a
-    pointer here and its content there nothing is smudged or cleaned, and no filter runs.
-    """
-    content = random.Random(1).randbytes(5000)
-    pointer = (
-        f"version https://git-lfs.github.com/spec/v1\noid sha256:{hashlib.sha256(content).hexdigest()}\nsize 5000\n"
-    )
-    rig.write(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n")
-    rig.write("large.bin", pointer)
-    rig.ok("push")
-    agent.write("large.bin", content)
-    agent.write("a", TEXT.replace("\n", "\r\n"))
-    agent.write("clash", TEXT.replace("\n", "\r\n"))
-    rig.write("clash", TEXT.replace("line 3\n", "ours\n"))
-    assert rig.run("diff", "--name-only").out == "a\nclash\nlarge.bin\n"
-    assert _applied(rig) == (1, {"taken": ["a", "large.bin"], "conflicts": ["clash"]})
-    assert (rig.workspace / "large.bin").read_bytes() == content
-    assert (_read(rig, "a"), _read(rig, "clash")) == (TEXT.replace("\n", "\r\n"), TEXT.replace("line 3\n", "ours\n"))
-    rig.write("large.bin", pointer)
-    rig.ok("push")
-    agent.write("large.bin", content)
-    rig.write("large.bin", pointer + "ours\n")
-    assert _applied(rig, str(rig.workspace / "large.bin")) == (1, {"conflicts": ["large.bin"]})
 
 
 def test_what_was_merged_by_hand(rig: Rig, agent: Agent) -> None:
