@@ -12,9 +12,11 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import TryLater
+from syncd.model.directory import Entries
+from syncd.model.entry import Entry
 from syncd.store.state_db import StateDb
 from tests.clock import LATER_S
-from tests.integration.sync_rig import DamagingObserver, Rig, files
+from tests.integration.sync_rig import DamagingObserver, RecordingObserver, Rig, files
 from tests.system.rig import emptied
 
 
@@ -169,3 +171,32 @@ def test_where_nobody_can_look_it_says_so(asked: Rig, policy: str, key: str) -> 
     asked.clock.go_on(900)
     assert asked.sync(SyncMode.ASKED)[0].word == "unchanged"
     assert asked.warnings == {}
+
+
+# -- the cost of a change
+
+
+@pytest.mark.parametrize("agent_changes", ["save", "overwrite"])
+def test_an_edit_reads_few_directories(bare: Rig, agent_changes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hundreds of directories, a sync of one file decodes some, whatever it compares and records."""
+    read: list[Entries] = []
+    decoded = Entries.decoded
+
+    def counted(self: Entries) -> dict[str, Entry]:
+        read.append(self)
+        return decoded(self)
+
+    bare.use_defaults()
+    bare.set(agent_changes=agent_changes)
+    for number in range(400):
+        bare.write(f"d{number}/f", str(number))  # no two directories are equal
+    bare.sync()
+    for text in ("x", "y"):
+        bare.write("d7/f", text)
+        monkeypatch.setattr(Entries, "decoded", counted)
+        read.clear()
+        outcome, _ = bare.sync(observer=RecordingObserver(bare.clock, only={"d7"}))
+        monkeypatch.undo()
+        assert outcome.word == "initialized"
+    assert bare.arrived()["d7/f"] == "y"
+    assert len(read) <= 20, f"{len(read)} of {400} directories were read"

@@ -38,14 +38,6 @@ def test_all_is_well(rig: Rig) -> None:
     assert set(_found(rig.ok("check")).values()) == {"pass"}
 
 
-def test_a_bad_configuration_ends_it(rig: Rig) -> None:
-    """A configuration that cannot be used is the only finding."""
-    rig.configure({"sync.archive": "half"})
-    done = rig.run("check")
-    assert (done.code, _found(done)) == (78, {"configuration": "fail"})
-    assert 'sync.archive = "half"' in done.out
-
-
 @pytest.mark.parametrize(("status", "code", "grade"), [(401, 78, "fail"), (404, 78, "fail"), (503, 75, "")])
 def test_what_the_api_refuses(rig: Rig, status: int, code: int, grade: str) -> None:
     """A refusal needs a person (78); a busy server does not (75). The clock is compared in either case."""
@@ -59,26 +51,33 @@ def test_what_the_api_refuses(rig: Rig, status: int, code: int, grade: str) -> N
     assert rig.count("get") == 1
 
 
-def test_offline(rig: Rig) -> None:
-    """Without an answer of the API, all local checks are done, and the exit code is 75."""
+def test_each_failure_is_shown(rig: Rig) -> None:
+    """One failure does not hide the next; one that needs a person (78) outweighs one that may end by itself (75). A
+    configuration that cannot be used is the only finding; a file in the place of the state folder is named.
+    """
     rig.write("a")
+    rig.configure({"sync.archive": "half"})
+    done = rig.run("check")
+    assert (done.code, _found(done)) == (78, {"configuration": "fail"})
+    assert 'sync.archive = "half"' in done.out
+    rig.configure()
+    rig.environ["XDG_STATE_HOME"] = str(rig.key_file)
+    done = rig.run("check")
+    assert (done.code, _found(done)["folders"]) == (78, "fail")
+    assert f"{rig.key_file} is no writable folder)" in done.out
+    assert "XDG_STATE_HOME" in done.out
+    del rig.environ["XDG_STATE_HOME"]
     rig.emulator.close()
     done = rig.run("check")
-    assert done.code == 75
     found = _found(done)
-    assert (found["directory"], found["api"], found["clock"]) == ("pass", "fail", "note")
-
-
-def test_each_failure_is_shown(rig: Rig) -> None:
-    """One failure does not hide the next; one that needs a person outweighs one that may end by itself."""
+    assert (done.code, found["directory"], found["api"], found["clock"]) == (75, "pass", "fail", "note")
+    (rig.workspace / "a").unlink()
     rig.workspace.rmdir()
     os.chmod(rig.key_file, 0o644)
-    rig.emulator.close()
     done = rig.run("check")
     os.chmod(rig.key_file, 0o600)
-    assert done.code == 78
     found = _found(done)
-    assert (found["key"], found["directory"], found["api"]) == ("fail", "fail", "note")
+    assert (done.code, found["key"], found["directory"], found["api"]) == (78, "fail", "fail", "note")
     assert f"chmod 600 {rig.key_file}" in done.out
 
 
@@ -131,16 +130,6 @@ def test_what_is_a_warning(rig: Rig) -> None:
     done = rig.run("check")
     assert re.search(r"warn  key +found in \$KLAVIS_API_KEY: quotes.*\n +to do: +leave nothing there", done.out)
     assert KEY not in done.out
-
-
-def test_folders_that_cannot_be_made(rig: Rig) -> None:
-    """A file in the place of the state folder is a failure, and named; nothing is made."""
-    rig.write("a")
-    rig.environ["XDG_STATE_HOME"] = str(rig.key_file)
-    done = rig.run("check")
-    assert (done.code, _found(done)["folders"]) == (78, "fail")
-    assert f"{rig.key_file} is no writable folder)" in done.out
-    assert "XDG_STATE_HOME" in done.out
 
 
 @pytest.mark.parametrize("end", ["", "/x", "?x", "#x", "@x"])

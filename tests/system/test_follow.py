@@ -250,8 +250,10 @@ def test_a_push_during_a_look(rig: Rig, plain: Agent) -> None:
     assert plain.read("a") == (rig.workspace / "a").read_bytes()
 
 
-def test_a_look_that_hangs_delays_no_sync(rig: Rig, plain: Agent) -> None:
-    """Nor does it keep a command from its answer."""
+def test_looks_that_hang_or_fail(rig: Rig, plain: Agent) -> None:
+    """They delay no sync, nor a command's answer. A failure is told, and as of when is what is at home, until a look
+    succeeds.
+    """
     begun, go_on = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -265,6 +267,13 @@ def test_a_look_that_hangs_delays_no_sync(rig: Rig, plain: Agent) -> None:
     rig.ok("flush")
     assert not go_on.is_set()
     go_on.set()
+    plain.write("a", "the agent's\n")
+    changed(rig, 1)
+    rig.faults("execute: 503 always", "dump: 503 always")
+    rig.until(lambda: any("could not be looked at" in each for each in rig.shown()["warnings"]), "a warning")
+    assert "what is at home is as of 20" in " ".join(rig.shown()["warnings"])
+    rig.emulator.faults.clear()
+    rig.until(lambda: not rig.shown()["warnings"], "no warning")
 
 
 def test_a_busy_agent_and_a_huge_file(rig: Rig, plain: Agent) -> None:
@@ -305,17 +314,6 @@ def _until_a_look_is_cheap(rig: Rig) -> None:
         return any(asks_for_changes(archive) for archive in {*bucket.rglob("executions/*.tar.gz")} - before)
 
     rig.until(is_cheap, "a look that asks for changes alone")
-
-
-def test_a_look_that_fails_is_told(rig: Rig, plain: Agent) -> None:
-    """As of when is what is at home; the warning goes with the next look that succeeds."""
-    plain.write("a", "the agent's\n")
-    changed(rig, 1)
-    rig.faults("execute: 503 always", "dump: 503 always")
-    rig.until(lambda: any("could not be looked at" in each for each in rig.shown()["warnings"]), "a warning")
-    assert "what is at home is as of 20" in " ".join(rig.shown()["warnings"])
-    rig.emulator.faults.clear()
-    rig.until(lambda: not rig.shown()["warnings"], "no warning")
 
 
 @as_anyone

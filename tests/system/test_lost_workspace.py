@@ -219,35 +219,29 @@ def test_something_mounted_below_it(rig: Rig) -> None:
     rig.in_state("watching")
 
 
-def test_missing_at_the_start(rig: Rig) -> None:
-    """A wrong path ends with 78 and one line that names it."""
-    rig.workspace.rmdir()
+def test_a_missing_one_is_named(rig: Rig) -> None:
+    """A wrong path at the start ends with 78 and one line. A daemon that began beside the workspace, and has reached no
+    server yet, holds as any other, and goes on. No command that brings home takes it for rules that cannot be read.
+    """
+    aside = rig.home / "elsewhere"
+    rig.workspace.rename(aside)
     daemon = rig.start("--log-level", "error")
-    assert daemon.wait() == 78
-    (line,) = daemon.err.splitlines()
-    assert str(rig.workspace) in line
-
-
-def test_lost_before_the_first_sync(rig: Rig) -> None:
-    """A daemon that began beside it, and has reached no server yet, holds as any other, and goes on."""
+    assert (daemon.wait(), daemon.err.count("\n"), str(rig.workspace) in daemon.err) == (78, 1, True)
+    aside.rename(rig.workspace)
     rig.write("a")
     rig.faults("upload-url: 503 x1")
     rig.configure({"retry.first_delay_seconds": 30, "retry.max_delay_seconds": 30})
     daemon = rig.start()
     rig.in_state("retrying")
-    rig.workspace.rename(rig.home / "elsewhere")
+    rig.workspace.rename(aside)
     daemon.send(signal.SIGUSR1)
     held = rig.status_in("held")
     assert (daemon.code, "does not exist" in held["last_error"]["message"]) == (None, True)
-    (rig.home / "elsewhere").rename(rig.workspace)
+    aside.rename(rig.workspace)
     rig.converged()
-
-
-def test_commands_that_bring_home_name_a_missing_one(rig: Rig) -> None:
-    """It is not taken for rules that cannot be read."""
-    rig.write("a")
-    rig.ok("push")
-    rig.workspace.rename(rig.home / "elsewhere")
+    rig.ok("flush")
+    assert daemon.stop() == 0
+    rig.workspace.rename(aside)
     for words in (["diff"], ["apply"], ["resolve"], ["apply", "--branch", "b"]):
         refused = rig.run(*words, "--config", "config", place=rig.home)
         assert (refused.code, len(refused.err.splitlines())) == (78, 1)

@@ -172,3 +172,27 @@ def test_the_rules_of_the_repository_around_it(rig: Rig) -> None:
     above.write_text("*.py\n")
     rig.until(lambda: "dist/x" in rig.there(), "the folder that is no longer ignored")
     assert rig.archived() == ["debug.log", "dist", "dist/x", "src"]
+
+
+def test_what_worktreeinclude_names(rig: Rig) -> None:
+    """What git ignores and an agent needs comes and goes with its lines, but no secret; an edit of it is sent like any
+    other, and `explain` names the line.
+    """
+    home = {".env": "TOKEN=home\n", "own.log": "x\n", "node_modules/m.js": "x\n"}
+    brought = {"a.log": "x\n", "data/d/x.csv": "1\n", "sub/b.log": "x\n"}
+    rig.configure(DEFAULTS)
+    rig.write(".gitignore", "*.log\ndata/\n.env\nnode_modules/\n")
+    rig.write(".syncdignore", "own.log\n")
+    for path, content in {**home, **brought, "src/a.py": "x\n"}.items():
+        rig.write(path, content)
+    rig.up()
+    assert not {*home, *brought} & {*rig.there()}
+    rig.write(".worktreeinclude", "*.log\ndata/\n.env\nnode_modules/\n")
+    rig.until(lambda: {*brought} <= {*rig.there()}, "what it brings in")
+    rig.write("data/d/x.csv", "2\n")
+    rig.until(lambda: rig.agent.holds("data/d/x.csv", b"2\n"), "the edit")
+    rig.write(".worktreeinclude", "data/\n")
+    rig.until(lambda: "a.log" not in rig.there(), "what it names no more to go")
+    assert not {*home} & {*rig.there()}
+    said = rig.ok("explain", str(rig.workspace / "data/d/x.csv")).out
+    assert said.startswith("included: data/d/x.csv (brought back by .worktreeinclude:1: data/)\n")

@@ -103,28 +103,15 @@ def test_a_terminal_is_told_the_configuration(rig: Rig, site: Path) -> None:
         assert (shown.finish(), shown.text.startswith("syncd: no configuration file at")) == (78, True)
 
 
-def test_a_name_is_enough(rig: Rig, site: Path) -> None:
-    """`--config site` names the file in the configuration folder; a name that is none lists those that are."""
+def test_names_of_configurations(rig: Rig, site: Path) -> None:
+    """`--config site` names the file in the configuration folder; a name that is none lists those that are. A suggested
+    command has it where it would take another one. Of two for one workspace a command there names both, with 78.
+    """
     assert json.loads(rig.ok("status", "--json", "--config", "site").out)["workspace"] == str(site)
     done = rig.run("status", "--config", "sight")
     assert (done.code, "name one of config, site, or a file" in done.err) == (78, True), done
     (rig.home / "sight").touch()
     assert "write ./sight" in rig.run("status", "--config", "sight").err
-
-
-def test_two_for_one_workspace(rig: Rig, site: Path) -> None:
-    """A command there names both and ends with 78; with --config, or elsewhere, it works."""
-    _add(rig, "again", site, "again-box")
-    done = rig.run("status", place=site)
-    assert done.code == 78
-    assert "again.toml" in done.err
-    assert "site.toml" in done.err
-    assert rig.run("status", "--config", "again", place=site).code == 0
-    rig.ok("status")
-
-
-def test_a_suggested_command_names_the_configuration(rig: Rig, site: Path) -> None:
-    """It does so where the command would take another one: for config.toml in another's workspace, too."""
     for directory, name, option in (
         (site, "config", f"--config {rig.config_file}"),
         (site, "site", ""),
@@ -132,6 +119,11 @@ def test_a_suggested_command_names_the_configuration(rig: Rig, site: Path) -> No
         (rig.home, "config", ""),
     ):
         assert _has(rig.run("status", "--config", name, place=directory).out, f"`syncd run {option}`")
+    _add(rig, "again", site, "again-box")
+    done = rig.run("status", place=site)
+    assert (done.code, "again.toml" in done.err, "site.toml" in done.err) == (78, True, True)
+    assert rig.run("status", "--config", "again", place=site).code == 0
+    rig.ok("status")
 
 
 def test_all_workspaces(rig: Rig, site: Path) -> None:

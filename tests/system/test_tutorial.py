@@ -1,4 +1,4 @@
-"""The tutorial, typed as it is: every command works, and prints what is shown under it."""
+"""The tutorial and the recipes, typed as they are: every command works, and prints what is shown under it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.system.command import wait_until
-from tests.system.rig import Rig
+from tests.system.rig import KEY, SANDBOX, Rig
 from tests.system.shell import Shell, fresh_shell
 
 _BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PORT = "8765"
+_SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -61,6 +62,40 @@ def test_the_readme_practises_without_an_account(rig: Rig, shell: Shell, repo: P
     shell.types(f"syncd flush{wait}")
     assert "● in sync" in shell.printed
     assert (rig.home / "syncd-cloud/sandboxes/box/workspace/leaf.txt").read_text() == "tea\n"
+
+
+def test_recipes(rig: Rig, tmp_path: Path, repo: Path) -> None:
+    """Those of docs/how-to.md, one after the other in one home: each does what it says, without a daemon."""
+    sections = _SECTION.findall((repo / "docs/how-to.md").read_text("utf-8"))
+    blocks = {name: [block for kind, block in _BLOCK.findall(text) if kind == "sh"] for name, text in sections}
+    ci, rules, rebase = (
+        blocks[name] for name in ("Push from CI", "Send a file that a rule excludes", "Pause for a large rebase")
+    )
+    rig.environ |= {"KLAVIS_API_KEY": KEY, "SANDBOX_ID": SANDBOX, "GIT_CONFIG_GLOBAL": "/dev/null"}
+    for name, value in (("NAME", "dev"), ("EMAIL", "dev@example.com")):
+        rig.environ |= {f"GIT_{who}_{name}": value for who in ("AUTHOR", "COMMITTER")}
+
+    def sent() -> set[str]:
+        place = rig.sandbox.workspace
+        paths = {path.relative_to(place) for path in place.rglob("*")}
+        return {path.as_posix() for path in paths if path.parts[0] != ".git"}
+
+    rig.write("dist/app.js")
+    rig.write(".gitignore", "dist/\n")
+    with fresh_shell(rig, tmp_path) as shell:
+        shell.types("cd work && git init -q -b main && git add . && git commit -qm one")
+        base_url = f' --base-url {rig.emulator.base_url} --id "$SANDBOX_ID"'
+        shell.types(ci[0].replace(' --id "$SANDBOX_ID"', base_url))
+        assert sent() == {".gitignore"}
+
+        shell.types(rules[0])
+        assert shell.printed == "excluded: dist/app.js, as its folder dist/ is, by .gitignore:1: dist/\n"
+        shell.types(rules[1] + "syncd flush --timeout 20")
+        assert sent() == {".gitignore", ".syncdignore", "dist", "dist/app.js"}
+
+        shell.types(rebase[0])
+        assert "paused" in shell.printed
+        assert "resumed" in shell.printed
 
 
 def _until_watching(rig: Rig) -> None:

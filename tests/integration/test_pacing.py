@@ -1,4 +1,4 @@
-"""The upload limit as the receiver sees it: over real sockets, with and without TLS, and after a stall."""
+"""The upload limit as the receiver sees it, over real sockets; and a limit of two API requests a second."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ import pytest
 
 from syncd.archive.chunk_store import Archive
 from syncd.core.clock import SystemClock
+from syncd.core.errors import Stop
 from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
+from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket, Throttle
+from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
+from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrl
+from tests.integration.sync_rig import SANDBOX, Rig
 from tests.loopback import head_of
 
 CLOCK = SystemClock()
@@ -151,3 +156,36 @@ def test_a_stall_is_followed_by_no_burst() -> None:
         thread.join(60)
     least = 16 * KIB  # what its own kernel kept for it, and a block
     assert there.received(goes_on_s, goes_on_s + 0.3) <= limit * (0.3 + there.late_s) + least
+
+
+# -- requests of an account with a limit
+
+
+def test_one_refusal_is_enough(rig: Rig) -> None:
+    """Syncs that follow each other at once are refused a single request, and all arrive."""
+    rig.use_defaults()  # whose looks take as many requests as a person's
+    rig.emulator.rate_limit = 2
+    for number in range(8):
+        rig.write("a.txt", f"edit {number}")
+        rig.sync()
+        assert rig.arrived()["a.txt"] == f"edit {number}"
+    assert [request.status for request in rig.emulator.request_log].count(429) == 1
+
+
+def test_a_stop_ends_the_wait(rig: Rig) -> None:
+    """A request that waits for its turn is not sent after a stop."""
+    rig.emulator.rate_limit = 1
+    api = Api(Target(rig.emulator.base_url, SANDBOX, "us"), rig.key, rig.client)
+    api.sandbox()
+    with pytest.raises(StepFailed):
+        api.sandbox()
+    asked, sleep = len(rig.asked()), rig.clock.sleep
+
+    def stop(seconds: float) -> None:
+        rig.client.waiter.interrupt.request()
+        sleep(seconds)
+
+    rig.clock.sleep = stop  # type: ignore[method-assign]
+    with pytest.raises(Stop):
+        api.sandbox()
+    assert len(rig.asked()) == asked
