@@ -17,7 +17,7 @@ import pytest
 from tests.agent import Agent
 from tests.recorded import records
 from tests.repositories import committed, git
-from tests.system.command import AS_ANYONE, Running, as_anyone, works
+from tests.system.command import AS_ANYONE, Running, as_anyone
 from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig
 from tests.system.trees import tree
 
@@ -128,21 +128,6 @@ def test_what_cannot_be_read_here(rig: Rig, agent: Agent) -> None:
         (rig.workspace / "both").chmod(0o600)
     assert [_read(rig, path) for path in ("a", "both", "d/b")] == ["theirs\n", "ours\n", TEXT]
     assert "both" in rig.saved()[0]["paths"]
-
-
-@pytest.mark.skipif(not works("unshare", "-m", "true"), reason="this machine lets nobody mount a disk")
-def test_a_read_only_mount_in_the_workspace(rig: Rig, agent: Agent) -> None:
-    """What is there is named, nothing is changed, and all else can be applied."""
-    agent.write("d/b", "theirs\n")
-    agent.write("a", "theirs\n")
-    read_only = 'mount --bind "$0/d" "$0/d" && mount -o remount,ro,bind "$0/d" && cd "$0" && exec "$@"'
-    prefix = ("unshare", "-m", "sh", "-c", read_only, str(rig.workspace))
-    failed = rig.run("apply", "--yes", prefix=prefix)
-    assert failed.code == 75
-    assert "'d/b' cannot be written (Read-only file system): nothing was changed" in failed.told
-    assert (_read(rig, "a"), _read(rig, "d/b")) == (TEXT, TEXT)
-    assert rig.run("apply", "--yes", "a", prefix=prefix).code == 0
-    assert (_read(rig, "a"), _read(rig, "d/b")) == ("theirs\n", TEXT)
 
 
 def test_what_is_asked_for(rig: Rig, agent: Agent) -> None:

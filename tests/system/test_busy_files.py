@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.inodes import recreate
 from tests.system.command import Finished
 from tests.system.rig import Rig
 
@@ -133,32 +132,6 @@ def test_a_log(rig: Rig, *, daemon: bool) -> None:
 # A file's stamp is trusted from two seconds after its last write on.
 BELIEVED_S = 2.5
 _TRIES = 5
-
-
-def _is_object(path: str) -> bool:
-    return path.endswith(".o")
-
-
-def test_a_clean_build(rig: Rig) -> None:
-    """`rm -rf build; mkdir build; touch build/x` within the quiet period, and later changes in it."""
-    build = rig.workspace / "build"
-
-    def prepare() -> None:
-        # What goes with it brings no event that names it, being ignored.
-        rig.write("build/old.o")
-        rig.converged(_is_object)
-        rig.in_state("watching")
-
-    build.mkdir()
-    rig.write(".gitignore", "*.o\n")
-    rig.up()
-    recreate(build, prepare)
-    rig.write("build/x")
-    rig.converged(_is_object)
-    for path in ("build/y", "build/sub/z"):
-        rig.write(path)
-        rig.ok("flush")
-        rig.converged(_is_object, timeout_s=0.5)
 
 
 def test_a_mapping_that_is_closed(rig: Rig) -> None:

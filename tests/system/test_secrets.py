@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import random
-import signal
 from pathlib import Path
 
 from tests.system.rig import KEY, Rig
@@ -70,45 +69,6 @@ def test_a_push_of_a_secret_alone(rig: Rig) -> None:
     rig.write("settings.py", SECRET)
     for _ in range(2):
         assert rig.ok("push").out == "nothing to do: the sandbox holds all 3 files\n"
-
-
-def test_the_remedy(rig: Rig) -> None:
-    """A save without the secret is sent at once; a save with it again leaves what was sent."""
-    rig.write("settings.py", SECRET)
-    rig.write("other.py", "pass\n")
-    daemon = rig.up()
-    rig.until(lambda: rig.shown()["warnings"], "the warning")
-    rig.write("settings.py", SECRET.replace(VALUE, "from the environment"))
-    rig.converged()
-    rig.until(lambda: not rig.shown()["warnings"], "the warning to go")
-    rig.write("settings.py", SECRET)
-    rig.until(lambda: "may still be in the sandbox" in str(rig.shown()["warnings"]), "the warning about the older one")
-    assert "from the environment" in Path(rig.sandbox.workspace, "settings.py").read_text()
-    # After a kill and a start the finding is kept, and nothing is sent again.
-    daemon.kill()
-    uploads = rig.count("upload")
-    rig.watch()
-    rig.until(lambda: "a Stripe key in line 2" in str(rig.shown()["warnings"]), "the warning of the next process")
-    assert rig.count("upload") == uploads
-    nowhere(rig, VALUE)
-
-
-def test_allowed_by_a_reload(rig: Rig) -> None:
-    """`allow_secrets` applies after SIGHUP; a `!` in it, or a pattern that matches nothing, is refused."""
-    rig.write("tests/fixtures/key.pem", "name alone\n")
-    rig.write("tests/fixtures/settings.py", SECRET)
-    rig.write("a.txt")
-    daemon = rig.up()
-    for pattern in ("!tests/", "[a-"):
-        rig.configure({"workspace.allow_secrets": [pattern]})
-        refused = rig.run("ls")
-        assert refused.code == 78
-        assert "workspace.allow_secrets" in refused.err
-    rig.configure({"workspace.allow_secrets": ["tests/fixtures/"]})
-    daemon.send(signal.SIGHUP)
-    rig.converged()
-    rig.until(lambda: rig.shown()["state"] == "watching" and not rig.shown()["warnings"], "no warning")
-    assert "brought back" not in rig.ok("explain", str(rig.workspace / "tests/fixtures/settings.py")).out
 
 
 def test_own_files_stay_by_place(rig: Rig) -> None:
