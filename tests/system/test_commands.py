@@ -205,6 +205,30 @@ def test_without_a_home(rig: Rig, command: str) -> None:
         assert not {"~", "me"} & {*os.listdir(rig.home)}
 
 
+def test_a_place_that_another_kind_of_file_has(rig: Rig) -> None:
+    """It is named with 75 and what to do, with and without a daemon; 0 once the place is free."""
+    rig.write("d/ours", "here")
+    rig.ok("push")
+    (rig.sandbox.workspace / "d/theirs").write_text("the agent's")
+    (rig.workspace / "d/ours").unlink()
+    (rig.workspace / "d").rmdir()
+    rig.write("d", "a file by now")
+    rig.write("other", "here")
+    for command in ("push", "flush"):
+        ended = rig.run(command)
+        assert ended.code == 75
+        assert ended.err.splitlines()[-1].startswith("syncd: 'd' is not in the sandbox, where something else has")
+        if command == "push":
+            rig.watch()
+    assert (rig.sandbox.workspace / "other").read_text() == "here"
+    assert (rig.sandbox.workspace / "d/theirs").read_text() == "the agent's"
+    assert any("'d' is not sent: in the sandbox a directory" in warning for warning in rig.status()["warnings"])
+    (rig.sandbox.workspace / "d/theirs").unlink()
+    rig.ok("push", "--force")
+    rig.ok("flush")
+    assert (rig.sandbox.workspace / "d").read_text() == "a file by now"
+
+
 # -- beside a daemon that starts
 
 

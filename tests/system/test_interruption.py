@@ -1,7 +1,8 @@
-"""A Ctrl-C or SIGTERM while a command loads or waits: no traceback, and an exit code of the table."""
+"""Whatever interrupts a command, or becomes of its output: no traceback, and what was asked is done or told."""
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -96,3 +97,57 @@ def _catches(running: Running, number: signal.Signals) -> bool:
     lines = Path(f"/proc/{running.pid}/status").read_text().splitlines()
     (caught,) = (line.split()[1] for line in lines if line.startswith("SigCgt:"))
     return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+# -- the output: `syncd ls | head`, a cron job, a full disk
+
+
+@pytest.mark.parametrize(("files", "lines"), [(3000, 1), (1, 0)], ids=["more than fits into a pipe", "all buffered"])
+def test_a_closed_pipe_is_no_failure(rig: Rig, files: int, lines: int) -> None:
+    """A command whose output is not read any more ends with 0 and prints nothing."""
+    for number in range(files):
+        rig.write(f"a-file-with-quite-a-long-name-{number}", b"")
+    with rig.piped("ls") as process:
+        for _ in range(lines):
+            process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
+
+
+def redirected(how: str) -> tuple[str, ...]:
+    """A prefix that starts the command with these redirections."""
+    return ("sh", "-c", f'exec "$@" {how}', "sh")
+
+
+def test_what_was_asked_is_done(rig: Rig) -> None:
+    """Also without stdin, stdout and stderr, and with full ones; what could not be written is named."""
+    named = (
+        "syncd: the output cannot be written (No space left on device): write it elsewhere; what was asked is done\n"
+    )
+    for how, code in (
+        (">&-", 0),
+        ("2>&-", 0),
+        ("<&- >&- 2>&-", 0),
+        ("2>/dev/full", 0),
+        (">/dev/full", 75),
+        (">/dev/full 2>&1", 75),
+    ):
+        rig.write("a", how)
+        pushed = rig.run("push", prefix=redirected(how))
+        assert (rig.sandbox.workspace / "a").read_text() == how
+        assert (pushed.code, pushed.err.endswith(named)) == (code, how == ">/dev/full"), how
+    for how, code in (("<&- >&- 2>&-", 0), (">/dev/full", 75)):
+        (rig.state_folder / "paused").unlink(missing_ok=True)
+        assert rig.run("pause", prefix=redirected(how)).code == code
+        assert (rig.state_folder / "paused").exists()
+
+
+def test_the_daemon_without_descriptors(rig: Rig) -> None:
+    """None of its files becomes its stdin, stdout or stderr."""
+    rig.write("a")
+    daemon = rig.up(prefix=redirected("<&- >&- 2>&-"))
+    assert {os.readlink(f"/proc/{daemon.pid}/fd/{number}") for number in range(3)} == {os.devnull}
+    rig.write("b")
+    rig.ok("flush")
+    assert daemon.stop() == 0

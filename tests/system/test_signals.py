@@ -92,3 +92,19 @@ def test_a_new_configuration_that_no_daemon_could_start_with_is_refused(rig: Rig
     rig.write("b")
     rig.ok("flush")
     assert daemon.code is None
+
+
+def test_a_reload_begins_an_upload_anew(rig: Rig) -> None:
+    """One that would take minutes gets the new limit; nothing is lost, and nothing is sent twice."""
+    limit = "sync.upload_limit_kib_per_second"
+    rig.write("noise", os.urandom(600_000))
+    rig.configure({limit: 1})
+    daemon = rig.start()
+    rig.until(lambda: (rig.shown().get("progress") or {}).get("done_bytes", 0), "the upload to go on")
+    rig.configure({limit: 0})
+    daemon.send(signal.SIGHUP)
+    rig.converged()
+    rig.until(lambda: "configuration read anew" in daemon.err, "the reload itself")
+    rig.in_state("watching")
+    rig.ok("flush")
+    assert rig.shown()["syncs"] == 1
