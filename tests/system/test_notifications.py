@@ -1,4 +1,4 @@
-"""Desktop notifications by the real daemon, also from the hardened service."""
+"""Desktop notifications by the real daemon."""
 
 from __future__ import annotations
 
@@ -7,15 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent import Agent
 from tests.desktop import Desktop
-from tests.system.machine import HOME, UID, needs_machine
 from tests.system.rig import Rig
-from tests.system.service_rig import ServiceRig
-from tests.system.test_service import emulator
-from tests.system.test_service import rig as service
-
-__all__ = ["emulator", "service"]  # fixtures
 
 SAVED = "work: the agent's work was saved"
 
@@ -51,21 +44,3 @@ def test_both_sides_changed(rig: Rig, desktop: Desktop, is_on: bool) -> None:
     ((summary, body),) = desktop.shown()
     assert summary == SAVED
     assert body.startswith("Both sides had changed 1 file.")
-
-
-@needs_machine
-def test_from_the_hardened_unit(service: ServiceRig) -> None:
-    """The unit can start the program that shows it."""
-    state = service.home / ".local/state/syncd"
-    state.mkdir(parents=True)
-    desktop = Desktop(state, f"{HOME}/.local/state/syncd/desktop")
-    for path in (service.home / ".local", state.parent, state, desktop.folder, desktop.folder / "notify-send"):
-        os.chown(path, UID, UID)
-    service.installed({"sandbox.agent_changes": "save"})
-    assert service.shown("ProtectSystem") == "strict"
-    service.drop_in(f"Environment=PATH={HOME}/.local/state/syncd/desktop:/usr/bin:/bin")
-    service.systemctl("restart", service.unit)
-    service.in_state("watching")
-    Agent(service.sandbox.workspace).write("first.txt", "theirs")
-    service.write("first.txt", "ours")
-    assert service.until(desktop.shown, "the notification")[0][0] == SAVED

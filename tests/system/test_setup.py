@@ -243,18 +243,6 @@ def test_it_removes_what_was_sent(rig: Rig, there: There, seen: str) -> None:
     assert (there.ran, sent.exists(), rig.status()["warnings"]) == (ONCE * 3, True, [])
 
 
-def test_it_takes_too_long(rig: Rig, there: There) -> None:
-    """It is ended there, and told."""
-    there.configure(held=True, setup_timeout_seconds=5)
-    failed = rig.run("push")
-    assert failed.code == 75
-    assert "took longer than 5 s" in failed.told
-    assert "" not in failed.err.splitlines()  # it printed nothing
-    there.go()
-    assert rig.run("push").code == 75
-    assert there.ran == "b"
-
-
 def test_the_service_ends_it(rig: Rig, there: There) -> None:
     """An execution that ends without a report was ended by the service, which is told with the seconds."""
     there.begun()

@@ -196,23 +196,20 @@ def test_an_acquired_one_whose_table_goes(rig: Rig, several: Several) -> None:
     assert "before sandboxes.blue.id names another one" in rig.ok("sandbox", "release", "box-blue", "--yes").out
 
 
-def test_one_is_added_while_the_daemon_starts(rig: Rig) -> None:
-    """It reads the configuration anew, as the command could not tell it."""
-    there = rig.emulator.create_sandbox("box-blue")
+def test_one_is_added_meanwhile(rig: Rig) -> None:
+    """A daemon that starts reads the configuration anew, as the command could not tell it; one that syncs another does
+    once that has ended, and who asks for the added one before is to ask again.
+    """
+    red, blue = (rig.emulator.create_sandbox(f"box-{name}") for name in ("red", "blue"))
     asked, hold = rig.with_slow_git()
     hold.touch()
     rig.start()
     rig.until(asked.exists, "git to be asked")
-    rig.ok("sandbox", "add", "blue", "--id", "box-blue")
+    rig.ok("sandbox", "add", "red", "--id", "box-red")
     hold.unlink()
     rig.write("b")
-    rig.until(lambda: "b" in tree(there.workspace), "a sync to it")
-
-
-def test_one_is_added_while_another_is_synced(rig: Rig) -> None:
-    """The configuration is read anew once that has ended; who asks for the added one before is to ask again."""
-    there = rig.emulator.create_sandbox("box-blue")
-    rig.watch()
+    rig.until(lambda: "b" in tree(red.workspace), "a sync to it")
+    rig.ok("flush")
     held = rig.held("initialize")
     rig.write("a", TEXT)
     rig.in_state("initializing")
@@ -220,11 +217,19 @@ def test_one_is_added_while_another_is_synced(rig: Rig) -> None:
     assert rig.run("flush", "--sandbox", "blue", "--timeout", "1").code == 75
     held.set()
     rig.ok("flush", "--sandbox", "blue")
-    assert Agent(there.workspace).holds("a", TEXT.encode())
+    assert Agent(blue.workspace).holds("a", TEXT.encode())
 
 
 def test_a_push_to_one_forgets_nothing_of_another(rig: Rig, several: Several) -> None:
-    """Without a daemon its status still names what is held in the other sandbox."""
+    """Without a daemon changes are pending for the other if this one got some since, and what is excluded is shown; the
+    status still names what is held there.
+    """
+    for path, pending in ((".syncdignore", True), ("excluded", False)):
+        rig.write(path, "excluded\n")
+        rig.ok("push", "--sandbox", "blue")
+        assert rig.status()["pending"] is pending
+        rig.ok("push", "--sandbox", "main")
+        assert (rig.status()["pending"], rig.status()["left_out"]) == (False, {} if pending else {".syncdignore": 1})
     rig.configure({**DEFAULTS, **BLUE, "sandbox.agent_changes": "hold"})
     several.agents["blue"].write("a", "blue's\n")
     rig.write("a", "mine\n")
@@ -499,16 +504,6 @@ def test_check_asks_for_each(rig: Rig, several: Several) -> None:
     rig.environ["KLAVIS_API_KEY"] = KEY
     found = rig.run("check")
     assert (found.code, f"blue: Klavis refused the key from {rig.home}/blue-key" in found.out) == (78, True)
-
-
-def test_a_push_to_one_leaves_the_status_of_the_other(rig: Rig, several: Several) -> None:
-    """Without a daemon, changes are pending for it only if the other got some since, and what is excluded is shown."""
-    for path, pending in ((".syncdignore", True), ("excluded", False)):
-        rig.write(path, "excluded\n")
-        rig.ok("push", "--sandbox", "blue")
-        assert rig.status()["pending"] is pending
-        rig.ok("push", "--sandbox", "main")
-        assert (rig.status()["pending"], rig.status()["left_out"]) == (False, {} if pending else {".syncdignore": 1})
 
 
 def test_another_directory_is_forced_into_one_alone(rig: Rig, several: Several) -> None:

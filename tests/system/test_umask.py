@@ -33,8 +33,10 @@ def test_a_hook_runs_with_the_users_umask(rig: Rig, umask: str) -> None:
     assert {_mode(path) & 0o077 for path in ours} == {0}
 
 
-def _made_there(rig: Rig) -> None:
-    """The agent makes files and a folder that anyone may write to, and a private one."""
+def test_what_comes_home_obeys_the_umask(rig: Rig) -> None:
+    """Pulled, applied or restored. What it keeps from others is no change of either side, and an undo puts back the
+    modes; a saved version has those that were there.
+    """
     rig.configure(DEFAULTS)
     rig.write("known", "as sent\n")
     (rig.workspace / "known").chmod(0o664)
@@ -43,13 +45,6 @@ def _made_there(rig: Rig) -> None:
     for path, mode in _THERE.items():
         agent.write(path, f"theirs: {path}\n", mode)
     agent.chmod("made", 0o777)
-
-
-def test_what_comes_home_obeys_the_umask(rig: Rig) -> None:
-    """Pulled, applied or restored. What it keeps from others is no change of either side, and an undo puts back the
-    modes; a saved version has those that were there.
-    """
-    _made_there(rig)
     pulled, restored = rig.home / "pulled", rig.home / "restored"
     assert rig.run("pull", str(pulled), prefix=_022).code == 0
     assert {_mode(path) for path in pulled.rglob("*")} == {0o644, 0o755, 0o600}
