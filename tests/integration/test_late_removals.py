@@ -14,7 +14,7 @@ from syncd.model.entry import Kind
 from syncd.remote.failure import ApiStep
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from tests.integration.sync_rig import KEY, Killed, RecordingObserver, Rig
-from tests.integration.test_look import executions
+from tests.integration.test_look import executions, pending
 
 
 @pytest.fixture
@@ -26,12 +26,6 @@ def rig(bare: Rig) -> Rig:
     bare.write("stay")
     bare.sync()
     return bare
-
-
-def started(rig: Rig) -> list[str]:
-    """Return the removal recorded as possibly running, if there is one."""
-    removal = executions(rig, rig.state_folder).pending
-    return [] if removal is None else [removal.name]
 
 
 def deleted_and_cut(rig: Rig, fault: str) -> None:
@@ -76,11 +70,11 @@ def test_interrupted_and_late(rig: Rig, op: str, cut: str, then: Mapping[str, st
     try:
         rig.sync(observer=observer)  # a delay is no failure, nor half an answer to a PUT
     except Killed:
-        names = started(rig)
+        names = pending(rig, rig.state_folder)
         assert bool(names) == (op in ("execute", "execution-logs"))
     else:
         assert cut in ("delay 0.1", "cut")
-        names = started(rig)
+        names = pending(rig, rig.state_folder)
         assert names == []
     for path, content in then.items():
         rig.write(path, content)
@@ -88,7 +82,7 @@ def test_interrupted_and_late(rig: Rig, op: str, cut: str, then: Mapping[str, st
     rig.sync()
     assert rig.is_as_home()
     if then:  # a removal of what nobody wants is not waited for
-        assert started(rig) == []
+        assert pending(rig, rig.state_folder) == []
     if cut in ("reset", "503"):
         for name in names if op == "execute" else ():
             begin_late(rig, name)
@@ -96,7 +90,7 @@ def test_interrupted_and_late(rig: Rig, op: str, cut: str, then: Mapping[str, st
     if not then:
         rig.write("a")
         rig.sync()
-        assert started(rig) == []
+        assert pending(rig, rig.state_folder) == []
         assert rig.is_as_home()
 
 
@@ -120,7 +114,7 @@ def test_a_waiting_removal_is_waited_for(rig: Rig, deletions: str, *, restarted:
     assert "a" in rig.arrived()
     rig.sync()
     assert rig.is_as_home()
-    assert started(rig) == []
+    assert pending(rig, rig.state_folder) == []
 
 
 def test_a_wrong_clock_here_makes_no_longer_wait(rig: Rig) -> None:

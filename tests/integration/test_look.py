@@ -25,7 +25,6 @@ from syncd.sandbox.executions import TIMEOUT_S, Executions
 from syncd.sandbox.look_by_dump import look_by_dump
 from syncd.sandbox.look_request import LookItem, LookRequest, LookResult
 from syncd.sandbox.program import printed
-from syncd.sandbox.protocol import SandboxCommits
 from syncd.store.state_db import StateDb
 from tests.integration.sync_rig import Rig
 from tests.looks import COMPARE, EXISTS, FETCH, REMOVE, a_file, item
@@ -76,9 +75,9 @@ def fetched(result: LookResult) -> dict[str, str]:
     return {path: Path(entry.copy).read_text() for path, entry in found.items() if entry.copy}
 
 
-def pending(rig: Rig) -> list[str]:
+def pending(rig: Rig, state: Path | None = None) -> list[str]:
     """Return the removal that is recorded as possibly running, if there is one."""
-    removal = executions(rig).pending
+    removal = executions(rig, state).pending
     return [] if removal is None else [removal.name]
 
 
@@ -285,31 +284,20 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
 # -- the agent's commits
 
 
-@pytest.fixture
-def repository(rig: Rig) -> RepositoryThere:
+def test_a_file_of_commits_that_was_exchanged(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its content is hashed here; another one is a failure, which leaves nothing behind."""
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
-    made = RepositoryThere(rig.sandbox.workspace)
-    made.commit("one", {"a": b"ours", "b": b"longer"})
-    return made
-
-
-def fetch(rig: Rig, home: str) -> tuple[SandboxCommits, str]:
-    db = StateDb(str(copies(rig)))
-    there = AgentRepository(lambda: None, executions(rig), target(rig), db, Waiter(Interrupt(), rig.clock))
-    return there.fetch_commits(home, str(copies(rig)))
-
-
-def test_a_file_of_commits_that_was_exchanged(
-    rig: Rig, repository: RepositoryThere, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its content is hashed here; another one is a failure."""
+    repository = RepositoryThere(rig.sandbox.workspace)
+    repository.commit("one", {"a": b"ours", "b": b"longer"})
 
     def pack(folder: Path, file: BinaryIO) -> None:
         (folder / "copies/0").write_bytes((folder / "copies/0").read_bytes()[::-1])
         tar_gz(folder, file)
 
     exported(rig, monkeypatch, pack)
+    waiter, db = Waiter(Interrupt(), rig.clock), StateDb(str(copies(rig)))
+    there = AgentRepository(lambda: None, executions(rig), target(rig), db, waiter)
     with pytest.raises(StepFailed, match="the file with them is another one"):
-        fetch(rig, repository.home)
+        there.fetch_commits(repository.home, str(copies(rig)))
     assert os.listdir(copies(rig)) == []

@@ -19,6 +19,7 @@ from syncd.model.manifest import Difference
 from syncd.remote.target import Target
 from syncd.sync import synced_hook
 from syncd.sync.synced_hook import SyncedHook
+from tests.system.command import wait_until
 
 TARGET = Target("https://host", "box", "us")
 SERVERS = {"git": "https://host/git"}
@@ -84,7 +85,7 @@ def test_it_ends_in_time(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     runs.does(f'trap "" TERM; sleep 600 & echo $! >"{pid}"; while :; do wait; sleep 1; done')
     runs.after_a_sync("a")
     assert "took longer than 0 s and was ended" in runs.warnings()
-    assert _ends(int(pid.read_text()))
+    wait_until(lambda: not _is_alive(int(pid.read_text())), lambda: "the end of the child")
 
 
 def test_its_output_is_logged(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
@@ -131,15 +132,6 @@ def test_it_is_told_of_each_sandbox_once(runs: Runs) -> None:
         if number % 2:
             runs.restart()
     assert seen == [True, True, True, False, False, True]
-
-
-def _ends(pid: int) -> bool:
-    """True if it ends: a killed process takes a moment on a busy machine."""
-    clock = SystemClock()
-    ends_s = clock.monotonic_s() + 60
-    while _is_alive(pid) and clock.monotonic_s() < ends_s:
-        clock.sleep(0.01)
-    return not _is_alive(pid)
 
 
 def _is_alive(pid: int) -> bool:

@@ -63,19 +63,6 @@ def test_what_only_the_agent_changed_stays(rig: Rig, agent: Agent, archive: str)
     assert rig.saved() == []
 
 
-@pytest.mark.parametrize("choice", ["save", "hold"])
-def test_what_force_cannot_save_is_named(rig: Rig, agent: Agent, choice: str) -> None:
-    """Also where nobody changed it here: a directory in a file's place stays, and both push and status say so."""
-    rig.configure({**DEFAULTS, "sandbox.agent_changes": choice})
-    agent.delete("f")
-    agent.write("f/note", "the agent's")
-    assert "held: f stays in the sandbox as it is" in rig.ok("push", "--force").err
-    status = rig.status()
-    assert status["agent"]["held"] == ["f"]
-    assert "'f' was changed in the sandbox and stays there" in status["warnings"][0]
-    assert agent.read("f/note") == b"the agent's"
-
-
 def test_status_tells_of_the_agents_work(rig: Rig, agent: Agent) -> None:
     """After a look of any process, until it is home, overwritten, or gone there; with and without a daemon."""
 

@@ -241,7 +241,9 @@ def test_a_workspace_that_is_renamed_or_mounted_over(rig: ServiceRig) -> None:
 
 
 def test_an_edited_unit_stays(rig: ServiceRig) -> None:
-    """It is neither overwritten nor removed; a drop-in is kept by both commands."""
+    """It is neither overwritten nor removed; a drop-in is kept by both commands. A masked one stays off; a disabled one
+    is enabled again by an installation.
+    """
     rig.installed()
     unit = rig.at(f"{HOME}/{UNITS}/syncd.service")
     rig.drop_in("Nice=5")
@@ -257,10 +259,22 @@ def test_an_edited_unit_stays(rig: ServiceRig) -> None:
     unit.unlink()
     assert rig.service("install").code == 0
     assert rig.shown("Nice") == "5"
+    assert rig.service("uninstall").code == 0
+    rig.systemctl("mask", rig.unit)
+    done = rig.service("install")
+    assert (done.code, "is not as syncd wrote it and is left alone" in done.err) == (78, True)
+    assert "and stays" in rig.service("uninstall").out
+    assert rig.machine.run("systemctl", "--user", "unmask", "syncd").code == 0
+    assert rig.service("install").code == 0
+    rig.systemctl("disable", rig.unit)
+    assert rig.service("install").code == 0
+    assert rig.shown("UnitFileState") == "enabled"
 
 
 def test_no_service_manager(rig: ServiceRig) -> None:
-    """Every command says so in one line and ends with 78."""
+    """Every command says so in one line and ends with 78. A state folder that only the shell has is refused by the
+    variable's name, as daemon and commands would differ.
+    """
     rig.set_up()
     for verb in ("install", "uninstall", "start", "stop", "restart", "status", "logs"):
         done = rig.syncd("service", verb, environ={"XDG_RUNTIME_DIR": "/nowhere"})
@@ -268,14 +282,8 @@ def test_no_service_manager(rig: ServiceRig) -> None:
         assert "no systemd user manager answers" in done.err
     found = rig.syncd("service", "start", environ={"XDG_RUNTIME_DIR": ""})  # as under cron: it is found all the same
     assert "syncd.service not found" in found.err
-
-
-def test_folders_that_differ(rig: ServiceRig) -> None:
-    """A state folder that only the shell has is refused by the variable's name, as daemon and commands would differ."""
-    rig.set_up()
     done = rig.syncd("service", "install", environ={"XDG_STATE_HOME": f"{HOME}/elsewhere"})
-    assert (done.code, done.err.count("\n")) == (78, 1)
-    assert "XDG_STATE_HOME" in done.err
+    assert (done.code, done.err.count("\n"), "XDG_STATE_HOME" in done.err) == (78, 1, True)
 
 
 def test_services_of_several_workspaces(rig: ServiceRig, machine: Machine, emulator: Emulator) -> None:
@@ -308,21 +316,10 @@ def _running(rig: ServiceRig) -> dict[str, bool]:
 # -- failures
 
 
-def test_a_key_file_that_systemd_cannot_read(rig: ServiceRig) -> None:
-    """The unit fails before the daemon's first line: `status` shows that, and it is over once the file is readable."""
-    rig.installed()
-    rig.restarts_after(10)
-    os.chown(rig.at(rig.key_file), 0, 0)
-    assert rig.systemctl("restart", rig.unit).code != 0
-    assert "243/CREDENTIALS" in rig.service("status").out
-    refused = rig.service("install")
-    assert (refused.code, refused.err.count("\n")) == (78, 1)
-    os.chown(rig.at(rig.key_file), UID, UID)
-    rig.active()
-
-
-def test_folders_that_cannot_be_created(rig: ServiceRig) -> None:
-    """A file in the place of its state folder fails the unit, too."""
+def test_what_systemd_cannot_use(rig: ServiceRig) -> None:
+    """A file in the place of the state folder, or a key file that it cannot read, fails the unit before the daemon's
+    first line: `logs` and `status` show that, and it is over with the cause.
+    """
     rig.set_up()
     rig.put(f"{HOME}/.local/state/syncd", "a file")
     rig.restarts_after(100)
@@ -333,6 +330,14 @@ def test_folders_that_cannot_be_created(rig: ServiceRig) -> None:
     rig.at(f"{HOME}/.local/state/syncd").unlink()
     assert rig.service("restart").code == 0
     rig.converged()
+    rig.restarts_after(10)
+    os.chown(rig.at(rig.key_file), 0, 0)
+    assert rig.systemctl("restart", rig.unit).code != 0
+    assert "243/CREDENTIALS" in rig.service("status").out
+    refused = rig.service("install")
+    assert (refused.code, refused.err.count("\n")) == (78, 1)
+    os.chown(rig.at(rig.key_file), UID, UID)
+    rig.active()
 
 
 def test_an_installation_that_moved_or_broke(rig: ServiceRig) -> None:
@@ -356,20 +361,6 @@ def test_an_installation_that_moved_or_broke(rig: ServiceRig) -> None:
         rig.converged()
     finally:
         moved.rename(venv)
-
-
-def test_a_masked_or_disabled_unit(rig: ServiceRig) -> None:
-    """A masked one stays off; a disabled one is enabled again by an installation."""
-    rig.set_up()
-    rig.systemctl("mask", rig.unit)
-    done = rig.service("install")
-    assert (done.code, "is not as syncd wrote it and is left alone" in done.err) == (78, True)
-    assert "and stays" in rig.service("uninstall").out
-    assert rig.machine.run("systemctl", "--user", "unmask", "syncd").code == 0
-    assert rig.service("install").code == 0
-    rig.systemctl("disable", rig.unit)
-    assert rig.service("install").code == 0
-    assert rig.shown("UnitFileState") == "enabled"
 
 
 def test_what_an_installation_says_first(rig: ServiceRig) -> None:

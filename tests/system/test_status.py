@@ -51,7 +51,9 @@ def test_from_nothing_to_a_pause(rig: Rig) -> None:
 
 
 def test_a_retrying_daemon(rig: Rig) -> None:
-    """The failure, its step, the count, and the time of the next attempt."""
+    """The failure, its step, the count, and the time of the next attempt. Killed, it has none, nor a pid: no status
+    outlives its process, but for the last sync.
+    """
     rig.configure({"retry.first_delay_seconds": 20, "retry.max_delay_seconds": 20})
     rig.write("a")
     rig.faults("upload: 503")
@@ -67,8 +69,15 @@ def test_a_retrying_daemon(rig: Rig) -> None:
     assert re.match(r". retrying: attempt 2 in \d+ s\n\n", shown.out), shown.out
     assert "nothing to do" not in shown.out
     rig.daemons[-1].send(signal.SIGUSR1)
-    after = rig.status_in("watching")
-    assert after["failures_in_row"] == 0
+    synced = rig.status_in("watching")
+    assert synced["failures_in_row"] == 0
+    rig.faults("upload: 503")
+    rig.write("a", "changed")
+    rig.in_state("retrying")
+    rig.kill()
+    status = rig.status()
+    assert (status["running"], status["pid"], status["state"], status["retry_at"]) == (False, None, "stopped", None)
+    assert (status["last_sync"], status["pending"]) == (synced["last_sync"], True)
 
 
 def test_a_daemon_that_starts_paused(rig: Rig) -> None:
@@ -109,21 +118,6 @@ def test_a_typo_hides_no_daemon(rig: Rig, damage: str) -> None:
     daemon.stop()
     gone = rig.run("status", "--json")
     assert (gone.code, gone.out) == (78, "")
-
-
-def test_a_killed_daemon(rig: Rig) -> None:
-    """No status outlives its process: stopped, no pid, no plans; the last sync stays."""
-    rig.configure({"retry.first_delay_seconds": 20, "retry.max_delay_seconds": 20})
-    rig.write("a")
-    rig.up()
-    rig.faults("upload: 503")
-    rig.write("a", "changed")
-    before = rig.status_in("retrying")
-    rig.kill()
-    status = rig.status()
-    assert (status["running"], status["pid"], status["state"], status["retry_at"]) == (False, None, "stopped", None)
-    assert status["last_sync"] == before["last_sync"]
-    assert status["pending"] is True
 
 
 def test_a_hung_daemon(rig: Rig) -> None:
