@@ -1,4 +1,4 @@
-"""Files that cannot be read to their end, or are written while they are sent.
+"""Files that cannot be read to their end, are written while they are sent, or vanish before.
 
 The sandbox keeps the complete version of the one until it can be read. What was sent of the other is known, and is
 removed with it; it is read again.
@@ -7,11 +7,14 @@ removed with it; it is read again.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.errors import NearlyEmpty, SyncdError, TryLater, WorkspaceError
 from tests.integration.sync_rig import RecordingObserver, Rig
 
 MIB = 1 << 20
@@ -154,3 +157,102 @@ def test_a_file_that_is_renamed_after_it_was_written_all_the_time(
     assert sorted(os.listdir(mirrored.sandbox.workspace)) == ["renamed", "stay"]
     assert (mirrored.sandbox.workspace / "renamed").read_bytes() == (mirrored.workspace / "renamed").read_bytes()
     assert mirrored.cycle.warnings == []
+
+
+# -- a workspace that vanishes between scan and packing: the rest is not sent, and is no baseline
+
+FILES = 40
+
+
+@pytest.fixture
+def edited(bare: Rig) -> Rig:
+    """A sandbox that holds forty files, all of them edited since."""
+    _write(bare, 0)
+    bare.sync()
+    _write(bare, 1)
+    return bare
+
+
+def _write(rig: Rig, version: int) -> None:
+    for number in range(FILES):
+        rig.write(f"folder{number % 4}/file{number:02}", f"{number + version}" * 50_000)
+
+
+def emptied(rig: Rig) -> None:
+    for folder in list(rig.workspace.iterdir()):
+        shutil.rmtree(folder)
+
+
+def removed(rig: Rig) -> None:
+    shutil.rmtree(rig.workspace)
+
+
+def _as_packing_begins(rig: Rig, act: Callable[[Rig], None]) -> None:
+    """Call `act` once, when the scan has ended and packing begins."""
+    folders = 4  # a check before each, and then one before the first chunk
+    steps = iter(range(10_000))
+
+    def meanwhile() -> None:
+        if next(steps) == folders:
+            act(rig)
+
+    rig.meanwhile = meanwhile
+
+
+@pytest.mark.parametrize("sync_mode", SyncMode)
+@pytest.mark.parametrize("accident", [emptied, removed])
+def test_vanishes_before_it_is_packed(edited: Rig, accident: Callable[[Rig], None], sync_mode: SyncMode) -> None:
+    """Nothing is sent; the next scan finds what happened, and holds. When it is back it is sent."""
+    _as_packing_begins(edited, accident)
+    uploads = edited.emulator.request_log.count("upload")
+    with pytest.raises(SyncdError) as failure:
+        edited.cycle.run(sync_mode, RecordingObserver(edited.clock))
+    assert isinstance(failure.value, TryLater | WorkspaceError)
+    edited.meanwhile = lambda: None
+    with pytest.raises(WorkspaceError) as failure:
+        edited.cycle.run(SyncMode.CHANGED, RecordingObserver(edited.clock))
+    assert accident is removed or isinstance(failure.value, NearlyEmpty)
+    assert edited.emulator.request_log.count("upload") == uploads
+    _write(edited, 2)
+    edited.sync()
+    assert len(edited.arrived()) == FILES
+    assert edited.arrived()["folder0/file00"] == "2" * 50_000
+
+
+def test_some_files_vanish_before_they_are_packed(edited: Rig) -> None:
+    """That is normal work: the others are sent, and another sync follows. That removes them there, as the one before
+    could not tell if they were deleted.
+    """
+    edited.wait_for_programs()
+    edited.set(deletions="mirror", agent_changes="save")
+
+    def some(rig: Rig) -> None:
+        for folder in ("folder0", "folder1", "folder2"):
+            shutil.rmtree(rig.workspace / folder)
+
+    _as_packing_begins(edited, some)
+    outcome, _ = edited.sync()
+    assert outcome.sync is not None
+    assert outcome.sync.files == FILES // 4
+    assert outcome.follow_up
+    assert len(edited.arrived()) == FILES
+    edited.meanwhile = lambda: None
+    edited.sync()
+    assert len(edited.arrived()) == FILES // 4
+    assert edited.status.lingering == 0
+
+
+def test_replaced_as_packing_begins(edited: Rig) -> None:
+    """The scanned files are sent from their new place; the replacement does not count as the workspace."""
+
+    def replace(rig: Rig) -> None:
+        rig.workspace.rename(rig.folder / "aside")
+        for number in range(FILES):
+            rig.write(f"private{number}", "of another")
+
+    _as_packing_begins(edited, replace)
+    edited.sync()
+    assert len(edited.arrived()) == FILES
+    assert edited.arrived()["folder0/file00"] == "1" * 50_000
+    with pytest.raises(NearlyEmpty):
+        edited.cycle.run(SyncMode.CHANGED, RecordingObserver(edited.clock))

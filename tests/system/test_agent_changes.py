@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from tests.agent import Agent
+from tests.desktop import Desktop
 from tests.system.rig import DEFAULTS, Rig
 
 
@@ -121,3 +125,30 @@ def test_many_held_paths(rig: Rig) -> None:
     rig.ok("push", "--force")
     rig.converged()
     assert (rig.restored(paths[0]), rig.status()["agent"]["held"]) == ("the agent's", [])
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_desktop_is_told(rig: Rig, tmp_path: Path, is_on: bool) -> None:
+    """What the agent had changed too is saved and overwritten: one notification says so, if they are on."""
+    desktop = Desktop(tmp_path)
+    rig.environ["PATH"] = f"{desktop.folder}:{os.environ['PATH']}"
+    rig.configure({"sandbox.agent_changes": "save", "notifications.desktop": is_on})
+    rig.write("a", "ours")
+    rig.write("b", "ours")
+    rig.up()
+    agent = rig.agent
+    for path in ("a", "b"):
+        agent.write(path, "theirs")
+    rig.write("a", "newer")
+    rig.ok("flush")
+    assert agent.read("a") == b"newer"
+    agent.write("a", "theirs again")
+    rig.write("a", "newest")
+    rig.ok("flush")
+    assert (agent.read("a"), agent.read("b")) == (b"newest", b"theirs")
+    if not is_on:
+        assert desktop.shown() == []
+        return
+    ((summary, body),) = desktop.shown()
+    assert summary == "work: the agent's work was saved"
+    assert body.startswith("Both sides had changed 1 file.")
