@@ -71,6 +71,27 @@ def test_a_push_of_a_secret_alone(rig: Rig) -> None:
         assert rig.ok("push").out == "nothing to do: the sandbox holds all 3 files\n"
 
 
+def test_the_remedy(rig: Rig) -> None:
+    """A save without the secret is sent at once; a save with it again leaves what was sent."""
+    rig.write("settings.py", SECRET)
+    rig.write("other.py", "pass\n")
+    daemon = rig.up()
+    rig.until(lambda: rig.shown()["warnings"], "the warning")
+    rig.write("settings.py", SECRET.replace(VALUE, "from the environment"))
+    rig.converged()
+    rig.until(lambda: not rig.shown()["warnings"], "the warning to go")
+    rig.write("settings.py", SECRET)
+    rig.until(lambda: "may still be in the sandbox" in str(rig.shown()["warnings"]), "the warning about the older one")
+    assert "from the environment" in Path(rig.sandbox.workspace, "settings.py").read_text()
+    # After a kill and a start the finding is kept, and nothing is sent again.
+    daemon.kill()
+    uploads = rig.count("upload")
+    rig.watch()
+    rig.until(lambda: "a Stripe key in line 2" in str(rig.shown()["warnings"]), "the warning of the next process")
+    assert rig.count("upload") == uploads
+    nowhere(rig, VALUE)
+
+
 def test_own_files_stay_by_place(rig: Rig) -> None:
     """Configurations and their keys are never sent, whatever is in them, what includes them, and who replaces them."""
     work = rig.workspace = rig.home / ".config"
