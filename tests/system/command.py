@@ -49,11 +49,11 @@ def works(*prefix: str) -> bool:
 as_anyone = pytest.mark.skipif(not works(*AS_ANYONE), reason="root without setpriv(1) reads all")
 
 
-def wait_until(condition: Callable[[], Found], failed: Callable[[], str], timeout_s: float = TIMEOUT_S) -> Found:
-    """Wait for the condition to hold, and return its value. Fails with that text after the timeout."""
+def wait_until(condition: Callable[[], Found], failed: Callable[[], str]) -> Found:
+    """Wait for the condition to hold, and return its value. Fails with that text after `TIMEOUT_S`."""
     waited_s, began_s = 0.0, CLOCK.monotonic_s()
     while not (found := condition()):
-        assert waited_s < timeout_s, f"waited {timeout_s:g} s for {failed()}"
+        assert waited_s < TIMEOUT_S, f"waited {TIMEOUT_S:g} s for {failed()}"
         CLOCK.sleep(min(max(_POLL_S, _POLL_SHARE * (CLOCK.monotonic_s() - began_s)), _LONGEST_POLL_S))
         ended_s = CLOCK.monotonic_s()
         waited_s += min(ended_s - began_s, _STALL_S)
@@ -143,9 +143,9 @@ class Running:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait(self, timeout_s: float = 60.0) -> int:
+    def wait(self) -> int:
         """Wait until it ends by itself, and return its exit code."""
-        return self._process.wait(timeout_s)
+        return self._process.wait(TIMEOUT_S)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send the signal, and return the exit code; tests of the documented time measure it themselves."""

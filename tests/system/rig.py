@@ -320,13 +320,13 @@ class Rig:
 
     # -- waiting and seeing
 
-    def until(self, condition: Callable[[], Found], what: str, timeout_s: float = TIMEOUT_S) -> Found:
+    def until(self, condition: Callable[[], Found], what: str) -> Found:
         """Wait for the condition to hold, and return its value. Fails with a report after the timeout."""
-        return wait_until(condition, lambda: f"{what}\n{self.report()}", timeout_s)
+        return wait_until(condition, lambda: f"{what}\n{self.report()}")
 
-    def in_state(self, *states: str, timeout_s: float = TIMEOUT_S) -> None:
+    def in_state(self, *states: str) -> None:
         """Wait for the daemon to be in one of these states."""
-        self.until(lambda: self.shown()["state"] in states, f"state {' or '.join(states)}", timeout_s)
+        self.until(lambda: self.shown()["state"] in states, f"state {' or '.join(states)}")
 
     def status_in(self, *states: str) -> dict[str, Any]:
         """Wait for the daemon to be in one of these states, and return the output of `syncd status --json`."""
@@ -337,7 +337,7 @@ class Rig:
         """Return the files in the sandbox."""
         return tree(self.sandbox.workspace)
 
-    def converged(self, without: Callable[[str], bool] = lambda _: False, timeout_s: float = TIMEOUT_S) -> Tree:
+    def converged(self, without: Callable[[str], bool] = lambda _: False) -> Tree:
         """Wait until the sandbox equals the workspace, and return the files. `without`: the excluded ones."""
         missing: list[str] = []
         wanted: Tree = {}
@@ -351,7 +351,7 @@ class Rig:
                 return False
             return not missing
 
-        self.until(equal, f"the sandbox to hold the workspace; it lacks {missing[:5]}", timeout_s)
+        self.until(equal, f"the sandbox to hold the workspace; it lacks {missing[:5]}")
         return wanted
 
     def report(self) -> str:

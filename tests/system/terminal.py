@@ -16,13 +16,10 @@ from pathlib import Path
 
 import pyte
 
-from syncd.core.clock import SystemClock
 from tests.preloaded import Preloaded
-from tests.system.command import start
+from tests.system.command import CLOCK, STOP_S, TIMEOUT_S, start
 
 COLUMNS, ROWS = 80, 40
-_CLOCK = SystemClock()
-_STOP_S = 5.0
 
 
 class Terminal:
@@ -56,11 +53,11 @@ class Terminal:
         """Type keys."""
         os.write(self._ours, text.encode())
 
-    def until(self, seen: Callable[[str], object], what: str, timeout_s: float = 60.0) -> None:
+    def until(self, seen: Callable[[str], object], what: str, timeout_s: float = TIMEOUT_S) -> None:
         """Read until the screen shows the text. Fails with the screen after the timeout."""
-        deadline_s = _CLOCK.monotonic_s() + timeout_s
+        deadline_s = CLOCK.monotonic_s() + timeout_s
         while not seen(self.text):
-            left_s = deadline_s - _CLOCK.monotonic_s()
+            left_s = deadline_s - CLOCK.monotonic_s()
             if left_s <= 0 or not self._read(left_s):
                 raise AssertionError(f"the screen never showed {what}:\n{self.text}")
 
@@ -79,13 +76,13 @@ class Terminal:
 
         self.until(is_asked, question)
 
-    def finish(self, timeout_s: float = 60.0) -> int:
+    def finish(self) -> int:
         """Read to the program's end, and return its exit code."""
         assert self._process is not None
-        deadline_s = _CLOCK.monotonic_s() + timeout_s
-        while self._read(max(0.0, deadline_s - _CLOCK.monotonic_s())):
+        deadline_s = CLOCK.monotonic_s() + TIMEOUT_S
+        while self._read(max(0.0, deadline_s - CLOCK.monotonic_s())):
             pass
-        code = self._process.wait(max(0.1, deadline_s - _CLOCK.monotonic_s()))
+        code = self._process.wait(max(0.1, deadline_s - CLOCK.monotonic_s()))
         os.close(self._ours)
         self._process = None
         return code
@@ -101,7 +98,7 @@ class Terminal:
             return
         self._process.send_signal(signal.SIGINT)
         try:
-            self._process.wait(_STOP_S)
+            self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
