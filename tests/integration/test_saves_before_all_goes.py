@@ -127,37 +127,37 @@ def test_a_sandbox_whose_initialize_replaces_all(rig: Rig, monkeypatch: pytest.M
     assert (rig.there("a"), rig.there("b"), rig.there("late")) == ("ours", "newer", None)
 
 
-def test_what_is_written_before_its_removal(bare: Rig) -> None:
-    """It may go with all else until it is known that an initialize leaves it alone: so it is looked at anew."""
+@pytest.fixture
+def whole(bare: Rig) -> Rig:
+    """`a` and `b` are in the sandbox, by whole archives."""
     bare.use_defaults()
-    bare.keys["sync"]["archive"] = "full"
-    bare.restart()
+    bare.set("sync", archive="full")
     bare.edit(a="ours", b="ours")
     bare.settle()
-    bare.emulator.faults.script("initialize: replace always")
+    return bare
+
+
+def test_what_is_written_before_its_removal(whole: Rig) -> None:
+    """It may go with all else until it is known that an initialize leaves it alone: so it is looked at anew."""
+    whole.emulator.faults.script("initialize: replace always")
     executions: list[object] = []
 
     def goes_on(execution: object) -> None:
         executions.append(execution)
         if len(executions) == 2:  # the look has ended, and the removal begins
-            bare.agent.write("a", "theirs")
+            whole.agent.write("a", "theirs")
 
-    bare.emulator.faults.on("execute", "before", goes_on)
-    (bare.workspace / "a").unlink()
-    bare.settle()
-    assert (bare.saved, bare.there("b")) == ({"a": ["theirs"]}, "ours")
+    whole.emulator.faults.on("execute", "before", goes_on)
+    (whole.workspace / "a").unlink()
+    whole.settle()
+    assert (whole.saved, whole.there("b")) == ({"a": ["theirs"]}, "ours")
 
 
-def test_a_removal_that_never_finds_what_the_look_found(bare: Rig) -> None:
+def test_a_removal_that_never_finds_what_the_look_found(whole: Rig) -> None:
     """It is looked at anew twice, and no more: all else arrives, and what is there stays."""
-    bare.use_defaults()
-    bare.keys["sync"]["archive"] = "full"
-    bare.restart()
-    bare.edit(a="ours", b="ours")
-    bare.settle()
     contents = cycle(("ours", "theirs"))
-    bare.emulator.faults.on("execute", "before", lambda _: bare.agent.write("a", next(contents)))
-    (bare.workspace / "a").unlink()
-    bare.edit(b="newer")
-    assert bare.sync()[0].word == "initialized"
-    assert (bare.there("a"), bare.there("b")) == ("theirs", "newer")
+    whole.emulator.faults.on("execute", "before", lambda _: whole.agent.write("a", next(contents)))
+    (whole.workspace / "a").unlink()
+    whole.edit(b="newer")
+    assert whole.sync()[0].word == "initialized"
+    assert (whole.there("a"), whole.there("b")) == ("theirs", "newer")

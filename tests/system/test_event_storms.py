@@ -39,14 +39,6 @@ def storm(rig: Rig, daemon: Running) -> Iterator[Storm]:
     bill, before_kib = Storm(), daemon.resident_kib()
     uploads, started_s = rig.count("upload"), CLOCK.monotonic_s()
     yield bill
-    calm(rig)
-    bill.seconds = CLOCK.monotonic_s() - started_s
-    bill.uploads = rig.count("upload") - uploads
-    bill.grown_kib = daemon.peak_kib() - before_kib
-
-
-def calm(rig: Rig) -> None:
-    """Wait until nothing is pending and what was sent last equals the workspace."""
 
     def is_calm() -> bool:
         shown, here = rig.shown(), {path for path in tree(rig.workspace) if not _is_gits(path)}
@@ -54,6 +46,10 @@ def calm(rig: Rig) -> None:
 
     rig.until(is_calm, "all to be sent, and nothing else")
     rig.converged(without=_is_gits)
+
+    bill.seconds = CLOCK.monotonic_s() - started_s
+    bill.uploads = rig.count("upload") - uploads
+    bill.grown_kib = daemon.peak_kib() - before_kib
 
 
 def _is_gits(path: str) -> bool:
@@ -93,16 +89,6 @@ def test_checkouts(rig: Rig) -> None:
     assert bill.grown_kib < GROWTH_KIB
 
 
-@contextmanager
-def asleep(daemon: Running) -> Iterator[None]:
-    """Stop the daemon meanwhile, so that the kernel's queue fills up."""
-    daemon.send(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        daemon.send(signal.SIGCONT)
-
-
 def test_more_renames_than_the_queue_holds(rig: Rig) -> None:
     """Each rename is two events: with 17,000 the kernel drops some while the daemon is stopped."""
     count = 17_000
@@ -111,10 +97,12 @@ def test_more_renames_than_the_queue_holds(rig: Rig) -> None:
     rig.write("many/0")
     rig.fill(10)
     daemon = rig.up()
-    with storm(rig, daemon) as bill, asleep(daemon):
+    with storm(rig, daemon) as bill:
+        daemon.send(signal.SIGSTOP)  # so that the kernel's queue fills up
         for number in range(count):
             os.rename(rig.workspace / f"many/{number}", rig.workspace / f"many/{number + 1}")
         rig.write("folder0/after", "this event was dropped")
+        daemon.send(signal.SIGCONT)
     assert bill.uploads <= 2
 
 

@@ -1,4 +1,7 @@
-"""Histories from outside, and the checker that judges them: what each rule says of a log written by hand."""
+"""Random stories with the real command, histories from outside, and what their checker says of a log written by hand.
+
+More of both: `python -m tests.fuzz --several --schedules 100`, `python -m tests.history`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz.several import run_several
 from tests.history.__main__ import recorded, told
 from tests.history.checker import HOME, THERE, History, Step, Values
 from tests.history.peers import TOOLS, running, syncd
@@ -105,3 +109,12 @@ def test_a_history_of_what_loses(tmp_path: Path) -> None:
     with running(TOOLS["copy"], tmp_path) as tool:
         wrong, _ = told(recorded(tool, tmp_path, 3, 1, 0.03), tool.window_s)
     assert any("is lost" in line for line in wrong)
+
+
+@pytest.mark.parametrize(
+    "seed", [101, 102, 104, 113, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(12))]
+)
+def test_random_stories_lose_nothing(tmp_path: Path, seed: int) -> None:
+    """One to three sandboxes of one workspace, an agent in each, kills and faults, and the account of each version."""
+    _, reports, _ = run_several((str(tmp_path), seed))
+    assert not reports, reports[0]
