@@ -436,8 +436,7 @@ def remove_drafts(cursor: safe_open.DirCursor, token: str) -> None:
         try:
             folder, _ = cursor.parent_of(f"{above}x")
             entries = list(os.scandir(folder))
-        except OSError as failure:
-            safe_open.raise_if_exhausted(failure)
+        except OSError:
             continue
         folders += (f"{above}{entry.name}/" for entry in entries if entry.is_dir(follow_symlinks=False))
         for entry in entries:
