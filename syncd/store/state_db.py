@@ -71,7 +71,7 @@ def required_record(not_done: str) -> Iterator[None]:
     except OSError as failure:
         raise TryLater(
             f"the state folder cannot be written ({failure.strerror or failure}), so {not_done}",
-            "free some disk space, or make it writable; a sync follows by itself",
+            "free some disk space, or make it writable; a daemon goes on by itself",
         ) from None
 
 
@@ -285,7 +285,7 @@ class StateDb:
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(self.path + end, aside + end)
         except OSError as failure:
-            remedy = f"remove {self.path} ({failure.strerror}); a sync follows by itself"
+            remedy = f"remove {self.path} ({failure.strerror}); a daemon goes on by itself"
         else:
             remedy = f"nothing to do; it is kept as {aside}, saved versions are read from it, and all is sent anew once"
             with contextlib.suppress(OSError):
