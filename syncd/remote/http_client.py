@@ -1,9 +1,10 @@
 """Sends HTTP requests with httpx over httpcore's pools: bounds each exchange, and translates its failures.
 
-httpx shows URLs in its log lines, in the text of some errors and in `request.url`; a signed URL is a secret. So nothing
-of httpx leaves this module: an exchange returns a `Response` or raises `NoResponse`, whose text is syncd's own. And
-only this module and `remote.network` know httpx, and httpcore below it; `docs/architecture.md` says what a successor
-has to bring.
+Requests go straight to the transport: httpx's client would add redirects, cookies, the URL's own sign-in and a log line
+with the URL. That is also in the text of some errors and in `request.url`, and a signed URL is a secret. So nothing of
+httpx leaves this module: an exchange returns a `Response` or raises `NoResponse`, whose text is syncd's own. And only
+this module and `remote.network` know httpx, and httpcore below it; `docs/internals.md` says what a successor has to
+bring.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ WRITE_S = 60.0
 DRAIN_S = 1800.0
 # The longest is what a set-up printed: its start and its end, each byte of which JSON may write as six characters.
 _LARGEST_ANSWER = 8 << 20
+# Nothing is decoded: 64 KiB, compressed twice, may be a GiB.
+_HEADERS = {"User-Agent": f"syncd/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 # Errors that a person can do something about, by the words of OpenSSL, the resolver and httpcore; special ones first.
 _CLOSED = "the other side closed the connection"
@@ -134,9 +137,7 @@ class _Transport(httpx.BaseTransport):
                 extensions=request.extensions,
             )
         )
-        # A cookie of a sign-in page, sent to the API from then on, might be refused there.
-        headers = [(name, value) for name, value in answer.headers if name.lower() != b"set-cookie"]
-        return httpx.Response(answer.status, headers=headers, stream=_AnswerBody(answer))
+        return httpx.Response(answer.status, headers=answer.headers, stream=_AnswerBody(answer))
 
 
 class _AnswerBody(httpx.SyncByteStream):
@@ -165,12 +166,6 @@ class HttpClient:
         self._transport = _Transport(self._network)
         self._is_used = False  # by an exchange under way, after which `_dropped` is closed
         self._dropped: list[httpcore.ConnectionPool] = []
-        self._client = httpx.Client(
-            transport=self._transport,
-            trust_env=False,
-            # Nothing is decoded: 64 KiB, compressed twice, may be a GiB.
-            headers={"User-Agent": f"syncd/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"},
-        )
 
     def exchange(
         self,
@@ -211,7 +206,7 @@ class HttpClient:
         """
         # The time-out of a read does not know how much of the request is still unsent; the exchange does.
         one_read_s = read_s if content is None else read_s + DRAIN_S
-        timeout = httpx.Timeout(connect=CONNECT_S, read=one_read_s, write=WRITE_S, pool=CONNECT_S)
+        timeouts = {"connect": CONNECT_S, "read": one_read_s, "write": WRITE_S, "pool": CONNECT_S}
         with ExitStack() as opened:
             opened.callback(self._end_use)
             self._is_used = True
@@ -221,8 +216,15 @@ class HttpClient:
                 body = content if isinstance(content, bytes | None) else _sent(content)
                 try:
                     self.waiter.interrupt.check()
-                    request = self._client.stream(method, url, headers=dict(headers), content=body, timeout=timeout)
-                    response = opened.enter_context(request)
+                    request = httpx.Request(
+                        method,
+                        url,
+                        headers={**_HEADERS, **headers},
+                        content=body,
+                        extensions={"timeout": timeouts},
+                    )
+                    response = self._transport.handle_request(request)
+                    opened.callback(response.close)
                     break
                 except _BodyFailed as failure:
                     raise failure.args[0] from None
