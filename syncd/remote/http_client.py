@@ -206,7 +206,7 @@ class HttpClient:
         """
         # The time-out of a read does not know how much of the request is still unsent; the exchange does.
         one_read_s = read_s if content is None else read_s + DRAIN_S
-        timeouts = {"connect": CONNECT_S, "read": one_read_s, "write": WRITE_S, "pool": CONNECT_S}
+        extensions = {"timeout": {"connect": CONNECT_S, "read": one_read_s, "write": WRITE_S, "pool": CONNECT_S}}
         with ExitStack() as opened:
             opened.callback(self._end_use)
             self._is_used = True
@@ -217,11 +217,7 @@ class HttpClient:
                 try:
                     self.waiter.interrupt.check()
                     request = httpx.Request(
-                        method,
-                        url,
-                        headers={**_HEADERS, **headers},
-                        content=body,
-                        extensions={"timeout": timeouts},
+                        method, url, headers={**_HEADERS, **headers}, content=body, extensions=extensions
                     )
                     response = self._transport.handle_request(request)
                     opened.callback(response.close)
