@@ -201,10 +201,12 @@ class FollowedStore:
         self._holder = holder_of(target.owner)
         self._record = Record(db, "followed", FoundWork, "what the agent made is looked at once more", target.owner)
 
-    def load(self) -> FoundWork | None:
-        """Return what was kept last, without contents that are gone; None if nothing is."""
+    def load(self, is_wanted: Callable[[str], bool] = lambda _: True) -> FoundWork | None:
+        """Return what was kept last of these paths, without contents that are gone; None if nothing is."""
         work = self._record.load()
-        return None if work is None else replace(work, there={path: self._kept(it) for path, it in work.there.items()})
+        if work is None:
+            return None
+        return replace(work, there={path: self._kept(it) for path, it in work.there.items() if is_wanted(path)})
 
     def _kept(self, entry: SeenEntry) -> SeenEntry:
         """Return the entry with the file in which its content is kept: the state folder may have moved."""

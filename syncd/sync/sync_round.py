@@ -118,13 +118,10 @@ class SyncRound(Struct):
     def save_followed(self) -> None:
         """Save what following kept after this sync's own look, and the archive, which has arrived, went over."""
         state, arrived = self.sandbox.state, self.attempt.manifest
-        work = FollowedStore(state.db, state.target).load() if self.sandbox.looks.are_made else None
+        store = FollowedStore(state.db, state.target)
+        work = store.load(self.goes_over) if self.sandbox.looks.are_made else None
         there = {} if work is None else work.savable(state.content)
-        lost = {
-            path: entry
-            for path, entry in there.items()
-            if self.goes_over(path) and not same(entry, arrived.get(path, ABSENT))
-        }
+        lost = {path: entry for path, entry in there.items() if not same(entry, arrived.get(path, ABSENT))}
         self.sandbox.saver.save(Why.OVERWRITTEN, lost, self.attempt.content.base_of)
 
     # -- before initialize

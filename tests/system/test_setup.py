@@ -405,7 +405,7 @@ def test_each_of_several(rig: Rig, there: There) -> None:
     assert re.search(r"blue: the set-up .* ended with 9: `syncd setup --sandbox blue`", failed.err)
     assert [each["setup"]["state"] for each in rig.status()["sandboxes"]] == ["done", "failed"]
     assert rig.run("setup", "--sandbox", "blue").code == 1
-    for line in ("main: setting up", "blue: the set-up ended with 9", "blue: set-up: why"):
+    for line in ("blue: setting up", "blue: the set-up ended with 9", "blue: set-up: why"):
         assert line in daemon.err
     for _ in ("the daemon's answer", "without one"):
         assert "9: `syncd setup --sandbox blue` runs" in rig.run("flush", "--sandbox", "blue").told
