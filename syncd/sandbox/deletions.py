@@ -87,7 +87,10 @@ class DeletionSync(Struct):
     clock: Clock
     is_excluded: Callable[[str, bool], bool] = lambda _path, _is_dir: False
     _next_try: NextTry = field(default_factory=NextTry)
-    _failed: dict[str, str] = field(default_factory=dict)  # what could not be removed, with the reason
+
+    def __post_init__(self) -> None:
+        if self.state.unremoved:  # by an earlier process
+            self._next_try.at_s = self.clock.monotonic_s()
 
     @property
     def warnings(self) -> list[SyncWarning]:
@@ -109,7 +112,7 @@ class DeletionSync(Struct):
             )
             for path in sorted(content.leftovers.intersection(seen.kept))
         ]
-        unlooked = sum(reason == NOBODY for reason in self._failed.values())
+        unlooked = sum(reason == NOBODY for reason in self.state.unremoved.values())
         if unlooked:
             what = f"{unlooked} deleted paths stay in the sandbox ({NOBODY})"
             remedy = 'remove them there, or set sandbox.deletions = "keep" with `syncd config edit`'
@@ -120,7 +123,7 @@ class DeletionSync(Struct):
                 f"'{shown_path(path)}' was deleted here and could not be removed in the sandbox ({reason})",
                 "a later sync tries again",
             )
-            for path, reason in self._failed.items()
+            for path, reason in self.state.unremoved.items()
             if reason != NOBODY and path not in seen.stays
         )
         return found
@@ -141,12 +144,12 @@ class DeletionSync(Struct):
         What someone else has the place of waits for a person; what we put there, and could not remove, does not.
         """
         is_due = self.clock.monotonic_s() >= self.again_at_s
-        tried = self._given_up if is_due else self._given_up | _with_directories(self._failed)
+        tried = self._given_up if is_due else self._given_up | _with_directories(self.state.unremoved)
         left = (self.state.content.left, *self.state.content.maybe)
         untried = [{path: each[path] for path in each if path not in tried} for each in left]
-        others = self.state.seen.obstacles.keys() - self._failed.keys()
+        others = self.state.seen.obstacles.keys() - self.state.unremoved.keys()
         found = paths_to_delete(untried, wanted, others.union(unread))
-        return bool(found if self.removes else found.keys() & self._failed.keys())
+        return bool(found if self.removes else found.keys() & self.state.unremoved.keys())
 
     def hasten(self) -> None:
         """Have what could not be removed be tried by the next sync, as someone waits for that."""
@@ -154,7 +157,7 @@ class DeletionSync(Struct):
 
     def retry_all(self) -> None:
         """Forget what could not be removed there: it may be as it was uploaded by now, or absent."""
-        self._failed = {}
+        self.state.unremoved = {}
 
     def due(self, wanted: Manifest, unread: Collection[str]) -> Versions:
         """Return the paths to delete before `wanted` is initialized, earlier leftovers included."""
@@ -163,7 +166,7 @@ class DeletionSync(Struct):
         if not self.removes:
             return in_the_way
         if self._next_try.is_waiting(self.clock.monotonic_s()):
-            put_off = _with_directories(self._failed) - in_the_way.keys()
+            put_off = _with_directories(self.state.unremoved) - in_the_way.keys()
             found = {path: found[path] for path in found if path not in put_off}
         # A path that someone changed is tried along with others, as it may be as uploaded again, but is no reason for a
         # removal by itself, unless it has a wanted path's place.
@@ -172,7 +175,9 @@ class DeletionSync(Struct):
     @property
     def _given_up(self) -> set[str]:
         """The leftovers that someone changed, as far as a look saw it; not what could only not be removed."""
-        return _with_directories(self.state.seen.stays.keys() - self._failed.keys()) & self.state.content.leftovers
+        return (
+            _with_directories(self.state.seen.stays.keys() - self.state.unremoved.keys()) & self.state.content.leftovers
+        )
 
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""
@@ -183,18 +188,18 @@ class DeletionSync(Struct):
             now = wanted.get(path)
             return any(now is None or now.kind is not entry.kind for entry in content.versions_of(path))
 
-        self._failed = {path: why for path, why in self._failed.items() if is_left(path)}
+        self.state.unremoved = {path: why for path, why in self.state.unremoved.items() if is_left(path)}
 
     def note(self, removed: Removed, programs: Programs) -> None:
         """Note what became of what was to be deleted: what failed becomes a warning, and holds nothing else back."""
         to_delete = removed.gone | removed.changed | removed.failed.keys()
-        others = {path: why for path, why in self._failed.items() if path not in to_delete}
-        self._failed = others | {**removed.failed}
+        others = {path: why for path, why in self.state.unremoved.items() if path not in to_delete}
+        self.state.unremoved = others | {**removed.failed}
         if not to_delete:
             return
-        counts = counted(len(removed.gone), "path"), len(removed.changed), len(self._failed)
+        counts = counted(len(removed.gone), "path"), len(removed.changed), len(self.state.unremoved)
         _log.info("%s removed in the sandbox, %d changed there and kept, %d failed", *counts)
-        if not self._failed or programs is Programs.NONE:
+        if not self.state.unremoved or programs is Programs.NONE:
             self._next_try.clear()
         else:
             self._next_try.failed(self.clock.monotonic_s())
@@ -203,7 +208,7 @@ class DeletionSync(Struct):
         self, wanted: Manifest, torn: Collection[str], gone: Collection[str], secret_files: Collection[str]
     ) -> None:
         """Note that the sandbox holds `wanted`, and what is left over there: not what is `gone`."""
-        self.state.note_arrived(wanted, torn, gone=gone, failed=self._failed, secret_files=secret_files)
+        self.state.note_arrived(wanted, torn, gone=gone, secret_files=secret_files)
 
 
 def _with_directories(paths: Collection[str]) -> set[str]:

@@ -47,6 +47,13 @@ class _Base(Struct, frozen=True):
     revision: str = field(name="identity")
 
 
+class _Leftovers(Struct, frozen=True):
+    """What is known of leftovers beside their entries."""
+
+    secret: frozenset[str] = frozenset()
+    unremoved: dict[str, str] = field(default_factory=dict)
+
+
 def last_target(db: StateDb, name: str = MAIN) -> Target | None:
     """Return the sandbox that something was sent to last, answered or not, under that name of the configuration."""
     return _last(db, _owner(name)).load()
@@ -74,7 +81,8 @@ class SandboxState:
     """The state of one sandbox.
 
     `content` is all that may be there. `secret` are leftovers in which a secret was found later: a person is warned of
-    them until they are removed there. `seen` has what stays as it is there.
+    them until they are removed there. `unremoved` could not be removed there, with the reason. `seen` has what stays as
+    it is there.
     """
 
     def __init__(self, db: StateDb, target: Target, searched: str = "", name: str = MAIN) -> None:
@@ -87,6 +95,7 @@ class SandboxState:
         self.target = target
         self.content = UNKNOWN
         self.secret: frozenset[str] = frozenset()
+        self.unremoved: dict[str, str] = {}
         self.seen = SeenPaths(db, target.owner)
         self.warnings: list[SyncWarning] = []  # about what could not be read
         # While a look that follows is under way: of each archive that arrived meanwhile, what it went over.
@@ -95,8 +104,8 @@ class SandboxState:
         self._rows = ManifestRows(db, target.owner)
         self._base = Record(db, "base", _Base, _SENT_ANEW, target.owner)
         self._mark = Record(db, "uncertain", bool, _SENT_ANEW, target.owner)
-        cost = "no warning names the secrets that were deleted here and are still there"
-        self._secret = Record(db, "secret", frozenset[str], cost, target.owner)
+        cost = "what was deleted here and is still there, secrets too, has no warning"
+        self._leftovers = Record(db, "leftovers", _Leftovers, cost, target.owner)
         self._uploaded = Record(db, "uploaded", Uploaded, "at most one archive is uploaded once more", target.owner)
         self._released = Record(db, "released", bool, "its end is told of as a loss", target.owner)
         self.is_released = False  # it was given back, and nothing arrived there since
@@ -145,7 +154,8 @@ class SandboxState:
             left=left,
             is_known=base is not None,
         )
-        self.secret = self._secret.load() or frozenset()
+        leftovers = self._leftovers.load() or _Leftovers()
+        self.secret, self.unremoved = leftovers.secret, leftovers.unremoved
         self.seen.read()
         self._torn = None
 
@@ -241,14 +251,13 @@ class SandboxState:
         torn: Collection[str] = (),
         *,
         gone: Collection[str] = (),
-        failed: Collection[str] = (),
         secret_files: Collection[str] = (),
     ) -> None:
         """Note that the sandbox holds the manifest, and that no request is unanswered.
 
-        `gone` were removed there, and `failed` could not be. `secret_files` are not sent because of a secret in them.
+        `gone` were removed there. `secret_files` are not sent because of a secret in them.
         """
-        self.content = self.content.after_arrival(manifest, gone, failed)
+        self.content = self.content.after_arrival(manifest, gone, self.unremoved)
         self._is_marked = self.is_released = False
         self._torn = tuple(path for path in torn if path in manifest)
         self.secret = frozenset({*self.secret, *secret_files} & self.content.leftovers)
@@ -306,15 +315,12 @@ class SandboxState:
         """Record what is left over, and what stays there, in the transaction that is open. Raises `OSError`."""
         # There may be many, and an edit changes few.
         self._rows.save(_LEFT, self.content.left, self._rows.load(_LEFT)[0])
-        if self.secret:
-            self._secret.save(self.secret)
-        else:
-            self._secret.remove()
+        self._leftovers.save(_Leftovers(self.secret, self.unremoved))
         self.seen.save()
 
     def forget(self) -> None:
         """Forget what is there beyond the base: the sandbox does not exist any more."""
-        self.content, self.secret = replace(self.content, left=Manifest()), frozenset()
+        self.content, self.secret, self.unremoved = replace(self.content, left=Manifest()), frozenset(), {}
         self.seen.forget()
         with contextlib.suppress(OSError), self.db.transaction():
             self._record_rest()

@@ -94,11 +94,14 @@ def test_a_forced_push_frees_what_was_suspected(rig: Rig, deletions: str) -> Non
     assert rig.is_quiet()
 
 
+@pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("deletions", ["keep", "mirror"])
 @pytest.mark.parametrize(("change", "path"), [(folder_becomes_file, "d"), (file_becomes_folder, "file")])
-def test_what_no_program_could_remove(rig: Rig, change: Callable[[Rig], None], path: str, deletions: str) -> None:
+def test_what_no_program_could_remove(
+    rig: Rig, change: Callable[[Rig], None], path: str, deletions: str, restarts: bool
+) -> None:
     """A path that changed its kind is left out and named while what was put there itself has its place: that makes way
-    once programs run again, though nothing changes here.
+    once programs run again, though nothing changes here, and in the next process too.
     """
     rig.set(deletions=deletions)
     rig.emulator.faults.script("execution-upload-url: 500 always")
@@ -108,6 +111,9 @@ def test_what_no_program_could_remove(rig: Rig, change: Callable[[Rig], None], p
     assert rig.arrived()["stay"] == "changed"
     assert f"obstacle:{path}" in rig.warnings
     assert rig.is_quiet()
+    if restarts:
+        rig.restart()
+        rig.sync()
     rig.emulator.faults.clear()
     rig.wait_for_programs()
     rig.clock.go_on(1_000)
