@@ -14,6 +14,7 @@ import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, same
 from syncd.model.manifest import Difference, Manifest, directories_above, entry_changes, replaced_entries
@@ -25,13 +26,15 @@ class SandboxContent(Struct, frozen=True):
 
     `base` is the last manifest that the sandbox was known to hold, empty unless one `is_known`. `left` is what arrived,
     is gone here and stayed there. `maybe` has the entries that were sent in archives whose initialize was not answered,
-    as `with_sent` returns them. `uncertain`: the sandbox may hold something else than `base`.
+    as `with_sent` returns them; `resent`: these archives have some of `base`, too. `uncertain`: the sandbox may hold
+    something else than `base`.
     """
 
     base: Manifest = field(default_factory=Manifest)
     maybe: tuple[Manifest, ...] = ()
     uncertain: bool = False
     left: Manifest = field(default_factory=Manifest)
+    resent: bool = False
     is_known: bool = True
 
     @property
@@ -41,8 +44,9 @@ class SandboxContent(Struct, frozen=True):
 
     @property
     def unanswered(self) -> tuple[Mapping[str, Entry], ...]:
-        """The entries of archives that are not answered, which may be half unpacked."""
-        return self.maybe if self.uncertain else ()
+        """The entries of archives that are not answered: they may be half unpacked, and may be unpacked yet."""
+        sent = (self.base, *self.maybe) if self.resent else self.maybe
+        return sent if self.uncertain else ()
 
     @property
     def leftovers(self) -> set[str]:
@@ -97,10 +101,11 @@ class SandboxContent(Struct, frozen=True):
         """True unless the sandbox is known to hold the manifest that differs from `base` by `found`."""
         return not self.is_certain or bool(found.certain or found.to_read)
 
-    def with_sent(self, sent: Manifest) -> tuple[Manifest, ...]:
-        """Return what may be there once this is sent too; the same object as `maybe` if that is nothing more."""
-        replaced = replaced_entries(self.base, sent)
-        return _with_versions(self.maybe, Manifest({path: sent[path] for path in replaced}))
+    def with_sent(self, sent: Manifest) -> SandboxContent:
+        """Return what may be there once this is sent too; with the same object as `maybe` if that is nothing more."""
+        replaced = Manifest({path: sent[path] for path in replaced_entries(self.base, sent)})
+        resent = self.resent or len(replaced) < len(sent)
+        return replace(self, maybe=_with_versions(self.maybe, replaced), uncertain=True, resent=resent)
 
     def after_arrival(self, manifest: Manifest, gone: Collection[str], failed: Collection[str]) -> SandboxContent:
         """Return the content of a sandbox that holds the manifest, with nothing unanswered.

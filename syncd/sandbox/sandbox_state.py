@@ -152,6 +152,7 @@ class SandboxState:
             maybe=maybe,
             uncertain=self._is_marked or could_not_mark or self.is_released or was_left,
             left=left,
+            resent=self._is_marked and self._mark.load() is not False,
             is_known=base is not None,
         )
         leftovers = self._leftovers.load() or _Leftovers()
@@ -216,16 +217,16 @@ class SandboxState:
         be requested.
         """
         before = self.content
-        self.content = replace(before, uncertain=True)
-        maybe = before.maybe if sent is None else before.with_sent(sent)
-        if self._is_marked and maybe is before.maybe:
+        self.content = now = replace(before, uncertain=True)
+        now = now if sent is None else now.with_sent(sent)
+        if self._is_marked and now.maybe is before.maybe and now.resent is before.resent:
             return
         with required_record("nothing is sent"), self.db.transaction():
             self._record_last()
-            self._mark.save(True)
-            if maybe is not before.maybe:
-                self._save_maybe(maybe, before.maybe)
-        self._is_marked, self.content = True, replace(self.content, maybe=maybe)
+            self._mark.save(now.resent)
+            if now.maybe is not before.maybe:
+                self._save_maybe(now.maybe, before.maybe)
+        self._is_marked, self.content = True, now
 
     def _save_maybe(self, maybe: Sequence[Manifest], recorded: Sequence[Manifest] = ()) -> None:
         """Record what may be there, in the transaction that is open; `recorded` is what is known to be so far."""

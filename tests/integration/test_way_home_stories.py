@@ -159,6 +159,10 @@ LOST_ONCE = {
         "wait_failing()\n agent_removes('f')\n restore(0, ())\n late_initialize()\n resolve('theirs', ('',), ())\n"
         "undo(())"
     ),
+    "an archive that is sent again, and unpacked late, overwrites what the agent changed since": (
+        "write('a/f', 8, 3)\n wait_idle()\n agent_writes('a/f', 6)\n hold_initialize()\n push_force()\n kill()\n"
+        "agent_writes('a/f', 7)"
+    ),
     "what was taken, and whose sandbox was released since, is lost by an undo": _ENDS.format(limit=0)
     + "apply((), (), ())\n release(())\n undo(())\n wait_idle()",
     "the first archive into a sandbox that removes what an archive lacks: what only that has was not looked at": """

@@ -250,7 +250,7 @@ def _takes(was: Any, *args: Any) -> tuple[PathOutcome, str]:
 _SYNC_FAULTS: list[tuple[Any, str, Callable[..., Any]]] = [
     (VersionSaver, "save", lambda *_: frozenset()),
     (SandboxState, "mark_uncertain", lambda *_: None),
-    (SandboxContent, "with_sent", lambda content, _: content.maybe),
+    (SandboxContent, "with_sent", lambda content, _: replace(content, uncertain=True)),
     (DeletionSync, "settle_pending", lambda *_: None),
     (SyncRound, "prepare", lambda _: Verdict.INITIALIZE),
     (reconcile, "_sync_outcome", partial(_overwrites, reconcile._sync_outcome)),
