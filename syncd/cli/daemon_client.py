@@ -40,10 +40,11 @@ def answers(
     Raises `Locked`, `TryLater`, `TimeoutError`, and `Stop` if a signal ended the wait: the daemon goes on.
     """
     began_s = CLOCK.monotonic_s()
-    ends_s, alone_s = began_s + min(STARTS_S, timeout_s or STARTS_S), began_s
+    # Until when one that holds the lock may begin to listen, and when one that does not may come back.
+    ends_s, back_s = began_s + min(STARTS_S, timeout_s or STARTS_S), began_s
     silences = 0
 
-    def is_silent() -> None:
+    def note_silence() -> None:
         nonlocal silences
         status = reader.status()
         silences = silences + 1 if status.responding is False else 0
@@ -57,9 +58,9 @@ def answers(
         left_s = None if timeout_s is None else began_s + timeout_s - now_s
         was_answered = False
         try:
-            for message in ask(reader.folder, request, waiter, left_s, is_silent):
+            for message in ask(reader.folder, request, waiter, left_s, note_silence):
                 if message["event"] == "reloading":  # it needs the lock, which is free for a moment
-                    ends_s = alone_s = CLOCK.monotonic_s() + STARTS_S
+                    ends_s = back_s = CLOCK.monotonic_s() + STARTS_S
                     if request["do"] == "reload":  # done, once the daemon is back, maybe with another workspace
                         request, config = {"do": "hello"}, load_config(config.file)
                         reader = StatusReader(config.file, config, waiter)
@@ -71,7 +72,7 @@ def answers(
         except ConnectionError:
             if was_answered and request["do"] != "write":  # which goes on without it
                 raise TryLater("the daemon ended before it was done", "try again") from None
-            if now_s >= alone_s and holder(reader.folder) is None:
+            if now_s >= back_s and holder(reader.folder) is None:
                 return
         if now_s >= ends_s:
             raise Locked("another syncd has this workspace and cannot be asked", "try again when it has ended")

@@ -36,6 +36,7 @@ from syncd.sync.outcome import EMPTY_PERHAPS, Outcome, arrived_changes, secret_w
 from syncd.sync.sandbox import Sandbox
 from syncd.sync.status_document import LastSync, Progress, State
 from syncd.sync.sync_plan import (
+    ROUNDS,
     SAMPLE,
     Attempt,
     Verdict,
@@ -50,8 +51,6 @@ from syncd.sync.work_saver import WorkSaver
 from syncd.sync.workspace import Workspace
 
 _log = logging.getLogger("syncd.sync")
-# The agent would have to change other paths before each of these.
-_ROUNDS = 5
 
 
 class _Here(Struct, frozen=True):
@@ -105,18 +104,18 @@ class SandboxSync(Struct):
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`; nothing is recorded by half.
         """
         started_s = self.clock.monotonic_s()
-        self._before = self._before or self.state.content if self.state.content.is_known else UNKNOWN
+        self._before = (self._before or self.state.content) if self.state.content.is_known else UNKNOWN
         unsaved: set[str] = set()  # that `push --force` leaves as it is there, since it cannot be saved
         with self.workspace.snapshot_turn():
             self._begin(mode)
         try:
-            for number in range(_ROUNDS):
+            for number in range(ROUNDS):
                 with self.workspace.snapshot_turn():
                     here = self._scan(mode, observer, unsaved)
                     sync_round = self._packed(mode, observer, here, number)
                 if sync_round is not None:
                     ended = self._deliver(sync_round, observer, started_s)
-                elif self._was_emptied(mode, observer):
+                elif self._finds_it_emptied(mode, observer):
                     ended = Verdict.SEND_ALL
                 else:
                     ended = Outcome(None, files=self.state.content.base.files)
@@ -167,7 +166,7 @@ class SandboxSync(Struct):
             arrived=arrived,
         )
 
-    def _was_emptied(self, mode: SyncMode, observer: SyncObserver) -> bool:
+    def _finds_it_emptied(self, mode: SyncMode, observer: SyncObserver) -> bool:
         """Ask the sandbox for a sample of what was put there, as nothing has to be sent; True if it was emptied.
 
         It is asked on request, and once in each process. Without a request it is asked at another sync if the API is
@@ -318,7 +317,7 @@ class SandboxSync(Struct):
         try:
             ended = self.sandbox.delivery.deliver(sync_round.packed.archive, attempt.written, sync_round, observer)
         except DamagedPiece as damage:
-            if attempt.number == _ROUNDS - 1:
+            if attempt.number == ROUNDS - 1:
                 what = "files in the spool are damaged again and again"
                 raise TryLater(what, "check the disk that holds it") from None
             _log.warning("%s: it is made again", damage)
@@ -332,7 +331,7 @@ class SandboxSync(Struct):
             sent = partial(self.workspace.sent_digests, self.sandbox.name, attempt.manifest)
             self.workspace.base_store.keep_sent(sync_round.packed.archive, attempt.manifest.content_bytes, sent)
         outcome = self._recorded(sync_round, ended, started_s)
-        if attempt.number == _ROUNDS - 1:  # what is left to do is the next sync's
+        if attempt.number == ROUNDS - 1:  # what is left to do is the next sync's
             return outcome
         verdict = self._prove(observer, sync_round) if attempt.is_whole else Verdict.INITIALIZE
         if verdict is Verdict.INITIALIZE and self._has_to_remove_again(attempt):

@@ -29,12 +29,21 @@ from syncd.sandbox.saved_versions import Why
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
 SAMPLE = 200
+
+# How often is what against an agent that goes on meanwhile. A sync has so many archives at most: it would have to
+# change other paths before each of these.
+ROUNDS = 5
+# It must not keep all else from arriving: once the archive was made again so often without what it had written, what it
+# writes now is saved and overwritten. Less than the rounds.
+_GIVES_WAY_FROM = 3
+# Where a removal still finds other things than the look before it, as a program sees them and the archive does not, the
+# archive is made again so often.
+MOST_REPEATED = 2
+# If each look of a round is outdated again by what comes after it, the archive is made again.
+MOST_LOOKS = 6
 # Where a look itself takes longer than it is fresh, it is repeated only so often. One that is older than any look takes
 # is of before a suspend.
 _REPEATED, _OLDEST_S = 3, 60.0
-# An agent that writes all the time must not keep all else from arriving: once the archive was made again so often
-# without what it had written, what it writes now is saved and overwritten.
-_GIVES_WAY_FROM = 3
 
 
 def partial_paths(

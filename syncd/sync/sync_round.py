@@ -30,6 +30,8 @@ from syncd.sync.agent_work import pruned_names
 from syncd.sync.following import FollowedStore, save_followed
 from syncd.sync.sandbox import Sandbox
 from syncd.sync.sync_plan import (
+    MOST_LOOKS,
+    MOST_REPEATED,
     Actions,
     Attempt,
     Verdict,
@@ -46,13 +48,9 @@ from syncd.sync.sync_plan import (
 from syncd.sync.work_saver import WorkSaver
 
 _log = logging.getLogger("syncd.sync")
-# If each look is outdated again by what comes after it, the archive is made again.
-_MOST_LOOKS = 6
 # So that the list stays a small upload. Obstacles beyond are not found.
 _MOST_CHECKED = 200_000
 _PLACES = (LookAction.PLACE, LookAction.COMMITS)
-# Where a removal still finds other things than the look before it, as a program sees them and the archive does not.
-_MOST_REPEATED = 2
 
 
 class SyncRound(Struct):
@@ -87,7 +85,7 @@ class SyncRound(Struct):
 
         Raises `StepFailed`, `TryLater`, `Superseded`, `Stop`.
         """
-        for _ in range(_MOST_LOOKS):
+        for _ in range(MOST_LOOKS):
             verdict = self._complete()
             if verdict is not Verdict.INITIALIZE or self._is_marked_in_time():
                 return verdict
@@ -239,7 +237,7 @@ class SyncRound(Struct):
             return Verdict.PACK_AGAIN
         later = self._remove(actions, result)
         occupied = self._note_removed([result, later], attempt.to_delete)
-        if self._looks and attempt.number < _MOST_REPEATED and changed_since(attempt, result, later):
+        if self._looks and attempt.number < MOST_REPEATED and changed_since(attempt, result, later):
             return Verdict.PACK_AGAIN  # with a look that saves what someone changed since this one
         self._note(request, actions.plan)
         return self._judged(
