@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 
-from syncd import __version__
 from syncd.core.directories import Lock
 from syncd.core.durable_file import PauseMarker
 from syncd.core.errors import ConfigError, ExitCode, Stop, SyncWarning
@@ -166,7 +165,7 @@ class Daemon:
                 loop.add(SyncRequest())
             came = True
         for client, message in self._control.requests():
-            self._handle(client, message)
+            self._answer(client, message)
             came = True
         if shared.reload_after is None and self._wants_reload():
             shared.reload_after = [loop.sync for loop in self._loops if loop.sync.is_on]
@@ -197,7 +196,7 @@ class Daemon:
 
     # -- commands
 
-    def _handle(self, client: Client, message: Message) -> None:
+    def _answer(self, client: Client, message: Message) -> None:
         loops = self._named(message)
         delays = [loop for loop in loops if self._shared.delays_reload(loop.sync)]
         is_cut_off = delays or (not loops and self._shared.reload_after is not None)
@@ -217,7 +216,7 @@ class Daemon:
             case "hello":
                 unwritten = self._shared.status.unwritten()
                 status = unwritten.document() if unwritten else None
-                client.done(ExitCode.DONE, result={"version": __version__, "status": status})
+                client.done(ExitCode.DONE, result={"status": status})
             case "look":
                 for loop in loops:
                     loop.follower.note_activity()

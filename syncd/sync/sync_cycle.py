@@ -37,7 +37,6 @@ class SyncCycle:
         self.provider = access.provider()
         self.snapshotter = workspace.snapshotter(self.name)
         self.db = access.db
-        self.base_store = workspace.base_store
         self.clock = access.clock
         self.work_saver = WorkSaver(access, workspace)
         self.sync: SandboxSync | None = None

@@ -396,7 +396,7 @@ def test_the_bytes_of_the_base_are_kept(rig: Rig, archive: str) -> None:
     rig.edit(b="newest", a="changed here")
     rig.set(agent_changes="hold")
     rig.sync()
-    store = rig.cycle.base_store
+    store = rig.cycle.work_saver.workspace.base_store
     base = rig.cycle.content.base
     for path, content in (("a", b"ours: a"), ("b", b"newest")):
         digest = hashlib.sha256(content).digest()
@@ -405,8 +405,8 @@ def test_the_bytes_of_the_base_are_kept(rig: Rig, archive: str) -> None:
     (rig.workspace / "more").unlink()
     rig.restart()
     rig.sync()
-    assert rig.cycle.base_store.get("a", hashlib.sha256(b"ours: a").digest()) == b"ours: a"
-    assert rig.cycle.base_store.get("a", hashlib.sha256(b"never sent").digest()) is None
+    assert rig.cycle.work_saver.workspace.base_store.get("a", hashlib.sha256(b"ours: a").digest()) == b"ours: a"
+    assert rig.cycle.work_saver.workspace.base_store.get("a", hashlib.sha256(b"never sent").digest()) is None
 
 
 def test_what_still_differs_is_kept_longest(tmp_path: Path) -> None:
@@ -443,4 +443,6 @@ def test_versions_that_nobody_was_sent_last_go(rig: Rig) -> None:
         copies = rig.folder.glob("cache/syncd/*/base/*")
         sizes.append(sum(each.stat().st_size for each in copies))
     assert max(sizes) < 5 << 20
-    assert rig.cycle.base_store.get("p", hashlib.sha256((rig.workspace / "p").read_bytes()).digest())
+    assert rig.cycle.work_saver.workspace.base_store.get(
+        "p", hashlib.sha256((rig.workspace / "p").read_bytes()).digest()
+    )
