@@ -149,7 +149,7 @@ class DeletionSync(Struct):
         untried = [{path: each[path] for path in each if path not in tried} for each in left]
         others = self.state.seen.obstacles.keys() - self.state.unremoved.keys()
         found = paths_to_delete(untried, wanted, others.union(unread))
-        return bool(found if self.removes else found.keys() & self.state.unremoved.keys())
+        return bool(found if self.removes else obstructing(found, wanted).keys() & self.state.unremoved.keys())
 
     def hasten(self) -> None:
         """Have what could not be removed be tried by the next sync, as someone waits for that."""

@@ -127,6 +127,14 @@ def test_a_removal_where_no_program_runs(rig: Rig) -> None:
     assert there(rig) == ["stay"]
 
 
+def test_what_could_not_be_removed_is_kept_by_then(rig: Rig) -> None:
+    """Its warning names `sandbox.deletions = "keep"`: no later process tries again, nor sends anything for that."""
+    deleted(rig, "execution-upload-url: 404 always")
+    rig.set(deletions="keep")
+    assert rig.is_quiet()
+    assert rig.warnings == {}
+
+
 def test_a_removal_that_hung_is_not_waited_for_again(rig: Rig) -> None:
     """What is saved next is sent at once, and the removal stays a warning until it is tried again by itself."""
     deleted(rig, "execute: pending always")
