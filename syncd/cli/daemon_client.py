@@ -53,6 +53,7 @@ def answers(
         on_silence()
 
     reader = StatusReader(config.file, config, waiter)  # a state folder of another user is refused at once
+    other = reader
     while True:
         now_s = CLOCK.monotonic_s()
         left_s = None if timeout_s is None else began_s + timeout_s - now_s
@@ -61,9 +62,8 @@ def answers(
             for message in ask(reader.folder, request, waiter, left_s, note_silence):
                 if message["event"] == "reloading":  # it needs the lock, which is free for a moment
                     ends_s = back_s = CLOCK.monotonic_s() + STARTS_S
-                    if request["do"] == "reload":  # done, once the daemon is back, maybe with another workspace
-                        request, config = {"do": "hello"}, load_config(config.file)
-                        reader = StatusReader(config.file, config, waiter)
+                    if request["do"] == "reload":  # done, once the daemon is back, in the new workspace or the old
+                        request, reader = {"do": "hello"}, StatusReader(config.file, load_config(config.file), waiter)
                     break
                 was_answered = True
                 yield message
@@ -72,8 +72,9 @@ def answers(
         except ConnectionError:
             if was_answered and request["do"] != "write":  # which goes on without it
                 raise TryLater("the daemon ended before it was done", "try again") from None
-            if now_s >= back_s and holder(reader.folder) is None:
+            if now_s >= back_s and holder(reader.folder) is None and holder(other.folder) is None:
                 return
+            reader, other = other, reader
         if now_s >= ends_s:
             raise Locked("another syncd has this workspace and cannot be asked", "try again when it has ended")
         waiter.sleep(RETRY_S)

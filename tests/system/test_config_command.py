@@ -124,6 +124,12 @@ def test_what_the_daemon_refused_is_a_warning(rig: Rig) -> None:
     rig.configure()
     rig.ok("reload")
     rig.until(lambda: rig.status()["warnings"] == [], "the warning to go")
+    other = rig.home / "other"
+    other.mkdir()
+    rig.status_in("watching")
+    rig.configure({"workspace.path": str(other), "sandbox.api_key_file": str(moved)})
+    assert rig.ok("reload").out == "the daemon reads its configuration anew\n"  # it stays where it is
+    rig.until(lambda: daemon.err.count("does not exist") == 2, "the refusal")
 
 
 def test_a_reload_waits_for_a_command_that_writes(rig: Rig) -> None:
