@@ -51,7 +51,7 @@ class BaseStore:
         self._folder = os.path.join(spool_folder, "base")
         self._index = os.path.join(spool_folder, "chunk-index")
         self._chunks = chunks
-        self._growth_bytes = 0  # that is left until all copies are looked through again
+        self._kept_bytes = self._most_bytes = 0  # as far as is known, and before all copies are looked through again
 
     def get(self, path: str, digest: bytes) -> bytes | None:
         """The bytes with this digest that were sent as `path`; None if they are gone."""
@@ -120,8 +120,8 @@ class BaseStore:
                     os.makedirs(self._folder, mode=0o700, exist_ok=True)
                 kept_bytes += len(packed)
                 write_whole(place, packed)
-            self._growth_bytes -= kept_bytes
-            if self._growth_bytes < 0:
+            self._kept_bytes += kept_bytes
+            if kept_bytes and self._kept_bytes > min(room_bytes, self._most_bytes):
                 self._make_room(room_bytes, places, sent)
 
     def _make_room(self, room_bytes: int, new: set[str], sent: SentDigests | None) -> None:
@@ -139,8 +139,8 @@ class BaseStore:
             for _, _, path in [row for row in found if row[2] not in needed]:
                 os.unlink(path)
             found = [row for row in found if row[2] in needed]
-        left_bytes = sum(row[1] for row in found)
-        self._growth_bytes = min(max(0, room_bytes - left_bytes), max(_LEAST_GROWN_BYTES - left_bytes, left_bytes // 2))
+        self._kept_bytes = min(room_bytes, sum(row[1] for row in found))
+        self._most_bytes = max(_LEAST_GROWN_BYTES, self._kept_bytes + self._kept_bytes // 2)
         for _, size_bytes, path in found:
             room_bytes -= size_bytes
             if room_bytes < 0:

@@ -433,6 +433,14 @@ def test_a_copy_more_costs_no_look_at_the_others(tmp_path: Path, monkeypatch: py
     assert len(looks) == 1
 
 
+def test_copies_give_way_to_a_smaller_snapshot(tmp_path: Path) -> None:
+    """They take no more than it, also where they have hardly grown since they were looked through."""
+    store, numbers = BaseStore(str(tmp_path), ChunkStore(str(tmp_path))), random.Random(1)
+    store.add([numbers.randbytes(2 << 20) for _ in range(10)], 64 << 20)
+    store.add([b"one more"], 1 << 20)
+    assert sum(file.stat().st_size for file in (tmp_path / "base").iterdir()) <= 16 << 20
+
+
 def test_versions_that_nobody_was_sent_last_go(rig: Rig) -> None:
     """However often files are rewritten, no more is kept of what was sent than what is there, and half as much."""
     numbers, sizes = random.Random(2), list[int]()
