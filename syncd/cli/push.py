@@ -177,7 +177,7 @@ def sync_now(
 
     Raises `SyncdError`; that of an interrupt says what state it leaves.
     """
-    ends_s = CLOCK.monotonic_s() + STARTS_S
+    ends_s = CLOCK.monotonic_s() + min(STARTS_S, timeout_s or STARTS_S)
     while True:
         try:
             try:

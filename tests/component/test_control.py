@@ -14,10 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from syncd.cli.progress import ProgressDisplay
+from syncd.cli.push import sync_now
 from syncd.core.clock import SystemClock
+from syncd.core.errors import Locked
+from syncd.core.settings import check_config
 from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import Client, ControlServer, Message, ask
+from tests.clock import ScriptedClock
 
 DEADLINE_S = 60.0
 
@@ -217,3 +222,18 @@ def test_a_daemon_that_dies(tmp_path: Path, last_words: bytes) -> None:
                 list(ask(str(tmp_path), {"do": "push"}, waiter(), DEADLINE_S))
         finally:
             thread.join()
+
+
+def test_a_time_limit_counts_while_another_process_has_the_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that is to end within half a second asks no longer than that for the lock."""
+    clock = ScriptedClock()
+    monkeypatch.setattr("syncd.cli.push.CLOCK", clock)
+    monkeypatch.setattr("syncd.cli.push.ask_daemon", locked)
+    config = check_config({"workspace": {"path": "/work"}, "sandbox": {"id": "box"}})
+    with pytest.raises(Locked):
+        sync_now(config, {"do": "flush"}, ProgressDisplay(), 0.5)
+    assert sum(clock.slept) < 1
+
+
+def locked(*_: object) -> None:
+    raise Locked("another syncd has this workspace")
