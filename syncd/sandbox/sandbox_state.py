@@ -287,7 +287,9 @@ class SandboxState:
         with self.db.transaction():
             self.read()
             recorded = self._base.load()
-            self.seen.taken({each.path for each in taken})
+            paths = {each.path for each in taken}
+            self.seen.taken(paths)
+            self.unremoved = {path: why for path, why in self.unremoved.items() if path not in paths}
             self.seen.changed.update(differing)
             self._forget_left({each.path for each in taken if each.is_excluded})
             if self.content.is_known and recorded is not None:
