@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from math import inf
 
 from msgspec.structs import replace
@@ -91,7 +92,7 @@ class SetupTask:
         self._waiting.append((client, result))
         sandbox = self._cycle.sandbox
         if sandbox is not None and (self._running is not None or self._is_due):
-            client.send({"event": "progress", "doing": f"setting up: {sandbox.setup.shown_command}"})
+            client.send(_doing(sandbox))
             self._waiter.tasks.wake()
         self._answer()
 
@@ -108,7 +109,9 @@ class SetupTask:
         try:
             executions = self._access.executions(sandbox.target)
             sample = sandbox.state.content.base.spread(SAMPLE)
-            record = SetupRun(executions, self._waiter, self._tell).run(record, sandbox.setup.timeout_s, sample)
+            record = SetupRun(executions, self._waiter, self._tell, partial(self._tell_failure, sandbox)).run(
+                record, sandbox.setup.timeout_s, sample
+            )
         except Superseded:
             self._recall()
             raise
@@ -134,6 +137,13 @@ class SetupTask:
             if result is None:
                 client.send({"event": "output", "text": text})
 
+    def _tell_failure(self, sandbox: Sandbox, failure: StepFailed, wait_s: float) -> None:
+        failed = f"cannot ask how far the set-up is ({failure})"
+        _log.warning("%s; trying again in %.1f s", failed, wait_s)
+        for client, _ in self._waiting:
+            client.send({"event": "progress", "failed": failed, "attempt": 2, "wait_s": wait_s})
+            client.send(_doing(sandbox))
+
     def _answer(self, error: SyncdError | None = None) -> None:
         """Answer those that wait, if nothing is due any more, or if it could not be run."""
         sandbox = self._cycle.sandbox
@@ -149,3 +159,7 @@ class SetupTask:
                 client.done(error.exit_code, str(error))
             else:
                 client.done(ExitCode.DONE, result={"why": setup.status.why} if result is None else result)
+
+
+def _doing(sandbox: Sandbox) -> Message:
+    return {"event": "progress", "doing": f"setting up: {sandbox.setup.shown_command}"}

@@ -39,7 +39,7 @@ from syncd.remote.api import Api
 from syncd.remote.bucket import check_url, download
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.http_client import HttpClient, NoResponse
-from syncd.remote.retry import with_retries
+from syncd.remote.retry import WaitOut, with_retries
 from syncd.remote.target import Target
 from syncd.sandbox import program
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
@@ -197,14 +197,15 @@ class Executions:
         timeout_s: float = TIMEOUT_S,
         fetch_s: float = 0.0,
         first_wait_s: float = 0.0,
-        hear: Callable[[str], None] | None = None,
+        hear: Callable[[str], None] = lambda _: None,
+        wait_out: WaitOut | None = None,
     ) -> Iterator[tuple[Read, Extract]]:
         """Wait for the report, and return what `read` makes of it, and a function that fetches files by their names.
 
         What is downloaded goes into the folder, which is private, and is gone at the end but for these files; without
         a folder a long report is invalid. The download may take `fetch_s` if that is longer than what is left. The
         function raises `StepFailed`, `Superseded`, `Stop`; then none of its files stays. `hear` gets the output as it
-        comes, and then no poll that fails ends the wait.
+        comes. With `wait_out`, which waits after a poll that failed, none of them ends the wait.
 
         Raises `NoReport`; `StepFailed`, also after `timeout_s`, if the report is not whole, or if `read` raises
         `ValueError`; `NotKeptHere`, `Superseded`, `Stop`.
@@ -212,7 +213,7 @@ class Executions:
         purpose, ends_s = running.purpose, self._clock.monotonic_s() + timeout_s
         with purpose.limited(self._waiter, timeout_s):
             self._waiter.sleep(first_wait_s)
-            output = self._output(running, hear)
+            output = self._output(running, hear, wait_out)
         self._forget(running.name)
         with self._files(running, folder) as extract:
             with purpose.limited(self._waiter, max(fetch_s, ends_s - self._clock.monotonic_s())):
@@ -257,7 +258,7 @@ class Executions:
         self.execute(purpose, name)
         return Running(name, purpose, bounds, asked)
 
-    def _output(self, running: Running, hear: Callable[[str], None] | None) -> str:
+    def _output(self, running: Running, hear: Callable[[str], None], wait_out: WaitOut | None) -> str:
         """Return the output once the report is there, or once it has ended, successfully or not.
 
         Raises `StepFailed`, `Stop`.
@@ -267,11 +268,8 @@ class Executions:
         while True:
             poll = partial(self._api.execution_logs, running.name, cursor)
             with running.purpose.explaining():
-                if hear is None:
-                    logs = poll()
-                else:
-                    logs = with_retries(poll, retries, self._clock, lambda _, wait_s: self._waiter.sleep(wait_s))
-                    hear(logs.logs)
+                logs = poll() if wait_out is None else with_retries(poll, retries, self._clock, wait_out)
+            hear(logs.logs)
             output += logs.logs
             if _line_in(running.name, output) or (logs.status in _ENDED and logs.cursor <= cursor):
                 return output

@@ -20,7 +20,8 @@ from syncd.core.settings import SandboxKeys
 from syncd.core.waiter import Waiter
 from syncd.model.entry import ABSENT, ALL_BITS, same
 from syncd.model.manifest import Manifest, changed_paths
-from syncd.remote.failure import ApiStep
+from syncd.remote.failure import ApiStep, StepFailed
+from syncd.remote.retry import WaitOut
 from syncd.remote.target import Target
 from syncd.sandbox.executions import Executions, NoReport, Purpose
 from syncd.sandbox.look_request import was_emptied
@@ -135,13 +136,19 @@ class SandboxSetup:
 
 
 class SetupRun:
-    """Runs a set-up in one sandbox, and shows what it prints: `tell` gets whole lines, safe for a terminal."""
+    """Runs a set-up in one sandbox, and shows what it prints: `tell` gets whole lines, safe for a terminal.
 
-    def __init__(self, executions: Executions, waiter: Waiter, tell: Callable[[str], None]) -> None:
+    `tell_failure` gets the first failure in a row to ask how far it is, with the seconds to the next try.
+    """
+
+    def __init__(
+        self, executions: Executions, waiter: Waiter, tell: Callable[[str], None], tell_failure: WaitOut
+    ) -> None:
         self._executions = executions
         self._waiter = waiter
         self._clock = waiter.clock
-        self._tell = tell
+        self._tell, self._tell_failure = tell, tell_failure
+        self._is_failing = False
         self._begun_line = ""
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
 
@@ -162,6 +169,7 @@ class SetupRun:
                 lambda report: told(report.run),
                 timeout_s=_WAIT_S + lasts_s,
                 hear=partial(self._take, running.name),
+                wait_out=self._wait_out,
             )
             try:
                 with answer as (report, _):
@@ -180,8 +188,15 @@ class SetupRun:
             if self._clock.monotonic_s() > gives_up_s:
                 raise _PURPOSE.failed("an earlier set-up is still running in the sandbox")
 
+    def _wait_out(self, failure: StepFailed, wait_s: float) -> None:
+        if not self._is_failing:
+            self._tell_failure(failure, wait_s)
+        self._is_failing = True
+        self._waiter.sleep(wait_s)
+
     def _take(self, name: str, text: str) -> None:
         """Show the lines that are complete by now, but for the report's."""
+        self._is_failing = False
         *lines, begun = f"{self._begun_line}{text}".split("\n")
         self._begun_line = begun[-_LONGEST_LINE_YET:]
         shown = [_shown(line) for line in lines if not line.startswith(f"{name}=")]

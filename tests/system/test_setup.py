@@ -329,6 +329,24 @@ def test_without_a_daemon_it_makes_nothing_pending(rig: Rig, there: There) -> No
     assert rig.status()["pending"] is True
 
 
+@pytest.mark.parametrize("daemon", [True, False])
+def test_an_outage_meanwhile(rig: Rig, there: There, daemon: bool) -> None:
+    """Who waits for it is told, once, that nobody can ask how far it is; its end is told all the same."""
+    there.configure("echo last", held=True)
+    if daemon:
+        rig.up()
+    waiting = rig.background("push")
+    rig.until(lambda: "setting up" in waiting.err and there.ran, "the push to wait for it")
+    rig.faults("execution-logs: 503 x2")
+    rig.until(lambda: rig.count("execution-logs", 503) == 2, "looks that fail")
+    there.go()
+    assert waiting.wait() == 0
+    told = re.findall("cannot ask how far the set-up is .*503.*; attempt 2 in [1-9] s\nsetting up: sh -c", waiting.err)
+    assert len(told) == 1, waiting.err
+    if daemon:
+        assert rig.daemons[0].err.count("cannot ask how far the set-up is") == 1
+
+
 def test_by_hand_while_it_runs(rig: Rig, there: There) -> None:
     """It waits for the one that is running, and runs it once more."""
     there.begun()
