@@ -194,7 +194,7 @@ def sync_now(
             if CLOCK.monotonic_s() >= ends_s:
                 raise
         except TimeoutError:
-            what = f"not in the sandbox after {timeout_s:g} s ({display.doing_now})"
+            what = f"not done after {timeout_s:g} s ({display.doing_now})"
             raise TryLater(what, "give it more time; a daemon goes on by itself") from None
         except Stop:
             raise _stopped(display.doing_now) from None

@@ -34,7 +34,7 @@ def test_it_gives_up_during_an_upload(rig: Rig, daemon: str) -> None:
         assert (flushed.code, flushed.out, flushed.seconds < 60) == (75, "", True)
         last = flushed.err.splitlines()[-1]
         assert "give it more time" in last
-        return last.startswith("syncd: not in the sandbox after 1 s (uploading")  # a busy machine begins late
+        return last.startswith("syncd: not done after 1 s (uploading")  # a busy machine begins late
 
     rig.until(is_uploading, "a flush that waits for the upload")
 
