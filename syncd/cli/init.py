@@ -98,7 +98,7 @@ def command(*, config_file: str | None, path: str | None, no_store_key: bool, **
             _ask(values, file)
         text, config = _filled_in(values, file)
         key = _key_to_store(config, is_stored=not no_store_key, is_terminal=is_terminal)
-        _try(config, key)
+        try_sandbox(config, key)
     if key is not None:
         _write_new(config.sandbox.api_key_file, key.reveal() + "\n", "--api-key-file")
     _write_new(file, text, "--config")
@@ -229,7 +229,7 @@ def _key_to_store(config: Config, *, is_stored: bool, is_terminal: bool) -> ApiK
     return parse_key(answer, "the prompt") if answer else None
 
 
-def _try(config: Config, key: ApiKey | None) -> None:
+def try_sandbox(config: Config, key: ApiKey | None = None) -> None:
     """Ask Klavis for the sandbox, as `syncd check` does, and tell where no answer came. Raises its refusal.
 
     `key` is the one to be stored; else that which commands would find. Without one nothing is asked.

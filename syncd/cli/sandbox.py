@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from syncd.cli.agent_side import connected, save_before_release
-from syncd.cli.config import change_config, with_sandbox, without_sandbox
+from syncd.cli.config import change_config, checked, with_sandbox, without_sandbox
 from syncd.cli.daemon_client import order_daemon
 from syncd.cli.options import (
     CLOCK,
@@ -35,6 +35,7 @@ from syncd.cli.options import (
 from syncd.cli.output import aligned, text_width, wrapped
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import seconds_of, weekday_and_time
+from syncd.core.config_file import parse_config, read_text
 from syncd.core.directories import Lock
 from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, TryLater, Unavailable
 from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, table_of
@@ -321,7 +322,8 @@ def _ends(end: str | None) -> str:
 def add(name: str, sandbox_id: str | None, acquire: bool, config_file: str | None) -> None:
     """Sync the workspace to one more sandbox, for one more agent.
 
-    The configuration gets a table [sandboxes.NAME]. A running daemon reads it and sends the new one everything.
+    Klavis is asked for the one of that id first; if that is refused, nothing is changed. The configuration gets a table
+    [sandboxes.NAME]. A running daemon reads it and sends the new one everything.
     """
     if acquire == (sandbox_id is not None):
         raise click.UsageError("Name the sandbox with --id, or have one acquired with --acquire.")
@@ -331,7 +333,12 @@ def add(name: str, sandbox_id: str | None, acquire: bool, config_file: str | Non
         raise click.UsageError(f"There is a sandbox named {name!r}; `syncd sandbox remove {name}` removes it.")
     acquired = {"acquire": {"ttl_seconds": (config.sandboxes[MAIN].acquire or AcquireKeys()).ttl_seconds}}
     keys: dict[str, Any] = acquired if sandbox_id is None else {"id": sandbox_id}
-    change_config(path, partial(with_sandbox, name=name, keys=keys))
+    change = partial(with_sandbox, name=name, keys=keys)
+    if sandbox_id is not None:
+        from syncd.cli.init import try_sandbox  # noqa: PLC0415 - for this alone
+
+        try_sandbox(checked(parse_config(change(read_text(path)), path), path).for_sandbox(name))
+    change_config(path, change)
     click.echo(f"added {name}{f': {one_line(sandbox_id)}' if sandbox_id else ''}")
     if not order_daemon(config, {"do": "reload"}):
         click.echo(f"the next sync fills it: `syncd push --sandbox {name}{option_for(path)}`", err=True)

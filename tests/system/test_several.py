@@ -132,6 +132,17 @@ def test_one_is_added_and_removed(rig: Rig, daemon: bool, how: str) -> None:
         assert agent.holds("a", b"mine\n")
 
 
+def test_one_that_klavis_does_not_know_is_not_added(rig: Rig) -> None:
+    """It is named, with 78, and the file stays; where nobody answers, that is told, and it is added."""
+    before = rig.config_file.read_bytes()
+    refused = rig.run("sandbox", "add", "blue", "--id", "mistyped")
+    assert (refused.code, "name a living one" in refused.err) == (78, True), refused
+    assert rig.config_file.read_bytes() == before
+    rig.faults("get: 503 always")
+    assert "could not be tried" in rig.ok("sandbox", "add", "blue", "--id", "mistyped").err
+    assert "mistyped" in rig.config_file.read_text()
+
+
 def _initialized(rig: Rig, sandbox_id: str) -> int:
     entries = rig.emulator.request_log.entries()
     return sum(each.op == "initialize" and each.sandbox == sandbox_id for each in entries)
