@@ -410,7 +410,7 @@ def test_each_of_several(rig: Rig, there: There) -> None:
     fails = ["sh", "-c", "echo b >>../ran; until [ -e ../go ]; do sleep 0.05; done; echo why; exit 9"]
     config = rig.config_file.read_text()
     rig.config_file.write_text(f'{config}sandboxes.blue.id = "other"\nsandboxes.blue.setup = {json.dumps(fails)}\n')
-    daemon = rig.start()
+    daemon = rig.up()
     rig.ok("flush", "--sandbox", "main")
     assert there.ran == ONCE
     assert rig.run("setup").code == 2
