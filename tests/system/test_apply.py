@@ -571,5 +571,6 @@ def test_more_than_a_look_lists(rig: Rig, agent: Agent) -> None:
     command, place = [sys.executable, "-c", _LISTS_TWO, "apply"], rig.workspace
     seen = [subprocess.run(command, env=rig.environment(), cwd=place, capture_output=True, check=False) for _ in "12"]
     assert [each.returncode for each in seen] == [75, 0]
-    assert b"not applied: . (1 more new path in the sandbox could not be listed)" in seen[0].stderr
+    told = b"not applied: . (1 more new path in the sandbox could not be listed): run `syncd apply` again for the rest"
+    assert told in seen[0].stderr
     assert _read(rig, "new3") == TEXT

@@ -88,7 +88,10 @@ def not_fetched(plan: Plan) -> TryLater | None:
     if not (paths := plan.of(PathOutcome.UNFETCHED)):
         return None
     names = ", ".join(few([shown_path(each.path) for each in paths], len(paths)))
-    return TryLater(f"not applied: {names} ({paths[0].reason})", "see to that, and run `syncd apply` again")
+    return TryLater(
+        f"not applied: {names} ({paths[0].reason})",
+        "run `syncd apply` again for the rest, and see to what it names once more",
+    )
 
 
 def lists_of(plan: Plan) -> dict[str, list[str]]:
