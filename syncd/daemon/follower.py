@@ -205,9 +205,7 @@ class Follower:
         save_followed(sandbox.saver, state, Why.SANDBOX_ENDED)
         if state.content.uncertain:
             return LookEnd.FOLLOWED
-        state.mark_uncertain()
-        sandbox.partial_archives.withdraw()
-        sandbox.setup.note_emptied()
+        sandbox.note_emptied()
         _log.warning("nearly everything that was sent is gone in the sandbox: it is sent anew")
         return LookEnd.EMPTIED
 

@@ -144,6 +144,12 @@ class Sandbox:
         self.state.forget()
         self.agent_repository.forget()
 
+    def note_emptied(self) -> None:
+        """Have everything be sent and set up anew, as nearly all that was put there is gone."""
+        self.state.mark_uncertain()
+        self.partial_archives.withdraw()
+        self.setup.note_emptied()
+
     def why_unsaved(self, there: SeenEntry) -> str:
         """Return the reason why a version of the last look was not saved, for people."""
         return why_unsaved(there, self.saver.not_kept if is_savable(there) else self.looks.not_kept)

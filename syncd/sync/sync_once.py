@@ -124,8 +124,6 @@ class SandboxSync(Struct):
                 if ended is Verdict.SEND_ALL:
                     _log.warning("the sandbox lost what was put there: everything is sent again")
                     self._before = UNKNOWN
-                    self.state.mark_uncertain()
-                    self.sandbox.setup.note_emptied()
                 elif mode is SyncMode.FORCED:
                     unsaved |= self.state.seen.stays.keys() - self.state.seen.obstacles.keys()
         finally:
@@ -190,7 +188,7 @@ class SandboxSync(Struct):
         self._was_asked, self._is_unknown = True, result is None
         if result is None or not was_emptied(result.missing, len(items)):
             return False
-        sandbox.partial_archives.withdraw()
+        sandbox.note_emptied()
         return True
 
     def _has_to_remove_again(self, arrived: Attempt) -> bool:

@@ -228,7 +228,7 @@ class SyncRound(Struct):
         if lost_all(attempt, request, result):
             save_followed(sandbox.saver, sandbox.state, Why.SANDBOX_ENDED)
             is_believed = not sandbox.partial_archives.may_replace
-            sandbox.partial_archives.withdraw()
+            sandbox.note_emptied()
             if is_believed or not attempt.is_whole:
                 return Verdict.SEND_ALL  # with a look at what only the sandbox has
         actions = self._saved_actions(request, result)

@@ -115,19 +115,26 @@ def test_it_delays_no_sync(rig: Rig, there: There) -> None:
     assert there.ran == TWICE
 
 
-@pytest.mark.parametrize("how", ["emptied", "moved", "released", "configured later", "another command"])
+@pytest.mark.parametrize(
+    "how", ["emptied", "emptied before an edit", "moved", "released", "configured later", "another command"]
+)
 def test_it_runs_anew(rig: Rig, there: There, how: str) -> None:
     """In a sandbox that was emptied or is another one, and where another set-up is configured."""
     if how == "configured later":
         rig.configure(DEFAULTS)
         rig.ok("push")
     there.configure()
+    if how == "emptied before an edit":  # a whole archive fills it anyway
+        rig.config_file.write_text(rig.config_file.read_text().replace('"auto"', '"full"'))
     if how != "configured later":
         rig.ok("push")
         assert there.ran == ONCE
     (there.beside / "ran").unlink(missing_ok=True)
     if how == "emptied":
         rig.sandbox.reset()
+    elif how == "emptied before an edit":
+        rig.sandbox.reset()
+        rig.write("notes", "edit\n")
     elif how == "released":
         rig.ok("sandbox", "release", "--yes", SANDBOX)
         rig.emulator.create_sandbox(SANDBOX)
