@@ -67,7 +67,7 @@ class Daemon:
         try:
             beside = [work for loop in self._loops for work in loop.beside]
             saves = [partial(left.save_in_the_end, self._recall) for left in self._shared.left]
-            works = [partial(loop.run, lambda: self._shared.reload) for loop in self._loops]
+            works = [partial(loop.run, self._is_over) for loop in self._loops]
             self._tasks.run(works, self, [*beside, *saves])
         except Stop:
             _log.info("stopping")
@@ -76,6 +76,10 @@ class Daemon:
         self._control.dismiss()
         systemd.reloading()
         return True
+
+    def _is_over(self) -> bool:
+        """True if the loops are to end, for another configuration: no command writes, beside which that would sync."""
+        return self._shared.reload and not self._workspace.writers
 
     def serve(self, message: Message, client: Asker) -> list[SyncWarning]:
         """Run until this request of a command is answered and `sync.on_synced` has ended.
@@ -183,7 +187,7 @@ class Daemon:
         for loop in self._loops:
             loop.publisher.notifier.show_due()
         shared.status.systemd.ping()
-        return came or shared.reload
+        return came or self._is_over()
 
     def _wants_reload(self) -> bool:
         """True if a person asks for it, a key that was refused is another one, or the state folder was removed."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import select
 import shlex
 import signal
+import socket
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from syncd.core.directories import Lock
+from syncd.daemon.control import _short_path
 from tests.system.rig import Rig
 
 
@@ -130,6 +133,25 @@ def test_what_the_daemon_refused_is_a_warning(rig: Rig) -> None:
     rig.configure({"workspace.path": str(other), "sandbox.api_key_file": str(moved)})
     assert rig.ok("reload").out == "the daemon reads its configuration anew\n"  # it stays where it is
     rig.until(lambda: daemon.err.count("does not exist") == 2, "the refusal")
+
+
+def test_a_reload_waits_for_what_is_written(rig: Rig) -> None:
+    """No sync begins while a command writes to the workspace, also by no new configuration."""
+    daemon = rig.up()
+    with socket.socket(socket.AF_UNIX) as writer, _short_path(str(rig.state_folder)) as path:
+        writer.connect(path)
+        writer.sendall(b'{"do": "write", "sandbox": ""}\n')
+        said = b""
+        while b"ready" not in said:
+            said += writer.recv(1 << 16)
+        daemon.send(signal.SIGHUP)
+        rig.ok("resume")
+        rig.ok("resume")
+        assert select.select([writer], [], [], 0) == ([], [], [])  # it is not closed
+        assert "read anew" not in daemon.err
+    rig.until(lambda: "configuration read anew" in daemon.err, "the reload")
+    rig.write("a")
+    rig.converged()
 
 
 def test_a_reload_waits_for_a_command_that_writes(rig: Rig) -> None:
