@@ -107,7 +107,9 @@ class Account:
             # What the agent's git brought back there, as an older commit has it, is the agent's too.
             if before is None or version not in self._persons or version in self._agents | self._replaced_there:
                 continue
-            if version not in self._replaced_here and version not in self._absorbed:
+            # A sandbox that ended is not there any more to tell what its merge was of.
+            is_of_one_that_ended = path in merged_paths and path not in sent
+            if version not in self._replaced_here and version not in self._absorbed and not is_of_one_that_ended:
                 yield f"a command replaced the person's {path!r} ({shown(before)}) by {shown(after)}"
         self._home = now
 

@@ -207,6 +207,8 @@ class Commands:
             return
         if any("as of " in line for line in self._printed):
             return  # what the agent did since a look that followed it comes with the next one
+        if any(path.endswith("ignore") for name in ("taken", "merged", "deleted") for path in told.get(name, ())):
+            return  # it went by the rules of before
         named = {path for name in ("never", "stays", "conflicts") for path in told.get(name, ())}
         is_excluded, there = checker.is_excluded(), self._sandbox()
         for path, line in checker.account.differing(checker.live.model.agent, there, named):
