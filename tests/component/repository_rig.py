@@ -87,7 +87,7 @@ class LocalRunner(Executions):
     def execute(self, purpose: Purpose, name: str) -> None:
         """Begin nothing: `_output` runs it."""
 
-    def _output(self, running: Running, _hear: object = None) -> str:
+    def _output(self, running: Running, *_: object) -> str:
         folder = self._runs / str(len(self.requests))
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self._files_sent.items():
