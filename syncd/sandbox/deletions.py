@@ -11,7 +11,7 @@ from msgspec import Struct, field
 from syncd.core.choices import Deletions
 from syncd.core.clock import Clock
 from syncd.core.errors import SyncWarning
-from syncd.core.text import counted, shown_path
+from syncd.core.text import MOST_NAMED, counted, shown_path
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, directories_above, is_within
 from syncd.model.reconcile import Versions, obstructed_by, obstructing, paths_to_delete
@@ -117,7 +117,7 @@ class DeletionSync(Struct):
             what = f"{unlooked} deleted paths stay in the sandbox ({NOBODY})"
             remedy = 'remove them there, or set sandbox.deletions = "keep" with `syncd config edit`'
             found.append(SyncWarning("delete", what, remedy))
-        found += (
+        failed = [
             SyncWarning(
                 f"delete:{path}",
                 f"'{shown_path(path)}' was deleted here and could not be removed in the sandbox ({reason})",
@@ -125,8 +125,11 @@ class DeletionSync(Struct):
             )
             for path, reason in self.state.unremoved.items()
             if reason != NOBODY and path not in seen.stays
-        )
-        return found
+        ]
+        if len(failed) > MOST_NAMED:
+            what = f"{counted(len(failed) - MOST_NAMED, 'more path')} deleted here could not be removed in the sandbox"
+            failed[MOST_NAMED:] = [SyncWarning("delete:more", what, "a later sync tries again")]
+        return found + failed
 
     @property
     def removes(self) -> bool:

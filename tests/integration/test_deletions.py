@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
@@ -114,6 +116,19 @@ def deleted(rig: Rig, *faults: str) -> None:
     rig.sync()
     assert "a" in rig.arrived()
     assert list(rig.warnings) == ["delete:a"]
+
+
+def test_many_that_could_not_be_removed(rig: Rig) -> None:
+    """Not each has a line."""
+    for number in range(70):
+        rig.write(f"many/{number}")
+        rig.write(f"stay/{number}")
+    rig.sync()
+    rig.emulator.faults.script("execution-upload-url: 404 always")
+    shutil.rmtree(rig.workspace / "many")
+    rig.sync()
+    assert len(rig.warnings) == 51
+    assert "21 more paths deleted here could not be removed" in str(rig.cycle.warnings[-1])
 
 
 def test_a_removal_where_no_program_runs(rig: Rig) -> None:
