@@ -73,7 +73,8 @@ class _SeenRecord(Struct, frozen=True):
 class SeenPaths:
     """The paths of one sandbox that stay as they are there, in memory and recorded.
 
-    `stays` has each of them with its reason. `changed` are all paths that were changed there, as of the last look of
+    `stays` has each of them with its reason: what a sync notes or forgets is recorded at once, but for `retry` and
+    `taken`, after which `save` is called. `changed` are all paths that were changed there, as of the last look of
     any process at each, and `looked_at` is the time of the last look.
     """
 
