@@ -146,14 +146,14 @@ class Place(Struct):
     path: str = ""
 
 
-def draft_prefix(token: str) -> str:
+def _draft_prefix(token: str) -> str:
     """Return what the names of a write's temporary files begin with."""
     return f".syncd-{token}-"
 
 
 def draft_name(token: str, path: str) -> str:
     """Return the name of a path's temporary file: a short one, so that it fits wherever the file's own name does."""
-    return f"{draft_prefix(token)}{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
+    return f"{_draft_prefix(token)}{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
 
 
 def look(cursor: safe_open.DirCursor, path: str) -> Entry:
@@ -438,9 +438,10 @@ def remove_drafts(cursor: safe_open.DirCursor, token: str) -> None:
             entries = list(os.scandir(folder))
         except OSError:
             continue
-        folders += (f"{above}{entry.name}/" for entry in entries if entry.is_dir(follow_symlinks=False))
         for entry in entries:
-            if entry.name.startswith(draft_prefix(token)):
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(f"{above}{entry.name}/")
+            elif entry.name.startswith(_draft_prefix(token)):
                 _remove(cursor, f"{above}{entry.name}")
 
 

@@ -178,9 +178,8 @@ class DeletionSync(Struct):
     @property
     def _given_up(self) -> set[str]:
         """The leftovers that someone changed, as far as a look saw it; not what could only not be removed."""
-        return (
-            _with_directories(self.state.seen.stays.keys() - self.state.unremoved.keys()) & self.state.content.leftovers
-        )
+        changed = self.state.seen.stays.keys() - self.state.unremoved.keys()
+        return _with_directories(changed) & self.state.content.leftovers
 
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""

@@ -56,6 +56,18 @@ def test_the_next_sandbox_takes_the_place_of_the_last_one(db: StateDb) -> None:
     assert not SandboxState(db, TARGET).content.is_known
 
 
+def test_what_was_sent_again_is_recorded(db: StateDb) -> None:
+    """An archive that has something of the base may be unpacked late, as the next process knows too."""
+    state = arrived(db, MANIFEST)
+    for sent, unanswered in ({"n": MANIFEST["l"]}, [{"n"}]), (MANIFEST, [MANIFEST.keys(), {"n"}]):
+        state.mark_uncertain(Manifest(sent))
+        for each in (state, SandboxState(db, TARGET)):
+            assert [manifest.keys() for manifest in each.content.unanswered] == unanswered
+    state.note_arrived(MANIFEST)
+    state.record()
+    assert SandboxState(db, TARGET).content.unanswered == ()
+
+
 def test_what_is_left_over_is_recorded(db: StateDb) -> None:
     """What arrived once, and what was only sent, each version of it, in this and in the next process."""
     file, link = Entry(Kind.FILE, 0o644, 1, 1, digest=b"f"), MANIFEST["l"]

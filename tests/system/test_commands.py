@@ -255,6 +255,22 @@ def test_a_daemon_that_begins_while_a_command_syncs(rig: Rig) -> None:
     rig.converged()
 
 
+def test_a_daemon_that_is_killed_while_it_is_asked(rig: Rig) -> None:
+    """What it had begun is not begun again by the command, which says that it was not done."""
+    rig.fill(3)
+    daemon = rig.up()
+    begun, go_on = threading.Event(), threading.Event()
+    rig.once("upload", When.BEFORE, lambda: (begun.set(), go_on.wait(TIMEOUT_S)))
+    rig.write("new")
+    asked = rig.background("push")
+    assert begun.wait(TIMEOUT_S)
+    rig.until(lambda: "uploading" in asked.err, "the daemon's answers")
+    daemon.kill()
+    assert asked.wait() == 75
+    go_on.set()
+    assert "the daemon ended before it was done: try again" in asked.err
+
+
 _WAITS_BRIEFLY = "import sys; from syncd.cli import main, run; del sys.argv[:3]; run._LOCKED_S = 0.2; main()"
 
 
