@@ -53,6 +53,18 @@ def edited(rig: Rig, content: str) -> int:
     return sent(rig)
 
 
+@pytest.mark.parametrize("fails", [0, 4])
+def test_the_proof_goes_by_the_look_before_it(rig: Rig, fails: int) -> None:
+    """It costs one look, which counts. Where its initialize fails it is tried again, and nobody looks for a reason."""
+    rig.set(agent_changes="save")
+    if fails:
+        rig.emulator.faults.script(f"initialize: 500 skip=1 x{fails}")
+    rig.sync()
+    assert rig.asked().count("initialize") == 2 + fails
+    assert fails or rig.asked().count("execute") == 2
+    assert edited(rig, "changed") < 1_000
+
+
 def test_only_changes_are_sent(rig: Rig) -> None:
     """The first archive is whole; the proof follows at once, by one path and one look; later ones are small."""
     outcome, _ = rig.sync()

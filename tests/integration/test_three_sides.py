@@ -94,6 +94,18 @@ def test_hold(rig: Rig, archive: str, ends: str) -> None:
     assert rig.stays_quiet()
 
 
+def test_what_only_the_agent_changed_is_forced(rig: Rig) -> None:
+    """It stays as it is there until a person has all be as here; then it is saved first."""
+    rig.set("sync", archive="full")
+    rig.agent.write("a", "theirs")
+    rig.edit(b="newer")
+    rig.sync()
+    assert (rig.there("a"), rig.there("b"), rig.saved) == ("theirs", "newer", {})
+    rig.sync(SyncMode.FORCED)
+    assert (rig.there("a"), rig.saved) == ("ours: a", {"a": ["theirs"]})
+    assert rig.stays_quiet()
+
+
 def without_copies(monkeypatch: pytest.MonkeyPatch, **lacking: Any) -> None:
     """Let each look report changed files without a copy, and with these values."""
     finish = Executions.finish_look
