@@ -77,8 +77,9 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
 def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedHook) -> None:
     read = file_stamp(path)
-    config, keys, excludes = _usable(load_for_command(path), interrupt)
-    is_checked, run = False, RunFacts(os.getpid(), started_at=stamp(CLOCK.wall_s()))
+    config = load_for_command(path)
+    is_checked, run = False, RunFacts(os.getpid(), started_at=stamp(CLOCK.wall_s()), key_stamps=_key_stamps(config))
+    config, keys, excludes = _usable(config, interrupt)
     while True:
         interrupt.check()
         try:
@@ -111,6 +112,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
             found = load_config(path)
             if (found.workspace.path, found.sandboxes) != (config.workspace.path, config.sandboxes):
                 refuse_named(found, os.environ)
+            run.key_stamps = _key_stamps(found)
             # Of its own workspace it waits for a command to end: it is to go on there in any case.
             is_moved = found.workspace.path != config.workspace.path
             config, keys, excludes = _usable(found, interrupt, _LOCKED_S if is_moved else inf)
@@ -125,6 +127,11 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
                 "the API key file changed since this service was handed the key",
                 "ending, for the service manager to start it with the new one",
             )
+
+
+def _key_stamps(config: Config) -> dict[str, tuple[int, ...] | None]:
+    """The stamps of the key files, taken before these are read: one that comes meanwhile is another one."""
+    return {each.api_key_file: file_stamp(each.api_key_file) for each in config.sandboxes.values()}
 
 
 def _usable(

@@ -139,7 +139,7 @@ class SandboxLoop:
         self._due = Due(times.debounce_seconds, times.max_wait_seconds, rescan_at_s=now_s, starting=True)
         self.sync = SyncRun(SyncReason.START, now_s, Burst(now_s, now_s), is_on=False)
         self._asked_s = -inf  # when the last request came
-        self._key_stamp = file_stamp(self._key_file)
+        self._key_stamp = shared.status.run.key_stamps.get(self._key_file, file_stamp(self._key_file))
 
     @property
     def _facts(self) -> Facts:

@@ -49,6 +49,7 @@ class RunFacts(Struct):
     synced_once: bool = False
     is_reloaded: bool = False  # the document before is its own
     refused: str = ""  # the reason why the daemon goes on with the configuration that it read before
+    key_stamps: Mapping[str, tuple[int, ...] | None] = {}  # of each key file, as it was before it was read last
 
 
 class StatusPublisher(Struct):
