@@ -107,6 +107,11 @@ class SandboxContent(Struct, frozen=True):
         resent = self.resent or len(replaced) < len(sent)
         return replace(self, maybe=_with_versions(self.maybe, replaced), uncertain=True, resent=resent)
 
+    def with_base(self, base: Manifest) -> SandboxContent:
+        """Return the content with another base; what archives that are not answered have of the last one stays named."""
+        maybe = _with_versions(self.maybe, self.base) if self.resent else self.maybe
+        return replace(self, base=base, maybe=maybe, resent=False)
+
     def after_arrival(self, manifest: Manifest, gone: Collection[str], failed: Collection[str]) -> SandboxContent:
         """Return the content of a sandbox that holds the manifest, with nothing unanswered.
 

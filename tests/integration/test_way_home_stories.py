@@ -163,6 +163,14 @@ LOST_ONCE = {
         "write('a/f', 8, 3)\n wait_idle()\n agent_writes('a/f', 6)\n hold_initialize()\n push_force()\n kill()\n"
         "agent_writes('a/f', 7)"
     ),
+    "an archive that is sent again, and unpacked only after an apply, puts what that replaced there for good": (
+        "write('a/f', 8, 3)\n wait_idle()\n hold_initialize()\n push_force()\n kill()\n agent_writes('a/f', 7)\n"
+        "agent_writes('n', 8)\n apply((), (), ())\n remove('n')\n late_initialize()\n wait_idle()"
+    ),
+    "an undo of a new file, while an archive that is sent again is unanswered, removes the agent's": (
+        "write('a/f', 8, 3)\n wait_idle()\n hold_initialize()\n push_force()\n kill()\n agent_writes('n', 7)\n"
+        "apply((), (), ())\n undo(())\n late_initialize()\n wait_idle()"
+    ),
     "what was taken, and whose sandbox was released since, is lost by an undo": _ENDS.format(limit=0)
     + "apply((), (), ())\n release(())\n undo(())\n wait_idle()",
     "the first archive into a sandbox that removes what an archive lacks: what only that has was not looked at": """

@@ -26,6 +26,15 @@ def test_only_what_differs_may_be_there_beside_the_base() -> None:
     assert (nothing.unanswered, once.unanswered, twice.unanswered) == ((sent,), (BASE, *once.maybe), twice.maybe)
 
 
+def test_what_was_sent_again_may_be_there_under_another_base() -> None:
+    """What was taken since was no part of the archive."""
+    sent = SandboxContent(BASE).with_sent(BASE)
+    taken = sent.with_base(Manifest({"a": NEW, "n": NEW}))
+    assert (sent.unanswered, taken.unanswered) == ((BASE,), (BASE,))
+    assert taken.with_base(BASE).unanswered == (BASE,)
+    assert SandboxContent(BASE, uncertain=True).with_base(BASE).unanswered == ()
+
+
 def test_unanswered_versions_are_kept_however_many_archives_there_were() -> None:
     """Each version of a path is kept once, the first one too."""
     content = UNKNOWN
