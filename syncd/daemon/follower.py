@@ -200,10 +200,14 @@ class Follower:
             store.drop_damaged()  # which may be why; the next look fetches them
 
     def _note_emptied(self, sandbox: Sandbox) -> LookEnd:
-        """Save what was kept of a sandbox that was emptied or reset, and have it filled again, unless that is due."""
+        """Save what was kept of a sandbox that was emptied or reset, and have it filled again, unless that is due.
+
+        A sync that is under way finds it by its own look, or the next look does after that: marked in its midst, the
+        sandbox would count as filled once the sync's archive arrives, which may be a partial one.
+        """
         state = sandbox.state
         save_followed(sandbox.saver, state, Why.SANDBOX_ENDED)
-        if state.content.uncertain:
+        if state.content.uncertain or sandbox.name in self._workspace.syncing:
             return LookEnd.FOLLOWED
         sandbox.note_emptied()
         _log.warning("nearly everything that was sent is gone in the sandbox: it is sent anew")

@@ -108,7 +108,7 @@ class SandboxContent(Struct, frozen=True):
         return replace(self, maybe=_with_versions(self.maybe, replaced), uncertain=True, resent=resent)
 
     def with_base(self, base: Manifest) -> SandboxContent:
-        """Return the content with another base; what archives that are not answered have of the last one stays named."""
+        """Return the content with another base; what unanswered archives have of the last one may still be there."""
         maybe = _with_versions(self.maybe, self.base) if self.resent else self.maybe
         return replace(self, base=base, maybe=maybe, resent=False)
 

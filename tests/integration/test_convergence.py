@@ -313,6 +313,22 @@ def test_a_file_ignored_before_it_is_written_is_not_uploaded(tmp_path: Path, bef
         assert not run_text(tmp_path, text).lost, point
 
 
+@FEW_OR_ALL
+def test_a_look_that_follows_finds_an_emptied_sandbox_in_the_midst_of_a_sync(tmp_path: Path, choice: Choice) -> None:
+    """Whichever finds it, at any injection point: all that was there is sent again."""
+    for point in choice(40):
+        text = f"""
+            write('b/-', 8, 2)
+            write('a/f', 0, 0)
+            wait_idle()
+            agent_empties()
+            @{20 + point} follow()
+            write('c/f', 8, 44)
+            flush()
+        """
+        assert not run_text(tmp_path, text).lost, point
+
+
 def program_with(old: bytes, new: bytes) -> Callable[[Collection[str]], bytes]:
     """Return a `program_text` of the sandbox's program with this change."""
     real = executions.program_text
