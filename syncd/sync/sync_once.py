@@ -21,18 +21,18 @@ from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.text import counted, shown_path
-from syncd.model.entry import ALL_BITS, Entry, same
-from syncd.model.manifest import Difference, Manifest, difference, directories_above, is_within
+from syncd.model.entry import Entry
+from syncd.model.manifest import Difference, Manifest, difference, is_within
 from syncd.model.reconcile import Forced
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
-from syncd.sandbox.partial_archives import COUNTED
 from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.following import FollowedStore
 from syncd.sync.outcome import EMPTY_PERHAPS, Outcome, arrived_changes, secret_warnings, torn_copy
+from syncd.sync.proof import prove
 from syncd.sync.sandbox import Sandbox
 from syncd.sync.status_document import LastSync, Progress, State
 from syncd.sync.sync_plan import (
@@ -40,13 +40,12 @@ from syncd.sync.sync_plan import (
     SAMPLE,
     Attempt,
     Verdict,
-    least_of,
     partial_paths,
     staying_paths,
     with_staying,
     without_held,
 )
-from syncd.sync.sync_round import ProofRound, SyncRound
+from syncd.sync.sync_round import SyncRound
 from syncd.sync.work_saver import WorkSaver
 from syncd.sync.workspace import Workspace
 
@@ -331,52 +330,13 @@ class SandboxSync(Struct):
         outcome = self._recorded(sync_round, ended, started_s)
         if attempt.number == ROUNDS - 1:  # what is left to do is the next sync's
             return outcome
-        verdict = self._prove(observer, sync_round) if attempt.is_whole else Verdict.INITIALIZE
-        if verdict is Verdict.INITIALIZE and self._has_to_remove_again(attempt):
-            return Verdict.PACK_AGAIN
-        return outcome if verdict is Verdict.INITIALIZE else verdict
-
-    def _prove(self, observer: SyncObserver, last: SyncRound) -> Verdict:
-        """Find out if the sandbox keeps what an archive does not hold. Any verdict but INITIALIZE: the whole follows.
-
-        `last` is the round of the archive that has just arrived.
-        """
-        attempt, seen, partial_archives = last.attempt, self.state.seen, self.sandbox.partial_archives
-        manifest = attempt.manifest
-        stays = frozenset(self.state.content.base.paths_within({*attempt.held, *seen.kept}))
-        only = least_of(manifest, stays) if partial_archives.wants_proof else set()
-        if not only or partial_paths(manifest, Difference(added=[*only])) is None:
-            left_out = [*seen.both_changed, *seen.kept, *last.only_there]
-            if not (partial_archives.may_replace and left_out and partial_archives.prove(left_out) is False):
-                return Verdict.INITIALIZE
-            self.state.mark_uncertain()
-            return Verdict.PACK_AGAIN
-        with self.workspace.snapshot_turn():
-            packed = self.snapshotter.pack(manifest.without(stays), only)
-        if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
-            return Verdict.INITIALIZE  # it changed meanwhile: the sync that follows finds that
-        sent = Manifest({path: manifest[path] for path in only})
-        content = self.state.content
-        attempt = structs.replace(attempt, content=content, written=sent, to_delete={}, is_whole=False, number=0)
-        sync_round = ProofRound(self.sandbox, packed, attempt, self.work_saver, last.looked)
-        try:
-            ended = self.sandbox.delivery.deliver(packed.archive, sent, sync_round, observer)
-        except DamagedPiece:
-            return Verdict.INITIALIZE  # nothing was sent, and the proof is made after another archive
-        if ended is Verdict.PACK_AGAIN:  # nothing was sent, as the agent is at work just there
+        if attempt.is_whole:
+            verdict, proof_round = prove(sync_round, self.snapshotter, observer)
+            if verdict is not Verdict.INITIALIZE:
+                return verdict
             if self.state.content.uncertain:
-                self._record(self.state.content.base, self.state.torn)
-            return Verdict.INITIALIZE
-        if isinstance(ended, Verdict):
-            return ended
-        written = {*only, *directories_above(only)}
-        others = [path for path in manifest.spread(COUNTED) if path not in written]
-        if not partial_archives.prove(others):
-            # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
-            _log.info("after a partial archive, a whole one follows")
-            return Verdict.PACK_AGAIN
-        self._record(self.state.content.base, self.state.torn, sync_round)
-        return Verdict.INITIALIZE
+                self._record(self.state.content.base, self.state.torn, proof_round)
+        return Verdict.PACK_AGAIN if self._has_to_remove_again(attempt) else outcome
 
     # -- the record
 

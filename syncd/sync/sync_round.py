@@ -352,24 +352,6 @@ class SyncRound(Struct):
         return verdict_on(self.attempt, before, self.sandbox.state.seen.stays, gone)
 
 
-class ProofRound(SyncRound):
-    """The round of an archive that only proves that the sandbox keeps what an archive lacks.
-
-    The look of the archive before counts for it, as long as it is fresh.
-    """
-
-    def begin(self) -> None:
-        """Begin nothing, as the look was made."""
-
-    def prepare(self) -> Verdict:
-        """Prepare once more if the look is outdated by now. Raises as in any other round."""
-        return Verdict.INITIALIZE if self._is_marked_in_time() else SyncRound.prepare(self)
-
-    def find_reason(self) -> Verdict:
-        """Search for none, as the archive before has arrived."""
-        return Verdict.INITIALIZE
-
-
 def _is_looked_at(request: LookRequest, path: str) -> bool:
     item = request.items.get(path)
     return item is not None and item.action not in (LookAction.EXISTS, *_PLACES)

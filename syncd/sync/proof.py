@@ -1,0 +1,79 @@
+"""The proof that a sandbox keeps what an archive lacks: an archive of a single path, then a count of the others.
+
+`PartialArchives` says if it is wanted, and what follows from the count.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from msgspec import structs
+
+from syncd.archive.chunk_store import DamagedPiece
+from syncd.archive.snapshotter import Snapshotter
+from syncd.model.entry import ALL_BITS, same
+from syncd.model.manifest import Difference, Manifest, directories_above
+from syncd.sandbox.partial_archives import COUNTED
+from syncd.sync.delivery import SyncObserver
+from syncd.sync.sync_plan import Verdict, least_of, partial_paths
+from syncd.sync.sync_round import SyncRound
+
+_log = logging.getLogger("syncd.sync")
+
+
+class ProofRound(SyncRound):
+    """The round of the archive of a proof. The look of the archive before counts for it, as long as it is fresh."""
+
+    def begin(self) -> None:
+        """Begin nothing, as the look was made."""
+
+    def prepare(self) -> Verdict:
+        """Prepare once more if the look is outdated by now. Raises as in any other round."""
+        return Verdict.INITIALIZE if self._is_marked_in_time() else SyncRound.prepare(self)
+
+    def find_reason(self) -> Verdict:
+        """Search for none, as the archive before has arrived."""
+        return Verdict.INITIALIZE
+
+
+def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> tuple[Verdict, ProofRound | None]:
+    """Find out if the sandbox keeps what an archive lacks; `last` is the round of a whole one, which has just arrived.
+
+    Any verdict but INITIALIZE: the whole is to be sent again. The round is that of the archive that proved it, which
+    has arrived as well; None if none did. Raises `StepFailed`, `TryLater`, `Superseded`, `Stop`.
+    """
+    sandbox, manifest = last.sandbox, last.attempt.manifest
+    content, partial_archives = sandbox.state.content, sandbox.partial_archives
+    stays = frozenset(content.base.paths_within({*last.attempt.held, *sandbox.state.seen.kept}))
+    only = least_of(manifest, stays) if partial_archives.wants_proof else set()
+    if not only or partial_paths(manifest, Difference(added=[*only])) is None:
+        return _verdict_without(last), None
+    with last.work_saver.workspace.snapshot_turn():
+        packed = snapshotter.pack(manifest.without(stays), only)
+    if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
+        return Verdict.INITIALIZE, None  # it changed meanwhile: the sync that follows finds that
+    sent = Manifest({path: manifest[path] for path in only})
+    attempt = structs.replace(last.attempt, content=content, written=sent, to_delete={}, is_whole=False, number=0)
+    sync_round = ProofRound(sandbox, packed, attempt, last.work_saver, last.looked)
+    try:
+        ended = sandbox.delivery.deliver(packed.archive, sent, sync_round, observer)
+    except DamagedPiece:
+        return Verdict.INITIALIZE, None  # nothing was sent, and the proof is made after another archive
+    if isinstance(ended, Verdict):  # if it is to be packed again, the agent is at work just there: nothing was sent
+        return Verdict.INITIALIZE if ended is Verdict.PACK_AGAIN else ended, None
+    written = {*only, *directories_above(only)}
+    if partial_archives.prove([path for path in manifest.spread(COUNTED) if path not in written]):
+        return Verdict.INITIALIZE, sync_round
+    # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
+    _log.info("after a partial archive, a whole one follows")
+    return Verdict.PACK_AGAIN, None
+
+
+def _verdict_without(last: SyncRound) -> Verdict:
+    """Return the verdict where no archive can prove it: by a count of what the whole one lacked, if it lacked some."""
+    seen, partial_archives = last.sandbox.state.seen, last.sandbox.partial_archives
+    lacked = [*seen.both_changed, *seen.kept, *last.only_there]
+    if partial_archives.may_replace and lacked and partial_archives.prove(lacked) is False:
+        last.sandbox.state.mark_uncertain()
+        return Verdict.PACK_AGAIN
+    return Verdict.INITIALIZE
