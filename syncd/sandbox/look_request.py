@@ -119,6 +119,10 @@ class LookRequest(Struct, frozen=True):
     most_copied_bytes: int = SAVED_BYTES
     since: Mark | None = None
 
+    @property
+    def asks_something(self) -> bool:
+        return bool(self.items) or self.find_new
+
     def each(self) -> Iterator[tuple[str, LookItem]]:
         return self.items.each() if isinstance(self.items, LookItems) else iter(self.items.items())
 

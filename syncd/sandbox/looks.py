@@ -173,8 +173,7 @@ class Looks(Struct, kw_only=True, eq=False):
         self._running = None
         began_s = self.waiter.clock.monotonic_s()
         way = self._looking.first_way(self.agent_changes, began_s)
-        is_asked = bool(request.items) or request.find_new
-        if way in (Way.ARCHIVE, Way.NOBODY) or not is_asked or request.with_action(LookAction.REMOVE):
+        if way in (Way.ARCHIVE, Way.NOBODY) or not request.asks_something or request.with_action(LookAction.REMOVE):
             return
         try:
             with self.waiter.doing(Work.UPLOAD):

@@ -150,7 +150,9 @@ class SyncRound(Struct):
         if partial_archives.replaces:
             return self._clear()
         if self._looks or attempt.to_delete or attempt.unsent:
-            verdict = self._look()
+            request = self._request or self._look_request()
+            self._request = None  # the next one is of what is there then
+            verdict = self._look(request) if request.asks_something else Verdict.INITIALIZE
             if verdict is not Verdict.INITIALIZE:
                 return verdict
         if not self._looks:
@@ -210,39 +212,34 @@ class SyncRound(Struct):
     def _pruned_names(self) -> list[str]:
         return pruned_names(self.work_saver.workspace.is_excluded())
 
-    def _look(self) -> Verdict:
-        """Look, do what follows from it, and return the verdict on the archive."""
-        attempt, sandbox, before = self.attempt, self.sandbox, self.sandbox.state.seen.stays
-        request, self._request = self._request or self._look_request(), None  # the next one is of what is there then
-        if not request.items and not request.find_new:
-            return Verdict.INITIALIZE
-        result = self._found(request)
-        if result is not None and attempt.is_first and not request.items and is_filled(attempt, result):
-            request = self._full_request()
-            result = self._found(request)
+    def _look(self, request: LookRequest) -> Verdict:
+        """Look, do in their order the things that follow from it, and return the verdict on the archive."""
+        attempt, state, stayed = self.attempt, self.sandbox.state, self.sandbox.state.seen.stays
+        request, result = self._looked(request)
         if result is None:
-            occupied = self._note_removed(
-                [LookResult(failed=dict.fromkeys(attempt.to_delete, NOBODY))], attempt.to_delete
-            )
-            return self._judged(before, occupied, None)
-        if lost_all(attempt, request, result):
-            save_followed(sandbox.saver, sandbox.state, Why.SANDBOX_ENDED)
-            is_believed = not sandbox.partial_archives.may_replace
-            sandbox.note_emptied()
-            if is_believed or not attempt.is_whole:
-                return Verdict.SEND_ALL  # with a look at what only the sandbox has
-        actions = self._saved_actions(request, result)
+            unremoved = LookResult(failed=dict.fromkeys(attempt.to_delete, NOBODY))
+            return self._judged(stayed, self._note_removed([unremoved], attempt.to_delete), None)
+        if lost_all(attempt, request, result) and self._is_to_be_filled():
+            return Verdict.SEND_ALL  # with a look at what only the sandbox has
+        actions = self._save(request, result)
         if not attempt.is_whole and actions.replaces_directory:
-            sandbox.state.mark_uncertain()  # so the next one is whole: with the directory went all that was in it
+            state.mark_uncertain()  # so the next one is whole: with the directory went all that was in it
             return Verdict.PACK_AGAIN
         later = self._remove(actions, result)
         occupied = self._note_removed([result, later], attempt.to_delete)
         if self._looks and attempt.number < MOST_REPEATED and changed_since(attempt, result, later):
             return Verdict.PACK_AGAIN  # with a look that saves what someone changed since this one
-        self._note(request, actions.plan)
-        return self._judged(
-            before, {path: each for path, each in occupied.items() if path not in actions.stays}, result
-        )
+        self._note_staying(request, actions.plan)
+        not_free = {path: each for path, each in occupied.items() if path not in actions.stays}
+        return self._judged(stayed, not_free, result)
+
+    def _looked(self, request: LookRequest) -> tuple[LookRequest, LookResult | None]:
+        """Look, and once more in full where a look that only lists found something; return the last one."""
+        result = self._found(request)
+        if result is not None and self.attempt.is_first and not request.items and is_filled(self.attempt, result):
+            request = self._full_request()
+            result = self._found(request)
+        return request, result
 
     def _found(self, request: LookRequest) -> LookResult | None:
         if request.with_action(LookAction.REMOVE):
@@ -252,7 +249,15 @@ class SyncRound(Struct):
         self.looked = self.sandbox.looks.finish(request)
         return self.looked
 
-    def _saved_actions(self, request: LookRequest, result: LookResult) -> Actions:
+    def _is_to_be_filled(self) -> bool:
+        """Note that the sandbox was emptied; True if that ends this archive: it is a partial one, or it is certain."""
+        sandbox = self.sandbox
+        is_certain = not sandbox.partial_archives.may_replace
+        save_followed(sandbox.saver, sandbox.state, Why.SANDBOX_ENDED)
+        sandbox.note_emptied()
+        return is_certain or not self.attempt.is_whole
+
+    def _save(self, request: LookRequest, result: LookResult) -> Actions:
         """Save what is about to be overwritten or removed, and return what is done then."""
         attempt = self.attempt
         new: dict[str, SeenEntry] = {}
@@ -309,7 +314,7 @@ class SyncRound(Struct):
         found = self.sandbox.looks.look(LookRequest(items)).differing if items else {}
         return {path: [there] for path, there in found.items() if is_exact(there)}
 
-    def _note(self, request: LookRequest, plan: Plan) -> None:
+    def _note_staying(self, request: LookRequest, plan: Plan) -> None:
         """Record what stays as it is there.
 
         What is here again as it was put there, and was changed there meanwhile, is then a kept path as any other. So
