@@ -55,13 +55,13 @@ _log = logging.getLogger("syncd.sync")
 class _Here(Struct, frozen=True):
     """The workspace as a scan found it.
 
-    `held` is what both sides changed, and `unsent` what has no place there. The sandbox is to hold `scanned`: without
-    what is unsent, and with what is held as it got that last.
+    `held` is what both sides changed, and `obstructed` what has no place there. The sandbox is to hold `scanned`, which
+    lacks what is obstructed, and has what is held as the sandbox got it last.
     """
 
     manifest: Manifest
     held: Mapping[str, Entry]
-    unsent: Mapping[str, Entry]
+    obstructed: Mapping[str, Entry]
     scanned: ScanResult
 
 
@@ -207,17 +207,17 @@ class SandboxSync(Struct):
         scanned = snapshotter.scan(base, mode, observer.to_scan(), other_bases)
         here = scanned.manifest
         seen.forget_deleted(here, state.content.versions_of)
-        unsent = here.within(seen.obstacles)
+        obstructed = here.within(seen.obstacles)
         stays = () if self.sandbox.partial_archives.replaces else seen.both_changed
         # Some may be as there by now.
         held = snapshotter.with_digests(here.within(unsaved if mode is SyncMode.FORCED else stays))
-        if unsent or held:
-            manifest = without_held(here.without(unsent), held, base)
+        if obstructed or held:
+            manifest = without_held(here.without(obstructed), held, base)
             scanned = ScanResult(manifest, difference(base, manifest))
             if not scanned.difference.certain:
                 scanned = snapshotter.resolved(scanned, base)
         observer.scanned()
-        return _Here(here, held, unsent, scanned)
+        return _Here(here, held, obstructed, scanned)
 
     def _is_unchanged(self, here: _Here, manifest: Manifest, found: Difference) -> bool:
         """True if the sandbox holds the manifest already, and nothing is left to be done there."""
@@ -226,7 +226,7 @@ class SandboxSync(Struct):
             return False
         if state.seen.wants_look(here.manifest, self.clock.monotonic_s()):
             return False
-        return not self.sandbox.deletion_sync.has_pending(manifest | here.unsent, self.snapshotter.unread)
+        return not self.sandbox.deletion_sync.has_pending(manifest | here.obstructed, self.snapshotter.unread)
 
     def _packed(self, mode: SyncMode, observer: SyncObserver, here: _Here, number: int) -> SyncRound | None:
         """Pack what the sandbox lacks, or all, into an archive in the spool; None if nothing is to be sent."""
@@ -297,9 +297,9 @@ class SandboxSync(Struct):
             content=self.state.content,
             manifest=manifest,
             written=written,
-            to_delete=self.sandbox.deletion_sync.due(manifest | here.unsent, unread),
+            to_delete=self.sandbox.deletion_sync.due(manifest | here.obstructed, unread),
             held=here.held,
-            unsent=here.unsent,
+            obstructed=here.obstructed,
             is_whole=only is None,
             all_may_go=self.sandbox.partial_archives.may_replace and looks.are_made,
             policy=Forced.FORCE if mode is SyncMode.FORCED and looks.are_made else looks.agent_changes,

@@ -119,11 +119,15 @@ class Verdict(Enum):
 class Attempt(Struct, frozen=True):
     """One archive, and what it meets there: all that is decided upon before it is initialized.
 
-    `content` is known to be there. The sandbox is to hold `manifest`; the archive has the entries of it that are
-    `written`, and `is_whole` if only what stays there is not among them. `to_delete` is gone here. `held` are the
-    entries here of paths that both sides changed, `unsent` those of paths that an obstacle there holds, or another
-    archive is to hold. `all_may_go`: an initialize may remove what its archive lacks. `number` counts the rounds of
-    this sync before.
+    Of the paths that are `here`, the sandbox holds after the initialize
+
+    - those of `manifest` as that says: those `written` come with the archive, the others are there already
+    - those `held`, which both sides changed, as they are there: if they are in `manifest`, then as they were put there
+    - those `obstructed` not at all, as something else has their place there
+
+    The first and the last are `wanted` there. Those of `to_delete` are gone here. `content` is known to be there.
+    `is_whole`: only what stays there is not written. `all_may_go`: an initialize may remove what its archive lacks.
+    `number` counts the rounds of this sync before.
     """
 
     content: SandboxContent
@@ -131,7 +135,7 @@ class Attempt(Struct, frozen=True):
     written: Manifest
     to_delete: Versions
     held: Mapping[str, Entry]
-    unsent: Mapping[str, Entry]
+    obstructed: Mapping[str, Entry]
     is_whole: bool
     all_may_go: bool
     policy: Policy
@@ -140,7 +144,7 @@ class Attempt(Struct, frozen=True):
     @property
     def wanted(self) -> Manifest:
         """All that the workspace has: an obstructed path is no deleted one."""
-        return self.manifest | self.unsent
+        return self.manifest | self.obstructed
 
     @property
     def here(self) -> Manifest:
@@ -149,7 +153,7 @@ class Attempt(Struct, frozen=True):
     @property
     def is_first(self) -> bool:
         """True if nothing was ever sent there."""
-        return not any((*self.content.versions, self.to_delete, self.held, self.unsent))
+        return not any((*self.content.versions, self.to_delete, self.held, self.obstructed))
 
     @property
     def policy_of_written(self) -> Policy:
@@ -331,7 +335,7 @@ def verdict_on(
     if staying and any(is_within(path, staying) for path in attempt.written):
         return Verdict.PACK_AGAIN
     freed = {path for path in before if path not in staying and path not in attempt.written}
-    lacking = {path for path in freed if path in attempt.held or path in attempt.unsent}
+    lacking = {path for path in freed if path in attempt.held or path in attempt.obstructed}
     if attempt.is_whole:
         lacking |= {path for path in freed if path in attempt.manifest}
     if gone is not None:

@@ -149,7 +149,7 @@ class SyncRound(Struct):
         self.gone = frozenset()
         if partial_archives.replaces:
             return self._clear()
-        if self._looks or attempt.to_delete or attempt.unsent:
+        if self._looks or attempt.to_delete or attempt.obstructed:
             request = self._request or self._look_request()
             self._request = None  # the next one is of what is there then
             verdict = self._look(request) if request.asks_something else Verdict.INITIALIZE
@@ -184,7 +184,7 @@ class SyncRound(Struct):
         The workspace's repository must not take the place of commits there.
         """
         attempt = self.attempt
-        content, entries = attempt.content, dict(attempt.unsent)
+        content, entries = attempt.content, dict(attempt.obstructed)
         looks = attempt.policy in (AgentChanges.SAVE, AgentChanges.HOLD)
         if looks and content.is_known and GIT in attempt.written and not content.may_hold(GIT):
             entries[GIT] = attempt.written[GIT]
@@ -244,7 +244,7 @@ class SyncRound(Struct):
     def _found(self, request: LookRequest) -> LookResult | None:
         if request.with_action(LookAction.REMOVE):
             self.sandbox.state.mark_uncertain()
-        if self.attempt.unsent:
+        if self.attempt.obstructed:
             self.sandbox.looks.retry()  # nothing else finds out that a place is free
         self.looked = self.sandbox.looks.finish(request)
         return self.looked

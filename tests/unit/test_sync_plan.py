@@ -231,7 +231,7 @@ def test_what_follows_from_a_look() -> None:
         ((), ("f",), (), Verdict.PACK_AGAIN),
         ((), ("d",), (), Verdict.PACK_AGAIN),  # d/a is
         (("held",), (), (), Verdict.PACK_AGAIN),  # it need not stay any more
-        (("unsent",), (), (), Verdict.PACK_AGAIN),
+        (("obstructed",), (), (), Verdict.PACK_AGAIN),
         (("kept",), (), (), Verdict.INITIALIZE),  # as sent there by now
         (("left",), (), (), Verdict.PACK_AGAIN),  # to be removed by now
         (("left",), (), ("left",), Verdict.INITIALIZE),
@@ -244,7 +244,7 @@ def test_the_verdict_on_an_archive(
     """It is made again without what stays there, or with what stays there no more."""
     content, manifest = SandboxContent(NOW, left={"left": _known(b"d")}), NOW | {"d": DIRECTORY, "d/a": _known(b"n")}
     written = Manifest({"f": NOW["f"], "d/a": manifest["d/a"]})
-    asked = replace(attempt(content, manifest, written, held={"held": NOW["f"]}), unsent={"unsent": NOW["f"]})
+    asked = replace(attempt(content, manifest, written, held={"held": NOW["f"]}), obstructed={"obstructed": NOW["f"]})
     assert verdict_on(asked, before, staying, gone) is verdict
     whole = replace(asked, is_whole=True)
     assert verdict_on(whole, ("kept",), (), gone) is Verdict.PACK_AGAIN
