@@ -478,10 +478,16 @@ class Story:
                 self.lost.append(f"{box.name}'s {path} ({content[:20]!r}) is lost")
         self._figures["saved"] += len(saved)
 
+    def _is_unsaved(self, path: str) -> bool:
+        """True if it is reported that what is there could not be saved: that is tried again in a minute."""
+        return any(
+            f"{path!r} was changed in the sandbox and stays there, as" in w for w in self._rig.shown()["warnings"]
+        )
+
     def _differences(self, box: Box, there: Tree) -> Iterator[str]:
         for path in sorted({*there, *self._home}):
             here, now = self._home.get(path), there.get(path)
-            if here == now or path in box.free:
+            if here == now or path in box.free or self._is_unsaved(path):
                 continue
             is_agents = path in box.agents and box.agents[path] == now
             is_sent = here is None or here == box.sent.get(path) or bool(versions(path, here) & self._came_home)
