@@ -31,13 +31,16 @@ from syncd.daemon.build import access_of, excludes_for, folders_of, key_of, read
 from syncd.merge.home import AgentSide, HomeFolder
 from syncd.merge.workspace_writer import JournalEntry, WorkspaceWriter
 from syncd.model.entry import SeenEntry, same
+from syncd.model.manifest import Manifest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import followed_at_s
 from syncd.sandbox.sandbox_content import SandboxContent
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import Why
+from syncd.scan.guards import LossGuard
 from syncd.selection.selection import PathPatterns
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
@@ -271,7 +274,7 @@ def no_sync_begins(config: Config, waiter: Waiter | None = None) -> Iterator[Non
     """Keep the daemon from syncing meanwhile, or any other process, if none runs.
 
     A sync of the daemon to this sandbox that is under way is waited for, the snapshot for another one, and a daemon
-    that starts, or reads its configuration anew. Raises `Locked`, `TryLater`, `Stop`.
+    that starts, or reads its configuration anew. Raises `Locked`, `TryLater`, `WorkspaceError`, `Stop`.
     """
     waiter, told = waiter or Waiter(Interrupt(), CLOCK), False
     request = {"do": "write", "sandbox": config.sandbox_name}
@@ -295,4 +298,19 @@ def no_sync_begins(config: Config, waiter: Waiter | None = None) -> Iterator[Non
                 if waiter.clock.monotonic_s() >= ends_s:
                     raise
                 waiter.sleep(RETRY_S)
+        check_place(config)
         yield
+
+
+def check_place(config: Config) -> None:
+    """Refuse to write to another directory in the workspace's place. Raises `WorkspaceError`."""
+    folders = folders_of(config, os.environ)
+    guard = LossGuard(config.workspace.path, folders.state)
+    guard.load()
+
+    def base() -> Manifest:
+        with contextlib.closing(StateDb(folders.state)) as db, contextlib.suppress(NeedsPerson):
+            return SandboxState(db, target_of(config, os.environ), name=config.sandbox_name).content.base
+        return Manifest()  # none is acquired yet
+
+    guard.check_place(base)

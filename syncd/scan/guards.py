@@ -12,12 +12,14 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from itertools import chain
 
+from syncd.core import safe_open
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import NearlyEmpty, TryLater
+from syncd.core.text import counted
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest, directories_above, is_within, removed_paths
 from syncd.scan.exclusions import unmounted
-from syncd.scan.file_reader import FileIdentity
+from syncd.scan.file_reader import FileIdentity, lasting_identity_of
 from syncd.scan.scanner import Scan
 from syncd.watch.mounts import filesystems_of
 
@@ -43,6 +45,13 @@ def is_replaced(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> bool:
         return False
     left = sum(path in now and now[path].kind is not Kind.DIRECTORY for path in files)
     return left * LEFT_ONE_IN < len(files)
+
+
+def _replaced(undone: str) -> NearlyEmpty:
+    return NearlyEmpty(
+        f"another directory is in the workspace's place, with hardly any of its files, so nothing is {undone}",
+        f"bring the old one back, or {_INTENDED}",
+    )
 
 
 class LossGuard:
@@ -134,15 +143,28 @@ class LossGuard:
         before, now = baseline.files, scan.manifest.files
         if lost_nearly_all(before, now):
             return NearlyEmpty(
-                f"the workspace holds {now} files where it held {before}, so nothing is synced",
+                f"the workspace holds {counted(now, 'file')} where it held {before}, so nothing is synced",
                 f"bring it back, or {_INTENDED}",
             )
-        if self._is_replaced(baseline, scan):
-            return NearlyEmpty(
-                "another directory is in the workspace's place, with hardly any of its files, so nothing is synced",
-                f"bring the old one back, or {_INTENDED}",
-            )
-        return None
+        return _replaced("synced") if self._is_replaced(baseline, scan) else None
+
+    def check_place(self, base: Callable[[], Manifest]) -> None:
+        """Compare the directory in the workspace's place with the base, before a command writes there.
+
+        What is written to another one, such as a mount point without its disk, is gone with it, and would then count as
+        deleted here. Raises `NearlyEmpty`, `WorkspaceError`.
+        """
+        top = safe_open.open_workspace(self._workspace)
+        try:
+            identity = lasting_identity_of(top)
+        finally:
+            os.close(top)
+        if self._identity is None or self._identity.matches(identity):
+            return
+        sent = base()
+        here = {path: each for path, each in sent.items() if os.path.lexists(os.path.join(self._workspace, path))}
+        if is_replaced(sent, here):
+            raise _replaced("written there")
 
     def check_vanished(self, manifest: Manifest, vanished: int) -> None:
         """Raise `TryLater` if nearly all files of the scan had vanished when they were packed."""

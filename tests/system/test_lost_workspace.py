@@ -248,6 +248,31 @@ def test_a_missing_one_is_named(rig: Rig) -> None:
         assert f"the workspace '{rig.workspace}' does not exist" in refused.err
 
 
+def test_nothing_is_written_to_another_directory_in_its_place(rig: Rig) -> None:
+    """As to a mount point without its disk: what came home there would count as deleted here once the disk is back.
+    An undo is still there then.
+    """
+    rig.configure(DEFAULTS)
+    rig.fill(FILES)
+    rig.ok("push")
+    rig.agent.write("folder0/file000.txt", "agent's")
+    rig.ok("apply", "--yes")
+    rig.agent.write("new", "agent's")
+    work, aside = rig.workspace, rig.home / "aside"
+    work.rename(aside)
+    work.mkdir()
+    for words in (["apply", "--dry-run"], ["apply", "--yes"], ["apply", "--undo"]):
+        refused = rig.run(*words)
+        assert (refused.code, "another directory is in the workspace's place" in refused.err) == (78, True), refused
+    assert [*work.iterdir()] == []
+    work.rmdir()
+    aside.rename(work)
+    assert rig.ok("apply", "--undo").out.startswith("undone    folder0/file000.txt\n")
+    rig.ok("apply", "--yes")
+    rig.ok("push")
+    assert (rig.agent.read("new"), (work / "new").read_text()) == (b"agent's", "agent's")
+
+
 def _point(link: Path, target: Path) -> None:
     draft = link.with_suffix(".new")
     draft.symlink_to(target)

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from syncd.cli.agent_side import (
+    check_place,
     look_at,
     no_sync_begins,
     open_home,
@@ -120,7 +121,9 @@ def apply(
     Of `named` paths of the workspace, all if there are none; what matches `included` comes against the rules, too.
     """
     is_wanted = partial(is_named, named=named)
-    if not dry_run:
+    if dry_run:
+        check_place(config)
+    else:
         take_back_killed(config)
     with open_sandbox(config) as opened:
         side = look_at(opened, PathPatterns(included) if included else None)
