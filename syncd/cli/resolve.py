@@ -79,7 +79,8 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
                     click.echo(f"{shown_path(each.path)} waits for something else: {each.reason}", err=True)
             choices = {each.path: chosen[0] for each in found if each.choices}
             plan = make_plan(side, here, choices=choices)
-            done = with_texts(side.home, Plan(tuple(each for each in plan.paths if each.path in choices)))
+            decided = (each for each in plan.paths if each.choice or each.path in choices)
+            done = with_texts(side.home, Plan(tuple(decided)))
             if chosen[0] is Choice.MARKERS and (refused := done.of(PathOutcome.CONFLICT)):
                 raise click.UsageError(
                     f"{shown_path(refused[0].path)} cannot be decided by --markers ({refused[0].reason})."

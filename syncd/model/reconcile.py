@@ -267,7 +267,8 @@ def plan_home(sides: Sides, home: Home) -> Plan:
             elif kind is not Kind.DIRECTORY:
                 found[path] = replace(planned, outcome=PathOutcome.CONFLICT, reason="its directory is none here")
     # Last, as what cannot be taken for its directory can still be overruled.
-    return Plan(tuple(_chosen(planned, home, Choice.MINE) for planned in found.values()))
+    found = {path: _chosen(planned, home, Choice.MINE) for path, planned in found.items()}
+    return Plan(tuple(_with_directory(planned, found) for planned in found.values()))
 
 
 def waits(planned: PlannedPath) -> bool:
@@ -288,6 +289,14 @@ def _chosen(planned: PlannedPath, home: Home, *among: Choice) -> PlannedPath:
     else:
         outcome = PathOutcome.WRITE if choice is Choice.MINE else PathOutcome.MERGE
     return replace(planned, outcome=outcome, reason="", choice=choice)
+
+
+def _with_directory(planned: PlannedPath, found: Mapping[str, PlannedPath]) -> PlannedPath:
+    """Return the choice of a directory of ours, in whose place something else is there, for what went with it there."""
+    above = _above(planned.path, found) if planned.outcome is PathOutcome.DELETED_THERE else None
+    if above is None or above.choice is not Choice.MINE or above.there.is_directory:
+        return planned
+    return replace(planned, outcome=above.outcome, choice=above.choice)
 
 
 _WITH_DELETIONS = "a directory here, no directory there; --deletions applies it"

@@ -87,6 +87,21 @@ def test_each_choice(rig: Rig, agent: Agent, choice: str) -> None:
     assert _applied(rig)[1]["taken"] == ["a"]
 
 
+def test_a_directory_that_is_ours_arrives_with_all_in_it(rig: Rig, agent: Agent) -> None:
+    """Also what only went there with it, unchanged here; an undo before the sync has all count as sent, as before."""
+    agent.delete("d")
+    agent.write("d", THEIRS)
+    rig.write("d/new", OURS)
+    assert list(_waiting(rig)) == ["d"]
+    before = rig.run("diff").out
+    _resolve(rig, "d", "--mine")
+    rig.ok("apply", "--undo")
+    assert rig.run("diff").out == before
+    _resolve(rig, "d", "--mine")
+    rig.ok("push")
+    rig.converged()
+
+
 @pytest.mark.parametrize(
     ("ours", "there", "advice"),
     [

@@ -283,6 +283,9 @@ def test_a_file_in_a_directorys_place() -> None:
     assert (outcomes(waits), waits.paths[0].reason.endswith("--deletions applies it")) == ([STAYS, DELETED], True)
     kept = plan_home(sides, home(mine))
     assert (outcomes(kept), reasons(kept)) == ([CONFLICT, DELETED], [holds_more, ""])
+    ours = plan_home(sides, replace(home(mine), choices={"d": MINE}))  # what went with it is sent again with it
+    assert [(each.outcome, each.choice) for each in ours.paths] == [(WRITE, MINE)] * 2
+    assert outcomes(plan_home(sides, replace(home(mine), choices={"d/a": MINE}))) == [CONFLICT, DELETED]
     deeper = Sides(base | {"d/s": DIRECTORY, "d/s/b": BASE}, base | {"d/s": DIRECTORY, "d/s/b": BASE}, {})
     there = {"d": THERE, "d/a": ABSENT, "d/s": ABSENT, "d/s/b": ABSENT}
     sides = replace(deeper, there=there)
