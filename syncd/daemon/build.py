@@ -14,15 +14,17 @@ from syncd.core.choices import GitThere
 from syncd.core.clock import Clock
 from syncd.core.config_file import edits, own_files, own_folders
 from syncd.core.directories import Directories, Lock, directories_for
+from syncd.core.durable_file import PauseMarker, file_stamp
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.core.process import make_undumpable
 from syncd.core.settings import MAIN, Config, table_of
 from syncd.core.signals import Signals
 from syncd.core.waiter import Waiter
+from syncd.daemon.agenda import SharedState
 from syncd.daemon.control import ControlServer
 from syncd.daemon.left_sandbox import LeftSandbox, left_configs
 from syncd.daemon.loop import Daemon
-from syncd.daemon.sandbox_loop import SandboxLoop, SharedState
+from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
 from syncd.remote.failure import ApiLimit
@@ -257,16 +259,18 @@ def daemon_of(
             for own, target in left_configs(config, folders.state, db, clock)
         ]
         dirty = DirtyDirectories(config.sync.rescan_minutes * 60)
-        shared = SharedState(watch, synced_hook, status, left, dirty, was_there=os.path.isdir(path))
+        was_there, paused = os.path.isdir(path), PauseMarker(folders.state).exists
+        shared = SharedState(workspace, watch, synced_hook, status, left, dirty, was_there, paused)
+        key_files = (each.api_key_file for each in config.sandboxes.values())
+        run.key_stamps = {file: run.key_stamps.get(file, file_stamp(file)) for file in key_files}
         loops = [
-            SandboxLoop(each, workspace, shared, publisher, partial(access, publisher.now.name))
+            SandboxLoop(each, shared, publisher, partial(access, publisher.now.name))
             for each, publisher in zip(accesses, status.publishers, strict=True)
         ]
         for loop in loops:
             loop.cycle.recall()
         yield Daemon(
             shared,
-            workspace,
             loops,
             lock=lock,
             clients=clients,

@@ -69,17 +69,16 @@ class Follower:
         self._access = access
         self._workspace = workspace
         self._cycle = cycle
-        self._clock = access.clock
         self._copies_folder = os.path.join(access.folders.spool, f"follow-{access.config.sandbox_name}")
         self._commits = FollowedCommits(access, workspace)
         self._pace = Pace(access.config.sandbox.follow_seconds)
-        self._pace.asked(self._clock.monotonic_s())
+        self._pace.asked(self.waiter.clock.monotonic_s())
         self._warnings: list[SyncWarning] = []
         self._looks: Looks | None = None
         self._sandbox: Sandbox | None = None  # that of these looks
         self._since: Since | None = None  # the last look, if the next one may ask for changes alone
         self._followed_at: str | None = None
-        self._changed_wall_s: float | None = None
+        self._changed_at: str | None = None
 
     @property
     def due_s(self) -> float:
@@ -87,7 +86,7 @@ class Follower:
         sandbox = self._cycle.sandbox
         if sandbox is None or not sandbox.state.content.is_known:
             return inf
-        now_s = self._clock.monotonic_s()
+        now_s = self.waiter.clock.monotonic_s()
         return self._pace.due_s(now_s, is_paced=now_s < self._access.api_limit.paced_until_s)
 
     @property
@@ -99,17 +98,16 @@ class Follower:
 
     def note_activity(self) -> None:
         """A sync arrived, or a command looked: the agent may be at work."""
-        self._pace.active_s = self._clock.monotonic_s()
+        self._pace.active_s = self.waiter.clock.monotonic_s()
         self.waiter.tasks.wake()  # it waits for what no event tells: a first base, the end of a silence
 
     def asked(self) -> None:
         """A command asked for something, or the machine slept."""
-        self._pace.asked(self._clock.monotonic_s())
+        self._pace.asked(self.waiter.clock.monotonic_s())
 
     def shown(self, agent: AgentStatus) -> AgentStatus:
         """Return the agent's side for the status, with what following knows."""
-        changed_at = None if self._changed_wall_s is None else stamp(self._changed_wall_s)
-        return replace(agent, followed_at=self._followed_at, changed_at=changed_at)
+        return replace(agent, followed_at=self._followed_at, changed_at=self._changed_at)
 
     # -- one look
 
@@ -117,13 +115,13 @@ class Follower:
         """Look, keep what is there at home, and return what became of the agent. Raises `Superseded`, `Stop`."""
         sandbox = self._cycle.sandbox
         assert sandbox is not None  # noqa: S101 - else nothing is due
-        began_s, requests_before = self._clock.monotonic_s(), self._access.client.requests
+        began_s, requests_before = self.waiter.clock.monotonic_s(), self._access.client.requests
         found, self._pace.has_failed = LookEnd.FOLLOWED, False
         try:
             found = self._follow(sandbox)
         except (StepFailed, SyncdError, OSError) as failure:
             self._failed(failure)
-        self._pace.looked(began_s, self._clock.monotonic_s(), self._access.client.requests - requests_before)
+        self._pace.looked(began_s, self.waiter.clock.monotonic_s(), self._access.client.requests - requests_before)
         return found
 
     def _follow(self, sandbox: Sandbox) -> LookEnd:
@@ -132,7 +130,7 @@ class Follower:
             executions = self._access.executions(sandbox.target)
             self._looks = self._access.looks(state, executions, self._copies_folder)
             self._sandbox, self._since = sandbox, None
-        at_s, before, is_excluded = self._clock.wall_s(), state.content, self._workspace.is_excluded()
+        at_s, before, is_excluded = self.waiter.clock.wall_s(), state.content, self._workspace.is_excluded()
         looks, kept = self._looks, store.load()
         known = kept or _NOTHING
         overwritten: list[Callable[[str], bool]] = []
@@ -150,7 +148,7 @@ class Follower:
                 return self._note_emptied(sandbox)
             work, has_changed = followed(known, result, content, overwritten, is_excluded, at_s=at_s)
             if kept is None or work != replace(kept, at_s=at_s):
-                work = store.save(work, self._clock.wall_s())
+                work = store.save(work, self.waiter.clock.wall_s())
             self._note(work, store, state, is_excluded)
             lacks = lacking(work.there, content, is_excluded)
             is_fetched = all(known.there.get(path) == entry for path, entry in lacks.items())
@@ -163,9 +161,9 @@ class Follower:
             state.overwritten = None
             looks.drop_copies()
         self._followed_at = state.seen.looked_at = stamp(at_s)
-        now_s = self._clock.monotonic_s()
+        now_s = self.waiter.clock.monotonic_s()
         if has_changed:
-            self._changed_wall_s = at_s
+            self._changed_at = self._followed_at
             self._pace.found_change(now_s)
         elif self._pace.is_newly_quiet(now_s):
             self._pace.untold_s = inf
@@ -180,7 +178,7 @@ class Follower:
         Returns the look with the monotonic second of the last one that compared everything.
         """
         since, self._since = self._since, None
-        whole, now_s = follow_request(content, known, is_excluded), self._clock.monotonic_s()
+        whole, now_s = follow_request(content, known, is_excluded), self.waiter.clock.monotonic_s()
         if since is not None and now_s - since.whole_s < WHOLE_S:
             request = request_since(whole, content, known.there, since)
             told = None if request is None else told_since(looks.look(request), known.there, content)

@@ -14,18 +14,22 @@ from functools import partial
 from math import inf
 
 from syncd.core.directories import Lock
-from syncd.core.durable_file import PauseMarker
+from syncd.core.durable_file import PauseMarker, file_stamp
 from syncd.core.errors import ConfigError, ExitCode, Stop, SyncWarning
 from syncd.core.signals import Signals
+from syncd.daemon.agenda import SharedState
 from syncd.daemon.control import Client, ControlServer, Message
-from syncd.daemon.sandbox_loop import SandboxLoop, SharedState
+from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.sync_requests import PAUSED, Asker, OneOfSeveral, SyncRequest
 from syncd.remote.http_client import HttpClient
 from syncd.sync.status_document import State
-from syncd.sync.workspace import Workspace, Writer
+from syncd.sync.workspace import Writer
 from syncd.watch.suspend_detector import SuspendDetector
 
 _log = logging.getLogger("syncd")
+
+# While the key is refused, its file is checked this often.
+KEY_POLL_S = 2.0
 
 
 class Daemon:
@@ -34,7 +38,6 @@ class Daemon:
     def __init__(
         self,
         shared: SharedState,
-        workspace: Workspace,
         loops: Sequence[SandboxLoop],
         *,
         lock: Lock,
@@ -45,16 +48,12 @@ class Daemon:
     ) -> None:
         """`lock` is that of the state folder, and `clients` are all that ask a server."""
         self._shared = shared
-        self._workspace = workspace
-        self._tasks = workspace.waiter.tasks
         self._loops = loops
         self._lock = lock
         self._clients = clients
         self._suspend_detector = suspend_detector
         self._control = control
         self._signals = signals
-        self._pause_marker = PauseMarker(shared.status.folder)
-        shared.paused = self._pause_marker.exists
 
     def run(self) -> bool:
         """Run until asked to stop, or to read another configuration, which is True.
@@ -63,12 +62,12 @@ class Daemon:
         """
         systemd = self._shared.status.systemd
         systemd.ready()
-        _log.info("watching %s%s", self._workspace.path, ", paused" if self._shared.paused else "")
+        _log.info("watching %s%s", self._shared.workspace.path, ", paused" if self._shared.paused else "")
         try:
             beside = [work for loop in self._loops for work in loop.beside]
             saves = [partial(left.save_in_the_end, self._recall) for left in self._shared.left]
             works = [partial(loop.run, self._is_over) for loop in self._loops]
-            self._tasks.run(works, self, [*beside, *saves])
+            self._shared.workspace.waiter.tasks.run(works, self, [*beside, *saves])
         except Stop:
             _log.info("stopping")
             systemd.stopping()
@@ -79,7 +78,7 @@ class Daemon:
 
     def _is_over(self) -> bool:
         """True if the loops are to end, for another configuration: no command writes, beside which that would sync."""
-        return self._shared.reload and not self._workspace.writers
+        return self._shared.reload and not self._shared.workspace.writers
 
     def serve(self, message: Message, client: Asker) -> list[SyncWarning]:
         """Run until this request of a command is answered and `sync.on_synced` has ended.
@@ -90,6 +89,7 @@ class Daemon:
             message = {**message, "do": "push"}
         asked = self._named(message)
         others = [loop for loop in self._loops if loop not in asked]
+        tasks = self._shared.workspace.waiter.tasks
         works: list[Callable[[], object]] = [left.save for left in self._shared.left]
         for loop, each in _clients(client, asked):
             loop.ask(message, each)
@@ -99,22 +99,22 @@ class Daemon:
         setups = [] if message.get("no_setup") else [loop.setup.run for loop in asked]
         try:
             try:
-                self._tasks.run(works, self, setups)
-                self._tasks.run([partial(self._await_hook, client)], self)
+                tasks.run(works, self, setups)
+                tasks.run([partial(self._await_hook, client)], self)
             except Stop:
                 if client.waits:
                     raise
             for loop in others:
                 loop.stood_by([each.cycle.content for each in asked])
-            failed = any(loop.publisher.now.last_error is not None for loop in asked)
+            failed = any(loop.reporter.publisher.now.last_error is not None for loop in asked)
             return [] if failed else self._shared.status.warnings()
         finally:
             for loop in others:
-                loop.recall()
+                loop.reporter.recall()
 
     def _await_answer(self, client: Asker) -> None:
         while client.waits:
-            self._workspace.waiter.wait(inf)
+            self._shared.workspace.waiter.wait(inf)
 
     def _await_hook(self, client: Asker) -> None:
         """Wait until `sync.on_synced` has ended, which a sync has begun before it ended and which may take a minute."""
@@ -122,12 +122,12 @@ class Daemon:
         if synced_hook.is_running:
             client.send({"event": "progress", "state": State.STOPPED})
         while synced_hook.is_running:
-            self._workspace.waiter.wait(inf)
+            self._shared.workspace.waiter.wait(inf)
 
     def _recall(self) -> None:
         """Have the status tell what is known now of what no loop does."""
         for loop in self._loops:
-            loop.recall()
+            loop.reporter.recall()
 
     # -- the events of the process, in each wait
 
@@ -140,8 +140,10 @@ class Daemon:
     def deadline_s(self) -> float:
         """The monotonic second at which something is due, even if nothing comes."""
         shared = self._shared
-        own = min(shared.status.systemd.due_s, shared.watch.paused_until_s, shared.synced_hook.due_s)
-        return min([own, *(loop.deadline_s() for loop in self._loops)])
+        notices_s = [publisher.notifier.due_s for publisher in shared.status.publishers]
+        key_due_s = shared.workspace.waiter.clock.monotonic_s() + KEY_POLL_S if self._awaited_keys() else inf
+        others_s = (shared.status.systemd.due_s, shared.watch.paused_until_s, shared.synced_hook.due_s)
+        return min(*notices_s, key_due_s, *others_s)
 
     def handle(self, ready: Collection[int]) -> bool:
         """Note what has come, and answer commands. True if the loops have to know."""
@@ -172,20 +174,20 @@ class Daemon:
             self._answer(client, message)
             came = True
         if shared.reload_after is None and self._wants_reload():
-            shared.reload_after = [loop.sync for loop in self._loops if loop.sync.is_on]
+            shared.reload_after = set(shared.workspace.syncing)
             came = True
         signals.reload = False
         if shared.synced_hook.poll():
             self._recall()
             came = True
-        if self._workspace.forget_ended_writers():
+        if shared.workspace.forget_ended_writers():
             shared.dirty.mark_all()  # no event may have told of what they wrote
             for loop in self._loops:
-                loop.sync_soon()
+                loop.agenda.sync_soon()
             came = True
-        self._workspace.let_write()
-        for loop in self._loops:
-            loop.publisher.notifier.show_due()
+        shared.workspace.let_write()
+        for publisher in shared.status.publishers:
+            publisher.notifier.show_due()
         shared.status.systemd.ping()
         return came or self._is_over()
 
@@ -193,17 +195,24 @@ class Daemon:
         """True if a person asks for it, a key that was refused is another one, or the state folder was removed."""
         if self._lock.is_lost and self._shared.status.run.pid is not None:
             with suppress(ConfigError):
-                self._workspace.folders.make()
+                self._shared.workspace.folders.make()
                 _log.warning("the state folder was removed while it was in use: beginning with a new one")
                 return True
-        return self._signals.reload or any(loop.has_new_key for loop in self._loops)
+        stamps = self._shared.status.run.key_stamps
+        return self._signals.reload or any(file_stamp(file) != stamps[file] for file in self._awaited_keys())
+
+    def _awaited_keys(self) -> list[str]:
+        """Return the files of keys that are refused, and of all while the configuration is."""
+        is_refused = bool(self._shared.status.run.refused)
+        awaiting = (loop for loop in self._loops if is_refused or loop.agenda.due.awaits_person)
+        return [loop.cycle.access.config.sandbox.api_key_file for loop in awaiting]
 
     # -- commands
 
     def _answer(self, client: Client, message: Message) -> None:
         loops = self._named(message)
-        delays = [loop for loop in loops if self._shared.delays_reload(loop.sync)]
-        is_cut_off = delays or (not loops and self._shared.reload_after is not None)
+        delays_reload = any(self._shared.delays_reload(loop.name) for loop in loops)
+        is_cut_off = delays_reload or (not loops and self._shared.reload_after is not None)
         if is_cut_off and message.get("do") in ("push", "flush", "setup"):
             client.ask_again()
             return
@@ -228,15 +237,15 @@ class Daemon:
             case "left":
                 for loop in self._loops:
                     if loop.cycle.note_released(str(message.get("id"))):
-                        loop.sync_soon()
+                        loop.agenda.sync_soon()
                 client.done(ExitCode.DONE)
             case "write":
                 writer = Writer(str(message.get("sandbox") or ""), lambda: client.waits, client.send)
-                self._workspace.writers.append(writer)
+                self._shared.workspace.writers.append(writer)
                 client.send({"event": "progress", "state": self._shared.status.status().state})
             case "reload":
                 self._signals.reload_now()
-                if any(loop.sync.is_on for loop in self._loops):  # these are waited for, which may take minutes
+                if self._shared.workspace.syncing:  # these are waited for, which may take minutes
                     client.done(ExitCode.DONE)
             case "pause" | "resume" as command:
                 self._pause_or_resume(client, command)
@@ -249,12 +258,12 @@ class Daemon:
         return [loop for loop in self._loops if name in (None, "", loop.name)]
 
     def _pause_or_resume(self, client: Client, command: str) -> None:
-        is_pause = command == "pause"
+        is_pause, marker = command == "pause", PauseMarker(self._shared.status.folder)
         try:
             if is_pause:
-                self._pause_marker.create()
+                marker.create()
             else:
-                self._pause_marker.remove()
+                marker.remove()
         except OSError as failure:
             client.done(ExitCode.TRY_LATER, f"the state folder cannot be written: {failure.strerror}")
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from msgspec import Struct, field
@@ -69,8 +70,11 @@ class StatusPublisher(Struct):
         """Change these fields of the status, which is published later."""
         self.now = replace(self.now, **changes)
 
-    def enter(self, state: State, **changes: Any) -> None:
-        """Publish this state, and these changes with it."""
+    def enter(self, state: State, retry_s: float = inf) -> None:
+        """Publish this state, with the monotonic second of the next try; infinity: it is not known.
+
+        While it waits for one, called each time that it goes on: the clock may have been set meanwhile.
+        """
         if state is not self.now.state or self.now.state_since is None:
             self.note(state_since=stamp(self.clock.wall_s()), progress=None)
             self._began_s = self.clock.monotonic_s()
@@ -78,12 +82,10 @@ class StatusPublisher(Struct):
             self.notifier.paused()
         if state is not State.RETRYING:
             self.note(retry_at=None)
-        self.note(state=state, **changes)
+        elif retry_s < inf:
+            self.note(retry_at=stamp(self.clock.wall_s() + (retry_s - self.clock.monotonic_s())))
+        self.note(state=state)
         self.publish()
-
-    def retry_in(self, wait_s: float) -> None:
-        """Publish how much of a wait is left. Called each time it continues: the clock may have been set meanwhile."""
-        self.enter(State.RETRYING, retry_at=stamp(self.clock.wall_s() + wait_s))
 
     def progressed(self, progress: Progress) -> bool:
         """A stage made progress. True if it was published, which happens twice a second at most."""

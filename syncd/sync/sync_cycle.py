@@ -34,13 +34,11 @@ class SyncCycle:
 
     def __init__(self, access: Access, workspace: Workspace) -> None:
         self.name = access.config.sandbox_name
+        self.access = access
         self.provider = access.provider()
         self.snapshotter = workspace.snapshotter(self.name)
-        self.db = access.db
-        self.clock = access.clock
         self.work_saver = WorkSaver(access, workspace)
         self.sync: SandboxSync | None = None
-        self._access = access
         self._workspace = workspace
         folder = "copies" if self.name == MAIN else f"copies-{self.name}"
         self._copies_folder = os.path.join(access.folders.spool, folder)
@@ -106,13 +104,13 @@ class SyncCycle:
         target = self.provider.known
         if target is None:
             return
-        recorded = last_target(self.db, self.name)
+        recorded = last_target(self.access.db, self.name)
         if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
             self._switch_to(target)
 
     def _open(self, target: Target) -> Sandbox:
         searched, is_excluded = self._workspace.searched, self.snapshotter.scanner.is_excluded
-        return Sandbox(self._access, target, self._copies_folder, searched, is_excluded)
+        return Sandbox(self.access, target, self._copies_folder, searched, is_excluded)
 
     def note_released(self, sandbox_id: str) -> bool:
         """Note that a command released a sandbox; true if it is this one.
@@ -135,7 +133,7 @@ class SyncCycle:
             return inf
         times_s = (self.sandbox.state.seen.look_again_at_s, self.sandbox.deletion_sync.again_at_s)
         # Of those that have passed, nobody could look just now.
-        return min((at_s for at_s in times_s if at_s > self.clock.monotonic_s()), default=inf)
+        return min((at_s for at_s in times_s if at_s > self.access.clock.monotonic_s()), default=inf)
 
     @property
     def save_at_s(self) -> float:
@@ -146,13 +144,13 @@ class SyncCycle:
     def save_before_end(self) -> None:
         """Save the agent's work in a sandbox that ends soon, and again until its end. Raises `Stop`."""
         acquired_sandbox, ends_at_s = self.provider.acquired_sandbox, self.provider.replace_at_s
-        if self.sandbox is not None and acquired_sandbox is not None and ends_at_s <= self.clock.monotonic_s():
+        if self.sandbox is not None and acquired_sandbox is not None and ends_at_s <= self.access.clock.monotonic_s():
             self.work_saver.begin(self.sandbox, margin_s(acquired_sandbox))
         self.work_saver.save_due()
 
     def _leave_recorded_sandbox(self, target: Target) -> None:
         """Save the agent's work in the sandbox of the last record, if another one takes its place now."""
-        recorded = last_target(self.db, self.name)
+        recorded = last_target(self.access.db, self.name)
         if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
             return
         current = self.sandbox
@@ -212,19 +210,17 @@ class SyncCycle:
         """
         if self.sync is not None:
             self.sync.read_again()
-        try:
-            return self._current(observer).run(sync_mode, observer)
-        except StepFailed as failure:
-            if not self._leave_sandbox(failure):
-                raise
-        try:
-            return self._current(observer).run(sync_mode, observer)
-        except StepFailed as failure:
-            if not self._leave_sandbox(failure):
-                raise
-            # The next sync acquires another sandbox, at a bounded rate.
-            message = f"the sandbox ended as soon as it was acquired ({failure.message})"
-            raise StepFailed(failure.step, FailureAction.RETRY, message, "it goes on with another one") from None
+        ended: StepFailed
+        for _ in range(2):
+            try:
+                return self._current(observer).run(sync_mode, observer)
+            except StepFailed as failure:
+                if not self._leave_sandbox(failure):
+                    raise
+                ended = failure
+        # The next sync acquires another sandbox, at a bounded rate.
+        message = f"the sandbox ended as soon as it was acquired ({ended.message})"
+        raise StepFailed(ended.step, FailureAction.RETRY, message, "it goes on with another one")
 
     @property
     def has_repository(self) -> bool:

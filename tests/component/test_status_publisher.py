@@ -75,7 +75,8 @@ def test_what_is_lost_of_another_sandbox_is_told_too(
 def test_the_last_sync_of_another_process_is_taken_over(publisher: StatusPublisher, status: WorkspaceStatus) -> None:
     """Such as that of a command which synced while the daemon read its configuration anew."""
     own, commands = (LastSync(f"2026-11-24T13:20:0{second}Z", 1, 1, "ab", 0.1) for second in (1, 2))
-    publisher.enter(State.STOPPED, last_sync=commands)
+    publisher.note(last_sync=commands)
+    publisher.enter(State.STOPPED)
     publisher.note(last_sync=own)
     status.recall()
     assert publisher.now.last_sync == commands
@@ -86,7 +87,8 @@ def test_a_run_that_begins_in_the_second_of_the_one_before_counts_anew(
 ) -> None:
     """Its start is told in whole seconds; what was counted goes on after a reload alone."""
     status.run.started_at = "2026-11-24T13:20:00Z"
-    publisher.enter(State.WATCHING, syncs=2)
+    publisher.note(syncs=2)
+    publisher.enter(State.WATCHING)
     publisher.note(syncs=0)
     status.recall()
     assert publisher.now.syncs == 0

@@ -13,12 +13,13 @@ from typing_extensions import override
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, SyncdError
-from syncd.core.waiter import Superseded
+from syncd.core.waiter import Superseded, Waiter
 from syncd.daemon.loop import Daemon
 from syncd.daemon.sandbox_loop import SandboxLoop
-from syncd.daemon.scheduler import Wait, next_action
+from syncd.daemon.scheduler import Wait
+from syncd.daemon.sync_run import SyncRun
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.report.status_publisher import SyncFailure
+from syncd.report.status_publisher import StatusPublisher, SyncFailure
 from syncd.sandbox.executions import Executions, Purpose
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.outcome import Outcome
@@ -109,6 +110,48 @@ class SimulatedCycle(SyncCycle):
         return outcome
 
 
+class SimulatedWaiter(Waiter):
+    """The real waiter of a sandbox; while its loop would wait for an event, the simulation goes on."""
+
+    def __init__(self, simulation: Simulation, *args: Any) -> None:
+        super().__init__(*args)
+        self._simulation = simulation
+
+    @override
+    def wait(self, until_s: float) -> None:
+        loop = self._simulation.daemon
+        assert loop is not None
+        with self._simulation.injection(enabled=False):
+            self._simulation.wait(loop, until_s if until_s < inf else None)
+        self.interrupt.check()
+        loop.daemon.handle(set())
+
+
+class SimulatedRun(SyncRun, kw_only=True):
+    """The real observer of a sync, with injection points."""
+
+    simulation: Simulation
+
+    @override
+    def to_scan(self) -> frozenset[str] | None:
+        only = super().to_scan()
+        self.simulation.figures["full scans" if only is None else "partial scans"] += 1
+        return only
+
+    @override
+    def stage(self, state: State) -> None:
+        self.simulation.injection_point()
+        super().stage(state)
+
+    @override
+    def progressed(self, progress: Progress) -> None:
+        if progress.is_upload:
+            self.simulation.injection_point()
+        super().progressed(progress)
+        if progress.is_upload and self.simulation.daemon is not None:
+            self.simulation.daemon.daemon.handle(set())
+
+
 class SimulatedDaemon(Daemon):
     """The real daemon of one sandbox."""
 
@@ -124,7 +167,7 @@ class SimulatedDaemon(Daemon):
 
 
 class SimulatedLoop(SandboxLoop):
-    """The real loop; while it would wait, the simulation goes on."""
+    """The real loop, of which the simulation asks what it is about."""
 
     daemon: SimulatedDaemon
 
@@ -147,11 +190,15 @@ class SimulatedLoop(SandboxLoop):
     @property
     def has_nothing_due(self) -> bool:
         """True if nothing is done next but to wait."""
-        return isinstance(next_action(self._due, self._facts, self._clock.monotonic_s()), Wait)
+        return isinstance(self.agenda.next_action(), Wait)
+
+    @property
+    def publisher(self) -> StatusPublisher:
+        return self.reporter.publisher
 
     def let_write_later(self, client: Any) -> None:
         """Note a command that waits until no sync is under way."""
-        self._workspace.writers.append(Writer("", lambda: client.waits, client.send))
+        self._shared.workspace.writers.append(Writer("", lambda: client.waits, client.send))
 
     @override
     def _rest(self, wait: Wait) -> None:
@@ -160,16 +207,6 @@ class SimulatedLoop(SandboxLoop):
             super()._rest(wait)
         finally:
             self.is_resting = False
-
-    @override
-    def _wait(self, until_s: float) -> None:
-        with self._simulation.injection(enabled=False):
-            self._simulation.wait(self, until_s if until_s < inf else None)
-        self._waiter.interrupt.check()
-        self._receive()
-
-    def _receive(self) -> None:
-        self.daemon.handle(set())
 
     @override
     def _sync(self, reason: Any) -> None:
@@ -185,52 +222,37 @@ class SimulatedLoop(SandboxLoop):
             super()._follow_in_repository()
 
     @override
-    def to_scan(self) -> frozenset[str] | None:
-        only = super().to_scan()
-        self._simulation.figures["full scans" if only is None else "partial scans"] += 1
-        return only
-
-    @override
-    def stage(self, state: State) -> None:
-        self._simulation.injection_point()
-        super().stage(state)
-
-    @override
-    def progressed(self, progress: Progress) -> None:
-        if progress.is_upload:
-            self._simulation.injection_point()
-        super().progressed(progress)
-        if progress.is_upload:
-            self._receive()
-
-    @override
     def _succeeded(self, outcome: Outcome) -> None:
         self._simulation.checker.sandbox_id = self.sandbox_id
         super()._succeeded(outcome)
 
     @override
-    def _failed(self, failed: SyncFailure) -> None:
+    def _failed(self, failed: SyncFailure, began_s: float) -> None:
         self._simulation.nearly_empty = isinstance(failed.error, NearlyEmpty)
-        super()._failed(failed)
+        super()._failed(failed, began_s)
+
+    @property
+    def is_syncing(self) -> bool:
+        return self.name in self._shared.workspace.syncing
 
     @property
     def is_idle(self) -> bool:
-        due = self._due
-        return not (self._syncing or due.burst or self._facts.requested or due.retry is not None)
+        due = self.agenda.due
+        return not (self._syncing or due.burst or self.agenda.requests.has_fresh or due.retry is not None)
 
     @property
     def is_followed(self) -> bool:
         """True if the repository in the sandbox is not to follow any more."""
-        return self._due.follow_at_s == inf
+        return self.agenda.due.follow_at_s == inf
 
     @property
     def is_failing(self) -> bool:
         """True if it waits to retry after a failure."""
-        return self._syncing or (self._due.retry is not None and not self.is_held)
+        return self._syncing or (self.agenda.due.retry is not None and not self.is_held)
 
     @property
     def is_held(self) -> bool:
-        return self._due.is_held
+        return self.agenda.due.is_held
 
     @property
     def is_paused(self) -> bool:

@@ -136,7 +136,7 @@ class Lasting:
         if now_s >= self._ends_s and not daemon._syncing:
             self._check(daemon, now_s)
         times = [until_s, self._ends_s if self._ends_s > now_s else None]
-        times += [daemon.deadline_s()] if is_counted and now_s < counted_until_s else []
+        times += [daemon.daemon.deadline_s()] if is_counted and now_s < counted_until_s else []
         # A daemon that was paused decides anew first.
         wait_s = min(time_s for time_s in times if time_s is not None) - now_s if until_s is not None else 0.0
         if not simulation._read_events():
@@ -161,7 +161,7 @@ class Lasting:
 
     def _check(self, daemon: SimulatedLoop, now_s: float) -> None:
         checker, asked = self._simulation.checker, len(self._simulation.emulator.request_log.entries())
-        client = daemon.cycle._access.client  # its connections come and go
+        client = daemon.cycle.access.client  # its connections come and go
         objects = count_objects(daemon, (self._simulation, checker, checker.emulator, checker.clock, client))
         beside = f"beside {self.name!r}"
         if not self._has_settled:

@@ -46,6 +46,8 @@ from tests.fuzz.daemon import (
     SimulatedExecutions,
     SimulatedHttpClient,
     SimulatedLoop,
+    SimulatedRun,
+    SimulatedWaiter,
 )
 from tests.fuzz.generators import generate
 from tests.fuzz.inotify import ManualInotify
@@ -249,11 +251,13 @@ def _patched(simulation: Simulation) -> Iterator[None]:
             ("Daemon", SimulatedDaemon),
             ("SandboxLoop", SimulatedLoop),
             ("HttpClient", SimulatedHttpClient),
+            ("Waiter", SimulatedWaiter),
         ):
             patch.setattr(build, name, partial(simulated, simulation))
         # Between any two steps of a scan or of packing.
         patch.setattr(SystemdNotifier, "ping", lambda notifier: simulation.injection_point())
         patch.setattr(sandbox_loop, "SyncCycle", partial(SimulatedCycle, simulation))
+        patch.setattr(sandbox_loop, "SyncRun", partial(SimulatedRun, simulation=simulation))
         patch.setattr(sandbox, "Executions", partial(SimulatedExecutions, simulation))
         if simulation.comes_home:
             patch_commands(patch, simulation, KEY)

@@ -143,7 +143,7 @@ class Simulation:
             return False
         if message["do"] == "left":
             if self.daemon.cycle.note_released(message["id"]):
-                self.daemon.sync_soon()
+                self.daemon.agenda.sync_soon()
         else:
             self.daemon.follower.note_activity()
         return True
@@ -304,7 +304,7 @@ class Simulation:
             self._do(Step("move_workspace_back"))
         is_idle = self._is_idle(daemon)
         unreported = self.operations.unreported
-        if daemon.is_held and self.nearly_empty and not daemon.sync.is_on:
+        if daemon.is_held and self.nearly_empty and not daemon.is_syncing:
             self.figures["guard confirmations"] += 1
             daemon.add(SyncRequest(sync_mode=SyncMode.FORCED))
         elif self.lasting.name:
@@ -349,7 +349,7 @@ class Simulation:
     def _is_idle(self, daemon: SimulatedLoop) -> bool:
         if self._read_events() or self._delayed_waits:
             return False
-        is_held = not daemon.sync.is_on and daemon.is_held and (self.nearly_empty or not self.workspace.is_dir())
+        is_held = not daemon.is_syncing and daemon.is_held and (self.nearly_empty or not self.workspace.is_dir())
         return daemon.is_idle or daemon.is_paused or is_held
 
     def _read_events(self) -> bool:

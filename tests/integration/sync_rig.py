@@ -165,7 +165,7 @@ class Rig:
         """End the process; the next one knows only what is on disk."""
         self.client.drop()
         if self._cycle is not None:
-            self._cycle.db.close()
+            self._cycle.access.db.close()
         self._cycle = None
 
     def set(self, table: str = "sandbox", **values: object) -> None:

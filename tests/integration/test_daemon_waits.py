@@ -24,7 +24,7 @@ from syncd.core.signals import Interrupt, Signals
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import daemon_of, folders_of
 from syncd.daemon.loop import Daemon
-from syncd.daemon.sandbox_loop import SandboxLoop
+from syncd.daemon.sync_run import SyncRun
 from syncd.report.status_publisher import RunFacts, StatusPublisher
 from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import State
@@ -249,18 +249,18 @@ def shared(bare: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     clock = ActingClock()
     loop.use(clock)
     shared = Shared(loop, clock, mounts)
-    to_scan, enter = SandboxLoop.to_scan, StatusPublisher.enter
+    to_scan, enter = SyncRun.to_scan, StatusPublisher.enter
 
-    def recorded_scan(loop: SandboxLoop) -> Any:
-        only = to_scan(loop)
+    def recorded_scan(run: SyncRun) -> Any:
+        only = to_scan(run)
         shared.scans.append((clock.monotonic - clock.began, only))
         return only
 
-    def recorded_state(publisher: StatusPublisher, state: State, **changes: Any) -> None:
+    def recorded_state(publisher: StatusPublisher, state: State, retry_s: float = inf) -> None:
         shared.states.append(state)
-        enter(publisher, state, **changes)
+        enter(publisher, state, retry_s)
 
-    monkeypatch.setattr(SandboxLoop, "to_scan", recorded_scan)
+    monkeypatch.setattr(SyncRun, "to_scan", recorded_scan)
     monkeypatch.setattr(StatusPublisher, "enter", recorded_state)
     with loop.signals.installed():
         yield shared

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from syncd.daemon import scheduler
-from syncd.daemon.sandbox_loop import SandboxLoop
+from syncd.daemon.loop import Daemon
+from syncd.daemon.sync_run import SyncRun
 from syncd.remote import retry
 from syncd.report.status_publisher import StatusPublisher
 from syncd.sandbox.looks import Looks
@@ -64,17 +65,17 @@ def no_words(patch: pytest.MonkeyPatch) -> None:
 
 
 def spins(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SandboxLoop, "deadline_s", lambda self: self._clock.monotonic_s() + 1.0)
+    patch.setattr(Daemon, "deadline_s", lambda self: self._shared.workspace.waiter.clock.monotonic_s() + 1.0)
 
 
 def grows(patch: pytest.MonkeyPatch) -> None:
-    wait_out = SandboxLoop.wait_out
+    wait_out = SyncRun.wait_out
 
     def noted(self: Any, failure: Exception, wait_s: float) -> None:
-        self.attempts = [*getattr(self, "attempts", []), [str(failure), wait_s]]
+        self.agenda.attempts = [*getattr(self.agenda, "attempts", []), [str(failure), wait_s]]
         wait_out(self, failure, wait_s)  # type: ignore[arg-type]
 
-    patch.setattr(SandboxLoop, "wait_out", noted)
+    patch.setattr(SyncRun, "wait_out", noted)
 
 
 def gives_up(patch: pytest.MonkeyPatch) -> None:
