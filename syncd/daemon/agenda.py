@@ -10,7 +10,7 @@ from math import inf
 from msgspec import Struct, field
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.waiter import Event, NewerEvents
+from syncd.core.waiter import NewerEvents
 from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.daemon.scheduler import Action, Due, Facts, newer_events, next_action
 from syncd.daemon.sync_requests import RequestQueue, SyncRequest
@@ -50,11 +50,6 @@ class SharedState(Struct):
         """True if a reload waits for the end of the sync to this sandbox, which gives way to it."""
         return self.reload_after is not None and name in self.reload_after
 
-    def note_refusal(self, name: str) -> bool:
-        """Note that this sandbox is refused before anything was synced; true if all are by now."""
-        self.refused.add(name)
-        return len(self.refused) == len(self.status.publishers)
-
 
 class Agenda:
     """What is due for one sandbox by now, and who asks for it. Times are monotonic seconds."""
@@ -78,24 +73,18 @@ class Agenda:
         """Return the events to which a sync may give way."""
         return newer_events(self.due, self._facts, self._clock.monotonic_s())
 
-    def events_for_look(self) -> NewerEvents:
-        """Return the events after which nobody wants a look any more."""
-        return {Event.PAUSE: self._clock.monotonic_s()} if self.bars_looks else {}
-
     @property
     def _facts(self) -> Facts:
         """What others have this loop do, or leave, as of now."""
         shared, cycle = self._shared, self._cycle
         rescan_at_s = min(shared.dirty.rescan_at_s, cycle.provider.replace_at_s)
-        if cycle.snapshotter.is_outdated:
-            rescan_at_s = -inf
         return Facts(
             requested=self.requests.has_fresh,
             paused=self.is_paused,
             written_to=shared.workspace.keeps_from_syncing(cycle.name),
             reloads=shared.reload or shared.delays_reload(cycle.name),
             slept=self.has_slept,
-            rescan_at_s=rescan_at_s,
+            rescan_at_s=-inf if cycle.snapshotter.is_outdated else rescan_at_s,
             save_at_s=cycle.save_at_s,
         )
 

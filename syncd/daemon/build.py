@@ -269,12 +269,4 @@ def daemon_of(
         ]
         for loop in loops:
             loop.cycle.recall()
-        yield Daemon(
-            shared,
-            loops,
-            lock=lock,
-            clients=clients,
-            suspend_detector=suspend_detector,
-            control=control,
-            signals=signals,
-        )
+        yield Daemon(shared, loops, lock, clients, suspend_detector, control, signals)

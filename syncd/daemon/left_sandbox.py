@@ -32,7 +32,6 @@ class LeftSandbox:
         self.warnings: list[SyncWarning] = []
         self._access = access
         self._target = target
-        self._copies_folder = os.path.join(access.folders.spool, f"left-{self.name}")
         self._searched = workspace.searched
         self._work_saver = WorkSaver(access, workspace)
 
@@ -70,7 +69,8 @@ class LeftSandbox:
             what = f"nobody can ask it, as its base_url is {self._target.base_url}, and not that of [sandbox]"
             table, command = f"[sandboxes.{self.name}]", f"syncd sandbox remove {self.name}"
             raise ConfigError(what, f"put the table {table} back, and run `{command}`")
-        return Sandbox(self._access, self._target, self._copies_folder, self._searched)
+        copies_folder = os.path.join(self._access.folders.spool, f"left-{self.name}")
+        return Sandbox(self._access, self._target, copies_folder, self._searched)
 
     def _warn(self, why: str) -> None:
         what = f"[sandboxes.{self.name}] was removed before its agent's work was saved ({why})"

@@ -13,6 +13,8 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 
+from msgspec import Struct
+
 from syncd.core.directories import Lock
 from syncd.core.durable_file import PauseMarker, file_stamp
 from syncd.core.errors import ConfigError, ExitCode, Stop, SyncWarning
@@ -32,53 +34,41 @@ _log = logging.getLogger("syncd")
 KEY_POLL_S = 2.0
 
 
-class Daemon:
+class Daemon(Struct, eq=False):
     """The daemon of one workspace."""
 
-    def __init__(
-        self,
-        shared: SharedState,
-        loops: Sequence[SandboxLoop],
-        *,
-        lock: Lock,
-        clients: Sequence[HttpClient],
-        suspend_detector: SuspendDetector,
-        control: ControlServer,
-        signals: Signals,
-    ) -> None:
-        """`lock` is that of the state folder, and `clients` are all that ask a server."""
-        self._shared = shared
-        self._loops = loops
-        self._lock = lock
-        self._clients = clients
-        self._suspend_detector = suspend_detector
-        self._control = control
-        self._signals = signals
+    shared: SharedState
+    loops: Sequence[SandboxLoop]
+    lock: Lock  # of the state folder
+    clients: Sequence[HttpClient]  # all that ask a server
+    suspend_detector: SuspendDetector
+    control: ControlServer
+    signals: Signals
 
     def run(self) -> bool:
         """Run until asked to stop, or to read another configuration, which is True.
 
         Raises `NeedsPerson` where it cannot work and has never worked.
         """
-        systemd = self._shared.status.systemd
+        systemd = self.shared.status.systemd
         systemd.ready()
-        _log.info("watching %s%s", self._shared.workspace.path, ", paused" if self._shared.paused else "")
+        _log.info("watching %s%s", self.shared.workspace.path, ", paused" if self.shared.paused else "")
         try:
-            beside = [work for loop in self._loops for work in loop.beside]
-            saves = [partial(left.save_in_the_end, self._recall) for left in self._shared.left]
-            works = [partial(loop.run, self._is_over) for loop in self._loops]
-            self._shared.workspace.waiter.tasks.run(works, self, [*beside, *saves])
+            beside = [work for loop in self.loops for work in (loop.follow, loop.set_up)]
+            saves = [partial(left.save_in_the_end, self._recall) for left in self.shared.left]
+            works = [partial(loop.run, self._is_over) for loop in self.loops]
+            self.shared.workspace.waiter.tasks.run(works, self, [*beside, *saves])
         except Stop:
             _log.info("stopping")
             systemd.stopping()
             return False
-        self._control.dismiss()
+        self.control.dismiss()
         systemd.reloading()
         return True
 
     def _is_over(self) -> bool:
         """True if the loops are to end, for another configuration: no command writes, beside which that would sync."""
-        return self._shared.reload and not self._shared.workspace.writers
+        return self.shared.reload and not self.shared.workspace.writers
 
     def serve(self, message: Message, client: Asker) -> list[SyncWarning]:
         """Run until this request of a command is answered and `sync.on_synced` has ended.
@@ -88,15 +78,15 @@ class Daemon:
         if message["do"] == "flush":  # it ends with the retries of its sync
             message = {**message, "do": "push"}
         asked = self._named(message)
-        others = [loop for loop in self._loops if loop not in asked]
-        tasks = self._shared.workspace.waiter.tasks
-        works: list[Callable[[], object]] = [left.save for left in self._shared.left]
+        others = [loop for loop in self.loops if loop not in asked]
+        tasks = self.shared.workspace.waiter.tasks
+        works: list[Callable[[], object]] = [left.save for left in self.shared.left]
         for loop, each in _clients(client, asked):
             loop.ask(message, each)
             if message["do"] != "setup":
                 works.append(partial(loop.run, partial(_is_answered, each)))
         works.append(partial(self._await_answer, client))
-        setups = [] if message.get("no_setup") else [loop.setup.run for loop in asked]
+        setups = [] if message.get("no_setup") else [loop.set_up for loop in asked]
         try:
             try:
                 tasks.run(works, self, setups)
@@ -107,39 +97,39 @@ class Daemon:
             for loop in others:
                 loop.stood_by([each.cycle.content for each in asked])
             failed = any(loop.reporter.publisher.now.last_error is not None for loop in asked)
-            return [] if failed else self._shared.status.warnings()
+            return [] if failed else self.shared.status.warnings()
         finally:
             for loop in others:
                 loop.reporter.recall()
 
     def _await_answer(self, client: Asker) -> None:
         while client.waits:
-            self._shared.workspace.waiter.wait(inf)
+            self.shared.workspace.waiter.wait(inf)
 
     def _await_hook(self, client: Asker) -> None:
         """Wait until `sync.on_synced` has ended, which a sync has begun before it ended and which may take a minute."""
-        synced_hook = self._shared.synced_hook
+        synced_hook = self.shared.synced_hook
         if synced_hook.is_running:
             client.send({"event": "progress", "state": State.STOPPED})
         while synced_hook.is_running:
-            self._shared.workspace.waiter.wait(inf)
+            self.shared.workspace.waiter.wait(inf)
 
     def _recall(self) -> None:
         """Have the status tell what is known now of what no loop does."""
-        for loop in self._loops:
+        for loop in self.loops:
             loop.reporter.recall()
 
     # -- the events of the process, in each wait
 
     def wake_fds(self) -> list[tuple[int, int]]:
         """The descriptors that become ready when something comes, each with the event of poll(2)."""
-        shared = self._shared
-        sources = (shared.watch, self._suspend_detector, self._control, shared.synced_hook)
+        shared = self.shared
+        sources = (shared.watch, self.suspend_detector, self.control, shared.synced_hook)
         return [(fileno, select.POLLIN) for source in sources for fileno in source.filenos()]
 
     def deadline_s(self) -> float:
         """The monotonic second at which something is due, even if nothing comes."""
-        shared = self._shared
+        shared = self.shared
         notices_s = [publisher.notifier.due_s for publisher in shared.status.publishers]
         key_due_s = shared.workspace.waiter.clock.monotonic_s() + KEY_POLL_S if self._awaited_keys() else inf
         others_s = (shared.status.systemd.due_s, shared.watch.paused_until_s, shared.synced_hook.due_s)
@@ -147,30 +137,30 @@ class Daemon:
 
     def handle(self, ready: Collection[int]) -> bool:
         """Note what has come, and answer commands. True if the loops have to know."""
-        shared, signals = self._shared, self._signals
+        shared, signals = self.shared, self.signals
         # Where the wall clock jumped, the times that the status shows are others.
-        came = not set(self._suspend_detector.filenos()).isdisjoint(ready)
+        came = not set(self.suspend_detector.filenos()).isdisjoint(ready)
         changes = shared.watch.take()
         if changes:
             shared.dirty.add(changes)
-            for loop in self._loops:
+            for loop in self.loops:
                 loop.note_changes(changes)
             came = True
-        slept_s = self._suspend_detector.slept_s()
+        slept_s = self.suspend_detector.slept_s()
         if slept_s:
             _log.info("slept for %.0f s: scanning everything again", slept_s)
             shared.dirty.mark_all()
-            for each in self._clients:
+            for each in self.clients:
                 each.drop()  # their connections are dead
-            for loop in self._loops:
+            for loop in self.loops:
                 loop.woke(slept_s)
             came = True
         if signals.sync_now:
             signals.sync_now = False
-            for loop in self._loops:
+            for loop in self.loops:
                 loop.add(SyncRequest())
             came = True
-        for client, message in self._control.requests():
+        for client, message in self.control.requests():
             self._answer(client, message)
             came = True
         if shared.reload_after is None and self._wants_reload():
@@ -182,7 +172,7 @@ class Daemon:
             came = True
         if shared.workspace.forget_ended_writers():
             shared.dirty.mark_all()  # no event may have told of what they wrote
-            for loop in self._loops:
+            for loop in self.loops:
                 loop.agenda.sync_soon()
             came = True
         shared.workspace.let_write()
@@ -193,26 +183,26 @@ class Daemon:
 
     def _wants_reload(self) -> bool:
         """True if a person asks for it, a key that was refused is another one, or the state folder was removed."""
-        if self._lock.is_lost and self._shared.status.run.pid is not None:
+        if self.lock.is_lost and self.shared.status.run.pid is not None:
             with suppress(ConfigError):
-                self._shared.workspace.folders.make()
+                self.shared.workspace.folders.make()
                 _log.warning("the state folder was removed while it was in use: beginning with a new one")
                 return True
-        stamps = self._shared.status.run.key_stamps
-        return self._signals.reload or any(file_stamp(file) != stamps[file] for file in self._awaited_keys())
+        stamps = self.shared.status.run.key_stamps
+        return self.signals.reload or any(file_stamp(file) != stamps[file] for file in self._awaited_keys())
 
     def _awaited_keys(self) -> list[str]:
         """Return the files of keys that are refused, and of all while the configuration is."""
-        is_refused = bool(self._shared.status.run.refused)
-        awaiting = (loop for loop in self._loops if is_refused or loop.agenda.due.awaits_person)
+        is_refused = bool(self.shared.status.run.refused)
+        awaiting = (loop for loop in self.loops if is_refused or loop.agenda.due.awaits_person)
         return [loop.cycle.access.config.sandbox.api_key_file for loop in awaiting]
 
     # -- commands
 
     def _answer(self, client: Client, message: Message) -> None:
         loops = self._named(message)
-        delays_reload = any(self._shared.delays_reload(loop.name) for loop in loops)
-        is_cut_off = delays_reload or (not loops and self._shared.reload_after is not None)
+        delays_reload = any(self.shared.delays_reload(loop.cycle.name) for loop in loops)
+        is_cut_off = delays_reload or (not loops and self.shared.reload_after is not None)
         if is_cut_off and message.get("do") in ("push", "flush", "setup"):
             client.ask_again()
             return
@@ -221,13 +211,13 @@ class Daemon:
             client.done(ExitCode.NEEDS_PERSON, f"no sandbox here is named '{name}': `syncd status` shows all")
             return
         match message.get("do"):
-            case "flush" if self._shared.paused:
+            case "flush" if self.shared.paused:
                 client.done(ExitCode.TRY_LATER, str(PAUSED))
             case "push" | "flush" | "setup":
                 for loop, each in _clients(client, loops):
                     loop.ask(message, each)
             case "hello":
-                unwritten = self._shared.status.unwritten()
+                unwritten = self.shared.status.unwritten()
                 status = unwritten.document() if unwritten else None
                 client.done(ExitCode.DONE, result={"status": status})
             case "look":
@@ -235,17 +225,17 @@ class Daemon:
                     loop.follower.note_activity()
                 client.done(ExitCode.DONE)
             case "left":
-                for loop in self._loops:
+                for loop in self.loops:
                     if loop.cycle.note_released(str(message.get("id"))):
                         loop.agenda.sync_soon()
                 client.done(ExitCode.DONE)
             case "write":
                 writer = Writer(str(message.get("sandbox") or ""), lambda: client.waits, client.send)
-                self._shared.workspace.writers.append(writer)
-                client.send({"event": "progress", "state": self._shared.status.status().state})
+                self.shared.workspace.writers.append(writer)
+                client.send({"event": "progress", "state": self.shared.status.status().state})
             case "reload":
-                self._signals.reload_now()
-                if self._shared.workspace.syncing:  # these are waited for, which may take minutes
+                self.signals.reload_now()
+                if self.shared.workspace.syncing:  # these are waited for, which may take minutes
                     client.done(ExitCode.DONE)
             case "pause" | "resume" as command:
                 self._pause_or_resume(client, command)
@@ -255,10 +245,10 @@ class Daemon:
     def _named(self, message: Message) -> list[SandboxLoop]:
         """Return the loops of the sandbox that a command names, or all."""
         name = message.get("sandbox")
-        return [loop for loop in self._loops if name in (None, "", loop.name)]
+        return [loop for loop in self.loops if name in (None, "", loop.cycle.name)]
 
     def _pause_or_resume(self, client: Client, command: str) -> None:
-        is_pause, marker = command == "pause", PauseMarker(self._shared.status.folder)
+        is_pause, marker = command == "pause", PauseMarker(self.shared.status.folder)
         try:
             if is_pause:
                 marker.create()
@@ -267,10 +257,10 @@ class Daemon:
         except OSError as failure:
             client.done(ExitCode.TRY_LATER, f"the state folder cannot be written: {failure.strerror}")
             return
-        was_paused, self._shared.paused = self._shared.paused, is_pause
+        was_paused, self.shared.paused = self.shared.paused, is_pause
         if was_paused and not is_pause:
-            self._shared.dirty.mark_all()
-        for loop in self._loops:
+            self.shared.dirty.mark_all()
+        for loop in self.loops:
             if is_pause:
                 loop.note_pause()
             elif was_paused:
@@ -283,8 +273,8 @@ def _clients(client: Asker, loops: list[SandboxLoop]) -> list[tuple[SandboxLoop,
     """Return the loops that a client asks, each with the client that it answers."""
     if len(loops) == 1:
         return [(loops[0], client)]
-    answers: dict[str, Message | None] = dict.fromkeys(loop.name for loop in loops)
-    return [(loop, OneOfSeveral(client, loop.name, answers)) for loop in loops]
+    answers: dict[str, Message | None] = dict.fromkeys(loop.cycle.name for loop in loops)
+    return [(loop, OneOfSeveral(client, loop.cycle.name, answers)) for loop in loops]
 
 
 def _is_answered(client: Asker) -> bool:

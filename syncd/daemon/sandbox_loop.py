@@ -11,20 +11,20 @@ import os
 import random
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from functools import partial
 from math import inf
 
 from msgspec.structs import replace
 
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import ExitCode, NeedsPerson, Unavailable
 from syncd.core.process import release_freed_memory
-from syncd.core.waiter import Superseded
+from syncd.core.waiter import Event, Superseded
 from syncd.daemon.agenda import Agenda, SharedState
 from syncd.daemon.control import Message
 from syncd.daemon.follower import Follower, LookEnd
 from syncd.daemon.scheduler import Step, Wait, ends_a_new_daemon, retry_after
 from syncd.daemon.setup_task import SetupTask
-from syncd.daemon.sync_requests import PAUSED, Asker, SyncRequest, request_of
+from syncd.daemon.sync_requests import PAUSED, Asker, SyncRequest
 from syncd.daemon.sync_run import SandboxReporter, SyncRun
 from syncd.model.manifest import difference
 from syncd.report.history import HistoryRecorder, SyncEnding
@@ -58,14 +58,11 @@ class SandboxLoop:
         self._shared = shared
         self._waiter = access.waiter
 
-    @property
-    def name(self) -> str:
-        return self.cycle.name
-
     # -- the loop
 
     def run(self, is_over: Callable[[], bool]) -> None:
         """Run until that is true, which it is asked after each step. Raises `Stop`, `NeedsPerson`."""
+        self._name_in_logs()
         publisher = self.reporter.publisher
         self.reporter.learn()
         publisher.enter(State.STARTING)
@@ -76,12 +73,11 @@ class SandboxLoop:
         finally:
             # However it ended: the status says that changes are pending, and no plan outlives the process.
             self.reporter.note_pending()
-            self.reporter.ended(SyncEnding.STOPPED)
+            self.reporter.history.end(SyncEnding.STOPPED, publisher.now)
             publisher.enter(State.STOPPED)
 
     def _step(self) -> None:
         """Do what is due next, or wait for it."""
-        sandbox_in_logs.set(self.name if self._shared.has_several else "")
         match self.agenda.next_action():
             case Wait() as wait:
                 self._rest(wait)
@@ -105,23 +101,19 @@ class SandboxLoop:
             self.cycle.follow_in_repository()
             self.agenda.due = replace(self.agenda.due, arrived=None)
 
+    def _name_in_logs(self) -> None:
+        """Have the log lines of this task name the sandbox, where there are several."""
+        sandbox_in_logs.set(self.cycle.name if self._shared.has_several else "")
+
     # -- beside it
 
-    @property
-    def beside(self) -> list[Callable[[], None]]:
-        """The tasks that go on beside the syncs until the end: the looks that follow the agent, the set-ups."""
-        return [partial(self._named_in_logs, work) for work in (self._follow, self.setup.run)]
-
-    def _named_in_logs(self, work: Callable[[], None]) -> None:
-        """Do the work of a task, whose log lines name the sandbox where there are several."""
-        sandbox_in_logs.set(self.name if self._shared.has_several else "")
-        work()
-
-    def _follow(self) -> None:
+    def follow(self) -> None:
         """Look at what the agent makes, again and again, until the end. Raises `Stop`."""
-        agenda, follower = self.agenda, self.follower
-        with follower.waiter.superseded_by(agenda.events_for_look):
-            follower.waiter.repeat(self.look, lambda: inf if agenda.bars_looks else follower.due_s)
+        self._name_in_logs()
+        agenda, follower, waiter = self.agenda, self.follower, self.follower.waiter
+        # Once it is barred, nobody wants the one under way any more.
+        with waiter.superseded_by(lambda: {Event.PAUSE: waiter.clock.monotonic_s()} if agenda.bars_looks else {}):
+            waiter.repeat(self.look, lambda: inf if agenda.bars_looks else follower.due_s)
 
     def look(self) -> None:
         """Look at what the agent made, and tell it."""
@@ -133,6 +125,11 @@ class SandboxLoop:
         elif found is LookEnd.EMPTIED:
             self.agenda.sync_soon()
             self._waiter.tasks.wake()
+
+    def set_up(self) -> None:
+        """Set the sandbox up whenever that is due. Raises `Stop`, in the end."""
+        self._name_in_logs()
+        self.setup.run()
 
     # -- what comes from outside
 
@@ -152,7 +149,9 @@ class SandboxLoop:
         if message["do"] == "setup":
             self.setup.ask(client)
         else:
-            self.add(request_of(message, client))
+            sync_mode = SyncMode.FORCED if message.get("force") else SyncMode.CHANGED
+            is_lasting, awaits_setup = message["do"] == "flush", not message.get("no_setup")
+            self.add(SyncRequest(client, sync_mode, is_lasting, awaits_setup))
 
     def add(self, request: SyncRequest) -> None:
         """Take a request. It may have to wait for the end of a sync: its client is sent the stage of that."""
@@ -163,7 +162,7 @@ class SandboxLoop:
 
     def note_pause(self) -> None:
         """Pause, as a person asked: what is under way goes on, or gives way."""
-        if self.name not in self._shared.workspace.syncing:  # no sync follows until a person resumes
+        if self.cycle.name not in self._shared.workspace.syncing:  # no sync follows until a person resumes
             self.agenda.requests.failed(PAUSED, for_good=True)
         self.reporter.enter(self.reporter.stage or State.PAUSED)
 
@@ -192,11 +191,11 @@ class SandboxLoop:
         if reason is not SyncReason.RESCAN and not due.is_held:
             reporter.publisher.note(pending=True)
         reporter.history.begin(reason.value, reporter.publisher.now)
-        with shared.workspace.sync_of(self.name):
+        with shared.workspace.sync_of(self.cycle.name):
             try:
                 outcome = self.cycle.run(sync_mode, run)
             except Superseded:
-                reporter.ended(SyncEnding.SUPERSEDED)
+                reporter.history.end(SyncEnding.SUPERSEDED, reporter.publisher.now)
                 agenda.requests.put_back()
                 agenda.due = agenda.due.given_way(run.burst)
             except Exception as failure:  # noqa: BLE001 - a daemon's last resort
@@ -206,7 +205,7 @@ class SandboxLoop:
                 self._succeeded(outcome)
         reporter.stage = None
         if shared.reload_after is not None:
-            shared.reload_after.discard(self.name)
+            shared.reload_after.discard(self.cycle.name)
         if run.has_scanned_all:
             release_freed_memory()
         agenda.due = replace(agenda.due, rescan_at_s=self.cycle.again_at_s)
@@ -218,12 +217,13 @@ class SandboxLoop:
     def _succeeded(self, outcome: Outcome) -> None:
         agenda, publisher = self.agenda, self.reporter.publisher
         self._shared.status.run.synced_once = True
-        self.reporter.ended(SyncEnding(outcome.word), outcome)
+        self.reporter.history.end(SyncEnding(outcome.word), publisher.now, outcome)
         publisher.succeeded(outcome)
         now_s = self._waiter.clock.monotonic_s()
         agenda.due = agenda.due.synced(now_s)
         # At once before a command is answered and where there is none yet: an agent may be started right after it.
-        if agenda.requests.is_awaited or not self.cycle.has_repository or agenda.due.follow_at_s <= now_s:
+        is_new = self.cycle.sandbox is not None and not self.cycle.sandbox.agent_repository.is_made
+        if agenda.requests.is_awaited or is_new or agenda.due.follow_at_s <= now_s:
             self._follow_in_repository()
         self.setup.synced()
         if outcome.sync is not None:
@@ -249,7 +249,7 @@ class SandboxLoop:
         hook, target = self._shared.synced_hook, self.cycle.target
         if hook.is_configured and target is not None and outcome.arrived is not None:
             servers = self._servers.of(target, self.cycle.provider.acquired_sandbox)
-            hook.arrived(self.name, target, outcome.arrived, servers)
+            hook.arrived(self.cycle.name, target, outcome.arrived, servers)
 
     def _failed(self, failed: SyncFailure, began_s: float) -> None:
         """Tell of it, and set the next try. Raises it, if it ends the daemon."""
@@ -259,11 +259,13 @@ class SandboxLoop:
         last = publisher.now.last_error
         has_vanished = shared.was_there and not os.path.isdir(shared.workspace.path)
         is_refused = ends_a_new_daemon(failure) and not shared.status.run.synced_once and not has_vanished
-        ends = is_refused and shared.note_refusal(self.name)
+        if is_refused:
+            shared.refused.add(self.cycle.name)
+        ends = is_refused and len(shared.refused) == len(shared.status.publishers)  # all are
         if not ends and (last is None or last.message != str(failure)):  # `syncd run` logs what ends it
             _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
         publisher.failed(failed.step, failure)
-        reporter.ended(SyncEnding.FAILED)
+        reporter.history.end(SyncEnding.FAILED, publisher.now)
         agenda.requests.failed(failure, for_good=isinstance(failure, NeedsPerson))
         publisher.note(pending=True)
         now_s = self._waiter.clock.monotonic_s()

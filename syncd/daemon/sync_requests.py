@@ -60,12 +60,6 @@ class SyncRequest(Struct, frozen=True):
             self.client.done(failure.exit_code, str(failure))
 
 
-def request_of(message: Message, client: Asker) -> SyncRequest:
-    """Return the request that the message of a `push` or a `flush` makes."""
-    sync_mode = SyncMode.FORCED if message.get("force") else SyncMode.CHANGED
-    return SyncRequest(client, sync_mode, lasting=message["do"] == "flush", awaits_setup=not message.get("no_setup"))
-
-
 class OneOfSeveral(Struct, frozen=True):
     """The client of a request for several sandboxes, for the one of this name: it is answered once, when all are done.
 

@@ -13,9 +13,9 @@ from syncd.daemon.agenda import Agenda, SharedState
 from syncd.daemon.follower import Follower
 from syncd.daemon.scheduler import retry_at_s
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.report.history import HistoryRecorder, SyncEnding
+from syncd.report.history import HistoryRecorder
 from syncd.report.status_publisher import StatusPublisher
-from syncd.sync.outcome import Outcome, SyncReason
+from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import Progress, State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.watch.changes import Burst, unfinished
@@ -38,12 +38,6 @@ class SandboxReporter(Struct):
     def enter(self, state: State, until_s: float = inf) -> None:
         """Publish a state, with the time of the next try where that is known, unless a person paused."""
         self.publisher.enter(State.PAUSED if self.agenda.is_paused else state, until_s)
-
-    def enter_stage(self, state: State) -> None:
-        """Publish a stage of the sync under way, and send it to those who wait."""
-        self.stage = state
-        self.enter(state)
-        self.agenda.requests.send_progress(state=state)
 
     def note_pending(self) -> None:
         self.publisher.note(pending=self.publisher.now.pending or self.agenda.due.burst is not None)
@@ -73,10 +67,6 @@ class SandboxReporter(Struct):
         self.agenda.requests.send_progress(
             state=State.RETRYING, failed=failed, attempt=attempt, wait_s=wait_s, gives_up_in_s=gives_up_in_s
         )
-
-    def ended(self, ending: SyncEnding, outcome: Outcome | None = None) -> None:
-        """Record the end of the sync under way, if there is one."""
-        self.history.end(ending, self.publisher.now, outcome)
 
 
 class SyncRun(Struct):
@@ -118,7 +108,9 @@ class SyncRun(Struct):
             self.reporter.learn()
         elif self.agenda.due.is_held or self.reason is SyncReason.RESCAN:
             return
-        self.reporter.enter_stage(state)
+        self.reporter.stage = state
+        self.reporter.enter(state)
+        self.agenda.requests.send_progress(state=state)
 
     def progressed(self, progress: Progress) -> None:
         """Publish it. A rescan that packs has found something."""

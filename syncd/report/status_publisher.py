@@ -71,10 +71,7 @@ class StatusPublisher(Struct):
         self.now = replace(self.now, **changes)
 
     def enter(self, state: State, retry_s: float = inf) -> None:
-        """Publish this state, with the monotonic second of the next try; infinity: it is not known.
-
-        While it waits for one, called each time that it goes on: the clock may have been set meanwhile.
-        """
+        """Publish this state, and the second of the next try: each time that its wait goes on, as clocks may be set."""
         if state is not self.now.state or self.now.state_since is None:
             self.note(state_since=stamp(self.clock.wall_s()), progress=None)
             self._began_s = self.clock.monotonic_s()

@@ -222,11 +222,6 @@ class SyncCycle:
         message = f"the sandbox ended as soon as it was acquired ({ended.message})"
         raise StepFailed(ended.step, FailureAction.RETRY, message, "it goes on with another one")
 
-    @property
-    def has_repository(self) -> bool:
-        """True if there is a git repository of ours in the sandbox, as far as it is known."""
-        return self.sandbox is not None and self.sandbox.agent_repository.is_made
-
     def follow_in_repository(self) -> None:
         """Have the sandbox's git repository follow what was sent. Raises `Superseded` for newer changes, and `Stop`."""
         sandbox = self.sandbox

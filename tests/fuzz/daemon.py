@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from math import inf
 from typing import Any
@@ -155,12 +155,14 @@ class SimulatedRun(SyncRun, kw_only=True):
 class SimulatedDaemon(Daemon):
     """The real daemon of one sandbox."""
 
-    def __init__(self, simulation: Simulation, *args: Any, **parts: Any) -> None:
-        super().__init__(*args, **parts)
-        (loop,) = self._loops
+    def __post_init__(self) -> None:
+        self.loop.daemon = self
+
+    @property
+    def loop(self) -> SimulatedLoop:
+        (loop,) = self.loops
         assert isinstance(loop, SimulatedLoop)
-        loop.daemon, self.loop = self, loop
-        self.shared = self._shared
+        return loop
 
     def pause_or_resume(self, command: str) -> None:
         self._pause_or_resume(_NullClient(), command)  # type: ignore[arg-type]
@@ -177,10 +179,13 @@ class SimulatedLoop(SandboxLoop):
         self._syncing = False
         self.is_resting = False
 
-    @property
     @override
-    def beside(self) -> list[Callable[[], None]]:
-        return []  # the story says when it looks at what the agent made
+    def follow(self) -> None:
+        """The story says when it looks at what the agent made."""
+
+    @override
+    def set_up(self) -> None:
+        """No story sets a sandbox up."""
 
     @property
     def waits(self) -> bool:
@@ -233,7 +238,7 @@ class SimulatedLoop(SandboxLoop):
 
     @property
     def is_syncing(self) -> bool:
-        return self.name in self._shared.workspace.syncing
+        return self.cycle.name in self._shared.workspace.syncing
 
     @property
     def is_idle(self) -> bool:

@@ -248,12 +248,12 @@ def _patched(simulation: Simulation) -> Iterator[None]:
         patch.setattr(build, "selection_of", lambda config, environ: SELECTION)
         patch.setattr(build, "personal_excludes", lambda environ: "")
         for name, simulated in (
-            ("Daemon", SimulatedDaemon),
             ("SandboxLoop", SimulatedLoop),
             ("HttpClient", SimulatedHttpClient),
             ("Waiter", SimulatedWaiter),
         ):
             patch.setattr(build, name, partial(simulated, simulation))
+        patch.setattr(build, "Daemon", SimulatedDaemon)
         # Between any two steps of a scan or of packing.
         patch.setattr(SystemdNotifier, "ping", lambda notifier: simulation.injection_point())
         patch.setattr(sandbox_loop, "SyncCycle", partial(SimulatedCycle, simulation))

@@ -110,8 +110,8 @@ def test_a_suspend_ends_all_connections(loop: DaemonRig) -> None:
     """They look open and are dead."""
     loop.use(loop.rig.clock)
     with loop.daemon() as daemon:
-        pools = daemon._clients[0]._transport.pools
-        daemon._loops[0]._sync(SyncReason.RESCAN)
+        pools = daemon.clients[0]._transport.pools
+        daemon.loops[0]._sync(SyncReason.RESCAN)
         assert len(pools) == 2
         loop.rig.clock.suspend(3600)
         daemon.handle(set())

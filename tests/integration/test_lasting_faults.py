@@ -65,7 +65,7 @@ def no_words(patch: pytest.MonkeyPatch) -> None:
 
 
 def spins(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Daemon, "deadline_s", lambda self: self._shared.workspace.waiter.clock.monotonic_s() + 1.0)
+    patch.setattr(Daemon, "deadline_s", lambda self: self.shared.workspace.waiter.clock.monotonic_s() + 1.0)
 
 
 def grows(patch: pytest.MonkeyPatch) -> None:
