@@ -60,7 +60,7 @@ def no_backoff(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_words(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(StatusPublisher, "_note_error", lambda self, step, message: None)
+    patch.setattr(StatusPublisher, "failed", lambda self, step, failure: None)
     patch.setattr(StatusPublisher, "warn", lambda self, warnings: None)
 
 
