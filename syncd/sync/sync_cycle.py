@@ -40,8 +40,6 @@ class SyncCycle:
         self.work_saver = WorkSaver(access, workspace)
         self.sync: SandboxSync | None = None
         self._workspace = workspace
-        folder = "copies" if self.name == MAIN else f"copies-{self.name}"
-        self._copies_folder = os.path.join(access.folders.spool, folder)
         self._left: list[SyncWarning] = []  # the last sandboxes that were gone, since the start
 
     # -- what is known of the sandbox
@@ -109,8 +107,10 @@ class SyncCycle:
             self._switch_to(target)
 
     def _open(self, target: Target) -> Sandbox:
+        folder = "copies" if self.name == MAIN else f"copies-{self.name}"
+        copies_folder = os.path.join(self.access.folders.spool, folder)
         searched, is_excluded = self._workspace.searched, self.snapshotter.scanner.is_excluded
-        return Sandbox(self.access, target, self._copies_folder, searched, is_excluded)
+        return Sandbox(self.access, target, copies_folder, searched, is_excluded)
 
     def note_released(self, sandbox_id: str) -> bool:
         """Note that a command released a sandbox; true if it is this one.
