@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,6 +182,22 @@ class Rig:
         file = self.workspace / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
+
+    def delete(self, *paths: str) -> None:
+        """Delete files here."""
+        for path in paths:
+            (self.workspace / path).unlink()
+
+    def send(self, contents: Mapping[str, str]) -> Outcome:
+        """Write files here, and sync once, without a failure."""
+        for path, content in contents.items():
+            self.write(path, content)
+        return self.sync()[0]
+
+    def end_faults(self) -> None:
+        """Have the emulator do all right again."""
+        self.emulator.faults.clear()
+        self.wait_for_programs()
 
     def sync(
         self, sync_mode: SyncMode = SyncMode.CHANGED, observer: RecordingObserver | None = None

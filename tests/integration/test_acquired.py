@@ -136,8 +136,7 @@ def test_one_that_ends_during_a_sync(rig: Rig, op: str, when: When) -> None:
     rig.emulator.faults.on(op, when, end)
     rig.sync()
     rig.emulator.faults.clear()
-    rig.write("b", "3")
-    rig.sync()
+    rig.send({"b": "3"})
     assert arrived(rig) == {"a": "2", "b": "3"}
     assert rig.asked().count("acquire") <= 3
 
@@ -169,12 +168,10 @@ def test_one_that_is_gone_is_named(rig: Rig) -> None:
     first = sandbox_id(rig)
     rig.emulator.sandbox(first).record.expires_at_s = 0.0
     rig.clock.go_on(3600)
-    rig.write("a", "2")
-    rig.sync()
+    rig.send({"a": "2"})
     (warning,) = rig.cycle.warnings
     assert warning.key == f"left:{first}"
-    rig.write("a", "3")
-    rig.sync()
+    rig.send({"a": "3"})
     assert list(rig.warnings) == [f"left:{first}"]
     rig.restart()
     assert rig.cycle.warnings == []

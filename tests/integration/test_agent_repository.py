@@ -141,7 +141,7 @@ def test_commits_in_what_raw_sent_stay_whole(rig: Rig) -> None:
         rig.write(f"many/{number}", "x")
     switch(rig, "raw")
     commit = commit_there(rig)
-    (rig.workspace / "many/1").unlink()
+    rig.delete("many/1")
     switch(rig, "baseline")
     assert not (rig.sandbox.workspace / "many/1").exists()
     there(rig, "fsck", "--strict")
@@ -169,8 +169,7 @@ def test_a_failure_is_a_warning(rig: Rig, monkeypatch: pytest.MonkeyPatch, fault
     rig.cycle.follow_in_repository()
     assert rig.asked().count("execute") == before
     monkeypatch.undo()
-    rig.emulator.faults.clear()
-    rig.wait_for_programs()
+    rig.end_faults()
     rig.clock.go_on(3600)
     rig.cycle.follow_in_repository()
     check(rig)
@@ -179,9 +178,7 @@ def test_a_failure_is_a_warning(rig: Rig, monkeypatch: pytest.MonkeyPatch, fault
 def test_newer_changes_end_the_wait(rig: Rig) -> None:
     """What the program did meanwhile counts, also where the change was taken back: nothing is lost."""
     sync(rig)
-    rig.write("a.txt", "2\n")
-    rig.write("new.txt", "2\n")
-    rig.sync()
+    rig.send({"a.txt": "2\n", "new.txt": "2\n"})
 
     def newer() -> dict[Event, float]:
         """A change is due once the program runs."""
@@ -196,7 +193,7 @@ def test_newer_changes_end_the_wait(rig: Rig) -> None:
     assert there(rig, "show", "home:a.txt") == "2\n"
     assert warnings(rig) == []
     rig.write("a.txt", "one\n")
-    (rig.workspace / "new.txt").unlink()
+    rig.delete("new.txt")
     sync(rig)
     check(rig)
 

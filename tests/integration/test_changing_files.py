@@ -23,9 +23,7 @@ MIB = 1 << 20
 @pytest.fixture
 def rig(bare: Rig) -> Rig:
     """A workspace of a small file and a large one, both in the sandbox."""
-    bare.write("a.txt", "small")
-    bare.write("big", "1" * 3 * MIB)
-    bare.sync()
+    bare.send({"a.txt": "small", "big": "1" * 3 * MIB})
     return bare
 
 
@@ -99,8 +97,7 @@ def mirrored(bare: Rig) -> Rig:
     """The sandbox holds a file that does not change; deletions are mirrored."""
     bare.wait_for_programs()
     bare.keys["sandbox"]["deletions"] = "mirror"
-    bare.write("stay")
-    bare.sync()
+    bare.send({"stay": "hello"})
     return bare
 
 

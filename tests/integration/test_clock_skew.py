@@ -81,8 +81,7 @@ def test_another_region_needs_another_upload_url(rig: Rig) -> None:
     rig.sync()
     rig.restart()
     rig.keys["sandbox"]["region"] = "asia"
-    rig.write(content="east")
-    rig.sync()
+    rig.send({"a.txt": "east"})
     assert rig.asked() == [*OPS, *OPS]
     asked = [entry.path for entry in rig.emulator.request_log if entry.op in ("upload-url", "initialize")]
     assert [path.rsplit("?", 1)[1] for path in asked] == ["region=us", "region=us", "region=asia", "region=asia"]

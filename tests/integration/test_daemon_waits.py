@@ -124,10 +124,9 @@ def test_a_removal_that_failed_is_tried_again(loop: DaemonRig) -> None:
     rig.keys["sandbox"]["deletions"] = "mirror"
     loop.config = check_config(rig.keys)
     rig.wait_for_programs()
-    rig.write("z")
-    rig.sync()
+    rig.send({"z": "hello"})
     rig.restart()
-    (rig.workspace / "z").unlink()
+    rig.delete("z")
     loop.use(rig.clock)
     rig.emulator.faults.script("execute: failed x2")
     _once_after(rig, 60, lambda: loop.send(signal.SIGHUP))

@@ -30,8 +30,7 @@ def test_a_deleted_path_is_removed(rig: Rig) -> None:
     rig.sync()
     rig.agent.write("g/theirs", "the agent's")
     rig.agent.write("more", "the agent's")
-    for path in ("a", "d/e/f", "g/ours"):
-        (rig.workspace / path).unlink()
+    rig.delete("a", "d/e/f", "g/ours")
     for path in ("d/e", "d", "g"):
         (rig.workspace / path).rmdir()
     rig.sync()
@@ -40,11 +39,10 @@ def test_a_deleted_path_is_removed(rig: Rig) -> None:
     assert "execute" in rig.asked()
     assert rig.warnings == {}
     asked = len(rig.asked())
-    rig.write("stay", "changed")
-    rig.sync()
+    rig.send({"stay": "changed"})
     assert "execute" not in rig.asked()[asked:]
     (rig.sandbox.workspace / "g/theirs").unlink()
-    (rig.workspace / "stay").unlink()
+    rig.delete("stay")
     rig.sync()
     assert there(rig) == ["g", "more"]  # the folder was the agent's by then
 
@@ -52,12 +50,9 @@ def test_a_deleted_path_is_removed(rig: Rig) -> None:
 def test_a_path_that_the_agent_changed_and_a_rule_excludes(rig: Rig) -> None:
     """Its warning does not say that it was deleted here, and names what takes it: `diff` and `resolve` do not."""
     rig.keys["sandbox"]["agent_changes"] = "save"
-    rig.write("a", "ours")
-    rig.write("stay")
-    rig.sync()
+    rig.send({"a": "ours", "stay": "hello"})
     rig.agent.write("a", "THEIRS")
-    rig.write(".syncdignore", "a\n")
-    rig.sync()
+    rig.send({".syncdignore": "a\n"})
     (warning,) = rig.cycle.warnings
     assert "'a' is excluded here and was changed in the sandbox" in str(warning)
     assert "--include" in str(warning)
@@ -81,15 +76,12 @@ def test_an_unreadable_path_is_not_deleted(rig: Rig) -> None:
 @pytest.mark.parametrize("dump", [True, False], ids=["with a dump", "without"])
 def test_a_sandbox_without_executions(rig: Rig, fault: str, *, dump: bool) -> None:
     """All else is synced; the undeleted paths have a warning and are tried again by the next sync and process."""
-    rig.write("a")
-    rig.write("stay")
-    rig.sync()
+    rig.send({"a": "hello", "stay": "hello"})
     rig.emulator.faults.script(f"{fault} always")
     if not dump:
         rig.emulator.faults.script("dump: 501 always")
-    (rig.workspace / "a").unlink()
-    rig.write("stay", "new")
-    rig.sync()
+    rig.delete("a")
+    rig.send({"stay": "new"})
     assert rig.arrived()["stay"] == "new"
     if fault == "execution-logs: 500":  # the program did run
         assert list(rig.warnings) == ([] if dump else ["delete"])
@@ -99,8 +91,7 @@ def test_a_sandbox_without_executions(rig: Rig, fault: str, *, dump: bool) -> No
         assert rig.status.lingering == 1
     assert rig.sync()[0].word == "unchanged"
     rig.restart()
-    rig.emulator.faults.clear()
-    rig.wait_for_programs()
+    rig.end_faults()
     rig.sync()
     assert there(rig) == ["stay"]
     assert rig.warnings == {}
@@ -108,11 +99,9 @@ def test_a_sandbox_without_executions(rig: Rig, fault: str, *, dump: bool) -> No
 
 def deleted(rig: Rig, *faults: str) -> None:
     """Have `a` be deleted here, and a sync with these faults not remove it there."""
-    rig.write("a")
-    rig.write("stay")
-    rig.sync()
+    rig.send({"a": "hello", "stay": "hello"})
     rig.emulator.faults.script(*faults)
-    (rig.workspace / "a").unlink()
+    rig.delete("a")
     rig.sync()
     assert "a" in rig.arrived()
     assert list(rig.warnings) == ["delete:a"]
@@ -137,8 +126,7 @@ def test_a_removal_where_no_program_runs(rig: Rig) -> None:
     rig.clock.go_on(1_000)
     assert rig.sync()[0].word == "unchanged"
     rig.emulator.faults.clear()
-    rig.write("stay", "new")
-    rig.sync()
+    rig.send({"stay": "new"})
     assert there(rig) == ["stay"]
 
 
@@ -155,8 +143,7 @@ def test_a_removal_that_hung_is_not_waited_for_again(rig: Rig) -> None:
     deleted(rig, "execute: pending always")
     for content in ("new", "newer"):
         began_s, asked = rig.clock.monotonic, len(rig.asked())
-        rig.write("stay", content)
-        rig.sync()
+        rig.send({"stay": content})
         assert rig.arrived() == {"a": "hello", "stay": content}
         assert rig.clock.monotonic - began_s < 1
         assert "execute" not in rig.asked()[asked:]
@@ -218,7 +205,7 @@ def test_a_changed_path_is_checked_again(synced: Rig, by: SyncMode) -> None:
 @pytest.mark.parametrize("faults", [("initialize: 404",), ("initialize: 404", "get: 404")])
 def test_a_404_forgets_none(synced: Rig, faults: tuple[str, ...], *, restarted: bool) -> None:
     """A sandbox that is configured may be there again: what was deleted here is removed then."""
-    (synced.workspace / "a").unlink()
+    synced.delete("a")
     synced.sync()
     synced.emulator.faults.script(*faults)
     synced.write("stay", "changed")

@@ -22,15 +22,13 @@ def rig(bare: Rig) -> Rig:
     """`a` and `stay` are in the sandbox."""
     bare.keys["sandbox"]["deletions"] = "mirror"
     bare.wait_for_programs()
-    bare.write("a")
-    bare.write("stay")
-    bare.sync()
+    bare.send({"a": "hello", "stay": "hello"})
     return bare
 
 
 def deleted_and_cut(rig: Rig, fault: str) -> None:
     """Delete `a`; the process dies when the sync meets the fault."""
-    (rig.workspace / "a").unlink()
+    rig.delete("a")
     rig.emulator.faults.script(f"{fault} always")
     with pytest.raises(Killed):
         rig.sync(observer=RecordingObserver(rig.clock, ends=Killed()))
@@ -64,7 +62,7 @@ def _cases() -> list[object]:
 @pytest.mark.parametrize(("op", "cut", "then"), _cases())
 def test_interrupted_and_late(rig: Rig, op: str, cut: str, then: Mapping[str, str]) -> None:
     """The sandbox equals the workspace in the end, whatever became of a removal and whenever it begins."""
-    (rig.workspace / "a").unlink()
+    rig.delete("a")
     rig.emulator.faults.script(f"{op}: {cut}")
     observer = RecordingObserver(rig.clock, ends=Killed())
     try:
@@ -88,8 +86,7 @@ def test_interrupted_and_late(rig: Rig, op: str, cut: str, then: Mapping[str, st
             begin_late(rig, name)
     assert rig.is_as_home()
     if not then:
-        rig.write("a")
-        rig.sync()
+        rig.send({"a": "hello"})
         assert pending(rig, rig.state_folder) == []
         assert rig.is_as_home()
 

@@ -41,8 +41,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
         rig = Rig(tmp_path, emulator, clock)  # type: ignore[arg-type]
         rig.client = HttpClient(Waiter(Interrupt(), clock))
         rig.use_defaults()
-        rig.edit(a="ours: a", b="ours: b")
-        rig.sync()
+        rig.send({"a": "ours: a", "b": "ours: b"})
         rig.agent.write("a", "theirs: a")
         rig.edit(a="newer", new="new")
         yield rig
@@ -92,8 +91,7 @@ def test_nobody_can_look(rig: Rig, fault: str) -> None:
     rig.sync()
     assert (rig.there("a"), rig.there("new")) == ("newer", "new")
     asked = rig.asked().count("execute")
-    rig.edit(new="newest")
-    rig.sync()
+    rig.send({"new": "newest"})
     assert (rig.there("new"), rig.asked().count("execute")) == ("newest", asked)
     assert rig.warnings["remote-changes"].startswith("nobody could look for changes in the sandbox (")
     rig.keys["retry"]["give_up_after_seconds"] = 1

@@ -22,8 +22,7 @@ def rig(bare: Rig, request: pytest.FixtureRequest) -> Rig:
     for path in ("stay", "file", "d/a", "d/sub/b"):
         bare.write(path)
     bare.sync()
-    bare.write("stay", "proof")
-    bare.sync()
+    bare.send({"stay": "proof"})
     return bare
 
 
@@ -33,14 +32,14 @@ def folder_becomes_file(rig: Rig) -> None:
 
 
 def file_becomes_folder(rig: Rig) -> None:
-    (rig.workspace / "file").unlink()
+    rig.delete("file")
     rig.write("file/in/it", "a folder now")
 
 
 def test_only_what_is_in_the_way_is_removed(rig: Rig) -> None:
     """With `keep` other deleted paths stay, and so does a link that a file replaced."""
     rig.set(deletions="keep")
-    (rig.workspace / "file").unlink()
+    rig.delete("file")
     folder_becomes_file(rig)
     rig.sync()
     assert rig.arrived() == {"d": "a file now", "stay": "proof", "file": "hello"}
@@ -82,12 +81,10 @@ def test_a_forced_push_frees_what_was_suspected(rig: Rig, deletions: str) -> Non
     """What is in the way of a path, and was put there by a sync, holds it no longer than nobody can look."""
     rig.use_defaults()
     rig.set(deletions=deletions)
-    rig.emulator.faults.script("execute: 404 always")
-    rig.emulator.faults.script("dump: 404 always")
+    rig.emulator.faults.script("execute: 404 always", "dump: 404 always")
     file_becomes_folder(rig)
     assert rig.settle().obstructed == ("file",)
-    rig.emulator.faults.clear()
-    rig.wait_for_programs()
+    rig.end_faults()
     assert rig.sync(SyncMode.FORCED)[0].obstructed == ()
     assert rig.settle().obstructed == ()
     assert rig.is_as_home()
@@ -114,8 +111,7 @@ def test_what_no_program_could_remove(
     if restarts:
         rig.restart()
         rig.sync()
-    rig.emulator.faults.clear()
-    rig.wait_for_programs()
+    rig.end_faults()
     rig.clock.go_on(1_000)
     assert rig.settle().obstructed == ()
     assert rig.is_as_home()
@@ -140,13 +136,11 @@ def test_a_file_that_took_a_links_place(rig: Rig) -> None:
     rig.set(deletions="mirror")
     (rig.workspace / "link").symlink_to("stay")
     rig.settle()
-    rig.emulator.faults.script("execute: 404 always")
-    rig.emulator.faults.script("dump: 404 always")
-    (rig.workspace / "link").unlink()
+    rig.emulator.faults.script("execute: 404 always", "dump: 404 always")
+    rig.delete("link")
     rig.write("link", "a file now")
     rig.settle()
-    rig.emulator.faults.clear()
-    rig.wait_for_programs()
+    rig.end_faults()
     rig.restart()
     rig.write("stay", "changed")
     rig.settle()

@@ -166,8 +166,7 @@ def test_one_refusal_is_enough(rig: Rig) -> None:
     rig.use_defaults()  # whose looks take as many requests as a person's
     rig.emulator.rate_limit = 2
     for number in range(8):
-        rig.write("a.txt", f"edit {number}")
-        rig.sync()
+        rig.send({"a.txt": f"edit {number}"})
         assert rig.arrived()["a.txt"] == f"edit {number}"
     assert [request.status for request in rig.emulator.request_log].count(429) == 1
 

@@ -47,8 +47,7 @@ def equal(rig: Rig) -> bool:
 
 def edited(rig: Rig, content: str) -> int:
     """Sync an edit, which arrives, and return the bytes of the upload."""
-    rig.write("d1/f1", content)
-    rig.sync()
+    rig.send({"d1/f1": content})
     assert equal(rig)
     return sent(rig)
 
@@ -73,9 +72,7 @@ def test_only_changes_are_sent(rig: Rig) -> None:
     assert (rig.asked().count("execute"), rig.asked().count("initialize")) == (1, 2)
     assert outcome.sync is not None
     assert (outcome.sync.archive_bytes, outcome.files) == (whole, 21)
-    rig.write("d1/f1", "changed")
-    rig.write("new/dir/f", "new")
-    outcome, _ = rig.sync()
+    outcome = rig.send({"d1/f1": "changed", "new/dir/f": "new"})
     assert sent(rig) < 1_000
     assert equal(rig)
     assert outcome.sync is not None
@@ -98,9 +95,7 @@ def test_a_full_archive_follows_a_failed_initialize(rig: Rig, fault: str, *, is_
     rig.emulator.faults.script(fault)
     with pytest.raises(KeyboardInterrupt):
         rig.sync(observer=RecordingObserver(rig.clock, ends=KeyboardInterrupt()))
-    rig.write("d1/f1", "content 1")
-    rig.write("d2/f2", "changed")
-    rig.sync()
+    rig.send({"d1/f1": "content 1", "d2/f2": "changed"})
     assert equal(rig)
     assert (sent(rig) > 300_000) is is_full
 
@@ -160,8 +155,7 @@ def test_a_sandbox_that_replaces_from_some_day_on(rig: Rig) -> None:
     rig.emulator.faults.script(REPLACES)
     for number in range(4):
         (rig.sandbox.workspace / f"agent-{number}").write_text("the agent's")
-        rig.write("d1/f1", f"changed again {number}")
-        rig.sync()
+        rig.send({"d1/f1": f"changed again {number}"})
         assert equal(rig) is (number > 0)
     assert rig.saved.keys() == {f"agent-{number}" for number in range(1, 4)}
     assert list(rig.warnings) == ["small-archives"]
@@ -176,8 +170,7 @@ def test_an_emptied_sandbox_proves_it_again(rig: Rig, *, anew: bool) -> None:
     if anew:
         rig.restart()
     before = len(uploads(rig))
-    rig.write("d1/f1", "changed")
-    rig.sync()
+    rig.send({"d1/f1": "changed"})
     assert equal(rig)
     small, whole, proof = uploads(rig)[before:]
     assert max(small, proof) < 1_000 < 300_000 < whole
@@ -208,8 +201,7 @@ def test_where_nobody_can_look_whole_ones_follow(rig: Rig) -> None:
     assert rig.cycle.warnings == []
     assert rig.asked().count("execute") == rig.asked().count("dump") == 1
     rig.clock.go_on(900)
-    rig.write("d1/f1", "and again")
-    rig.sync()
+    rig.send({"d1/f1": "and again"})
     first, small, whole = uploads(rig)[-3:]
     assert small < 1_000 < min(first, whole)
     assert rig.asked().count("execute") == rig.asked().count("dump") == 2
@@ -309,8 +301,7 @@ def test_a_directory_that_the_agent_replaced_is_no_sandbox_that_was_emptied(
     rig.settle()
     shutil.rmtree(rig.sandbox.workspace / "d1")
     rig.agent.write("d1", "theirs")
-    rig.write("d1/f1", "ours, edited")
-    outcome, _ = rig.sync()
+    outcome = rig.send({"d1/f1": "ours, edited"})
     assert equal(rig)
     assert rig.saved == {"d1": ["theirs"]}
     assert outcome.change is not None

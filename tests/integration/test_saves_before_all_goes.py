@@ -121,8 +121,7 @@ def test_a_sandbox_whose_initialize_replaces_all(rig: Rig, monkeypatch: pytest.M
     replaces: Any = rig.cycle.sandbox
     replaces.partial_archives.prove(["never there 1", "never there 2"])
     Fetches(rig, monkeypatch, lambda number: rig.agent.write("late", "theirs, late") if number == 1 else None)
-    rig.edit(b="newer")
-    rig.sync()
+    rig.send({"b": "newer"})
     assert rig.saved == {"a": ["theirs"], "new": ["theirs, new"], "late": ["theirs, late"]}
     assert (rig.there("a"), rig.there("b"), rig.there("late")) == ("ours", "newer", None)
 
@@ -148,7 +147,7 @@ def test_what_is_written_before_its_removal(whole: Rig) -> None:
             whole.agent.write("a", "theirs")
 
     whole.emulator.faults.on("execute", "before", goes_on)
-    (whole.workspace / "a").unlink()
+    whole.delete("a")
     whole.settle()
     assert (whole.saved, whole.there("b")) == ({"a": ["theirs"]}, "ours")
 
@@ -157,7 +156,7 @@ def test_a_removal_that_never_finds_what_the_look_found(whole: Rig) -> None:
     """It is looked at anew twice, and no more: all else arrives, and what is there stays."""
     contents = cycle(("ours", "theirs"))
     whole.emulator.faults.on("execute", "before", lambda _: whole.agent.write("a", next(contents)))
-    (whole.workspace / "a").unlink()
+    whole.delete("a")
     whole.edit(b="newer")
     assert whole.sync()[0].word == "initialized"
     assert (whole.there("a"), whole.there("b")) == ("theirs", "newer")

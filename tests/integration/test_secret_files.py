@@ -29,8 +29,7 @@ SECRET = f"user = me\ntoken = {VALUE}\n"
 def rig(bare: Rig) -> Iterator[Rig]:
     """A workspace that is in the sandbox; at the end no archive and no log line holds the secret."""
     bare.clock.wall = LATER_S
-    bare.write("a.txt", "hello")
-    bare.sync()
+    bare.send({"a.txt": "hello"})
     archives: list[bytes] = []
 
     def keep(_: object) -> None:
@@ -68,8 +67,7 @@ def test_the_warning_about_an_uploaded_version(rig: Rig, *, restarts: bool) -> N
             rig.restart()
         rig.sync()
 
-    rig.write("a.txt", "hello\n" + SECRET)
-    rig.sync()
+    rig.send({"a.txt": "hello\n" + SECRET})
     for number in range(3):
         rig.write("b.txt", str(number))
         goes_on()
@@ -86,16 +84,13 @@ def test_the_warning_about_an_uploaded_version(rig: Rig, *, restarts: bool) -> N
 @pytest.mark.parametrize("how", ["deleted", "left out"])
 def test_with_keep_the_warning_outlives_the_file(rig: Rig, how: str) -> None:
     """It stays, in the next process too, until the file is removed there, or the sandbox is another one."""
-    rig.write("a.txt", SECRET)
-    rig.write("b.txt", "more")
-    rig.sync()
+    rig.send({"a.txt": SECRET, "b.txt": "more"})
     if how == "deleted":
-        (rig.workspace / "a.txt").unlink()
+        rig.delete("a.txt")
     else:
         rig.write(".gitignore", "a.txt\n")
     for number in range(2):
-        rig.write("b.txt", str(number))
-        rig.sync()
+        rig.send({"b.txt": str(number)})
         assert MAY_BE_THERE in warnings(rig)["a.txt"]
         rig.restart()
         assert MAY_BE_THERE in warnings(rig)["a.txt"]
@@ -112,15 +107,13 @@ def test_with_mirror_the_warning_ends_with_the_file(rig: Rig) -> None:
     rig.keys["sandbox"] |= {"deletions": "mirror", "agent_changes": "save"}
     rig.wait_for_programs()
     rig.restart()
-    rig.write("z.txt", "hello")
-    rig.sync()
+    rig.send({"z.txt": "hello"})
     for path in ("a.txt", "z.txt"):
         rig.write(path, SECRET)
     rig.sync()
     assert warnings(rig).keys() == {"a.txt", "z.txt"}
     (rig.sandbox.workspace / "z.txt").write_text("changed there")
-    for path in ("a.txt", "z.txt"):
-        (rig.workspace / path).unlink()
+    rig.delete("a.txt", "z.txt")
     rig.sync()
     rig.sync()
     assert "a.txt" not in rig.arrived()
@@ -134,8 +127,7 @@ def test_the_result_survives_a_restart(rig: Rig, monkeypatch: pytest.MonkeyPatch
         rig.clock.wall = os.stat(rig.workspace).st_ctime
     for number in range(20):
         rig.write(f"d{number}/f.txt", f"{number}")
-    rig.write("d3/secret.txt", SECRET)
-    rig.sync()
+    rig.send({"d3/secret.txt": SECRET})
     before = rig.uploads
     rig.clock.wall = LATER_S
     rig.restart()
@@ -159,8 +151,7 @@ def test_the_result_survives_a_restart(rig: Rig, monkeypatch: pytest.MonkeyPatch
 def test_a_recent_file_is_searched_again(rig: Rig) -> None:
     """Within the clock's granularity a secret may be replaced by as many harmless bytes, which must be synced."""
     rig.clock.wall = os.stat(rig.workspace).st_ctime
-    rig.write("f.txt", SECRET)
-    rig.sync()
+    rig.send({"f.txt": SECRET})
     assert "f.txt" in warnings(rig)
     status = os.stat(rig.workspace / "f.txt")
     rig.write("f.txt", SECRET.replace(VALUE, "x" * len(VALUE)))
@@ -204,15 +195,13 @@ def test_rules_that_become_stricter(rig: Rig, before: dict[str, object]) -> None
     rig.restart()
     rig.sync()
     assert "may still be in the sandbox" in warnings(rig)["f.txt"]
-    rig.write("g.txt", "more")
-    rig.sync()
+    rig.send({"g.txt": "more"})
     assert VALUE[:-1].encode() not in gzip.decompress(rig.emulator.archive().read_bytes())
 
 
 def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under other rules everything is searched once; clean files are not sent again, and not searched again."""
-    rig.write("big.bin", "x" * (LARGEST_BYTES + 1))
-    rig.sync()
+    rig.send({"big.bin": "x" * (LARGEST_BYTES + 1)})
     before = rig.uploads
     rig.set("workspace", allow_secrets=["never/"])
     assert rig.sync()[0].sync is None
@@ -225,12 +214,8 @@ def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPa
 def test_partial_archives(rig: Rig) -> None:
     """An archive of only the changes is searched as well."""
     rig.set("sync", archive="auto")
-    rig.write("b.txt", SECRET)
-    rig.write("c.txt", "more")
-    rig.sync()
-    rig.write("a.txt", SECRET)
-    rig.write("c.txt", "still more")
-    rig.sync()
+    rig.send({"b.txt": SECRET, "c.txt": "more"})
+    rig.send({"a.txt": SECRET, "c.txt": "still more"})
     assert rig.arrived() == {"a.txt": "hello", "c.txt": "still more"}
     assert warnings(rig).keys() == {"a.txt", "b.txt"}
 
@@ -268,9 +253,7 @@ def test_any_position(rig: Rig, seed: int) -> None:
 def test_a_larger_file_is_not_searched(rig: Rig) -> None:
     """The documented limit, tested on both sides."""
     text = SECRET.replace(VALUE, VALUE[:-1] + "Z")
-    rig.write("at.txt", text.rjust(LARGEST_BYTES))
-    rig.write("over.txt", text.rjust(LARGEST_BYTES + 1))
-    rig.sync()
+    rig.send({"at.txt": text.rjust(LARGEST_BYTES), "over.txt": text.rjust(LARGEST_BYTES + 1)})
     assert set(rig.arrived()) == {"a.txt", "over.txt"}
 
 
@@ -284,8 +267,7 @@ def test_syncds_own_key_in_a_larger_file(rig: Rig, archive: str) -> None:
     for path, at in places.items():
         text = "x" * size_bytes
         rig.write(path, f"{text[:at]}{KEY}{text[at:]}")
-    rig.write("without", "x" * size_bytes)
-    rig.sync()
+    rig.send({"without": "x" * size_bytes})
     assert set(rig.arrived()) == {"a.txt", "without"}
     found = warnings(rig)
     assert found.keys() == places.keys()
@@ -305,8 +287,7 @@ def test_syncds_own_key_in_a_larger_file(rig: Rig, archive: str) -> None:
 def test_a_larger_file_that_may_hold_the_key(rig: Rig) -> None:
     """As a smaller one, it is sent if the path is allowed to hold a secret."""
     rig.set("workspace", allow_secrets=["fixtures/"])
-    rig.write("fixtures/large", "x" * LARGEST_BYTES + KEY)
-    rig.sync()
+    rig.send({"fixtures/large": "x" * LARGEST_BYTES + KEY})
     assert rig.arrived()["fixtures/large"].endswith(KEY)
     assert warnings(rig) == {}
 

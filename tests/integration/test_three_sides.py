@@ -55,7 +55,7 @@ def test_a_link_that_leads_out_stops_nothing(tmp_path: Path, archive: str, polic
         (rig.workspace / "link").symlink_to("a")
         rig.settle()
         rig.agent.symlink("link", "/etc/hostname")
-        (rig.workspace / "link").unlink()
+        rig.delete("link")
         (rig.workspace / "link").symlink_to("b")
         rig.edit(b="2")
         rig.settle()
@@ -98,8 +98,7 @@ def test_what_only_the_agent_changed_is_forced(rig: Rig) -> None:
     """It stays as it is there until a person has all be as here; then it is saved first."""
     rig.set("sync", archive="full")
     rig.agent.write("a", "theirs")
-    rig.edit(b="newer")
-    rig.sync()
+    rig.send({"b": "newer"})
     assert (rig.there("a"), rig.there("b"), rig.saved) == ("theirs", "newer", {})
     rig.sync(SyncMode.FORCED)
     assert (rig.there("a"), rig.saved) == ("ours: a", {"a": ["theirs"]})
@@ -148,8 +147,7 @@ def test_what_cannot_be_fetched_is_held(rig: Rig, fault: str) -> None:
     for script in (fault, "dump: 501 always"):
         rig.emulator.faults.script(script)
     rig.agent.write("a", "theirs")
-    rig.edit(a="newer", b="newer")
-    rig.sync()
+    rig.send({"a": "newer", "b": "newer"})
     assert (rig.there("a"), rig.there("b")) == ("theirs", "newer")
     assert list(rig.warnings) == ["held:a"]
     rig.emulator.faults.clear()
@@ -163,8 +161,7 @@ def test_saved_anew_after_a_day(rig: Rig) -> None:
 
     def overwrite(content: str) -> list[str]:
         rig.agent.write("a", "theirs")
-        rig.edit(a=content)
-        rig.sync()
+        rig.send({"a": content})
         return rig.saved["a"]
 
     assert overwrite("newer") == ["theirs"]
@@ -207,12 +204,10 @@ def test_an_agent_that_writes_all_the_time_keeps_nothing_from_arriving(rig: Rig)
     """Each look finds one more file that it changed: at last what is in the way is saved, and the sync is rig."""
     rig.set("sync", archive="full")
     names = [f"f{number}" for number in range(12)]
-    rig.edit(**{name: f"ours: {name}" for name in names})
-    rig.sync()
+    rig.send({name: f"ours: {name}" for name in names})
     left = iter(names)
     rig.emulator.faults.on("execute", "before", lambda _: rig.agent.write(next(left, "more"), "theirs"))
-    rig.edit(b="newer")
-    rig.sync()
+    rig.send({"b": "newer"})
     assert rig.there("b") == "newer"
     changed = names[: names.index(next(left))]
     assert len(changed) >= 4
@@ -316,7 +311,7 @@ def test_what_came_unanswered_is_ours(rig: Rig, policy: str, times: int, fault: 
         if restarted:
             rig.restart()
     rig.edit(a="answered", new="answered")
-    (rig.workspace / "new0").unlink()
+    rig.delete("new0")
     rig.settle()
     assert (rig.there("a"), rig.there("new"), rig.there("new0")) == ("answered", "answered", None)
     assert (rig.saved, rig.warnings) == ({}, {})
@@ -331,8 +326,7 @@ def test_what_the_agent_makes_of_an_unanswered_version_is_its_own(rig: Rig) -> N
         rig.sync(observer=RecordingObserver(rig.clock, ends=Killed()))
     rig.agent.write("a", "unanswered, and theirs")
     rig.restart()
-    rig.edit(a="answered")
-    rig.sync()
+    rig.send({"a": "answered"})
     assert (rig.there("a"), rig.saved) == ("answered", {"a": ["unanswered, and theirs"]})
 
 
@@ -352,8 +346,7 @@ def test_by_the_sandboxs_archive_where_no_program_looks(rig: Rig, op: str, fault
     rig.emulator.faults.script(f"{op}: {fault} always")
     rig.agent.write("a", "theirs: a")
     rig.agent.write("b", "theirs: b")
-    rig.edit(a="newer")
-    rig.sync()
+    rig.send({"a": "newer"})
     assert rig.asked().count("dump") == 1
     assert (rig.there("a"), rig.there("b")) == ("newer", "theirs: b")
     assert rig.saved == {"a": ["theirs: a"]}
@@ -365,14 +358,11 @@ def test_save_looks_again_as_soon_as_somebody_can(rig: Rig, status: int) -> None
     """A service that fails is asked at each sync: what the agent wrote is saved by the first one after the failure."""
     rig.emulator.faults.script(f"execute: {status} always", f"dump: {status} always")
     for text in ("newer", "newest"):
-        rig.edit(a=text)
-        rig.sync()
+        rig.send({"a": text})
     assert list(rig.warnings) == ["remote-changes"]
-    rig.emulator.faults.clear()
-    rig.wait_for_programs()
+    rig.end_faults()
     rig.agent.write("a", "theirs")
-    rig.edit(a="again")
-    rig.sync()
+    rig.send({"a": "again"})
     assert (rig.there("a"), rig.saved, rig.warnings) == ("again", {"a": ["theirs"]}, {})
 
 
@@ -380,8 +370,7 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again(rig: Rig) -> None:
     """Nothing is overwritten unsaved because two requests met it: one beside the upload, one after it."""
     rig.emulator.faults.script("execute: 503 x2", "dump: 503 always")
     rig.agent.write("a", "theirs")
-    rig.edit(a="newer")
-    rig.sync()
+    rig.send({"a": "newer"})
     assert (rig.there("a"), rig.saved, rig.warnings) == ("newer", {"a": ["theirs"]}, {})
 
 
@@ -403,8 +392,7 @@ def test_the_bytes_of_the_base_are_kept(rig: Rig, archive: str) -> None:
     """While a file differs here from what was sent, what was sent can be had; so can what a small archive sent."""
     rig.set("sync", archive=archive)
     rig.agent.write("a", "theirs")
-    rig.edit(b="newer")
-    rig.sync()
+    rig.send({"b": "newer"})
     rig.edit(b="newest", a="changed here")
     rig.set(agent_changes="hold")
     rig.sync()
@@ -414,7 +402,7 @@ def test_the_bytes_of_the_base_are_kept(rig: Rig, archive: str) -> None:
         digest = hashlib.sha256(content).digest()
         assert base[path].digest == digest
         assert store.get(path, digest) == content
-    (rig.workspace / "more").unlink()
+    rig.delete("more")
     rig.restart()
     rig.sync()
     assert rig.cycle.work_saver.workspace.base_store.get("a", hashlib.sha256(b"ours: a").digest()) == b"ours: a"

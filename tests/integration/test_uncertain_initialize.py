@@ -28,8 +28,7 @@ REVERTED = pytest.mark.parametrize("restarted", [False, True], ids=["running", "
 def rig(bare: Rig) -> Rig:
     """A workspace that is in the sandbox, with old files."""
     bare.clock.wall = LATER_S
-    bare.write("a.txt", FIRST["a.txt"])
-    bare.sync()
+    bare.send(FIRST)
     return bare
 
 
@@ -74,7 +73,7 @@ def test_the_guard_uses_the_last_known_manifest(bare: Rig, *, restarted: bool) -
     if restarted:
         bare.restart()
     for number in range(1, 30):
-        (bare.workspace / f"f{number}").unlink()
+        bare.delete(f"f{number}")
     with pytest.raises(NearlyEmpty):
         bare.sync()
     assert bare.sync(SyncMode.FORCED)[0].word == "initialized"
@@ -133,6 +132,5 @@ def test_without_a_record_no_upload(rig: Rig) -> None:
         rig.sync()
     assert rig.uploads == before
     rig.restart()
-    rig.write("a.txt", SECOND["a.txt"])
-    rig.sync()
+    rig.send(SECOND)
     assert rig.arrived() == SECOND

@@ -24,9 +24,7 @@ from tests.system.rig import emptied
 def rig(bare: Rig) -> Rig:
     """A workspace that is in the sandbox, with old files."""
     bare.clock.wall = LATER_S
-    bare.write("a.txt", "hello")
-    bare.write("d/b.txt", "world")
-    bare.sync()
+    bare.send({"a.txt": "hello", "d/b.txt": "world"})
     return bare
 
 
@@ -90,8 +88,7 @@ def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:
     assert list(rig.warnings) == ["state:write"]
     assert rig.sync()[0].word == "unchanged"
     elsewhere.rename(folder)
-    rig.write("a.txt", "newer")
-    rig.sync()
+    rig.send({"a.txt": "newer"})
     assert rig.cycle.warnings == []
 
 
@@ -135,8 +132,7 @@ def test_a_damaged_spool(rig: Rig, times: int, *, whole: bool) -> None:
 def asked(rig: Rig) -> Rig:
     """With the defaults; this process has synced something."""
     rig.use_defaults()
-    rig.write("a.txt", "again")
-    rig.sync()
+    rig.send({"a.txt": "again"})
     return rig
 
 

@@ -24,9 +24,7 @@ from tests.integration.test_three_sides import without_copies
 def rig(bare: Rig) -> Rig:
     """The defaults; `a` and `b` are in the sandbox."""
     bare.use_defaults()
-    bare.write("a", "ours")
-    bare.write("b", "ours")
-    bare.sync()
+    bare.send({"a": "ours", "b": "ours"})
     return bare
 
 
@@ -36,9 +34,7 @@ def acquired(bare: Rig) -> Rig:
     bare.use_defaults()
     del bare.keys["sandbox"]["id"]
     bare.set(acquire={"servers": ["filesystem"], "ttl_seconds": 7200})
-    bare.write("a", "ours")
-    bare.write("b", "ours")
-    bare.sync()
+    bare.send({"a": "ours", "b": "ours"})
     _agent(bare).write("a", "theirs: a")
     _agent(bare).write("b", "theirs: b")
     return bare
@@ -143,8 +139,7 @@ def test_a_move_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch, reason: str) ->
         assert "cannot be saved before it is left" in str(failure)
     assert not (new.workspace / "a").exists()
     monkeypatch.undo()
-    rig.emulator.faults.clear()
-    rig.wait_for_programs()
+    rig.end_faults()
     rig.sync()
     assert (new.workspace / "a").read_text() == "ours"
     assert rig.status.agent.saved == (reason != "gone")
