@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from syncd.model.entry import ABSENT, Entry, Kind
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.sandbox import program
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Mark, Obstacle
 from syncd.sandbox.protocol import Bounds, look_result, look_values
 from tests.component.program_rig import output_of, prepared, told
+from tests.component.test_state_files import bound_socket
 from tests.looks import COMMITS, COMPARE, EXISTS, FETCH, FOLDER, PLACE, REMOVE, a_file, item
 from tests.system.command import AS_ANYONE, as_anyone
 
@@ -41,12 +40,14 @@ class Ran:
 
     def copies(self) -> dict[str, bytes]:
         """Return the content of each copy, by path."""
-        found = {**self.report.differing, **self.report.new}
-        return {path: (self.folder / entry.copy).read_bytes() for path, entry in found.items() if entry.copy}
+        return {path: (self.folder / entry.copy).read_bytes() for path, entry in self.found().items() if entry.copy}
 
     def kinds(self) -> dict[str, str]:
         """Return the kind of each path that is reported."""
-        return {path: entry.kind.value for path, entry in {**self.report.differing, **self.report.new}.items()}
+        return {path: entry.kind.value for path, entry in self.found().items()}
+
+    def found(self) -> Mapping[str, SeenEntry]:
+        return {**self.report.differing, **self.report.new}
 
 
 class Sandbox:
@@ -119,7 +120,7 @@ def test_what_differs_is_reported(sandbox: Sandbox, name: str, kind: str, action
         "file": lambda: (top / name).symlink_to("ours"),
         "folder": lambda: sandbox.place(name),
         "fifo": lambda: os.mkfifo(top / name),
-        "socket": lambda: _bound(top / name),
+        "socket": lambda: bound_socket(top / name),
         "gone": lambda: None,
         "unknown": lambda: sandbox.place(name),
         "unasked": lambda: sandbox.place(name),
@@ -145,16 +146,6 @@ def test_what_differs_is_reported(sandbox: Sandbox, name: str, kind: str, action
     if kind == "l":
         assert found.target == os.readlink(top / name)
     assert (name in sandbox.left()) is (name != "gone")
-
-
-def _bound(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as it:
-        here = os.getcwd()
-        os.chdir(path.parent)  # such a path may have 108 bytes
-        try:
-            it.bind(path.name)
-        finally:
-            os.chdir(here)
 
 
 def test_removals(sandbox: Sandbox) -> None:
@@ -264,6 +255,11 @@ def test_the_smallest_are_copied_first(sandbox: Sandbox) -> None:
     assert not ran.report.differing["big"].unstable
 
 
+def limited(limit: str) -> list[str]:
+    """Return a command before another one, which gets that limit of the shell's `ulimit`."""
+    return ["sh", "-c", f'ulimit {limit} && exec "$@"', "sh"]
+
+
 def _deep(folder: Path, names: Iterable[str]) -> int:
     """Make folders in each other, and return the descriptor of the last."""
     opened = os.open(folder, os.O_RDONLY)
@@ -286,8 +282,7 @@ def test_a_deep_tree(sandbox: Sandbox) -> None:
     deep = "/".join(["deep"] * depth)
     try:
         asked = {f"{deep}/ours": item(FETCH, a_file(b"OURS")), f"{deep}/gone": item(REMOVE, a_file(b"gone"))}
-        few_files = ["sh", "-c", 'ulimit -n 100 && exec "$@"', "sh"]
-        ran = sandbox.run(LookRequest(asked, find_new=True), prefix=few_files)
+        ran = sandbox.run(LookRequest(asked, find_new=True), prefix=limited("-n 100"))
         assert list(ran.report.removed) == [f"{deep}/gone"]
         assert ran.copies() == {f"{deep}/ours": b"ours"}
         longest = max(ran.report.new, key=len)
@@ -485,17 +480,10 @@ def test_a_full_disk(sandbox: Sandbox, hooked: Hooked) -> None:
     assert ran.copies() == {}
     assert ran.kinds() == {"a": "f"}
     hooked.monkeypatch.undo()
-    _, limited = sandbox.prepared(LookRequest({"a": item(FETCH, a_file())}))
-    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3, 3)); "
-    limit += "runpy.run_path(sys.argv[1], run_name='__main__')"  # Python ignores the signal
-    ran = subprocess.run(
-        [sys.executable, "-c", limit, limited / "main.py"],
-        env={"AGENT_WORKSPACE": str(sandbox.workspace)},
-        capture_output=True,
-        check=True,
-    )
-    assert b'"outcomes":[["d",1]]' in ran.stdout
-    assert list((limited / "copies").iterdir()) == []
+    sandbox.place("a", b"theirs" * 1000)
+    ran = sandbox.run(LookRequest({"a": item(FETCH, a_file())}), prefix=limited("-f 1"))  # a block
+    assert (ran.kinds(), ran.copies()) == ({"a": "f"}, {})
+    assert list((ran.folder / "copies").iterdir()) == []
 
 
 def test_a_fifo_that_takes_a_files_place_does_not_block(sandbox: Sandbox) -> None:

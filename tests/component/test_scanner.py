@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Decision, Scope, Selection
 from syncd.watch.changes import ScanListener
 from tests import descriptors
+from tests.component.test_state_files import bound_socket
 from tests.system.command import AS_ANYONE, as_anyone
 
 DEPTH = 300
@@ -71,9 +71,7 @@ def test_links(work: Path) -> None:
 def test_special_files(work: Path) -> None:
     """Sockets, FIFOs and devices are left out without opening them; the rule is reported."""
     os.mkfifo(work / "fifo")
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(work / "socket"))
-    listener.close()
+    bound_socket(work / "socket")
     calls: list[tuple[str, bool]] = []
 
     def note(path: str, is_dir: bool, decision: Decision) -> None:
