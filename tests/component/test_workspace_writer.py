@@ -30,6 +30,7 @@ from syncd.merge.path_changes import PathChange, PathChanges, Place, draft_name
 from syncd.merge.workspace_writer import Written
 from syncd.model.entry import ABSENT, Entry, Kind, with_copy
 from syncd.sandbox.sandbox_content import TakenPath
+from tests.component.crash_machine import ProcessResult
 from tests.component.forks import Forks, forks_of
 from tests.component.test_state_files import held_by_another
 from tests.component.writer_machine import (
@@ -104,16 +105,9 @@ WRITE_OR_UNDO = pytest.mark.parametrize("undo", [False, True], ids=["write", "un
 DEATHS = pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
 
 
-def _steps(on: WriterMachine, *, undo: bool = False, torn: bool = False) -> int:
-    """Return how many steps there are of writing all changes, or of undoing it, at which a process can die."""
-    on.fresh()
-    on.fill()
-    steps = on.run(on.changes()).steps
-    if undo:
-        steps = on.run([], undo=True).steps
-    count = steps.count("write") if torn else len(steps)
-    assert count > (10 if torn else 150)
-    return count
+def _run(on: WriterMachine, at: int = 0, *, undo: bool = False, **how: Any) -> ProcessResult:
+    """Write all changes, or undo them, in a process that ends, or fails, at this step."""
+    return on.run([] if undo else on.changes(), at, undo=undo, **how)
 
 
 def _begun(on: WriterMachine, *, undo: bool) -> Snapshot:
@@ -122,8 +116,17 @@ def _begun(on: WriterMachine, *, undo: bool) -> Snapshot:
     on.fill()
     before = snapshot(on.workspace)
     if undo:
-        on.writer.write(on.plan(*on.changes()))
+        _run(on)
     return before
+
+
+def _steps(on: WriterMachine, *, undo: bool, torn: bool = False) -> int:
+    """Return how many steps there are at which that process can die."""
+    _begun(on, undo=undo)
+    steps = _run(on, undo=undo).steps
+    count = steps.count("write") if torn else len(steps)
+    assert count > (10 if torn else 150)
+    return count
 
 
 @pytest.mark.timeout(600)
@@ -134,7 +137,7 @@ def test_killed_at_a_step(on: WriterMachine, choice: Choice, undo: bool, torn: b
     """Whenever a write or an undo is killed, the next process gives the workspace back, and nothing is left over."""
     for step in choice(_steps(on, undo=undo, torn=torn)):
         before = _begun(on, undo=undo)
-        ended = on.run([] if undo else on.changes(), step, undo=undo, torn=torn)
+        ended = _run(on, step, undo=undo, torn=torn)
         left = (*on.writer.finish_interrupted().left, *on.writer.undo().left)
         assert (snapshot(on.workspace), left) == (before, ()), ended.steps[-3:]
         assert on.state_files() <= {"lock", "sent"}
@@ -143,19 +146,13 @@ def test_killed_at_a_step(on: WriterMachine, choice: Choice, undo: bool, torn: b
 @WRITE_OR_UNDO
 def test_killed_around_a_commit(on: WriterMachine, undo: bool) -> None:
     """What counts as sent changes with the journal, in one commit, whenever the process dies before or after one."""
-
-    def run(at: int = 0) -> list[str]:
-        on.fresh()
-        on.fill()
-        if undo:
-            on.run(on.changes())
-        return on.run([] if undo else on.changes(), at, undo=undo).steps
-
-    commits = [number for number, step in enumerate(run(), 1) if step.startswith("commit")]
+    _begun(on, undo=undo)
+    commits = [number for number, step in enumerate(_run(on, undo=undo).steps, 1) if step.startswith("commit")]
     assert len(commits) > 1
     found = []
     for at in (each for commit in commits for each in (commit, commit + 1)):
-        run(at)
+        _begun(on, undo=undo)
+        _run(on, at, undo=undo)
         state = on.state_files() & {"journal", "pending", "sent"}
         assert state in ({"journal", "sent"}, {"pending"}, set())
         found.append(state)
@@ -180,7 +177,7 @@ def test_a_step_fails_once(on: WriterMachine, undo: bool, numbers: list[int], ch
     chosen = choice(_steps(on, undo=undo))
     for step, number in zip(chosen, cycle(numbers), strict=False):
         before = _begun(on, undo=undo)
-        ended = on.run([] if undo else on.changes(), step, undo=undo, errno=number)
+        ended = _run(on, step, undo=undo, errno=number)
         assert "\n" not in ended.said
         if ended.word == "done":
             assert undo or "left=()" in ended.said
@@ -469,27 +466,23 @@ def test_a_mount_inside_of_the_workspace(tmp_path: Path) -> None:
 def mount_scenario(folder: str) -> None:
     """Write into a mount, and try to remove its mount point; run in a mount namespace."""
     with closing(WriterMachine(Path(folder))) as on:
-        _write_into_a_mount(on)
-
-
-def _write_into_a_mount(on: WriterMachine) -> None:
-    on.file("below/b")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", on.workspace / "below"], check=True)
-    on.file("below/b")
-    before = snapshot(on.workspace)
-    plan = on.plan(
-        ("below", ["d", 0o711, "", ""]),
-        ("below/b", on.new()),
-        ("below/d/e", on.new()),
-        ("below/d", ["d", 0o700, "", ""]),
-    )
-    assert on.writer.write(plan).left == ()
-    on.writer.undo()
-    assert snapshot(on.workspace) == before
-    written = on.writer.write(on.plan(("below/b", None), ("below", on.new())))
-    assert (written.left, written.done) == (("below",), ("below/b",))
-    on.writer.undo()
-    assert snapshot(on.workspace) == before
+        on.file("below/b")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", on.workspace / "below"], check=True)
+        on.file("below/b")
+        before = snapshot(on.workspace)
+        plan = on.plan(
+            ("below", ["d", 0o711, "", ""]),
+            ("below/b", on.new()),
+            ("below/d/e", on.new()),
+            ("below/d", ["d", 0o700, "", ""]),
+        )
+        assert on.writer.write(plan).left == ()
+        on.writer.undo()
+        assert snapshot(on.workspace) == before
+        written = on.writer.write(on.plan(("below/b", None), ("below", on.new())))
+        assert (written.left, written.done) == (("below",), ("below/b",))
+        on.writer.undo()
+        assert snapshot(on.workspace) == before
 
 
 NAMES = st.sampled_from(["a", "b", "c"])
