@@ -26,6 +26,7 @@ from syncd.merge.commits import (
 )
 from syncd.merge.git import Git
 from syncd.model.entry import ABSENT, SeenEntry
+from tests.fuzz.operations import tree
 from tests.looks import file_of, link_to
 from tests.repositories import person_git, poisoned, tree_of
 
@@ -61,17 +62,11 @@ def commit(folder: Path) -> None:
 
 def sent_from(folder: Path) -> dict[str, SeenEntry]:
     """Everything in the folder, as a sync sends it."""
-    found: dict[str, SeenEntry] = {}
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != ".git"]
-        for name in (*names, *folders):
-            path = Path(place, name)
-            relative = str(path.relative_to(folder))
-            if path.is_symlink():
-                found[relative] = link_to(os.readlink(path))
-            elif path.is_file() and name != ".git":
-                found[relative] = file_of(path.read_bytes(), 0o755 if path.stat().st_mode & 0o100 else 0o644)
-    return found
+    found: dict[str, Any] = {path: entry for path, entry in tree(folder).items() if entry[0] != "folder"}
+    return {
+        path: link_to(what[0]) if kind == "link" else file_of(what[1], 0o755 if what[0] else 0o644)
+        for path, (kind, *what) in found.items()
+    }
 
 
 def changed(files: Mapping[str, bytes | None]) -> dict[str, SeenEntry]:
