@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from syncd.archive.base_store import BaseStore
@@ -16,6 +17,17 @@ from syncd.selection.selection import Selection
 from tests.clock import LATER_S, ScriptedClock
 
 MIB = 1 << 20
+
+
+@dataclass
+class InterferingClock(ScriptedClock):
+    """A clock that calls `happens` each time it is read, which is just before a file is read."""
+
+    happens: Callable[[], None] = lambda: None
+
+    def wall_s(self) -> float:
+        self.happens()
+        return LATER_S
 
 
 class PackRig:

@@ -16,7 +16,7 @@ from syncd.merge.git import personal_excludes
 from syncd.scan.file_reader import ContentReader
 from tests.clock import LATER_S, ScriptedClock
 from tests.component.git_folder import make_repository
-from tests.component.pack_rig import MIB, PackRig
+from tests.component.pack_rig import MIB, InterferingClock, PackRig
 
 
 @pytest.fixture
@@ -210,17 +210,7 @@ def test_a_small_file_that_becomes_huge_while_it_is_read(rig: PackRig) -> None:
     path.write_bytes(b"x")
     manifest = rig.scan().manifest
     path.write_bytes(b"xy")
-
-    class GrowingClock(ScriptedClock):
-        asked = 0
-
-        def wall_s(self) -> float:
-            self.asked += 1
-            if self.asked == 1:  # right before it is read
-                os.truncate(path, 1 << 43)
-            return super().wall_s()
-
-    rig.start(clock=GrowingClock(wall=LATER_S))
+    rig.start(clock=InterferingClock(happens=lambda: os.truncate(path, 1 << 43)))
     packed = rig.pack(manifest, most_bytes=1 << 31)
     assert (packed.follow_up, packed.manifest["log"].size_bytes) == ([], 2)
     assert packed.manifest["log"].stamp != rig.scan().manifest["log"].stamp

@@ -9,7 +9,6 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,7 @@ from syncd.archive.chunk_store import Archive
 from syncd.archive.packer import Packed
 from syncd.core.clock import Clock
 from syncd.model.manifest import Manifest
-from tests.clock import LATER_S, ScriptedClock
-from tests.component.pack_rig import MIB, PackRig, whole
+from tests.component.pack_rig import MIB, InterferingClock, PackRig, whole
 
 
 @pytest.fixture
@@ -69,17 +67,6 @@ def test_the_same_tree_gives_the_same_bytes(rig: PackRig) -> None:
         os.utime(path, (1_700_000_000, 1_700_000_000.9))
     rig.work = other
     assert whole(packed_anew(rig).archive) == first
-
-
-@dataclass
-class InterferingClock(ScriptedClock):
-    """A clock that calls `happens` each time it is read, which is just before a file is read."""
-
-    happens: Callable[[], None] = lambda: None
-
-    def wall_s(self) -> float:
-        self.happens()
-        return LATER_S
 
 
 @pytest.mark.parametrize("change", ["append", "rewrite", "cut", "chmod"])
