@@ -9,7 +9,7 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,12 +34,9 @@ def waiter() -> Waiter:
 @contextmanager
 def served(folder: Path) -> Iterator[ControlServer]:
     """Return a server that listens in the folder."""
-    server = ControlServer(str(folder))
-    server.open()
-    try:
+    with closing(ControlServer(str(folder))) as server:
+        server.open()
         yield server
-    finally:
-        server.close()
 
 
 def next_request(server: ControlServer) -> tuple[Client, Message]:

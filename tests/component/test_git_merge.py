@@ -14,9 +14,6 @@ from syncd.merge.git import Git, MergedText, find_git, find_work_tree, is_binary
 from tests.component.test_agent_branch import repository
 from tests.repositories import person_git, poisoned
 
-FOUND = find_git(os.environ)
-needs_git = pytest.mark.skipif(FOUND is None, reason="git is not installed")
-
 
 def lines(count: int = 20, end: bytes = b"\n") -> bytes:
     return b"".join(b"line %d%s" % (number, end) for number in range(count))
@@ -31,7 +28,6 @@ CRLF = lines(end=b"\r\n")
 OPEN = lines()[:-1]
 
 
-@needs_git
 @pytest.mark.parametrize(
     ("base", "ours", "theirs", "merged"),
     [
@@ -57,7 +53,6 @@ def test_what_merges(git: Git, tmp_path: Path, base: bytes, ours: bytes, theirs:
     assert os.listdir(tmp_path) == []
 
 
-@needs_git
 @pytest.mark.parametrize(
     ("base", "ours", "theirs"),
     [
@@ -80,7 +75,6 @@ def test_what_does_not_merge(git: Git, base: bytes, ours: bytes, theirs: bytes, 
     assert b"\n>>>>>>> theirs\n" in merged.content
 
 
-@needs_git
 def test_binary_files_do_not_merge(git: Git, tmp_path: Path) -> None:
     """A NUL in the first 8000 bytes of any version, as for git itself; one further on makes no difference."""
     for versions in ((BASE + b"\0", BASE, BASE), (BASE, BASE + b"\0", BASE), (BASE, BASE, BASE + b"\0")):
@@ -98,7 +92,6 @@ def test_a_git_that_fails_is_no_conflict(tmp_path: Path) -> None:
         assert merge(scripted(tmp_path, script), BASE, BASE, BASE, str(tmp_path)) == "git failed"
 
 
-@needs_git
 def test_a_merge_reads_no_configuration(git: Git, tmp_path: Path) -> None:
     """In a folder that lies in a repository, neither its configuration nor its attributes reach the merge."""
     top = repository(tmp_path / "top", {})
@@ -158,7 +151,6 @@ def test_a_reason_of_git_is_one_line(tmp_path: Path) -> None:
         assert failure.value.message == "git ask failed (fatal: a\\x1b[31m b)"
 
 
-@needs_git
 def test_a_repository_of_another_user(git: Git, tmp_path: Path) -> None:
     """It is refused with the remedy, and read once the person trusts it."""
     top = repository(tmp_path / "top", {})
@@ -171,7 +163,6 @@ def test_a_repository_of_another_user(git: Git, tmp_path: Path) -> None:
     assert find_work_tree(trusted, str(top)).folder == f"{top}/.git"
 
 
-@needs_git
 def test_no_work_tree(git: Git, tmp_path: Path) -> None:
     """No repository, a bare one, a damaged one: each is a line that says so."""
     bare = tmp_path / "bare"

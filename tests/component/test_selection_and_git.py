@@ -18,9 +18,10 @@ from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection
 from tests.repositories import git
 
-pytestmark = pytest.mark.skipif(
+needs_git = pytest.mark.skipif(
     shutil.which("git") is None, reason="git, which these tests compare with, is not installed"
 )
+pytestmark = needs_git
 
 # Names that syncd's own defaults exclude cannot be compared, and are not used here.
 PLAIN = Selection(upload_secrets=True)

@@ -128,11 +128,6 @@ def _read_all(folder: str) -> list[object]:
     return [told_state(folder).load(), read_document(folder) or NOTHING]
 
 
-def _write_all(folder: str) -> None:
-    told_state(folder).save(KNOWN)
-    write_status(folder, encoded(SOMETHING))
-
-
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_another_kind_of_entry_in_a_records_place(tmp_path: Path, kind: Callable[[Path], object]) -> None:
@@ -141,7 +136,8 @@ def test_another_kind_of_entry_in_a_records_place(tmp_path: Path, kind: Callable
         for name in RECORDS:
             kind(tmp_path / name)
         assert _read_all(str(tmp_path)) == [None, NOTHING]
-        _write_all(str(tmp_path))
+        told_state(str(tmp_path)).save(KNOWN)
+        write_status(str(tmp_path), encoded(SOMETHING))
         assert _read_all(str(tmp_path)) == [KNOWN, SOMETHING]
         for name in RECORDS:
             (tmp_path / name).unlink()

@@ -20,16 +20,13 @@ from tests.component.test_selection_and_git import (
     PLAIN,
     disagreements,
     name_like,
+    needs_git,
     random_pattern,
     sent,
     verdicts_of_git,
     write,
 )
 from tests.repositories import git
-
-needs_git = pytest.mark.skipif(
-    shutil.which("git") is None, reason="git, which these tests compare with, is not installed"
-)
 
 
 def put(top: Path, paths: Iterable[str]) -> None:
