@@ -369,6 +369,10 @@ def test_a_choice_loses_nothing_of_the_persons_but_what_it_names() -> None:
         (None, None, 0o600, 0o600),
         (0o644, 0o666, 0o644, 0o666),
         (0o644, 0o644, 0o666, 0o644),
+        # What counts as sent after a merge is as executable as the file there: a change of that bit here is to be sent.
+        (0o640, 0o640, 0o755, 0o750),
+        (0o600, 0o600, 0o644, 0o600),
+        (0o755, 0o755, 0o700, 0o755),
     ],
 )
 def test_the_mode_of_a_taken_file(before: int | None, here: int | None, there: int, mode: int) -> None:
@@ -398,15 +402,6 @@ def test_the_mode_of_a_merged_file() -> None:
     assert merged_mode(ABSENT, HERE, file("r", 0o755), 0o022) == 0o644
     assert merged_mode(BASE, HERE, file("r", 0o755), 0o022) == 0o755
     assert merged_mode(file("b", 0o755), file("l", 0o755), THERE, 0o022) == 0o644
-
-
-@pytest.mark.parametrize(
-    ("here", "there", "mode"),
-    [(0o755, 0o644, 0o644), (0o640, 0o755, 0o750), (0o600, 0o644, 0o600), (0o755, 0o700, 0o755)],
-)
-def test_the_mode_that_counts_as_sent_after_a_merge(here: int, there: int, mode: int) -> None:
-    """It is as executable as the file there: a change of that bit here is still to be sent."""
-    assert taken_mode(Entry(Kind.FILE, here), Entry(Kind.FILE, here), Entry(Kind.FILE, there), 0o022) == mode
 
 
 def test_the_next_base() -> None:
