@@ -28,9 +28,11 @@ from syncd.sync.following import (
 )
 
 
-def _paced(*looks: tuple[float, float, bool], follow_s: float = 10.0, requests: int = 4) -> Pace:
+def _paced(*looks: tuple[float, float, bool], follow_s: float = 10.0, requests: int = 4, **facts: Any) -> Pace:
     """Looks that began and ended then, and whether they found a change."""
     pace = Pace(follow_s)
+    for name, value in facts.items():
+        setattr(pace, name, value)
     pace.asked(0.0)
     for began_s, ended_s, has_changed in looks:
         pace.looked(began_s, ended_s, requests)
@@ -52,6 +54,10 @@ def _paced(*looks: tuple[float, float, bool], follow_s: float = 10.0, requests: 
         (_paced((300.0, 301.0, False), follow_s=600.0), 301.0, 899.0),
         (_paced((0.0, 1.0, True), (100.0, 101.0, True)), 101.0, 109.0),
         (_paced((0.0, 0.0, True), follow_s=0.5), 0.0, 0.5),
+        # Where no program runs, each look downloads all: it takes a twentieth of the time at most.
+        (_paced((0.0, 8.0, True), share=DOWNLOADS_SHARE), 8.0, 160.0),
+        # One that failed is made again within a minute, however rarely it was asked for, and however long it took.
+        (_paced((0.0, 40.0, False), follow_s=600.0, has_failed=True), 40.0, 60.0),
     ],
 )
 def test_when_it_is_due(pace: Pace, now_s: float, due_s: float) -> None:
@@ -59,23 +65,9 @@ def test_when_it_is_due(pace: Pace, now_s: float, due_s: float) -> None:
     assert pace.due_s(now_s, is_paced=False) == pytest.approx(due_s)
 
 
-def test_one_that_downloads_all_is_made_more_rarely() -> None:
-    """Where no program runs, a look takes a twentieth of the time at most."""
-    pace = _paced((0.0, 8.0, True))
-    pace.share = DOWNLOADS_SHARE
-    assert pace.due_s(8.0, is_paced=False) == 160.0
-
-
 def test_a_refused_account_is_looked_at_more_rarely() -> None:
     """After a 429 each request of a look costs five seconds of waiting."""
     assert _paced((0.0, 1.0, True), requests=6).due_s(1.0, is_paced=True) == 30.0
-
-
-def test_one_that_failed_is_made_again_within_a_minute() -> None:
-    """However rarely it was asked for, and however long it took."""
-    pace = _paced((0.0, 40.0, False), follow_s=600.0)
-    pace.has_failed = True
-    assert pace.due_s(40.0, is_paced=False) == 60.0
 
 
 def test_quiet_is_told_after_a_burst() -> None:
