@@ -22,7 +22,6 @@ PURPOSE = Purpose(ApiStep.EXECUTION, "the program")
 
 
 def running(name: str, bounds: Bounds) -> Running:
-    """Return an execution of that name."""
     return Running(name, PURPOSE, bounds, Moment(0.0, 0.0, 0.0))
 
 
@@ -33,6 +32,22 @@ def prepared(values: dict[str, Any], folder: Path) -> str:
     for path, content in _new_files(name, values).items():
         (folder / path).write_bytes(content)
     return name
+
+
+class ProgramRig:
+    """A workspace there, and the program, which runs in a folder of its own each time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.workspace = folder / "workspace"
+        self.workspace.mkdir()
+        self.runs = 0
+
+    def prepared(self, values: dict[str, Any]) -> tuple[str, Path]:
+        """Put the program and its request into a folder, and return its name and the folder."""
+        self.runs += 1
+        folder = self.folder / f"run{self.runs}"
+        return prepared(values, folder), folder
 
 
 def output_of(folder: Path, environment: Mapping[str, str], prefix: Iterable[str] = ()) -> str:

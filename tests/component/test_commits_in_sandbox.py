@@ -16,7 +16,7 @@ from syncd.merge.commits import SandboxCommit, UnreadableCommits, read_commits
 from syncd.model.entry import Kind
 from syncd.sandbox import protocol
 from syncd.sandbox.protocol import REPOSITORY_BOUNDS, RepositoryState, SandboxCommits
-from tests.component.program_rig import output_of, prepared, told
+from tests.component.program_rig import ProgramRig, output_of, told
 from tests.repositories import RepositoryThere, poisoned
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -39,34 +39,29 @@ class Ran(Struct):
         return found
 
 
-class There:
+class There(ProgramRig):
     """A sandbox's workspace with a repository, and runs of the program."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.folder = folder
-        self.workspace = folder / "workspace"
-        self.workspace.mkdir()
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         for path in ("a", "d/b", "gone"):
             (self.workspace / path).parent.mkdir(exist_ok=True)
             (self.workspace / path).write_text(f"{path}\n")
-        self.repository = RepositoryThere(self.workspace, *options)
-        self.runs = 0
+        self.repository = RepositoryThere(self.workspace)
 
-    def run(self, home: str | None = None, path: str | None = None, **changed: Any) -> Ran:
+    def run(self, **changed: Any) -> Ran:
         request = {
-            "home": self.repository.home if home is None else home,
+            "home": self.repository.home,
             "most_commits": 1000,
             "most_paths": 1000,
             "most_bytes": 1 << 30,
             "within_s": 60,
             **changed,
         }
-        self.runs += 1
-        folder = self.folder / f"run{self.runs}"
-        name = prepared({"log": request}, folder)
+        name, folder = self.prepared({"log": request})
         environment = {
             "AGENT_WORKSPACE": str(self.workspace),
-            "PATH": os.environ["PATH"] if path is None else path,
+            "PATH": os.environ["PATH"],
             "HOME": str(self.folder / "agents-home"),
         }
         output = output_of(folder, environment)

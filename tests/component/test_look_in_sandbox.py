@@ -18,7 +18,7 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.sandbox import program
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Mark, Obstacle
 from syncd.sandbox.protocol import Bounds, look_result, look_values
-from tests.component.program_rig import output_of, prepared, told
+from tests.component.program_rig import ProgramRig, output_of, told
 from tests.component.test_state_files import bound_socket
 from tests.looks import COMMITS, COMPARE, EXISTS, FETCH, FOLDER, PLACE, REMOVE, a_file, item
 from tests.system.command import AS_ANYONE, as_anyone
@@ -50,14 +50,8 @@ class Ran:
         return {**self.report.differing, **self.report.new}
 
 
-class Sandbox:
-    """A folder as the workspace there, and folders for executions."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.workspace = folder / "workspace"
-        self.workspace.mkdir()
-        self.runs = 0
+class Sandbox(ProgramRig):
+    """A workspace there, which the program looks at."""
 
     def place(self, path: str, content: bytes = b"ours", mode: int = 0o644) -> Path:
         file = self.workspace / path
@@ -69,15 +63,11 @@ class Sandbox:
     def left(self) -> list[str]:
         return sorted(str(path.relative_to(self.workspace)) for path in self.workspace.rglob("*"))
 
-    def prepared(self, request: LookRequest, folder: Path | None = None, **changed: Any) -> tuple[str, Path]:
-        """Put the program with this request into a folder, and return its name and the folder."""
-        self.runs += 1
-        folder = folder or self.folder / f"run{self.runs}"
-        values = {**look_values(request, changed.pop("within_s", 60.0), 4e9), **changed}
-        return prepared({"look": values}, folder), folder
+    def asked(self, request: LookRequest, **changed: Any) -> tuple[str, Path]:
+        return self.prepared({"look": {**look_values(request, changed.pop("within_s", 60.0), 4e9), **changed}})
 
-    def run(self, request: LookRequest, folder: Path | None = None, prefix: Iterable[str] = (), **changed: Any) -> Ran:
-        name, folder = self.prepared(request, folder, **changed)
+    def run(self, request: LookRequest, prefix: Iterable[str] = (), **changed: Any) -> Ran:
+        name, folder = self.asked(request, **changed)
         log = output_of(folder, {"AGENT_WORKSPACE": str(self.workspace)}, prefix)
         return self.ran(name, log, request, folder)
 
@@ -383,7 +373,7 @@ class Hooked:
         self.monkeypatch.setattr(program, "_within", lambda _, act: act())  # a test has its own alarm
         self.monkeypatch.setenv("AGENT_WORKSPACE", str(self.sandbox.workspace))
         request = LookRequest(items, **more)
-        name, folder = self.sandbox.prepared(request)
+        name, folder = self.sandbox.asked(request)
         report = program.answer(json.loads((folder / "request.json").read_bytes()), str(folder))
         return self.sandbox.ran(name, program.printed(name, report, str(folder)), request, folder)
 

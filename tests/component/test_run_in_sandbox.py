@@ -13,26 +13,18 @@ from pathlib import Path
 import pytest
 
 from syncd.sandbox.protocol import SHORT_BOUNDS, Report, RunReport
-from tests.component.program_rig import output_of, prepared, told
+from tests.component.program_rig import ProgramRig, output_of, told
 from tests.system.command import CLOCK
 
 _DEADLINE_S = 60.0
 
 
-class There:
-    """A workspace in which the program runs commands, each in a folder of its own."""
+class There(ProgramRig):
+    """A workspace in which the program runs commands."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.workspace = folder / "workspace"
-        self.workspace.mkdir()
-        self._runs = 0
-
-    def prepared(self, *command: str, within_s: float = _DEADLINE_S, wait_s: float = _DEADLINE_S) -> tuple[str, Path]:
-        self._runs += 1
-        folder = self._folder / f"run{self._runs}"
+    def asked(self, *command: str, within_s: float = _DEADLINE_S, wait_s: float = _DEADLINE_S) -> tuple[str, Path]:
         request = {"command": command, "within_s": within_s, "wait_s": wait_s, "sample": []}
-        return prepared({"run": request}, folder), folder
+        return self.prepared({"run": request})
 
     @property
     def environment(self) -> dict[str, str]:
@@ -40,7 +32,7 @@ class There:
 
     def run(self, *command: str, **times: float) -> tuple[RunReport, str]:
         """Run a command, and return the report, and what it printed."""
-        name, folder = self.prepared(*command, **times)
+        name, folder = self.asked(*command, **times)
         output = output_of(folder, self.environment)
         report = told(name, output, SHORT_BOUNDS, folder, _run_of)
         return report, output[: output.index(f"{name}=")]
@@ -48,7 +40,7 @@ class There:
     @contextmanager
     def running(self, *command: str) -> Iterator[subprocess.Popen[bytes]]:
         """Run a command beside, which is killed at the end."""
-        _, folder = self.prepared(*command)
+        _, folder = self.asked(*command)
         with subprocess.Popen(
             [sys.executable, folder / "main.py"], env=self.environment, stdout=subprocess.DEVNULL
         ) as process:
