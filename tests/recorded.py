@@ -23,18 +23,20 @@ def records(state_folder: Path) -> set[str]:
     return names | ({"unanswered"} if versions and "uncertain" in names else set())
 
 
+def change(state_folder: Path, statement: str, *values: object) -> None:
+    """Change rows of the database from the outside."""
+    with closing(sqlite3.connect(state_folder / NAME)) as connection, connection:
+        assert connection.execute(statement, values).rowcount, f"there is no {values}"
+
+
 def remove(state_folder: Path, name: str) -> None:
     """Remove a record, without a process that would keep it in memory."""
-    with closing(sqlite3.connect(state_folder / NAME)) as connection, connection:
-        removed = connection.execute("DELETE FROM records WHERE name = ?", (name,)).rowcount
-    assert removed, f"there is no record {name!r}"
+    change(state_folder, "DELETE FROM records WHERE name = ?", name)
 
 
 def damage(state_folder: Path, name: str) -> None:
     """Replace a record by something else, without a process that has the file open."""
-    with closing(sqlite3.connect(state_folder / NAME)) as connection, connection:
-        changed = connection.execute("UPDATE records SET value = x'00' WHERE name = ?", (name,)).rowcount
-    assert changed, f"there is no record {name!r}"
+    change(state_folder, "UPDATE records SET value = x'00' WHERE name = ?", name)
 
 
 def full_disk(*_: object, **__: object) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from syncd.model.entry import Entry, Kind, Stamp
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
+from syncd.sandbox.sandbox_state import SandboxState
+from syncd.store.state_db import StateDb
 from syncd.sync.status_document import SandboxStatus, State, Status
 
 TARGET = Target("https://api.example.com", "box", "us")
@@ -23,6 +25,15 @@ MANIFEST = Manifest(
     }
 )
 
-
 _BOX = SandboxStatus(name="main", id="box", base_url="u", region="us", state=State.STOPPED)
 NOTHING = Status(running=False, pid=None, workspace="/w", sandboxes=(_BOX,))
+
+
+def arrived(
+    db: StateDb, manifest: Manifest, target: Target = TARGET, searched: str = "", name: str = "main"
+) -> SandboxState:
+    """Return the state after a process recorded that the sandbox holds the manifest."""
+    state = SandboxState(db, target, searched, name=name)
+    state.note_arrived(manifest)
+    state.record()
+    return state

@@ -15,17 +15,9 @@ from syncd.sandbox.sandbox_content import TakenPath
 from syncd.sandbox.sandbox_state import SandboxState, ending_targets, forget_name, last_target, recorded_names
 from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.state_db import StateDb
-from tests.component.sample_records import MANIFEST, TARGET
+from tests.component.sample_records import MANIFEST, TARGET, arrived
 
 OTHER = Target(TARGET.base_url, "other", "us")
-
-
-def arrived(db: StateDb, manifest: Manifest, target: Target = TARGET, searched: str = "") -> SandboxState:
-    """Return the state after a process recorded that the sandbox holds the manifest."""
-    state = SandboxState(db, target, searched)
-    state.note_arrived(manifest)
-    state.record()
-    return state
 
 
 def test_any_manifest_is_restored(db: StateDb) -> None:
@@ -136,19 +128,13 @@ def test_a_record_that_is_lost(db: StateDb) -> None:
     assert not daemon.was_changed
 
 
-def test_each_name_has_a_last_sandbox(tmp_path: Path) -> None:
+def test_each_name_has_a_last_sandbox(db: StateDb) -> None:
     """What is known of one is not forgotten when the other moves; a name that is forgotten leaves nothing."""
-    db = StateDb(str(tmp_path))
-    third = Target(TARGET.base_url, "third", "us")
     for target, name in ((TARGET, "main"), (OTHER, "blue")):
-        state = SandboxState(db, target, name=name)
-        state.note_arrived(MANIFEST)
-        state.record()
+        arrived(db, MANIFEST, target, name=name)
         assert not SandboxState(db, target, name=name).content.uncertain
-    for target in (third, Target(TARGET.base_url, "fourth", "us")):
-        moved = SandboxState(db, target)
-        moved.note_arrived(MANIFEST)
-        moved.record()
+    for sandbox in ("third", "fourth"):
+        arrived(db, MANIFEST, Target(TARGET.base_url, sandbox, "us"))
     assert not SandboxState(db, TARGET).content.is_known
     assert SandboxState(db, OTHER, name="blue").content.base == MANIFEST
     assert recorded_names(db) == {"main", "blue"}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sqlite3
 import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,9 +21,10 @@ from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, Why, count
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import NAME, StateDb
 from tests.clock import ScriptedClock
-from tests.component.test_state_db import TARGET, arrived, tree
+from tests.component.sample_records import TARGET, arrived
+from tests.component.test_state_db import tree
 from tests.looks import file_of
-from tests.recorded import full_disk
+from tests.recorded import change, full_disk
 
 DAY_S = timedelta(days=1).total_seconds()
 ODD_NAMES = [os.fsdecode(b"caf\xe9"), "new\nline", "\033[31mred", "-rf", "a" * 255, "文書"]
@@ -42,7 +42,6 @@ class SavedVersionsRig:
         self.store = self.another()
 
     def another(self) -> SavedVersions:
-        """Return the store of another process."""
         return SavedVersions(StateDb(str(self.state)), self.clock)
 
     def save(self, **contents: bytes) -> str:
@@ -52,22 +51,14 @@ class SavedVersionsRig:
         return self.store.save(Why.OVERWRITTEN, "box", entries).id
 
     def content(self, content: bytes) -> Path:
-        """Return the file that has that content."""
         return self.blobs / digest_of(content).hex()
 
     def contents(self) -> set[bytes]:
-        """Return the contents on disk."""
         return {path.read_bytes() for path in self.blobs.iterdir()}
-
-    def sql(self, statement: str, *values: object) -> None:
-        """Change the database from the outside."""
-        with closing(sqlite3.connect(self.state / NAME)) as connection, connection:
-            assert connection.execute(statement, values).rowcount
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> SavedVersionsRig:
-    """Return an empty store."""
     return SavedVersionsRig(tmp_path)
 
 
@@ -232,7 +223,7 @@ def test_a_full_disk(rig: SavedVersionsRig, monkeypatch: pytest.MonkeyPatch, ste
 def test_a_damaged_row(rig: SavedVersionsRig, caplog: pytest.LogCaptureFixture, column: str) -> None:
     """It is named once; the others are listed, its contents stay until it expires or is dropped."""
     damaged, whole = rig.save(a=b"1"), rig.save(a=b"2")
-    rig.sql(f"UPDATE saved SET {column} WHERE id = ?", damaged.encode())
+    change(rig.state, f"UPDATE saved SET {column} WHERE id = ?", damaged.encode())
     store = rig.another()
     for _ in range(2):
         assert [version.id for version in store.all()] == [whole]
@@ -249,7 +240,7 @@ def test_a_damaged_row(rig: SavedVersionsRig, caplog: pytest.LogCaptureFixture, 
 def test_old_versions_expire(rig: SavedVersionsRig) -> None:
     """After thirty days, with damaged ones that are older; their place on the disk is free. Spared ones stay."""
     damaged, old, spared = rig.save(a=b"0"), rig.save(a=b"1"), rig.save(a=b"2")
-    rig.sql("UPDATE saved SET checksum = 7 WHERE id = ?", damaged.encode())
+    change(rig.state, "UPDATE saved SET checksum = 7 WHERE id = ?", damaged.encode())
     for day in range(30):
         assert rig.another().expire() == []
         assert [version.days for version in rig.another().all()] == [day, day]

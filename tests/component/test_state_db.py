@@ -16,14 +16,12 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.remote.target import Target
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.manifests import ManifestRows
 from syncd.store.state_db import NAME, Record, StateDb
+from tests.component.sample_records import TARGET, arrived
 from tests.component.test_state_files import KINDS
-from tests.recorded import damage
-
-TARGET = Target("https://api.example.com", "box", "us")
+from tests.recorded import change, damage
 
 
 def record(db: StateDb, owner: str = "") -> Record[str]:
@@ -34,12 +32,6 @@ def again(folder: Path) -> str | None:
     """Return the record as another process reads it."""
     with closing(StateDb(str(folder))) as db:
         return record(db).load()
-
-
-def arrived(db: StateDb, manifest: Manifest) -> None:
-    state = SandboxState(db, TARGET)
-    state.note_arrived(manifest)
-    state.record()
 
 
 def tree(number: int, files: int = 5, directories: int = 40) -> Manifest:
@@ -126,15 +118,10 @@ def test_two_processes_that_find_it_damaged(tmp_path: Path, db: StateDb) -> None
         assert other.warning is None
 
 
-def _changed(path: Path, statement: str) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(statement)
-
-
 RUINS: dict[str, Callable[[Path], object]] = {
     "garbage": lambda path: path.write_bytes(b"something else\n" * 2000),
-    "newer": lambda path: _changed(path, "PRAGMA user_version = 9"),
-    "without tables": lambda path: _changed(path, "DROP TABLE records"),
+    "newer": lambda path: change(path.parent, "PRAGMA user_version = 9"),
+    "without tables": lambda path: change(path.parent, "DROP TABLE records"),
     **KINDS,
 }
 
@@ -184,8 +171,7 @@ def test_a_damaged_record(tmp_path: Path, db: StateDb, caplog: pytest.LogCapture
     """It reads as none, the log says what that costs, and no other is lost."""
     record(db).save("1")
     record(db, "somebody").save("2")
-    with closing(sqlite3.connect(tmp_path / NAME)) as connection, connection:
-        connection.execute("UPDATE records SET value = x'a132' WHERE owner = 1")
+    change(tmp_path, "UPDATE records SET value = x'a132' WHERE owner = 1")
     assert record(db).load() is None
     assert "'thing' in the state was damaged: nothing is lost" in caplog.text
     assert record(db, "somebody").load() == "2"
@@ -218,8 +204,7 @@ def test_a_damaged_directory(tmp_path: Path) -> None:
     with closing(StateDb(str(tmp_path))) as db:
         arrived(db, tree(7))
         db.close()
-        with closing(sqlite3.connect(tmp_path / NAME)) as connection, connection:
-            connection.execute("UPDATE directories SET encoded = zeroblob(9) WHERE path = x'6433'")
+        change(tmp_path, "UPDATE directories SET encoded = zeroblob(9) WHERE path = x'6433'")
         state = SandboxState(db, TARGET)
         base, (warning,) = state.content.base, state.warnings
         assert set(tree(7)) - set(base) == {f"d3/f{number}" for number in range(5)}
