@@ -162,7 +162,6 @@ class Machine:
         }
 
     def set(self, section: str, key: str, value: Any) -> None:
-        """Set a configuration key."""
         self._keys.setdefault(section, {})[key] = value
 
     def sync(self, at: int = 0, *, torn: bool = False) -> ProcessResult:

@@ -49,7 +49,6 @@ def next_request(server: ControlServer) -> tuple[Client, Message]:
 
 
 def connected(folder: Path) -> socket.socket:
-    """Return a raw client."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(DEADLINE_S)
     client.connect(str(folder / "control.sock"))

@@ -21,7 +21,6 @@ from tests.component.pack_rig import MIB, InterferingClock, PackRig
 
 @pytest.fixture
 def rig(tmp_path: Path) -> PackRig:
-    """An empty workspace."""
     return PackRig(tmp_path)
 
 

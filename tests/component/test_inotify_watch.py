@@ -29,7 +29,6 @@ def walk(watch: InotifyWatch, root: Path, *ignore: str) -> None:
 
 @contextmanager
 def opened(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iterator[int]:
-    """Open the directory."""
     fd = os.open(path, flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         yield fd

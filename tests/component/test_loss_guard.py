@@ -31,7 +31,6 @@ BEFORE = files("before", 100)
 
 
 def recorded(folder: Path, identity: FileIdentity = OURS) -> LossGuard:
-    """Return a guard that has recorded the workspace."""
     guard = LossGuard("/work", str(folder))
     guard.record_workspace(Scan(identity, dict(BEFORE)))
     return guard

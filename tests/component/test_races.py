@@ -103,7 +103,6 @@ class RaceRig:
 
 @pytest.fixture
 def rig(tmp_path: Path) -> RaceRig:
-    """An empty workspace."""
     return RaceRig(tmp_path)
 
 

@@ -44,7 +44,6 @@ class DyingRunner(LocalRunner):
 
 @pytest.fixture
 def rig(memory_folder: Path) -> Iterator[RepositoryRig]:
-    """A sandbox."""
     with forks_of("tests.component.repository_crash_worker") as forks:
         rig = RepositoryRig(memory_folder)
         rig.runner = DyingRunner(rig.workspace, memory_folder / "runs", forks)

@@ -58,7 +58,6 @@ def forks() -> Iterator[Forks]:
 
 @pytest.fixture
 def on(memory_folder: Path, forks: Forks) -> Iterator[WriterMachine]:
-    """Return a machine."""
     with closing(WriterMachine(memory_folder, forks)) as on:
         yield on
 

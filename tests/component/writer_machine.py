@@ -74,7 +74,6 @@ class WriterMachine:
 
     @property
     def writer(self) -> WorkspaceWriter:
-        """A writer in this process."""
         return WorkspaceWriter(str(self.workspace), self._db, SystemClock())
 
     @property

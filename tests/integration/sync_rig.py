@@ -184,7 +184,6 @@ class Rig:
         file.write_text(content)
 
     def delete(self, *paths: str) -> None:
-        """Delete files here."""
         for path in paths:
             (self.workspace / path).unlink()
 

@@ -128,7 +128,6 @@ def switch(rig: Rig, git: str) -> None:
 
 
 def commit_there(rig: Rig) -> str:
-    """Commit as the agent, and return the commit."""
     (rig.sandbox.workspace / "agents.txt").write_text("the agent's\n")
     there(rig, "add", "-A")
     person_git(rig.sandbox.workspace, "commit", "-qm", "the agent's")

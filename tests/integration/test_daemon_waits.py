@@ -70,7 +70,6 @@ class DaemonRig:
 
     @contextmanager
     def daemon(self) -> Iterator[Daemon]:
-        """Give a daemon of this configuration."""
         with daemon_of(
             self.config,
             RunFacts(os.getpid()),

@@ -70,7 +70,6 @@ def look(rig: Rig, items: Mapping[str, LookItem], **more: object) -> LookResult:
 
 
 def fetched(result: LookResult) -> dict[str, str]:
-    """Return the content of each copy."""
     found = {**result.differing, **result.new}
     return {path: Path(entry.copy).read_text() for path, entry in found.items() if entry.copy}
 

@@ -99,7 +99,6 @@ class Receiver:
             peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
     def received(self, since_s: float = 0.0, until_s: float = float("inf")) -> int:
-        """Return the bytes received in this time."""
         return sum(piece.size_bytes for piece in self.pieces if since_s <= piece.at_s < until_s)
 
 

@@ -11,12 +11,11 @@ import pytest
 from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.sandbox.executions import PendingRemoval
-from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, Obstacle
+from syncd.sandbox.look_request import LookItem, LookItems, LookRequest, LookResult, Obstacle
 from syncd.sandbox.program import _listed, _text_of
 from syncd.sandbox.protocol import Bounds, decoded, items_of, look_result, look_values
+from tests.looks import COMMITS, COMPARE, EXISTS, FETCH, PLACE, REMOVE
 
-COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
-PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
 DIGEST = bytes(range(32))
 TEXT = base64.b64encode(DIGEST).decode()
 FILE = Entry(Kind.FILE, 0o644, 1, 4, digest=DIGEST)

@@ -59,7 +59,6 @@ def test_the_key_is_removed(text: str) -> None:
     ],
 )
 def test_ordinary_text_is_unchanged(text: str) -> None:
-    """Ordinary text is left unchanged."""
     assert redacted(text) == text
 
 
