@@ -39,37 +39,37 @@ GROUPS = {
     "Every day": {
         "status": "Show what the daemon is doing, and did last.",
         "push": "Sync once, now.",
-        "flush": "Wait until all that is on disk now is in the sandbox.",
+        "flush": "Wait until the sandbox has all that is here.",
         "pause": "Pause syncing.",
         "resume": "Resume syncing, and catch up.",
     },
     "The agent's work": {
-        "diff": "Show what was changed in the sandbox, as a patch.",
-        "apply": "Bring home what was changed in the sandbox.",
-        "resolve": "List what waits for your decision, or decide it.",
-        "saved": "List, show, restore and drop what was saved of it.",
+        "diff": "Show what the agent changed, as a patch.",
+        "apply": "Bring the agent's work home.",
+        "resolve": "List what waits for you, or decide it.",
+        "saved": "List, restore and drop saved versions.",
     },
     "Set up": {
         "init": "Write a commented configuration file.",
         "service": "Run syncd at every login, by systemd.",
-        "setup": "Set the sandbox up now, and show what that prints.",
+        "setup": "Run `sandbox.setup` in the sandbox now.",
         "run": "Run the daemon in the foreground.",
         "config": "Show and edit the configuration.",
         "reload": "Have the daemon read its configuration anew.",
-        "sandbox": "List, show, acquire, add and release sandboxes.",
+        "sandbox": "List, add, acquire and release sandboxes.",
     },
     "Look closer": {
         "explain": "Say if a path is sent, and by which rule.",
-        "ls": "List the paths that would be sent, or the excluded ones.",
+        "ls": "List what is sent, or what is excluded.",
         "check": "Test all that a sync needs.",
-        "verify": "Compare the sandbox's workspace with this one.",
+        "verify": "Compare the sandbox with the workspace.",
         "history": "List past syncs.",
-        "pull": "Download the sandbox's workspace into a new folder.",
+        "pull": "Download the sandbox to a new folder.",
     },
     "Try it out": {
         "demo": "Show the whole job with no account.",
         "emulator": "Run a stand-in for Klavis on this machine.",
-        "completion": "Print the script that completes commands at a TAB.",
+        "completion": "Print the script for completion at a TAB.",
     },
 }
 COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
@@ -177,7 +177,7 @@ def _print_version(context: click.Context, option: click.Parameter, value: bool)
     is_eager=True,
     expose_value=False,
     callback=_print_version,
-    help="Show the version, that of Python, the platform and the place, and exit.",
+    help="Show versions, platform and place, and exit.",
 )
 @verbosity_options
 def cli() -> None:
@@ -191,9 +191,9 @@ def completion(ctx: click.Context, shell: str) -> None:
     """Print the script that completes commands, options and files at a TAB.
 
     \b
-    bash, in ~/.bashrc:                   eval "$(syncd completion bash)"
-    zsh, in ~/.zshrc after compinit:      eval "$(syncd completion zsh)"
-    fish, in ~/.config/fish/config.fish:  syncd completion fish | source
+    eval "$(syncd completion bash)"    in ~/.bashrc
+    eval "$(syncd completion zsh)"     in ~/.zshrc after compinit
+    syncd completion fish | source     in ~/.config/fish/config.fish
     """
     from click.shell_completion import get_completion_class  # noqa: PLC0415 - only here
 

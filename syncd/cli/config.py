@@ -131,7 +131,7 @@ def command(context: click.Context, config_file: str | None) -> None:
     """Show the configuration, or edit it.
 
     \b
-    syncd config                     each value that counts, and where it is from
+    syncd config    each value that counts, and its source
     syncd config edit
     """
     # `syncd config --config FILE edit`: given before the subcommand, the option is that one's default.

@@ -57,8 +57,8 @@ def command(directory: str | None) -> None:
     """Show the whole job, with an emulator in the place of the sandbox.
 
     \b
-    syncd demo                       with a sample workspace, in some seconds
-    syncd demo ~/code/site           with what you do there, until Ctrl-C
+    syncd demo                a sample, in some seconds
+    syncd demo ~/code/site    what you do there, until Ctrl-C
 
     Nothing in DIR is changed, nothing leaves this machine, and nothing is left behind.
     """

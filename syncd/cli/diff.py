@@ -74,7 +74,7 @@ def command(  # noqa: PLR0917 - click passes each option
     \b
     syncd diff
     syncd diff --stat src      how many lines, in one folder
-    syncd diff --all --stat    a column a sandbox; ! where several changed it
+    syncd diff --all --stat    a column a sandbox
 
     Of PATHs, if any, with what is below them. What a rule excludes is counted, not shown. Exits with 0 if nothing was
     changed, with 1 if something was.

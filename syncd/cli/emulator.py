@@ -45,8 +45,11 @@ _FIRST_SANDBOX = "box"  # known before it starts: a script can configure it
 def command(*, data_dir: Path, port: int, key_file: str | None, url_lifetime_s: int) -> None:
     """Emulate Klavis' sandboxes and their storage on loopback, until interrupted.
 
-    Prints its address, the file of its key and its sandbox, then one line for each request to stderr; the next start
-    finds its data again. Its sandboxes confine nothing: who has the key runs programs as you.
+    \b
+    syncd emulator --data ~/syncd-cloud --port 8765
+
+    Prints its address, the file of its key and its sandbox, then a line a request to stderr. The next start finds its
+    data again. Its sandboxes confine nothing: who has the key runs programs as you.
     """
     api_key = key_in_file(key_file, f"the API key file {key_file!r}").reveal() if key_file else ""
     _refuse_foreign_folder(data_dir)

@@ -48,7 +48,7 @@ def command(config_file: str | None, most: int, only_failed: bool, as_json: bool
 
     \b
     syncd history
-    syncd history --failed -n 0      all failures that are kept
+    syncd history --failed -n 0    all failures that are kept
 
     Listed is what sent something, was asked for, failed, or succeeded after failures. One that gave way began anew, for
     a newer change or a command. +2 are new paths, ~1 are changed ones, -3 removed ones. Some thousands are kept.

@@ -62,7 +62,7 @@ def command(config_file: str | None, excluded: bool, as_json: bool) -> None:
 
     \b
     syncd ls
-    syncd ls --excluded              what is not sent, each with its rule
+    syncd ls --excluded    what is not sent, and by which rule
     """
     config = configured(config_file)
     scan, found = scan_workspace(config)
@@ -86,7 +86,10 @@ def command(config_file: str | None, excluded: bool, as_json: bool) -> None:
 @config_option
 @json_option
 def explain(path: str, config_file: str | None, as_json: bool) -> None:
-    """Say whether PATH is sent, and which rule decides, with its file and line; and where it stands in the sandbox.
+    """Say if PATH is sent, by which rule, and where it stands in the sandbox.
+
+    \b
+    syncd explain dist/app.js
 
     There it is as sent, not sent yet, kept (only the agent changed it), held (it waits for you), or not there.
     """

@@ -62,13 +62,11 @@ config_option = click.option(
     type=click.Path(),
     callback=named,
     shell_complete=complete_config,
-    help="A file, or NAME for ~/.config/syncd/NAME.toml; else that of the workspace here.",
+    help="A file, or NAME in ~/.config/syncd; default: this workspace's.",
 )
 
-sandbox_option = click.option(
-    "--sandbox", metavar="NAME", help="Which one, where there are several; main is [sandbox]."
-)
-no_setup_option = click.option("--no-setup", is_flag=True, help="Do not wait for `sandbox.setup` to end.")
+sandbox_option = click.option("--sandbox", metavar="NAME", help="One of several; main is that of [sandbox].")
+no_setup_option = click.option("--no-setup", is_flag=True, help="Do not wait for `sandbox.setup`.")
 all_option = click.option("--all", "all_sandboxes", is_flag=True, help="Each sandbox of the workspace.")
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts: JSON on stdout.")
 

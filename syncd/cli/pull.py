@@ -28,6 +28,9 @@ Made = TypeVar("Made")
 def command(config_file: str | None, destination: str, sandbox: str | None, as_json: bool) -> None:
     """Download the sandbox's workspace into DEST, a new or an empty folder. Nothing is overwritten.
 
+    \b
+    syncd pull ../from-sandbox
+
     The git repository that syncd keeps there does not come; one that someone else made does.
     """
     config = configured_for(config_file, sandbox)

@@ -51,7 +51,7 @@ def command(config_file: str | None, force: bool, sandbox: str | None, no_setup:
 
     \b
     syncd push
-    syncd push --force        even if nothing changed, or nearly all is gone
+    syncd push --force    even if nothing changed
 
     Where nothing has to be sent, the sandbox is asked if it still has what was sent, and filled if it was emptied. What
     changes while it is read is sent once more, twice at most; if it still changes, it is named, with exit code 75. With
@@ -116,7 +116,7 @@ def setup(config_file: str | None, sandbox: str | None) -> ExitCode:
 
     \b
     syncd setup && start-the-agent
-    syncd setup --sandbox review     that of one, where there are several
+    syncd setup --sandbox review    that of one of several
 
     It ends with 0 if the program there did, and with 1 if that failed, took too long, or was ended by the service. It
     is run by the daemon, or by this command where none runs; one that is running already is waited for first.

@@ -45,9 +45,9 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
     """List what waits for your decision, or decide it.
 
     \b
-    syncd resolve                        exits with 1 if something waits
-    syncd resolve src --theirs           the sandbox's version of all below src
-    syncd resolve README.md --markers    both, to be edited
+    syncd resolve                    exit code 1: some wait
+    syncd resolve src --theirs       the sandbox's, in all src
+    syncd resolve a.txt --markers    both, to be edited
 
     Conflicts of `syncd apply` wait, held paths, and what one side deleted and the other changed. The sandbox's version
     is saved where it is not applied. All is written, or nothing is, and `syncd apply --undo` takes it back.

@@ -54,8 +54,8 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     """Watch the workspace and keep the sandbox in sync with it, in the foreground.
 
     \b
-    syncd run                        until Ctrl-C; its log goes to stderr
-    syncd run --log-level debug      with a log that says more
+    syncd run                      until Ctrl-C
+    syncd run --log-level debug    with a log that says more
 
     SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
     """

@@ -58,7 +58,7 @@ def command() -> None:
 
     \b
     syncd sandbox list
-    syncd sandbox add blue --acquire         one more agent at this workspace
+    syncd sandbox add blue --acquire    one more agent
     """
     note_done("some of it may be done", "`syncd sandbox list` shows that")
 

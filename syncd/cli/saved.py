@@ -40,7 +40,7 @@ _HELP = f"""List the agent's saved versions, the newest first; or show, restore 
 
 \b
 syncd saved
-syncd saved restore ID --here            merged into the workspace
+syncd saved restore ID --here    merged into the workspace
 
 Before a sync overwrites or removes what was changed on both sides, and before a sandbox ends, the sandbox's version is
 saved here. Versions are kept for {SAVED_DAYS} days and in at most {SAVED_BYTES >> 30} GiB; the oldest go first.
@@ -110,9 +110,9 @@ def restore(  # noqa: PLR0917 - click passes each option
     """Put the paths of a version into DEST, a new or an empty folder. Nothing is overwritten.
 
     \b
-    syncd saved restore ID --here          merged into the workspace
+    syncd saved restore ID --here    merged into the workspace
     syncd saved restore ID ../its-version
-    syncd apply --undo                     takes back what was merged
+    syncd apply --undo               takes back the merge
 
     The version stays saved. Links that lead out of DEST are named on stderr, and not restored. Exits with 1 if
     conflicts are left, or contents that were damaged on this disk.

@@ -230,8 +230,8 @@ def command() -> None:
     """Keep syncd running at every login, as a systemd user unit.
 
     \b
-    syncd service install            again after an upgrade, a move or a new key
-    syncd service logs -f            what it does, as it does it
+    syncd service install    after an upgrade, too
+    syncd service logs -f    what it does, as it does it
 
     The default configuration is the unit syncd, ~/.config/syncd/NAME.toml is syncd@NAME.
     """

@@ -58,6 +58,9 @@ def verify(
 def command(config_file: str | None, sandbox: str | None, all_sandboxes: bool, as_json: bool) -> int:
     """Compare the workspace with the sandbox's, byte for byte.
 
+    \b
+    syncd verify && echo equal
+
     Ends with 0 if they are equal, with 1 if a path is missing there, different, or only there, as an excluded one is
     that the sandbox has. The repository that syncd keeps there does not count.
     """

@@ -77,8 +77,8 @@ def command(
     """Bring home what was changed in the sandbox since syncd put it there.
 
     \b
-    syncd apply                      shows the plan, and asks
-    syncd apply --branch agent       its commits, and the rest, on a branch of git
+    syncd apply                   shows the plan, and asks
+    syncd apply --branch agent    all on a new branch of git
     syncd apply --undo
 
     What only the sandbox changed is taken, and texts that both sides changed are merged. All is written, or nothing is.

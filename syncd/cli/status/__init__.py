@@ -185,8 +185,8 @@ def command(config_file: str | None, as_json: bool, *, watch: bool, all_: bool, 
 
     \b
     syncd status
-    syncd status --watch             as it changes
-    syncd status --all               every workspace, a line each
+    syncd status --watch    as it changes
+    syncd status --all      every workspace, a line each
     """
     if checks and watch:
         raise click.UsageError("--check goes without --watch.")
