@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import signal
 from pathlib import Path
@@ -151,21 +150,3 @@ def test_a_signal_ends_only_the_program(rig: Rig, program: Program) -> None:
     assert pushing.stop(signal.SIGINT) == 0
     assert "stopped before sync.on_synced was done" in pushing.err
     assert program.ended()
-
-
-def test_the_recipe(rig: Rig, program: Program, repo: Path) -> None:
-    """The script of docs/how-to.md runs a program in the sandbox, and fails if that does."""
-    section = (repo / "docs/how-to.md").read_text("utf-8").partition("## Run a program after each sync\n")[2]
-    (script,) = re.findall(r"^```sh\n(#!.*?)^```$", section.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
-    file = rig.home / "bin/test-in-sandbox"
-    file.parent.mkdir()
-    file.write_text(
-        script.replace("https://api.klavis.ai", rig.emulator.base_url).replace('"make", "test"', '"cat", "a.txt"')
-    )
-    file.chmod(0o755)
-    rig.configure({"sync.on_synced": ["~/bin/test-in-sandbox"], "sandbox.deletions": "mirror"})
-    daemon = rig.up()
-    rig.until(lambda: "on_synced: 1" in daemon.err, "the output from the sandbox")
-    rig.until(lambda: not rig.shown()["warnings"], "no warning")
-    (rig.workspace / "a.txt").rename(rig.workspace / "b.txt")
-    rig.until(lambda: "sync.on_synced ended with 1" in "".join(rig.shown()["warnings"]), "the failure in the sandbox")

@@ -48,22 +48,6 @@ def test_the_tutorial(rig: Rig, shell: Shell, repo: Path) -> None:
     assert not (rig.sandbox.workspace / ".env").exists()
 
 
-def test_the_readme_practises_without_an_account(rig: Rig, shell: Shell, repo: Path) -> None:
-    """From an empty home, the README's two blocks end with a workspace that is in sync with the emulator."""
-    section = (repo / "README.md").read_text("utf-8").split("To practise without an account")[1]
-    free = str(_free_port())
-    emulator, sync = (text.replace(_PORT, free) for _, text in _BLOCK.findall(section)[:2])
-    shell.types("mkdir code && echo tea > code/leaf.txt && cd code")
-    shell.types(emulator)
-    rig.until((rig.home / "syncd-cloud/api-key").exists, "the emulator")
-    start, wait = sync.split("syncd flush", maxsplit=1)
-    shell.types(start)
-    _until_watching(rig)
-    shell.types(f"syncd flush{wait}")
-    assert "● in sync" in shell.printed
-    assert (rig.home / "syncd-cloud/sandboxes/box/workspace/leaf.txt").read_text() == "tea\n"
-
-
 def test_recipes(rig: Rig, tmp_path: Path, repo: Path) -> None:
     """Those of docs/how-to.md, one after the other in one home: each does what it says, without a daemon."""
     sections = _SECTION.findall((repo / "docs/how-to.md").read_text("utf-8"))
