@@ -66,8 +66,7 @@ def command(directory: str | None) -> None:
         with _demo(directory) as demo:
             _say(
                 "1. The daemon starts" if directory is None else "The daemon starts, until you press Ctrl-C",
-                "It sends the first of these folders to the second. An emulator on this machine has that one, in the"
-                " place of the sandbox:",
+                "It sends the first of these folders to the second, which an emulator has in the place of a sandbox:",
             )
             click.echo(f"  {shown_path(demo.workspace)}\n  {shown_path(demo.there)}")
             demo.syncd("ls", "--excluded")
@@ -88,21 +87,19 @@ def _show_sample(demo: _Demo) -> None:
     demo.syncd("flush")
     _say(
         "2. The sandbox is set up",
-        'With sandbox.setup = ["sh", "setup.sh"] that ran there, when all files had arrived, and `flush` waited for it.'
-        " Now you have it run once more:",
+        'It ran sandbox.setup = ["sh", "setup.sh"] there, and `flush` waited for that. Now you run it once more:',
     )
     demo.syncd("setup")
     _say(
         "3. You edit",
-        "A line is added to brew.py: it arrives by itself, and `flush` waits for that. Then `verify` compares both"
-        " sides: build, which the set-up made, is only there.",
+        "A line is added to brew.py: it arrives by itself, and `flush` waits for that.",
     )
     _append(here, "brew.py", 'MINUTES["oolong"] = 3\n')
     demo.syncd("flush")
-    demo.syncd("verify")
     _say(
         "4. The agent writes in the sandbox, and you bring it home",
-        "It adds a line to README.md, and a file. No sync overwrites that.",
+        "It adds a line to README.md, and a file. No sync overwrites that. In the end `verify` compares both sides:"
+        " build, which the set-up made, is only there.",
     )
     _append(there, "README.md", "`python3 brew.py` lists the minutes.\n")
     _append(there, "sugar.py", "SPOONS = 1\n")
