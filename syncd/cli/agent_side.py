@@ -224,8 +224,7 @@ def written_config(config: Config, entry: JournalEntry | None) -> Config:
 def tell_excluded(side: AgentSide, what_becomes: str) -> None:
     """Say on stderr how many paths the rules exclude, and what becomes of them."""
     if count := side.excluded:
-        paths = counted(count, "path")
-        click.echo(f"{paths} in the sandbox that the workspace's rules exclude: {what_becomes}", err=True)
+        click.echo(f"{counted(count, 'excluded path')} in the sandbox: {what_becomes}", err=True)
 
 
 def save_before_release(config: Config) -> str:

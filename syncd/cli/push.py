@@ -139,14 +139,14 @@ def _tell_agents_side(result: Mapping[str, Any]) -> None:
     for row in result.get("sandboxes", ()) or (result,):
         name, named = row.get("name"), row.get("held", ())
         there = f" {name}" if name else ""
-        apply, lists = (
-            for_sandbox(each, name) if name else hinted(each) for each in ("`syncd apply`", "`syncd saved`")
+        resolve, lists = (
+            for_sandbox(each, name) if name else hinted(each) for each in ("`syncd resolve`", "`syncd saved`")
         )
         for path in named:
-            click.echo(f"held: {shown_path(path)} stays in the sandbox{there} as it is: {apply} merges it", err=True)
+            click.echo(f"held: {shown_path(path)} stays in the sandbox{there} as it is: {resolve} decides", err=True)
         more = row.get("held_count", 0) - len(named)
         if more > 0:
-            click.echo(f"held: {counted(more, 'more path')}{there and f' in{there}'}: {apply} merges them", err=True)
+            click.echo(f"held: {counted(more, 'more path')}{there and f' in{there}'}: {resolve} decides", err=True)
         if saved := ", ".join(few([*map(shown_path, row.get("saved", ()))], row.get("saved_count", 0))):
             click.echo(f"saved: what the sandbox{there} had of {saved}: {lists} lists it", err=True)
 

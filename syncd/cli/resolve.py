@@ -74,6 +74,7 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
                 return code
             if not found:
                 click.echo(hinted("nothing waits for a decision there: `syncd resolve` lists what does"), err=True)
+                _tell_saved(opened)
             for each in found:
                 if not each.choices:
                     click.echo(f"{shown_path(each.path)} waits for something else: {each.reason}", err=True)

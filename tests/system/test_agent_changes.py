@@ -81,7 +81,7 @@ def test_status_tells_of_the_agents_work(rig: Rig, agent: Agent) -> None:
     assert rig.run("diff", "--stat", "work/f").code == 1
     assert known() == 3
     shown = rig.ok("status").out
-    assert "the agent changed 3 files: `syncd diff`" in " ".join(shown.split())
+    assert "agent changed 3 files: `syncd diff`" in " ".join(shown.split())
     rig.write("f", "mine")
     rig.ok("flush")
     assert known() == 2  # that one was saved and overwritten; no sync looks at the others
@@ -97,7 +97,7 @@ def test_status_tells_of_the_agents_work(rig: Rig, agent: Agent) -> None:
     assert known() == 1  # the same on both sides; nobody has looked at the other one yet
     rig.ok("diff")
     assert known() == 0
-    assert "the agent changed" not in rig.ok("status").out
+    assert "agent changed" not in rig.ok("status").out
 
 
 def test_many_held_paths(rig: Rig) -> None:
@@ -116,7 +116,7 @@ def test_many_held_paths(rig: Rig) -> None:
     rig.write("other")
     flushed = rig.ok("flush").told.splitlines()
     assert (agent.read(paths[0]), agent.exists("other")) == (b"the agent's", True)
-    assert (len(flushed), flushed[-1]) == (51, "held: 10 more paths: `syncd apply` merges them")
+    assert (len(flushed), flushed[-1]) == (51, "held: 10 more paths: `syncd resolve` decides")
     status = rig.status()
     assert (status["agent"]["held"], status["agent"]["held_count"]) == (paths[:50], 60)
     assert "10 more paths changed here and in the sandbox" in status["warnings"][-1]

@@ -101,7 +101,7 @@ def test_nothing_was_changed(rig: Rig, agent: Agent) -> None:
         agent.write(path, "left out")
     found = rig.run("diff")
     assert (found.code, found.out) == (0, "")
-    assert found.told == "2 paths in the sandbox that the workspace's rules exclude: not shown\n"
+    assert found.told == "2 excluded paths in the sandbox: not shown\n"
 
 
 def test_names(rig: Rig, agent: Agent) -> None:

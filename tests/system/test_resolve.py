@@ -236,12 +236,15 @@ def test_theirs_was_overwritten_meanwhile(rig: Rig, agent: Agent, by: str, choic
         rig.ok("push")
     else:
         rig.ok("push")
-        assert rig.run("saved", "restore", rig.saved()[0]["id"], "--here").code == 1
+        left = rig.run("saved", "restore", rig.saved()[0]["id"], "--here")
+        assert (left.code, left.told) == (1, "`syncd resolve` decides\n")
     assert agent.read("clash").decode() == OURS
     assert [*_waiting(rig)] == ["clash"]
     _resolve(rig, "clash", f"--{choice}")
     assert _content(rig, "clash") == _side(STATES["clash"][2][choice])
     assert _waiting(rig) == {}
+    again = rig.run("resolve", str(rig.workspace / "clash"), f"--{choice}")
+    assert (again.code, by == "apply" or "saved where both changed a path: `syncd saved`" in again.err) == (0, True)
     assert _applied(rig, "--undo")[1] == {"undone": ["clash"]}
     assert _content(rig, "clash") == OURS.encode()
     assert [*_waiting(rig)] == ["clash"]
@@ -281,8 +284,8 @@ def test_the_diff_before_the_answer(rig: Rig, agent: Agent) -> None:
     """`d` shows the patch, and asks again."""
     agent.write("a", THEIRS)
     with rig.terminal("apply", TERM="xterm", PAGER="cat") as terminal:
-        terminal.answer(f"Apply 1? {QUESTION}", "d")
-        terminal.answer(f" line 5\nwould be: 1 applied. Apply 1? {QUESTION}", "y")
+        terminal.answer(f"Apply? {QUESTION}", "d")
+        terminal.answer(f" line 5\nwould be: 1 applied. Apply? {QUESTION}", "y")
         assert terminal.finish() == 0
     assert _content(rig, "a") == THEIRS.encode()
 
@@ -292,6 +295,6 @@ def test_a_long_plan_is_shown_in_a_pager(rig: Rig, agent: Agent) -> None:
     for number in range(31):
         agent.write(f"new/n{number:02}", "theirs\n")
     with rig.terminal("apply", TERM="xterm", PAGER="sed s/^/paged:/") as terminal:
-        terminal.answer(f"Apply 32? {QUESTION}", "n")
+        terminal.answer(f"Apply? {QUESTION}", "n")
         assert terminal.finish() == 0
         assert terminal.text.count("paged:apply     new/n") == 31

@@ -133,7 +133,7 @@ def apply(
             paged(f"{line}\n".encode("utf-8", "backslashreplace") for line in lines)
         elif not as_json:
             print_lines(lines)
-        tell_excluded(side, "not applied but with --include")
+        tell_excluded(side, "not applied (`syncd apply --include PATTERN` does)")
         if dry_run:
             return tell_end(plan, _PLANNED, as_json=as_json)
         # Nothing else waits for the answer.
@@ -170,7 +170,7 @@ def bring_home_and_save(side: AgentSide, plan: Plan, is_covered: Callable[[str],
 
 def _agreed(side: AgentSide, named: tuple[str, ...], plan: Plan, waiter: Waiter) -> bool:
     """True if a person wants the plan carried out; the diff is shown to one who asks for it. Raises `Stop`."""
-    asked = f"{summary_line(plan, _PLANNED)}. Apply {len(plan.of(*CHANGES)):,}? [y/d/N]:"
+    asked = f"{summary_line(plan, _PLANNED)}. Apply? [y/N/diff]:"
     while (answer := answered(asked, ("y", "yes", "d", "diff", "n", "no", ""), waiter)) in ("d", "diff"):
         try:
             show(side, named, None)
@@ -195,6 +195,8 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
     if not as_json:
         print_lines(plan_lines(plan))
     code = tell_end(plan, as_json=as_json)
+    if code is ExitCode.DIFFERENT and not as_json:
+        click.echo(hinted("`syncd resolve` decides"), err=True)
     return ExitCode.DIFFERENT if damaged else code
 
 
