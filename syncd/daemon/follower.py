@@ -15,7 +15,7 @@ from math import inf
 
 from msgspec.structs import replace
 
-from syncd.core.clock import stamp
+from syncd.core.clock import day_and_time, seconds_of, stamp
 from syncd.core.errors import SyncdError, SyncWarning
 from syncd.core.text import counted, shown_path
 from syncd.core.waiter import Work
@@ -221,6 +221,7 @@ class Follower:
     def _failed(self, failure: Exception) -> None:
         self._pace.has_failed = True
         error = sync_failure(failure).error
-        since = self._followed_at or "a time before this start"
+        at_s = seconds_of(self._followed_at)
+        since = "a time before this start" if at_s is None else day_and_time(at_s)
         what = f"the agent's work could not be looked at ({error.message}), so what is at home is as of {since}"
         self._warnings = [SyncWarning("follow", what, "it is tried again by itself")]

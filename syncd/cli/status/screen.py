@@ -256,10 +256,10 @@ def _agent(agent: AgentStatus, now_s: float) -> str:
     parts = []
     if agent.changed:
         lasting = _lasting(agent.changed_at, now_s, QUIET_S)
-        quiet = f", quiet{lasting}" if lasting else ", at work" if agent.changed_at else ""
-        parts.append(f"the agent changed {counted(agent.changed, 'file')}{quiet}: `syncd diff`")
+        quiet = f", quiet{lasting}" if lasting else ", still at work" if agent.changed_at else ""
+        parts.append(f"changed {counted(agent.changed, 'file')}{quiet}: `syncd diff`")
     if agent.held_count:
-        parts.append(f"{counted(agent.held_count, 'path')} held: `syncd apply`")
+        parts.append(f"{counted(agent.held_count, 'path')} held: `syncd resolve`")
     if agent.saved:
         parts.append(f"{counted(agent.saved, 'version')} saved: `syncd saved`")
     if agent.looked_at is not None and (agent.changed or agent.followed_at is None):
@@ -292,16 +292,11 @@ def table(rows: Sequence[WorkspaceRow], now_s: float, width: int = 10_000) -> li
 
 
 def _cells(row: WorkspaceRow, now_s: float) -> tuple[Tone, tuple[str, ...]]:
-    """The role of a workspace's mark, and its cells; its state is the beginning of the first line of its screen.
-
-    That of one at rest is the word of the document too, as scripts look for that.
-    """
+    """The role of a workspace's mark, and its cells; its state is the beginning of the first line of its screen."""
     status = row.status
     if status is None:
         return Tone.BAD, (row.name, "broken", "", "", home_relative(row.config))
     tone, state, _ = _headline(status, _UNKNOWN, now_s)
-    if status.running and status.responding is not False and status.state is State.WATCHING:
-        state = f"{status.state}, {state}" if status.in_sync else str(status.state)
     synced = status.main.last_sync
     last = "never" if synced is None else _ago(synced.finished_at, now_s)
     return tone, (row.name, state.partition(":")[0], last, _waiting(status), home_relative(status.workspace))
