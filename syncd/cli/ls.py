@@ -115,9 +115,7 @@ def explain(path: str, config_file: str | None, as_json: bool) -> None:
         reason = f"brought back by {rule}" if answer.rule else "no rule matches it"
         click.echo(f"included: {name} ({', but '.join(filter(None, (reason, answer.note)))})")
         for sandbox, standing in stands.items():
-            # To one who skims, "not sent" would read as excluded.
-            shown = "not yet sent" if standing == _UNSENT else standing
-            click.echo(f"in {sandbox if len(stands) > 1 else 'the sandbox'}: {shown}")
+            click.echo(f"in {sandbox if len(stands) > 1 else 'the sandbox'}: {standing}")
     elif answer.at != relative:
         click.echo(f"excluded: {name}, as its folder {shown_path(answer.at)}/ is, by {rule}")
     else:

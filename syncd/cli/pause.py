@@ -10,6 +10,8 @@ from syncd.cli.daemon_client import order_daemon
 from syncd.cli.options import config_option, configured
 from syncd.core.durable_file import PauseMarker
 
+_DONE = {"pause": "paused until `syncd resume`", "resume": "resumed"}
+
 
 def _pause_or_resume(config_file: str | None, action: str) -> None:
     """Pause or resume through the daemon, or by the file that the next one reads."""
@@ -17,14 +19,14 @@ def _pause_or_resume(config_file: str | None, action: str) -> None:
 
     config = configured(config_file)
     if order_daemon(config, {"do": action}):
-        click.echo(f"{action}d")
+        click.echo(_DONE[action])
         return
     marker = PauseMarker(folders_of(config, os.environ).state)
     if action == "pause":
         marker.create()
     else:
         marker.remove()
-    click.echo(f"{action}d; no daemon is running")
+    click.echo(f"{_DONE[action]}; no daemon is running")
 
 
 @click.command("pause")

@@ -50,6 +50,7 @@ from syncd.sync.sandbox import Access
 
 _LABEL = 9
 _INDENT = 4  # of the later lines of a row
+_BEGUN = ("some of it may be done", "`syncd sandbox list` shows that")
 
 
 @click.group("sandbox")
@@ -60,7 +61,6 @@ def command() -> None:
     syncd sandbox list
     syncd sandbox add blue --acquire    one more agent
     """
-    note_done("some of it may be done", "`syncd sandbox list` shows that")
 
 
 def _acquired(config: Config) -> AcquiredSandbox | None:
@@ -165,6 +165,7 @@ def acquire(config_file: str | None, as_json: bool) -> None:
     config = configured(config_file)
     with stoppable(), connected(config) as access:
         alive = _alive(access)
+        note_done(*_BEGUN)
         acquired = alive or _acquire_one(access)
     name, end, urls = acquired.sandbox_id, ends_at(acquired), callable_servers(acquired.servers)
     if as_json:
@@ -231,7 +232,7 @@ def release(sandbox_id: str | None, config_file: str | None, sandbox: str | None
     is_ours, follows = _is_ours(config, target), ""
     if is_ours:
         key = f"{table_of(config.sandbox_name)}.id"
-        follows = f"Nothing more can be synced there before {key} names another one."
+        follows = f"Nothing more is synced until {key} names another one."
         if config.sandbox.acquire is not None:
             follows = "The next sync acquires another one."
     with stoppable(), connected(config) as access:
@@ -281,6 +282,7 @@ def _may_go(access: Access, target: Target, verb: str, follows: str = "", *, ask
         becomes = f"lost, as {lost}" if lost else "saved here before"
         click.echo(f"What an agent changed in {target.sandbox_id} is {becomes}. {follows}".rstrip(), err=True)
     goes_on = not asks or confirmed(f"{verb.capitalize()} it?", waiter, err=True)
+    note_done(*_BEGUN)
     while goes_on and not lost:  # an answer takes its time, in which more may be written there
         told = left
         try:

@@ -155,7 +155,7 @@ class UserService:
         result = self._run("systemctl", "--user", "show-environment")
         if result.returncode != 0:
             if not os.path.isdir(BOOTED_BY_SYSTEMD):
-                what = "systemd is not what runs this machine (a container?)"
+                what = "this machine is not run by systemd (a container?)"
                 raise NeedsPerson(what, "start `syncd run` by cron, or by what starts programs here")
             why = (result.stderr.strip().splitlines() or ["no answer"])[0]
             raise NeedsPerson(

@@ -164,7 +164,7 @@ def test_a_pause_holds_changes_and_a_resume_sends_them(rig: Rig) -> None:
     """Nothing is sent while paused, before a first daemon, by a `flush` alone, or after a restart; then all is."""
     rig.write("a")
     for _ in range(2):
-        rig.ok("pause")
+        assert rig.ok("pause").out == "paused until `syncd resume`; no daemon is running\n"
     flushed = rig.run("flush")
     assert (flushed.code, flushed.err) == (75, "syncd: syncing is paused: run `syncd resume`\n")
     rig.start()

@@ -395,5 +395,5 @@ def test_a_machine_that_systemd_does_not_run(rig: ServiceRig) -> None:
     covered = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run/systemd && exec "$@"', "sh")
     done = rig.machine.run(*covered, *here[here.index("setpriv") :], as_root=True)
     assert (done.code, done.out, done.err.count("\n")) == (78, "", 1)
-    assert "systemd is not what runs this machine" in done.err
+    assert "this machine is not run by systemd" in done.err
     assert "syncd run" in done.err

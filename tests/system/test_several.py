@@ -204,7 +204,7 @@ def test_an_acquired_one_whose_table_goes(rig: Rig, several: Several) -> None:
     assert rig.count("acquire") == acquired + 1
     assert "not saved" not in rig.ok("sandbox", "release", red, "--yes").err
     assert _saved_of_red(several)[0] == ("released", ["a"])
-    assert "before sandboxes.blue.id names another one" in rig.ok("sandbox", "release", "box-blue", "--yes").out
+    assert "until sandboxes.blue.id names another one" in rig.ok("sandbox", "release", "box-blue", "--yes").out
 
 
 def test_one_is_added_meanwhile(rig: Rig) -> None:
