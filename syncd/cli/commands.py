@@ -7,7 +7,6 @@ module or the package of its name; a few are beside another one.
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import resource
 import signal
@@ -216,13 +215,9 @@ def run_command() -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as failure:
-        from syncd.core.text import shown_path  # noqa: PLC0415 - only when something went wrong
-
-        text = io.StringIO()
-        failure.show(text)
-        # It may hold a name that a shell put in for a `*`. click lists choices with a tab before each.
-        lines = text.getvalue().replace("\n\t", " ").split("\n")
-        click.echo("\n".join(map(shown_path, lines)), err=True, nl=False)
+        what, context = failure.format_message(), getattr(failure, "ctx", None)
+        what = f"{what[:1].lower()}{what[1:]}".removesuffix(".")
+        print_error(what if context is None or "`" in what else f"{what} (see `{context.command_path} --help`)")
         return ExitCode.WRONG_USAGE
     except SyncdError as failure:
         print_error(str(failure))

@@ -111,7 +111,7 @@ def test_results_as_json(rig: Rig) -> None:
 def test_a_command_that_is_none(rig: Rig, typed: str, meant: str) -> None:
     """The one that was probably meant is named, by its letters or by its meaning."""
     said = rig.run(typed)
-    assert (said.code, said.err.splitlines()[-1]) == (2, f"Error: There is no command '{typed}': try `syncd {meant}`.")
+    assert (said.code, said.err) == (2, f"syncd: there is no command '{typed}': try `syncd {meant}`\n")
 
 
 def test_help_of_a_command(rig: Rig) -> None:
@@ -119,7 +119,7 @@ def test_help_of_a_command(rig: Rig) -> None:
     assert rig.ok("help", "service", "install").out == rig.ok("service", "install", "--help").out
     assert rig.ok("help").out == rig.ok("--help").out
     said = rig.run("completion").err
-    assert said.endswith("Choose from: bash, zsh, fish\n"), said
+    assert said.endswith("Choose from: bash, zsh, fish (see `syncd completion --help`)\n"), said
     assert re.fullmatch(r"syncd, version \S+\nPython 3\.\S+, Linux \S+ \S+, .*/syncd\n", rig.ok("--version").out)
 
 
@@ -127,7 +127,8 @@ def test_help_of_a_command(rig: Rig) -> None:
 def test_an_empty_name_of_a_configuration(rig: Rig, command: str) -> None:
     """It is refused, as the unset variable of a script is: the default configuration is another one."""
     refused = rig.run(command, "--config", "")
-    assert (refused.code, refused.err.splitlines()[-1]) == (2, "Error: Invalid value for '--config': It is empty.")
+    told = f"syncd: invalid value for '--config': It is empty (see `syncd {command} --help`)\n"
+    assert (refused.code, refused.err) == (2, told)
     assert rig.emulator.request_log.ops() == []
 
 

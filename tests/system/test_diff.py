@@ -132,7 +132,7 @@ def test_a_path_outside(rig: Rig, agent: Agent) -> None:
     ):
         refused = rig.run(command, path, place=rig.workspace)
         assert (refused.code, refused.out) == (2, "")
-        assert ("is not in the workspace" if path else "A PATH is empty") in refused.err
+        assert ("is not in the workspace" if path else "a PATH is empty") in refused.err
     assert len(rig.emulator.request_log.ops()) == asked
     assert agent.exists("a")
 

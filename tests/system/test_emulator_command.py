@@ -108,7 +108,7 @@ def test_an_invalid_value(tmp_path: Path) -> None:
     """Wrong usage is 2, with the reason: a file that is not there, a key itself."""
     for options, reason in (
         (("--api-key-file", str(tmp_path / "none")), "does not exist"),
-        (("--api-key", "key"), "No such option"),
+        (("--api-key", "key"), "no such option"),
     ):
         command = [*COMMAND, "--data", str(tmp_path / "data"), *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

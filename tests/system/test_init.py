@@ -59,7 +59,7 @@ def test_flags_make_a_configuration_that_works(bare: Rig, repo: Path) -> None:
         (("--path", "work", "--id", "box", "--region", "mars"), 2, "'mars' is not one of 'us', 'asia'"),
         (("--path", "work", "--id", "box", "--base-url", "http://api.example"), 78, "sandbox.base_url"),
         (("--path", ".", "--id", "box"), 78, "is the home directory itself"),
-        (("--path", "work", "--id", "box", "--sync-debounce-seconds", "5"), 2, "No such option"),
+        (("--path", "work", "--id", "box", "--sync-debounce-seconds", "5"), 2, "no such option"),
     ],
 )
 def test_bad_flags_write_nothing(bare: Rig, flags: Sequence[str], code: int, words: str) -> None:

@@ -272,7 +272,7 @@ def test_what_cannot_be_saved_is_not_removed(rig: Rig, several: Several) -> None
         ("sandbox remove nobody --yes", 2, "(it has blue)"),
         ("sandbox add red --id box", 78, "'main' has that sandbox"),
         ("sandbox add red --id box-blue", 78, "'blue' has that sandbox"),
-        ("sandbox add blue --id other", 2, "There is a sandbox named 'blue'"),
+        ("sandbox add blue --id other", 2, "there is a sandbox named 'blue'"),
         ("sandbox add red", 2, "--acquire"),
         ("sandbox add red --id other --acquire", 2, "--acquire"),
         ("sandbox add main --id other", 78, "not 'main'"),
