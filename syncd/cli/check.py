@@ -129,14 +129,11 @@ def command(config_file: str | None, as_json: bool) -> int:
 
 
 def _lines(finding: Finding) -> list[str]:
-    """The lines of a finding: wrapped to the width of a terminal, with `~`; one line each in a pipe."""
-    home, width = "(?!)", _UNWRAPPED
-    if sys.stdout.isatty():
-        home = rf"(?<!\S){re.escape(os.path.expanduser('~'))}(?=/)"
-        width = text_width(sys.stdout, _MAX_COLUMNS)
+    """The lines of a finding: wrapped to the width of a terminal; one line each in a pipe."""
+    width = text_width(sys.stdout, _MAX_COLUMNS) if sys.stdout.isatty() else _UNWRAPPED
     rows = [(f"{styled(finding.grade.word, finding.grade.tone)}  {finding.subject:15}", finding.what)]
     rows += [(f"{'to do:':>19}  ", finding.remedy)] if finding.remedy else []
-    return [line for label, text in rows for line in wrapped(re.sub(home, "~", text), width, label, _INDENT)]
+    return [line for label, text in rows for line in wrapped(text, width, label, _INDENT)]
 
 
 def findings(config_file: str | None) -> Iterator[Finding]:

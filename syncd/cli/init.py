@@ -86,7 +86,7 @@ def command(*, config_file: str | None, path: str | None, no_store_key: bool, **
     file = named_config(config_file or "config", os.environ)
     if os.path.lexists(file):
         what = f"{file} is there already and is left as it is"
-        raise ConfigError(what, f"{edits(file)}, or name another with --config")
+        raise ConfigError(what, f"{edits(file)}; `syncd init --config NAME` writes another")
     asks = given["id"] is None or path is None
     is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
     if asks and not is_terminal:
@@ -184,7 +184,7 @@ def _ask(values: dict[str, Any], file: str) -> None:
             try:
                 _, config = _filled_in({**_ANY, **values, name: value}, file)
                 if name == "workspace.path" and not os.path.isdir(config.workspace.path):
-                    what = f"{home_relative(config.workspace.path)} is no directory"
+                    what = f"{config.workspace.path} is no directory"
                     raise ConfigError(what, "name one that is there")
             except SyncdError as refusal:
                 _say(str(refusal))
@@ -223,7 +223,7 @@ def _key_to_store(config: Config, *, is_stored: bool, is_terminal: bool) -> ApiK
         return parse_key(value, f"${KEY_VARIABLE}") if is_stored else None
     if not is_terminal:
         return None
-    _say(f"The API key goes into {home_relative(key_file)}, for only you to read.")
+    _say(f"The API key goes into {key_file}, for only you to read.")
     question = "API key (not shown; Enter to do it later)"
     answer = click.prompt(question, "", show_default=False, err=True, hide_input=True)
     return parse_key(answer, "the prompt") if answer else None

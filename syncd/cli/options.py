@@ -15,7 +15,7 @@ import click
 from msgspec.structs import replace
 
 import syncd
-from syncd.cli.output import home_relative, print_error
+from syncd.cli.output import print_error
 from syncd.core.clock import SystemClock
 from syncd.core.config_file import FoundConfig, config_files, config_name, find_config, load_config, named_config
 from syncd.core.directories import default_config_path, directories_for
@@ -92,7 +92,7 @@ def config_path(config_file: str | None, warn: Callable[[str], None] | None = No
             (warn or print_error)(f"{failure}; this configuration is passed over")
         is_usual = found.holds_it and found.file == os.path.abspath(default_config_path(os.environ))
         if not is_usual and sys.stderr.isatty() and os.path.lexists(found.file):
-            print_error(f"the configuration is {home_relative(found.file)}")
+            print_error(f"the configuration is {found.file}")
     return found.file
 
 
@@ -103,10 +103,11 @@ def refuse_elsewhere(config_file: str | None) -> None:
     """
     if config_file is not None or (found := _found_here()).holds_it:
         return
-    known = os.path.lexists(found.file)
-    place = f"Change to {shown_path(load_config(found.file).workspace.path)}" if known else "Change to one"
-    option = f"--config {config_name(found.file)}" if known else "--config"
-    raise click.UsageError(f"The current directory is in no workspace. {place}, or name it with {option}.")
+    hint = "run `syncd init`"
+    if os.path.lexists(found.file):
+        workspace = load_config(found.file).workspace.path
+        hint = f"run `cd {shlex.quote(workspace)}`, or name it with `--config {config_name(found.file)}`"
+    raise click.UsageError(f"The current directory is in no workspace; {hint}.")
 
 
 def configured(config_file: str | None) -> Config:
@@ -323,4 +324,5 @@ def _others(name: str) -> str:
     if os.path.lexists(name):
         return f"for the file in this directory write ./{name}"
     names = [config_name(file) for file in config_files(os.environ)]
-    return f"name one of {', '.join(names)}, or a file" if names else "run `syncd init`, or name one with --config"
+    hint = f"`syncd init --config {shown_path(shlex.quote(name))}` writes it"
+    return f"the names are {', '.join(names)}; {hint}" if names else hint

@@ -44,13 +44,12 @@ def print_path(path: str, rest: str = "") -> None:
         sys.stdout.buffer.write(os.fsencode(f"{path}{rest}\n"))
 
 
-def home_relative(path: str) -> str:
-    """Return a path for people, with `~` for the home directory."""
+def home_relative(text: str) -> str:
+    """Return a path, or a text with paths, for people: with `~` for the home directory, where no quotation begins."""
     home = os.path.expanduser("~")
     for each in (home, os.path.realpath(home)):
-        if path.startswith(f"{each}/"):
-            path = f"~{path.removeprefix(each)}"
-    return shown_path(path)
+        text = re.sub(rf"(?<![^\s(`]){re.escape(each)}(?=/)", "~", text)
+    return shown_path(text)
 
 
 def tell_extracted(verb: str, extracted: Extracted, destination: str, *, as_json: bool, **about: str) -> None:
@@ -115,13 +114,13 @@ def styled(text: str, tone: Tone) -> str:
 
 
 def wrapped(text: str, width: int, first: str, indent: int, tone: Tone = Tone.PLAIN) -> list[str]:
-    """The text after `first`, wrapped to lines of at most `width` letters, the later ones indented.
+    """The text for people after `first`, wrapped to lines of at most `width` letters, the later ones indented.
 
     A `command` in it stays on one line, to be copied.
     """
     before = click.unstyle(first)
     rows = textwrap.wrap(
-        _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), shown_path(text)),
+        _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), home_relative(text)),
         max(width, indent + _LEAST_COLUMNS),
         initial_indent=before,
         subsequent_indent=" " * indent,
@@ -285,7 +284,7 @@ def paged(lines: Iterable[bytes]) -> None:
 
 def print_error(text: str) -> None:
     """Print a failure: one line without secrets."""
-    print(f"syncd: {one_line(redacted(text), 1000)}", file=sys.stderr)
+    print(f"syncd: {home_relative(one_line(redacted(text), 1000))}", file=sys.stderr)
 
 
 def print_internal_error(failure: BaseException | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import stat
 from collections.abc import Mapping
 from typing import NoReturn
@@ -97,7 +98,8 @@ def _read(path: str, what: str, forbidden: int) -> str:
                 raise KeyRefused(f"{what} is not a regular file", "name a file that holds the key")
             if mode & forbidden:
                 raise KeyRefused(
-                    f"{what} can be read by others (mode {stat.S_IMODE(mode):04o})", f"run `chmod 600 {path}`"
+                    f"{what} can be read by others (mode {stat.S_IMODE(mode):04o})",
+                    f"run `chmod 600 {shlex.quote(path)}`",
                 )
             content = os.read(descriptor, _MAX_BYTES + 1)
         finally:
@@ -105,7 +107,8 @@ def _read(path: str, what: str, forbidden: int) -> str:
     except FileNotFoundError:
         raise KeyRefused(
             f"no API key: the {what.removeprefix('the API key ')} does not exist",
-            f"put the one of {KEY_PAGE} there with mode 0600, or set KLAVIS_API_KEY",
+            f"run `install -m 600 /dev/null {shlex.quote(path)}`, and paste the key of {KEY_PAGE} into it,"
+            " or set KLAVIS_API_KEY",
         ) from None
     except OSError as failure:
         remedy = "let your user read it" if failure.errno == errno.EACCES else "name a file that holds the key"

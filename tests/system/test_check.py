@@ -29,7 +29,7 @@ def test_all_is_well(rig: Rig) -> None:
         "clock": "pass",
     }
     assert "3 files in 4 directories" in done.out
-    assert f"{rig.key_file} (mode 0600)" in done.out
+    assert "~/.config/syncd/api-key (mode 0600)" in done.out
     assert rig.emulator.request_log.ops() == ["get"]
     assert not (rig.home / ".local").exists()
     assert not (rig.home / ".cache").exists()
@@ -64,7 +64,7 @@ def test_each_failure_is_shown(rig: Rig) -> None:
     rig.environ["XDG_STATE_HOME"] = str(rig.key_file)
     done = rig.run("check")
     assert (done.code, _found(done)["folders"]) == (78, "fail")
-    assert f"{rig.key_file} is no writable folder)" in done.out
+    assert "~/.config/syncd/api-key is no writable folder)" in done.out
     assert "XDG_STATE_HOME" in done.out
     del rig.environ["XDG_STATE_HOME"]
     rig.emulator.close()
@@ -78,7 +78,7 @@ def test_each_failure_is_shown(rig: Rig) -> None:
     os.chmod(rig.key_file, 0o600)
     found = _found(done)
     assert (done.code, found["key"], found["directory"], found["api"]) == (78, "fail", "fail", "note")
-    assert f"chmod 600 {rig.key_file}" in done.out
+    assert "chmod 600 ~/.config/syncd/api-key" in done.out
 
 
 def test_for_scripts(rig: Rig) -> None:
@@ -124,8 +124,8 @@ def test_what_is_a_warning(rig: Rig) -> None:
     done = rig.ok("check")
     assert "'out' leads outside" in done.out
     assert re.search(r"warn  directory +0 files .*: nothing to send\n +to do: +run `syncd ls --excluded`", done.out)
-    assert f"chmod go-w {rig.config_file}\n" in done.out
-    assert f"chmod go-w {rig.key_file.parent}\n" in done.out
+    assert "chmod go-w ~/.config/syncd/config.toml\n" in done.out
+    assert "chmod go-w ~/.config/syncd\n" in done.out
     rig.environ["KLAVIS_API_KEY"] = f'"{KEY}"'
     done = rig.run("check")
     assert re.search(r"warn  key +found in \$KLAVIS_API_KEY: quotes.*\n +to do: +leave nothing there", done.out)

@@ -514,7 +514,7 @@ def test_check_asks_for_each(rig: Rig, several: Several) -> None:
     rig.configure({**DEFAULTS, **BLUE, "sandboxes.blue.api_key_file": str(rig.home / "blue-key")})
     rig.environ["KLAVIS_API_KEY"] = KEY
     found = rig.run("check")
-    assert (found.code, f"blue: Klavis refused the key from {rig.home}/blue-key" in found.out) == (78, True)
+    assert (found.code, "blue: Klavis refused the key from ~/blue-key" in found.out) == (78, True)
 
 
 def test_another_directory_is_forced_into_one_alone(rig: Rig, several: Several) -> None:

@@ -78,7 +78,7 @@ def test_what_writes_takes_no_workspace_that_it_is_not_in(rig: Rig, site: Path) 
     ):
         done = rig.run(*words, place=rig.home / "elsewhere")
         assert (done.code, done.out) == (2, ""), done
-        assert f"Change to {rig.workspace}, or name it with --config config." in done.err
+        assert "in no workspace; run `cd ~/work`, or name it with `--config config`" in done.err
     assert tree(rig.workspace) == before
     for words in (("saved",), ("saved", "show", saved["id"]), ("diff",)):
         assert rig.run(*words, place=rig.home / "elsewhere").code in (0, 1)
@@ -109,13 +109,14 @@ def test_names_of_configurations(rig: Rig, site: Path) -> None:
     """
     assert json.loads(rig.ok("status", "--json", "--config", "site").out)["workspace"] == str(site)
     done = rig.run("status", "--config", "sight")
-    assert (done.code, "name one of config, site, or a file" in done.err) == (78, True), done
+    told = "the names are config, site; `syncd init --config sight` writes it"
+    assert (done.code, told in done.err) == (78, True), done
     (rig.home / "sight").touch()
     assert "write ./sight" in rig.run("status", "--config", "sight").err
     for directory, name, option in (
-        (site, "config", f"--config {rig.config_file}"),
+        (site, "config", "--config ~/.config/syncd/config.toml"),
         (site, "site", ""),
-        (rig.home, "site", f"--config {rig.config_file.with_name('site.toml')}"),
+        (rig.home, "site", "--config ~/.config/syncd/site.toml"),
         (rig.home, "config", ""),
     ):
         assert _has(rig.run("status", "--config", name, place=directory).out, f"`syncd run {option}`")
@@ -168,7 +169,7 @@ def test_init_of_one_more(rig: Rig, site: Path) -> None:
     rig.emulator.create_sandbox("new")
     flags = ("--id", "new", "--base-url", rig.emulator.base_url, "--path", str(new))
     refused = rig.run("init", *flags)
-    assert (refused.code, "name another with --config" in refused.err) == (78, True)
+    assert (refused.code, "`syncd init --config NAME` writes another" in refused.err) == (78, True)
     rig.ok("init", "--config", "new", *flags)
     config = load_config(str(rig.config_file.with_name("new.toml")))
     assert (config.workspace.path, config.sandbox.id) == (str(new), "new")

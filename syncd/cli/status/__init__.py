@@ -26,7 +26,7 @@ from syncd.cli.options import (
     json_option,
     option_for,
 )
-from syncd.cli.output import home_relative, is_screen, stdout_failure, terminal_size, text_width, written
+from syncd.cli.output import is_screen, stdout_failure, terminal_size, text_width, written
 from syncd.cli.status.screen import StatusContext, WorkspaceRow, screen, table
 from syncd.core.config_file import config_files, config_folder, config_name
 from syncd.core.directories import default_config_path, directories_for, holder, refuse_unreadable
@@ -288,7 +288,6 @@ def _unseen_keys(poll: select.poll) -> Iterator[None]:
 
 
 def _text(reader: StatusReader, status: Status, busy_pid: int | None) -> str:
-    status = replace(status, workspace=home_relative(status.workspace))
     return _written(screen(status, reader.context(status, busy_pid), CLOCK.wall_s(), text_width(sys.stdout, _WIDTH)))
 
 
