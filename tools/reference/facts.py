@@ -108,7 +108,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Verb:
-    """`path` is the whole command; a paragraph of `text` with more than one line is kept as it is."""
+    """`path` is the whole command; a paragraph of `text` that ends with a line break is kept as it is."""
 
     path: str
     usage: str
@@ -212,7 +212,7 @@ def _options(command: click.Command, context: click.Context) -> Iterator[Option]
 def _paragraphs(text: str | None) -> tuple[str, ...]:
     blocks = inspect.cleandoc(text or "").split("\n\n")
     return tuple(
-        block.removeprefix("\b\n") if block.startswith("\b\n") else block.replace("\n", " ")
+        block.removeprefix("\b\n") + "\n" if block.startswith("\b\n") else block.replace("\n", " ")
         for block in blocks
         if block
     )
