@@ -22,7 +22,7 @@ from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig
 from tests.system.trees import tree
 
 TEXT = "".join(f"line {number}\n" for number in range(30))
-QUESTION = "[y/N/diff]:"
+QUESTION = "[y/d/N]:"
 
 
 @pytest.fixture

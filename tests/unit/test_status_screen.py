@@ -218,11 +218,11 @@ ROWS = (
     WorkspaceRow("/c/bad.toml", "bad", None, "/c/bad.toml is not valid TOML: line 1"),
 )
 TABLE = """
-  NAME    STATE           LAST SYNC  WAITING                           WORKSPACE
-● config  in sync         10 s ago   -                                 ~/code
-● site    not running     never      -                                 ~/web/site
-● held    held for 2 min  10 s ago   changes, 2 held, 3 changed there  /srv/文字
-● bad     broken                                                       /c/bad.toml
+  NAME    STATE              LAST SYNC  WAITING                           WORKSPACE
+● config  watching, in sync  10 s ago   -                                 ~/code
+● site    not running        never      -                                 ~/web/site
+● held    held for 2 min     10 s ago   changes, 2 held, 3 changed there  /srv/文字
+● bad     broken                                                          /c/bad.toml
 ! /c/bad.toml is not valid TOML: line 1"""
 
 

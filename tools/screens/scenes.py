@@ -250,7 +250,7 @@ def _apply(rig: SceneRig) -> pyte.Screen:
     agent.write("Makefile", "test:\n\tpytest\n")
     agent.delete("README.md")
     with rig.terminal("apply") as terminal:
-        terminal.until(lambda text: "[y/N/diff]:" in text, "the question")
+        terminal.until(lambda text: "[y/d/N]:" in text, "the question")
         terminal.type("y\n")
         terminal.finish()
         return terminal.screen

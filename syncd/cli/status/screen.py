@@ -292,11 +292,16 @@ def table(rows: Sequence[WorkspaceRow], now_s: float, width: int = 10_000) -> li
 
 
 def _cells(row: WorkspaceRow, now_s: float) -> tuple[Tone, tuple[str, ...]]:
-    """The role of a workspace's mark, and its cells; its state is the beginning of the first line of its screen."""
+    """The role of a workspace's mark, and its cells; its state is the beginning of the first line of its screen.
+
+    That of one at rest is the word of the document too, as scripts look for that.
+    """
     status = row.status
     if status is None:
         return Tone.BAD, (row.name, "broken", "", "", home_relative(row.config))
     tone, state, _ = _headline(status, _UNKNOWN, now_s)
+    if status.running and status.responding is not False and status.state is State.WATCHING:
+        state = f"{status.state}, {state}" if status.in_sync else str(status.state)
     synced = status.main.last_sync
     last = "never" if synced is None else _ago(synced.finished_at, now_s)
     return tone, (row.name, state.partition(":")[0], last, _waiting(status), home_relative(status.workspace))
