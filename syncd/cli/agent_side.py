@@ -197,6 +197,7 @@ def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:
         SentFiles(config.workspace.path, scratch, base_store, Blobs(db)),
         WorkspaceWriter(config.workspace.path, db, CLOCK, target, config.sandbox_name),
         db,
+        _guard(config).missing_mounts(),
     )
 
 
@@ -303,13 +304,17 @@ def no_sync_begins(config: Config, waiter: Waiter | None = None) -> Iterator[Non
 
 def check_place(config: Config) -> None:
     """Refuse to write to another directory in the workspace's place. Raises `WorkspaceError`."""
-    folders = folders_of(config, os.environ)
-    guard = LossGuard(config.workspace.path, folders.state)
-    guard.load()
 
     def base() -> Manifest:
-        with contextlib.closing(StateDb(folders.state)) as db, contextlib.suppress(NeedsPerson):
+        with contextlib.closing(StateDb(folders_of(config, os.environ).state)) as db, contextlib.suppress(NeedsPerson):
             return SandboxState(db, target_of(config, os.environ), name=config.sandbox_name).content.base
         return Manifest()  # none is acquired yet
 
-    guard.check_place(base)
+    _guard(config).check_place(base)
+
+
+def _guard(config: Config) -> LossGuard:
+    guard = LossGuard(config.workspace.path, folders_of(config, os.environ).state)
+    guard.load()
+    guard.begin()
+    return guard

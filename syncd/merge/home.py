@@ -30,7 +30,7 @@ from syncd.merge.git import (
 from syncd.merge.path_changes import PathChange, link_at, opened
 from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written
 from syncd.model.entry import ABSENT, ALL_BITS, EXECUTABLE, Entry, Kind, SeenEntry, arrived_digest, mode_at_home, same
-from syncd.model.manifest import Manifest, directories_above
+from syncd.model.manifest import Manifest, directories_above, is_within
 from syncd.model.reconcile import CHANGES, Choice, Home, PathOutcome, Plan, PlannedPath, Sides, plan_home
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
@@ -46,7 +46,8 @@ from syncd.sync.sandbox import Sandbox
 class HomeFolder(Struct, frozen=True):
     """The workspace that work comes home to. `scratch` is a private folder that somebody else removes.
 
-    `search` returns those of some paths that hold a secret here.
+    `search` returns those of some paths that hold a secret here. At `unmounted` places something was mounted that is
+    missing: what is written there is hidden once it is back, and would then count as deleted here.
     """
 
     path: str
@@ -57,6 +58,7 @@ class HomeFolder(Struct, frozen=True):
     sent_files: SentFiles
     writer: WorkspaceWriter
     db: StateDb
+    unmounted: Collection[str]
 
     def rules(self) -> PathRules:
         """Return the workspace's rules as they are now. Raises `WorkspaceError`."""
@@ -70,6 +72,11 @@ class HomeFolder(Struct, frozen=True):
         """Return the bytes that were sent as this path, None if they are gone, or too many to be merged."""
         sent = self.sent_files.version(planned.path, planned.base) if planned.base.kind is Kind.FILE else None
         return None if sent is None or os.path.getsize(sent.copy) > LARGEST_BYTES else _content_of(sent.copy)
+
+    def without_unmounted(self, plan: Plan) -> Plan:
+        """Return the plan, which changes nothing where something is not mounted."""
+        hidden = {each.path for each in plan.of(*CHANGES) if is_within(each.path, self.unmounted)}
+        return plan.with_outcome(hidden, PathOutcome.STAYS, "what was mounted there is missing here: mount it again")
 
     def facts(self, *, deletions: bool = False) -> Home:
         """Return what a plan needs to know of the workspace."""
@@ -134,7 +141,8 @@ def make_plan(
     for path in [path for path in base if not side.work.content.has_arrived(path)]:
         if Kind.ABSENT not in (here[path].kind, there[path].kind):
             del base[path]  # the agent's may be older than what was sent
-    plan = plan_home(Sides(base, here, there), replace(side.home.facts(deletions=deletions), choices=choices))
+    facts = replace(side.home.facts(deletions=deletions), choices=choices)
+    plan = side.home.without_unmounted(plan_home(Sides(base, here, there), facts))
     filled = directories_above(each.path for each in plan.of(*CHANGES) if each.path in wanted)
     unseen = dict.fromkeys(side.work.unsearched, (PathOutcome.UNFETCHED, "it could not be searched in the sandbox"))
     never = PathOutcome.NEVER, "it may be a .git, of which nothing is applied"
@@ -160,7 +168,7 @@ def plan_of_version(home: HomeFolder, bases: Mapping[str, Entry], there: Mapping
     here = home.writer.look({*there, *directories_above(there)})
     # What is not here any more is what was asked for.
     base = {path: entry for path, entry in bases.items() if path in there and here[path].kind is not Kind.ABSENT}
-    plan, rules = plan_home(Sides(base, here, there), home.facts()), home.rules()
+    plan, rules = home.without_unmounted(plan_home(Sides(base, here, there), home.facts())), home.rules()
     written = {each.path: each.there.is_directory for each in plan.of(PathOutcome.TAKE, PathOutcome.MERGE)}
     excluded = {path for path, is_dir in written.items() if rules.exclude(path, is_dir)}.union(home.search(written))
     return plan.with_outcome(excluded, PathOutcome.STAYS, "the workspace's rules exclude it")

@@ -219,6 +219,29 @@ def test_something_mounted_below_it(rig: Rig) -> None:
     rig.in_state("watching")
 
 
+@mounts
+def test_nothing_is_written_where_a_disk_was_mounted(rig: Rig) -> None:
+    """What the agent has below stays there: it would be hidden here once the disk is back, and count as deleted."""
+    rig.configure(DEFAULTS)
+    rig.fill(FILES)
+    (rig.workspace / "data").mkdir()
+    another = _another(rig)
+    daemon = rig.up(prefix=OWN_MOUNTS)
+    inside = _inside(daemon)
+    inside("mount", "--bind", another, rig.workspace / "data")
+    daemon.send(signal.SIGUSR1)
+    rig.until(lambda: rig.agent.exists("data/private0/letter0"), "what was mounted")
+    inside("umount", rig.workspace / "data")
+    rig.agent.write("data/new", "agent's")
+    place = f"--wd={rig.workspace}"
+    enter = ("nsenter", f"--target={daemon.pid}", "--user", "--mount", "--preserve-credentials", place)
+    done = rig.run("apply", "--yes", prefix=enter)
+    assert (done.code, "stays     data/new: what was mounted there is missing here" in done.out) == (0, True), done
+    inside("mount", "--bind", another, rig.workspace / "data")
+    rig.ok("flush")
+    assert rig.agent.read("data/new") == b"agent's"
+
+
 def test_a_missing_one_is_named(rig: Rig) -> None:
     """A wrong path at the start ends with 78 and one line. A daemon that began beside the workspace, and has reached no
     server yet, holds as any other, and goes on. No command that brings home takes it for rules that cannot be read.
