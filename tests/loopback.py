@@ -49,6 +49,16 @@ def head_of(connection: socket.socket) -> bytes:
     return head
 
 
+def received(connection: socket.socket) -> Iterator[int]:
+    """Read a request, and yield the length of each piece of its body as it comes."""
+    left = int(head_of(connection).lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    while left:
+        size_bytes = len(connection.recv(1 << 16))
+        assert size_bytes, "the upload ended early"
+        left -= size_bytes
+        yield size_bytes
+
+
 def server_tls(folder: Path, names: str, *more: str) -> tuple[ssl.SSLContext, str]:
     """Return the TLS context of a server with these names, and its certificate's file; skip what openssl cannot make.
 

@@ -21,7 +21,7 @@ from syncd.core.signals import Interrupt
 from syncd.core.waiter import Event, NewerEvents, Superseded, Waiter, Work
 from syncd.remote import http_client, network
 from syncd.remote.http_client import HttpClient, NoResponse
-from tests.loopback import OK, answering, head_of
+from tests.loopback import OK, answering, head_of, received
 
 
 class FakeListener:
@@ -69,19 +69,6 @@ def client(listener: FakeListener) -> Iterator[HttpClient]:
     client.drop()
 
 
-def put_to(connection: socket.socket, got: list[int]) -> None:
-    """Receive one upload and answer it."""
-    head = head_of(connection)
-    (length,) = (line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-    left = int(length.partition(b":")[2])
-    while left:
-        piece = connection.recv(1 << 16)
-        assert piece
-        left -= len(piece)
-        got.append(len(piece))
-    connection.sendall(OK)
-
-
 SIZE_BYTES = 3 << 20
 
 
@@ -99,7 +86,8 @@ def test_tls_through_a_proxy(
 
     def serve(connection: socket.socket) -> None:
         with context.wrap_socket(connection, server_side=True) as wrapped:
-            put_to(wrapped, got)
+            got.extend(received(wrapped))
+            wrapped.sendall(OK)
 
     with answering(serve) as port:
 

@@ -24,7 +24,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrl
 from tests.integration.sync_rig import SANDBOX, Rig
-from tests.loopback import head_of
+from tests.loopback import received
 
 CLOCK = SystemClock()
 KIB = 1 << 10
@@ -86,12 +86,7 @@ class Receiver:
         connection, _ = self._listener.accept()
         connection.settimeout(60)
         with self._context.wrap_socket(connection, server_side=True) if self._context else connection as peer:
-            (length,) = (line for line in head_of(peer).lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            left = int(length.partition(b":")[2])
-            while left:
-                got = len(peer.recv(64 * KIB))
-                assert got, "the upload ended early"
-                left -= got
+            for got in received(peer):
                 self.pieces.append(Piece(CLOCK.monotonic_s(), got))
                 if self._stalls_at is not None and self.received() >= self._stalls_at and not self.stalled.is_set():
                     self.stalled.set()
