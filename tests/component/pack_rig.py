@@ -11,9 +11,14 @@ from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import Archive, ChunkStore
 from syncd.archive.packer import Packed, Packer
 from syncd.core.clock import Clock
+from syncd.core.settings import check_config
+from syncd.core.signals import Interrupt
+from syncd.core.waiter import Waiter
+from syncd.daemon.build import workspace_of
 from syncd.model.manifest import Manifest
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection
+from syncd.sync.workspace import Workspace
 from tests.clock import LATER_S, ScriptedClock
 
 MIB = 1 << 20
@@ -63,6 +68,14 @@ class PackRig:
     def pack(self, manifest: Manifest | None = None, most_bytes: int | None = None) -> Packed:
         """Pack what was scanned, or is there now."""
         return self.packer.pack(self.scan().manifest if manifest is None else manifest, most_bytes=most_bytes)
+
+
+def workspace_in(folder: Path) -> Workspace:
+    """Return the workspace `work` of that folder, in which the state and the spool are too."""
+    sandbox = {"id": "x", "base_url": "http://127.0.0.1:9"}
+    config = check_config({"workspace": {"path": str(folder / "work")}, "sandbox": sandbox})
+    environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
+    return workspace_of(config, environ, Waiter(Interrupt(), ScriptedClock(wall=LATER_S)))
 
 
 def whole(archive: Archive) -> bytes:

@@ -21,15 +21,9 @@ import pytest
 
 from syncd.archive.chunk_store import Archive
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.settings import check_config
-from syncd.core.signals import Interrupt
-from syncd.core.waiter import Waiter
-from syncd.daemon.build import workspace_of
 from syncd.model.manifest import Manifest
-from tests.clock import LATER_S, ScriptedClock
+from tests.component.pack_rig import MIB, workspace_in
 
-MIB = 1 << 20
-# By this clock every file is old enough to be trusted, so its chunk can be kept.
 # At and around a block, a record of a tar, and what is read in one piece.
 SIZES = (0, 1, 511, 512, 513, 1024, 10_239, 10_240, 10_241, MIB - 1, MIB, MIB + 1, 2 * MIB + 511)
 NAMES = (
@@ -152,10 +146,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Listing]:
 
 
 def _two_snapshots(folder: Path, work: Path) -> tuple[Archive, Archive]:
-    config = check_config({"workspace": {"path": str(work)}, "sandbox": {"id": "x", "base_url": "http://127.0.0.1:9"}})
-    environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
-    workspace = workspace_of(config, environ, Waiter(Interrupt(), ScriptedClock(wall=LATER_S)))
-    snapshotter = workspace.snapshotter("main")
+    snapshotter = workspace_in(folder).snapshotter("main")
     archives = []
     for number in range(2):
         _write(os.fsencode(work), b"many/3/edited", b"edit %d" % number)
@@ -203,11 +194,7 @@ def test_the_tree_is_nasty_enough(case: Case) -> None:
     assert {line.kind for line in case.listing} == {"f", "d", "l"}
 
 
-@pytest.mark.parametrize(
-    ("program", "options"),
-    [("tar", ["-xpzf"]), ("bsdtar", ["-xpf"])],
-    ids=["GNU-tar", "bsdtar"],
-)
+@pytest.mark.parametrize(("program", "options"), [("tar", ["-xpzf"]), ("bsdtar", ["-xpf"])])
 def test_it_is_extracted(case: Case, program: str, options: list[str]) -> None:
     """The extracted tree has the workspace's listing, with the times of links and directories."""
     _needs(program)

@@ -7,12 +7,8 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import Snapshotter, SyncMode
-from syncd.core.settings import check_config
-from syncd.core.signals import Interrupt
-from syncd.core.waiter import Waiter
-from syncd.daemon.build import workspace_of
 from syncd.model.manifest import Manifest
-from tests.clock import LATER_S, ScriptedClock
+from tests.component.pack_rig import workspace_in
 
 NOTHING, CHANGED = Manifest(), SyncMode.CHANGED
 
@@ -24,9 +20,7 @@ def two(tmp_path: Path) -> tuple[Snapshotter, Snapshotter]:
     work.mkdir()
     for name in "fg":
         (work / name).write_text("before")
-    config = check_config({"workspace": {"path": str(work)}, "sandbox": {"id": "x", "base_url": "http://127.0.0.1:9"}})
-    environ = {"XDG_STATE_HOME": str(tmp_path / "state"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    workspace = workspace_of(config, environ, Waiter(Interrupt(), ScriptedClock(wall=LATER_S)))
+    workspace = workspace_in(tmp_path)
     return workspace.snapshotter("main"), workspace.snapshotter("blue")
 
 
