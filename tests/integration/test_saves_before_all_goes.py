@@ -157,6 +157,5 @@ def test_a_removal_that_never_finds_what_the_look_found(whole: Rig) -> None:
     contents = cycle(("ours", "theirs"))
     whole.emulator.faults.on("execute", "before", lambda _: whole.agent.write("a", next(contents)))
     whole.delete("a")
-    whole.edit(b="newer")
-    assert whole.sync()[0].word == "initialized"
+    assert whole.send({"b": "newer"}).word == "initialized"
     assert (whole.there("a"), whole.there("b")) == ("theirs", "newer")
