@@ -24,7 +24,6 @@ class Forks:
 
     def died(self, order: Order) -> bool:
         """Run an order, and return if it was killed, and did not end by itself."""
-        assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -41,7 +40,6 @@ def forks_of(module: str) -> Iterator[Forks]:
         try:
             yield Forks(process)
         finally:
-            assert process.stdin is not None
             process.stdin.close()
             process.wait()
 

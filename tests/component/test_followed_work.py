@@ -49,7 +49,6 @@ def test_the_last_state_is_kept(tmp_path: Path) -> None:
     there = {**_kept(b"first", b"other"), "gone": ABSENT, b"\xff".decode("utf-8", "surrogateescape"): ABSENT}
     store.save(FoundWork(8.0, there, ("node_modules",), 3, "the disk is full"), 8.0)
     read = FollowedStore(StateDb(str(tmp_path)), TARGET).load()
-    assert read is not None
     assert (read.at_s, read.pruned, read.unlisted, read.not_kept) == (8.0, ("node_modules",), 3, "the disk is full")
     assert read.there.keys() == there.keys()
     assert Path(read.there["f1"].copy).read_bytes() == b"other"
@@ -66,7 +65,6 @@ def test_what_cannot_be_kept_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         store.save(FoundWork(8.0, wanted), 8.0)
     read = store.load()
-    assert read is not None
     assert Path(read.there["f0"].copy).read_bytes() == b"first"
     assert _contents(tmp_path) == {b"first"}
 
@@ -89,7 +87,6 @@ def test_a_content_that_is_gone_or_damaged(tmp_path: Path) -> None:
     Path(kept["f1"].copy).write_bytes(b"other")
     store.drop_damaged()
     read = store.load()
-    assert read is not None
     assert [entry.copy for entry in read.there.values()] == ["", "", kept["f2"].copy]
 
 

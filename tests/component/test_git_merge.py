@@ -112,7 +112,6 @@ def test_git_is_looked_for_in_absolute_folders(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     assert find_git({"PATH": ".::bin"}) is None
     found = find_git({"PATH": f".:{tmp_path}"})
-    assert found is not None
     assert (found.program, found.path) == (f"{tmp_path}/git", str(tmp_path))
 
 

@@ -44,7 +44,6 @@ def kernel_watches(fd: int) -> int:
 
 def watches(watch: InotifyWatch) -> int:
     """Return the kernel's count without the watches on the directories above the workspace."""
-    assert watch._inotify is not None
     return kernel_watches(watch._inotify.filenos()[0]) - len(watch._outside)
 
 
@@ -189,7 +188,6 @@ def _broken_rules(root: Path, watch: InotifyWatch) -> None:
 
 
 def _closed_descriptor(_: Path, watch: InotifyWatch) -> None:
-    assert watch._inotify is not None
     (descriptor,) = watch._inotify.filenos()
     os.dup2(os.open("/", os.O_RDONLY | os.O_DIRECTORY), descriptor)
 

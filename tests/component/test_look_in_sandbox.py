@@ -531,7 +531,6 @@ def _old(sandbox: Sandbox) -> Mark:
     """Return the mark of a look that is so late that nothing of before may change once more in the same moment."""
     while True:
         found = sandbox.run(LookRequest({}, find_new=True, pruned_names=["pruned"])).report
-        assert found.mark is not None
         if found.mark[1] == max(
             path.lstat().st_ctime_ns for path in [sandbox.workspace, *sandbox.workspace.rglob("*")]
         ):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.sandbox.protocol import SHORT_BOUNDS, Report, RunReport
+from syncd.sandbox.protocol import SHORT_BOUNDS, RunReport
 from tests.component.program_rig import ProgramRig, output_of, told
 from tests.system.command import CLOCK
 
@@ -34,7 +34,7 @@ class There(ProgramRig):
         """Run a command, and return the report, and what it printed."""
         name, folder = self.asked(*command, **times)
         output = output_of(folder, self.environment)
-        report = told(name, output, SHORT_BOUNDS, folder, _run_of)
+        report = told(name, output, SHORT_BOUNDS, folder, lambda report: report.run)
         return report, output[: output.index(f"{name}=")]
 
     @contextmanager
@@ -55,11 +55,6 @@ class There(ProgramRig):
 
     def exists(self, name: str) -> bool:
         return (self.workspace / name).exists()
-
-
-def _run_of(report: Report) -> RunReport:
-    assert report.run is not None
-    return report.run
 
 
 @pytest.fixture

@@ -67,11 +67,6 @@ def decided(workspace: Path, path: str) -> Verdict:
     return ("", "", "") if rule is None else (rule.source, str(rule.line), rule.pattern)
 
 
-def of_git(workspace: Path) -> set[str]:
-    listed = git(workspace, "ls-files", "-co", "--exclude-standard", "-z")
-    return set(listed.split("\0")) - {""}
-
-
 def verdicts_of_git(workspace: Path, paths: Iterable[str]) -> dict[str, Verdict]:
     asked = b"".join(os.fsencode(path) + b"\0" for path in paths)
     arguments = ("check-ignore", "-v", "-n", "-z", "--no-index", "--stdin")
@@ -99,7 +94,8 @@ def in_own_terms(workspace: Path, top: Path, action: Verdict, common: Path) -> V
 
 def disagreements(workspace: Path, common: Path) -> list[str]:
     """Return the differences between syncd and git, about inclusion or the line that decides."""
-    theirs, ours = of_git(workspace), sent(workspace)
+    listed = git(workspace, "ls-files", "-co", "--exclude-standard", "-z")
+    theirs, ours = set(listed.split("\0")) - {""}, sent(workspace)
     top = Path(git(workspace, "rev-parse", "--show-toplevel").rstrip("\n"))
     wrong = [f"{'only git' if path in theirs else 'only syncd'} includes {path!r}" for path in sorted(theirs ^ ours)]
     for path, action in verdicts_of_git(workspace, all_files(workspace)).items():

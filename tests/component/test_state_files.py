@@ -177,7 +177,6 @@ def held_by_another(folder: str) -> Iterator[subprocess.Popen[bytes]]:
     """Give a process that has the lock, and answers nobody."""
     command = [sys.executable, "-c", HELD, folder]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
         other.stdout.readline()
         yield other
         other.kill()

@@ -209,7 +209,6 @@ class WriterMachine:
             "uid": self.uid,
             "report": str(report),
         }
-        assert self._forks is not None
         self._forks.died(order)
         ended, steps, _ = pickle.loads(report.read_bytes())
         return ProcessResult(*(ended or ("killed", "")), steps)

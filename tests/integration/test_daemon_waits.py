@@ -224,11 +224,8 @@ class Shared:
 
     def run(self, seconds: float) -> None:
         """Run the daemon for so long."""
-        self.at(seconds, self._end)
+        self.at(seconds, lambda: self.loop.send(signal.SIGHUP))
         self.loop.run()
-
-    def _end(self) -> None:
-        self.loop.send(signal.SIGHUP)
 
     def sent(self, path: str) -> str:
         return (self.loop.rig.sandbox.workspace / path).read_text()

@@ -76,7 +76,6 @@ def test_one_that_is_dead_for_ever(several: SeveralRig) -> None:
     assert later == ["box-dead"] * len(later)
     assert 0 < len(later) <= 120
     status = read_document(several.folders.state)
-    assert status is not None
     assert [each.name for each in status.sandboxes if "503" in str(each.last_error)] == ["dead"]
 
 
@@ -118,7 +117,6 @@ def test_one_that_is_refused_is_held(several: SeveralRig) -> None:
         several.rig.emulator.faults.on("any", when, look)
     several.run()
     status = read_document(several.folders.state)
-    assert status is not None
     assert "never-made" in str(status.sandboxes[1].last_error)
     several.signals.reload = False
     several.rig.keys["sandbox"]["id"] = "neither"

@@ -79,8 +79,7 @@ def test_hold(rig: Rig, archive: str, ends: str) -> None:
     rig.set(agent_changes="hold")
     rig.set("sync", archive=archive)
     rig.agent.write("a", "theirs")
-    rig.edit(a="newer", b="newer")
-    assert rig.sync()[0].held == rig.status.agent.held == ("a",)
+    assert rig.send({"a": "newer", "b": "newer"}).held == rig.status.agent.held == ("a",)
     assert rig.stays_quiet()
     assert (rig.there("a"), rig.there("b"), [*rig.warnings]) == ("theirs", "newer", ["held:a"])
     if ends == "save":
@@ -144,8 +143,7 @@ def test_what_cannot_be_saved_is_held(rig: Rig, monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize("fault", ["export-artifacts: 404 always", "download: 503 always"])
 def test_what_cannot_be_fetched_is_held(rig: Rig, fault: str) -> None:
     """The program found it, and neither its copy nor the sandbox's archive comes."""
-    for script in (fault, "dump: 501 always"):
-        rig.emulator.faults.script(script)
+    rig.emulator.faults.script(fault, "dump: 501 always")
     rig.agent.write("a", "theirs")
     rig.send({"a": "newer", "b": "newer"})
     assert (rig.there("a"), rig.there("b")) == ("theirs", "newer")
@@ -182,7 +180,6 @@ def test_what_following_kept_after_the_look_is_saved(rig: Rig, policy: str, tmp_
     rig.set(agent_changes=policy)
 
     def follow(_: object) -> None:
-        assert rig.cycle.sandbox is not None
         state, there = rig.cycle.sandbox.state, {}
         assert state.content.is_known
         for path, content in (("a", "theirs"), ("b", "newer here"), ("more", "not sent")):
@@ -228,10 +225,8 @@ def test_where_the_base_is_not_known(rig: Rig, policy: str, how: str) -> None:
         os.unlink(os.path.join(rig.state_folder, "state.db"))
         rig.restart()
     else:
-        rig.emulator.create_sandbox("filled")
+        filled = rig.emulator.create_sandbox("filled")
         rig.set(id="filled")
-        filled = rig.emulator.sandbox("filled")
-        assert filled is not None
         rig.sandbox, rig.agent = filled, Agent(filled.workspace)
         rig.agent.write("a", "theirs")
         rig.agent.write("b", "ours: b")

@@ -103,8 +103,7 @@ def test_a_record_that_cannot_be_committed(rig: Rig, monkeypatch: pytest.MonkeyP
         commit(*args)
 
     monkeypatch.setattr(StateDb, "_commit", committed)
-    rig.write("a.txt", "new")
-    assert rig.sync()[0].word == "initialized"
+    assert rig.send({"a.txt": "new"}).word == "initialized"
     assert list(rig.warnings) == ["state:write"]
     assert rig.sync()[0].word == "unchanged"
 
@@ -159,8 +158,7 @@ def test_without_a_request_nothing_waits(asked: Rig) -> None:
 def test_where_nobody_can_look_it_says_so(asked: Rig, policy: str, key: str) -> None:
     """A request ends well, with a warning, until someone can look."""
     asked.set(agent_changes=policy)
-    for fault in ("execute: 501 always", "dump: 501 always"):
-        asked.emulator.faults.script(fault)
+    asked.emulator.faults.script("execute: 501 always", "dump: 501 always")
     assert asked.sync(SyncMode.ASKED)[0].word == "unchanged"
     assert list(asked.warnings) == [key]
     asked.emulator.faults.clear()

@@ -42,7 +42,6 @@ def acquired(bare: Rig) -> Rig:
 
 def _agent(rig: Rig) -> Agent:
     target = rig.cycle.target
-    assert target is not None
     return Agent(rig.emulator.sandbox(target.sandbox_id).workspace)
 
 

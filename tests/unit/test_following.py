@@ -223,7 +223,6 @@ def test_what_is_gone_since() -> None:
     """What was known to be in a folder that has changed, and is not named any more; the rest is as it was told."""
     there = {"d/more": SeenEntry(Kind.FILE, digest=b"x")}
     told = _told(there, names={"d": {"a", "more"}, ".": {"d", "x.log"}})
-    assert told is not None
     assert (told.differing, told.new) == ({"d/new": ABSENT, "c": ABSENT}, there)
     assert _told() == LookResult(mark=MARK)
     assert _told(names={"d": {"a", "new", "pruned"}}, pruned=("d/pruned",)) is not None
@@ -252,7 +251,6 @@ def test_a_look_since_another_one() -> None:
     since = Since(MARK, MARKED, pruned_names(_leaves_out), BEFORE, 0.0)
     whole = follow_request(content, FoundWork(1.0, BEFORE), _leaves_out)
     request = request_since(whole, content, BEFORE, since)
-    assert request is not None
     assert {path: (item.action, item.versions) for path, item in request.items.items()} == {
         "c": (LookAction.FETCH, (NEWER,)),
         "n": (LookAction.FETCH, (SENT,)),

@@ -133,7 +133,6 @@ TOKENS = {
 def test_tokens(what: str) -> None:
     """A token of a known format is found with its kind and line; its value is not shown."""
     result = found("first\nsecond " + TOKENS[what])
-    assert result is not None
     assert result.startswith(f"{what} in line ")
     assert not any(part in result for part in TOKENS[what].split() if len(part) > 12)
 

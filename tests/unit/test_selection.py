@@ -112,7 +112,6 @@ def test_the_stronger_source_wins(weak: str, strong: str, strong_includes: bool)
     scope = Selection(ignore=config).root(exclude).with_files(top).enter("sub").with_files(deep)
     decision = scope.decide(name, is_dir=True)
     assert decision.included == strong_includes
-    assert decision.rule is not None
     assert decision.rule.source == strong
 
 
@@ -197,8 +196,7 @@ def test_no_ignore_file_lifts_a_hard_rule(path: str) -> None:
 def test_secrets_are_compared_without_case(path: str) -> None:
     """In any letter case, a secret's name is one, whatever an ignore file says."""
     lift = {".syncdignore": b"!*\n"}
-    assert decide(path, lift).rule is not None
-    assert decide(path, lift).rule.source == "secrets"  # type: ignore[union-attr] - just checked
+    assert decide(path, lift).rule.source == "secrets"
     assert decide(path, selection=Selection(upload_secrets=True)).included
 
 
