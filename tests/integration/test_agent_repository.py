@@ -127,19 +127,15 @@ def switch(rig: Rig, git: str) -> None:
     sync(rig)
 
 
-def commit_there(rig: Rig) -> str:
-    (rig.sandbox.workspace / "agents.txt").write_text("the agent's\n")
-    there(rig, "add", "-A")
-    person_git(rig.sandbox.workspace, "commit", "-qm", "the agent's")
-    return there(rig, "rev-parse", "HEAD")
-
-
 def test_commits_in_what_raw_sent_stay_whole(rig: Rig) -> None:
     """With another `workspace.git`, what was sent of `.git` stays there, with all that commits need."""
     for number in range(60):
         rig.write(f"many/{number}", "x")
     switch(rig, "raw")
-    commit = commit_there(rig)
+    rig.agent.write("agents.txt", "the agent's\n")
+    there(rig, "add", "-A")
+    person_git(rig.sandbox.workspace, "commit", "-qm", "the agent's")
+    commit = there(rig, "rev-parse", "HEAD")
     rig.delete("many/1")
     switch(rig, "baseline")
     assert not (rig.sandbox.workspace / "many/1").exists()

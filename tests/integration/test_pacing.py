@@ -108,17 +108,13 @@ def context(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return context
 
 
-def archive_of(size_bytes: int) -> Archive:
-    """Return an endless archive of this size."""
-    archive = Archive((), os.urandom(size_bytes))
-    return Archive((), archive.end, sum(map(len, archive.blocks(KIB))))
-
-
 def upload(url: str, size_bytes: int, throttle: Throttle, on_sent: Callable[[int], None] = lambda _: None) -> None:
     client = HttpClient(Waiter(Interrupt(), CLOCK))
     try:
         upload_url = UploadUrl(url, CLOCK.boottime_s() + 3600, 3600)
-        Bucket(client, throttle).put(upload_url, archive_of(size_bytes), on_sent)
+        archive = Archive((), os.urandom(size_bytes))
+        archive = Archive((), archive.end, sum(map(len, archive.blocks(KIB))))
+        Bucket(client, throttle).put(upload_url, archive, on_sent)
     finally:
         client.drop()
 
