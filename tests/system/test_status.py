@@ -246,6 +246,8 @@ def test_folders_that_are_closed(rig: Rig) -> None:
     folder.chmod(0o700)
     assert (done.code, done.out) == (78, "")
     assert done.err == "syncd: the configuration folder ~/.config/syncd cannot be read: let your user read it\n"
+    rig.config_file.unlink()
+    assert rig.ok("status", "--all").out == "no configuration in ~/.config/syncd yet: `syncd init` writes one\n"
 
 
 def test_an_ascii_locale(rig: Rig) -> None:

@@ -26,7 +26,7 @@ from syncd.cli.options import (
     json_option,
     option_for,
 )
-from syncd.cli.output import is_screen, stdout_failure, terminal_size, text_width, written
+from syncd.cli.output import home_relative, is_screen, stdout_failure, terminal_size, text_width, written
 from syncd.cli.status.screen import StatusContext, WorkspaceRow, screen, table
 from syncd.core.config_file import config_files, config_folder, config_name
 from syncd.core.directories import default_config_path, directories_for, holder, refuse_unreadable
@@ -293,7 +293,7 @@ def _text(reader: StatusReader, status: Status, busy_pid: int | None) -> str:
 
 def _all_text(rows: tuple[WorkspaceRow, ...]) -> str:
     if not rows:
-        return f"no configuration in {config_folder(os.environ)} yet: `syncd init` writes one"
+        return f"no configuration in {home_relative(config_folder(os.environ))} yet: `syncd init` writes one"
     return _written(table(rows, CLOCK.wall_s(), text_width(sys.stdout, _WIDEST)))
 
 
