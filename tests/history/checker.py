@@ -125,6 +125,9 @@ class History:
             found = [self._written[token] for token in values.values() if token in self._written]
             if wanted is None or any(each.side == THERE and each.end > barrier.begin for each in found):
                 continue
+            gone = [each for each in steps if (each.side, each.kind) == (HOME, "delete") and each.end > barrier.begin]
+            if any(each.side == THERE for each in found) and any(each.begin < step.end for each in gone):
+                continue  # gone at home since, and changed there before: that stays there
             missing = [slot for slot, token in _new(wanted) if token not in self._raced]
             if not all(self._has(values, slot, wanted) for slot in missing):
                 yield f"{_shown(step)}, older than what the barrier of {barrier.begin:.3f} was for"
