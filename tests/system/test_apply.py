@@ -300,7 +300,7 @@ def test_a_question_that_is_left(rig: Rig, agent: Agent) -> None:
             terminal.asked(QUESTION)
             terminal.type(leave) if isinstance(leave, str) else terminal.send(leave)
             assert terminal.finish() == 75, leave
-            assert "syncd: stopped; nothing was changed" in " ".join(terminal.text.split())
+            assert "syncd:stopped;nothingwaschanged" in "".join(terminal.text.split())
         assert tree(rig.workspace) == before
         assert not [path.name for path in spool.iterdir() if path.name.startswith(("look-", "merge-"))]
 

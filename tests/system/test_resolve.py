@@ -284,8 +284,8 @@ def test_the_diff_before_the_answer(rig: Rig, agent: Agent) -> None:
     """`d` shows the patch, and asks again."""
     agent.write("a", THEIRS)
     with rig.terminal("apply", TERM="xterm", PAGER="cat") as terminal:
-        terminal.answer(f"Apply? {QUESTION}", "d")
-        terminal.answer(f" line 5\nwould be: 1 applied. Apply? {QUESTION}", "y")
+        terminal.answer(f"Apply, or diff? {QUESTION}", "d")
+        terminal.answer(f" line 5\nwould be: 1 applied. Apply, or diff? {QUESTION}", "y")
         assert terminal.finish() == 0
     assert _content(rig, "a") == THEIRS.encode()
 
@@ -295,6 +295,6 @@ def test_a_long_plan_is_shown_in_a_pager(rig: Rig, agent: Agent) -> None:
     for number in range(31):
         agent.write(f"new/n{number:02}", "theirs\n")
     with rig.terminal("apply", TERM="xterm", PAGER="sed s/^/paged:/") as terminal:
-        terminal.answer(f"Apply? {QUESTION}", "n")
+        terminal.answer(f"Apply, or diff? {QUESTION}", "n")
         assert terminal.finish() == 0
         assert terminal.text.count("paged:apply     new/n") == 31

@@ -170,7 +170,7 @@ def bring_home_and_save(side: AgentSide, plan: Plan, is_covered: Callable[[str],
 
 def _agreed(side: AgentSide, named: tuple[str, ...], plan: Plan, waiter: Waiter) -> bool:
     """True if a person wants the plan carried out; the diff is shown to one who asks for it. Raises `Stop`."""
-    asked = f"{summary_line(plan, _PLANNED)}. Apply (d: the diff)? [y/d/N]:"
+    asked = f"{summary_line(plan, _PLANNED)}. Apply, or diff? [y/d/N]:"
     while (answer := answered(asked, ("y", "yes", "d", "diff", "n", "no", ""), waiter)) in ("d", "diff"):
         try:
             show(side, named, None)
