@@ -322,6 +322,7 @@ class Process:
         sent_files = SimpleNamespace(base_store=SimpleNamespace(add=_nothing, get=_nothing))
         found = SimpleNamespace(facts=facts, rules=lambda: _RULES, sent_files=sent_files, scratch=SCRATCH)
         found.writer = SimpleNamespace(look=look, write=self._write)
+        found.without_unmounted = lambda plan: plan
         return found
 
     def _write(
