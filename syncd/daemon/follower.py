@@ -144,7 +144,7 @@ class Follower:
                 return LookEnd.FOLLOWED  # the workspace goes to another sandbox meanwhile
             content, base = state.content, state.content.base
             gone = sum(path in base and there.kind is Kind.ABSENT for path, there in result.differing.items())
-            if was_emptied(gone, len(base)):
+            if was_emptied(gone, len(base)) and not overwritten:  # else it may have been filled meanwhile
                 return self._note_emptied(sandbox)
             work, has_changed = followed(known, result, content, overwritten, is_excluded, at_s=at_s)
             if kept is None or work != replace(kept, at_s=at_s):

@@ -163,7 +163,7 @@ class Daemon(Struct, eq=False):
         for client, message in self.control.requests():
             self._answer(client, message)
             came = True
-        if shared.reload_after is None and self._wants_reload():
+        if shared.status.run.pid is not None and shared.reload_after is None and self._wants_reload():
             shared.reload_after = set(shared.workspace.syncing)
             came = True
         signals.reload = False
@@ -183,7 +183,7 @@ class Daemon(Struct, eq=False):
 
     def _wants_reload(self) -> bool:
         """True if a person asks for it, a key that was refused is another one, or the state folder was removed."""
-        if self.lock.is_lost and self.shared.status.run.pid is not None:
+        if self.lock.is_lost:
             with suppress(ConfigError):
                 self.shared.workspace.folders.make()
                 _log.warning("the state folder was removed while it was in use: beginning with a new one")

@@ -107,12 +107,7 @@ class Manifest(MutableMapping[str, Entry]):
         """Replace or add these entries, with their paths; many at once cost less than one by one."""
         for path, entry in entries:
             parent, _, name = path.rpartition("/")
-            edited = self._edited.get(parent)
-            if edited is None:
-                if len(self._edited) > _MOST_EDITED:
-                    self._settle()
-                edited = self._edit(parent)
-            edited[name] = entry
+            self._edit(parent)[name] = entry
 
     def __delitem__(self, path: str) -> None:
         parent, _, name = path.rpartition("/")
@@ -124,6 +119,8 @@ class Manifest(MutableMapping[str, Entry]):
         """Return the entries of a directory, by name, to be changed."""
         edited = self._edited.get(path)
         if edited is None:
+            if len(self._edited) > _MOST_EDITED:
+                self._settle()
             edited = self._edited[path] = dict(read(self._top.find(path).own))
         return edited
 

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from syncd.archive.chunk_store import DamagedPiece
 from syncd.archive.snapshotter import Snapshotter
-from syncd.model.entry import ALL_BITS, same
+from syncd.model.entry import ABSENT, ALL_BITS, same
 from syncd.model.manifest import Difference, Manifest, directories_above
 from syncd.sandbox.partial_archives import COUNTED
 from syncd.sync.delivery import SyncObserver
@@ -50,7 +50,7 @@ def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> 
         return _verdict_without(last), None
     with last.work_saver.workspace.snapshot_turn():
         packed = snapshotter.pack(manifest.without(stays), only)
-    if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
+    if not all(same(packed.manifest.get(path, ABSENT), manifest[path], ALL_BITS) for path in only):
         return Verdict.INITIALIZE, None  # it changed meanwhile: the sync that follows finds that
     sent = Manifest({path: manifest[path] for path in only})
     attempt = structs.replace(last.attempt, content=content, written=sent, to_delete={}, is_whole=False, number=0)
@@ -58,9 +58,11 @@ def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> 
     try:
         ended = sandbox.delivery.deliver(packed.archive, sent, sync_round, observer)
     except DamagedPiece:
-        return Verdict.INITIALIZE, None  # nothing was sent, and the proof is made after another archive
-    if isinstance(ended, Verdict):  # if it is to be packed again, the agent is at work just there: nothing was sent
-        return Verdict.INITIALIZE if ended is Verdict.PACK_AGAIN else ended, None
+        ended = Verdict.PACK_AGAIN
+    if isinstance(ended, Verdict):
+        # It is made after another archive, where nothing of this one can be there: the agent is at work just there.
+        is_put_off = ended is Verdict.PACK_AGAIN and not sandbox.state.content.uncertain
+        return Verdict.INITIALIZE if is_put_off else ended, None
     written = {*only, *directories_above(only)}
     if partial_archives.prove([path for path in manifest.spread(COUNTED) if path not in written]):
         return Verdict.INITIALIZE, sync_round

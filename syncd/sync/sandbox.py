@@ -146,9 +146,9 @@ class Sandbox:
 
     def note_emptied(self) -> None:
         """Have everything be sent and set up anew, as nearly all that was put there is gone."""
-        self.state.mark_uncertain()
         self.partial_archives.withdraw()
         self.setup.note_emptied()
+        self.state.mark_uncertain()
 
     def why_unsaved(self, there: SeenEntry) -> str:
         """Return the reason why a version of the last look was not saved, for people."""

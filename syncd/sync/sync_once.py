@@ -334,7 +334,7 @@ class SandboxSync(Struct):
             verdict, proof_round = prove(sync_round, self.snapshotter, observer)
             if verdict is not Verdict.INITIALIZE:
                 return verdict
-            if self.state.content.uncertain:
+            if proof_round is not None:
                 self._record(self.state.content.base, self.state.torn, proof_round)
         return Verdict.PACK_AGAIN if self._has_to_remove_again(attempt) else outcome
 

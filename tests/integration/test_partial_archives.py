@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 
+from syncd.archive.chunk_store import Archive, DamagedPiece
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
+from syncd.model.manifest import Manifest
+from syncd.sync.delivery import Delivery
+from syncd.sync.proof import ProofRound
+from syncd.sync.sync_plan import Verdict
 from tests.integration.sync_rig import DamagingObserver, RecordingObserver, Rig
 from tests.system.rig import emptied
 from tests.system.trees import tree
@@ -275,6 +280,27 @@ def test_an_interrupted_proof(
     assert not equal(rig)
     if anew:
         rig.restart()
+    rig.sync()
+    assert equal(rig)
+    assert sent(rig) > 300_000
+
+
+@pytest.mark.parametrize("is_damaged", [True, False], ids=["damaged", "outdated"])
+def test_a_proof_that_may_have_arrived(rig: Rig, monkeypatch: pytest.MonkeyPatch, *, is_damaged: bool) -> None:
+    """Its initialize was not answered, and it is given up at the next try: everything is sent again at once."""
+    rig.emulator.faults.script(REPLACES)
+    deliver = Delivery.deliver
+
+    def unanswered(self: Delivery, archive: Archive, entries: Manifest, preparation: Any, observer: Any) -> Any:
+        found = deliver(self, archive, entries, preparation, observer)
+        if not isinstance(preparation, ProofRound):
+            return found
+        monkeypatch.undo()
+        if is_damaged:
+            raise DamagedPiece(archive.pieces[0])
+        return Verdict.PACK_AGAIN
+
+    monkeypatch.setattr(Delivery, "deliver", unanswered)
     rig.sync()
     assert equal(rig)
     assert sent(rig) > 300_000
