@@ -2,9 +2,10 @@
 
 `initialize` probably leaves alone what is not in an archive, but this is not documented. So the first archive is whole,
 and one with a single path follows it at once. Then a look counts what is missing: if nearly everything is, only whole
-archives are sent from then on. If nobody can count, a whole archive follows, and the proof is tried again later. While
-it is made the state is uncertain, so that a process that dies in between is followed by a whole archive too. A sandbox
-that is found emptied may have become one that keeps nothing: the proof does not count any more, and is made anew.
+archives are sent from then on. If nobody can count, a whole archive follows, and the proof is tried again later. From
+its initialize on the state is uncertain, so that a process that dies in between is followed by a whole archive too. A
+sandbox that is found emptied may have become one that keeps nothing: the proof does not count any more, and is made
+anew.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class PartialArchives:
         with contextlib.suppress(OSError):  # the next process finds out as this one did
             self._record.remove()
 
-    def prove(self, left_out: Collection[str]) -> bool | None:
+    def has_kept(self, left_out: Collection[str]) -> bool | None:
         """Return True if these paths, which an archive did not hold, are still there; None: nobody could count.
 
         Raises `Stop`, and what ends a wait early.

@@ -54,7 +54,7 @@ def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> 
         return Verdict.INITIALIZE, None  # it changed meanwhile: the sync that follows finds that
     sent = Manifest({path: manifest[path] for path in only})
     attempt = structs.replace(last.attempt, content=content, written=sent, to_delete={}, is_whole=False, number=0)
-    sync_round = ProofRound(sandbox, packed, attempt, last.work_saver, last.looked)
+    sync_round = ProofRound(sandbox, packed, attempt, last.work_saver, last.last_look)
     try:
         ended = sandbox.delivery.deliver(packed.archive, sent, sync_round, observer)
     except DamagedPiece:
@@ -64,7 +64,7 @@ def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> 
         is_put_off = ended is Verdict.PACK_AGAIN and not sandbox.state.content.uncertain
         return Verdict.INITIALIZE if is_put_off else ended, None
     written = {*only, *directories_above(only)}
-    if partial_archives.prove([path for path in manifest.spread(COUNTED) if path not in written]):
+    if partial_archives.has_kept([path for path in manifest.spread(COUNTED) if path not in written]):
         return Verdict.INITIALIZE, sync_round
     # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
     _log.info("after a partial archive, a whole one follows")
@@ -75,7 +75,7 @@ def _verdict_without(last: SyncRound) -> Verdict:
     """Return the verdict where no archive can prove it: by a count of what the whole one lacked, if it lacked some."""
     seen, partial_archives = last.sandbox.state.seen, last.sandbox.partial_archives
     lacked = [*seen.both_changed, *seen.kept, *last.only_there]
-    if partial_archives.may_replace and lacked and partial_archives.prove(lacked) is False:
+    if partial_archives.may_replace and lacked and partial_archives.has_kept(lacked) is False:
         last.sandbox.state.mark_uncertain()
         return Verdict.PACK_AGAIN
     return Verdict.INITIALIZE

@@ -55,14 +55,14 @@ _log = logging.getLogger("syncd.sync")
 class _Here(Struct, frozen=True):
     """The workspace as a scan found it.
 
-    `held` is what both sides changed, and `obstructed` what has no place there. The sandbox is to hold `scanned`, which
+    `held` is what both sides changed, and `obstructed` what has no place there. The sandbox is to hold `to_hold`, which
     lacks what is obstructed, and has what is held as the sandbox got it last.
     """
 
     manifest: Manifest
     held: Mapping[str, Entry]
     obstructed: Mapping[str, Entry]
-    scanned: ScanResult
+    to_hold: ScanResult
 
 
 class SandboxSync(Struct):
@@ -230,21 +230,21 @@ class SandboxSync(Struct):
 
     def _packed(self, mode: SyncMode, observer: SyncObserver, here: _Here, number: int) -> SyncRound | None:
         """Pack what the sandbox lacks, or all, into an archive in the spool; None if nothing is to be sent."""
-        content, scanned, is_forced = self.state.content, here.scanned, mode is SyncMode.FORCED
-        if not is_forced and self._is_unchanged(here, scanned.manifest, scanned.difference):
-            if content.base != scanned.manifest:
-                self._record(scanned.manifest)  # new times: later scans need not read the contents again
+        content, to_hold, is_forced = self.state.content, here.to_hold, mode is SyncMode.FORCED
+        if not is_forced and self._is_unchanged(here, to_hold.manifest, to_hold.difference):
+            if content.base != to_hold.manifest:
+                self._record(to_hold.manifest)  # new times: later scans need not read the contents again
             return None
         unsure = "; an earlier sync may have reached the sandbox unanswered" if content.uncertain else ""
-        _log.info("packing %s: %s%s", counted(scanned.manifest.files, "file"), described(scanned.difference), unsure)
-        scanned, stays, only = self._to_send(here, mode)
+        _log.info("packing %s: %s%s", counted(to_hold.manifest.files, "file"), described(to_hold.difference), unsure)
+        to_hold, stays, only = self._to_send(here, mode)
         if only is None:
-            self._keep_replaced(here, scanned)
+            self._keep_replaced(here, to_hold)
         # What stays there differs here from what the sandbox got, or is as it got it: in neither case it is sent.
         packed = self.snapshotter.pack(
-            scanned.manifest.without(stays), only, lambda *done: observer.progressed(Progress(*done))
+            to_hold.manifest.without(stays), only, lambda *done: observer.progressed(Progress(*done))
         )
-        manifest = with_staying(packed.manifest, stays, scanned.manifest, content.base)
+        manifest = with_staying(packed.manifest, stays, to_hold.manifest, content.base)
         is_comparable = not is_forced and not packed.follow_up and content.is_known
         if is_comparable and self._is_unchanged(here, manifest, difference(content.base, manifest)):
             return None  # a change was taken back before it was packed
@@ -256,24 +256,24 @@ class SandboxSync(Struct):
 
         What decides is read for that, where the scan could not tell.
         """
-        scanned, archives, is_forced = here.scanned, self.sandbox.partial_archives, mode is SyncMode.FORCED
+        to_hold, archives, is_forced = here.to_hold, self.sandbox.partial_archives, mode is SyncMode.FORCED
         kept = set[str]() if is_forced or archives.replaces else self.state.seen.kept
         # After any uncertainty the whole is sent.
         is_certain = self.state.content.is_certain and not is_forced
-        is_partial = is_certain and archives.usable and bool(scanned.manifest)
+        is_partial = is_certain and archives.usable and bool(to_hold.manifest)
         # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there,
         # with all that is in it.
-        if is_partial or is_forced or (kept and any(is_within(path, kept) for path in scanned.difference.to_read)):
-            scanned = self.snapshotter.resolved(scanned, self.state.content.base)
-        stays = staying_paths(scanned.manifest, scanned.difference, here.held, kept)
-        only = partial_paths(scanned.manifest, scanned.difference, stays) if is_partial else None
-        return scanned, stays, only
+        if is_partial or is_forced or (kept and any(is_within(path, kept) for path in to_hold.difference.to_read)):
+            to_hold = self.snapshotter.resolved(to_hold, self.state.content.base)
+        stays = staying_paths(to_hold.manifest, to_hold.difference, here.held, kept)
+        only = partial_paths(to_hold.manifest, to_hold.difference, stays) if is_partial else None
+        return to_hold, stays, only
 
-    def _keep_replaced(self, here: _Here, scanned: ScanResult) -> None:
+    def _keep_replaced(self, here: _Here, to_hold: ScanResult) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
         sent = partial(self.workspace.sent_digests, self.sandbox.name, self.state.content.base)
         for base in filter(None, (self.state.content.base, *self.workspace.other_bases(self.sandbox.name))):
-            found = difference(base, scanned.manifest)
+            found = difference(base, to_hold.manifest)
             replaced = [*found.changed, *found.to_read, *found.removed, *here.held]
             self.workspace.base_store.keep_replaced(base, replaced, sent)
 

@@ -109,7 +109,7 @@ def with_staying(packed: Manifest, stays: Collection[str], scanned: Manifest, ba
 
 
 class Verdict(Enum):
-    """The verdict on an archive, right before its initialize is requested."""
+    """The verdict on an archive: right before its initialize is requested, or once it has arrived."""
 
     INITIALIZE = "nothing speaks against it"
     PACK_AGAIN = "it holds paths that must stay as they are in the sandbox, or lacks some that need not any more"
@@ -293,11 +293,6 @@ class Actions(Struct, frozen=True):
     plan: Plan
     saves: Mapping[Why, Mapping[str, SeenEntry]]
     removals: Versions
-
-    @property
-    def stays(self) -> dict[str, SeenEntry]:
-        """The paths that stay as they are, with what is there."""
-        return self.plan.stays
 
     @property
     def replaces_directory(self) -> bool:

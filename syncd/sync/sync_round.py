@@ -56,7 +56,7 @@ _PLACES = (LookAction.PLACE, LookAction.COMMITS)
 class SyncRound(Struct):
     """The round for one archive.
 
-    `looked` is the last look, if somebody could, and `only_there` what it found that only the sandbox has, if it was
+    `last_look` is the last one, if somebody could, and `only_there` what it found that only the sandbox has, if it was
     looked for. `gone` is what was deleted here and is there no more. `is_cleared`: nothing of what was there outlives
     the archive.
     """
@@ -65,7 +65,7 @@ class SyncRound(Struct):
     packed: Packed
     attempt: Attempt
     work_saver: WorkSaver
-    looked: LookResult | None = None
+    last_look: LookResult | None = None
     only_there: frozenset[str] = frozenset()
     gone: frozenset[str] = frozenset()
     is_cleared: bool = False
@@ -76,7 +76,7 @@ class SyncRound(Struct):
 
     def begin(self) -> None:
         """Start the look, if it may run beside the upload. Raises `Stop`."""
-        if self._looks:
+        if self._compares:
             self._request = self._look_request()
             self.sandbox.looks.begin(self._request)
 
@@ -125,7 +125,7 @@ class SyncRound(Struct):
     # -- before initialize
 
     @property
-    def _looks(self) -> bool:
+    def _compares(self) -> bool:
         """True if what is there outlives the initialize, so that a look says what becomes of each path."""
         return self.attempt.policy is not AgentChanges.OVERWRITE and not self.sandbox.partial_archives.replaces
 
@@ -134,7 +134,7 @@ class SyncRound(Struct):
         """True if there was a look, and the agent may have gone on since."""
         if self.attempt.policy is AgentChanges.OVERWRITE:
             return False
-        return is_outdated(self.sandbox.looks.age_s(self.looked), self.attempt.number + self._repeated)
+        return is_outdated(self.sandbox.looks.age_s(self.last_look), self.attempt.number + self._repeated)
 
     def _is_marked_in_time(self) -> bool:
         """Record that what is written may be there from now on; a slow disk takes its time."""
@@ -149,13 +149,13 @@ class SyncRound(Struct):
         self.gone = frozenset()
         if partial_archives.replaces:
             return self._clear()
-        if self._looks or attempt.to_delete or attempt.obstructed:
+        if self._compares or attempt.to_delete or attempt.obstructed:
             request = self._request or self._look_request()
             self._request = None  # the next one is of what is there then
             verdict = self._look(request) if request.asks_something else Verdict.INITIALIZE
             if verdict is not Verdict.INITIALIZE:
                 return verdict
-        if not self._looks:
+        if not self._compares:
             self.sandbox.state.seen.note_written(attempt.written)
         return Verdict.INITIALIZE
 
@@ -164,9 +164,9 @@ class SyncRound(Struct):
         state, attempt = self.sandbox.state, self.attempt
         self.is_cleared = True
         if attempt.policy is not AgentChanges.OVERWRITE:
-            self.looked = None
+            self.last_look = None
             try:
-                self.looked = self.work_saver.before_replacing(self.sandbox, self._saved)
+                self.last_look = self.work_saver.before_replacing(self.sandbox, self._saved)
             except StepFailed as failure:
                 self.sandbox.looks.could_not_look(failure)
         gone = {**{path: state.content.versions_of(path) for path in state.content.leftovers}, **attempt.to_delete}
@@ -215,7 +215,7 @@ class SyncRound(Struct):
     def _look(self, request: LookRequest) -> Verdict:
         """Look, do in their order the things that follow from it, and return the verdict on the archive."""
         attempt, state, stayed = self.attempt, self.sandbox.state, self.sandbox.state.seen.stays
-        request, result = self._looked(request)
+        request, result = self._complete_look(request)
         if result is None:
             unremoved = LookResult(failed=dict.fromkeys(attempt.to_delete, NOBODY))
             return self._judged(stayed, self._note_removed([unremoved], attempt.to_delete), None)
@@ -227,27 +227,27 @@ class SyncRound(Struct):
             return Verdict.PACK_AGAIN
         later = self._remove(actions, result)
         occupied = self._note_removed([result, later], attempt.to_delete)
-        if self._looks and attempt.number < MOST_REPEATED and changed_since(attempt, result, later):
+        if self._compares and attempt.number < MOST_REPEATED and changed_since(attempt, result, later):
             return Verdict.PACK_AGAIN  # with a look that saves what someone changed since this one
         self._note_staying(request, actions.plan)
-        not_free = {path: each for path, each in occupied.items() if path not in actions.stays}
+        not_free = {path: each for path, each in occupied.items() if path not in actions.plan.stays}
         return self._judged(stayed, not_free, result)
 
-    def _looked(self, request: LookRequest) -> tuple[LookRequest, LookResult | None]:
+    def _complete_look(self, request: LookRequest) -> tuple[LookRequest, LookResult | None]:
         """Look, and once more in full where a look that only lists found something; return the last one."""
-        result = self._found(request)
+        result = self._finish_look(request)
         if result is not None and self.attempt.is_first and not request.items and is_filled(self.attempt, result):
             request = self._full_request()
-            result = self._found(request)
+            result = self._finish_look(request)
         return request, result
 
-    def _found(self, request: LookRequest) -> LookResult | None:
+    def _finish_look(self, request: LookRequest) -> LookResult | None:
         if request.with_action(LookAction.REMOVE):
             self.sandbox.state.mark_uncertain()
         if self.attempt.obstructed:
             self.sandbox.looks.retry()  # nothing else finds out that a place is free
-        self.looked = self.sandbox.looks.finish(request)
-        return self.looked
+        self.last_look = self.sandbox.looks.finish(request)
+        return self.last_look
 
     def _is_to_be_filled(self) -> bool:
         """Note that the sandbox was emptied; True if that ends this archive: it is a partial one, or it is certain."""

@@ -211,10 +211,10 @@ def test_what_follows_from_a_look() -> None:
     found = LookResult(differing=dict.fromkeys(("f", "gone", "kept"), AGENTS))
     actions = actions_after(asked, request, found, {})
     assert actions.saves == {Why.OVERWRITTEN: {"f": AGENTS, "kept": AGENTS}, Why.REMOVED: {"gone": AGENTS}}
-    assert (actions.removals, actions.stays) == ({"gone": [_known(b"d"), AGENTS]}, {})
+    assert (actions.removals, actions.plan.stays) == ({"gone": [_known(b"d"), AGENTS]}, {})
     actions = actions_after(asked, request, found, {"theirs": AGENTS}, ("f", "gone"))
     assert actions.saves == {Why.CONFLICT: {"theirs": AGENTS}, Why.OVERWRITTEN: {"kept": AGENTS}}
-    assert (actions.removals, actions.stays.keys()) == ({}, {"f", "gone"})
+    assert (actions.removals, actions.plan.stays.keys()) == ({}, {"f", "gone"})
     replaced = replace(attempt(UNKNOWN, MANIFEST, MANIFEST), all_may_go=True)
     actions = actions_after(replaced, look_request(replaced, (), {}), LookResult(differing={"d": AGENTS}), {})
     assert (actions.replaces_directory, actions.removals) == (True, {"d": [AGENTS]})
