@@ -158,10 +158,6 @@ class DeletionSync(Struct):
         """Have what could not be removed be tried by the next sync, as someone waits for that."""
         self._next_try.hasten()
 
-    def retry_all(self) -> None:
-        """Forget what could not be removed there: it may be as it was uploaded by now, or absent."""
-        self.state.unremoved = {}
-
     def due(self, wanted: Manifest, unread: Collection[str]) -> Versions:
         """Return the paths to delete before `wanted` is initialized, earlier leftovers included."""
         found = paths_to_delete(self.state.content.versions, wanted, unread)
@@ -205,12 +201,6 @@ class DeletionSync(Struct):
             self._next_try.clear()
         else:
             self._next_try.failed(self.clock.monotonic_s())
-
-    def note_arrived(
-        self, wanted: Manifest, torn: Collection[str], gone: Collection[str], secret_files: Collection[str]
-    ) -> None:
-        """Note that the sandbox holds `wanted`, and what is left over there: not what is `gone`."""
-        self.state.note_arrived(wanted, torn, gone=gone, secret_files=secret_files)
 
 
 def _with_directories(paths: Collection[str]) -> set[str]:

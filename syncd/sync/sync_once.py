@@ -136,7 +136,7 @@ class SandboxSync(Struct):
         if mode is not SyncMode.CHANGED:
             sandbox.deletion_sync.hasten()
         if mode is SyncMode.FORCED:
-            sandbox.deletion_sync.retry_all()
+            state.unremoved = {}  # each may be as it was sent by now, or absent
             sandbox.looks.retry()
             state.seen.retry(state.content.leftovers)
             base = self.snapshotter.forget_all_stamps(state.content.base)
@@ -371,7 +371,7 @@ class SandboxSync(Struct):
         if state.is_released:
             self.sandbox.setup.forget()
         gone = frozenset[str]() if sync_round is None or self._removes_again else sync_round.gone
-        self.sandbox.deletion_sync.note_arrived(manifest, follow_up, gone, set(self.snapshotter.secret_files))
+        state.note_arrived(manifest, follow_up, gone=gone, secret_files=self.snapshotter.secret_files)
         if sync_round is not None and state.overwritten is not None:
             state.overwritten.append(sync_round.goes_over)
 
