@@ -91,7 +91,7 @@ def explain(path: str, config_file: str | None, as_json: bool) -> None:
     \b
     syncd explain dist/app.js
 
-    There it is as sent, not sent yet, kept (only the agent changed it), held (it waits for you), or not there.
+    There it is as sent, not yet sent, kept (only the agent changed it), held (it waits for you), or not there.
     """
     config = configured(config_file)
     (relative,) = named_paths(config, [path])
@@ -115,7 +115,9 @@ def explain(path: str, config_file: str | None, as_json: bool) -> None:
         reason = f"brought back by {rule}" if answer.rule else "no rule matches it"
         click.echo(f"included: {name} ({', but '.join(filter(None, (reason, answer.note)))})")
         for sandbox, standing in stands.items():
-            click.echo(f"in {sandbox if len(stands) > 1 else 'the sandbox'}: {standing}")
+            # To one who skims, and to a script, "not sent" would read as excluded.
+            shown = "not yet sent" if standing == _UNSENT else standing
+            click.echo(f"in {sandbox if len(stands) > 1 else 'the sandbox'}: {shown}")
     elif answer.at != relative:
         click.echo(f"excluded: {name}, as its folder {shown_path(answer.at)}/ is, by {rule}")
     else:

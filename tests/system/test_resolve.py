@@ -224,6 +224,8 @@ def test_where_each_path_stands(rig: Rig, agent: Agent) -> None:
         path: {"main": state} for path, state in expected.items()
     }
     assert rig.ok("explain", paths["clash"]).out.endswith("\nin the sandbox: held\n")
+    # What a script finds "not sent" in is excluded.
+    assert rig.ok("explain", paths["later"]).out.endswith("\nin the sandbox: not yet sent\n")
 
 
 @pytest.mark.parametrize(("by", "choice"), [("apply", "mine"), ("restore", "theirs"), ("apply", "markers")])
