@@ -144,8 +144,8 @@ class Follower:
                 return LookEnd.FOLLOWED  # the workspace goes to another sandbox meanwhile
             content, base = state.content, state.content.base
             gone = sum(path in base and there.kind is Kind.ABSENT for path, there in result.differing.items())
-            if was_emptied(gone, len(base)) and not overwritten:  # else it may have been filled meanwhile
-                return self._note_emptied(sandbox)
+            if was_emptied(gone, len(base)):  # unless it was filled meanwhile, which the next look tells
+                return LookEnd.FOLLOWED if overwritten else self._note_emptied(sandbox)
             work, has_changed = followed(known, result, content, overwritten, is_excluded, at_s=at_s)
             if kept is None or work != replace(kept, at_s=at_s):
                 work = store.save(work, self.waiter.clock.wall_s())
