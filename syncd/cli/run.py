@@ -107,7 +107,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
         if not is_reload:
             return
         signals.reload = False
-        read = file_stamp(path)
+        read, run.key_stamps = file_stamp(path), _key_stamps(config)
         try:
             found = load_config(path)
             if (found.workspace.path, found.sandboxes) != (config.workspace.path, config.sandboxes):

@@ -124,6 +124,14 @@ def test_what_the_daemon_refused_is_a_warning(rig: Rig) -> None:
     rig.configure({"workspace.ignore": ["["]})
     daemon.send(signal.SIGHUP)
     rig.until(lambda: [each for each in rig.status()["warnings"] if "can match nothing" in each], "the warning")
+    rig.config_file.write_text("[")
+    daemon.send(signal.SIGHUP)
+    rig.until(lambda: daemon.err.count("not valid TOML") == 1, "the refusal")
+    rig.key_file.write_bytes(rig.key_file.read_bytes())  # it is tried once more, and not on and on
+    rig.until(lambda: daemon.err.count("not valid TOML") > 1, "another try")
+    rig.write("b")
+    rig.converged()
+    assert daemon.err.count("not valid TOML") == 2
     rig.configure()
     rig.ok("reload")
     rig.until(lambda: rig.status()["warnings"] == [], "the warning to go")
