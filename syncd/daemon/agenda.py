@@ -1,6 +1,7 @@
 """What the loop of one sandbox has to do: what is due, who asks for a sync, and what keeps it from one.
 
-`daemon.scheduler` decides what is next; this keeps the values that the decision rests on.
+`daemon.scheduler` decides what is next; this keeps the values that the decision rests on. Those that all loops of a
+workspace share are in `SharedState`.
 """
 
 from __future__ import annotations

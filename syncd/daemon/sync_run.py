@@ -1,4 +1,7 @@
-"""One sync of a loop while it is under way: its stages become the status, and newer events end its waits."""
+"""What is told of one sandbox; and its sync under way, whose stages are the status, and whose waits newer events end.
+
+`SandboxReporter` tells, in the status, in the history and to commands; `SyncRun` observes one sync for it.
+"""
 
 from __future__ import annotations
 

@@ -306,6 +306,18 @@ def test_a_proof_that_may_have_arrived(rig: Rig, monkeypatch: pytest.MonkeyPatch
     assert sent(rig) > 300_000
 
 
+def test_the_path_of_a_proof_gets_a_secret(bare: Rig) -> None:
+    """It is not sent once more, and the proof is made after another archive."""
+    bare.keys["sync"]["archive"] = "auto"
+    bare.wait_for_programs()
+    bare.write("a", "smallest")
+    bare.write("b", "a larger one")
+    token = "ghp_" + "Ab1cD2ef3G" * 3 + "Hj4kM5"
+    bare.emulator.faults.on("initialize", "after", lambda _: bare.write("a", f"token = {token}\n"))
+    bare.sync()
+    assert len(uploads(bare)) == 1
+
+
 def test_an_archive_that_is_damaged_is_sent_whole(rig: Rig) -> None:
     """A partial archive whose chunks are lost in the spool becomes a whole one."""
     rig.sync()
