@@ -517,6 +517,21 @@ def test_check_asks_for_each(rig: Rig, several: Several) -> None:
     assert (found.code, "blue: Klavis refused the key from ~/blue-key" in found.out) == (78, True)
 
 
+def test_a_key_that_is_replaced_while_another_one_uploads(rig: Rig, several: Several) -> None:
+    """A push without a daemon reads no configuration anew: it ends with what it began with."""
+    key_file = rig.home / "blue-key"
+    key_file.touch(0o600)
+    key_file.write_text("the-key-of-another-account\n")
+    rig.configure({**DEFAULTS, **BLUE, "sandboxes.blue.api_key_file": str(key_file)})
+    rig.write("a", "edited")
+    rig.faults("upload@box: delay 6")
+    push = rig.background("push")
+    rig.until(lambda: [each for each in rig.emulator.request_log.entries() if each.status == 401], "the refusal")
+    key_file.write_text("the-key-of-a-third-account\n")
+    assert push.wait() == 78
+    assert several.holds("main", "a", "edited")
+
+
 def test_another_directory_is_forced_into_one_alone(rig: Rig, several: Several) -> None:
     """A workspace in another's place stays refused for the sandbox that holds the old one, whatever the others got."""
     for number in range(30):
