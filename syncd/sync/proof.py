@@ -36,22 +36,22 @@ class ProofRound(SyncRound):
         return Verdict.INITIALIZE
 
 
-def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> tuple[Verdict, ProofRound | None]:
+def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> ProofRound | Verdict:
     """Find out if the sandbox keeps what an archive lacks; `last` is the round of a whole one, which has just arrived.
 
-    Any verdict but INITIALIZE: the whole is to be sent again. The round is that of the archive that proved it, which
-    has arrived as well; None if none did. Raises `StepFailed`, `TryLater`, `Superseded`, `Stop`.
+    Returns the round of the archive that proved it, which has arrived as well. Else INITIALIZE: none did; and any other
+    verdict: the whole is to be sent again. Raises `StepFailed`, `TryLater`, `Superseded`, `Stop`.
     """
     sandbox, manifest = last.sandbox, last.attempt.manifest
     content, partial_archives = sandbox.state.content, sandbox.partial_archives
     stays = frozenset(content.base.paths_within({*last.attempt.held, *sandbox.state.seen.kept}))
     only = least_of(manifest, stays) if partial_archives.wants_proof else set()
     if not only or partial_paths(manifest, Difference(added=[*only])) is None:
-        return _verdict_without(last), None
+        return _verdict_without(last)
     with last.work_saver.workspace.snapshot_turn():
         packed = snapshotter.pack(manifest.without(stays), only)
     if not all(same(packed.manifest.get(path, ABSENT), manifest[path], ALL_BITS) for path in only):
-        return Verdict.INITIALIZE, None  # it changed meanwhile: the sync that follows finds that
+        return Verdict.INITIALIZE  # it changed meanwhile: the sync that follows finds that
     sent = Manifest({path: manifest[path] for path in only})
     attempt = structs.replace(last.attempt, content=content, written=sent, to_delete={}, is_whole=False, number=0)
     sync_round = ProofRound(sandbox, packed, attempt, last.work_saver, last.last_look)
@@ -62,13 +62,13 @@ def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> 
     if isinstance(ended, Verdict):
         # It is made after another archive, where nothing of this one can be there: the agent is at work just there.
         is_put_off = ended is Verdict.PACK_AGAIN and not sandbox.state.content.uncertain
-        return Verdict.INITIALIZE if is_put_off else ended, None
+        return Verdict.INITIALIZE if is_put_off else ended
     written = {*only, *directories_above(only)}
     if partial_archives.has_kept([path for path in manifest.spread(COUNTED) if path not in written]):
-        return Verdict.INITIALIZE, sync_round
+        return sync_round
     # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
     _log.info("after a partial archive, a whole one follows")
-    return Verdict.PACK_AGAIN, None
+    return Verdict.PACK_AGAIN
 
 
 def _verdict_without(last: SyncRound) -> Verdict:

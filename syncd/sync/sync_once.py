@@ -331,11 +331,11 @@ class SandboxSync(Struct):
         if attempt.number == ROUNDS - 1:  # what is left to do is the next sync's
             return outcome
         if attempt.is_whole:
-            verdict, proof_round = prove(sync_round, self.snapshotter, observer)
-            if verdict is not Verdict.INITIALIZE:
-                return verdict
-            if proof_round is not None:
-                self._record(self.state.content.base, self.state.torn, proof_round)
+            proved = prove(sync_round, self.snapshotter, observer)
+            if isinstance(proved, SyncRound):
+                self._record(self.state.content.base, self.state.torn, proved)
+            elif proved is not Verdict.INITIALIZE:
+                return proved
         return Verdict.PACK_AGAIN if self._has_to_remove_again(attempt) else outcome
 
     # -- the record
