@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -9,6 +10,7 @@ from msgspec import Struct, field
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.choices import GitThere
 from syncd.core.clock import Clock
@@ -17,15 +19,18 @@ from syncd.core.errors import KeyRefused, SyncWarning
 from syncd.core.settings import Config, table_of
 from syncd.core.waiter import Waiter
 from syncd.model.entry import SeenEntry, is_savable
+from syncd.model.manifest import is_within
 from syncd.remote.api import Account, Api
 from syncd.remote.bucket import Bucket, Dump, Throttle
-from syncd.remote.failure import ApiLimit, RetrySettings
+from syncd.remote.failure import ApiLimit, FailureAction, RetrySettings, StepFailed
 from syncd.remote.http_client import HttpClient
+from syncd.remote.retry import WaitOut
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.executions import Executions
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
 from syncd.sandbox.looks import Looks
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import AcquiredSandboxStore, SandboxProvider
@@ -35,6 +40,10 @@ from syncd.sandbox.setup import SandboxSetup
 from syncd.selection.ignore_files import branch_of, repository_around
 from syncd.store.state_db import StateDb
 from syncd.sync.delivery import Delivery, FirstArchives
+from syncd.sync.outcome import EMPTY_PERHAPS
+from syncd.sync.sync_plan import SAMPLE
+
+_log = logging.getLogger("syncd.sync")
 
 
 def retry_settings_of(config: Config) -> RetrySettings:
@@ -138,11 +147,44 @@ class Sandbox:
         self.setup, last = SandboxSetup(config.sandbox, db, target), last_target(db, config.sandbox_name)
         if last is not None and not last.same_sandbox(target):
             self.setup.forget()  # nobody knows what became of it while another one was in use
+        self._was_asked = False  # by this process if it has what was put there, or it was sent something
+        self._is_unknown = False  # nobody could look if it has that
 
     def forget(self) -> None:
         """Forget what is known of the sandbox: it does not exist any more."""
         self.state.forget()
         self.agent_repository.forget()
+
+    def finds_it_emptied(self, mode: SyncMode, wait_out: WaitOut) -> bool:
+        """Ask for a sample of what was put there, as nothing has to be sent; True if the sandbox was emptied.
+
+        It is asked on request, and once in each process. Without a request it is asked at another sync if the API is
+        not to be reached. Raises `StepFailed`, `Superseded`, `Stop`.
+        """
+        if self._was_asked and mode is not SyncMode.ASKED:
+            return False
+        stays = self.state.seen.stays
+        sample = [path for path in self.state.content.base.spread(SAMPLE) if not is_within(path, stays)]
+        items = dict.fromkeys(sample, LookItem((), LookAction.EXISTS))
+        if not items:
+            return False
+        look = partial(self.looks.finish, LookRequest(items, most_copied_bytes=0))
+        try:
+            result = self.delivery.asked(look, wait_out) if mode is SyncMode.ASKED else look()
+        except StepFailed as failure:
+            if mode is SyncMode.ASKED or failure.action is FailureAction.REFUSED:
+                raise
+            _log.info("the sandbox could not be asked if it still has what was sent: %s", failure)
+            return False
+        self._was_asked, self._is_unknown = True, result is None
+        if result is None or not was_emptied(result.missing, len(items)):
+            return False
+        self.note_emptied()
+        return True
+
+    def note_filled(self) -> None:
+        """Note that an archive has arrived."""
+        self._was_asked, self._is_unknown = True, False
 
     def note_emptied(self) -> None:
         """Have everything be sent and set up anew, as nearly all that was put there is gone."""
@@ -156,8 +198,10 @@ class Sandbox:
 
     @property
     def warnings(self) -> list[SyncWarning]:
+        # Where a sync looks, its own warning says that nobody could.
+        unknown = [EMPTY_PERHAPS] if self._is_unknown and not self.looks.are_made else []
         parts = (self.deletion_sync, self.partial_archives, self.looks, self.state.seen, self.setup)
-        return [*(each for part in parts for each in part.warnings), *self.agent_repository.warnings]
+        return [*unknown, *(each for part in parts for each in part.warnings), *self.agent_repository.warnings]
 
 
 def _home_branch(config: Config) -> str | None:

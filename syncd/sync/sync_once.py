@@ -24,20 +24,17 @@ from syncd.core.text import counted, shown_path
 from syncd.model.entry import Entry
 from syncd.model.manifest import Difference, Manifest, difference, is_within
 from syncd.model.reconcile import Forced
-from syncd.remote.failure import FailureAction, StepFailed
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
 from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.following import FollowedStore
-from syncd.sync.outcome import EMPTY_PERHAPS, Outcome, arrived_changes, secret_warnings, torn_copy
+from syncd.sync.outcome import Outcome, arrived_changes, secret_warnings, torn_copy
 from syncd.sync.proof import prove
 from syncd.sync.sandbox import Sandbox
 from syncd.sync.status_document import LastSync, Progress, State
 from syncd.sync.sync_plan import (
     ROUNDS,
-    SAMPLE,
     Attempt,
     Verdict,
     partial_paths,
@@ -73,9 +70,6 @@ class SandboxSync(Struct):
     snapshotter: Snapshotter
     work_saver: WorkSaver
     _before: SandboxContent | None = None  # of the last sync, if that failed, perhaps after its archive had arrived
-    _was_asked: bool = False  # the sandbox by this process if it has what was put there, or it was sent something
-    _is_unknown: bool = False  # nobody could look if it has that
-    _removes_again: bool = False  # an archive that is not answered may put there again what this sync removes
 
     def __post_init__(self) -> None:
         if self.sandbox.looks.agent_changes is AgentChanges.SAVE:
@@ -114,7 +108,7 @@ class SandboxSync(Struct):
                     sync_round = self._packed(mode, observer, here, number)
                 if sync_round is not None:
                     ended = self._deliver(sync_round, observer, started_s)
-                elif self._finds_it_emptied(mode, observer):
+                elif self.sandbox.finds_it_emptied(mode, observer.wait_out):
                     ended = Verdict.SEND_ALL
                 else:
                     ended = Outcome(None, files=self.state.content.base.files)
@@ -132,7 +126,6 @@ class SandboxSync(Struct):
     def _begin(self, mode: SyncMode) -> None:
         """Forget what is known, as far as this sync is to find out anew."""
         sandbox, state = self.sandbox, self.state
-        self._removes_again = state.content.uncertain
         if mode is not SyncMode.CHANGED:
             sandbox.deletion_sync.hasten()
         if mode is SyncMode.FORCED:
@@ -162,38 +155,6 @@ class SandboxSync(Struct):
             change=arrived if before.is_known else None,
             arrived=arrived,
         )
-
-    def _finds_it_emptied(self, mode: SyncMode, observer: SyncObserver) -> bool:
-        """Ask the sandbox for a sample of what was put there, as nothing has to be sent; True if it was emptied.
-
-        It is asked on request, and once in each process. Without a request it is asked at another sync if the API is
-        not to be reached. Raises `StepFailed`, `Superseded`, `Stop`.
-        """
-        if self._was_asked and mode is not SyncMode.ASKED:
-            return False
-        sandbox, stays = self.sandbox, self.state.seen.stays
-        sample = [path for path in self.state.content.base.spread(SAMPLE) if not is_within(path, stays)]
-        items = dict.fromkeys(sample, LookItem((), LookAction.EXISTS))
-        if not items:
-            return False
-        look = partial(sandbox.looks.finish, LookRequest(items, most_copied_bytes=0))
-        try:
-            result = sandbox.delivery.asked(look, observer.wait_out) if mode is SyncMode.ASKED else look()
-        except StepFailed as failure:
-            if mode is SyncMode.ASKED or failure.action is FailureAction.REFUSED:
-                raise
-            _log.info("the sandbox could not be asked if it still has what was sent: %s", failure)
-            return False
-        self._was_asked, self._is_unknown = True, result is None
-        if result is None or not was_emptied(result.missing, len(items)):
-            return False
-        sandbox.note_emptied()
-        return True
-
-    def _has_to_remove_again(self, arrived: Attempt) -> bool:
-        """True once for a sync that removed something while an archive was unanswered: by now that has arrived."""
-        removes_again, self._removes_again = self._removes_again, False
-        return removes_again and self.sandbox.deletion_sync.has_pending(arrived.wanted, self.snapshotter.unread)
 
     # -- list, and decide what is sent
 
@@ -336,13 +297,16 @@ class SandboxSync(Struct):
                 self._record(self.state.content.base, self.state.torn, proved)
             elif proved is not Verdict.INITIALIZE:
                 return proved
-        return Verdict.PACK_AGAIN if self._has_to_remove_again(attempt) else outcome
+        has_pending = self.sandbox.deletion_sync.has_pending
+        if attempt.content.uncertain and has_pending(attempt.wanted, self.snapshotter.unread):
+            return Verdict.PACK_AGAIN  # to remove it once more, now that no archive is unanswered
+        return outcome
 
     # -- the record
 
     def _recorded(self, sync_round: SyncRound, sha256: str, started_s: float) -> Outcome:
         """Record what the sandbox holds now."""
-        self._was_asked, self._is_unknown = True, False
+        self.sandbox.note_filled()
         packed, manifest = sync_round.packed, sync_round.attempt.manifest
         follow_up = packed.follow_up
         sync = LastSync(
@@ -366,11 +330,13 @@ class SandboxSync(Struct):
         `sync_round` is that of the archive that has arrived. A state folder that cannot be written becomes a warning.
         """
         state, before = self.state, self.state.content.base
+        gone = frozenset[str]()
         if sync_round is not None:
             sync_round.save_followed()
+            # What was removed while another archive was unanswered may be there again, by that one.
+            gone = gone if sync_round.attempt.content.uncertain else sync_round.gone
         if state.is_released:
             self.sandbox.setup.forget()
-        gone = frozenset[str]() if sync_round is None or self._removes_again else sync_round.gone
         state.note_arrived(manifest, follow_up, gone=gone, secret_files=self.snapshotter.secret_files)
         if sync_round is not None and state.overwritten is not None:
             state.overwritten.append(sync_round.goes_over)
@@ -393,7 +359,5 @@ class SandboxSync(Struct):
     @property
     def warnings(self) -> list[SyncWarning]:
         state, secret_files = self.state, self.snapshotter.secret_files
-        # Where a sync looks, its own warning says that nobody could.
-        unknown = [EMPTY_PERHAPS] if self._is_unknown and not self.sandbox.looks.are_made else []
         secrets = secret_warnings(secret_files, state.content, state.secret)
-        return [*secrets, *map(torn_copy, state.torn), *unknown, *self.sandbox.warnings, *state.warnings]
+        return [*secrets, *map(torn_copy, state.torn), *self.sandbox.warnings, *state.warnings]
