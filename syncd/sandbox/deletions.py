@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from enum import Enum
 
 from msgspec import Struct, field
 
@@ -16,19 +15,12 @@ from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, directories_above, is_within
 from syncd.model.reconcile import Versions, obstructed_by, obstructing, paths_to_delete
 from syncd.remote.failure import NextTry
-from syncd.sandbox.executions import Executions
 from syncd.sandbox.look_request import LookResult, Obstacle
+from syncd.sandbox.looks import Looks
 from syncd.sandbox.sandbox_state import SandboxState
 
 _log = logging.getLogger("syncd.deletions")
 NOBODY = "nobody could look there"
-
-
-class Programs(Enum):
-    """The answer to the question if a program can remove something in the sandbox."""
-
-    SOME = "one ran, or may run another time"
-    NONE = "the sandbox surely runs none"
 
 
 class Removed(Struct, frozen=True):
@@ -83,7 +75,7 @@ class DeletionSync(Struct):
 
     deletions: Deletions
     state: SandboxState
-    executions: Executions
+    looks: Looks
     clock: Clock
     is_excluded: Callable[[str, bool], bool] = lambda _path, _is_dir: False
     _next_try: NextTry = field(default_factory=NextTry)
@@ -179,7 +171,7 @@ class DeletionSync(Struct):
 
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""
-        self.executions.settle(wanted)
+        self.looks.executions.settle(wanted)
         content = self.state.content
 
         def is_left(path: str) -> bool:
@@ -188,7 +180,7 @@ class DeletionSync(Struct):
 
         self.state.unremoved = {path: why for path, why in self.state.unremoved.items() if is_left(path)}
 
-    def note(self, removed: Removed, programs: Programs) -> None:
+    def note(self, removed: Removed) -> None:
         """Note what became of what was to be deleted: what failed becomes a warning, and holds nothing else back."""
         to_delete = removed.gone | removed.changed | removed.failed.keys()
         others = {path: why for path, why in self.state.unremoved.items() if path not in to_delete}
@@ -197,7 +189,7 @@ class DeletionSync(Struct):
             return
         counts = counted(len(removed.gone), "path"), len(removed.changed), len(self.state.unremoved)
         _log.info("%s removed in the sandbox, %d changed there and kept, %d failed", *counts)
-        if not self.state.unremoved or programs is Programs.NONE:
+        if not self.state.unremoved or not self.looks.runs_programs:
             self._next_try.clear()
         else:
             self._next_try.failed(self.clock.monotonic_s())

@@ -32,7 +32,6 @@ from syncd.remote.failure import (
     StepFailed,
     backoff_limit_s,
 )
-from syncd.sandbox.deletions import Programs
 from syncd.sandbox.executions import Executions, Purpose, RunningLook
 from syncd.sandbox.look_by_dump import look_by_dump
 from syncd.sandbox.look_request import FRESH_S, LookAction, LookRequest, LookResult
@@ -151,9 +150,9 @@ class Looks(Struct, kw_only=True, eq=False):
         return self.agent_changes is not AgentChanges.OVERWRITE
 
     @property
-    def programs(self) -> Programs:
-        """The answer to the question if a program can remove something there, as the last look found."""
-        return Programs.NONE if self._looking.failure.action is FailureAction.REFUSED else Programs.SOME
+    def runs_programs(self) -> bool:
+        """False if the sandbox surely runs none, as the last look found."""
+        return self._looking.failure.action is not FailureAction.REFUSED
 
     def age_s(self, look: LookResult | None) -> float:
         """Return the seconds that a look is old, as `LookResult.age_s` does; less than none without one."""

@@ -141,7 +141,7 @@ class Sandbox:
             target.sandbox_id,
             BaseStore(spool, ChunkStore(spool)),
         )
-        self.deletion_sync = DeletionSync(config.sandbox.deletions, self.state, executions, waiter.clock, is_excluded)
+        self.deletion_sync = DeletionSync(config.sandbox.deletions, self.state, self.looks, waiter.clock, is_excluded)
         self.partial_archives = PartialArchives(config.sync.archive, target, self.looks.look, db=db, clock=waiter.clock)
         self.agent_repository = AgentRepository(partial(_home_branch, config), executions, target, db, waiter)
         self.setup, last = SandboxSetup(config.sandbox, db, target), last_target(db, config.sandbox_name)

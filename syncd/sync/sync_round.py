@@ -295,7 +295,7 @@ class SyncRound(Struct):
         """Note what these looks removed; return what still has a wanted path's place."""
         self._removed.update(*(each.removed for each in results))
         removed = removed_by(results, to_delete, self.attempt.wanted)
-        self.sandbox.deletion_sync.note(removed, self.sandbox.looks.programs)
+        self.sandbox.deletion_sync.note(removed)
         self.gone = removed.gone
         return removed.occupied
 
