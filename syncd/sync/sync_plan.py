@@ -166,7 +166,7 @@ class Attempt(Struct, frozen=True):
         return self.all_may_go or any(path in sent for sent in self.content.unanswered)
 
     def is_as_here(self, path: str, there: SeenEntry) -> bool:
-        entry = self.manifest.get(path) or self.held.get(path)
+        entry = self.held.get(path) or self.manifest.get(path)
         return entry is not None and same(entry, there)
 
     def is_ours(self, path: str, there: SeenEntry) -> bool:
