@@ -118,7 +118,7 @@ class SandboxSync(Struct):
                     _log.warning("the sandbox lost what was put there: everything is sent again")
                     self._before = UNKNOWN
                 elif mode is SyncMode.FORCED:
-                    unsaved |= self.state.seen.stays.keys() - self.state.seen.obstacles.keys()
+                    unsaved = self.state.seen.stays.keys() - self.state.seen.obstacles.keys()
         finally:
             self.snapshotter.release()
         raise TryLater("the sandbox changes faster than it is looked at", "it is tried again by itself")
@@ -169,9 +169,9 @@ class SandboxSync(Struct):
         here = scanned.manifest
         seen.forget_deleted(here, state.content.versions_of)
         obstructed = here.within(seen.obstacles)
-        stays = () if self.sandbox.partial_archives.replaces else seen.both_changed
-        # Some may be as there by now.
-        held = snapshotter.with_digests(here.within(unsaved if mode is SyncMode.FORCED else stays))
+        stays = unsaved if mode is SyncMode.FORCED else seen.both_changed
+        # Some may be as there by now; and nothing outlives an archive that takes the place of all.
+        held = snapshotter.with_digests(here.within(() if self.sandbox.partial_archives.replaces else stays))
         if obstructed or held:
             manifest = without_held(here.without(obstructed), held, base)
             scanned = ScanResult(manifest, difference(base, manifest))

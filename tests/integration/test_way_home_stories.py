@@ -67,6 +67,12 @@ _BRANCH = _COMMITS + "branch('agent/1', (), ())"
 
 # The shortest scenario of each defect that was found.
 LOST_ONCE = {
+    "what a forced push could not save goes with all else, once the sandbox turns out to replace it": (
+        "wipe_sandboxes()\n write('d/f', 1500, 7)\n wait_idle()\n agent_makes_folder('d/f', 4)\n push_force()"
+    ),
+    "what a forced push could not save is gone there by its next archive": (
+        "wipe_sandboxes()\n write('d/f', 1500, 7)\n wait_idle()\n agent_makes_folder('d/f', 4)\n stop()\npush_force()"
+    ),
     "what the agent had kept of a deleted file is a leftover no more in a sandbox that replaces all": (
         "settings('mirror', 'auto', 0, 0, 1.0, 'save')\n wipe_sandboxes()\n write('d/h', 1500, 4)\n wait_idle()\n"
         "pause()\n agent_prepends('d/h', 3)\n remove('d/h')\n undo(())\n wait_idle()\n stop()\n wait_idle()\n"
