@@ -82,7 +82,7 @@ def command(config_file: str | None, excluded: bool, as_json: bool) -> None:
 
 
 @click.command("explain")
-@click.argument("path", type=click.Path())
+@click.argument("path", type=click.Path(readable=False))
 @config_option
 @json_option
 def explain(path: str, config_file: str | None, as_json: bool) -> None:

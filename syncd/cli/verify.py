@@ -21,7 +21,7 @@ from syncd.core.settings import Config
 from syncd.core.text import counted, shown_path
 from syncd.daemon.build import reader_of
 from syncd.model.entry import Kind, same
-from syncd.model.manifest import Manifest
+from syncd.model.manifest import Manifest, is_within
 from syncd.sandbox.look_by_dump import look_in_archive
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest
 from syncd.scan.file_reader import ContentReader
@@ -84,7 +84,8 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
         reader = reader_of(config, CLOCK, os.environ)
         lists, unnamed = read_dump(opened, progress, lambda packed, check: verify(reader, manifest, packed, check, git))
         leftovers = opened.sandbox.state.content.leftovers
-    equal, deleted_here = not (any(lists.values()) or unnamed), [p for p in lists["only_there"] if p in leftovers]
+    equal = not (any(lists.values()) or unnamed)
+    deleted_here = [path for path in lists["only_there"] if path in leftovers and not is_within(path, scan.unread)]
     result = {"equal": equal, "files": len(manifest), **lists, "unnamed": unnamed, "deleted_here": deleted_here}
     if heading:
         result = {"sandbox": config.sandbox_name, **result}
@@ -105,6 +106,6 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
         keeps = config.sandbox.deletions is Deletions.KEEP
         why = 'sandbox.deletions is "keep"' if keeps else "to be removed, or changed there"
         click.echo(f"deleted here, and still there: {counted(len(deleted_here), 'path')} ({why})")
-    if excluded:
-        click.echo(f"not compared, as they are excluded: {len(excluded):,} (see `syncd ls --excluded`)", err=True)
+    if passed_over := len(excluded) + len(scan.unread):
+        click.echo(f"not compared, as they are excluded: {passed_over:,} (see `syncd ls --excluded`)", err=True)
     return result

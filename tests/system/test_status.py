@@ -275,7 +275,10 @@ def test_an_uncertain_sandbox_is_pending(rig: Rig) -> None:
 
 @as_anyone
 def test_an_unreadable_file(rig: Rig) -> None:
-    """The others are sent, a warning names it, and it does not count as deleted; readable again it is sent."""
+    """The others are sent, a warning names it, and it does not count as deleted; readable again it is sent.
+
+    `explain` says why it is not, and `verify` counts it as not compared.
+    """
     rig.write("a", "readable")
     rig.write("closed", "at first readable")
     rig.up(prefix=AS_ANYONE)
@@ -286,6 +289,11 @@ def test_an_unreadable_file(rig: Rig) -> None:
     rig.until(lambda: "b" in rig.there(), "the others")
     rig.until(lambda: any("'closed'" in warning for warning in rig.status()["warnings"]), "the warning")
     rig.in_state("watching")
+    explained = rig.run("explain", str(closed), prefix=AS_ANYONE)
+    assert (explained.code, explained.out) == (0, "excluded: closed, because it cannot be read\n"), explained
+    assert "not compared, as they are excluded: 1 " in rig.run("verify", prefix=AS_ANYONE).err
+    verified = json.loads(rig.run("verify", "--json", prefix=AS_ANYONE).out)
+    assert (verified["only_there"], verified["deleted_here"]) == (["closed"], []), verified
     closed.chmod(0o600)
     rig.converged()
     rig.until(lambda: rig.status()["warnings"] == [], "the end of the warning")
