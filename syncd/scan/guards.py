@@ -23,7 +23,7 @@ from syncd.scan.file_reader import FileIdentity, lasting_identity_of
 from syncd.scan.scanner import Scan
 from syncd.watch.mounts import filesystems_of
 
-# With fewer files, emptying the workspace is a change like any other.
+# With fewer files, emptying the workspace is a change like any other, unless another directory is in its place.
 SMALL_FILES = 20
 # With fewer than one file in so many left, a larger workspace counts as lost.
 LEFT_ONE_IN = 10
@@ -36,13 +36,13 @@ def lost_nearly_all(files_before: int, files_now: int) -> bool:
 
 
 def is_replaced(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> bool:
-    """True if the workspace had at least `SMALL_FILES` files, and fewer than a tenth of their names are left.
+    """True if fewer than a tenth of the names of its files are left; of fewer than `SMALL_FILES`: if no file is here.
 
-    A smaller workspace may be deleted and created again.
+    A smaller workspace may be deleted and created again, but an empty directory may be a mount point without its disk.
     """
     files = [path for path, entry in before.items() if entry.kind is not Kind.DIRECTORY]
     if len(files) < SMALL_FILES:
-        return False
+        return bool(files) and all(entry.kind is Kind.DIRECTORY for entry in now.values())
     left = sum(path in now and now[path].kind is not Kind.DIRECTORY for path in files)
     return left * LEFT_ONE_IN < len(files)
 

@@ -65,6 +65,18 @@ def test_another_directory(
     )
 
 
+@pytest.mark.parametrize("count", [1, SMALL_FILES - 1])
+def test_a_small_workspace(tmp_path: Path, count: int) -> None:
+    """It may be deleted and created again, but an empty directory may be a mount point without its disk."""
+    guard, before, folder = recorded(tmp_path), files("before", count), {"folder": Entry(Kind.DIRECTORY, 0o755, 1)}
+    guard.check(before, Scan(OURS, Manifest()))
+    guard.check(before, Scan(ANOTHER, files("after", 1)))
+    guard.check(Manifest(folder), Scan(ANOTHER, Manifest()))
+    for empty in (Manifest(), Manifest(folder)):
+        with pytest.raises(NearlyEmpty):
+            guard.check(before, Scan(ANOTHER, empty))
+
+
 def test_nothing_is_known_yet(tmp_path: Path) -> None:
     """Of the first directory nothing is refused, nor of mounts."""
     guard = LossGuard("/work", str(tmp_path))
@@ -95,8 +107,9 @@ def test_a_workspace_that_lost_nearly_all_files(tmp_path: Path) -> None:
 def test_what_a_new_rule_excludes(
     tmp_path: Path, identity: FileIdentity, excluded: int, left: int, *, refused: bool
 ) -> None:
-    """It does not count: of all other files a tenth must be left, unless they are fewer than twenty."""
+    """It does not count: of all other files a tenth must be left, or of fewer than twenty in another directory one."""
     guard, now = recorded(tmp_path), Scan(identity, files("before", left))
+    refused = refused or (identity is ANOTHER and not left and excluded < len(BEFORE))
     try:
         guard.check(BEFORE, now, lambda paths: list(paths)[:excluded])
     except NearlyEmpty:

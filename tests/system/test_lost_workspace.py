@@ -115,6 +115,23 @@ def test_lost_and_back(watched: Rig) -> None:
         _goes_on(watched)
 
 
+def test_a_small_workspace_on_a_disk_that_is_not_mounted(rig: Rig) -> None:
+    """An empty directory in its place is held; another one with files is a workspace that was created again."""
+    rig.write("only", "one file")
+    rig.up()
+    aside = rig.home / "aside"
+    rig.workspace.rename(aside)
+    rig.workspace.mkdir()
+    _nothing_was_sent(rig, files=1)
+    rig.workspace.rmdir()
+    aside.rename(rig.workspace)
+    _goes_on(rig)
+    shutil.rmtree(rig.workspace)
+    rig.in_state("held")
+    rig.write("another", "created again")
+    rig.converged()
+
+
 def test_replaced_by_another_directory_while_nothing_ran(watched: Rig) -> None:
     """A restart does not confirm it; a forced push does, for good."""
     watched.daemons[0].stop()
