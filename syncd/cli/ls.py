@@ -118,10 +118,9 @@ def explain(path: str, config_file: str | None, as_json: bool) -> None:
             # To one who skims, and to a script, "not sent" would read as excluded.
             shown = "not yet sent" if standing == _UNSENT else standing
             click.echo(f"in {sandbox if len(stands) > 1 else 'the sandbox'}: {shown}")
-    elif answer.at != relative:
-        click.echo(f"excluded: {name}, as its folder {shown_path(answer.at)}/ is, by {rule}")
     else:
-        click.echo(f"excluded: {name}, by {rule}" if answer.rule else f"excluded: {name}, {answer.note}")
+        above = "" if answer.at == relative else f" as its folder {shown_path(answer.at)}/ is,"
+        click.echo(f"excluded: {name},{above} {f'by {rule}' if answer.rule else answer.note}")
 
 
 def _standing(config: Config, path: str) -> str:

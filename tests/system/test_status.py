@@ -300,6 +300,24 @@ def test_an_unreadable_file(rig: Rig) -> None:
     rig.ok("flush")
 
 
+@as_anyone
+def test_a_path_in_a_folder_that_is_unreadable(rig: Rig) -> None:
+    """`explain` says that the folder, or its rules, cannot be read."""
+    rig.write("closed/deeper/a")
+    rig.write("ruled/deeper/a")
+    rig.write("ruled/.gitignore", "b")
+    (rig.workspace / "closed").chmod(0)
+    (rig.workspace / "ruled/.gitignore").chmod(0)
+    for folder, why in (
+        ("closed", "Permission denied"),
+        ("ruled", "its rules in .gitignore cannot be read: Permission denied"),
+    ):
+        said = rig.run("explain", str(rig.workspace / folder / "deeper/a"), prefix=AS_ANYONE)
+        excluded = f"excluded: {folder}/deeper/a, as its folder {folder}/deeper/ is, "
+        assert (said.code, said.out) == (0, f"{excluded}because it cannot be read ({why})\n"), said
+    (rig.workspace / "closed").chmod(0o700)
+
+
 # -- of another workspace or sandbox, and before its process has begun
 
 
