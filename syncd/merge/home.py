@@ -31,7 +31,17 @@ from syncd.merge.path_changes import PathChange, link_at, opened
 from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written
 from syncd.model.entry import ABSENT, ALL_BITS, EXECUTABLE, Entry, Kind, SeenEntry, arrived_digest, mode_at_home, same
 from syncd.model.manifest import Manifest, directories_above, is_within
-from syncd.model.reconcile import CHANGES, Choice, Home, PathOutcome, Plan, PlannedPath, Sides, plan_home
+from syncd.model.reconcile import (
+    CHANGES,
+    UNREAD_HERE,
+    Choice,
+    Home,
+    PathOutcome,
+    Plan,
+    PlannedPath,
+    Sides,
+    plan_home,
+)
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.sandbox_content import TakenPath
@@ -307,7 +317,9 @@ def write(
     decided = [each.path for each in beside if each.choice and each.path not in changed]
     theirs = [each.there for each in beside if each.there.kind is Kind.FILE]
     written = home.writer.write(changes, taken, record, decided, theirs)
-    return plan.with_outcome(set(written.left), PathOutcome.CONFLICT, "it changed here meanwhile")
+    unread = {each.path for each in plan.paths if each.path in written.left and each.here.kind is Kind.UNREAD}
+    plan = plan.with_outcome(unread, PathOutcome.CONFLICT, UNREAD_HERE)
+    return plan.with_outcome({*written.left} - unread, PathOutcome.CONFLICT, "it changed here meanwhile")
 
 
 def _change(planned: PlannedPath) -> PathChange | None:

@@ -299,6 +299,7 @@ def _with_directory(planned: PlannedPath, found: Mapping[str, PlannedPath]) -> P
     return replace(planned, outcome=above.outcome, choice=above.choice)
 
 
+UNREAD_HERE = "it cannot be read here"
 _WITH_DELETIONS = "a directory here, no directory there; --deletions applies it"
 _HOLDS_MORE = "its directory here holds more than was deleted there"
 _NOT_TAKEN = "its directory is not applied: "
@@ -340,7 +341,7 @@ def _home_outcome(sides: Sides, home: Home, path: str, here: Entry) -> tuple[Pat
 
 def _both_changed(base: Entry, here: Entry, there: Entry) -> str:
     if here.kind is Kind.UNREAD:
-        return "it cannot be read here"
+        return UNREAD_HERE
     if base.kind is Kind.ABSENT:
         return "new on both sides"
     return "of different kinds" if here.kind is not there.kind else "changed on both sides"

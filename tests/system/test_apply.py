@@ -122,7 +122,8 @@ def test_what_cannot_be_read_here(rig: Rig, agent: Agent) -> None:
         assert {"apply     a", "conflict  both: it cannot be read here"} <= set(applied.out.splitlines())
         listed = rig.run("resolve", prefix=AS_ANYONE)
         assert (listed.code, "both: it cannot be read here (here unreadable" in listed.out) == (1, True), listed
-        assert rig.run("resolve", "--theirs", str(rig.workspace / "both"), prefix=AS_ANYONE).code == 1
+        refused = rig.run("resolve", "--theirs", str(rig.workspace / "both"), prefix=AS_ANYONE)
+        assert (refused.code, "conflict  both: it cannot be read here\n" in refused.out) == (1, True), refused
     finally:
         (rig.workspace / "d").chmod(0o700)
         (rig.workspace / "both").chmod(0o600)
