@@ -28,6 +28,7 @@ def test_from_nothing_to_a_pause(rig: Rig) -> None:
     status = rig.status()
     assert " ".join(key for key in status if key in KEYS.split()) == KEYS
     assert (status["running"], status["pid"], status["state"], status["last_sync"]) == (False, None, "stopped", None)
+    assert (status["pending"], status["config"]) == (True, str(rig.config_file))
     assert not (rig.home / ".local").exists()
     assert rig.run("status", "--check").code == 1
     assert (rig.run("status", "--all", "--check").code, rig.run("status", "--check", "--watch").code) == (1, 2)
@@ -353,7 +354,8 @@ def test_a_configuration_that_names_another_sandbox(rig: Rig) -> None:
     rig.ok("push")
     for key, value in (("sandbox.id", "other"), ("sandbox.base_url", "http://127.0.0.1:9"), ("sandbox.region", "asia")):
         rig.configure({key: value})
-        assert (rig.status()["last_sync"] is None) == (key != "sandbox.region"), key
+        status, is_other = rig.status(), key != "sandbox.region"
+        assert (status["last_sync"] is None, status["pending"]) == (is_other, is_other), key
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not on this machine")

@@ -67,11 +67,24 @@ class StatusReader:
         self.folder = directories_for(config.workspace.path, os.environ).state
         refuse_unreadable(self.folder)
         sandboxes = [
-            SandboxStatus(name=name, id=each.id or "", base_url=each.base_url, region=each.region, state=State.STOPPED)
+            SandboxStatus(
+                name=name,
+                id=each.id or "",
+                base_url=each.base_url,
+                region=each.region,
+                state=State.STOPPED,
+                pending=True,
+            )
             for name, each in config.sandboxes.items()
         ]
-        place = shown_path(config.workspace.path)
-        self._nothing = Status(running=False, pid=None, workspace=place, sandboxes=tuple(sandboxes))
+        self._nothing = Status(
+            running=False,
+            pid=None,
+            workspace=shown_path(config.workspace.path),
+            sandboxes=tuple(sandboxes),
+            workspace_link=shown_path(config.workspace_link),
+            config=shown_path(config.file),
+        )
 
     def status(self) -> Status:
         """The status, the daemon's own where it cannot write it, with `responding` set."""
