@@ -272,7 +272,10 @@ class SandboxInfo(Struct):
 
 
 class Api(ApiClient):
-    """One sandbox behind one base URL; `table` is the one of the configuration that names it."""
+    """One sandbox behind one base URL; `table` is the one of the configuration that names it.
+
+    `if_unknown` is what to do where the API knows no such sandbox.
+    """
 
     def __init__(
         self,
@@ -281,13 +284,15 @@ class Api(ApiClient):
         client: HttpClient,
         table: str = "sandbox",
         limit: ApiLimit | None = None,
+        *,
+        if_unknown: str = "",
     ) -> None:
         super().__init__(target.base_url, key, client, limit)
         self._region = target.region
         self._path = f"/{quote(target.sandbox_id, safe='')}"
         unknown = ErrorMeaning(
             f"Klavis knows no sandbox {one_line(target.sandbox_id)!r}",
-            f"it may have expired; set {table}.id to a living one with `syncd config edit`",
+            f"it may have expired; {if_unknown or f'set {table}.id to a living one with `syncd config edit`'}",
             SandboxNotFound,
         )
         invalid = ErrorMeaning(

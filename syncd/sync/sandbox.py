@@ -83,7 +83,9 @@ class Access(Struct, frozen=True):
         return Account(self.config.sandbox.base_url, self.key, self.client, self.api_limit)
 
     def api(self, target: Target) -> Api:
-        return Api(target, self.key, self.client, table_of(self.config.sandbox_name), self.api_limit)
+        if_unknown = "" if self.config.sandbox.acquire is None else "the next sync acquires another one: `syncd push`"
+        table = table_of(self.config.sandbox_name)
+        return Api(target, self.key, self.client, table, self.api_limit, if_unknown=if_unknown)
 
     def executions(self, target: Target) -> Executions:
         return Executions(self.api(target), self.client, self.waiter, self.db, target)

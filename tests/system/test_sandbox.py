@@ -64,6 +64,19 @@ def test_from_nothing_to_nothing(acquiring: Rig) -> None:
     assert rig.count("acquire") == 2
 
 
+def test_one_that_is_gone(acquiring: Rig) -> None:
+    """No command and no warning says to configure the id of one that is acquired: the next sync acquires another."""
+    rig = acquiring
+    rig.configure({**DEFAULTS, **ACQUIRE})
+    rig.ok("push")
+    rig.emulator.api.delete_sandbox(ours(rig))
+    refused = rig.run("diff")
+    assert (refused.code, "config edit" in refused.err, "`syncd push`" in refused.err) == (78, False, True), refused
+    rig.up()
+    (lost,) = [each for each in rig.status()["warnings"] if "could not be saved before it ended" in each]
+    assert "it may have expired" not in lost
+
+
 def test_beside_a_named_one(rig: Rig) -> None:
     """A sandbox acquired by hand is named, and nothing is sent to it."""
     acquired = rig.ok("sandbox", "acquire").out
