@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from syncd.core.errors import SyncWarning
 from syncd.core.settings import SandboxKeys
+from syncd.core.text import redacted
 from syncd.core.waiter import Waiter
 from syncd.model.entry import ABSENT, ALL_BITS, same
 from syncd.model.manifest import Manifest, changed_paths
@@ -214,6 +215,6 @@ class SetupRun:
 
 
 def _shown(line: str) -> str:
-    """Return a line of output as it would end up on a terminal, without what a terminal obeys."""
-    line = _ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2])
+    """Return a line of output as it would end up on a terminal, without secrets and what a terminal obeys."""
+    line = redacted(_ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2]))
     return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
