@@ -123,12 +123,17 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
             order_daemon(config, {"do": "look", "sandbox": config.sandbox_name})
     side = _look_at(opened, _find_newest if included is None else _find_there, included)
     if unsearched := few([*map(shown_path, side.work.unsearched)], len(side.work.unsearched)):
-        click.echo(f"not searched: {', '.join(unsearched)} in the sandbox: unreadable, or not in time", err=True)
+        _tell(config, f"not searched: {', '.join(unsearched)} in the sandbox: unreadable, or not in time")
     if side.work.unlisted:
-        click.echo(f"{side.work.unlisted:,} more new paths in the sandbox are not listed", err=True)
+        _tell(config, f"{side.work.unlisted:,} more new paths in the sandbox are not listed")
     if side.work.not_kept:
-        click.echo(f"not all is shown: {side.work.not_kept}", err=True)
+        _tell(config, f"not all is shown: {side.work.not_kept}")
     return side
+
+
+def _tell(config: Config, text: str) -> None:
+    """Say on stderr what goes for this sandbox, of several with its name."""
+    click.echo(f"{config.sandbox_name}: {text}" if len(config.sandboxes) > 1 else text, err=True)
 
 
 def _look_at(opened: OpenSandbox, find: _Find, included: PathPatterns | None = None) -> AgentSide:
@@ -153,17 +158,17 @@ def _find_newest(opened: OpenSandbox, content: SandboxContent, is_excluded: IsEx
     try:
         return _find_there(opened, content, is_excluded)
     except StepFailed as failure:
-        store = FollowedStore(opened.sandbox.state.db, opened.sandbox.target)
-        if not opened.access.config.sandbox.follow_seconds or failure.refusal is KeyRefused:
+        store, config = FollowedStore(opened.sandbox.state.db, opened.sandbox.target), opened.access.config
+        if not config.sandbox.follow_seconds or failure.refusal is KeyRefused:
             raise
         store.drop_damaged()
         kept = store.load()
         if kept is None:
             raise
-        click.echo(f"the sandbox cannot be asked: {failure.message}", err=True)
+        _tell(config, f"the sandbox cannot be asked: {failure.message}")
         at_s = max(kept.at_s, followed_at_s(opened.access.folders.state, opened.sandbox.target))
         age_s = max(0.0, CLOCK.wall_s() - at_s)
-        click.echo(f"as of {day_and_time(at_s)}, {ago(age_s)}", err=True)
+        _tell(config, f"as of {day_and_time(at_s)}, {ago(age_s)}")
         return agent_work(kept, content, is_excluded)
 
 

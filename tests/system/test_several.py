@@ -377,6 +377,17 @@ def test_they_are_compared_in_a_table(rig: Rig, several: Several) -> None:
     assert "set sandboxes.blue.id to" in rig.run("sandbox", "show", "--sandbox", "blue").err
 
 
+def test_what_is_told_of_one_names_it(rig: Rig, several: Several) -> None:
+    """With `--all`, the lines on stderr about a sandbox that cannot be asked begin with its name."""
+    rig.configure({**DEFAULTS, **BLUE, "sandbox.follow_seconds": 5})
+    rig.watch()
+    several.agents["blue"].write("new", "blue's\n")
+    rig.until(lambda: rig.shown()["sandboxes"][1]["agent"]["changed"], "a look that follows blue")
+    rig.faults("any@box-blue: 503 always")
+    done = rig.run("diff", "--all", "--stat")
+    assert ("new" in done.out, [line[:6] for line in done.told.splitlines()]) == (True, ["blue: "] * 2), done
+
+
 def _files(root: Path) -> dict[str, object]:
     """What a patch tells of: no directories, and no repository."""
     return {path: what for path, what in tree(root).items() if what != ("folder",) and not path.startswith(".git/")}
