@@ -7,7 +7,6 @@ never causes a crash, or a wait for a FIFO without a writer.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import logging
 import os
@@ -24,8 +23,6 @@ _log = logging.getLogger("syncd.state")
 _DRAFT = ".new"
 _MAGIC = b"syncd-state 1 "
 _FLUSHED_TOGETHER = 8
-# Renaming fails with these where the new name is taken by something of another kind, or by a folder that is not empty.
-_NAME_TAKEN = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST})
 
 
 Record = TypeVar("Record")
@@ -109,7 +106,7 @@ class PauseMarker:
     def remove(self) -> None:
         """Remove the marker, if there is one; a power cut may bring it back. Raises `OSError`."""
         with contextlib.suppress(FileNotFoundError):
-            _delete(self._path)
+            os.unlink(self._path)
 
 
 def read_file(path: str) -> bytes:
@@ -195,11 +192,7 @@ def _replace(path: str, content: bytes, *, durable: bool) -> None:
         if durable:
             file.flush()
             os.fsync(file.fileno())
-    try:
-        os.replace(draft, path)
-    except IsADirectoryError:
-        move_aside(path)
-        os.replace(draft, path)
+    os.replace(draft, path)
 
 
 def _create(path: str) -> int:
@@ -213,25 +206,10 @@ def _create(path: str) -> int:
 
 
 def move_aside(path: str) -> str:
-    """Rename the file and return its new path; it replaces one that was set aside earlier."""
+    """Rename the file and return its new path; it replaces one that was set aside earlier. Raises `OSError`."""
     aside = f"{path}.damaged"
-    try:
-        os.replace(path, aside)
-    except OSError as failure:
-        if failure.errno not in _NAME_TAKEN:
-            raise
-        _delete(aside)
-        os.replace(path, aside)
+    os.replace(path, aside)
     return aside
-
-
-def _delete(path: str) -> None:
-    try:
-        os.unlink(path)
-    except IsADirectoryError:
-        import shutil  # noqa: PLC0415 - 2 ms of the start of every command, for a rare case
-
-        shutil.rmtree(path)
 
 
 def flush_together(descriptors: list[int]) -> None:
