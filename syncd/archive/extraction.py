@@ -2,9 +2,9 @@
 
 A `tar.gz` is read as a stream: in one pass, in bounded memory, trusting none of its values. Python's tarfile reads the
 headers. This module adds what tarfile does not: what is read into memory for one member is limited, the end-of-archive
-block is required, and every error is a `BadArchive`. A member whose name is too long costs no more than its bytes.
+block is required, and every error is a `BadArchive`.
 
-A folder draft the destination is filled and renamed at the end, so that the destination gets all or nothing. Every
+A folder beside the destination is filled and renamed at the end, so that the destination gets all or nothing. Every
 file is created through its directory's descriptor, and symbolic links are created last, so that no member can be
 written through one. Members that cannot be extracted are left out and reported.
 """
@@ -36,23 +36,13 @@ from syncd.model.manifest import is_within
 # No system call takes a longer path (PATH_MAX in linux/limits.h).
 LONGEST_PATH = 4095
 _BLOCK = 1 << 18
-_EXTENSION_BYTES = 1 << 20  # of one extension header; a longer one is skipped
-_HEADER_BYTES = 4 << 20  # of all headers of one member
+_HEADER_BYTES = 4 << 20  # of all headers of one member, which are read into memory
 _PADDED = 512
 # By what tarfile tells of a header: zeros, which end an archive, and the end of the stream.
 _ZEROS, _CUT = tarfile.EOFHeaderError, (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError)  # type: ignore[attr-defined]
 # Deflate expands no more than that; a sparse member that does holds nothing but a size.
 _MOST_EXPANDED = 1032
 _SHOWN = 200  # of a name that is too long
-_EXTENSIONS = frozenset(
-    {
-        tarfile.XHDTYPE,
-        tarfile.XGLTYPE,
-        tarfile.SOLARIS_XHDTYPE,
-        tarfile.GNUTYPE_LONGNAME,
-        tarfile.GNUTYPE_LONGLINK,
-    }
-)
 # The exceptions that tarfile lets through besides its own, for invalid numbers, names and times.
 _INVALID = (tarfile.TarError, ValueError, OverflowError, LookupError, RecursionError)
 
@@ -93,7 +83,7 @@ def members(packed: Iterable[bytes]) -> Iterator[tuple[Member, Iterator[bytes]]]
     stream = _GunzippedStream(packed)
     try:
         with tarfile.open(
-            fileobj=cast("BinaryIO", stream), mode="r|", tarinfo=_LimitedTarInfo, errors="surrogateescape"
+            fileobj=cast("BinaryIO", stream), mode="r|", tarinfo=_StrictTarInfo, errors="surrogateescape"
         ) as tar:
             headers: Any = tar.pax_headers  # that count for all members
             file: Any = tar.fileobj
@@ -123,7 +113,7 @@ def inner_path(name: str) -> str | None:
     return None if ".." in components else "/".join(components)
 
 
-class _LimitedTarInfo(tarfile.TarInfo):
+class _StrictTarInfo(tarfile.TarInfo):
     @classmethod
     def fromtarfile(cls, archive: Any) -> Self:
         # tarfile takes whatever is no header for the archive's end, and the stream's end too: a tar that was killed
@@ -137,18 +127,6 @@ class _LimitedTarInfo(tarfile.TarInfo):
         except tarfile.HeaderError as failure:
             raise BadArchive(f"the archive is not a valid tar file: {failure}") from None
 
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        # In all supported versions of Python, tarfile calls this before it reads an extension header.
-        if self.type not in _EXTENSIONS or self.size <= _EXTENSION_BYTES:
-            return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
-        stream: Any = archive.fileobj
-        stream.fileobj.skipped(self.size)
-        stream.seek(stream.tell() + -(-self.size // _PADDED) * _PADDED)
-        member = self.fromtarfile(archive)
-        member.offset = self.offset
-        member.name = f"{member.name[:_SHOWN]}\0"
-        return member
-
 
 class _GunzippedStream:
     """The content of one or several gzip members, as a readable file."""
@@ -158,11 +136,6 @@ class _GunzippedStream:
         self._rest = b""
         self._inflate = zlib.decompressobj(wbits=31)
         self.header_bytes: int | None = _HEADER_BYTES  # what the headers of the next member may take, if they are read
-
-    def skipped(self, size: int) -> None:
-        """Let so many bytes more be read for the headers of the next member, as they are not kept."""
-        if self.header_bytes is not None:
-            self.header_bytes += size + _BLOCK
 
     def read(self, size: int = _BLOCK) -> bytes:
         """Up to `size` bytes; none at the end, which is reached only if lengths and checksums are right."""
@@ -184,7 +157,7 @@ class _GunzippedStream:
                 if self.header_bytes is not None:
                     self.header_bytes -= len(data)
                     if self.header_bytes < 0:
-                        raise BadArchive("the archive is not a valid tar file: an oversized header")
+                        raise BadArchive(f"the headers of one entry in it have more than {_HEADER_BYTES >> 20} MiB")
                 return data
 
     def drain(self) -> None:
