@@ -48,20 +48,11 @@ class Directories(Struct, frozen=True):
 
 
 def make_folders(path: str, mode: int = 0o777) -> None:
-    """Create a folder and those above it, as far as they are missing. Raises `OSError`.
-
-    `os.makedirs` calls itself for each, so that some 1,000 missing ones are too many.
-    """
-    path, missing = os.path.abspath(path), []
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for folder in reversed(missing):
-        try:
-            os.mkdir(folder, mode)
-        except FileExistsError:  # it is no folder, or was made meanwhile
-            if not os.path.isdir(folder):
-                raise
+    """Create a folder of this mode and those above it, as far as they are missing. Raises `OSError`."""
+    try:
+        os.makedirs(os.path.abspath(path), mode, exist_ok=True)
+    except RecursionError:  # some 1,000 are missing
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path) from None
 
 
 def refuse_unreadable(state: str) -> None:
