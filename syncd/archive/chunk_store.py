@@ -121,13 +121,6 @@ class Archive(Struct, frozen=True):
         end = last + archive_format.tail(content.then(last_sum))
         return cls(pieces, end, len(archive_format.HEAD) + sum(piece.size_bytes for piece in pieces) + len(end))
 
-    @property
-    def key(self) -> str:
-        """A digest by which a later process recognizes the archive; empty if any content is unknown."""
-        if not all(piece.key for piece in self.pieces):
-            return ""
-        return hashlib.sha256("".join(piece.key for piece in self.pieces).encode()).hexdigest()
-
     def blocks(self, block_bytes: int) -> Iterator[bytes]:
         """The archive's bytes in blocks of this size; the last may be shorter. Raises `DamagedPiece`."""
         rest = archive_format.HEAD

@@ -1,8 +1,7 @@
-"""The state of one sandbox: what may be there of ours, and how far an archive has come, in memory and recorded.
+"""The state of one sandbox: what may be there of ours, in memory and recorded.
 
 What may be there is recorded before an initialize is requested, and with it in one transaction the mark that the
-content is uncertain. An archive that is *uploaded* is recorded between upload and initialize: if the process dies
-there, the next one need not upload the same bytes again.
+content is uncertain.
 """
 
 from __future__ import annotations
@@ -27,14 +26,6 @@ from syncd.store.state_db import Record, StateDb, required_record
 
 _LEFT, _BASE, _FIRST_MAYBE = -1, 0, 1
 _SENT_ANEW = "everything is compared and sent anew once"
-
-
-class Uploaded(Struct, frozen=True):
-    """An archive in the bucket that was not initialized yet. `key` is the archive's own."""
-
-    target: Target
-    key: str
-    sha256: str
 
 
 class _Base(Struct, frozen=True):
@@ -106,7 +97,6 @@ class SandboxState:
         self._mark = Record(db, "uncertain", bool, _SENT_ANEW, target.owner)
         cost = "what was deleted here and is still there, secrets too, has no warning"
         self._leftovers = Record(db, "leftovers", _Leftovers, cost, target.owner)
-        self._uploaded = Record(db, "uploaded", Uploaded, "at most one archive is uploaded once more", target.owner)
         self._released = Record(db, "released", bool, "its end is told of as a loss", target.owner)
         self.is_released = False  # it was given back, and nothing arrived there since
         self._is_marked = False
@@ -195,21 +185,6 @@ class SandboxState:
 
     # -- an archive on its way
 
-    @property
-    def uploaded(self) -> Uploaded | None:
-        """The archive that only lacks its initialize, if it is in the bucket of this sandbox and region."""
-        record = self._uploaded.load()
-        return record if record is not None and record.target == self.target else None
-
-    def record_uploaded(self, key: str, sha256: str) -> None:
-        """Record that the archive is in the bucket. Raises `OSError`."""
-        self._uploaded.save(Uploaded(self.target, key, sha256))
-
-    def forget_upload(self) -> None:
-        """Record that the archive in the bucket, if any, is no longer the uploaded one. Raises `TryLater`."""
-        with required_record("nothing is sent"):
-            self._uploaded.remove()
-
     def mark_uncertain(self, sent: Manifest | None = None) -> None:
         """Record that from now on the sandbox may hold something else than the base, such as what is `sent` now.
 
@@ -271,7 +246,6 @@ class SandboxState:
         with self._recording(self.content.base, self._searched):
             self._mark.remove()
             self._released.remove()
-            self._uploaded.remove()
             self._save_maybe(self.content.maybe)
             self._record_last()
             self._record_rest()

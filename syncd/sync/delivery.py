@@ -78,13 +78,11 @@ class Preparation(Protocol):
 
 
 class _UploadAttempt(Struct):
-    """How far an archive has come."""
+    """An archive that is to arrive, and what was tried for it."""
 
     archive: Archive
     entries: Manifest
     preparation: Preparation
-    uploaded: bool
-    sha256: str
     reason_searched: bool = False
     fresh_urls: int = 0
 
@@ -124,6 +122,8 @@ class Delivery:
         self._upload_url = upload_url_store.load()
         self._failures: Counter[ApiStep] = Counter()
         self._cut_off = 0  # uploads since one arrived
+        self._uploaded: Archive | None = None  # it only lacks its initialize
+        self._sha256 = ""  # of the last archive that was uploaded
         self._asks_first = False
 
     @property
@@ -145,10 +145,7 @@ class Delivery:
         Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`, and `TryLater` if the state folder
         cannot record what is about to happen to the sandbox.
         """
-        kept = self._state.uploaded
-        is_uploaded = kept is not None and archive.key != "" and kept.key == archive.key
-        sha256 = kept.sha256 if kept is not None and is_uploaded else ""
-        upload = _UploadAttempt(archive, entries, preparation, is_uploaded, sha256)
+        upload = _UploadAttempt(archive, entries, preparation)
         try:
             verdict = with_retries(
                 lambda: self._advance(upload, observer),
@@ -160,15 +157,17 @@ class Delivery:
         except StepFailed as failure:
             if failure.action is not FailureAction.OFFLINE:
                 # The server answered: another initialize of the uploaded archive is not expected to help.
-                with contextlib.suppress(TryLater):
-                    self._state.forget_upload()
+                self._uploaded = None
             is_refused = failure.action is FailureAction.REFUSED and failure.step is not ApiStep.UPLOAD
             is_known = self._state.content.is_known  # else nothing is believed of it, nor was anything put there
             if is_known and is_refused and issubclass(failure.refusal, SandboxRefused):
                 with contextlib.suppress(TryLater):  # a sandbox that the API no longer knows may be made again, empty
                     self._state.mark_uncertain()
             raise
-        return upload.sha256 if verdict is Verdict.INITIALIZE else verdict
+        if verdict is not Verdict.INITIALIZE:
+            return verdict
+        self._uploaded = None
+        return self._sha256
 
     def asked(self, look: Callable[[], LookResult | None], wait_out: WaitOut) -> LookResult | None:
         """Return what a look found by which nothing is delivered, tried again as the steps of a delivery are.
@@ -184,7 +183,7 @@ class Delivery:
             if self._asks_first:
                 self._request_upload_url()
                 self._asks_first = False
-            if not upload.uploaded:
+            if self._uploaded != upload.archive:
                 with self._turn():
                     upload_url = self._usable_upload_url(observer)
                     upload.preparation.begin()
@@ -206,9 +205,7 @@ class Delivery:
                 self._upload_url = None
                 self._upload_url_store.forget()
             elif failure.action is FailureAction.UPLOAD_AGAIN:
-                upload.uploaded = False
-                with contextlib.suppress(TryLater):  # the record is removed before the next upload, or there is none
-                    self._state.forget_upload()
+                self._uploaded = None
             if initializes and self._archive_may_be_at_fault(failure) and not upload.reason_searched:
                 reason = upload.preparation.find_reason()
                 upload.reason_searched = reason is not None
@@ -261,7 +258,7 @@ class Delivery:
 
     def _upload(self, upload_url: UploadUrl, upload: _UploadAttempt, observer: SyncObserver) -> None:
         archive = upload.archive
-        self._state.forget_upload()  # from the first byte on, the earlier archive may be lost
+        self._uploaded = None  # from the first byte on, the earlier archive may be lost
 
         def sent(sent_bytes: int) -> None:
             first = self._first_archives
@@ -271,17 +268,14 @@ class Delivery:
 
         sent(0)
         try:
-            upload.sha256 = self._bucket.put(upload_url, archive, sent)
+            self._sha256 = self._bucket.put(upload_url, archive, sent)
         except StepFailed as failure:
             if failure.action is FailureAction.OFFLINE and failure.possibly_applied:
                 self._cut_off += 1
                 self._raise_with_largest(failure, upload.entries)
             raise
         self._failures[ApiStep.UPLOAD] = self._cut_off = 0
-        upload.uploaded = True
-        if archive.key:
-            with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
-                self._state.record_uploaded(archive.key, upload.sha256)
+        self._uploaded = archive
 
     def _raise_with_largest(self, failure: StepFailed, entries: Manifest) -> None:
         """Raise the failure with the largest of the archive's files, if uploads were cut off again and again."""

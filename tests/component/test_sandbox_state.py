@@ -1,4 +1,4 @@
-"""The state of the last sync on disk: manifests, the uploaded archive, and uncertainty."""
+"""The state of the last sync on disk: manifests, and uncertainty."""
 
 from __future__ import annotations
 

@@ -123,14 +123,24 @@ def test_without_a_record_no_initialize(rig: Rig) -> None:
     assert rig.arrived() == SECOND
 
 
-def test_without_a_record_no_upload(rig: Rig) -> None:
-    """If it cannot be recorded that the archive in the bucket is another one, none is uploaded."""
+# What lies in the bucket.
+
+
+def test_an_archive_that_only_lacks_its_initialize(rig: Rig) -> None:
+    """It is not uploaded again, until another one was, or another process begins, which knows of none."""
+    interrupted(rig, "initialize: reset", Stop())
+    before = rig.uploads
+    rig.sync()
+    assert (rig.uploads, rig.arrived()) == (before, SECOND)
+    rig.send(FIRST)
     interrupted(rig, "initialize: reset", Stop())
     rig.write("a.txt", "third")
-    before = rig.uploads
     with _full_disk(), pytest.raises(TryLater, match="nothing is sent"):
         rig.sync()
-    assert rig.uploads == before
-    rig.restart()
     rig.send(SECOND)
-    assert rig.arrived() == SECOND
+    assert (rig.uploads, rig.arrived()) == (before + 4, SECOND)
+    rig.send(FIRST)
+    interrupted(rig, "initialize: reset", Stop())
+    rig.restart()
+    rig.sync()
+    assert (rig.uploads, rig.arrived()) == (before + 7, SECOND)
