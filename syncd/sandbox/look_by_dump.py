@@ -19,7 +19,6 @@ from syncd.archive.extraction import Member, MemberKind, inner_path, members
 from syncd.core.durable_file import new_file
 from syncd.model.entry import ABSENT, Kind, SeenEntry, same
 from syncd.model.git_names import is_in_repository
-from syncd.remote.bucket import Dump
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 from syncd.sandbox.protocol import MOST_NEW, MOST_PATH_BYTES
 
@@ -31,16 +30,6 @@ _KINDS = {
     MemberKind.OTHER: Kind.OTHER,
 }
 _NO_PROGRAMS = "the sandbox runs no programs"
-
-
-def look_by_dump(
-    dump: Dump, request: LookRequest, copies_folder: str, check: Callable[[], None] = lambda: None
-) -> LookResult:
-    """Download the archive once, and return what `look_in_archive` finds. Raises `StepFailed`, `Superseded`, `Stop`.
-
-    It gives way to what the work gives way to of which it is a part.
-    """
-    return dump.read_once(lambda packed: look_in_archive(packed, request, copies_folder, check))
 
 
 def look_in_archive(

@@ -33,7 +33,7 @@ from syncd.remote.failure import (
     backoff_limit_s,
 )
 from syncd.sandbox.executions import Executions, Purpose, RunningLook
-from syncd.sandbox.look_by_dump import look_by_dump
+from syncd.sandbox.look_by_dump import look_in_archive
 from syncd.sandbox.look_request import FRESH_S, LookAction, LookRequest, LookResult
 from syncd.sandbox.seen_paths import SeenPaths
 
@@ -275,9 +275,9 @@ class Looks(Struct, kw_only=True, eq=False):
     def _found_in_archive(self, request: LookRequest, timeout_s: float) -> LookResult:
         """Return what a look by the archive found."""
         limited, folder = self._within_room(request), self._folder_for(request)
-        asked = Moment.now(self.waiter.clock)
+        asked, check = Moment.now(self.waiter.clock), self.waiter.poll_events
         with _DUMP.limited(self.waiter, timeout_s):
-            result = look_by_dump(self.dump, limited, folder, self.waiter.poll_events)
+            result = self.dump.read_once(lambda packed: look_in_archive(packed, limited, folder, check))
         return self._with_time(replace(result, asked=asked, takes_s=_paths_s(request)))
 
     def _with_time(self, result: LookResult) -> LookResult:

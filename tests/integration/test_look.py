@@ -22,7 +22,7 @@ from syncd.remote.failure import FailureAction, RetrySettings, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.executions import TIMEOUT_S, Executions
-from syncd.sandbox.look_by_dump import look_by_dump
+from syncd.sandbox.look_by_dump import look_in_archive
 from syncd.sandbox.look_request import LookItem, LookRequest, LookResult
 from syncd.sandbox.program import printed
 from syncd.store.state_db import StateDb
@@ -255,7 +255,7 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
     request = LookRequest(items, find_new=True, pruned_names=["node_modules"])
     by_program = run_look(executions(rig), request, str(copies(rig)))
     dump = Dump(Api(target(rig), rig.key, rig.client), rig.client, RetrySettings(1, 8, 60))
-    by_dump = look_by_dump(dump, request, str(copies(rig)))
+    by_dump = dump.read_once(lambda packed: look_in_archive(packed, request, str(copies(rig)), lambda: None))
     assert (
         fetched(by_program)
         == fetched(by_dump)
