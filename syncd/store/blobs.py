@@ -47,13 +47,11 @@ class Blobs:
             return False
         return True
 
-    def drop_unless_whole(self, digest: bytes) -> bool:
-        """Remove a content that is not as it was written, so that it is written anew; return True if it is."""
-        is_whole = self.is_whole(digest)
-        if not is_whole:
+    def drop_unless_whole(self, digest: bytes) -> None:
+        """Remove a content that is not as it was written, so that it is written anew."""
+        if not self.is_whole(digest):
             with contextlib.suppress(OSError):
                 os.unlink(self.path(digest))
-        return is_whole
 
     def blocks(self, digest: bytes) -> Iterator[bytes]:
         """Yield a content. Raises `OSError`, at the end also if it was damaged."""
