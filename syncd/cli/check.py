@@ -264,7 +264,7 @@ def check_api(it: Checkup) -> Iterator[Finding]:
     own = Api(target, it.key, client, table_of(it.config.sandbox_name)) if target.sandbox_id else None
     api = own or Account(target.base_url, it.key, client)
     try:
-        it.found = api.sandbox() if isinstance(api, Api) else api.count()
+        it.found = api.sandbox() if isinstance(api, Api) else len(api.sandboxes())
     except StepFailed as failure:
         it.found = failure
     finally:

@@ -392,12 +392,6 @@ class Listed(Struct):
     local_sandboxes: list[SandboxInfo]
 
 
-class Counted(Struct):
-    """`GET /local-sandbox`, without the list."""
-
-    total_count: int
-
-
 class Account(ApiClient):
     """One account at one API."""
 
@@ -434,11 +428,9 @@ class Account(ApiClient):
 
     def sandboxes(self) -> list[SandboxInfo]:
         """Return all that the account has now. Raises `StepFailed`."""
-        return self.ask(self._list_request(), Listed).local_sandboxes
-
-    def count(self) -> int:
-        """Return how many sandboxes the account has. Raises `StepFailed`."""
-        return self.ask(self._list_request(), Counted).total_count
+        name = "the list of the account's sandboxes"
+        request = ApiRequest(ApiStep.SANDBOX, "GET", "", name=name, other_refusal=_NOT_LISTED)
+        return self.ask(request, Listed).local_sandboxes
 
     def release(self, sandbox_id: str) -> None:
         """Give one back. Raises `StepFailed`, with `SandboxNotFound` where the account has none of that id."""
@@ -451,8 +443,3 @@ class Account(ApiClient):
             meanings={404: _UNKNOWN, 410: _UNKNOWN},
         )
         self.send(request)
-
-    def _list_request(self) -> ApiRequest:
-        return ApiRequest(
-            ApiStep.SANDBOX, "GET", "", name="the list of the account's sandboxes", other_refusal=_NOT_LISTED
-        )
