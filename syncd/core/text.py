@@ -53,13 +53,6 @@ def shown_path(path: str) -> str:
     )
 
 
-def printable_json(document: str) -> str:
-    """Return JSON on one line whose texts hold nothing that a terminal obeys: it is escaped as JSON has it."""
-    if document.isprintable():
-        return document
-    return "".join(c if c.isprintable() else re.sub("....", r"\\u\g<0>", c.encode("utf-16-be").hex()) for c in document)
-
-
 def duration(seconds: float) -> str:
     """Format a duration in one or two units: `8 s`, `3 min`, `1 h 12 min`, `2 days`. A negative one is `0 s`."""
     whole = max(0, int(seconds))

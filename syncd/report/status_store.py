@@ -37,7 +37,7 @@ def write_status(folder: str, content: bytes) -> None:
 
 
 def encoded(status: Status) -> bytes:
-    """The document as it is written, and as `status --json` prints it."""
+    """The document as it is written."""
     return msgspec.json.encode(status.document())
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from syncd.core.errors import SyncWarning
-from syncd.core.text import for_sandbox, one_line, printable_json, redacted, shown_path, size
+from syncd.core.text import for_sandbox, one_line, redacted, shown_path, size
 
 SECRET = "5ECRET"
 
@@ -94,14 +92,6 @@ def test_one_line(text: str, expected: str) -> None:
 def test_shown_path(path: str, expected: str) -> None:
     """Only bytes that a terminal must not get are escaped."""
     assert shown_path(path) == expected
-
-
-@pytest.mark.parametrize("text", ["plain \xe9 \U0001f600", "\x9b31m", "\u202egnp", "\U000e0001", 'a\\b\n"\x7f'])
-def test_printable_json(text: str) -> None:
-    """The document says the same, and nothing in it is anything that a terminal obeys."""
-    document = json.dumps({"path": text}, ensure_ascii=False)
-    assert printable_json(document).isprintable()
-    assert json.loads(printable_json(document)) == {"path": text}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import sys
@@ -9,6 +10,7 @@ import termios
 import tty
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -34,9 +36,9 @@ from syncd.core.durable_file import PauseMarker
 from syncd.core.errors import ConfigError, ExitCode
 from syncd.core.settings import Config
 from syncd.core.signals import Interrupt
-from syncd.core.text import counted, one_line, printable_json, shown_path
+from syncd.core.text import counted, one_line, shown_path
 from syncd.core.waiter import Waiter
-from syncd.report.status_store import encoded, read_document, read_status
+from syncd.report.status_store import read_document, read_status
 from syncd.sync.status_document import SandboxStatus, State, Status
 
 Shown = TypeVar("Shown")
@@ -45,6 +47,7 @@ _WIDTH = 79  # some terminals begin a new line after a full one of 80
 _WIDEST = 10_000
 _OVERVIEW_VERSION = 1
 _REDRAW_S = 0.5
+_json = partial(json.dumps, separators=(",", ":"))  # some scripts search it for `"running":true`
 # It answers at once, whatever it waits for.
 _TIMEOUT_S = 1.0
 _RESTING = frozenset({State.WATCHING, State.DEBOUNCING, State.RETRYING, State.PAUSED})
@@ -205,8 +208,12 @@ def command(config_file: str | None, as_json: bool, *, watch: bool, all_: bool, 
         raise click.UsageError("--check goes without --watch.")
     if all_ and config_file:
         raise click.UsageError("--all goes without --config.")
+    is_drawn = not as_json and is_screen(sys.stdout)  # with `--json` a terminal is a pipe
     if all_:
-        rows = _show(read_all, _all_json if as_json else _all_text, watch=watch, as_json=as_json)
+        all_text = _all_json if as_json else _all_text
+        if watch:
+            return _watch(read_all, all_text, is_drawn=is_drawn)
+        print(all_text(rows := read_all()))
         return _code(checks, [row.status for row in rows])
     reader = reader_for(config_file)
 
@@ -219,10 +226,12 @@ def command(config_file: str | None, as_json: bool, *, watch: bool, all_: bool, 
         return status, None if as_json or status.running else holder(reader.folder)
 
     def text(shown: tuple[Status, int | None]) -> str:
-        return printable_json(encoded(shown[0]).decode()) if as_json else _text(reader, *shown)
+        return _json(shown[0].document()) if as_json else _text(reader, *shown)
 
-    status, _ = _show(read, text, watch=watch, as_json=as_json)
-    return _code(checks, [status], None if watch else reader.problem)
+    if watch:
+        return _watch(read, text, is_drawn=is_drawn)
+    print(text(shown := read()))
+    return _code(checks, [shown[0]], reader.problem)
 
 
 def _code(checks: bool, statuses: Sequence[Status | None], problem: ConfigError | None = None) -> ExitCode:
@@ -233,33 +242,15 @@ def _code(checks: bool, statuses: Sequence[Status | None], problem: ConfigError 
     return ExitCode.DIFFERENT if checks and not is_good else ExitCode.DONE
 
 
-def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: bool, as_json: bool) -> Shown:
-    """Print the text of what is read, and return that; with `watch` until a person ends it, each time that it changes.
-
-    On a terminal it is drawn anew; with `as_json` a terminal is a pipe.
-    """
-    shown = read()
-    try:
-        if watch:
-            _watch(read, text, is_drawn=not as_json and is_screen(sys.stdout))
-        else:
-            print(text(shown))
-    except KeyboardInterrupt:  # the usual end of a watch, in a write to a full pipe too
-        if not watch:
-            raise
-        discard_stdout()
-    return shown
-
-
-def _watch(read: Callable[[], Shown], text: Callable[[Shown], str], *, is_drawn: bool) -> None:
+def _watch(read: Callable[[], Shown], text: Callable[[Shown], str], *, is_drawn: bool) -> ExitCode:
     """Print each change, until nobody can read on; or draw on the whole terminal again and again, as watch(1) does.
 
     What was on the terminal scrolls up; the last screen stays. It is right again after a resize and a Ctrl-Z. Ends when
-    `q` is typed there.
+    a person types `q` there, or Ctrl-C.
     """
     last, poll = None, select.poll()
     poll.register(1, 0)  # for errors alone, as of a pipe whose reader has ended
-    with _unseen_keys(poll) if is_drawn else nullcontext():
+    with suppress(KeyboardInterrupt), _unseen_keys(poll) if is_drawn else nullcontext():
         if is_drawn:
             print("\n" * terminal_size(sys.stdout).lines, end="")
         while stdout_failure() is None:
@@ -271,7 +262,9 @@ def _watch(read: Callable[[], Shown], text: Callable[[Shown], str], *, is_drawn:
                 last = shown
             ready = dict(CLOCK.poll(poll, _REDRAW_S))
             if 1 in ready or (0 in ready and b"q" in os.read(0, 64)):
-                return
+                break
+    discard_stdout()  # a Ctrl-C may have come in a write to a full pipe
+    return ExitCode.DONE
 
 
 def _draw(lines: list[str], room: int) -> None:
@@ -325,4 +318,4 @@ def _all_json(rows: tuple[WorkspaceRow, ...]) -> str:
         return {**of_row, **status, "warnings": [*status["warnings"], *filter(None, [row.problem])]}
 
     overview = {"version": _OVERVIEW_VERSION, "workspaces": list(map(document, rows))}
-    return printable_json(msgspec.json.encode(overview).decode())
+    return _json(overview)
