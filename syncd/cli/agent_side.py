@@ -17,14 +17,13 @@ from syncd.archive.base_store import BaseStore, SentFiles
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.exported_files import NotKeptHere
 from syncd.cli.daemon_client import RETRY_S, STARTS_S, answers, order_daemon
-from syncd.cli.options import CLOCK
+from syncd.cli.options import CLOCK, interruptible
 from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.clock import day_and_time
 from syncd.core.directories import Lock
 from syncd.core.errors import KeyRefused, Locked, NeedsPerson, SyncdError
 from syncd.core.settings import Config
-from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import ago, counted, few, shown_path
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import access_of, excludes_for, folders_of, key_of, reader_of, selection_of, target_of
@@ -81,8 +80,8 @@ def for_each(configs: Sequence[Config], ask: Callable[[Config], None]) -> SyncdE
 def connected(config: Config) -> Iterator[Access]:
     """The access to the account of this configuration's sandbox. Raises `SyncdError`, `Stop`."""
     set_up_logs(log_level("error"), LogFormat.TEXT, {})
-    with interrupting(interrupt := Interrupt()):
-        client = HttpClient(Waiter(interrupt, CLOCK))
+    with interruptible() as waiter:
+        client = HttpClient(waiter)
         access = access_of(config, os.environ, key_of(config, os.environ), client)
         try:
             yield access
@@ -216,7 +215,11 @@ def open_home(config: Config, scratch: str = "") -> Iterator[HomeFolder]:
 def take_back_killed(config: Config) -> None:
     """Take back what an `apply` that was killed has written, and say so. Raises `TryLater`, `Locked`."""
     # What is looked at is not half of a sync either.
-    with open_home(config) as home, no_sync_begins(written_config(config, home.writer.killed)):
+    with (
+        open_home(config) as home,
+        interruptible() as waiter,
+        no_sync_begins(written_config(config, home.writer.killed), waiter),
+    ):
         taken_back = home.writer.finish_interrupted()
     if taken_back.done:
         click.echo(f"took back an apply that was killed: {len(taken_back.done):,} paths", err=True)
@@ -275,14 +278,13 @@ def scratch_folder(spool: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def no_sync_begins(config: Config, waiter: Waiter | None = None) -> Iterator[None]:
+def no_sync_begins(config: Config, waiter: Waiter) -> Iterator[None]:
     """Keep the daemon from syncing meanwhile, or any other process, if none runs.
 
     A sync of the daemon to this sandbox that is under way is waited for, the snapshot for another one, and a daemon
     that starts, or reads its configuration anew. Raises `Locked`, `TryLater`, `WorkspaceError`, `Stop`.
     """
-    waiter, told = waiter or Waiter(Interrupt(), CLOCK), False
-    request = {"do": "write", "sandbox": config.sandbox_name}
+    request, told = {"do": "write", "sandbox": config.sandbox_name}, False
     ends_s = waiter.clock.monotonic_s() + STARTS_S
 
     def tell() -> None:

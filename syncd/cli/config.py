@@ -19,7 +19,7 @@ from typing import Any
 import click
 import msgspec
 
-from syncd.cli.options import answered, asking, config_of_daemon, config_option, config_path, configured
+from syncd.cli.options import answered, config_of_daemon, config_option, config_path, configured, interruptible
 from syncd.cli.output import home_relative, print_error, print_path
 from syncd.core.config_file import load_config, parse_config, parse_toml, read_text
 from syncd.core.directories import default_key_file
@@ -230,7 +230,7 @@ def _edited(text: str) -> str:
 def _edits_again() -> bool:
     """True if a person wants to correct what was refused; no answer is none."""
     try:
-        with asking() as waiter:
+        with interruptible() as waiter:
             return answered("Edit it again? [Y/n]:", ("y", "yes", "n", "no", ""), waiter, err=True) not in ("n", "no")
     except (Stop, click.Abort):
         click.echo(err=True)

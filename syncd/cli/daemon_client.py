@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import convert
 
-from syncd.cli.options import CLOCK, asking, hinted
+from syncd.cli.options import CLOCK, hinted, interruptible
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.status import StatusReader
 from syncd.core.config_file import load_config
@@ -84,7 +84,7 @@ def ask_daemon(
     config: Config, request: Message, timeout_s: float | None = None, display: ProgressDisplay | None = None
 ) -> dict[str, Any] | None:
     """The daemon's result, or None if none runs. Raises the failure that it answered, and as `answers` does."""
-    with asking() as waiter:
+    with interruptible() as waiter:
         for message in answers(config, request, waiter, timeout_s):
             if message["event"] == "done":
                 return result_of(message)

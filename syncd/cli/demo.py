@@ -19,11 +19,10 @@ import click
 from msgspec import Struct
 
 from syncd.cli.config import toml
-from syncd.cli.options import CLOCK
+from syncd.cli.options import CLOCK, interruptible
 from syncd.cli.output import stdout_failure, text_width, wrapped
 from syncd.core.errors import Stop, WorkspaceError, failure_with
 from syncd.core.settings import checked_workspace
-from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import shown_path
 from syncd.core.waiter import Waiter
 from syncd.emulator import Emulator
@@ -120,7 +119,7 @@ class _Demo(Struct):
     workspace: str
     there: str
     environ: dict[str, str]
-    interrupt: Interrupt
+    waiter: Waiter
     daemon: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -151,7 +150,7 @@ class _Demo(Struct):
                 raise failure_with(code, f"syncd run ended with {code}: see above")
             if stdout_failure() is not None:
                 raise Stop
-            Waiter(self.interrupt, CLOCK).sleep(_LOOK_S)
+            self.waiter.sleep(_LOOK_S)
 
     def syncd(self, *arguments: str) -> None:
         """Show a command of syncd and run it in the workspace to its end. Raises `SyncdError`, `Stop`."""
@@ -160,7 +159,7 @@ class _Demo(Struct):
         sys.stdout.flush()
         words = (*_SYNCD, *arguments, "--config", self.config_file)
         ended = subprocess.run(words, cwd=self.workspace, env=self.environ, stdin=subprocess.DEVNULL, check=False)
-        self.interrupt.check()
+        self.waiter.interrupt.check()
         if ended.returncode > 1:  # 1: something differs
             raise failure_with(ended.returncode, f"{line} failed: see above")
 
@@ -168,9 +167,8 @@ class _Demo(Struct):
 @contextmanager
 def _demo(directory: str | None) -> Iterator[_Demo]:
     """A demo of this directory, or of a new one. Raises `SyncdError` for one that cannot be watched."""
-    interrupt = Interrupt()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has a background job ignore it
-    with interrupting(interrupt), tempfile.TemporaryDirectory(prefix="syncd-demo-") as made:
+    with interruptible() as waiter, tempfile.TemporaryDirectory(prefix="syncd-demo-") as made:
         folder = os.path.realpath(made)
         cloud = os.path.join(folder, "cloud")
         workspace = checked_workspace(directory or os.path.join(folder, "workspace"), os.getcwd())
@@ -198,7 +196,7 @@ def _demo(directory: str | None) -> Iterator[_Demo]:
                 "XDG_STATE_HOME": os.path.join(folder, "state"),
                 "XDG_CACHE_HOME": os.path.join(folder, "cache"),
             }
-            demo = _Demo(config_file, workspace, str(emulator.create_sandbox(_SANDBOX).workspace), environ, interrupt)
+            demo = _Demo(config_file, workspace, str(emulator.create_sandbox(_SANDBOX).workspace), environ, waiter)
             try:
                 yield demo
             finally:

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import click
 
-from syncd.cli.options import CLOCK
+from syncd.cli.options import CLOCK, interruptible
 from syncd.core.api_key import key_in_file
 from syncd.core.errors import NeedsPerson, Stop, TryLater
-from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import shown_path
-from syncd.core.waiter import Waiter
 from syncd.emulator import EmulatedSandbox, Emulator, RequestRecord
 from syncd.emulator.bucket import MAX_LIFETIME_S
 from syncd.emulator.emulator import KEY_FILE
@@ -54,9 +52,8 @@ def command(*, data_dir: Path, port: int, key_file: str | None, url_lifetime_s: 
     api_key = key_in_file(key_file, f"the API key file {key_file!r}").reveal() if key_file else ""
     _refuse_foreign_folder(data_dir)
     emulator = Emulator(data_dir, port=port, api_key=api_key, url_lifetime_s=url_lifetime_s, clock=CLOCK, observer=_log)
-    interrupt = Interrupt()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has a background job ignore it
-    with interrupting(interrupt), suppress(Stop), closing(emulator):
+    with interruptible() as waiter, suppress(Stop), closing(emulator):
         try:
             emulator.start()
         except OSError as error:
@@ -66,7 +63,7 @@ def command(*, data_dir: Path, port: int, key_file: str | None, url_lifetime_s: 
             raise NeedsPerson(f"{error.filename} cannot be used ({reason})", "name another with --data") from error
         known = emulator.sandboxes()
         click.echo(_introduction(emulator, known[-1] if known else emulator.create_sandbox(_FIRST_SANDBOX)))
-        Waiter(interrupt, CLOCK).sleep(inf)
+        waiter.sleep(inf)
 
 
 def _refuse_foreign_folder(data_dir: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from syncd.cli.config import checked, toml
-from syncd.cli.options import asking, keeper, named, option_for, shipped, stoppable, typed
+from syncd.cli.options import interruptible, keeper, named, option_for, shipped, stoppable, typed
 from syncd.cli.output import home_relative, text_width, wrapped
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
@@ -175,7 +175,7 @@ def _ask(values: dict[str, Any], file: str) -> None:
         ("sandbox.id", "Sandbox id [Enter: acquire one when needed]", ""),
     ):
         while name not in values:
-            with asking() as waiter:
+            with interruptible() as waiter:
                 answer = typed(f"{question}:", waiter, err=True) or default
             if name == "sandbox.id" and not answer:
                 values |= _ACQUIRED

@@ -258,8 +258,8 @@ def typed(question: str, waiter: Waiter, *, err: bool = False) -> str:
 
 
 @contextmanager
-def asking() -> Iterator[Waiter]:
-    """A wait for a person or the daemon, which a signal ends with `Stop`."""
+def interruptible() -> Iterator[Waiter]:
+    """The waiter of a command, whose waits a signal ends with `Stop`."""
     with interrupting(interrupt := Interrupt()):
         yield Waiter(interrupt, CLOCK)
 

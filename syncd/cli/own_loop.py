@@ -13,15 +13,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli.daemon_client import result_of, show
-from syncd.cli.options import CLOCK
+from syncd.cli.options import CLOCK, interruptible
 from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.durable_file import PauseMarker
 from syncd.core.errors import ExitCode, Stop
 from syncd.core.settings import Config
-from syncd.core.signals import Interrupt, Signals, interrupting
+from syncd.core.signals import Signals
 from syncd.core.text import few, one_line
-from syncd.core.waiter import Waiter
 from syncd.daemon.build import daemon_of, keys_of, places_of
 from syncd.daemon.control import Message
 from syncd.daemon.shared_sandbox import refuse_taken
@@ -63,17 +62,17 @@ def sync_alone(
     if timeout_s is not None:
         give_up_s = min(timeout_s, config.retry.give_up_after_seconds)
         config = replace(config, retry=replace(config.retry, give_up_after_seconds=give_up_s))
-    interrupt, asker, synced_hook = Interrupt(), _Asker(view), SyncedHook(os.environ, CLOCK)
+    asker, synced_hook = _Asker(view), SyncedHook(os.environ, CLOCK)
     with (
-        interrupting(interrupt),
+        interruptible() as waiter,
         _alarm(timeout_s),
         daemon_of(
             config,
             RunFacts(),
             keys=keys_of(config, os.environ),
             environ=os.environ,
-            waiter=Waiter(interrupt, CLOCK),
-            signals=Signals(interrupt),
+            waiter=waiter,
+            signals=Signals(waiter.interrupt),
             synced_hook=synced_hook,
         ) as daemon,
         closing(synced_hook),

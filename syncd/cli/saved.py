@@ -13,9 +13,9 @@ import click
 from syncd.archive.extraction import folder_mode
 from syncd.cli.options import (
     CLOCK,
-    asking,
     configured,
     confirmed,
+    interruptible,
     named,
     of_sandbox,
     refuse_elsewhere,
@@ -29,7 +29,6 @@ from syncd.core.clock import day_and_time, stamp
 from syncd.core.directories import directories_for
 from syncd.core.errors import ExitCode, NeedsPerson
 from syncd.core.settings import MAIN
-from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import counted, few, shown_path, size
 from syncd.model.entry import Entry, Kind
 from syncd.report.logs import LogFormat, set_up_logs
@@ -132,8 +131,8 @@ def restore(  # noqa: PLR0917 - click passes each option
         return restore_here(of_sandbox(config, name), store, version, as_json=as_json)
     folder_mode(destination)
     refuse_workspace(configured(config_file), destination)
-    with stoppable("restored"), interrupting(interrupt := Interrupt()):
-        extracted = store.restore(version, destination, interrupt.check)
+    with stoppable("restored"), interruptible() as waiter:
+        extracted = store.restore(version, destination, waiter.interrupt.check)
     tell_extracted("restored", extracted, destination, as_json=as_json, id=version.id)
     return ExitCode.DIFFERENT if extracted.left_out and store.damaged(version) else ExitCode.DONE
 
@@ -149,7 +148,7 @@ def drop(version_id: str, yes: bool, config_file: str | None, sandbox: str | Non
     if version is not None and not (yes or as_json) and sys.stdin.isatty() and sys.stdout.isatty():
         for line in _heading(version):
             print(line)
-        with stoppable(), asking() as waiter:
+        with stoppable(), interruptible() as waiter:
             if not confirmed("Remove it for good?", waiter):
                 print("nothing was removed")
                 return

@@ -10,7 +10,7 @@ from contextlib import redirect_stderr
 
 import pytest
 
-from syncd.cli.options import asking, typed
+from syncd.cli.options import interruptible, typed
 from syncd.core.errors import Stop
 
 
@@ -27,6 +27,6 @@ def test_a_signal_while_the_question_is_written_counts(monkeypatch: pytest.Monke
     os.write(ours, b"\n")
     with open(theirs, encoding="utf-8") as terminal, redirect_stderr(Interrupted()):
         monkeypatch.setattr(sys, "stdin", terminal)
-        with pytest.raises(Stop), asking() as waiter:
+        with pytest.raises(Stop), interruptible() as waiter:
             typed("What?", waiter, err=True)
     os.close(ours)

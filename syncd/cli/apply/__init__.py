@@ -30,12 +30,12 @@ from syncd.cli.apply.branch import apply_to_branches
 from syncd.cli.apply.plan_text import lists_of, not_fetched, plan_lines, summary_line
 from syncd.cli.diff import show
 from syncd.cli.options import (
-    CLOCK,
     all_option,
     answered,
     configured,
     configured_for_each,
     hinted,
+    interruptible,
     is_named,
     named_paths,
     note_done,
@@ -46,7 +46,6 @@ from syncd.cli.options import (
 from syncd.cli.output import paged, print_error
 from syncd.core.errors import ExitCode, NeedsPerson, SyncdError
 from syncd.core.settings import Config
-from syncd.core.signals import Interrupt, interrupting
 from syncd.core.text import counted, shown_path
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import folders_of, target_of
@@ -131,22 +130,21 @@ def apply(
         lines = [*plan_lines(plan)]
         if asks and len(lines) > _MOST_LINES:
             paged(f"{line}\n".encode("utf-8", "backslashreplace") for line in lines)
-        elif not as_json:
-            print_lines(lines)
+        else:
+            for line in () if as_json else lines:
+                click.echo(line)
         tell_excluded(side, "not applied (`syncd apply --include PATTERN` does)")
         if dry_run:
-            return tell_end(plan, _PLANNED, as_json=as_json)
+            return tell_end(plan, prefix=_PLANNED, as_json=as_json)
         # Nothing else waits for the answer.
         if asks and plan.of(*CHANGES) and not _agreed(side, named, plan, opened.access.waiter):
             click.echo("nothing was changed", err=True)
             return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
         with no_sync_begins(config, opened.access.waiter):
             done = bring_home_and_save(side, plan, is_wanted)
-    if not as_json:
-        told = {each.path for each in plan.of(PathOutcome.CONFLICT)}
-        since = (each for each in done.of(PathOutcome.CONFLICT) if each.path not in told)
-        print_lines(plan_lines(Plan(tuple(since))))
-    code = tell_end(done, as_json=as_json)
+    told = {each.path for each in plan.of(PathOutcome.CONFLICT)}
+    since = (each for each in done.of(PathOutcome.CONFLICT) if each.path not in told)
+    code = tell_end(done, plan_lines(Plan(tuple(since))), as_json=as_json)
     if code is ExitCode.DIFFERENT and not as_json:
         # `resolve` writes to no path that the rules exclude.
         excluded = all(side.rules.exclude(each.path, each.here.is_directory) for each in done.of(PathOutcome.CONFLICT))
@@ -187,14 +185,17 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         click.echo(f"not restored: {shown_path(path)}: its saved content was damaged on this disk", err=True)
     there = {path: store.seen(version, path) for path in version.paths if path not in damaged}
     spool = folders_of(config, os.environ).spool
-    with no_sync_begins(config), scratch_folder(spool) as scratch, open_home(config, scratch) as home:
+    with (
+        interruptible() as waiter,
+        no_sync_begins(config, waiter),
+        scratch_folder(spool) as scratch,
+        open_home(config, scratch) as home,
+    ):
         plan = write(home, with_texts(home, plan_of_version(home, version.bases, there)))
         with suppress(NeedsPerson, OSError):  # no sandbox is known, or the state has no room: all is written
             found = {each.path: version.id for each in plan.of(PathOutcome.CONFLICT)}
             OpenConflicts(home.db, target_of(config, os.environ).owner).note(found, there.__contains__)
-    if not as_json:
-        print_lines(plan_lines(plan))
-    code = tell_end(plan, as_json=as_json)
+    code = tell_end(plan, plan_lines(plan), as_json=as_json)
     if code is ExitCode.DIFFERENT and not as_json:
         click.echo(hinted("`syncd resolve` decides"), err=True)
     return ExitCode.DIFFERENT if damaged else code
@@ -205,13 +206,11 @@ def undo_and_tell(config: Config, sandbox: str | None, *, as_json: bool) -> int:
 
     Raises `click.UsageError` if a `sandbox` is named and the last one was of another.
     """
-    waiter = Waiter(Interrupt(), CLOCK)
-    with open_home(config) as home:
+    with open_home(config) as home, interruptible() as waiter:
         last = home.writer.killed or home.writer.last
         if sandbox is not None and last is not None and sandbox != last.sandbox:
             raise click.UsageError(f"The last `apply` was of {last.sandbox}; `syncd apply --undo` takes that one back.")
-        # A stop leaves nothing half undone.
-        with interrupting(waiter.interrupt), no_sync_begins(written_config(config, last), waiter):
+        with no_sync_begins(written_config(config, last), waiter):  # a stop leaves nothing half undone
             undone = home.writer.undo(home.rules().exclude)
             if undone.done:
                 note_done("all was taken back", "nothing is left to do")
@@ -230,17 +229,15 @@ def undo_and_tell(config: Config, sandbox: str | None, *, as_json: bool) -> int:
 # -- what is said
 
 
-def tell_end(plan: Plan, prefix: str = "", *, as_json: bool) -> ExitCode:
-    """Print the end of an `apply`, and return its exit code. Raises `TryLater` if something could not be fetched."""
-    click.echo(json.dumps(lists_of(plan)) if as_json else summary_line(plan, prefix))
+def tell_end(plan: Plan, lines: Iterable[str] = (), *, prefix: str = "", as_json: bool) -> ExitCode:
+    """Print the lines, and the end of an `apply`, or all as JSON, and return its exit code.
+
+    Raises `TryLater` if something could not be fetched.
+    """
+    for line in [json.dumps(lists_of(plan))] if as_json else [*lines, summary_line(plan, prefix)]:
+        click.echo(line)
     if plan.of(PathOutcome.CONFLICT):
         return ExitCode.DIFFERENT
     if failure := not_fetched(plan):
         raise failure
     return ExitCode.DONE
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    """Print lines on stdout."""
-    for line in lines:
-        click.echo(line)
