@@ -46,10 +46,8 @@ def with_sandbox(text: str, name: str, keys: Mapping[str, Any]) -> str:
     table = table_of(name)
     lines = "".join(f"{key} = {toml(value, f'{table}.{key}')}\n" for key, value in _flat(keys))
     changed = f"{_whole_lines(text)}\n[{table}]\n{lines}"
-    with suppress(ValueError):
-        (had, before), (has, after) = _sandbox_and_rest(text, name), _sandbox_and_rest(changed, name)
-        if (had, has, after) == (None, keys, before):
-            return changed
+    if _differ_by(changed, text, name, keys):
+        return changed
     raise ConfigError(f"[{table}] cannot be added to the file as it is written", "add it with `syncd config edit`")
 
 
@@ -62,10 +60,8 @@ def without_sandbox(text: str, name: str) -> str:
     in_brackets, dotted = rf"\n?[ \t]*\[{table}[.\]].*\n(?:(?:{blank})*{line})*", rf"[ \t]*{table}\..*\n"
     cut = re.compile(rf"^(?:{in_brackets}|{dotted})", re.MULTILINE)
     changed = cut.sub("", _whole_lines(text))
-    with suppress(ValueError):
-        (had, before), (has, after) = _sandbox_and_rest(text, name), _sandbox_and_rest(changed, name)
-        if had is not None and (has, after) == (None, before):
-            return changed
+    if _differ_by(text, changed, name):
+        return changed
     what = f"[{table_of(name)}] cannot be cut out of the file as it is written"
     raise ConfigError(what, "remove it with `syncd config edit`")
 
@@ -74,11 +70,14 @@ def _whole_lines(text: str) -> str:
     return text if text.endswith("\n") else f"{text}\n"
 
 
-def _sandbox_and_rest(text: str, name: str) -> tuple[Any, dict[str, Any]]:
-    """The table of this sandbox, None if there is none, and all else in the text. Raises `ValueError`."""
-    tables = parse_toml(text)
-    sandboxes = tables.setdefault("sandboxes", {})
-    return sandboxes.pop(name, None) if isinstance(sandboxes, dict) else None, tables
+def _differ_by(more: str, less: str, name: str, keys: Mapping[str, Any] | None = None) -> bool:
+    """True if all that the one text has more than the other is the table of this sandbox, with these keys if given."""
+    with suppress(ValueError):
+        has, had = parse_toml(more), parse_toml(less)
+        sandboxes = has.get("sandboxes")
+        table = sandboxes.pop(name, None) if isinstance(sandboxes, dict) else None
+        return table is not None and keys in (None, table) and has == {"sandboxes": {}, **had}
+    return False
 
 
 def change_config(path: str, change: Callable[[str], str]) -> None:
@@ -262,7 +261,7 @@ def reload(config_file: str | None) -> None:
     config = configured(config_file)
     selection_of(config, os.environ)
     # The daemon that has this file may have another workspace until it reads it; its status escapes odd paths.
-    if _reload(config_of_daemon(config_path(config_file)), config):
+    if _reload(config_of_daemon(config.file), config):
         click.echo("the daemon reads its configuration anew")
     else:
         click.echo("no daemon is running; the next one reads it")

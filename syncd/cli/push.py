@@ -15,7 +15,6 @@ from syncd.cli.daemon_client import RETRY_S, STARTS_S, ask_daemon
 from syncd.cli.options import (
     CLOCK,
     config_option,
-    config_path,
     configured,
     configured_for,
     hinted,
@@ -70,7 +69,7 @@ def command(config_file: str | None, force: bool, sandbox: str | None, no_setup:
     is_first = result["sync"] is not None and result.get("change") is None
     has_daemon = holder(directories_for(config.workspace.path, os.environ).state) is not None
     if is_first and not has_daemon and not as_json and verbosity() >= 0:
-        command_line = keeper(option_for(config_path(config_file)))
+        command_line = keeper(option_for(config.file))
         click.echo(f"next: `{command_line}` keeps it in sync from now on", err=True)
 
 

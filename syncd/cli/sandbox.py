@@ -21,7 +21,6 @@ from syncd.cli.daemon_client import order_daemon
 from syncd.cli.options import (
     CLOCK,
     config_option,
-    config_path,
     configured,
     confirmed,
     json_option,
@@ -329,7 +328,8 @@ def add(name: str, sandbox_id: str | None, acquire: bool, config_file: str | Non
     """
     if acquire == (sandbox_id is not None):
         raise click.UsageError("Name the sandbox with --id, or have one acquired with --acquire.")
-    path, config = config_path(config_file), configured(config_file)
+    config = configured(config_file)
+    path = config.file
     check_name(name)
     if name in config.sandboxes:
         raise click.UsageError(f"There is a sandbox named {name!r}; `syncd sandbox remove {name}` removes it.")
@@ -357,7 +357,7 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
     What the agent changed there is saved before (`syncd saved`), but not with agent_changes = "overwrite"; if something
     cannot be saved, nothing is removed (75). A sandbox that syncd acquired is released; another one goes on.
     """
-    path, config = config_path(config_file), configured(config_file)
+    config = configured(config_file)
     if name == MAIN or name not in config.sandboxes:
         others = ", ".join(each for each in config.sandboxes if each != MAIN) or "main alone"
         raise click.UsageError(f"{name!r} is no further sandbox of this workspace (it has {others}).")
@@ -368,7 +368,7 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
             target = target_of(own, os.environ)
         if target is not None and not _may_go(access, target, "remove", asks=not (yes or force), force=force):
             return
-        change_config(path, partial(without_sandbox, name=name))
+        change_config(config.file, partial(without_sandbox, name=name))
         if acquired is not None:  # before a daemon reads that: it would save once more what is saved
             with contextlib.suppress(OSError):
                 AcquiredSandboxStore(own, access.folders.state).save(None, [])

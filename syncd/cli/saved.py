@@ -67,8 +67,7 @@ def _list(*, config_file: str | None, sandbox: str | None, as_json: bool) -> Non
     if not versions:
         click.echo("no version of the agent's is saved", err=True)
     for version in versions:
-        for line in _heading(version):
-            print(line)
+        print(*_heading(version), sep="\n")
         names = [_named(path, saved) for path, saved in version.paths.items()]
         for line in few(names, len(names), f": syncd saved show {version.id}"):
             print(f"    {line}")
@@ -92,8 +91,7 @@ def show(version_id: str, config_file: str | None, sandbox: str | None, as_json:
         (each.kind.name.lower(), f"{each.mode:03o}", size(each.size_bytes) if each.digest else "", _named(path, each))
         for path, each in version.paths.items()
     ]
-    for line in (*_heading(version), *aligned(table)):
-        print(line)
+    print(*_heading(version), *aligned(table), sep="\n")
     for path in damaged:
         click.echo(f"damaged on this disk, and cannot be restored: {shown_path(path)}", err=True)
 
@@ -146,8 +144,7 @@ def drop(version_id: str, yes: bool, config_file: str | None, sandbox: str | Non
     store = _store(config_file)
     version = store.find(version_id) if sandbox is None else _found(store, version_id, sandbox)  # it may be damaged
     if version is not None and not (yes or as_json) and sys.stdin.isatty() and sys.stdout.isatty():
-        for line in _heading(version):
-            print(line)
+        print(*_heading(version), sep="\n")
         with stoppable(), interruptible() as waiter:
             if not confirmed("Remove it for good?", waiter):
                 print("nothing was removed")
