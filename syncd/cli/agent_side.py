@@ -36,7 +36,6 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import followed_at_s
-from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import Why
 from syncd.scan.guards import LossGuard
@@ -103,7 +102,7 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
         yield OpenSandbox(access, Sandbox(access, target, os.path.join(scratch, "look")), scratch)
 
 
-_Find = Callable[[OpenSandbox, SandboxContent, IsExcluded], AgentWork]
+_Find = Callable[[OpenSandbox, IsExcluded], AgentWork]
 
 
 def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentSide:
@@ -147,17 +146,18 @@ def _look_at(opened: OpenSandbox, find: _Find, included: PathPatterns | None = N
     def is_excluded(path: str, is_dir: bool) -> bool:
         return not is_included(path, is_dir) and rules.exclude(path, is_dir)
 
-    work = find(opened, state.content, is_excluded)
+    work = find(opened, is_excluded)
     work = work.excluding([path for path in home.search(work.changed) if not is_included(path, False)])
     return AgentSide(home, opened.sandbox, work, rules, is_excluded, state.revision)
 
 
-def _find_newest(opened: OpenSandbox, content: SandboxContent, is_excluded: IsExcluded) -> AgentWork:
+def _find_newest(opened: OpenSandbox, is_excluded: IsExcluded) -> AgentWork:
     """Look at the sandbox; where nobody can, take what following keeps, and say as of when it last found just that."""
     try:
-        return _find_there(opened, content, is_excluded)
+        return _find_there(opened, is_excluded)
     except StepFailed as failure:
-        store, config = FollowedStore(opened.sandbox.state.db, opened.sandbox.target), opened.access.config
+        state, target, config = opened.sandbox.state, opened.sandbox.target, opened.access.config
+        store = FollowedStore(state.db, target)
         if not config.sandbox.follow_seconds or failure.refusal is KeyRefused:
             raise
         store.drop_damaged()
@@ -165,21 +165,18 @@ def _find_newest(opened: OpenSandbox, content: SandboxContent, is_excluded: IsEx
         if kept is None:
             raise
         _tell(config, f"the sandbox cannot be asked: {failure.message}")
-        at_s = max(kept.at_s, followed_at_s(opened.access.folders.state, opened.sandbox.target))
+        at_s = max(kept.at_s, followed_at_s(opened.access.folders.state, target))
         age_s = max(0.0, CLOCK.wall_s() - at_s)
         _tell(config, f"as of {day_and_time(at_s)}, {ago(age_s)}")
-        return agent_work(kept, content, is_excluded)
+        return agent_work(kept, state.content, is_excluded)
 
 
 def _find_there(
-    opened: OpenSandbox,
-    content: SandboxContent,
-    is_excluded: IsExcluded,
-    known: Mapping[str, SeenEntry] = MappingProxyType({}),
+    opened: OpenSandbox, is_excluded: IsExcluded, known: Mapping[str, SeenEntry] = MappingProxyType({})
 ) -> AgentWork:
     """Look at the sandbox, but not for what is as it is known to be."""
     with ProgressDisplay("looking at the sandbox", silent_s=0.5):
-        return find_agent_work(opened.sandbox.looks, content, is_excluded, known=known)
+        return find_agent_work(opened.sandbox.looks, opened.sandbox.state.content, is_excluded, known=known)
 
 
 def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:

@@ -13,7 +13,7 @@ import click
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.cli.agent_side import OpenSandbox, look_at, no_sync_begins, open_sandbox, take_back_killed
+from syncd.cli.agent_side import OpenSandbox, look_at, open_sandbox, take_back_killed
 from syncd.cli.apply import bring_home_and_save, tell_end
 from syncd.cli.apply.plan_text import plan_lines
 from syncd.cli.options import (
@@ -87,8 +87,7 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
                     f"{shown_path(refused[0].path)} cannot be decided by --markers ({refused[0].reason})."
                 )
             if choices:
-                with no_sync_begins(config, opened.access.waiter):
-                    done = bring_home_and_save(side, done)
+                done = bring_home_and_save(opened, side, done)
             code = tell_end(done, plan_lines(done), as_json=as_json)
             is_open = len(choices) < len(found) or any(waits(each) for each in done.paths)
             return ExitCode.DIFFERENT if is_open else code

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from syncd.cli.agent_side import (
+    OpenSandbox,
     check_place,
     look_at,
     no_sync_begins,
@@ -140,8 +141,7 @@ def apply(
         if asks and plan.of(*CHANGES) and not _agreed(side, named, plan, opened.access.waiter):
             click.echo("nothing was changed", err=True)
             return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
-        with no_sync_begins(config, opened.access.waiter):
-            done = bring_home_and_save(side, plan, is_wanted)
+        done = bring_home_and_save(opened, side, plan, is_wanted)
     told = {each.path for each in plan.of(PathOutcome.CONFLICT)}
     since = (each for each in done.of(PathOutcome.CONFLICT) if each.path not in told)
     code = tell_end(done, plan_lines(Plan(tuple(since))), as_json=as_json)
@@ -154,15 +154,18 @@ def apply(
     return code
 
 
-def bring_home_and_save(side: AgentSide, plan: Plan, is_covered: Callable[[str], bool] = lambda _: False) -> Plan:
-    """Write, save the conflicts, and return the plan as it turned out. A stop in between says that all was written.
+def bring_home_and_save(
+    opened: OpenSandbox, side: AgentSide, plan: Plan, is_covered: Callable[[str], bool] = lambda _: False
+) -> Plan:
+    """Write while no sync begins, save the conflicts, and return the plan as it turned out.
 
-    What it covers and is no conflict waits no more.
+    A stop in between says that all was written. What it covers and is no conflict waits no more.
     """
-    done = bring_home(side, plan)
-    if done.of(*CHANGES, PathOutcome.WRITE):
-        note_done("all was written", "`syncd apply --undo` takes it back")
-    save_conflicts(side, done, is_covered)
+    with no_sync_begins(opened.access.config, opened.access.waiter):
+        done = bring_home(side, plan)
+        if done.of(*CHANGES, PathOutcome.WRITE):
+            note_done("all was written", "`syncd apply --undo` takes it back")
+        save_conflicts(side, done, is_covered)
     return done
 
 
