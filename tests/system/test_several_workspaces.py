@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,14 @@ def test_a_command_takes_the_workspace_that_it_is_in(rig: Rig, site: Path) -> No
     rig.write("a")
     rig.ok("push")
     assert (_rows(rig)["site"]["syncs"], _rows(rig)["config"]["syncs"]) == (1, 1)
+
+
+def test_the_overview_names_each_file(rig: Rig, site: Path) -> None:
+    """Where no daemon has run, too, and whatever bytes its name has."""
+    odd = os.fsdecode(b"a\xff")
+    files = {name: str(rig.config_file.with_name(f"{name}.toml")) for name in ("config", "site", odd)}
+    _add(rig, odd, rig.home / "odd", "odd-box")
+    assert {name: row["config"] for name, row in _rows(rig).items()} == files
 
 
 def test_what_writes_takes_no_workspace_that_it_is_not_in(rig: Rig, site: Path) -> None:

@@ -315,7 +315,7 @@ def _all_json(rows: tuple[WorkspaceRow, ...]) -> str:
         if row.status is None:
             return {**of_row, "error": row.problem}
         status = row.status.document()
-        return {**of_row, **status, "warnings": [*status["warnings"], *filter(None, [row.problem])]}
+        return {**status, **of_row, "warnings": [*status["warnings"], *filter(None, [row.problem])]}
 
     overview = {"version": _OVERVIEW_VERSION, "workspaces": list(map(document, rows))}
     return _json(overview)
