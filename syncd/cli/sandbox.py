@@ -77,13 +77,12 @@ def _own(config: Config) -> dict[str, Config]:
 
 def _named(config_file: str | None, sandbox: str | None, sandbox_id: str | None) -> tuple[Config, Target]:
     """The sandbox of that name or id, else main, and the configuration that it is asked by. Raises `SyncdError`."""
-    config = configured(config_file)
+    config = of_sandbox(configured(config_file), sandbox)
     if sandbox_id is None:
-        config = of_sandbox(config, sandbox)
         return config, target_of(config, os.environ)
     if sandbox_id in ("", ".", ".."):
         raise click.UsageError(f"{sandbox_id!r} is no sandbox's id.")
-    config = of_sandbox(config, sandbox) if sandbox else _own(config).get(sandbox_id, config)
+    config = config if sandbox else _own(config).get(sandbox_id, config)
     return config, Target(config.sandbox.base_url, sandbox_id, config.sandbox.region)
 
 

@@ -82,9 +82,7 @@ def show(version_id: str, config_file: str | None, sandbox: str | None, as_json:
     version = _found(store, version_id, sandbox)
     damaged = store.damaged(version)
     if as_json:
-        entries = [_entry(path, saved) for path, saved in version.paths.items()]
-        for each in entries:
-            each.update({"damaged": True} if each["path"] in damaged else {})
+        entries = [_entry(path, saved, is_damaged=path in damaged) for path, saved in version.paths.items()]
         click.echo(json.dumps({**_row(version), "entries": entries}))
         return
     table = [
@@ -189,10 +187,10 @@ def _row(version: SavedVersion) -> dict[str, Any]:
     }
 
 
-def _entry(path: str, saved: Entry) -> dict[str, Any]:
+def _entry(path: str, saved: Entry, *, is_damaged: bool) -> dict[str, Any]:
     about = {"mode": f"{saved.mode:03o}", "bytes": saved.size_bytes, "mtime": saved.mtime_s}
-    target = {"target": saved.target} if saved.target else {}
-    return {"path": path, "kind": saved.kind.name.lower(), **about, **target}
+    more = ({"target": saved.target} if saved.target else {}) | ({"damaged": True} if is_damaged else {})
+    return {"path": path, "kind": saved.kind.name.lower(), **about, **more}
 
 
 def _heading(version: SavedVersion) -> Iterator[str]:
