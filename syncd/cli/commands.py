@@ -154,13 +154,10 @@ class _Commands(click.Group):
                 formatter.write_dl([(name.ljust(width), text) for name, text in group.items()])
 
 
-def _print_version(context: click.Context, option: click.Parameter, value: bool) -> None:  # noqa: ARG001 - click's signature
-    """Print what a report of a defect needs to tell of this program."""
-    if value:
-        system, place = os.uname(), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        python = f"Python {sys.version.split()[0]}, {system.sysname} {system.release} {system.machine}"
-        click.echo(f"syncd, version {__version__}\n{python}, {home_relative(place)}")
-        context.exit()
+# What a report of a defect needs to tell of this program.
+_SYSTEM, _PLACE = os.uname(), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PYTHON = f"Python {sys.version.split()[0]}, {_SYSTEM.sysname} {_SYSTEM.release} {_SYSTEM.machine}"
+_ABOUT = f"syncd, version {__version__}\n{_PYTHON}, {home_relative(_PLACE)}".replace("%", "%%")
 
 
 @click.group(
@@ -170,14 +167,7 @@ def _print_version(context: click.Context, option: click.Parameter, value: bool)
     " Exit codes: 0 done or nothing to do; 1 something differs;"
     " 2 wrong usage; 75 may work later; 78 a person must change something.",
 )
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_print_version,
-    help="Show versions, platform and place, and exit.",
-)
+@click.version_option(__version__, message=_ABOUT, help="Show versions, platform and place, and exit.")
 @verbosity_options
 def cli() -> None:
     """Keep a remote sandbox's workspace in sync with a directory on this machine."""
