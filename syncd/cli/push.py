@@ -64,7 +64,6 @@ def command(config_file: str | None, force: bool, sandbox: str | None, no_setup:
         rows = result.get("sandboxes", ())
         lines = [f"{row['name']}: {summary(row)}" for row in rows] or [summary(result)]
         click.echo(json.dumps(result) if as_json else "\n".join(lines))
-    sys.stdout.flush()
     _tell_agents_side(result)
     is_first = result["sync"] is not None and result.get("change") is None
     has_daemon = holder(directories_for(config.workspace.path, os.environ).state) is not None
@@ -102,7 +101,6 @@ def flush(config_file: str | None, timeout_s: float | None, sandbox: str | None,
         result = sync_now(config, {"do": "flush", "sandbox": sandbox, "no_setup": no_setup}, progress, timeout_s)
     if as_json:
         click.echo(json.dumps(result))
-        sys.stdout.flush()
     _tell_agents_side(result)
 
 
@@ -135,6 +133,7 @@ def setup(config_file: str | None, sandbox: str | None) -> ExitCode:
 
 def _tell_agents_side(result: Mapping[str, Any]) -> None:
     """Name on stderr the paths that stay as they are in the sandbox, or in each of several, and what was saved."""
+    sys.stdout.flush()
     for row in result.get("sandboxes", ()) or (result,):
         name, named = row.get("name"), row.get("held", ())
         there = f" {name}" if name else ""

@@ -226,7 +226,10 @@ def command(config_file: str | None, as_json: bool, *, watch: bool, all_: bool, 
         return status, None if as_json or status.running else holder(reader.folder)
 
     def text(shown: tuple[Status, int | None]) -> str:
-        return _json(shown[0].document()) if as_json else _text(reader, *shown)
+        if as_json:
+            return _json(shown[0].document())
+        width = text_width(sys.stdout, _WIDTH)
+        return _written(screen(shown[0], reader.context(*shown), CLOCK.wall_s(), width))
 
     if watch:
         return _watch(read, text, is_drawn=is_drawn)
@@ -291,10 +294,6 @@ def _unseen_keys(poll: select.poll) -> Iterator[None]:
     finally:
         if before is not None:
             termios.tcsetattr(0, termios.TCSANOW, before)
-
-
-def _text(reader: StatusReader, status: Status, busy_pid: int | None) -> str:
-    return _written(screen(status, reader.context(status, busy_pid), CLOCK.wall_s(), text_width(sys.stdout, _WIDTH)))
 
 
 def _all_text(rows: tuple[WorkspaceRow, ...]) -> str:
