@@ -87,13 +87,6 @@ class Checkup(Struct):
     skew_s: float | None = None
 
     @property
-    def acquired(self) -> AcquiredSandbox | None:
-        """The sandbox that syncd acquired."""
-        with suppress(SyncdError):  # reported about the state folder
-            return acquired_of(self.config, places_of(self.config, os.environ).state)
-        return None
-
-    @property
     def target(self) -> Target:
         """The sandbox; its id is empty if one is still to be acquired."""
         with suppress(SyncdError):
@@ -283,7 +276,10 @@ def check_api(it: Checkup) -> Iterator[Finding]:
 
 def check_sandbox(it: Checkup) -> Iterator[Finding]:
     """Tell what the API answered about the sandbox."""
-    found, acquired, name = it.found, it.acquired, one_line(it.target.sandbox_id)
+    acquired: AcquiredSandbox | None = None
+    with suppress(SyncdError):  # reported about the state folder
+        acquired = acquired_of(it.config, places_of(it.config, os.environ).state)
+    found, name = it.found, one_line(it.target.sandbox_id)
     if isinstance(found, StepFailed) and acquired is not None and found.refusal is SandboxNotFound:
         yield Finding(Grade.NOTE, f"{name} is gone: the next sync acquires another")
     elif isinstance(found, StepFailed):

@@ -13,10 +13,9 @@ import click
 
 from syncd.cli.options import CLOCK, config_option, configured, json_option, named_paths
 from syncd.cli.output import print_path
-from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
-from syncd.daemon.build import excludes_for, places_of, reader_of, selection_of, target_of
+from syncd.daemon.build import excludes_for, known_target, places_of, reader_of, selection_of
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.model.entry import ABSENT, ALL_BITS, Kind, same
 from syncd.sandbox.sandbox_state import SandboxState
@@ -128,10 +127,9 @@ def _standing(config: Config, path: str) -> str:
     with closing(StateDb(places_of(config, os.environ).state)) as db:
         db.require_readable()
         here = WorkspaceWriter(config.workspace.path, db, CLOCK).look([path])[path]
-        try:
-            state = SandboxState(db, target_of(config, os.environ), name=config.sandbox_name)
-        except NeedsPerson:  # none is acquired yet
+        if (target := known_target(config, os.environ)) is None:
             return "not there" if here.kind is Kind.ABSENT else _UNSENT
+        state = SandboxState(db, target, name=config.sandbox_name)
     seen, sent = state.seen, state.content.base.get(path, ABSENT)
     is_as_sent = here.kind is sent.kind is Kind.ABSENT or (same(here, sent, ALL_BITS) and not state.content.uncertain)
     if path in seen.held:

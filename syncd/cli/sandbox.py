@@ -39,7 +39,7 @@ from syncd.core.directories import Lock
 from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, TryLater, Unavailable
 from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, table_of
 from syncd.core.text import ago, duration, one_line
-from syncd.daemon.build import places_of, target_of
+from syncd.daemon.build import known_target, places_of, target_of
 from syncd.remote.api import SandboxInfo, urls_by_name
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import AcquiredSandbox, Target, ends_at, replace_in_s
@@ -68,11 +68,8 @@ def _acquired(config: Config) -> AcquiredSandbox | None:
 
 def _own(config: Config) -> dict[str, Config]:
     """The workspace's sandboxes by their ids, as far as they have one, each with its configuration."""
-    found = {}
-    for own in map(config.for_sandbox, config.sandboxes):
-        with contextlib.suppress(NeedsPerson):
-            found[target_of(own, os.environ).sandbox_id] = own
-    return found
+    found = ((own, known_target(own, os.environ)) for own in map(config.for_sandbox, config.sandboxes))
+    return {target.sandbox_id: own for own, target in found if target is not None}
 
 
 def _named(config_file: str | None, sandbox: str | None, sandbox_id: str | None) -> tuple[Config, Target]:
@@ -362,9 +359,7 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
         raise click.UsageError(f"{name!r} is no further sandbox of this workspace (it has {others}).")
     own = config.for_sandbox(name)
     with stoppable(), connected(own) as access:
-        acquired, target = _acquired(own), None
-        with contextlib.suppress(NeedsPerson):  # none was acquired yet
-            target = target_of(own, os.environ)
+        acquired, target = _acquired(own), known_target(own, os.environ)
         if target is not None and not _may_go(access, target, "remove", asks=not (yes or force), force=force):
             return
         change_config(config.file, partial(without_sandbox, name=name))

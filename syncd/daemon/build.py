@@ -48,15 +48,20 @@ from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.suspend_detector import SuspendDetector
 
 
-def target_of(config: Config, environ: Mapping[str, str]) -> Target:
-    """The sandbox of this configuration's workspace. Raises `NeedsPerson` where none has been acquired yet."""
+def known_target(config: Config, environ: Mapping[str, str]) -> Target | None:
+    """The sandbox of this configuration's workspace; None where none has been acquired yet."""
     sandbox = config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
-    acquired_sandbox = acquired_of(config, places_of(config, environ).state)
-    if acquired_sandbox is None:
+    acquired = acquired_of(config, places_of(config, environ).state)
+    return None if acquired is None else Target(sandbox.base_url, acquired.sandbox_id, sandbox.region)
+
+
+def target_of(config: Config, environ: Mapping[str, str]) -> Target:
+    """The same. Raises `NeedsPerson` where none has been acquired yet."""
+    if (target := known_target(config, environ)) is None:
         raise NeedsPerson("no sandbox has been acquired yet", "run `syncd sandbox acquire`, or `syncd push`")
-    return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
+    return target
 
 
 def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
