@@ -10,7 +10,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -81,9 +80,7 @@ def command(  # noqa: PLR0917 - click passes each option
     """
     configs = configured_for_each(config_file, sandbox, all_sandboxes)
     named = named_paths(configs[0], paths)
-    form = "json" if as_json else form
-    table: dict[str, dict[str, str]] = {}  # by path, what each sandbox did
-    names: list[str] = []
+    columns: dict[str, dict[str, str]] = {}  # of each sandbox, what it did to each path
     rows: list[dict[str, Any]] = []
     excluded, codes = 0, {ExitCode.DONE}
 
@@ -92,16 +89,14 @@ def command(  # noqa: PLR0917 - click passes each option
         name = config.sandbox_name
         with open_sandbox(config) as opened:
             side = look_at(opened)
-            names.append(name)
             paths = _paths(side, named)
             codes.add(ExitCode.DIFFERENT if paths else ExitCode.DONE)
-            if form == "json":
+            if as_json:
                 local = side.local()
                 rows.extend(row_of(side, path, local[path], name) for path in paths)
                 excluded += side.excluded
             elif form == "stat" and all_sandboxes:
-                for path in filter(partial(is_shown, side), paths):
-                    table.setdefault(path, {})[name] = change_of(side, path)
+                columns[name] = {path: change_of(side, path) for path in paths if is_shown(side, path)}
                 tell_excluded(side, f"not shown of {name}")
             else:
                 if all_sandboxes:
@@ -110,14 +105,15 @@ def command(  # noqa: PLR0917 - click passes each option
 
     with stoppable():
         failed = for_each(configs, ask)
-    if form == "json":
+    if as_json:
         click.echo(json.dumps({"changes": rows, "left_out": excluded}))
-    elif table:
-        cells = [("", *names)]
-        for path, by_name in sorted(table.items()):
-            mark = _SEVERAL if len(by_name) > 1 else " "
-            cells.append((f"{mark} {shown_path(path)}", *(by_name.get(name, "") for name in names)))
-        print("\n".join(aligned(cells)))
+    elif any(columns.values()):
+        table = [("", *columns)]
+        for path in sorted({path for column in columns.values() for path in column}):
+            cells = [column.get(path, "") for column in columns.values()]
+            mark = _SEVERAL if len(list(filter(None, cells))) > 1 else " "
+            table.append((f"{mark} {shown_path(path)}", *cells))
+        print("\n".join(aligned(table)))
     if failed is not None:
         raise failed
     return max(codes)

@@ -29,7 +29,6 @@ from syncd.sync.status_document import Progress, State
 
 _WORDS = {
     State.SNAPSHOTTING: "packing",
-    State.UPLOADING: "uploading",
     State.INITIALIZING: "unpacking",
     State.RETRYING: "waiting for the next attempt",
     State.STOPPED: "waiting for sync.on_synced to end",
