@@ -38,6 +38,7 @@ def test_from_nothing_to_nothing(acquiring: Rig) -> None:
     rig = acquiring
     refused = rig.run("sandbox", "show")
     assert (refused.code, "`syncd sandbox acquire`" in refused.err) == (78, True)
+    assert "in the sandbox: not yet sent" in rig.ok("explain", str(rig.workspace / "a.txt")).out
     first = json.loads(rig.ok("sandbox", "acquire", "--json").out)
     assert first["new"]
     assert set(first["servers"]) == {"filesystem", "git"}
