@@ -262,7 +262,9 @@ class Checker:
                 continue
             self.figures["versions overwritten"] += 1
             what = f"the agent's {path!r} ({shown(entry)}) was overwritten"
-            only_agents = model.is_only_agents(path, sent) and not self.is_forced
+            # Nothing keeps one that is unpacked late from what was sent again in it, so that was saved.
+            is_excused = self.is_forced or (self._unpacks_late and self._is_saved(path, entry))
+            only_agents = model.is_only_agents(path, sent) and not is_excused
             if (path, entry) in self.decided:
                 if not seen or self._nobody_looked:
                     self.account.excuse(path, entry)
