@@ -112,6 +112,17 @@ class SandboxContent(Struct, frozen=True):
         maybe = _with_versions(self.maybe, self.base) if self.resent else self.maybe
         return replace(self, base=base, maybe=maybe, resent=False)
 
+    def without_taken_back(self, base: Manifest, paths: Collection[str]) -> SandboxContent:
+        """Return the content with the base of before these paths were brought home: they are the agent's alone again.
+
+        So they are where an archive that is not answered has them as well, and puts there what is there.
+        """
+        maybe = tuple(
+            Manifest({path: each for path, each in sent.items() if path not in paths or not self.is_as_base(path, each)})
+            for sent in self.maybe
+        )
+        return replace(self, base=base, maybe=tuple(filter(None, maybe)))
+
     def after_arrival(self, manifest: Manifest, gone: Collection[str], failed: Collection[str]) -> SandboxContent:
         """Return the content of a sandbox that holds the manifest, with nothing unanswered.
 

@@ -268,11 +268,12 @@ class SandboxState:
             self._forget_left({each.path for each in taken if each.is_excluded})
             if self.content.is_known and recorded is not None:
                 before, base = self.content, with_taken(self.content.base, taken)
-                self.content = now = before.with_base(base)
+                now = before.without_taken_back(base, differing) if differing else before.with_base(base)
+                self.content = now
                 with self._recording(base, recorded.searched):
                     if now.resent is not before.resent:
                         self._mark.save(now.resent)
-                        self._save_maybe(now.maybe, before.maybe)
+                    self._save_maybe(now.maybe, before.maybe)
                     self._record_rest()
             else:
                 self._record_rest()

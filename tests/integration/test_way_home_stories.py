@@ -67,6 +67,13 @@ _BRANCH = _COMMITS + "branch('agent/1', (), ())"
 
 # The shortest scenario of each defect that was found.
 LOST_ONCE = {
+    "what an undo takes back is the agent's again, though an archive that is not answered has all that is there": (
+        "write('d/f', 8, 6)\n wait_idle()\n agent_writes('d/n', 9)\n apply((), (), ())\n"
+        "fault('initialize: 500 after')\n rest(60.0)\n@2 undo(())\n push_force()"
+    ),
+    "what an undo takes back is the agent's again, though an archive that is not answered has it with other times": (
+        "rest(6.0)\n hold_initialize()\n agent_writes('d/n', 18)\n apply((), (), ())\n push_force()\n undo(())"
+    ),
     "what a forced push could not save goes with all else, once the sandbox turns out to replace it": (
         "wipe_sandboxes()\n write('d/f', 1500, 7)\n wait_idle()\n agent_makes_folder('d/f', 4)\n push_force()"
     ),

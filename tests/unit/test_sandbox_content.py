@@ -90,6 +90,17 @@ def test_each_version_that_may_be_there() -> None:
     assert (content.unanswered, replace(content, uncertain=False).unanswered) == (content.maybe, ())
 
 
+def test_what_is_taken_back() -> None:
+    """An unanswered version is the agent's alone if it was brought home just so; all others stay ours."""
+    sent = Manifest({"a": replace(OLD, mtime_s=OLD.mtime_s + 1), "b": NEW, "u": NEW})
+    content = SandboxContent(BASE, (sent, Manifest({"b": NEWER})), uncertain=True)
+    back = content.without_taken_back(Manifest({"b": OLD}), ["a", "b"])
+    assert (back.base, back.uncertain) == (Manifest({"b": OLD}), True)
+    assert back.maybe == (Manifest({"b": NEW, "u": NEW}), Manifest({"b": NEWER}))
+    only_a = SandboxContent(BASE, (Manifest({"a": OLD}),), uncertain=True)
+    assert only_a.without_taken_back(Manifest(), ["a"]).maybe == ()
+
+
 def test_the_directories_in_which_something_is_not_as_it_was_put_there() -> None:
     """None where nothing is known to be there."""
     entries = [("d", DIRECTORY), ("d/e/a", NEW), ("f/a", OLD)]
