@@ -117,11 +117,12 @@ class SandboxContent(Struct, frozen=True):
 
         So they are where an archive that is not answered has them as well, and puts there what is there.
         """
-        maybe = tuple(
-            Manifest({path: each for path, each in sent.items() if path not in paths or not self.is_as_base(path, each)})
-            for sent in self.maybe
-        )
-        return replace(self, base=base, maybe=tuple(filter(None, maybe)))
+
+        def is_back(path: str, entry: Entry) -> bool:
+            return path in paths and self.is_as_base(path, entry)
+
+        left = (Manifest({path: each for path, each in sent.items() if not is_back(path, each)}) for sent in self.maybe)
+        return replace(self, base=base, maybe=tuple(filter(None, left)))
 
     def after_arrival(self, manifest: Manifest, gone: Collection[str], failed: Collection[str]) -> SandboxContent:
         """Return the content of a sandbox that holds the manifest, with nothing unanswered.

@@ -195,6 +195,10 @@ class SeenPaths:
         self.changed.update(path for path in plan.stays if not is_in_repository(path))
         self._stay(kept | before | held)
 
+    def hasten(self) -> None:
+        """Have what could not be saved be tried by the next sync, as someone waits for that."""
+        self._next_try.hasten()
+
     def try_again_after_start(self, now_s: float) -> None:
         """Plan the first look of a process that saves at what an earlier one held: at once at what that did not save.
 

@@ -128,6 +128,7 @@ class SandboxSync(Struct):
         sandbox, state = self.sandbox, self.state
         if mode is not SyncMode.CHANGED:
             sandbox.deletion_sync.hasten()
+            state.seen.hasten()
         if mode is SyncMode.FORCED:
             state.unremoved = {}  # each may be as it was sent by now, or absent
             sandbox.looks.retry()
