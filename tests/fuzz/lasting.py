@@ -34,8 +34,8 @@ ARRIVES_S, HOUR_S, WAKES_S = 900.0, 3600.0, 600.0
 MOST_REQUESTS = 120 * 12
 # Attempts, a rescan, and the end of connections.
 MOST_WAKES = 48
-# The last failure with its traceback and SQLite's statements are some 50, after three hours too. Some 24 waits that each
-# leave a record of two fields would be more.
+# The last failure with its traceback and SQLite's statements are some 50, after three hours too. Some 24 waits that
+# each leave a record of two fields would be more.
 MOST_MORE = 60
 DENIED = "denied"
 _ALWAYS_NAMED = "could not be removed|stays? in the sandbox|where it stays"

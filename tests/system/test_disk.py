@@ -198,6 +198,23 @@ def test_a_status_that_cannot_be_written(rig: Rig) -> None:
 
 
 @needs_mounts
+def test_a_state_that_cannot_be_recorded(rig: Rig) -> None:
+    """Nothing is put there without a record, and what is uploaded is not uploaded again by each try."""
+    rig.configure({**DEFAULTS, "retry.max_delay_seconds": 1})
+    disk = Disk(rig.home / ".local/state/syncd", "400k")
+    rig.write("file", "as sent")
+    disk.daemon = rig.start(prefix=disk.prefix)
+    rig.until(lambda: _at_rest(disk, rig), "the first sync")
+    enter = ("nsenter", "-t", str(disk.daemon.pid), "-m")
+    filler, uploads = disk.fill(), rig.count("upload")
+    rig.write("file", "mine")
+    rig.until(lambda: json.loads(rig.run("status", "--json", prefix=enter).out)["failures"] >= 3, "three tries")
+    assert (rig.count("upload"), rig.agent.read("file")) == (uploads + 1, b"as sent")
+    filler.unlink()
+    rig.until(lambda: rig.agent.holds("file", b"mine"), "the edit")
+
+
+@needs_mounts
 def test_no_command_takes_a_full_disk_for_an_empty_state(rig: Rig) -> None:
     """Each that needs it says that no space is left, and changes nothing; with space again all is known."""
     rig.configure(DEFAULTS)
