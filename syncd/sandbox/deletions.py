@@ -106,7 +106,8 @@ class DeletionSync(Struct):
         ]
         unlooked = sum(reason == NOBODY for reason in self.state.unremoved.values())
         if unlooked:
-            what = f"{unlooked} deleted paths stay in the sandbox ({NOBODY})"
+            stay = "stays" if unlooked == 1 else "stay"
+            what = f"{counted(unlooked, 'deleted path')} {stay} in the sandbox ({NOBODY})"
             remedy = 'remove them there, or set sandbox.deletions = "keep" with `syncd config edit`'
             found.append(SyncWarning("delete", what, remedy))
         failed = [

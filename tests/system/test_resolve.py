@@ -272,11 +272,11 @@ def test_what_could_not_be_removed_is_brought_home(rig: Rig, agent: Agent) -> No
     """It stays in the sandbox against nobody's will then, and no warning says so."""
     (rig.workspace / "clash").unlink()
     rig.faults("execution-upload-url: 404 always", "dump: 501 always")
-    assert "1 deleted paths stay in the sandbox" in rig.ok("push").err
+    assert "1 deleted path stays in the sandbox" in rig.ok("push").err
     rig.emulator.faults.clear()
     agent.write("clash", THEIRS)
     _resolve(rig, "clash", "--theirs")
-    assert "deleted paths" not in rig.ok("push").err
+    assert "deleted path" not in rig.ok("push").err
 
 
 # -- at a terminal
