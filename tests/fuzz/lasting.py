@@ -40,8 +40,6 @@ MOST_MORE = 60
 DENIED = "denied"
 _ALWAYS_NAMED = "could not be removed|stays? in the sandbox|where it stays"
 
-_WITHOUT_PROGRAMS = ("nobody looks", "executions 404")
-
 
 class LastingFault(Struct, frozen=True):
     """A fault: lines of `tests.emulator.faults`, or what a `Lasting` of this name does.
@@ -154,9 +152,8 @@ class Lasting:
             return []
         wanted, remote = checker.wanted(), tree(live.sandbox.workspace)
         free = {path: entry for path, entry in wanted.items() if live.model.is_free_for(path, entry, remote)}
-        runs_none = self.name in _WITHOUT_PROGRAMS or live.sandbox.holds
-        if runs_none and (sandbox := daemon.cycle.sandbox) is not None:
-            # Nobody removes a folder or a file there, or finds out that it has gone: what is to have its place is held.
+        if (sandbox := daemon.cycle.sandbox) is not None:
+            # That a place is free again is found by the next sync, or by a forced push, as its warning says.
             free = {path: entry for path, entry in free.items() if not is_within(path, sandbox.state.seen.obstacles)}
         return checker.missing(free)  # what the agent made in a path's place may stay there
 
