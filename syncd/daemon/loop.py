@@ -24,6 +24,7 @@ from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.sync_requests import PAUSED, Asker, OneOfSeveral, SyncRequest
 from syncd.remote.http_client import HttpClient
+from syncd.report.logs import of_all_in_logs
 from syncd.sync.status_document import State
 from syncd.sync.workspace import Writer
 from syncd.watch.suspend_detector import SuspendDetector
@@ -135,6 +136,7 @@ class Daemon(Struct, eq=False):
         others_s = (shared.status.systemd.due_s, shared.watch.paused_until_s, shared.synced_hook.due_s)
         return min(*notices_s, key_due_s, *others_s)
 
+    @of_all_in_logs()  # whichever task waits receives what comes
     def handle(self, ready: Collection[int]) -> bool:
         """Note what has come, and answer commands. True if the loops have to know."""
         shared, signals = self.shared, self.signals

@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import StrEnum
 
@@ -22,6 +23,16 @@ _LONGEST = 2000
 
 # The name of the sandbox that the task at work is about, where the workspace has several.
 sandbox_in_logs: ContextVar[str] = ContextVar("sandbox_in_logs", default="")
+
+
+@contextmanager
+def of_all_in_logs() -> Iterator[None]:
+    """Have no log line within name a sandbox, whatever the task is about that is at work."""
+    token = sandbox_in_logs.set("")
+    try:
+        yield
+    finally:
+        sandbox_in_logs.reset(token)
 
 
 class LogFormat(StrEnum):

@@ -22,9 +22,11 @@ from syncd.core.durable_file import PauseMarker
 from syncd.core.settings import check_config
 from syncd.core.signals import Interrupt, Signals
 from syncd.core.waiter import Waiter
+from syncd.daemon import loop as daemon_loop
 from syncd.daemon.build import daemon_of, folders_of
 from syncd.daemon.loop import Daemon
 from syncd.daemon.sync_run import SyncRun
+from syncd.report.logs import sandbox_in_logs
 from syncd.report.status_publisher import RunFacts, StatusPublisher
 from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import State
@@ -115,6 +117,19 @@ def test_a_suspend_ends_all_connections(loop: DaemonRig) -> None:
         loop.rig.clock.suspend(3600)
         daemon.handle(set())
         assert not pools
+
+
+def test_what_comes_is_logged_of_no_sandbox(loop: DaemonRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever task receives it, of a suspend say."""
+    loop.use(loop.rig.clock)
+    named: list[str] = []
+    monkeypatch.setattr(daemon_loop._log, "info", lambda *_: named.append(sandbox_in_logs.get()))
+    with loop.daemon() as daemon:
+        loop.rig.clock.suspend(3600)
+        before = sandbox_in_logs.set("blue")
+        daemon.handle(set())
+        assert (named, sandbox_in_logs.get()) == ([""], "blue")
+        sandbox_in_logs.reset(before)
 
 
 def test_a_removal_that_failed_is_tried_again(loop: DaemonRig) -> None:
