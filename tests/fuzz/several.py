@@ -304,7 +304,8 @@ class Story:
         if done.code == 0:
             del self._boxes[name]
             current = set[Version]().union(*(versions(*each) for each in box.agents.items()))
-            self._check_saved(box, current & box.written, {})
+            # What came home and a person replaced there since is nobody's to save.
+            self._check_saved(box, (current & box.written) - (self._came_home & self._replaced), {})
         elif done.code != 75:
             self.lost.append(f"{done}")
 
