@@ -77,6 +77,22 @@ def test_a_small_workspace(tmp_path: Path, count: int) -> None:
             guard.check(before, Scan(ANOTHER, empty))
 
 
+def test_a_command_writes_to_a_small_workspace_that_was_created_again(tmp_path: Path) -> None:
+    """As a sync goes on with it; nothing is written to an empty directory in its place."""
+    workspace = tmp_path / "work"
+    workspace.mkdir()
+    guard = LossGuard(str(workspace), str(tmp_path))
+    guard.record_workspace(Scan(ANOTHER, Manifest()))
+    base = files("before", 1)
+    with pytest.raises(NearlyEmpty):
+        guard.check_place(lambda: base)
+    (workspace / "folder").mkdir()
+    with pytest.raises(NearlyEmpty):
+        guard.check_place(lambda: base)
+    (workspace / "folder/after").touch()
+    guard.check_place(lambda: base)
+
+
 def test_nothing_is_known_yet(tmp_path: Path) -> None:
     """Of the first directory nothing is refused, nor of mounts."""
     guard = LossGuard("/work", str(tmp_path))
