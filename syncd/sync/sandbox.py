@@ -173,9 +173,13 @@ class Sandbox:
             return False
 
         def look() -> LookResult | None:
+            if mode is SyncMode.ASKED:
+                self.looks.retry()
             found = self.looks.finish(LookRequest(items, most_copied_bytes=0))
-            if found is None and mode is SyncMode.ASKED and self.looks.runs_programs:
-                raise StepFailed(ApiStep.INITIALIZE, FailureAction.RETRY, EMPTY_PERHAPS.what, EMPTY_PERHAPS.remedy)
+            if found is None and mode is SyncMode.ASKED and not self.looks.are_refused:
+                raise StepFailed(
+                    ApiStep.INITIALIZE, FailureAction.RETRY, EMPTY_PERHAPS.what, "`syncd push --force` sends all"
+                )
             return found
 
         try:

@@ -293,6 +293,14 @@ def test_stories_that_lose_nothing(tmp_path: Path, text: str) -> None:
     assert not run_text(tmp_path, text).lost
 
 
+def test_a_request_puts_no_look_off(tmp_path: Path) -> None:
+    """It asks again at once if all is there, though looks hung before it."""
+    text = "write('f', 8, 1)\n wait_idle()\n agent_empties()\n fault('execution-logs: hang 60 x2')\n"
+    simulation = run_text(tmp_path, f"{text} fault('dump: hang 60 x2')\n flush()")
+    assert not simulation.lost
+    assert simulation.clock.monotonic_s() < 1045
+
+
 @pytest.mark.parametrize("plant", some_of(PLANTED, 6))
 def test_the_account_notices_a_planted_fault(tmp_path: Path, plant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scenario fails with the fault planted in syncd; it passes without, see above."""

@@ -138,6 +138,9 @@ def test_while_nobody_can_look(rig: Rig) -> None:
     assert (pushed.code, flushed.code) == (75, 75), (pushed, flushed)
     assert "nobody could look if the sandbox still has what was sent" in pushed.err
     rig.emulator.faults.clear()
+    rig.faults("execute: 404 always", "dump: 503 always")
+    assert rig.run("flush", "--timeout", "2").code == 75
+    rig.emulator.faults.clear()
     rig.faults("execute: 404 always", "dump: 404 always")
     rig.ok("flush")
     assert rig.status()["warnings"]
