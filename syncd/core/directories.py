@@ -48,11 +48,15 @@ class Directories(Struct, frozen=True):
 
 
 def make_folders(path: str, mode: int = 0o777) -> None:
-    """Create a folder of this mode and those above it, as far as they are missing. Raises `OSError`."""
-    try:
-        os.makedirs(os.path.abspath(path), mode, exist_ok=True)
-    except RecursionError:  # some 1,000 are missing
-        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path) from None
+    """Create a folder and those above it, as far as they are missing, all of this mode. Raises `OSError`."""
+    folder = "/"
+    for name in os.path.abspath(path).split("/"):
+        folder = os.path.join(folder, name)
+        try:
+            os.mkdir(folder, mode)
+        except OSError:  # it is there, and perhaps in a place where nothing can be made
+            if not os.path.isdir(folder):
+                raise
 
 
 def refuse_unreadable(state: str) -> None:
