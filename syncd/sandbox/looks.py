@@ -124,10 +124,9 @@ class Looking(Struct, frozen=True):
 class Looks(Struct, kw_only=True, eq=False):
     """The looks at one sandbox.
 
-    `ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox. `are_refused`: neither a program nor the
-    archive is to be had there, as the last try found with which nobody could look. `unseen` counts the paths that the
-    look of a sync, or one at all that is there, did not come to, and the looks since. `not_kept` is the last reason why
-    a content could not be fetched, and `warnings` are about looks that failed.
+    `ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox. `unseen` counts the paths that the look
+    of a sync, or one at all that is there, did not come to, and the looks since. `not_kept` is the last reason why a
+    content could not be fetched, and `warnings` are about looks that failed.
     """
 
     agent_changes: AgentChanges
@@ -138,7 +137,6 @@ class Looks(Struct, kw_only=True, eq=False):
     copies_folder: str
     waiter: Waiter
     ask_for_sandbox: Callable[[], object]
-    are_refused: bool = False
     unseen: int = 0
     warnings: list[SyncWarning] = field(default_factory=list)
     not_kept: str = ""
@@ -224,7 +222,6 @@ class Looks(Struct, kw_only=True, eq=False):
         except StepFailed as other:
             if other.refusal is KeyRefused:
                 raise
-            self.are_refused = failure.action is other.action is FailureAction.REFUSED
         if seen is None and not self._is_there(failure):
             raise failure
         now_s = self.waiter.clock.monotonic_s()

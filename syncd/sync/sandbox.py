@@ -22,7 +22,7 @@ from syncd.model.entry import SeenEntry, is_savable
 from syncd.model.manifest import is_within
 from syncd.remote.api import Account, Api
 from syncd.remote.bucket import Bucket, Dump, Throttle
-from syncd.remote.failure import ApiLimit, ApiStep, FailureAction, RetrySettings, StepFailed
+from syncd.remote.failure import ApiLimit, FailureAction, RetrySettings, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.retry import WaitOut
 from syncd.remote.target import Target
@@ -30,7 +30,7 @@ from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.executions import Executions
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
 from syncd.sandbox.looks import Looks
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import AcquiredSandboxStore, SandboxProvider
@@ -160,9 +160,8 @@ class Sandbox:
     def finds_it_emptied(self, mode: SyncMode, wait_out: WaitOut) -> bool:
         """Ask for a sample of what was put there, as nothing has to be sent; True if the sandbox was emptied.
 
-        It is asked on request, and once in each process. Without a request it is asked at another sync if the API is
-        not to be reached, and on request again and again while nobody can look, unless the sandbox surely offers no way
-        to. Raises `StepFailed`, `Superseded`, `Stop`.
+        It is asked on request, however soon the last look failed, and once in each process. Without a request it is
+        asked at another sync if the API is not to be reached. Raises `StepFailed`, `Superseded`, `Stop`.
         """
         if self._was_asked and mode is not SyncMode.ASKED:
             return False
@@ -171,17 +170,9 @@ class Sandbox:
         items = dict.fromkeys(sample, LookItem((), LookAction.EXISTS))
         if not items:
             return False
-
-        def look() -> LookResult | None:
-            if mode is SyncMode.ASKED:
-                self.looks.retry()
-            found = self.looks.finish(LookRequest(items, most_copied_bytes=0))
-            if found is None and mode is SyncMode.ASKED and not self.looks.are_refused:
-                raise StepFailed(
-                    ApiStep.INITIALIZE, FailureAction.RETRY, EMPTY_PERHAPS.what, "`syncd push --force` sends all"
-                )
-            return found
-
+        if mode is SyncMode.ASKED:
+            self.looks.retry()
+        look = partial(self.looks.finish, LookRequest(items, most_copied_bytes=0))
         try:
             result = self.delivery.asked(look, wait_out) if mode is SyncMode.ASKED else look()
         except StepFailed as failure:

@@ -123,27 +123,3 @@ def test_a_sandbox_that_was_emptied_is_filled(rig: Rig, by: str, policy: str) ->
     rig.converged()
     if by in ("flush", "push"):
         rig.ok("status", "--check")
-
-
-def test_while_nobody_can_look(rig: Rig) -> None:
-    """It does not say that all is there while the sandbox may be asked later; where it never can be, `status` warns."""
-    for number in range(12):
-        rig.write(f"f{number}")
-    rig.configure({**DEFAULTS, "retry.give_up_after_seconds": 1})
-    rig.up()
-    rig.ok("flush")
-    emptied(rig.sandbox.workspace)
-    rig.faults("execute: 503 always", "dump: 503 always")
-    pushed, flushed = rig.run("push"), rig.run("flush", "--timeout", "2")
-    assert (pushed.code, flushed.code) == (75, 75), (pushed, flushed)
-    assert "nobody could look if the sandbox still has what was sent" in pushed.err
-    rig.emulator.faults.clear()
-    rig.faults("execute: 404 always", "dump: 503 always")
-    assert rig.run("flush", "--timeout", "2").code == 75
-    rig.emulator.faults.clear()
-    rig.faults("execute: 404 always", "dump: 404 always")
-    rig.ok("flush")
-    assert rig.status()["warnings"]
-    rig.emulator.faults.clear()
-    rig.ok("flush")
-    rig.converged()
