@@ -76,7 +76,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     """Return the content of TOML. Raises `ValueError` for what is none, and for what cannot be shown in an error."""
     try:
         found = tomllib.loads(text)
-        repr(found)
+        repr(found)  # an error about a key shows its value, which fails for such numbers and depths
     except tomllib.TOMLDecodeError:
         raise
     except ValueError:
