@@ -40,6 +40,8 @@ MOST_MORE = 60
 DENIED = "denied"
 _ALWAYS_NAMED = "could not be removed|stays? in the sandbox|where it stays"
 
+_WITHOUT_PROGRAMS = ("nobody looks", "executions 404")
+
 
 class LastingFault(Struct, frozen=True):
     """A fault: lines of `tests.emulator.faults`, or what a `Lasting` of this name does.
@@ -152,8 +154,9 @@ class Lasting:
             return []
         wanted, remote = checker.wanted(), tree(live.sandbox.workspace)
         free = {path: entry for path, entry in wanted.items() if live.model.is_free_for(path, entry, remote)}
-        if (sandbox := daemon.cycle.sandbox) is not None:
-            # That a place is free again is found by the next sync, or by a forced push, as its warning says.
+        # A program finds out that a place is free again, by a sync after that, or a forced push, as its warning says.
+        finds_none = self.name in _WITHOUT_PROGRAMS or live.sandbox.holds or live.model.acted_since_sync
+        if finds_none and (sandbox := daemon.cycle.sandbox) is not None:
             free = {path: entry for path, entry in free.items() if not is_within(path, sandbox.state.seen.obstacles)}
         return checker.missing(free)  # what the agent made in a path's place may stay there
 

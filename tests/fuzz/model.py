@@ -40,6 +40,7 @@ class SandboxModel:
         self.agent: dict[str, Entry | None] = {}
         self.made: set[tuple[str, Entry]] = set()  # every version that the agent ever made
         self.tips: frozenset[str] = frozenset()  # the commits that the agent left references to
+        self.acted_since_sync = False  # the agent
         self._unseen: set[str] = set()
         self._unlooked: set[str] = set()
         self._taken_back: set[tuple[str, Entry]] = set()
@@ -93,6 +94,7 @@ class SandboxModel:
         self._arrived = {path: known[path] for path in known if path in wanted}
         self._sent = {}
         self._stays = {path for path in stays if path in self.agent}
+        self.acted_since_sync = False
 
     def cleared(self) -> None:
         """Note that the sandbox is empty."""
@@ -102,6 +104,7 @@ class SandboxModel:
 
     def agent_changed(self, before: Tree, after: Tree) -> None:
         """Note what the agent did, by the sandbox's content before and after it."""
+        self.acted_since_sync = True
         self._emptied, self._refilled = Emptied.UNSEEN if before and not after else Emptied.NO, False
         for path in before.keys() | after.keys():
             entry = after.get(path)
