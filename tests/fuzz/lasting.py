@@ -12,7 +12,7 @@ import gc
 import os
 import re
 from random import Random
-from types import CodeType, FrameType, FunctionType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType, TracebackType
 from typing import TYPE_CHECKING
 from weakref import ReferenceType
 
@@ -34,9 +34,8 @@ ARRIVES_S, HOUR_S, WAKES_S = 900.0, 3600.0, 600.0
 MOST_REQUESTS = 120 * 12
 # Attempts, a rescan, and the end of connections.
 MOST_WAKES = 48
-# The last failure with its traceback and SQLite's statements are some 50, after three hours too. Some 24 waits that
-# each leave a record of two fields would be more.
-MOST_MORE = 60
+# Some 24 waits that each leave a record of two fields would be more.
+MOST_MORE = 40
 DENIED = "denied"
 _ALWAYS_NAMED = "could not be removed|stays? in the sandbox|where it stays"
 
@@ -215,9 +214,13 @@ def count_objects(top: object, stop: tuple[object, ...]) -> int:
     left, count = [top], 0
     while left:
         each = left.pop()
-        # SQLite's connections keep dead references to cursors, a few hundred at most.
-        if id(each) in seen or isinstance(
-            each, type | ReferenceType | ModuleType | FunctionType | CodeType | FrameType
+        # SQLite's connections keep the last statements, and dead references to cursors, a few hundred at most; a
+        # failure that is remembered keeps its traceback.
+        is_sqlites = type(each).__module__ == "sqlite3"
+        if (
+            is_sqlites
+            or id(each) in seen
+            or isinstance(each, type | ReferenceType | ModuleType | FunctionType | CodeType | FrameType | TracebackType)
         ):
             continue
         seen.add(id(each))
