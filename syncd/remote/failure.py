@@ -1,4 +1,4 @@
-"""Failed steps: what happened, what the program does about it, when it tries again, and what a person can do.
+"""Failed steps: what the program does about one, and when it tries again; `api` and `bucket` say what happened.
 
 And the pace of requests, once the API refused one for their number.
 

@@ -155,13 +155,16 @@ class HomeRepository:
                     yield f"{path!r} is {leaf} in the agent's {subject!r}, and {has.get(path)} on the branch"
 
     def _look(self) -> dict[str, bytes]:
-        """Return all files of the repository but what follows the agent; of its objects, the names."""
+        """Return all files of the repository but what follows the agent; of its objects, the names.
+
+        A git whose command was killed may outlive it, and removes what it was writing.
+        """
         top, found = self._top / ".git", {}
         for folder, _, names in os.walk(top):
             for each in names:
                 place = Path(folder, each)
                 name = str(place.relative_to(top))
-                if not name.startswith("refs/syncd/"):
+                if not name.startswith("refs/syncd/") and not each.startswith("tmp_obj_"):
                     found[name] = b"" if name.startswith(_OBJECTS) else place.read_bytes()
         return found
 
