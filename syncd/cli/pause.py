@@ -7,7 +7,8 @@ import os
 import click
 
 from syncd.cli.daemon_client import order_daemon
-from syncd.cli.options import config_option, configured
+from syncd.cli.options import config_option
+from syncd.cli.status import reader_for
 from syncd.core.durable_file import PauseMarker
 
 _DONE = {"pause": "paused until `syncd resume`", "resume": "resumed"}
@@ -17,7 +18,7 @@ def _pause_or_resume(config_file: str | None, action: str) -> None:
     """Pause or resume through the daemon, or by the file that the next one reads."""
     from syncd.daemon.build import folders_of  # noqa: PLC0415 - `pause --help` needs none of it
 
-    config = configured(config_file)
+    config = reader_for(config_file).config  # a file that is not valid by now keeps no daemon from pausing
     if order_daemon(config, {"do": action}):
         click.echo(_DONE[action])
         return

@@ -97,7 +97,7 @@ def test_a_daemon_that_starts_paused(rig: Rig) -> None:
 
 @pytest.mark.parametrize("damage", ["rescan_minuts = 3\n", "no TOML\n", "path = 3\n"])
 def test_a_typo_hides_no_daemon(rig: Rig, damage: str) -> None:
-    """The daemon that runs is shown; the typo and the exit code say that a person is needed."""
+    """The daemon that runs is shown, and can be paused; the typo and the exit code say that a person is needed."""
     rig.write("a")
     daemon = rig.up()
     good = rig.config_file.read_text()
@@ -109,6 +109,9 @@ def test_a_typo_hides_no_daemon(rig: Rig, damage: str) -> None:
     assert "syncd: ~/.config/syncd/config.toml" in shown.err
     (row,) = json.loads(rig.ok("status", "--all", "--json").out)["workspaces"]
     assert (row["pid"], str(rig.config_file) in str(row["warnings"])) == (daemon.pid, True)
+    for command, state in (("pause", "paused"), ("resume", "watching")):
+        assert "no daemon" not in rig.ok(command).out
+        rig.in_state(state)
     daemon.send(signal.SIGHUP)
     rig.until(lambda: "goes on with what it read before" in str(rig.shown()["warnings"]), "its warning")
     rig.in_state("watching")  # before, it would read a change of the file by itself
