@@ -95,7 +95,8 @@ def explain(path: str, config_file: str | None, as_json: bool) -> None:
     config = configured(config_file)
     (relative,) = named_paths(config, [path])
     selection, personal = selection_of(config, os.environ), excludes_for(config, os.environ)
-    answer = exclusions.explain(config.workspace.path, selection, relative, personal)
+    asked = f"{relative}/" if path.endswith("/") else relative
+    answer = exclusions.explain(config.workspace.path, selection, asked, personal)
     if answer.included and relative:
         for at, secret in reader_of(config, CLOCK, os.environ).secrets([relative]).items():
             answer = exclusions.Explanation(included=False, at=at, rule=secret.rule)

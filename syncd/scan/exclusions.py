@@ -121,7 +121,8 @@ class Explanation(Struct, frozen=True):
 
 
 def explain(workspace: str, selection: Selection, path: str, personal_excludes: str = "") -> Explanation:
-    """Descend to the path as a scan would. Raises `WorkspaceError`."""
+    """Descend to the path as a scan would; one with a slash at its end would be a folder. Raises `WorkspaceError`."""
+    path, is_folder = path.rstrip("/"), path.endswith("/")
     if not path:
         return Explanation(included=True, at=path)
     with safe_open.DirCursor(safe_open.open_workspace(workspace)) as cursor:
@@ -145,7 +146,7 @@ def explain(workspace: str, selection: Selection, path: str, personal_excludes: 
                 status = None
             if at != path and status is not None and stat.S_ISLNK(status.st_mode):
                 return Explanation(included=False, at=path, note=f"as {shown_path(at)} above it is a link")
-            is_dir = at != path if status is None else stat.S_ISDIR(status.st_mode)
+            is_dir = at != path or is_folder if status is None else stat.S_ISDIR(status.st_mode)
             decision = scope.decide(name, is_dir)
             if decision.included and status is not None and (status.st_dev, status.st_ino) in outer.own_inodes:
                 decision = OWN_FILE

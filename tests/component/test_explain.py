@@ -85,6 +85,9 @@ def test_missing_paths(work: Path) -> None:
         answer = explain(str(work), SELECTION, path)
         assert (answer.included, answer.at, str(answer.rule)) == (False, path, "workspace.ignore: *.tmp")
     assert explain(str(work), SELECTION, "node_modules/later/new.txt").at == "node_modules"
+    for path, included in (("later/__pycache__", True), ("later/__pycache__/", False), ("d/a.txt/", False)):
+        answer = explain(str(work), SELECTION, path)
+        assert (answer.included, answer.at) == (included, path.rstrip("/"))
     assert explain(str(work), SELECTION, "").included
     with pytest.raises(WorkspaceError):
         explain(str(work / "gone"), SELECTION, "a.txt")

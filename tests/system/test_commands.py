@@ -100,6 +100,8 @@ def test_results_as_json(rig: Rig) -> None:
     assert (left_out["path"], left_out["included"], left_out["at"]) == ("b.tmp", False, "b.tmp")
     assert left_out["rule"].endswith("*.tmp")
     assert json.loads(rig.ok("explain", "work/a", "--json").out)["included"] is True
+    for path, included in (("work/new/node_modules/", False), ("work/", True)):
+        assert json.loads(rig.ok("explain", path, "--json").out)["included"] is included
     pulled = json.loads(rig.ok("pull", "dest", "--json").out)
     assert pulled == {"files": 1, "bytes": 5, "left_out": [], "unnamed": 0}
 
