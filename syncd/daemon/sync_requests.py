@@ -80,12 +80,12 @@ class OneOfSeveral(Struct, frozen=True):
     def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
         self.answers[self.name] = {"exit": exit_code, "message": message, **more}
         answers = {name: each for name, each in self.answers.items() if each is not None}
-        failed = {name: each for name, each in answers.items() if each["exit"] != ExitCode.DONE}
         if len(answers) < len(self.answers):
             return
-        if failed:
-            messages = (f"{name}: {for_sandbox(each['message'], name)}" for name, each in failed.items())
-            self.client.done(max(each["exit"] for each in failed.values()), "; ".join(messages))
+        code = max(each["exit"] for each in answers.values())
+        if code != ExitCode.DONE:
+            told = (f"{name}: {for_sandbox(each['message'], name) or 'in sync'}" for name, each in answers.items())
+            self.client.done(code, "; ".join(told))
             return
         results = [{"name": name, **each["result"]} for name, each in answers.items() if "result" in each]
         self.client.done(ExitCode.DONE, result={**results[0], "sandboxes": results} if results else None)

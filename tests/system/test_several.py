@@ -586,6 +586,20 @@ def test_a_reload_waits_for_one_alone(rig: Rig, several: Several) -> None:
     assert not any((several.sandbox(name).workspace / "excluded").exists() for name in ("main", "blue"))
 
 
+@pytest.mark.parametrize("daemon", [True, False])
+def test_one_that_fails_tells_of_the_others(rig: Rig, several: Several, daemon: bool) -> None:
+    """`push` and `flush` of all name the one that failed and what of the other is known: it has what was sent."""
+    if daemon:
+        rig.watch()
+    rig.faults("initialize@box-blue: 422 always")
+    for command in ("push", "flush"):
+        rig.write("a", f"for {command}\n")
+        failed = rig.run(command)
+        assert (failed.code, failed.out) == (78, ""), failed
+        assert re.search(r"^syncd: main: in sync; blue: .*\(422", failed.err, re.MULTILINE), failed
+        assert several.holds("main", "a", f"for {command}\n")
+
+
 @pytest.mark.parametrize("how", ["dead", "unanswered"])
 def test_a_dead_one_keeps_no_other_waiting(rig: Rig, several: Several, unanswered: str, how: str) -> None:
     """It is shown as late, the whole is not in sync, and `apply` and `push` of the other end at once."""
