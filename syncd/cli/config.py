@@ -46,7 +46,7 @@ def with_sandbox(text: str, name: str, keys: Mapping[str, Any]) -> str:
     table = table_of(name)
     lines = "".join(f"{key} = {toml(value, f'{table}.{key}')}\n" for key, value in _flat(keys))
     changed = f"{_whole_lines(text)}\n[{table}]\n{lines}"
-    if _differ_by(changed, text, name, keys):
+    if _differ_by(changed, text, name):
         return changed
     raise ConfigError(f"[{table}] cannot be added to the file as it is written", "add it with `syncd config edit`")
 
@@ -70,13 +70,13 @@ def _whole_lines(text: str) -> str:
     return text if text.endswith("\n") else f"{text}\n"
 
 
-def _differ_by(more: str, less: str, name: str, keys: Mapping[str, Any] | None = None) -> bool:
-    """True if all that the one text has more than the other is the table of this sandbox, with these keys if given."""
+def _differ_by(more: str, less: str, name: str) -> bool:
+    """True if all that the one text has more than the other is the table of this sandbox."""
     with suppress(ValueError):
         has, had = parse_toml(more), parse_toml(less)
         sandboxes = has.get("sandboxes")
         table = sandboxes.pop(name, None) if isinstance(sandboxes, dict) else None
-        return table is not None and keys in (None, table) and has == {"sandboxes": {}, **had}
+        return table is not None and has == {"sandboxes": {}, **had}
     return False
 
 
