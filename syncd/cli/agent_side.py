@@ -22,7 +22,7 @@ from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.clock import day_and_time
 from syncd.core.directories import Lock
-from syncd.core.errors import KeyRefused, Locked, NeedsPerson, SyncdError
+from syncd.core.errors import ExitCode, KeyRefused, Locked, NeedsPerson, SyncdError
 from syncd.core.settings import Config
 from syncd.core.text import ago, counted, few, shown_path
 from syncd.core.waiter import Waiter
@@ -58,12 +58,12 @@ class OpenSandbox(Struct, frozen=True):
     scratch: str
 
 
-def for_each(configs: Sequence[Config], ask: Callable[[Config], None]) -> SyncdError | None:
-    """Ask each of these sandboxes. Return the first failure; raise that of one that is alone.
+def for_each(configs: Sequence[Config], ask: Callable[[Config], None]) -> ExitCode:
+    """Ask each of these sandboxes. Return the exit code of the first failure; raise that of one that is alone.
 
     Of several, one that fails is named on stderr, and keeps no other from being asked.
     """
-    failed = None
+    failed = ExitCode.DONE
     for config in configs:
         try:
             ask(config)
@@ -71,7 +71,7 @@ def for_each(configs: Sequence[Config], ask: Callable[[Config], None]) -> SyncdE
             if len(configs) == 1:
                 raise
             click.echo(f"{config.sandbox_name}: {failure}", err=True)
-            failed = failed or failure
+            failed = failed or failure.exit_code
     return failed
 
 

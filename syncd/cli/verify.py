@@ -67,12 +67,10 @@ def command(config_file: str | None, sandbox: str | None, all_sandboxes: bool, a
     configs = configured_for_each(config_file, sandbox, all_sandboxes)
     found: list[dict[str, Any]] = []
     failed = for_each(configs, lambda config: found.append(_verified(config, as_json=as_json, heading=all_sandboxes)))
-    equal = failed is None and all(each["equal"] for each in found)
+    equal = not failed and all(each["equal"] for each in found)
     if as_json:
         click.echo(json.dumps({"equal": equal, "sandboxes": found} if all_sandboxes else found[0]))
-    if failed is not None:
-        raise failed
-    return ExitCode.DONE if equal else ExitCode.DIFFERENT
+    return failed or (ExitCode.DONE if equal else ExitCode.DIFFERENT)
 
 
 def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]:

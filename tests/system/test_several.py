@@ -369,11 +369,13 @@ def test_they_are_compared_in_a_table(rig: Rig, several: Several) -> None:
     rig.configure({**DEFAULTS, "sandboxes.blue.id": "nobody"})
     for command, shown, why in (
         ("diff --stat", "binary", "nothing"),
+        ("diff --json", '"sandbox": "main"', "nothing"),
         ("verify", "main:\n", "set sandboxes.blue.id to"),
     ):
         name, *more = command.split()
         lone = rig.run(name, "--all", *more)
-        assert (lone.code, "blue: " in lone.err, why in lone.err, shown in lone.out) == (78, True, True, True), lone
+        assert (lone.code, lone.told.count("blue: "), shown in lone.out) == (78, 1, True), lone
+        assert (why in lone.told, lone.told.count("\n")) == (True, 1), lone
     assert "set sandboxes.blue.id to" in rig.run("sandbox", "show", "--sandbox", "blue").err
 
 

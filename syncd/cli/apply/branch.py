@@ -37,8 +37,7 @@ def apply_to_branches(
 ) -> int:
     """Make a branch for each of these sandboxes, of that name with their own in it, and say what is on it.
 
-    One that cannot be asked keeps no other from its branch. Raises `SyncdError`: that failure too, or the one that
-    names what could not be fetched.
+    One that cannot be asked keeps no other from its branch. Raises `SyncdError`, which may name what was not fetched.
     """
     made: dict[str, dict[str, list[str]]] = {}
     lacking: list[SyncdError | None] = []
@@ -48,15 +47,15 @@ def apply_to_branches(
         made[config.sandbox_name], lacks = _apply_to_branch(config, own, named, included, as_json=as_json)
         lacking.append(lacks)
 
-    failed = for_each(configs, make) or next(filter(None, lacking), None)
+    failed = for_each(configs, make)
     if as_json:
         rows = [{"sandbox": name, **lists} for name, lists in made.items()]
         keys = lists_of(Plan())
         of_all = {key: sorted({path for each in made.values() for path in each.get(key, ())}) for key in keys}
         click.echo(json.dumps({**of_all, **({"sandboxes": rows} if len(configs) > 1 else {})}))
-    if failed is not None:
-        raise failed
-    return 0
+    if not failed and (lacks := next(filter(None, lacking), None)):
+        raise lacks
+    return failed
 
 
 def _apply_to_branch(
