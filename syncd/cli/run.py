@@ -76,9 +76,9 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
 
 def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedHook) -> None:
-    read = file_stamp(path)
+    is_checked, run = False, RunFacts(os.getpid(), started_at=stamp(CLOCK.wall_s()), config_stamp=file_stamp(path))
     config = load_for_command(path)
-    is_checked, run = False, RunFacts(os.getpid(), started_at=stamp(CLOCK.wall_s()), key_stamps=_key_stamps(config))
+    run.key_stamps = _key_stamps(config)
     config, keys, excludes = _usable(config, interrupt)
     while True:
         interrupt.check()
@@ -96,7 +96,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
                 if not is_checked:  # after its status is written: of two that start at once, one sees the other
                     refuse_taken(config, os.environ)
                     is_checked = True
-                if file_stamp(path) != read:  # by a command that found no daemon to tell
+                if file_stamp(path) != run.config_stamp:  # by a command that found no daemon to tell
                     signals.reload_now()
                 is_reload = daemon.run()
                 if not is_reload:
@@ -107,7 +107,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
         if not is_reload:
             return
         signals.reload = False
-        read, run.key_stamps = file_stamp(path), _key_stamps(config)
+        run.config_stamp, run.key_stamps = file_stamp(path), _key_stamps(config)
         try:
             found = load_config(path)
             if (found.workspace.path, found.sandboxes) != (config.workspace.path, config.sandboxes):

@@ -219,6 +219,7 @@ class Daemon(Struct, eq=False):
                 for loop, each in _clients(client, loops):
                     loop.ask(message, each)
             case "hello":
+                self.shared.status.write()  # the configuration may be another one by now
                 unwritten = self.shared.status.unwritten()
                 status = unwritten.document() if unwritten else None
                 client.done(ExitCode.DONE, result={"status": status})

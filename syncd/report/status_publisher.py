@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from syncd import __version__
 from syncd.core.clock import Clock, stamp
+from syncd.core.durable_file import file_stamp
 from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater, WorkspaceError
 from syncd.core.settings import Config
 from syncd.core.text import counted, for_sandbox, one_line, redacted, shown_path
@@ -50,6 +51,7 @@ class RunFacts(Struct):
     synced_once: bool = False
     is_reloaded: bool = False  # the document before is its own
     refused: str = ""  # the reason why the daemon goes on with the configuration that it read before
+    config_stamp: tuple[int, ...] | None = None  # of the configuration's file, as it was before it was read last
     key_stamps: Mapping[str, tuple[int, ...] | None] = {}  # of each key file, as it was before it was read last
 
 
@@ -248,10 +250,12 @@ class WorkspaceStatus:
                 remedy = for_sandbox(warning.remedy, each.now.name)
                 named = warning._replace(what=f"{each.now.name}: {warning.what}", remedy=remedy) if is_own else warning
                 found[str(named)] = named
+        what, remedy = one_line(f"the daemon goes on with what it read before; {self.run.refused}", 600), ""
         if not self.run.refused:
-            return list(found.values())
-        what = one_line(f"the daemon goes on with what it read before; {self.run.refused}", 600)
-        return [SyncWarning("configuration", what, ""), *found.values()]
+            if self.run.config_stamp in (None, file_stamp(self.config.file)):
+                return list(found.values())
+            what, remedy = "the configuration was changed since the daemon read it", "run `syncd reload`"
+        return [SyncWarning("configuration", what, remedy), *found.values()]
 
     def status(self) -> Status:
         found = self.warnings()

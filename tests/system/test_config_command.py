@@ -112,6 +112,17 @@ def test_a_daemon_is_told(rig: Rig) -> None:
     assert (refused.code, "can match nothing" in refused.err, refused.out) == (78, True, "")
 
 
+def test_an_edit_by_hand_is_a_warning(rig: Rig) -> None:
+    """Until a reload has it count: `status` names that, also of a daemon for which nothing else has happened."""
+    rig.write("a")
+    rig.up()
+    rig.configure({"workspace.ignore": ["*.tmp"]})
+    (warning,) = rig.status()["warnings"]
+    assert warning == "the configuration was changed since the daemon read it: run `syncd reload`"
+    rig.ok("reload")
+    rig.until(lambda: rig.status()["running"] and rig.status()["warnings"] == [], "the end of the warning")
+
+
 def test_what_the_daemon_refused_is_a_warning(rig: Rig) -> None:
     """Why a SIGHUP was refused is named until a reload is accepted, which a key that is back brings by itself."""
     rig.write("a")
