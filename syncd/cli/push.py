@@ -28,8 +28,8 @@ from syncd.cli.options import (
 from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.directories import directories_for, holder
-from syncd.core.errors import ConfigError, ExitCode, Locked, Stop, TryLater
-from syncd.core.settings import Config, table_of
+from syncd.core.errors import ExitCode, Locked, Stop, TryLater
+from syncd.core.settings import Config
 from syncd.core.text import counted, few, for_sandbox, shown_path, size
 from syncd.daemon.control import Message
 
@@ -119,11 +119,6 @@ def setup(config_file: str | None, sandbox: str | None) -> ExitCode:
     is run by the daemon, or by this command where none runs; one that is running already is waited for first.
     """
     config = configured_for(config_file, sandbox)
-    if not config.sandbox.setup:
-        table = table_of(config.sandbox_name)
-        raise ConfigError(
-            "there is no set-up to run", f'set {table}.setup, such as ["npm", "ci"], with `syncd config edit`'
-        )
     with ProgressDisplay(silent_s=_SILENT_S, output=sys.stdout) as progress:
         result = sync_now(config, {"do": "setup", "sandbox": config.sandbox_name}, progress)
     if result["why"]:

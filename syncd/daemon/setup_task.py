@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from syncd.core.clock import stamp
 from syncd.core.errors import ConfigError, ExitCode, SyncdError, TryLater
+from syncd.core.settings import table_of
 from syncd.core.waiter import Event, NewerEvents, Superseded, Work
 from syncd.daemon.control import Message
 from syncd.daemon.sync_requests import Asker
@@ -27,7 +28,6 @@ from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_plan import SAMPLE
 
 _log = logging.getLogger("syncd.setup")
-_NO_SETUP = ConfigError("there is no set-up to run", 'set sandbox.setup, such as ["npm", "ci"], and run `syncd reload`')
 _NOTHING_THERE = TryLater("nothing is in the sandbox yet", "run `syncd push` first")
 
 
@@ -76,7 +76,9 @@ class SetupTask:
     def ask(self, client: Asker) -> None:
         """Run it now, or once more if it is running, and show this client its output and its end."""
         if not self._access.config.sandbox.setup:
-            client.done(_NO_SETUP.exit_code, str(_NO_SETUP))
+            key = f"{table_of(self._cycle.name)}.setup"
+            failure = ConfigError("there is no set-up to run", f'set {key}, such as ["npm", "ci"]; then `syncd reload`')
+            client.done(failure.exit_code, str(failure))
         elif not self._cycle.content.is_known:
             client.done(_NOTHING_THERE.exit_code, str(_NOTHING_THERE))
         else:
