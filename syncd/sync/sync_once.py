@@ -343,7 +343,7 @@ class SandboxSync(Struct):
             state.overwritten.append(sync_round.goes_over)
 
         def beside() -> None:
-            self.sandbox.setup.note_arrived(before, manifest)
+            self.sandbox.setup.note_arrived(before.without(sync_round.replaced) if sync_round else before, manifest)
             if sync_round is not None:
                 FollowedStore(state.db, state.target).drop(sync_round.goes_over)
 

@@ -96,6 +96,11 @@ class SyncRound(Struct):
         """True if the archive, once it is initialized, has taken the place of what anyone had made there."""
         return self.is_cleared or path in self.attempt.written or is_within(path, self._removed)
 
+    @property
+    def replaced(self) -> list[str]:
+        """The paths at which the last look found something else than was sent, and that the archive has gone over."""
+        return [path for path in (self.last_look or LookResult()).differing if self.goes_over(path)]
+
     def find_reason(self) -> Verdict | None:
         """Find out if an obstacle there made the initialize fail; None if nobody could look. Raises `Stop`."""
         manifest, written, seen = self.attempt.manifest, self.attempt.written, self.sandbox.state.seen

@@ -93,6 +93,24 @@ def test_when_it_runs(rig: Rig, there: There) -> None:
     there.until_ran(TWICE + ONCE)
 
 
+def test_it_runs_after_the_agents_version_gave_way(rig: Rig, there: There) -> None:
+    """Where `push --force` has put ours in the place of the agent's, or there again, of one of setup_files alone."""
+    there.configure()
+    rig.ok("push")
+    rig.agent.write("notes", "the agent's\n")
+    rig.ok("push", "--force")
+    assert there.ran == ONCE
+    rig.agent.write("deps.lock", "the agent's\n")
+    rig.ok("push")
+    assert there.ran == ONCE
+    rig.ok("push", "--force")
+    assert there.ran == TWICE
+    rig.agent.delete("deps.lock")
+    for _ in range(2):
+        rig.ok("push", "--force")
+        assert there.ran == TWICE + ONCE
+
+
 def test_it_delays_no_sync(rig: Rig, there: There) -> None:
     """Edits arrive while it runs; a flush that gives up says what it waited for; all changes of its files meanwhile are
     one more run.
