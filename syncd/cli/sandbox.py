@@ -33,7 +33,7 @@ from syncd.cli.options import (
 )
 from syncd.cli.output import aligned, text_width, wrapped
 from syncd.core.choices import AgentChanges
-from syncd.core.clock import seconds_of, weekday_and_time
+from syncd.core.clock import day_and_time, seconds_of
 from syncd.core.config_file import parse_config, read_text
 from syncd.core.directories import Lock
 from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, TryLater, Unavailable
@@ -308,7 +308,7 @@ def _ends(end: str | None) -> str:
     if ends_s is None:
         return ""
     left_s = ends_s - CLOCK.wall_s()
-    return f"ends in {duration(left_s)}, {weekday_and_time(ends_s)}" if left_s > 0 else f"ended {ago(-left_s)}"
+    return f"ends in {duration(left_s)}, {day_and_time(ends_s)}" if left_s > 0 else f"ended {ago(-left_s)}"
 
 
 @command.command("add")

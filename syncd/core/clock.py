@@ -101,11 +101,6 @@ def day_and_time(wall_s: float) -> str:
     return f"{utc(wall_s).astimezone():%a %Y-%m-%d %H:%M:%S}"
 
 
-def weekday_and_time(wall_s: float) -> str:
-    """Format a time of these days for people, in this machine's zone: `Tue 13:20`."""
-    return f"{utc(wall_s).astimezone():%a %H:%M}"
-
-
 def seconds_of(stamp: str | None) -> float | None:
     """Parse a time of the status document into seconds since 1970; None if there is none or it is not a time."""
     if stamp is None:

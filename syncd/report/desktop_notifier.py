@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from math import inf
 
-from syncd.core.clock import Clock, weekday_and_time
+from syncd.core.clock import Clock, day_and_time
 from syncd.core.text import counted, for_sandbox, one_line, redacted, shown_path
 
 _log = logging.getLogger("syncd")
@@ -89,7 +89,7 @@ class DesktopNotifier:
         """Show the notice of the trouble if it is due now. If it cannot be shown, the next failure tries again."""
         if self._failing is None or self._clock.monotonic_s() < self.due_s:
             return
-        self.due_s, since = inf, weekday_and_time(self._failing[1])
+        self.due_s, since = inf, day_and_time(self._failing[1])
         self._is_told = self._show(f"{self._name} {self._summary}", f"Since {since}: {self._text}")
 
     def _show(self, summary: str, body: str) -> bool:

@@ -47,7 +47,7 @@ def test_from_nothing_to_nothing(acquiring: Rig) -> None:
     assert rig.emulator.sandbox(first["id"]).workspace.joinpath("a.txt").exists()
     text = rig.ok("sandbox", "show").out
     assert f"git: {first['servers']['git']}" in text
-    assert re.search(r"^ends     in 9 min, \w{3} \d\d:\d\d$", text, re.MULTILINE)
+    assert re.search(r"^ends     in 9 min, \w{3} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", text, re.MULTILINE)
     assert json.loads(rig.ok("sandbox", "show", "--json").out)["servers"] == first["servers"]
     rows = json.loads(rig.ok("sandbox", "list", "--json").out)["sandboxes"]
     assert {row["id"]: row["in_use"] for row in rows} == {"box": False, first["id"]: True}
