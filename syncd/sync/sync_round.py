@@ -17,7 +17,7 @@ from msgspec import Struct, field, structs
 from syncd.archive.exported_files import NotKeptHere
 from syncd.archive.packer import Packed
 from syncd.core.choices import AgentChanges
-from syncd.model.entry import ABSENT, SeenEntry, same
+from syncd.model.entry import ABSENT, Kind, SeenEntry, same
 from syncd.model.manifest import archive_order, directories_above, is_within
 from syncd.model.reconcile import Forced, PathOutcome, Plan, Versions
 from syncd.remote.failure import StepFailed
@@ -98,8 +98,9 @@ class SyncRound(Struct):
 
     @property
     def replaced(self) -> list[str]:
-        """The paths at which the last look found something else than was sent, and that the archive has gone over."""
-        return [path for path in (self.last_look or LookResult()).differing if self.goes_over(path)]
+        """The paths at which the last look found another version, and that the archive has gone over."""
+        found = (self.last_look or LookResult()).differing
+        return [path for path, there in found.items() if there.kind is not Kind.ABSENT and self.goes_over(path)]
 
     def find_reason(self) -> Verdict | None:
         """Find out if an obstacle there made the initialize fail; None if nobody could look. Raises `Stop`."""
