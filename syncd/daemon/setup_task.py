@@ -14,7 +14,7 @@ from math import inf
 from msgspec.structs import replace
 
 from syncd.core.clock import stamp
-from syncd.core.errors import ConfigError, ExitCode, SyncdError, TryLater
+from syncd.core.errors import ConfigError, ExitCode, SyncdError
 from syncd.core.settings import table_of
 from syncd.core.waiter import Event, NewerEvents, Superseded, Work
 from syncd.daemon.control import Message
@@ -28,7 +28,6 @@ from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_plan import SAMPLE
 
 _log = logging.getLogger("syncd.setup")
-_NOTHING_THERE = TryLater("nothing is in the sandbox yet", "run `syncd push` first")
 
 
 class SetupTask:
@@ -80,7 +79,7 @@ class SetupTask:
             failure = ConfigError("there is no set-up to run", f'set {key}, such as ["npm", "ci"]; then `syncd reload`')
             client.done(failure.exit_code, str(failure))
         elif not self._cycle.content.is_known:
-            client.done(_NOTHING_THERE.exit_code, str(_NOTHING_THERE))
+            client.done(ExitCode.TRY_LATER, "nothing is in the sandbox yet: run `syncd push` first")
         else:
             self._due_s = -inf
             self._wait_for_end(client, None)
