@@ -127,11 +127,12 @@ class SandboxState:
         Entries whose contents were not searched by today's rules come without their stamps: they are read again.
         """
         could_not_mark = self.content.uncertain and not self._is_marked and not self.is_released
-        self._is_marked = self._mark.exists
+        is_marked = self._mark.exists
         self.is_released = self._released.exists
         last = last_target(self.db, self._name)
         # Where another one was in use, nobody knows what became of this one meanwhile.
         was_left = last is not None and not last.same_sandbox(self.target)
+        self._is_marked = is_marked and not was_left  # the next mark records which one is in use, too
         recorded, self._in_rows = self._base.load(), None
         self.revision = "" if recorded is None else recorded.revision
         self.warnings = [self.db.warning] if self.db.warning and recorded is None else []
@@ -140,9 +141,9 @@ class SandboxState:
         self.content = SandboxContent(
             base=Manifest() if base is None else base,
             maybe=maybe,
-            uncertain=self._is_marked or could_not_mark or self.is_released or was_left,
+            uncertain=is_marked or could_not_mark or self.is_released or was_left,
             left=left,
-            resent=self._is_marked and self._mark.load() is not False,
+            resent=is_marked and self._mark.load() is not False,
             is_known=base is not None,
         )
         leftovers = self._leftovers.load() or _Leftovers()

@@ -48,6 +48,15 @@ def test_the_next_sandbox_takes_the_place_of_the_last_one(db: StateDb) -> None:
     assert not SandboxState(db, TARGET).content.is_known
 
 
+def test_the_last_sandbox_is_one_that_was_left_and_is_sent_the_same_again(db: StateDb) -> None:
+    """Its archive was never answered, nor is the second one before the process dies."""
+    SandboxState(db, TARGET).mark_uncertain(MANIFEST)
+    arrived(db, MANIFEST, OTHER)
+    again = SandboxState(db, TARGET)
+    again.mark_uncertain(MANIFEST)
+    assert (last_target(db), again.content.maybe) == (TARGET, (MANIFEST,))
+
+
 def test_what_was_sent_again_is_recorded(db: StateDb) -> None:
     """An archive that has something of the base may be unpacked late, as the next process knows too."""
     state = arrived(db, MANIFEST)
