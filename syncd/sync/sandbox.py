@@ -34,6 +34,7 @@ from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_em
 from syncd.sandbox.looks import Looks
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import AcquiredSandboxStore, SandboxProvider
+from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent
 from syncd.sandbox.sandbox_state import SandboxState, last_target
 from syncd.sandbox.saved_versions import SavedVersions, VersionSaver, why_unsaved
 from syncd.sandbox.setup import SandboxSetup
@@ -111,7 +112,11 @@ class Access(Struct, frozen=True):
 
 
 class Sandbox:
-    """One sandbox. What its looks fetch is in `copies_folder`, and `searched` is the search for secrets."""
+    """One sandbox. What its looks fetch is in `copies_folder`, and `searched` is the search for secrets.
+
+    `before` is what it held when the sync under way began, or one before that failed, perhaps after its archive had
+    arrived; UNKNOWN if it was emptied since. What arrived is told of by that.
+    """
 
     def __init__(
         self,
@@ -149,6 +154,7 @@ class Sandbox:
         self.setup, last = SandboxSetup(config.sandbox, db, target), last_target(db, config.sandbox_name)
         if last is not None and not last.same_sandbox(target):
             self.setup.forget()  # nobody knows what became of it while another one was in use
+        self.before: SandboxContent | None = None
         self._was_asked = False  # by this process if it has what was put there, or it was sent something
         self._is_unknown = False  # nobody could look if it has that
 
@@ -192,6 +198,7 @@ class Sandbox:
 
     def note_emptied(self) -> None:
         """Have everything be sent and set up anew, as nearly all that was put there is gone."""
+        self.before = UNKNOWN
         self.partial_archives.withdraw()
         self.setup.note_emptied()
         self.state.mark_uncertain()

@@ -24,7 +24,7 @@ from syncd.core.text import counted, shown_path
 from syncd.model.entry import Entry
 from syncd.model.manifest import Difference, Manifest, difference, is_within
 from syncd.model.reconcile import Forced
-from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent
+from syncd.sandbox.sandbox_content import UNKNOWN
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.delivery import SyncObserver
@@ -69,7 +69,6 @@ class SandboxSync(Struct):
     workspace: Workspace
     snapshotter: Snapshotter
     work_saver: WorkSaver
-    _before: SandboxContent | None = None  # of the last sync, if that failed, perhaps after its archive had arrived
 
     def __post_init__(self) -> None:
         if self.sandbox.looks.agent_changes is AgentChanges.SAVE:
@@ -97,7 +96,8 @@ class SandboxSync(Struct):
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`; nothing is recorded by half.
         """
         started_s = self.clock.monotonic_s()
-        self._before = (self._before or self.state.content) if self.state.content.is_known else UNKNOWN
+        before = self.sandbox.before or self.state.content
+        self.sandbox.before = before if self.state.content.is_known else UNKNOWN
         unsaved: set[str] = set()  # that `push --force` leaves as it is there, since it cannot be saved
         with self.workspace.snapshot_turn():
             self._begin(mode)
@@ -116,7 +116,6 @@ class SandboxSync(Struct):
                     return self._completed(ended, mode)
                 if ended is Verdict.SEND_ALL:
                     _log.warning("the sandbox lost what was put there: everything is sent again")
-                    self._before = UNKNOWN
                 elif mode is SyncMode.FORCED:
                     unsaved = self.state.seen.stays.keys() - self.state.seen.obstacles.keys()
         finally:
@@ -142,7 +141,7 @@ class SandboxSync(Struct):
     def _completed(self, outcome: Outcome, mode: SyncMode) -> Outcome:
         """Add what became of the paths that stay, and what is other there since the last outcome."""
         seen = self.state.seen
-        before, self._before = self._before or UNKNOWN, None
+        before, self.sandbox.before = self.sandbox.before or UNKNOWN, None
         arrived = arrived_changes(before, self.state.content) if outcome.sync else None
         self.sandbox.looks.sync_ended()
         saved = self.sandbox.saver.take()

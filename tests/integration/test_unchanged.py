@@ -154,6 +154,20 @@ def test_without_a_request_nothing_waits(asked: Rig) -> None:
     assert asked.sync()[0].word == "initialized"
 
 
+@pytest.mark.parametrize("by", ["a request", "a look that follows", "a sync of something"])
+def test_all_that_fills_it_again_is_told_of(asked: Rig, by: str) -> None:
+    """Whoever notices that it was emptied, `sync.on_synced` is told of all that was put there again."""
+    emptied(asked.sandbox.workspace)
+    if by == "a look that follows":
+        assert asked.cycle.sandbox is not None
+        asked.cycle.sandbox.note_emptied()
+    elif by == "a sync of something":
+        asked.edit(new="new")
+    outcome, _ = asked.sync(SyncMode.ASKED)
+    assert outcome.arrived is not None
+    assert (set(outcome.arrived.added), outcome.change) == (asked.cycle.content.base.keys(), None)
+
+
 @pytest.mark.parametrize(("policy", "key"), [("save", "remote-changes"), ("overwrite", "unknown")])
 def test_where_nobody_can_look_it_says_so(asked: Rig, policy: str, key: str) -> None:
     """A request ends well, with a warning, until someone can look."""
