@@ -11,8 +11,10 @@ from msgspec import structs
 
 from syncd.archive.chunk_store import DamagedPiece
 from syncd.archive.snapshotter import Snapshotter
+from syncd.core.waiter import Superseded
 from syncd.model.entry import ABSENT, ALL_BITS, same
 from syncd.model.manifest import Difference, Manifest, directories_above
+from syncd.remote.failure import StepFailed
 from syncd.sandbox.partial_archives import COUNTED
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.sync_plan import Verdict, least_of, partial_paths
@@ -40,7 +42,8 @@ def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> 
     """Find out if the sandbox keeps what an archive lacks; `last` is the round of a whole one, which has just arrived.
 
     Returns the round of the archive that proved it, which has arrived as well. Else INITIALIZE: none did; and any other
-    verdict: the whole is to be sent again. Raises `StepFailed`, `TryLater`, `Superseded`, `Stop`.
+    verdict: the whole is to be sent again. Raises `Stop`, and once that archive may have arrived `StepFailed`,
+    `TryLater`, `Superseded`.
     """
     sandbox, manifest = last.sandbox, last.attempt.manifest
     content, partial_archives = sandbox.state.content, sandbox.partial_archives
@@ -59,8 +62,12 @@ def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> 
         ended = sandbox.delivery.deliver(packed.archive, sent, sync_round, observer)
     except DamagedPiece:
         ended = Verdict.PACK_AGAIN
+    except (StepFailed, Superseded):
+        if sandbox.state.content.uncertain:
+            raise
+        ended = Verdict.PACK_AGAIN
     if isinstance(ended, Verdict):
-        # It is made after another archive, where nothing of this one can be there: the agent is at work just there.
+        # Where nothing of it can be there it is made after another archive: the one before has arrived all the same.
         is_put_off = ended is Verdict.PACK_AGAIN and not sandbox.state.content.uncertain
         return Verdict.INITIALIZE if is_put_off else ended
     written = {*only, *directories_above(only)}

@@ -285,6 +285,19 @@ def test_an_interrupted_proof(
     assert sent(rig) > 300_000
 
 
+@pytest.mark.parametrize("ends", [None, Superseded()], ids=["it fails", "it gives way"])
+def test_a_proof_that_cannot_be_sent(rig: Rig, ends: BaseException | None) -> None:
+    """What arrived before counts as synced, and is told of; the proof is made after the next archive."""
+    rig.emulator.faults.script("upload: 503 skip=1 always")
+    outcome, _ = rig.sync(observer=RecordingObserver(rig.clock, ends=ends))
+    assert (outcome.word, outcome.arrived is not None) == ("initialized", True)
+    rig.end_faults()
+    assert rig.sync()[0].word == "unchanged"
+    rig.edit(new="new")
+    rig.sync()
+    assert edited(rig, "changed") < 1_000
+
+
 @pytest.mark.parametrize("is_damaged", [True, False], ids=["damaged", "outdated"])
 def test_a_proof_that_may_have_arrived(rig: Rig, monkeypatch: pytest.MonkeyPatch, *, is_damaged: bool) -> None:
     """Its initialize was not answered, and it is given up at the next try: everything is sent again at once."""
