@@ -26,12 +26,11 @@ NOBODY = "nobody could look there"
 class Removed(Struct, frozen=True):
     """What became of the paths that were to be deleted in the sandbox, by the looks at them.
 
-    They are `gone` there, or `changed` by someone and kept, or `failed` to be removed, with the reason. `occupied` are
-    wanted places that are not free, with what is there.
+    They are `gone` there, or `failed` to be removed, with the reason; all others were changed by someone and are kept.
+    `occupied` are wanted places that are not free, with what is there.
     """
 
     gone: frozenset[str]
-    changed: frozenset[str]
     failed: Mapping[str, str]
     occupied: Mapping[str, Obstacle]
 
@@ -57,7 +56,6 @@ def removed_by(looks: Iterable[LookResult], to_delete: Versions, wanted: Manifes
     failed = {path: reasons[path] for path in unread if path in reasons}
     return Removed(
         gone=frozenset(to_delete.keys() - left.keys() | given_up),
-        changed=frozenset(left.keys() - given_up - failed.keys()),
         failed=failed,
         occupied={
             path: Obstacle.UNKNOWN if reasons.get(path) == NOBODY else Obstacle(kind) for path, kind in occupied.items()
@@ -181,14 +179,14 @@ class DeletionSync(Struct):
 
         self.state.unremoved = {path: why for path, why in self.state.unremoved.items() if is_left(path)}
 
-    def note(self, removed: Removed) -> None:
+    def note(self, removed: Removed, to_delete: Collection[str]) -> None:
         """Note what became of what was to be deleted: what failed becomes a warning, and holds nothing else back."""
-        to_delete = removed.gone | removed.changed | removed.failed.keys()
         others = {path: why for path, why in self.state.unremoved.items() if path not in to_delete}
         self.state.unremoved = others | {**removed.failed}
         if not to_delete:
             return
-        counts = counted(len(removed.gone), "path"), len(removed.changed), len(self.state.unremoved)
+        changed = len(to_delete) - len(removed.gone) - len(removed.failed)
+        counts = counted(len(removed.gone), "path"), changed, len(self.state.unremoved)
         _log.info("%s removed in the sandbox, %d changed there and kept, %d failed", *counts)
         if not self.state.unremoved or not self.looks.runs_programs:
             self._next_try.clear()

@@ -176,8 +176,7 @@ def secret_warnings(
 ) -> list[SyncWarning]:
     """The warnings about files that are excluded for a secret, and about those that are gone here and `left` there."""
     found = [
-        secret_warning(path, each, sent=content.may_hold(path) or path in content.leftovers)
-        for path, (_, each) in secret_files.items()
+        secret_warning(path, each, sent=bool(content.versions_of(path))) for path, (_, each) in secret_files.items()
     ]
     return [*found, *map(sent_secret_warning, sorted(path for path in left if path not in secret_files))]
 

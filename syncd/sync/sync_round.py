@@ -57,8 +57,7 @@ class SyncRound(Struct):
     """The round for one archive.
 
     `last_look` is the last one, if somebody could, and `only_there` what it found that only the sandbox has, if it was
-    looked for. `gone` is what was deleted here and is there no more. `is_cleared`: nothing of what was there outlives
-    the archive.
+    looked for. `gone` is what was deleted here and is there no more.
     """
 
     sandbox: Sandbox
@@ -68,7 +67,6 @@ class SyncRound(Struct):
     last_look: LookResult | None = None
     only_there: frozenset[str] = frozenset()
     gone: frozenset[str] = frozenset()
-    is_cleared: bool = False
     _removed: set[str] = field(default_factory=set)
     _saved: dict[str, SeenEntry] = field(default_factory=dict)  # there, where nothing is to be left of what is there
     _request: LookRequest | None = None  # that runs beside the upload
@@ -94,7 +92,8 @@ class SyncRound(Struct):
 
     def goes_over(self, path: str) -> bool:
         """True if the archive, once it is initialized, has taken the place of what anyone had made there."""
-        return self.is_cleared or path in self.attempt.written or is_within(path, self._removed)
+        replaces = self.sandbox.partial_archives.replaces
+        return replaces or path in self.attempt.written or is_within(path, self._removed)
 
     @property
     def replaced(self) -> list[str]:
@@ -168,7 +167,6 @@ class SyncRound(Struct):
     def _clear(self) -> Verdict:
         """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""
         state, attempt = self.sandbox.state, self.attempt
-        self.is_cleared = True
         if attempt.policy is not AgentChanges.OVERWRITE:
             self.last_look = None
             try:
@@ -301,7 +299,7 @@ class SyncRound(Struct):
         """Note what these looks removed; return what still has a wanted path's place."""
         self._removed.update(*(each.removed for each in results))
         removed = removed_by(results, to_delete, self.attempt.wanted)
-        self.sandbox.deletion_sync.note(removed)
+        self.sandbox.deletion_sync.note(removed, to_delete.keys())
         self.gone = removed.gone
         return removed.occupied
 

@@ -13,8 +13,11 @@ from syncd.archive.chunk_store import Archive, DamagedPiece
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
+from syncd.model.entry import Kind, SeenEntry
 from syncd.model.manifest import Manifest
+from syncd.sync.agent_work import FoundWork
 from syncd.sync.delivery import Delivery
+from syncd.sync.following import FollowedStore
 from syncd.sync.proof import ProofRound
 from syncd.sync.sync_plan import Verdict
 from tests.integration.sync_rig import DamagingObserver, RecordingObserver, Rig
@@ -148,6 +151,20 @@ def test_a_sandbox_that_replaces_gets_whole_archives(rig: Rig) -> None:
         assert edited(rig, content) > 300_000
         rig.restart()
     assert rig.asked().count("execute") == 1
+
+
+def test_a_sandbox_that_replaces_keeps_nothing_that_was_followed(rig: Rig) -> None:
+    """Each archive goes over all that was there, and what following kept of it is kept no more: it is saved."""
+    rig.set(agent_changes="save")
+    rig.emulator.faults.script(REPLACES)
+    rig.sync()
+    rig.agent.write("theirs", "only there")
+    state = rig.cycle.sync.state
+    store = FollowedStore(state.db, state.target)
+    store.save(FoundWork(0.0, {"theirs": SeenEntry(Kind.FILE, 0o644, 1, 10, digest=b"t" * 32)}), 0.0)
+    rig.send({"d1/f1": "changed"})
+    assert rig.saved == {"theirs": ["only there"]}
+    assert not store.load().there
 
 
 def test_a_sandbox_that_replaces_from_some_day_on(rig: Rig) -> None:

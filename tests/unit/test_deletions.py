@@ -15,41 +15,41 @@ TO_DELETE = {"d": [FOLDER], "d/f": [FILE]}
 @pytest.mark.parametrize(
     ("looks", "wanted", "removed"),
     [
-        ([LookResult(removed=["d", "d/f"])], {}, Removed(frozenset(TO_DELETE), frozenset(), {}, {})),
+        ([LookResult(removed=["d", "d/f"])], {}, Removed(frozenset(TO_DELETE), {}, {})),
         (
             [LookResult(differing={"d": ABSENT, "d/f": ABSENT})],
             {},
-            Removed(frozenset(TO_DELETE), frozenset(), {}, {}),
+            Removed(frozenset(TO_DELETE), {}, {}),
         ),
         # Someone there changed it: its directory is left, too.
         (
             [LookResult(differing={"d/f": THEIRS}, holding_more=["d"])],
             {},
-            Removed(frozenset(), frozenset(TO_DELETE), {}, {}),
+            Removed(frozenset(), {}, {}),
         ),
         # What else is in the directory is theirs, and so is the directory by now, but where a file is to be.
-        ([LookResult(removed=["d/f"], holding_more=["d"])], {}, Removed(frozenset(TO_DELETE), frozenset(), {}, {})),
+        ([LookResult(removed=["d/f"], holding_more=["d"])], {}, Removed(frozenset(TO_DELETE), {}, {})),
         (
             [LookResult(removed=["d/f"], holding_more=["d"])],
             {"d": FILE},
-            Removed(frozenset({"d/f"}), frozenset({"d"}), {}, {"d": Obstacle.DIRECTORY}),
+            Removed(frozenset({"d/f"}), {}, {"d": Obstacle.DIRECTORY}),
         ),
         # The later of two looks counts.
         (
             [LookResult(holding_more=["d"], removed=["d/f"]), LookResult(removed=["d"])],
             {"d": FILE},
-            Removed(frozenset(TO_DELETE), frozenset(), {}, {}),
+            Removed(frozenset(TO_DELETE), {}, {}),
         ),
         # What could not be removed, or looked at, is as it was put there.
         (
             [LookResult(failed={"d": "denied"}, removed=["d/f"])],
             {"d": FILE},
-            Removed(frozenset({"d/f"}), frozenset(), {"d": "denied"}, {"d": Obstacle.DIRECTORY}),
+            Removed(frozenset({"d/f"}), {"d": "denied"}, {"d": Obstacle.DIRECTORY}),
         ),
         (
             [LookResult(failed=dict.fromkeys(TO_DELETE, NOBODY))],
             {"d": FILE},
-            Removed(frozenset(), frozenset(), dict.fromkeys(TO_DELETE, NOBODY), {"d": Obstacle.UNKNOWN}),
+            Removed(frozenset(), dict.fromkeys(TO_DELETE, NOBODY), {"d": Obstacle.UNKNOWN}),
         ),
     ],
 )
