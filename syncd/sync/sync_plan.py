@@ -30,17 +30,12 @@ from syncd.sandbox.saved_versions import Why
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
 SAMPLE = 200
 
-# How often is what against an agent that goes on meanwhile. A sync has so many archives at most: it would have to
-# change other paths before each of these.
+# How often is what against an agent that goes on meanwhile. A sync has so many archives at most, and a round so many
+# looks, if each is outdated again by what comes after it: the agent would have to change other paths before each.
 ROUNDS = 5
-# It must not keep all else from arriving: once the archive was made again so often without what it had written, what it
-# writes now is saved and overwritten. Less than the rounds.
+# It must not keep all else from arriving: once the archive was made again so often, without what it had written or as a
+# removal found other things than the look before, what it writes now is saved and overwritten. Less than the rounds.
 _GIVES_WAY_FROM = 3
-# Where a removal still finds other things than the look before it, as a program sees them and the archive does not, the
-# archive is made again so often.
-MOST_REPEATED = 2
-# If each look of a round is outdated again by what comes after it, the archive is made again.
-MOST_LOOKS = 6
 # Where a look itself takes longer than it is fresh, it is repeated only so often. One that is older than any look takes
 # is of before a suspend.
 _REPEATED, _OLDEST_S = 3, 60.0
@@ -156,9 +151,14 @@ class Attempt(Struct, frozen=True):
         return not any((*self.content.versions, self.to_delete, self.held, self.obstructed))
 
     @property
+    def is_made_again(self) -> bool:
+        """True if it is made again for what someone there goes on to change, and not too often by now."""
+        return self.number < _GIVES_WAY_FROM
+
+    @property
     def policy_of_written(self) -> Policy:
         """The policy for the paths in the archive; for all others, `policy` itself holds."""
-        gives_way = self.policy is AgentChanges.SAVE and self.number >= _GIVES_WAY_FROM
+        gives_way = self.policy is AgentChanges.SAVE and not self.is_made_again
         return Forced.FORCE if gives_way else self.policy
 
     def may_lose(self, path: str) -> bool:

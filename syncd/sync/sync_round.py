@@ -30,8 +30,7 @@ from syncd.sync.agent_work import pruned_names
 from syncd.sync.following import FollowedStore, save_followed
 from syncd.sync.sandbox import Sandbox
 from syncd.sync.sync_plan import (
-    MOST_LOOKS,
-    MOST_REPEATED,
+    ROUNDS,
     Actions,
     Attempt,
     Verdict,
@@ -83,7 +82,7 @@ class SyncRound(Struct):
 
         Raises `StepFailed`, `TryLater`, `Superseded`, `Stop`.
         """
-        for _ in range(MOST_LOOKS):
+        for _ in range(ROUNDS):
             verdict = self._complete()
             if verdict is not Verdict.INITIALIZE or self._is_marked_in_time():
                 return verdict
@@ -231,7 +230,7 @@ class SyncRound(Struct):
             return Verdict.PACK_AGAIN
         later = self._remove(actions, result)
         occupied = self._note_removed([result, later], attempt.to_delete)
-        if self._compares and attempt.number < MOST_REPEATED and changed_since(attempt, result, later):
+        if self._compares and attempt.is_made_again and changed_since(attempt, result, later):
             return Verdict.PACK_AGAIN  # with a look that saves what someone changed since this one
         self._note_staying(request, actions.plan)
         not_free = {path: each for path, each in occupied.items() if path not in actions.plan.stays}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import random
 from pathlib import Path
@@ -195,6 +196,19 @@ def test_what_following_kept_after_the_look_is_saved(rig: Rig, policy: str, tmp_
     rig.sync()
     assert rig.saved == ({} if policy == "overwrite" else {"a": ["theirs"]})
     assert (rig.there("a"), rig.there("more")) == ("newer here", "not sent")
+
+
+def test_an_agent_that_changes_what_is_removed_keeps_nothing_from_arriving(rig: Rig) -> None:
+    """Each removal finds another version than the look before it, which an archive may replace: at last all is sent."""
+    rig.set("sync", archive="full")
+    assert rig.cycle.sandbox is not None
+    rig.cycle.sandbox.partial_archives.withdraw()
+    rig.delete("b")
+    rig.edit(**{"b/f": "ours, in a folder"})
+    written = itertools.count()
+    rig.emulator.faults.on("execute", "before", lambda _: rig.agent.write("b", f"theirs {next(written)}"))
+    assert rig.send({"more": "newer"}).word == "initialized"
+    assert rig.there("more") == "newer"
 
 
 def test_an_agent_that_writes_all_the_time_keeps_nothing_from_arriving(rig: Rig) -> None:
