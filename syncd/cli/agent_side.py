@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import click
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.archive.base_store import BaseStore, SentFiles
 from syncd.archive.chunk_store import ChunkStore
@@ -42,7 +43,7 @@ from syncd.scan.guards import LossGuard
 from syncd.selection.selection import PathPatterns
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
-from syncd.sync.agent_work import AgentWork, IsExcluded, agent_work, find_agent_work
+from syncd.sync.agent_work import AgentWork, IsExcluded, agent_work, differing, find_agent_work
 from syncd.sync.following import FollowedStore, save_followed
 from syncd.sync.sandbox import Access, Sandbox
 from syncd.sync.work_saver import save_before_all_goes
@@ -137,7 +138,7 @@ def _tell(config: Config, text: str) -> None:
 def _look_at(opened: OpenSandbox, find: _Find, included: PathPatterns | None = None) -> AgentSide:
     """Find the agent's work. Raises `StepFailed`, `SyncdError`, `Stop`."""
     state, home = opened.sandbox.state, home_folder(opened.access.config, opened.access.db, opened.scratch)
-    rules = home.rules()
+    rules, revision = home.rules(), state.revision
 
     def is_included(path: str, is_dir: bool) -> bool:
         # A pattern such as `build/*` matches what is in a folder, which must be entered then.
@@ -146,9 +147,20 @@ def _look_at(opened: OpenSandbox, find: _Find, included: PathPatterns | None = N
     def is_excluded(path: str, is_dir: bool) -> bool:
         return not is_included(path, is_dir) and rules.exclude(path, is_dir)
 
-    work = find(opened, is_excluded)
+    work = _without_ours(opened.sandbox, find(opened, is_excluded), is_excluded)
     work = work.excluding([path for path in home.search(work.changed) if not is_included(path, False)])
-    return AgentSide(home, opened.sandbox, work, rules, is_excluded, state.revision)
+    return AgentSide(home, opened.sandbox, work, rules, is_excluded, revision)
+
+
+def _without_ours(sandbox: Sandbox, work: AgentWork, is_excluded: IsExcluded) -> AgentWork:
+    """Return the work without what a sync that was made beside the look put there, or removed there."""
+    if work.changed:
+        sandbox.state.read()
+        changed = differing(work.changed, sandbox.state.content, is_excluded)
+        if len(changed) < len(work.changed):
+            work = replace(work, changed=changed)
+            sandbox.looks.seen.note_all(work.seen_paths)
+    return work
 
 
 def _find_newest(opened: OpenSandbox, is_excluded: IsExcluded) -> AgentWork:

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from tests.agent import Agent
+from tests.emulator.faults import When
 from tests.system.rig import DEFAULTS, Rig
 from tests.system.trees import tree
 
@@ -102,6 +103,19 @@ def test_nothing_was_changed(rig: Rig, agent: Agent) -> None:
     found = rig.run("diff")
     assert (found.code, found.out) == (0, "")
     assert found.told == "2 excluded paths in the sandbox: not shown\n"
+
+
+def test_a_sync_beside_the_look(rig: Rig, agent: Agent) -> None:
+    """What it puts there and removes there, right before the comparison, is not shown; the agent's change is."""
+    rig.write("a", "changed here")
+    rig.write("new", "new here")
+    (rig.workspace / "gone").unlink()
+    agent.write("d/b", "theirs\n")
+    rig.once("execute", When.BEFORE, lambda: rig.ok("push"))
+    found = rig.run("diff", "--name-only")
+    assert (found.code, found.out, found.told) == (1, "d/b\n", "")
+    assert agent.read("new") == b"new here"
+    assert rig.status()["agent"]["changed"] == 1
 
 
 def test_names(rig: Rig, agent: Agent) -> None:
