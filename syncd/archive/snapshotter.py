@@ -252,6 +252,11 @@ class Snapshotter(Struct, eq=False):
         for packer in (self.packer, self.part_packer):
             packer.store.use(self.name, ())
 
+    def discard(self) -> None:
+        """Delete all that is packed, as one damaged piece is often one of many."""
+        for packer in (self.packer, self.part_packer):
+            packer.store.clear()
+
     def _exclude_known(self, scan: Scan) -> None:
         """Remove files that hold a secret or could not be read from the scan while they are as before."""
         found = scan.manifest

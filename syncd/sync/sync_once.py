@@ -280,8 +280,8 @@ class SandboxSync(Struct):
                 raise TryLater(what, "check the disk that holds it") from None
             _log.warning("%s: it is made again", damage)
             with self.workspace.snapshot_turn():
-                self.snapshotter.packer.store.clear()  # one damaged piece is often one of many
-            self.state.mark_uncertain()  # the next one is whole, of another spool
+                self.snapshotter.discard()
+            self.state.mark_uncertain()  # the next one is whole
             return Verdict.PACK_AGAIN
         if isinstance(ended, Verdict):
             return ended

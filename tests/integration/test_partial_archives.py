@@ -358,6 +358,16 @@ def test_an_archive_that_is_damaged_is_sent_whole(rig: Rig) -> None:
     assert edited(rig, "again") < 1_000
 
 
+def test_a_damaged_archive_of_a_removal_is_made_again(rig: Rig) -> None:
+    """What is removed once more after the whole one is sent with the same path, whose chunk is made anew."""
+    rig.use_defaults()
+    rig.settle()
+    rig.delete("d1/f1")
+    outcome, _ = rig.sync(observer=DamagingObserver(rig.clock, folder=rig.folder, chunks="changes/**/*.chunk"))
+    assert outcome.word == "initialized"
+    assert equal(rig)
+
+
 def test_a_directory_that_the_agent_replaced_is_no_sandbox_that_was_emptied(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
