@@ -234,6 +234,7 @@ class _Terms(Struct, frozen=True):
     newer: Callable[[], NewerEvents] = dict
     report: Callable[[], None] | None = None
     ends_s: float = inf
+    patience_s: float = 0.0
 
 
 class Waiter:
@@ -264,6 +265,10 @@ class Waiter:
         They call `report` every `POLL_EVERY_S` seconds.
         """
         return self._under(work=work, report=report)
+
+    def be_patient(self, seconds: float) -> None:
+        """Have the work within the present context go on for so many seconds after an event that it gives way to."""
+        self._terms = replace(self._terms, patience_s=seconds)
 
     def within(self, seconds: float) -> AbstractContextManager[None]:
         """Let waits within the context, and `poll_events`, raise `TimeIsUp` after so many seconds in all.
@@ -327,7 +332,9 @@ class Waiter:
     def _ended_in_s(self) -> float:
         """Return the seconds until newer events end the work, or its time is over. Raises `Superseded`, `TimeIsUp`."""
         terms = self._terms
-        superseded_s = inf if terms.work is Work.EFFECT else terms.work.gives_way_s(terms.newer())
+        superseded_s = inf
+        if terms.work is not Work.EFFECT:
+            superseded_s = terms.work.gives_way_s(terms.newer()) + terms.patience_s
         now_s = self.clock.monotonic_s()  # read last, so that an event of now has come
         if terms.ends_s <= now_s:
             raise TimeIsUp

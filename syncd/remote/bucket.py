@@ -44,6 +44,9 @@ from syncd.remote.upload_url import UploadUrl, is_expired
 _log = logging.getLogger("syncd.bucket")
 # The bucket stores a large object and computes its checksums before it answers.
 _READ_S = 90.0
+# Once all is sent, newer events wait so long for the answer: an upload that is given up then may be stored all the
+# same, over the next one.
+_ANSWER_S = 5.0
 # A download that brings nothing for so long has failed.
 _DOWNLOAD_S = 60.0
 # A block is one send: it has the write time-out, and a stop or a pause is noticed after it.
@@ -233,6 +236,7 @@ class _Body(Struct):
 
     def __iter__(self) -> Iterator[bytes]:
         # The connection is made, and the headers are sent.
+        self.client.waiter.be_patient(0)
         self.checksums, connection = _Checksums(), self.client.connection
         self._token_bucket = TokenBucket(self.client.waiter.clock.monotonic_s())
         self._acknowledged = None if connection is None else AckTracker(connection)
@@ -248,6 +252,7 @@ class _Body(Struct):
                 start += len(block)
                 self._written_bytes += len(block)
                 self.report()
+        self.client.waiter.be_patient(_ANSWER_S)
 
     def _wait_for_limit(self, connection: socket.socket | None) -> None:
         """Wait until the share of the limit, which may change meanwhile, allows the next block."""

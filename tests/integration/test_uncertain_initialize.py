@@ -13,7 +13,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, Stop, TryLater
-from syncd.core.waiter import Superseded
+from syncd.core.waiter import Event, Superseded
 from syncd.remote.failure import StepFailed
 from syncd.store.state_db import StateDb
 from tests.clock import LATER_S
@@ -58,6 +58,16 @@ def test_a_reverted_change(rig: Rig, fault: str, end: BaseException | None, *, r
     assert rig.sync()[0].word == "unchanged"
     rig.restart()
     assert rig.sync()[0].word == "unchanged"
+
+
+def test_an_upload_whose_answer_is_awaited(rig: Rig) -> None:
+    """A reload waits for it: an upload that is given up may be stored over the next one."""
+    came: dict[Event, float] = {}
+    rig.emulator.faults.on("upload", "before", lambda _: came.setdefault(Event.RELOAD, rig.clock.monotonic_s()))
+    with rig.client.waiter.superseded_by(lambda: came):
+        rig.send(SECOND)
+    assert came
+    assert rig.arrived() == SECOND
 
 
 @REVERTED

@@ -79,6 +79,24 @@ def test_what_ends_which_work(waiter: Waiter, clock: ScriptedClock, work: Work, 
         waiter.sleep(5)
 
 
+def test_work_that_is_patient(waiter: Waiter, clock: ScriptedClock) -> None:
+    """It ends so long after the event, and other work at once."""
+
+    def upload(patience_s: float) -> None:
+        with waiter.doing(Work.UPLOAD):
+            waiter.be_patient(patience_s)
+            waiter.sleep(10)
+
+    before = clock.monotonic
+    with waiter.superseded_by(lambda: {Event.RELOAD: before + 3}):
+        with pytest.raises(Superseded):
+            upload(4)
+        assert clock.monotonic == before + 7
+        with pytest.raises(Superseded):
+            upload(0)
+    assert clock.monotonic == before + 7
+
+
 def test_an_event_that_comes_with_an_answer_is_handled(waiter: Waiter) -> None:
     """Each event is handled, also one that is reported once only, together with what is waited for."""
     ours, answer = os.pipe()
