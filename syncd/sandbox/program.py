@@ -20,7 +20,7 @@ the work tree is clean: what someone does there is not undone.
 
 `run` runs a command in the workspace, prints what that prints, and reports how it ended, and how many paths of a sample
 are missing then. A lock keeps a second one from running there at the same time, also where the first one outlives its
-execution.
+execution: that one only waits for the end of the first.
 
 Git is run as no one has configured it. It runs programs for hooks, filters, the file system monitor, text conversion,
 diffs, merges, signatures, editors, pagers, aliases, credentials and missing objects (githooks(5), gitattributes(5),
@@ -662,8 +662,9 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     workspace, command = os.environb[b"AGENT_WORKSPACE"], [_bytes_of(word) for word in request["command"]]
     try:
         top = os.open(workspace, _LISTED)
-        if not _has_locked(top, request["wait_s"]):
-            return {"state": "busy"}
+        if not _has_locked(top, 0):
+            _has_locked(top, request["wait_s"])
+            return {"state": "busy"}  # who still wants the run asks once more
         began_s = _now_s()
         process = subprocess.Popen(
             command,

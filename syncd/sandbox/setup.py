@@ -2,7 +2,8 @@
 
 A sandbox is set up once, and again after each sync that brought another version of a path of `setup_files`. That it is
 due is recorded with what arrived, in one transaction, and a run is recorded before it is started: whatever dies, the
-next process runs it anew. In the sandbox a lock keeps a second run waiting, also one of another process.
+next process runs it anew. In the sandbox a second run, also one of another process, only waits for the end of the
+first, and is asked for once more then.
 """
 
 from __future__ import annotations
@@ -40,8 +41,7 @@ from syncd.selection.selection import PathPatterns
 from syncd.store.state_db import Record, StateDb
 
 _PURPOSE = Purpose(ApiStep.EXECUTION, "the set-up of the sandbox")
-# The program waits so long for the end of an earlier run, and is started again then: a service may end an execution
-# that waits for longer.
+# The program waits so long for the end of an earlier run: a service may end an execution that waits for longer.
 _WAIT_S = 60.0
 _RUNS_AGAIN = "`syncd setup` runs it again, and shows its output"
 # What a sandbox may take to start a run, and to tell of its end.

@@ -481,6 +481,21 @@ def test_what_dies_meanwhile(rig: Rig, there: There, then: str) -> None:
     assert there.status()["state"] == "done"
 
 
+def test_processes_that_die_one_after_the_other(rig: Rig, there: There) -> None:
+    """What they asked for behind the run under way is not run once nobody waits for it: a flush ends after the last."""
+    there.begun()
+    for _ in range(3):
+        rig.kill()
+        executed = rig.count("execute", 200)
+        rig.background("run")
+        rig.until(lambda executed=executed: rig.count("execute", 200) > executed + 1, "the next one")  # type: ignore[misc]
+    there.go()
+    rig.ok("flush")
+    assert there.ran == TWICE
+    rig.sandbox.wait()
+    assert there.ran == TWICE
+
+
 def test_a_reload_meanwhile(rig: Rig, there: There) -> None:
     """A reload in its middle leaves it to the daemon after that, and who waits for it waits on, however long it takes:
     no command goes on by itself in the daemon's place.
