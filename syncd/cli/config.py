@@ -222,7 +222,7 @@ def _edited(text: str) -> str:
         return edited.decode()
     except UnicodeDecodeError:
         raise NeedsPerson("nothing was changed, as what you wrote is not UTF-8", "write it once more") from None
-    except (click.ClickException, ValueError) as failure:
+    except (click.ClickException, ValueError, OSError) as failure:
         raise NeedsPerson(f"nothing was changed, as the editor failed ({failure})", "name another in $EDITOR") from None
 
 

@@ -60,9 +60,10 @@ def test_edit(rig: Rig) -> None:
     before = rig.config_file.read_bytes()
     edited_by(rig, ":")
     assert rig.ok("config", "edit").err == "~/.config/syncd/config.toml is unchanged\n"
-    edited_by(rig, "exit 3")
-    left = rig.run("config", "edit")
-    assert (left.code, "nothing was changed, as the editor failed" in left.err) == (78, True)
+    for failing in ("exit 3", 'rm "$1"'):
+        edited_by(rig, failing)
+        left = rig.run("config", "edit")
+        assert (left.code, "nothing was changed, as the editor failed" in left.err) == (78, True)
     edited_by(rig, 'echo "# mine" > "$1"; echo nonsense >> "$1"')
     refused = rig.run("config", "edit")
     assert (refused.code, "not valid TOML" in refused.err) == (78, True)
