@@ -204,6 +204,10 @@ class SandboxState:
                 self._save_maybe(now.maybe, before.maybe)
         self._is_marked, self.content = True, now
 
+    def note_uncertain(self) -> None:
+        """Note what each process finds out by itself: the sandbox may hold something else than the base."""
+        self.content = replace(self.content, uncertain=True)
+
     def _save_maybe(self, maybe: Sequence[Manifest], recorded: Sequence[Manifest] = ()) -> None:
         """Record what may be there, in the transaction that is open; `recorded` is what is known to be so far."""
         self._rows.forget(_FIRST_MAYBE + len(maybe))
@@ -218,7 +222,8 @@ class SandboxState:
 
     def note_released(self) -> None:
         """Note that it was given back, as another process recorded."""
-        self.content, self.is_released = replace(self.content, uncertain=True), True
+        self.note_uncertain()
+        self.is_released = True
 
     # -- the base
 

@@ -73,6 +73,9 @@ class SandboxSync(Struct):
     def __post_init__(self) -> None:
         if self.sandbox.looks.agent_changes is AgentChanges.SAVE:
             self.state.seen.try_again_after_start(self.clock.monotonic_s())
+        # An archive may have taken away what it lacked, and its process have ended before it found out.
+        if self.sandbox.partial_archives.may_replace and (self.state.seen.kept or self.state.seen.both_changed):
+            self.state.note_uncertain()
 
     @property
     def state(self) -> SandboxState:

@@ -218,6 +218,15 @@ LOST_ONCE = {
         @2 mkdir('é/f~')
         agent_links('b', '../f')
     """,
+    "a process ended before it found out that its first archives took away what they lacked": """
+        wipe_sandboxes()
+        write('f', 300, 2)
+        wait_idle()
+        agent_writes('f', 4)
+        at_request('initialize', 'after', 'stop')
+        write('a/deep/h', 8, 5)
+        wait_idle()
+    """,
     "a link to the workspace's top was taken for one that leads out, and held": """
         settings('keep', 'full', 0, 0, 1.0, 'overwrite')
         write(' ', 8, 14)
