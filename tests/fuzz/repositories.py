@@ -39,6 +39,7 @@ class HomeRepository:
         self._top = workspace
         self._prefix = ""
         self._known: dict[str, bytes] = {}
+        self._objects_may_come = False  # from a git that outlives its killed command, too
         self.is_made = False
 
     # -- what a person does
@@ -73,7 +74,8 @@ class HomeRepository:
         code, told = ended
         checker, is_branch = self._checker, step.name == "branch"
         was_made = is_branch and f"refs/heads/{step.args[0]}" in self._known  # then nothing was new, or it was refused
-        self.check_unchanged(step.args[0] if is_branch and code in (0, 75, None) else "", may_write_objects=is_branch)
+        self._objects_may_come |= is_branch
+        self.check_unchanged(step.args[0] if is_branch and code in (0, 75, None) else "")
         live = checker.live
         if live is not None and self._asked() not in (None, live.sandbox.id):
             return  # a command asks the one that is named or acquired, before the daemon has moved to it
@@ -94,14 +96,14 @@ class HomeRepository:
         acquired = acquired_of(config, self._state_folder)
         return acquired.sandbox_id if config.sandbox.id is None and acquired is not None else config.sandbox.id
 
-    def check_unchanged(self, made: str = "", *, may_write_objects: bool = False) -> None:
+    def check_unchanged(self, made: str = "") -> None:
         """Check that nothing was changed but by the making of that branch."""
         if not self.is_made or not self._workspace.is_dir():
             return
         now, follows = self._look(), self._checker.settings.follows
         allowed = {f"refs/heads/{made}", f"logs/refs/heads/{made}"} if made else set()
         for name in sorted(now.keys() | self._known.keys()):
-            may_be_new = name in allowed or ((may_write_objects or follows) and name.startswith(_OBJECTS))
+            may_be_new = name in allowed or ((self._objects_may_come or follows) and name.startswith(_OBJECTS))
             if now.get(name) != self._known.get(name) and not (may_be_new and name not in self._known):
                 self._checker.lose(f"{name!r} of the repository at home was changed by syncd")
         self._known = now
