@@ -205,7 +205,7 @@ def table_of(name: str) -> str:
 def check_name(name: str) -> None:
     """Check the name of a further sandbox. Raises `ConfigError`."""
     if name == MAIN or not _NAME.fullmatch(name):
-        allowed = f"must be letters, digits and -, at most 63, not begin with -, and not be {MAIN!r}"
+        allowed = f"must be letters, digits and - (not first), at most 63, and not {MAIN!r}, which is [sandbox]"
         raise ConfigError(f"sandboxes.{shown_value(name)}", allowed)
 
 
