@@ -92,6 +92,11 @@ class Commands:
         """True if a command waits for the end of a sync."""
         return self._thread is not None and not self.has_turn
 
+    @property
+    def is_daemon_killed(self) -> bool:
+        """True while a killed daemon cleans up, which is undone."""
+        return self._simulation.is_killed
+
     # -- turns
 
     def run(self, step: Step) -> None:
@@ -339,8 +344,8 @@ class _Writer:
         return self._commands.is_waiting and self._commands.count == self._count
 
     def send(self, message: dict[str, Any]) -> None:
-        """Let the command go on once it may."""
-        if message["event"] == "ready" and self.waits:
+        """Let the command go on once it may; beside a killed process it does so later, when its files are put back."""
+        if message["event"] == "ready" and self.waits and not self._commands.is_daemon_killed:
             self._commands.go_on()
 
 

@@ -158,6 +158,11 @@ class Simulation:
 
     # -- processes
 
+    @property
+    def is_killed(self) -> bool:
+        """True while a killed process cleans up."""
+        return bool(self._saved)
+
     def run(self) -> None:
         """Run all steps, wait until the daemon is idle, and do so once more with a new daemon. See `lost`."""
         while not self._ended:
@@ -385,7 +390,7 @@ class Simulation:
 
     def injection_point(self) -> None:
         """Run the pending steps that are due, before the daemon's next effect. Raises `Killed`."""
-        if not self._injects or self._saved:  # a killed process only cleans up
+        if not self._injects or self.is_killed:  # a killed process only cleans up
             return
         self._points += 1
         if self._pending:
@@ -400,7 +405,7 @@ class Simulation:
     def at_request(self, op: str, when: str) -> None:
         """Run the steps that were to happen before or after this request. Raises `Killed`."""
         for each in [each for each in self._at_request if each[:2] == (op, when)]:
-            if self._injects and not self._saved:
+            if self._injects and not self.is_killed:
                 self._at_request.remove(each)
                 with self.injection(enabled=False):
                     self._do(Step(each[2], each[3:]))
