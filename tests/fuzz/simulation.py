@@ -334,10 +334,8 @@ class Simulation:
 
     def _needs_force(self, daemon: SimulatedLoop) -> bool:
         """True if it reports that it could not remove or put something, or cannot know that its sandbox has ended."""
-        if self._was_forced:
-            return False
         blocked = self.checker.blocked()
-        if self.checker.is_plain and blocked:
+        if self.checker.is_plain and blocked and not self._was_forced:
             self.checker.lose(f"{blocked[0]!r} is reported as blocked, and there is no agent")
         tracked = self.checker.current
         has_ended = (
@@ -345,6 +343,8 @@ class Simulation:
             and self.checker.has_ended(tracked)
             and (self._clock_was_set or self.checker.sandbox_id in self._expired_early)
         )
+        if self._was_forced:
+            return has_ended  # while the daemon rested
         return daemon.warns_of_deletions or has_ended or bool(blocked)
 
     def _pass_time(self, until_s: float | None) -> None:
