@@ -98,7 +98,7 @@ class BaseStore:
             if entry is None or entry.kind is not Kind.FILE or entry.size_bytes > LARGEST_BYTES:
                 continue
             digest = arrived_digest(entry)
-            if digest and not _is_touched(self._path(digest)):
+            if digest and not _touch(self._path(digest)):
                 wanted.setdefault(_key_of(rows, path), {})[path] = digest
         for key, digests in wanted.items():
             yield from self._of_chunk(key, digests)
@@ -111,7 +111,7 @@ class BaseStore:
             for content in contents:
                 place = self._path(hashlib.sha256(content).digest())
                 places.add(place)
-                if _is_touched(place):
+                if _touch(place):
                     continue
                 packed = isal_zlib.compress(content, LEVEL)
                 if kept_bytes + len(packed) > room_bytes:
@@ -177,8 +177,8 @@ class BaseStore:
             return []
 
 
-def _is_touched(place: str) -> bool:
-    """Return True if a copy is there; it counts as new then."""
+def _touch(place: str) -> bool:
+    """Have a copy count as new; False if there is none."""
     try:
         os.utime(place)
     except OSError:

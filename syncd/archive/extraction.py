@@ -327,12 +327,12 @@ class _Extraction:
             self._leave_out(member, f"it is in more than {_DEEPEST} folders")
         elif member.kind is MemberKind.DIRECTORY:
             is_made = path and self._attempt(member, lambda path, _: self._cursor.parent_of(f"{path}/."))
-            if is_made and self._may_keep(member):
+            if is_made and self._count_kept(member):
                 self._folders[path] = member
         elif not path:
             self._leave_out(member, "it has no name")
         elif member.kind is MemberKind.SYMLINK:
-            if self._may_keep(member):
+            if self._count_kept(member):
                 self._links.append(member)
             else:
                 self._leave_out(member, "there are too many links")
@@ -343,7 +343,7 @@ class _Extraction:
         else:
             self._leave_out(member, f"it is a {member.kind.value}")
 
-    def _may_keep(self, member: Member) -> bool:
+    def _count_kept(self, member: Member) -> bool:
         self._kept_bytes += len(member.name) + len(member.target) + _OBJECT_BYTES
         return self._kept_bytes <= _MOST_KEPT_BYTES
 

@@ -268,7 +268,7 @@ def save_before_release(config: Config) -> str:
                 if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
                     raise
                 save_followed(sandbox.saver, state, Why.RELEASED)
-                if sandbox.looks.is_gone(failure):
+                if sandbox.looks.ask_if_gone(failure):
                     return ""
             return f"nobody could look for what an agent changed there ({failure.message})"
         return f"{unsaved.count} there could not be saved: {unsaved}" if unsaved else ""

@@ -231,7 +231,7 @@ def release(sandbox_id: str | None, config_file: str | None, sandbox: str | None
         if config.sandbox.acquire is not None:
             follows = "The next sync acquires another one."
     with stoppable(), connected(config) as access:
-        if not _may_go(access, target, "release", follows, asks=not (yes or force), force=force):
+        if not _ask_and_save(access, target, "release", follows, asks=not (yes or force), force=force):
             return
         done = f"released {target.sandbox_id}"
         try:
@@ -261,7 +261,7 @@ def _forget(access: Access, target: Target) -> None:
             store.save(None, store.load()[1])
 
 
-def _may_go(access: Access, target: Target, verb: str, follows: str = "", *, asks: bool, force: bool) -> bool:
+def _ask_and_save(access: Access, target: Target, verb: str, follows: str = "", *, asks: bool, force: bool) -> bool:
     """Ask, and save what an agent changed in the sandbox, before what the verb says is done; false: it is not wanted.
 
     Raises `click.UsageError`, `TryLater` and what a look raises.
@@ -360,7 +360,7 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
     own = config.for_sandbox(name)
     with stoppable(), connected(own) as access:
         acquired, target = _acquired(own), known_target(own, os.environ)
-        if target is not None and not _may_go(access, target, "remove", asks=not (yes or force), force=force):
+        if target is not None and not _ask_and_save(access, target, "remove", asks=not (yes or force), force=force):
             return
         change_config(config.file, partial(without_sandbox, name=name))
         if acquired is not None:  # before a daemon reads that: it would save once more what is saved

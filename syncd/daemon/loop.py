@@ -165,7 +165,7 @@ class Daemon(Struct, eq=False):
         for client, message in self.control.requests():
             self._answer(client, message)
             came = True
-        if shared.status.run.pid is not None and shared.reload_after is None and self._wants_reload():
+        if shared.status.run.pid is not None and shared.reload_after is None and self._check_for_reload():
             shared.reload_after = set(shared.workspace.syncing)
             came = True
         signals.reload = False
@@ -183,8 +183,8 @@ class Daemon(Struct, eq=False):
         shared.status.systemd.ping()
         return came or self._is_over()
 
-    def _wants_reload(self) -> bool:
-        """True if a person asks for it, a key that was refused is another one, or the state folder was removed."""
+    def _check_for_reload(self) -> bool:
+        """True if a person asks, a refused key is another one, or the state folder was removed, which is made again."""
         if self.lock.is_lost:
             with suppress(ConfigError):
                 self.shared.workspace.folders.make()

@@ -273,7 +273,7 @@ class WorkspaceWriter:
         ):
             for change in entry.changes:
                 at.path = change.path
-                if change.before.kind is Kind.FILE and not self._is_kept(cursor, change):
+                if change.before.kind is Kind.FILE and not self._keep_file(cursor, change):
                     left.add(change.path)
                 else:
                     found.append(change)
@@ -283,7 +283,7 @@ class WorkspaceWriter:
             self._blobs.flush({*replaced(found), *entry.theirs})
         return found
 
-    def _is_kept(self, cursor: safe_open.DirCursor, change: PathChange) -> bool:
+    def _keep_file(self, cursor: safe_open.DirCursor, change: PathChange) -> bool:
         """Copy a file that will be replaced; return False if it has changed since it was seen."""
         parent, name = cursor.parent_of(change.path)
         try:

@@ -77,7 +77,7 @@ class _ArchiveLook:
         if path == "":
             return
         item = None if path is None else self._request.items.get(path)
-        if path is None or (item is None and not self._is_new(path, kind)):
+        if path is None or (item is None and not self._count_new(path, kind)):
             self._unlisted += path is None and self._request.find_new
             return
         target = member.target if kind is Kind.SYMLINK else ""
@@ -89,8 +89,8 @@ class _ArchiveLook:
             entry = self._read(entry, item, content)
         self._found[path] = entry
 
-    def _is_new(self, path: str, kind: Kind) -> bool:
-        """Return True for a path beyond the request that is to be listed; what is not entered is noted, or counted."""
+    def _count_new(self, path: str, kind: Kind) -> bool:
+        """Count a path beyond the request; True if it is to be listed. What is not entered is noted."""
         if not self._request.find_new:
             return False
         if path in self._found:

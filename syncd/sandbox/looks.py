@@ -222,7 +222,7 @@ class Looks(Struct, kw_only=True, eq=False):
         except StepFailed as other:
             if other.refusal is KeyRefused:
                 raise
-        if seen is None and not self._is_there(failure):
+        if seen is None and not self._ask_if_there(failure):
             raise failure
         now_s = self.waiter.clock.monotonic_s()
         self._looking = self._looking.archive_failed(seen, now_s - began_s, now_s)
@@ -314,7 +314,7 @@ class Looks(Struct, kw_only=True, eq=False):
 
         Raises `StepFailed` as `finish` does, and unless the sandbox surely offers no way to look.
         """
-        if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused or self.is_gone(failure):
+        if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused or self.ask_if_gone(failure):
             raise failure
         self._could_not(failure)
 
@@ -333,16 +333,16 @@ class Looks(Struct, kw_only=True, eq=False):
         if self.are_made:  # else it was to remove something, which is warned of
             self.warnings = [SyncWarning("remote-changes", what, _LOOKS_AGAIN)]
 
-    def is_gone(self, failure: StepFailed) -> bool:
+    def ask_if_gone(self, failure: StepFailed) -> bool:
         """True if the failure says that there is no such sandbox, and the request for the sandbox itself says so too.
 
         404 also says that a sandbox has nothing to look with, and one may be a mistake. Raises `StepFailed` if the API
         does not say.
         """
         is_told = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
-        return is_told and not self._is_there(failure)
+        return is_told and not self._ask_if_there(failure)
 
-    def _is_there(self, failure: StepFailed) -> bool:
+    def _ask_if_there(self, failure: StepFailed) -> bool:
         """Ask for the sandbox after a failure: a network that is away is no sandbox without looks.
 
         Raises `StepFailed` if the API does not answer, or refuses the key.

@@ -87,7 +87,7 @@ class PartialArchives:
         with contextlib.suppress(OSError):  # the next process finds out as this one did
             self._record.remove()
 
-    def has_kept(self, left_out: Collection[str]) -> bool | None:
+    def ask_if_kept(self, left_out: Collection[str]) -> bool | None:
         """Return True if these paths, which an archive did not hold, are still there; None: nobody could count.
 
         Raises `Stop`, and what ends a wait early.

@@ -480,15 +480,15 @@ class _Look:
                     self._prune(path)
             folders.popleft()
 
-    def _may_list(self, count: int, *texts: bytes) -> bool:
-        """Return True if these may be listed beside so many others; else that is counted."""
+    def _count_listed(self, count: int, *texts: bytes) -> bool:
+        """Count these; True if they may be listed beside so many others."""
         self._text_bytes += sum(len(_text_of(text)) for text in texts)
         may = count < self._request["most_new"] and self._text_bytes <= _MOST_TEXT_BYTES
         self._unlisted += not may
         return may
 
     def _prune(self, path: bytes) -> None:
-        if self._may_list(len(self._pruned), path):
+        if self._count_listed(len(self._pruned), path):
             self._pruned.append(path or b".")
 
     def _names(self, folder: bytes) -> list[bytes]:
@@ -499,7 +499,7 @@ class _Look:
             os.close(listed)
 
     def _add_new(self, path: bytes, found: _SeenEntry) -> None:
-        if self._may_list(len(self._new), path, found.target):
+        if self._count_listed(len(self._new), path, found.target):
             self._new[path] = found
             if found.kind == "f":
                 self._to_copy.append((found.size, len(self._to_copy), -1, path, found, []))

@@ -390,7 +390,7 @@ class VersionSaver(Struct, eq=False):
 
         `base_of` returns what had been sent as a path, for a merge, if it is known.
         """
-        new = {path: there for path, there in versions.items() if is_savable(there) and not self._is_saved(path, there)}
+        new = {path: there for path, there in versions.items() if is_savable(there) and not self._rely_on(path, there)}
         if not new:
             return frozenset()
         try:
@@ -413,7 +413,8 @@ class VersionSaver(Struct, eq=False):
         _log.warning("saved the agent's version of %s as %s (%s)", number_of(len(new), "path"), saved.id, why.value)
         return frozenset()
 
-    def _is_saved(self, path: str, there: SeenEntry) -> bool:
+    def _rely_on(self, path: str, there: SeenEntry) -> bool:
+        """Rely on a version that is saved already; False if it is not."""
         holder = self.saved_versions.holder_of(path, there)
         if holder is not None:
             self._relied_on.add(holder)

@@ -342,7 +342,7 @@ class Scanner(Struct, eq=False):
                     descriptor = safe_open.open_directory(name, current.descriptor)
                     below = self._list(descriptor, path, outer, known, current.before.below.get(name, EMPTY))
                 except OSError as failure:
-                    current.is_excluded(path)
+                    current.remove(path)
                     _record_failure(current.record, path, failure)
                     self.tree.put(current.path, current.record)
                     continue
@@ -494,7 +494,7 @@ class _OpenDir(Struct):
     rules_unchanged: bool
     made: dict[str, Directory] = field(default_factory=dict)
 
-    def is_excluded(self, path: str) -> None:
+    def remove(self, path: str) -> None:
         """Remove a directory in it that could not be opened."""
         del self.entries[_name(path)]
         self.record.directories.remove(path)

@@ -31,7 +31,7 @@ class ProofRound(SyncRound):
 
     def prepare(self) -> Verdict:
         """Prepare once more if the look is outdated by now. Raises as in any other round."""
-        return Verdict.INITIALIZE if self._is_marked_in_time() else SyncRound.prepare(self)
+        return Verdict.INITIALIZE if self._mark_in_time() else SyncRound.prepare(self)
 
     def find_reason(self) -> Verdict:
         """Search for none, as the archive before has arrived."""
@@ -71,7 +71,7 @@ def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> 
         is_put_off = ended is Verdict.PACK_AGAIN and not sandbox.state.content.uncertain
         return Verdict.INITIALIZE if is_put_off else ended
     written = {*only, *directories_above(only)}
-    if partial_archives.has_kept([path for path in manifest.spread(COUNTED) if path not in written]):
+    if partial_archives.ask_if_kept([path for path in manifest.spread(COUNTED) if path not in written]):
         return sync_round
     # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
     _log.info("after a partial archive, a whole one follows")
@@ -82,7 +82,7 @@ def _verdict_without(last: SyncRound) -> Verdict:
     """Return the verdict where no archive can prove it: by a count of what the whole one lacked, if it lacked some."""
     seen, partial_archives = last.sandbox.state.seen, last.sandbox.partial_archives
     lacked = [*seen.both_changed, *seen.kept, *last.only_there]
-    if partial_archives.may_replace and lacked and partial_archives.has_kept(lacked) is False:
+    if partial_archives.may_replace and lacked and partial_archives.ask_if_kept(lacked) is False:
         last.sandbox.state.mark_uncertain()
         return Verdict.PACK_AGAIN
     return Verdict.INITIALIZE

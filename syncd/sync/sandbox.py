@@ -163,7 +163,7 @@ class Sandbox:
         self.state.forget()
         self.agent_repository.forget()
 
-    def finds_it_emptied(self, mode: SyncMode, wait_out: WaitOut) -> bool:
+    def ask_if_emptied(self, mode: SyncMode, wait_out: WaitOut) -> bool:
         """Ask for a sample of what was put there, as nothing has to be sent; True if the sandbox was emptied.
 
         It is asked on request, however soon the last look failed, and once in each process. Without a request it is

@@ -185,7 +185,7 @@ class SyncCycle:
         gone = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
         if not gone or sandbox is None or acquired is None:
             return False
-        if not sandbox.looks.is_gone(failure):
+        if not sandbox.looks.ask_if_gone(failure):
             message = f"{failure.message}, and that it is there when asked for it"
             raise StepFailed(failure.step, FailureAction.RETRY, message)
         sandbox.forget()

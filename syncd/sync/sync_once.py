@@ -111,7 +111,7 @@ class SandboxSync(Struct):
                     sync_round = self._packed(mode, observer, here, number)
                 if sync_round is not None:
                     ended = self._deliver(sync_round, observer, started_s)
-                elif self.sandbox.finds_it_emptied(mode, observer.wait_out):
+                elif self.sandbox.ask_if_emptied(mode, observer.wait_out):
                     ended = Verdict.SEND_ALL
                 else:
                     ended = Outcome(None, files=self.state.content.base.files)

@@ -84,7 +84,7 @@ class SyncRound(Struct):
         """
         for _ in range(ROUNDS):
             verdict = self._complete()
-            if verdict is not Verdict.INITIALIZE or self._is_marked_in_time():
+            if verdict is not Verdict.INITIALIZE or self._mark_in_time():
                 return verdict
             self._repeated += 1
         return Verdict.PACK_AGAIN
@@ -140,8 +140,8 @@ class SyncRound(Struct):
             return False
         return is_outdated(self.sandbox.looks.age_s(self.last_look), self.attempt.number + self._repeated)
 
-    def _is_marked_in_time(self) -> bool:
-        """Record that what is written may be there from now on; a slow disk takes its time."""
+    def _mark_in_time(self) -> bool:
+        """Record that what is written may be there from now on; False if a slow disk took too long for that."""
         if self._is_outdated:
             return False
         self.sandbox.state.mark_uncertain(self.attempt.written)
@@ -222,7 +222,7 @@ class SyncRound(Struct):
         if result is None:
             unremoved = LookResult(failed=dict.fromkeys(attempt.to_delete, NOBODY))
             return self._judged(stayed, self._note_removed([unremoved], attempt.to_delete), None)
-        if lost_all(attempt, request, result) and self._is_to_be_filled():
+        if lost_all(attempt, request, result) and self._note_emptied():
             return Verdict.SEND_ALL  # with a look at what only the sandbox has
         actions = self._save(request, result)
         if not attempt.is_whole and actions.replaces_directory:
@@ -252,7 +252,7 @@ class SyncRound(Struct):
         self.last_look = self.sandbox.looks.finish(request)
         return self.last_look
 
-    def _is_to_be_filled(self) -> bool:
+    def _note_emptied(self) -> bool:
         """Note that the sandbox was emptied; True if that ends this archive: it is a partial one, or it is certain."""
         sandbox = self.sandbox
         is_certain = not sandbox.partial_archives.may_replace

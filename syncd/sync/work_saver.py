@@ -192,7 +192,7 @@ class WorkSaver(Struct):
                 what = f"what was changed in the sandbox {sandbox_id} cannot be saved before it is left"
                 message = f"{what} ({failure.message})"
                 raise StepFailed(failure.step, failure.action, message, give_up, refusal=failure.refusal) from None
-            if not sandbox.looks.is_gone(failure):
+            if not sandbox.looks.ask_if_gone(failure):
                 sandbox.looks.could_not_look(failure)
             save_followed(sandbox.saver, sandbox.state, Why.SANDBOX_ENDED)
             self._warn_of(sandbox, failure, is_last=True)

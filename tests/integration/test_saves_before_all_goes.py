@@ -119,7 +119,7 @@ def test_a_sandbox_whose_initialize_replaces_all(rig: Rig, monkeypatch: pytest.M
     rig.emulator.faults.script("initialize: replace always")
     rig.restart()
     replaces: Any = rig.cycle.sandbox
-    replaces.partial_archives.has_kept(["never there 1", "never there 2"])
+    replaces.partial_archives.ask_if_kept(["never there 1", "never there 2"])
     Fetches(rig, monkeypatch, lambda number: rig.agent.write("late", "theirs, late") if number == 1 else None)
     rig.send({"b": "newer"})
     assert rig.saved == {"a": ["theirs"], "new": ["theirs, new"], "late": ["theirs, late"]}

@@ -376,7 +376,7 @@ def image_of(base: Tree | None) -> bytes:
         state = SandboxState(db, TARGET)
         state.note_arrived(Manifest(dict(base)))
         state.record()
-        PartialArchives(ArchiveContent.AUTO, TARGET, lambda _: LookResult(), db=db, clock=ScriptedClock()).has_kept(
+        PartialArchives(ArchiveContent.AUTO, TARGET, lambda _: LookResult(), db=db, clock=ScriptedClock()).ask_if_kept(
             "pq"
         )
     UploadUrlStore(db, TARGET, ScriptedClock()).save(_URL)
