@@ -32,7 +32,7 @@ from syncd.scan.guards import LossGuard
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.secret_scanner import Secret
 
-MAX_WRITTEN = 4096
+MAX_MODIFIED = 4096
 """The most files whose unseen writes are noted."""
 
 
@@ -74,7 +74,7 @@ class Snapshotter(Struct, eq=False):
     secret_files: dict[str, tuple[Entry, Secret]] = field(default_factory=dict)
     _scan_number: int = 0  # of the scanner's, the last one for this sandbox
     _full_scans: int = 0  # of the scanner, until then
-    _written: set[str] = field(default_factory=set)  # files to be read, whatever their times say
+    _modified: set[str] = field(default_factory=set)  # files to be read, whatever their times say
     _unreadable_files: dict[str, tuple[Entry, SyncWarning]] = field(default_factory=dict)
     _sent: Manifest = field(default_factory=Manifest)
     _by_rules: Counter[str] = field(default_factory=Counter)
@@ -114,7 +114,7 @@ class Snapshotter(Struct, eq=False):
         confirmed = self.guard.missing_mounts() if sync_mode is SyncMode.FORCED else ()
         self.guard.check_mounts(scan, confirmed, other_bases)
         self.warnings, self._by_rules = scan.warnings, scan.excluded
-        self._read_secret_files_again(self._written)
+        self._read_secret_files_again(self._modified)
         self._exclude_known(scan)
         self.unread = scan.unread
         if sync_mode is not SyncMode.FORCED:
@@ -127,7 +127,7 @@ class Snapshotter(Struct, eq=False):
         check_size(scan.manifest, self.max_mib)
         self._sent = baseline
         manifest = carry_over_digests(baseline, scan.manifest)
-        self._read_written(manifest)
+        self._read_modified(manifest)
         self.scanner.tree.adopt(manifest)
         scanned = ScanResult(manifest, difference(baseline, manifest))
         if not scanned.difference.certain:
@@ -141,19 +141,19 @@ class Snapshotter(Struct, eq=False):
         """True if all was scanned for another sandbox since: that may have found what no event told of."""
         return self.scanner.full_scans > self._full_scans
 
-    def note_written(self, paths: Collection[str]) -> None:
-        """Have the next scan read these files, which were written, whatever their times say."""
-        self._written.update(paths)
-        if len(self._written) > MAX_WRITTEN:  # nobody maps so many, and all other writes change the times
-            self._written.clear()
+    def note_modified(self, paths: Collection[str]) -> None:
+        """Have the next scan read these files, which were modified, whatever their times say."""
+        self._modified.update(paths)
+        if len(self._modified) > MAX_MODIFIED:  # nobody maps so many, and all other writes change the times
+            self._modified.clear()
 
-    def _read_written(self, manifest: Manifest) -> None:
-        """Read the files that were written and have the times of before, as after a write through a mapping."""
-        seem_known = {path: manifest[path] for path in self._written if path in manifest and manifest[path].digest}
+    def _read_modified(self, manifest: Manifest) -> None:
+        """Read the files that were modified and have the times of before, as after a write through a mapping."""
+        seem_known = {path: manifest[path] for path in self._modified if path in manifest and manifest[path].digest}
         manifest.put((path, replace(entry, stamp=None, digest=b"")) for path, entry in seem_known.items())
         read = dict(self.reader.digests(seem_known)) if seem_known else {}
         manifest.put(read.items())
-        self._written = seem_known.keys() - read.keys()
+        self._modified = seem_known.keys() - read.keys()
 
     def _read_secret_files_again(self, paths: Collection[str]) -> None:
         for path in self.secret_files.keys() & paths:

@@ -83,7 +83,7 @@ class Agenda:
             requested=self.requests.has_fresh,
             paused=self.is_paused,
             # Nor does a sync begin while a reload waits for a writer alone.
-            written_to=shared.reload or shared.workspace.keeps_from_syncing(cycle.name),
+            has_writer=shared.reload or shared.workspace.keeps_from_syncing(cycle.name),
             reloads=shared.reload or shared.delays_reload(cycle.name),
             slept=self.has_slept,
             rescan_at_s=-inf if cycle.snapshotter.is_outdated else rescan_at_s,

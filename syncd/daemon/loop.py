@@ -133,7 +133,7 @@ class Daemon(Struct, eq=False):
         shared = self.shared
         notices_s = [publisher.notifier.due_s for publisher in shared.status.publishers]
         key_due_s = shared.workspace.waiter.clock.monotonic_s() + KEY_POLL_S if self._awaited_keys() else inf
-        others_s = (shared.status.systemd.due_s, shared.watch.paused_until_s, shared.synced_hook.due_s)
+        others_s = (shared.status.systemd.due_s, shared.watch.collects_until_s, shared.synced_hook.due_s)
         return min(*notices_s, key_due_s, *others_s)
 
     @of_all_in_logs()  # whichever task waits receives what comes

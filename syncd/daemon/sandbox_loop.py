@@ -134,7 +134,7 @@ class SandboxLoop:
     # -- what comes from outside
 
     def note_changes(self, changes: Changes) -> None:
-        self.cycle.snapshotter.note_written(changes.written)
+        self.cycle.snapshotter.note_modified(changes.modified)
         self.agenda.sync_soon()
 
     def woke(self, slept_s: float) -> None:

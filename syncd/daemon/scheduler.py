@@ -149,7 +149,7 @@ class Facts(Struct, frozen=True):
 
     requested: bool = False  # a sync
     paused: bool = False  # by a person
-    written_to: bool = False  # a command of ours writes to the workspace, or waits for that
+    has_writer: bool = False  # a command of ours writes to the workspace, or waits for that
     reloads: bool = False  # the loop is to end, for another configuration
     slept: bool = False  # the machine, since the stage of the sync began
     rescan_at_s: float = inf  # as others are not sure that nothing changed
@@ -181,7 +181,7 @@ def next_action(due: Due, facts: Facts, now_s: float) -> Action:
     state, at_s, action = _planned(due, facts)
     if facts.requested:
         at_s, action = now_s, SyncReason.ORDER
-    if facts.written_to:
+    if facts.has_writer:
         at_s = inf
     return action if at_s <= now_s else Wait(min(at_s, facts.save_at_s), state)
 
@@ -211,7 +211,7 @@ def newer_events(due: Due, facts: Facts, now_s: float) -> NewerEvents:
         Event.RELOAD: facts.reloads,
         Event.REQUEST: facts.requested,
         Event.PAUSE: facts.paused,
-        Event.WRITER: facts.written_to,
+        Event.WRITER: facts.has_writer,
     }
     newer = {event: now_s for event, has_come in came.items() if has_come}
     return newer | {Event.SAVE: facts.save_at_s, Event.CHANGE: due.changes_at_s}

@@ -19,14 +19,14 @@ MAX_DIRTY = 4096
 
 
 class Changes(Struct, frozen=True):
-    """The changes that some events report: `dirty` directories (relative, "" is the workspace) and `written` files.
+    """The changes that some events report: `dirty` directories (relative, "" is the workspace) and `modified` files.
 
-    The files were written, perhaps without a change of their times, as through a mapping. `rescan`: there may be more
+    The files were modified, perhaps without a change of their times, as through a mapping. `rescan`: there may be more
     changes than these.
     """
 
     dirty: frozenset[str] = frozenset()
-    written: frozenset[str] = frozenset()
+    modified: frozenset[str] = frozenset()
     rescan: bool = False
 
     def __bool__(self) -> bool:

@@ -122,7 +122,7 @@ _GIT = b".git"
 ALWAYS_RELEVANT = frozenset({_GIT, *map(str.encode, RULE_FILES)})
 """Names that are relevant even if they are ignored: they decide which other paths are."""
 # After a read, the descriptor is not polled for so long. That collects events, so that a burst costs a third.
-_PAUSE_S = 0.01
+_COLLECT_S = 0.01
 
 Event = tuple[int, int, bytes]
 """Watch descriptor (-1: the queue itself), mask, name ("" for the directory itself)."""
@@ -228,7 +228,7 @@ class InotifyWatch(ScanListener):
         self._failed: dict[str, tuple[int, int]] = {}  # added, but not watched: path to (errno, scan)
         self._shared: dict[str, str] = {}  # by path the types of the shared file systems that were scanned
         self._scan = 0
-        self.paused_until_s = inf
+        self.collects_until_s = inf
         """The monotonic second until which `filenos()` is empty, as events are collected."""
         self.found_s = -inf
         """The monotonic second of the last change to a directory that had no watch until a scan found it."""
@@ -251,22 +251,22 @@ class InotifyWatch(ScanListener):
         self._targets.clear()
         self._failed.clear()
         self._outside.clear()
-        self.paused_until_s = inf
+        self.collects_until_s = inf
 
     def filenos(self) -> list[int]:
-        if self._inotify is None or self.paused_until_s < inf:
+        if self._inotify is None or self.collects_until_s < inf:
             return []
         return self._inotify.filenos()
 
     def take(self) -> Changes:
         """Return the changes since the last call, which need a rescan if events were lost."""
-        self.paused_until_s = inf
+        self.collects_until_s = inf
         if self._inotify is None:
             return Changes()
         try:
             events = self._inotify.read()
             if events:
-                self.paused_until_s = self._clock.monotonic_s() + _PAUSE_S
+                self.collects_until_s = self._clock.monotonic_s() + _COLLECT_S
             return self._changes(events)
         except Exception:  # the loop must go on, and the next full scan finds what was lost
             logger.exception("file system events could not be read")
@@ -378,7 +378,7 @@ class InotifyWatch(ScanListener):
         """Return the directories and files of the events, without excluded names."""
         targets = self._targets
         dirty: set[str] = set()
-        written: set[str] = set()
+        modified: set[str] = set()
         rescan = False
         for wd, mask, name in events:
             target = targets.get(wd)
@@ -396,8 +396,8 @@ class InotifyWatch(ScanListener):
             elif target.path in dirty or _is_relevant(target.scope, name, mask):
                 dirty.add(target.path)
                 if mask & In.IN_CLOSE_WRITE:
-                    written.add(os.path.join(target.path, os.fsdecode(name)))
-        return Changes(frozenset(dirty), frozenset(written), rescan)
+                    modified.add(os.path.join(target.path, os.fsdecode(name)))
+        return Changes(frozenset(dirty), frozenset(modified), rescan)
 
     def _is_outside(self, wd: int, mask: int, name: bytes) -> bool:
         """True if the workspace itself may have moved, or the rules outside of it may have changed."""

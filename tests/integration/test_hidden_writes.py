@@ -53,7 +53,7 @@ def write_in_secret(rig: Rig) -> None:
 def test_a_failed_sync_does_not_restore_the_stamp(rig: Rig) -> None:
     """Neither a failed delivery nor an interrupted scan makes the old stamp trusted again."""
     write_in_secret(rig)
-    rig.cycle.snapshotter.note_written({"f"})
+    rig.cycle.snapshotter.note_modified({"f"})
 
     def stop() -> None:
         raise Stop
@@ -89,6 +89,6 @@ def test_a_secret_removed_without_a_new_time(rig: Rig, how: str) -> None:
         assert sync(rig) == "unchanged"
         assert "f" not in rig.arrived()
         if how != "forced":
-            rig.cycle.snapshotter.note_written({"f"})
+            rig.cycle.snapshotter.note_modified({"f"})
         assert sync(rig, SyncMode.FORCED if how == "forced" else SyncMode.CHANGED) == "initialized"
         assert rig.is_as_home()

@@ -105,8 +105,8 @@ BACKOFF_OVER, PERSON_NOW = Retry(RetryEnds.BY_ITSELF, NOW_S), Retry(RetryEnds.WI
         (due(retry=PERSON), facts(requested=True), SyncReason.ORDER),
         (due(retry=BACKOFF), facts(requested=True), SyncReason.ORDER),
         (due(burst=YOUNG), facts(requested=True), SyncReason.ORDER),
-        (due(), facts(requested=True, written_to=True), Wait(inf, State.WATCHING)),
-        (due(burst=DUE), facts(written_to=True), Wait(inf, State.DEBOUNCING)),
+        (due(), facts(requested=True, has_writer=True), Wait(inf, State.WATCHING)),
+        (due(burst=DUE), facts(has_writer=True), Wait(inf, State.DEBOUNCING)),
         (due(arrived=ARRIVED), facts(), Step.FOLLOW),
         (due(arrived=Burst(NOW_S, NOW_S)), facts(), Wait(NOW_S + 5, State.WATCHING)),
         (due(arrived=ARRIVED), facts(rescan_at_s=NOW_S), SyncReason.RESCAN),
@@ -114,7 +114,7 @@ BACKOFF_OVER, PERSON_NOW = Retry(RetryEnds.BY_ITSELF, NOW_S), Retry(RetryEnds.WI
         (due(arrived=ARRIVED, retry=BACKOFF), facts(), Wait(NOW_S + 4, State.RETRYING)),
         (due(arrived=ARRIVED, retry=PERSON), facts(), Wait(NOW_S + 60, State.HELD)),
         (due(arrived=ARRIVED), facts(paused=True), Wait(inf, State.PAUSED)),
-        (due(arrived=ARRIVED), facts(written_to=True), Wait(inf, State.WATCHING)),
+        (due(arrived=ARRIVED), facts(has_writer=True), Wait(inf, State.WATCHING)),
         (due(rescan_at_s=NOW_S), facts(), SyncReason.RESCAN),
         (due(rescan_at_s=NOW_S + 5), facts(), Wait(NOW_S + 5, State.WATCHING)),
     ],
@@ -155,7 +155,7 @@ def test_an_event_makes_another_value(made: Due, expected: Due) -> None:
 
 def test_what_ends_the_work_under_way() -> None:
     """What has come does at once; a change, once it is due; the end of the sandbox, at its time."""
-    told = facts(requested=True, paused=True, written_to=True, reloads=True, slept=True, save_at_s=NOW_S + 9)
+    told = facts(requested=True, paused=True, has_writer=True, reloads=True, slept=True, save_at_s=NOW_S + 9)
     assert newer_events(due(burst=YOUNG), told, NOW_S) == {
         **dict.fromkeys(Event, NOW_S),
         Event.SAVE: NOW_S + 9,
@@ -265,7 +265,7 @@ def test_errors_that_end_a_daemon_before_its_first_sync(failure: SyncdError, *, 
 
 def test_what_are_changes() -> None:
     """A directory, or that there may be others; a written file has no scan begin."""
-    found = [Changes(), Changes(written=frozenset("f")), Changes(dirty=frozenset("d")), Changes(rescan=True)]
+    found = [Changes(), Changes(modified=frozenset("f")), Changes(dirty=frozenset("d")), Changes(rescan=True)]
     assert [bool(each) for each in found] == [False, False, True, True]
 
 
