@@ -339,8 +339,7 @@ class Looks(Struct, kw_only=True, eq=False):
         404 also says that a sandbox has nothing to look with, and one may be a mistake. Raises `StepFailed` if the API
         does not say.
         """
-        is_told = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
-        return is_told and not self._ask_if_there(failure)
+        return failure.refusal is SandboxNotFound and not self._ask_if_there(failure)
 
     def _ask_if_there(self, failure: StepFailed) -> bool:
         """Ask for the sandbox after a failure: a network that is away is no sandbox without looks.
@@ -352,7 +351,7 @@ class Looks(Struct, kw_only=True, eq=False):
                 self.ask_for_sandbox()
         except StepFailed as other:
             if other.action is FailureAction.REFUSED and other.refusal is not KeyRefused:
-                return not issubclass(other.refusal, SandboxNotFound)
+                return other.refusal is not SandboxNotFound
             message, asked_s, refusal = f"{failure.message}, and {other.message}", other.retry_after_s, other.refusal
             raise StepFailed(
                 failure.step, other.action, message, other.hint, retry_after_s=asked_s, refusal=refusal

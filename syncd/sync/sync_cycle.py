@@ -182,8 +182,7 @@ class SyncCycle:
         True if another one may be acquired. Raises `StepFailed` if the API does not say, or says that it is there.
         """
         sandbox, acquired = self.sandbox, self.provider.acquired_sandbox
-        gone = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
-        if not gone or sandbox is None or acquired is None:
+        if failure.refusal is not SandboxNotFound or sandbox is None or acquired is None:
             return False
         if not sandbox.looks.ask_if_gone(failure):
             message = f"{failure.message}, and that it is there when asked for it"

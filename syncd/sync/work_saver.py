@@ -174,7 +174,8 @@ class WorkSaver(Struct):
             remedy = "it is tried again until then; `syncd pull` brings all of it home"
         # One that ended while the machine slept is no news, unless something is known to have been changed there.
         is_known = any(each.obstacle is None for each in sandbox.state.seen.stays.values())
-        self._warn(UNSAVED if is_last and (is_known or not _is_gone(failure)) else "ended", what, remedy)
+        is_gone = isinstance(failure, StepFailed) and failure.refusal is SandboxNotFound
+        self._warn(UNSAVED if is_last and (is_known or not is_gone) else "ended", what, remedy)
 
     def before_move(self, sandbox: Sandbox) -> None:
         """Save the work in a sandbox that is left for another one, while it answers.
@@ -238,9 +239,3 @@ class WorkSaver(Struct):
 
     def _warn(self, key: str, what: str, remedy: str) -> None:
         self._warning, self._warned_s = SyncWarning(key, what, remedy), self.access.clock.wall_s()
-
-
-def _is_gone(failure: Exception) -> bool:
-    if not isinstance(failure, StepFailed) or failure.action is not FailureAction.REFUSED:
-        return False
-    return issubclass(failure.refusal, SandboxNotFound)

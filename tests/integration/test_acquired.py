@@ -162,6 +162,19 @@ def test_one_that_lives_is_not_left_for_a_404(rig: Rig, op: str, get: str) -> No
     assert rig.cycle.warnings == []
 
 
+@pytest.mark.parametrize(("status", "kind"), [(401, KeyRefused), (422, SandboxRefused)])
+def test_one_that_refuses_is_not_gone(rig: Rig, status: int, kind: type) -> None:
+    """The refusal is told as it is, and nobody asks if the sandbox is there."""
+    rig.sync()
+    first = sandbox_id(rig)
+    rig.clock.go_on(3600)  # the upload URL has expired
+    rig.emulator.faults.script(f"upload-url: {status} always")
+    rig.write("a", "2")
+    failure, _ = rig.fail()
+    assert (type(failure.as_error()), sandbox_id(rig)) == (kind, first)
+    assert "get" not in rig.asked()
+
+
 def test_one_that_is_gone_is_named(rig: Rig) -> None:
     """Until the next start."""
     rig.sync()
