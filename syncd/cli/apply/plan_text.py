@@ -7,8 +7,9 @@ workspace may lie on a file system that does not tell them apart.
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatchcase
 
 from syncd.core.errors import TryLater
 from syncd.core.text import few, shown_path
@@ -53,6 +54,7 @@ _AUTOMATIC = """
     pyproject.toml setup.py conftest.py sitecustomize.py usercustomize.py *.pth
     build.rs .cargo/config .cargo/config.toml
 """
+_RUNS = re.compile(f"(?s:.*/)?(?:{'|'.join(map(fnmatch.translate, _AUTOMATIC.split()))})")
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
@@ -105,9 +107,7 @@ def lists_of(plan: Plan) -> dict[str, list[str]]:
 
 def runs_automatically(path: str) -> bool:
     """True if a program runs this file, or what it says, without being asked for it; at any depth."""
-    names = path.lower().split("/")
-    tails = ("/".join(names[at:]) for at in range(len(names)))
-    return any(fnmatchcase(tail, pattern) for tail in tails for pattern in _AUTOMATIC.split())
+    return _RUNS.match(path.lower()) is not None
 
 
 def decides_what_is_sent(path: str) -> bool:
