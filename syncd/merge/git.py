@@ -138,7 +138,7 @@ class Git(Struct, frozen=True):
                 reason = f"git cannot be started ({failure.strerror})"
                 raise NeedsPerson(reason, "see that `git --version` works") from None
             try:
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended, or may have no more
                     resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
                 with os.fdopen(os.pidfd_open(process.pid), "rb", buffering=0) as end:
                     has_ended = self.wait_ready(end.fileno(), within_s or _ANSWER_S)
