@@ -199,32 +199,27 @@ def with_texts(home: HomeFolder, plan: Plan) -> Plan:
     paths: list[PlannedPath] = []
     for planned in plan.paths:
         if planned.outcome is PathOutcome.MERGE:
-            text = _merged(home, planned)
-            if isinstance(text, str):
-                planned = replace(planned, outcome=PathOutcome.CONFLICT, reason=text)  # noqa: PLW2901
-            else:
-                digest, here = hashlib.sha256(text).digest(), planned.here
+            merged, here = _merged(home, planned), planned.here
+            if isinstance(merged, str):
+                planned = replace(planned, outcome=PathOutcome.CONFLICT, reason=merged)  # noqa: PLW2901
+            elif here.digest != merged.digest or here.mode & ALL_BITS != _mode(planned):
                 # To write what is here would cost the file its time, and the last write its undo.
-                if here.digest != digest or here.mode & ALL_BITS != _mode(planned):
-                    descriptor, copy = tempfile.mkstemp(prefix="merged-", dir=home.scratch)
-                    with open(descriptor, "wb") as file:
-                        file.write(text)
-                    planned = replace(planned, merged=SeenEntry(Kind.FILE, digest=digest, copy=copy))  # noqa: PLW2901
+                planned = replace(planned, merged=merged)  # noqa: PLW2901
         paths.append(planned)
     return Plan(tuple(paths))
 
 
-def _merged(home: HomeFolder, planned: PlannedPath) -> bytes | str:
-    """Return the content that both sides' changes make, with git's markers if those were chosen, or why there is none.
+def _merged(home: HomeFolder, planned: PlannedPath) -> SeenEntry | str:
+    """Return the file that both sides' changes make, with git's markers if those were chosen, or why there is none.
 
-    Where one side has what was sent, or both have the same, no merge is needed.
+    Where one side has what was sent, or both have the same, no merge is needed: it may be of any size.
     """
     place, has_markers = home.place(planned.path), planned.choice is Choice.MARKERS
     sent, here, there = arrived_digest(planned.base), planned.here, planned.there
     if not has_markers and (here.digest == there.digest or there.digest == sent != b""):
-        return _content_of(place)
+        return SeenEntry(Kind.FILE, digest=here.digest, copy=place)
     if not has_markers and here.digest == sent != b"":
-        return _content_of(there.copy)
+        return there
     if reason := why_no_text(planned):
         return reason
     before, git = home.base_bytes(planned), need_git(os.environ) if has_markers else find_git(os.environ)
@@ -233,7 +228,12 @@ def _merged(home: HomeFolder, planned: PlannedPath) -> bytes | str:
     merged = merge(git, before or b"", _content_of(place), _content_of(there.copy), home.scratch)
     if isinstance(merged, str):
         return merged
-    return merged.content if has_markers or not merged.has_conflicts else "both sides changed the same lines"
+    if merged.has_conflicts and not has_markers:
+        return "both sides changed the same lines"
+    descriptor, copy = tempfile.mkstemp(prefix="merged-", dir=home.scratch)
+    with open(descriptor, "wb") as file:
+        file.write(merged.content)
+    return SeenEntry(Kind.FILE, digest=hashlib.sha256(merged.content).digest(), copy=copy)
 
 
 def _content_of(place: str) -> bytes:

@@ -23,6 +23,7 @@ from tests.system.trees import tree
 
 TEXT = "".join(f"line {number}\n" for number in range(30))
 QUESTION = "[y/d/N]:"
+LARGE_BYTES = 64 << 20
 
 
 @pytest.fixture
@@ -62,6 +63,25 @@ def _both_at_work(rig: Rig, agent: Agent) -> None:
     agent.delete("mine")
     rig.write("mine", "ours\n")
     agent.chmod("run", 0o755)
+
+
+def test_a_merge_of_any_size_needs_no_memory(rig: Rig, agent: Agent) -> None:
+    """Where one side changed the content of a large file, and the other its mode, nothing holds it in memory."""
+    for path in ("content", "mode"):
+        with open(rig.workspace / path, "wb") as file:
+            file.truncate(LARGE_BYTES)
+    rig.ok("push")
+    for path, theirs in (("content", True), ("mode", False)):
+        at = agent.path(path) if theirs else os.fsencode(rig.workspace / path)
+        with open(at, "ab") as file:
+            file.write(b"more")
+    agent.chmod("mode", 0o755)
+    (rig.workspace / "content").chmod(0o755)
+    done = rig.run("apply", "--json", prefix=("prlimit", f"--data={LARGE_BYTES}"))
+    assert (done.code, json.loads(done.out or "{}").get("merged")) == (0, ["content", "mode"]), done
+    for path in ("content", "mode"):
+        status = (rig.workspace / path).stat()
+        assert (status.st_size, status.st_mode & 0o777) == (LARGE_BYTES + len(b"more"), 0o755)
 
 
 TAKEN = ["a", "new", "new/deep", "run"]
