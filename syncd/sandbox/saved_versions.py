@@ -7,6 +7,7 @@ database's own locking is needed: while one process saves, others list, restore,
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import logging
 import os
@@ -365,6 +366,7 @@ def _member(path: str, saved: Entry) -> Member:
 
 # Before a sandbox ends there is no time to read the bytes of more that had been sent.
 _HURRIED, _MOST_BASES = (Why.SANDBOX_ENDED, Why.RELEASED), 1000
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class VersionSaver(Struct, eq=False):
@@ -402,9 +404,11 @@ class VersionSaver(Struct, eq=False):
             saved = self.saved_versions.save(why, self.sandbox_id, new, bases)
         except OSError as failure:
             if len(new) > 1:  # a part of them may well be saved
-                paths = sorted(new)
-                parts = paths[: len(paths) // 2], paths[len(paths) // 2 :]
-                return frozenset().union(*(self.save(why, {p: new[p] for p in part}, base_of) for part in parts))
+                paths = sorted(new, key=lambda path: new[path].size_bytes)
+                small = {path: new.pop(path) for path in paths[: len(paths) // 2]}
+                failed = self.save(why, small, base_of)
+                # Where a smaller one has no room, no larger one has.
+                return failed.union(new if failed and failure.errno in _NO_ROOM else self.save(why, new, base_of))
             self.not_kept = f"the saved versions cannot be written ({failure.strerror or failure})"
             _log.warning("the agent's version of '%s' cannot be saved (%s)", shown_path(min(new)), failure)
             return frozenset(new)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import stat
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from syncd.archive.base_store import BaseStore
+from syncd.archive.chunk_store import ChunkStore
 from syncd.core.choices import SAVED_BYTES
 from syncd.core.clock import utc
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.sandbox.sandbox_state import SandboxState
-from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, Why, counted, expired
+from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, VersionSaver, Why, counted, expired
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import NAME, StateDb
 from tests.clock import ScriptedClock
@@ -217,6 +220,25 @@ def test_a_full_disk(rig: SavedVersionsRig, monkeypatch: pytest.MonkeyPatch, ste
         rig.save(a=b"3", b=b"2")
     assert [found.id for found in rig.another().all()] == [version]
     assert rig.contents() == {b"1", b"2"}
+
+
+def test_what_has_room_on_a_full_disk_is_saved_soon(rig: SavedVersionsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many the smaller ones, after few tries: nothing else goes on meanwhile."""
+    tries = itertools.count()
+    add = Blobs.add
+
+    def add_small(blobs: Blobs, source: str, digest: bytes = b"", parent: int | None = None) -> tuple[bytes, int]:
+        if os.path.getsize(source) > 2:
+            next(tries)
+            full_disk()
+        return add(blobs, source, digest, parent)
+
+    monkeypatch.setattr(Blobs, "add", add_small)
+    versions = {f"{number:03}": file_of(b"%d" % number) for number in range(500)}
+    saver = VersionSaver(rig.store, "box", BaseStore(str(rig.folder), ChunkStore(str(rig.folder))))
+    assert saver.save(Why.OVERWRITTEN, versions) == {f"{number:03}" for number in range(100, 500)}
+    assert {path for version in rig.store.all() for path in version.paths} == {f"{number:03}" for number in range(100)}
+    assert next(tries) < 30
 
 
 @pytest.mark.parametrize("column", ["value = x'80'", "checksum = 7", "value = 'text'", "value = x''"])
