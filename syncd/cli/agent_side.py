@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -31,7 +31,7 @@ from syncd.daemon.build import access_of, excludes_for, folders_of, key_of, read
 from syncd.merge.home import AgentSide, HomeFolder
 from syncd.merge.workspace_writer import JournalEntry, WorkspaceWriter
 from syncd.model.entry import SeenEntry, same
-from syncd.model.manifest import Manifest
+from syncd.model.manifest import Manifest, is_within
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
@@ -237,6 +237,11 @@ def take_back_killed(config: Config) -> None:
 def written_config(config: Config, entry: JournalEntry | None) -> Config:
     """The configuration of the sandbox that a write came from."""
     return config.for_sandbox(entry.sandbox) if entry is not None and entry.sandbox in config.sandboxes else config
+
+
+def is_named(path: str, named: Collection[str]) -> bool:
+    """True if the path is one that was named, or below one; all are if none was."""
+    return not named or "" in named or is_within(path, named)
 
 
 def tell_excluded(side: AgentSide, what_becomes: str) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from tempfile import TemporaryFile
 from typing import Any
 
 import click
 
-from syncd.cli.agent_side import for_each, look_at, open_sandbox, tell_excluded
-from syncd.cli.options import all_option, configured_for_each, is_named, named_paths, sandbox_options, stoppable
+from syncd.cli.agent_side import for_each, is_named, look_at, open_sandbox, tell_excluded
+from syncd.cli.options import all_option, configured_for_each, named_paths, sandbox_options, stoppable
 from syncd.cli.output import Tone, aligned, paged, print_path, styled, written
 from syncd.core.choices import COMMITTER
 from syncd.core.errors import ExitCode
@@ -117,7 +117,7 @@ def command(  # noqa: PLR0917 - click passes each option
     return failed or max(codes)
 
 
-def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> None:
+def show(side: AgentSide, named: Collection[str], form: str | None) -> None:
     """Print what differs of these paths. Raises `SyncdError`."""
     paths = _paths(side, named)
     before, after = both_sides(side, paths, side.local())
@@ -213,7 +213,7 @@ def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, 
     paged(lines)
 
 
-def _paths(side: AgentSide, named: tuple[str, ...]) -> list[str]:
+def _paths(side: AgentSide, named: Collection[str]) -> list[str]:
     """Return the paths that differ, in order; git takes no patch of what is in a `.git`, which may be sent."""
     found = [path for path in side.work.changed if is_named(path, named) and not is_in_repository(path)]
     return sorted(found, key=os.fsencode)

@@ -191,11 +191,11 @@ def config_of_daemon(path: str) -> Config | None:
     return check_config({"workspace": {"path": status.workspace}, "sandbox": {**sandbox, **where}}, path)
 
 
-def named_paths(config: Config, paths: Iterable[str]) -> tuple[str, ...]:
+def named_paths(config: Config, paths: Iterable[str]) -> frozenset[str]:
     """The PATHs of a command line, relative to the workspace. Raises `click.UsageError` for one outside, or empty."""
     if "" in paths:  # an unset variable of a script is no wish for the whole folder
         raise click.UsageError("A PATH is empty.")
-    return tuple(_in_workspace(config.workspace.path, path) for path in paths)
+    return frozenset(_in_workspace(config.workspace.path, path) for path in paths)
 
 
 def _in_workspace(workspace: str, path: str) -> str:
@@ -206,11 +206,6 @@ def _in_workspace(workspace: str, path: str) -> str:
         if f"{candidate}/".startswith(f"{workspace}/"):
             return candidate[len(workspace) + 1 :]
     raise click.UsageError(f"{shown_path(path)} is not in the workspace {workspace}; name a path below it.")
-
-
-def is_named(path: str, named: tuple[str, ...]) -> bool:
-    """True if the path is one that was named, or below one; all are if none was."""
-    return not named or any(not name or path == name or path.startswith(f"{name}/") for name in named)
 
 
 @contextmanager

@@ -13,14 +13,13 @@ import click
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.cli.agent_side import OpenSandbox, look_at, open_sandbox, take_back_killed
+from syncd.cli.agent_side import OpenSandbox, is_named, look_at, open_sandbox, take_back_killed
 from syncd.cli.apply import bring_home_and_save, tell_end
 from syncd.cli.apply.plan_text import plan_lines
 from syncd.cli.options import (
     CLOCK,
     configured_for,
     hinted,
-    is_named,
     named_paths,
     refuse_elsewhere,
     sandbox_options,

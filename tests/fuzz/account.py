@@ -19,7 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from syncd.cli.options import is_named
+from syncd.cli.agent_side import is_named
 from syncd.core.clock import Clock, SystemClock
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.model import entry as model_entry
@@ -70,7 +70,7 @@ class Account:
 
     def person_gave_up(self, named: Collection[str]) -> None:
         """Note that a person lets a command replace these, with what is below them."""
-        self._replaced_here.update(each for each in self._home.items() if is_named(each[0], tuple(named)))
+        self._replaced_here.update(each for each in self._home.items() if is_named(each[0], named))
 
     def agent_changed(self, before: Tree, after: Tree, now_s: float) -> None:
         """Note what the agent did, by the sandbox's content before and after it."""

@@ -13,7 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from syncd.cli.options import is_named
+from syncd.cli.agent_side import is_named
 from syncd.emulator.extract import ArchiveRefused
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, is_within
@@ -363,7 +363,7 @@ class Checker:
             self.account.person_gave_up(named)
         elif self.live is not None:
             remote = tree(self.live.sandbox.workspace)
-            decided = {each for each in remote.items() if is_named(each[0], tuple(named))}
+            decided = {each for each in remote.items() if is_named(each[0], named)}
             self.decided |= decided
 
     def excuse_ended(self, late_s: float) -> None:

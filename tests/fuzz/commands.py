@@ -28,8 +28,8 @@ import pytest
 from typing_extensions import override
 
 from syncd.cli import agent_side, apply, diff, ls, options, resolve, sandbox, saved
+from syncd.cli.agent_side import is_named
 from syncd.cli.apply import branch
-from syncd.cli.options import is_named
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, SyncdError
 from syncd.core.settings import SandboxKeys

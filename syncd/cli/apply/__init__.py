@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ import click
 from syncd.cli.agent_side import (
     OpenSandbox,
     check_place,
+    is_named,
     look_at,
     no_sync_begins,
     open_home,
@@ -37,7 +38,6 @@ from syncd.cli.options import (
     configured_for_each,
     hinted,
     interruptible,
-    is_named,
     named_paths,
     note_done,
     refuse_elsewhere,
@@ -108,7 +108,7 @@ def command(
 
 def apply(
     config: Config,
-    named: tuple[str, ...],
+    named: Collection[str],
     included: tuple[str, ...],
     *,
     deletions: bool,
@@ -169,7 +169,7 @@ def bring_home_and_save(
     return done
 
 
-def _agreed(side: AgentSide, named: tuple[str, ...], plan: Plan, waiter: Waiter) -> bool:
+def _agreed(side: AgentSide, named: Collection[str], plan: Plan, waiter: Waiter) -> bool:
     """True if a person wants the plan carried out; the diff is shown to one who asks for it. Raises `Stop`."""
     asked = f"{summary_line(plan, _PLANNED)}. Apply, or diff? [y/d/N]:"
     while (answer := answered(asked, ("y", "yes", "d", "diff", "n", "no", ""), waiter)) in ("d", "diff"):

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import partial
 
 import click
 from msgspec.structs import replace
 
-from syncd.cli.agent_side import OpenSandbox, for_each, look_at, open_sandbox
+from syncd.cli.agent_side import OpenSandbox, for_each, is_named, look_at, open_sandbox
 from syncd.cli.apply.plan_text import lists_of, not_fetched, to_look_at
-from syncd.cli.options import CLOCK, is_named
+from syncd.cli.options import CLOCK
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.errors import SyncdError
 from syncd.core.settings import Config
@@ -33,7 +33,7 @@ from syncd.selection.selection import PathPatterns
 
 
 def apply_to_branches(
-    configs: Sequence[Config], name: str, named: tuple[str, ...], included: tuple[str, ...], *, as_json: bool
+    configs: Sequence[Config], name: str, named: Collection[str], included: tuple[str, ...], *, as_json: bool
 ) -> int:
     """Make a branch for each of these sandboxes, of that name with their own in it, and say what is on it.
 
@@ -59,7 +59,7 @@ def apply_to_branches(
 
 
 def _apply_to_branch(
-    config: Config, name: str, named: tuple[str, ...], included: tuple[str, ...], *, as_json: bool
+    config: Config, name: str, named: Collection[str], included: tuple[str, ...], *, as_json: bool
 ) -> tuple[dict[str, list[str]], SyncdError | None]:
     """Make the branch, say what is on it, and return the lists of paths, and what was not fetched for it.
 
@@ -158,7 +158,7 @@ def _is_whole(remote: SeenEntry) -> bool:
 
 
 def _commits_to_make(
-    side: AgentSide, commits: tuple[SandboxCommit, ...], named: tuple[str, ...]
+    side: AgentSide, commits: tuple[SandboxCommit, ...], named: Collection[str]
 ) -> tuple[list[SandboxCommit], dict[str, str], dict[str, str]]:
     """Return the commits for the branch, with what may come of them; of named paths, if any, alone.
 
