@@ -28,6 +28,7 @@ from syncd.core.settings import Config
 from syncd.core.text import ago, counted, few, shown_path
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import access_of, excludes_for, folders_of, key_of, reader_of, selection_of, target_of
+from syncd.merge.git import find_git
 from syncd.merge.home import AgentSide, HomeFolder
 from syncd.merge.workspace_writer import JournalEntry, WorkspaceWriter
 from syncd.model.entry import SeenEntry, same
@@ -137,7 +138,8 @@ def _tell(config: Config, text: str) -> None:
 
 def _look_at(opened: OpenSandbox, find: _Find, included: PathPatterns | None = None) -> AgentSide:
     """Find the agent's work. Raises `StepFailed`, `SyncdError`, `Stop`."""
-    state, home = opened.sandbox.state, home_folder(opened.access.config, opened.access.db, opened.scratch)
+    access, state = opened.access, opened.sandbox.state
+    home = home_folder(access.config, access.db, access.waiter, opened.scratch)
     rules, revision = home.rules(), state.revision
 
     def is_included(path: str, is_dir: bool) -> bool:
@@ -191,7 +193,7 @@ def _find_there(
         return find_agent_work(opened.sandbox.looks, opened.sandbox.state.content, is_excluded, known=known)
 
 
-def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:
+def home_folder(config: Config, db: StateDb, waiter: Waiter, scratch: str) -> HomeFolder:
     """Return the workspace that work comes home to, with the writer of what this sandbox has. Raises `ConfigError`."""
 
     def target(name: str) -> Target | None:
@@ -210,23 +212,24 @@ def home_folder(config: Config, db: StateDb, scratch: str) -> HomeFolder:
         SentFiles(config.workspace.path, scratch, base_store, Blobs(db)),
         WorkspaceWriter(config.workspace.path, db, CLOCK, target, config.sandbox_name),
         db,
+        find_git(os.environ, waiter),
         _guard(config).missing_mounts(),
     )
 
 
 @contextlib.contextmanager
-def open_home(config: Config, scratch: str = "") -> Iterator[HomeFolder]:
+def open_home(config: Config, waiter: Waiter, scratch: str = "") -> Iterator[HomeFolder]:
     """Open the workspace that work comes home to, without a sandbox. Raises `ConfigError`."""
     with contextlib.closing(StateDb(folders_of(config, os.environ).state)) as db:
-        yield home_folder(config, db, scratch)
+        yield home_folder(config, db, waiter, scratch)
 
 
 def take_back_killed(config: Config) -> None:
     """Take back what an `apply` that was killed has written, and say so. Raises `TryLater`, `Locked`."""
     # What is looked at is not half of a sync either.
     with (
-        open_home(config) as home,
         interruptible() as waiter,
+        open_home(config, waiter) as home,
         no_sync_begins(written_config(config, home.writer.killed), waiter),
     ):
         taken_back = home.writer.finish_interrupted()

@@ -30,7 +30,7 @@ from syncd.merge.git import (
     is_binary,
     is_version,
     make_commits,
-    need_git,
+    needed,
     object_format_around,
     private_repository,
     size_of,
@@ -197,7 +197,7 @@ def row_of(side: AgentSide, path: str, here: Entry, sandbox: str) -> dict[str, A
 
 
 def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, SeenEntry], form: str | None) -> None:
-    git, shown = need_git(os.environ), TABLE if form == "stat" else PATCH
+    git, shown = needed(side.home.git), TABLE if form == "stat" else PATCH
     if shown is PATCH:
         large = {path for side in (before, after) for path, found in side.items() if size_of(found) > LARGEST_BYTES}
         for path in sorted(large):

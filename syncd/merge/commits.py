@@ -16,7 +16,6 @@ import hashlib
 import itertools
 import os
 import re
-import select
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,13 +23,11 @@ from functools import partial
 from typing import IO
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from syncd.archive.base_store import SentFiles
 from syncd.core.choices import COMMITTER
 from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater
 from syncd.core.text import one_line, shown_path
-from syncd.core.waiter import REAL
 from syncd.merge.git import (
     ANY_CODE,
     SUBMODULE_MODE,
@@ -450,10 +447,9 @@ class FollowedCommits:
         made = record.load()
         if made == digest or (made is None and not found):
             return
-        git = find_git(self._environ)
+        git = find_git(self._environ, self._waiter)
         if git is None:
             return
-        git = replace(git, wait_ready=self._wait_ready)
         changes = self._allowed(git, found, work.changed)
         if changes or made is not None:
             self._commit(git, work.content.base, changes, is_excluded, scratch)
@@ -501,9 +497,6 @@ class FollowedCommits:
         ended = change_reference(git, work_tree, person, *command)
         if ended.code:
             raise TryLater(f"git cannot set {self._reference} ({ended.complaint.strip()[:160]})", "see `git fsck`")
-
-    def _wait_ready(self, descriptor: int, within_s: float) -> bool:
-        return self._waiter.wait_ready(descriptor, select.POLLIN, REAL.monotonic_s() + within_s)
 
     # -- what was sent
 

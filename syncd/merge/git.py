@@ -20,15 +20,18 @@ import select
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import IO
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncd.core.errors import ConfigError, NeedsPerson, SyncdError, TryLater
 from syncd.core.process import original_umask
+from syncd.core.signals import Interrupt
 from syncd.core.text import one_line, shown_path
+from syncd.core.waiter import REAL, Waiter
 from syncd.model.entry import EXECUTABLE, Kind, SeenEntry
 from syncd.sandbox.program import ENVIRONMENT, LARGE_BYTES, NO_CONFIGURATION, SETTINGS, quoted
 
@@ -83,24 +86,16 @@ class GitResult(Struct, frozen=True):
     complaint: str = ""
 
 
-def wait_readable(descriptor: int, within_s: float) -> bool:
-    """Return True once the descriptor is readable, False if it is not within so many seconds."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(within_s * 1000))
-
-
 class Git(Struct, frozen=True):
     """An installed git: the program, the search path, and the variables by which it finds the person's settings.
 
-    `wait_ready` waits for a descriptor to be readable, at most so many seconds, and returns True if it is: other work
-    may go on meanwhile.
+    Other work of the `waiter` may go on while it runs, and a signal ends it.
     """
 
     program: str
     path: str
     person: Mapping[str, str]
-    wait_ready: Callable[[int, float], bool] = wait_readable
+    waiter: Waiter = field(default_factory=lambda: Waiter(Interrupt(), REAL))
 
     def run(
         self,
@@ -119,7 +114,7 @@ class Git(Struct, frozen=True):
         `variables` are added to the environment, which holds nothing of this process's but the search path.
         `configuration` are those by which it finds that of the person, else it finds none. What it prints goes into the
         file `output`, if there is one, else into the result. Raises `NeedsPerson` unless its exit code is allowed,
-        `TryLater` if it does not end within so many seconds.
+        `TryLater` if it does not end within so many seconds, and what a wait of the waiter raises.
         """
         # All streams are files: no pipe can fill up while another one is waited for.
         text = given if isinstance(given, bytes) else b""
@@ -141,7 +136,8 @@ class Git(Struct, frozen=True):
                 with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended, or may have no more
                     resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
                 with os.fdopen(os.pidfd_open(process.pid), "rb", buffering=0) as end:
-                    has_ended = self.wait_ready(end.fileno(), within_s or _ANSWER_S)
+                    ends_s = REAL.monotonic_s() + (within_s or _ANSWER_S)
+                    has_ended = self.waiter.wait_ready(end.fileno(), select.POLLIN, ends_s)
             finally:
                 process.kill()
                 code = process.wait()
@@ -164,7 +160,7 @@ def _in_memory(content: bytes = b"") -> IO[bytes]:
     return file
 
 
-def find_git(environ: Mapping[str, str]) -> Git | None:
+def find_git(environ: Mapping[str, str], waiter: Waiter | None = None) -> Git | None:
     """Return the git that `$PATH` leads to, None if there is none.
 
     Relative folders of `$PATH` do not count: they may lead to a program in the workspace.
@@ -173,12 +169,12 @@ def find_git(environ: Mapping[str, str]) -> Git | None:
     program = shutil.which("git", path=path)
     if program is None:
         return None
-    return Git(program, path, {name: environ[name] for name in NO_CONFIGURATION if name in environ})
+    git = Git(program, path, {name: environ[name] for name in NO_CONFIGURATION if name in environ})
+    return git if waiter is None else replace(git, waiter=waiter)
 
 
-def need_git(environ: Mapping[str, str]) -> Git:
-    """Return the git that `$PATH` leads to. Raises `NeedsPerson` if there is none."""
-    git = find_git(environ)
+def needed(git: Git | None) -> Git:
+    """Return the git that was found. Raises `NeedsPerson` if there is none."""
     if git is None:
         raise NeedsPerson("git is not installed, or not in a folder of $PATH", "install git")
     return git

@@ -21,10 +21,10 @@ from syncd.core.errors import TryLater
 from syncd.core.process import original_umask
 from syncd.core.text import counted, shown_path
 from syncd.merge.git import (
-    find_git,
+    Git,
     is_binary,
     merge,
-    need_git,
+    needed,
     why_submodules_are_refused,
 )
 from syncd.merge.path_changes import PathChange, link_at, opened
@@ -68,6 +68,7 @@ class HomeFolder(Struct, frozen=True):
     sent_files: SentFiles
     writer: WorkspaceWriter
     db: StateDb
+    git: Git | None
     unmounted: Collection[str]
 
     def rules(self) -> PathRules:
@@ -97,7 +98,7 @@ class HomeFolder(Struct, frozen=True):
             except OSError:
                 return ()  # it is written to by its own rules
 
-        refused = partial(why_submodules_are_refused, find_git(os.environ))
+        refused = partial(why_submodules_are_refused, self.git)
         return Home(deletions, partial(link_at, self.path), names_in, refused_submodules=refused)
 
 
@@ -222,7 +223,7 @@ def _merged(home: HomeFolder, planned: PlannedPath) -> SeenEntry | str:
         return there
     if reason := why_no_text(planned):
         return reason
-    before, git = home.base_bytes(planned), need_git(os.environ) if has_markers else find_git(os.environ)
+    before, git = home.base_bytes(planned), needed(home.git) if has_markers else home.git
     if before is None and not has_markers:
         return "what was sent is not known any more"
     merged = merge(git, before or b"", _content_of(place), _content_of(there.copy), home.scratch)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from syncd.core.directories import Lock
+from syncd.core.errors import ExitCode
+from tests.repositories import git
 from tests.system.command import Running
-from tests.system.rig import Rig
+from tests.system.rig import DEFAULTS, Rig
 
 ENDS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
 
@@ -89,6 +91,26 @@ def test_a_signal_while_git_hangs(rig: Rig, number: signal.Signals) -> None:
     daemon = rig.start()
     rig.until(asked.exists, "git to be asked")
     assert daemon.stop(number) == 0
+    hold.unlink()
+
+
+@ENDS
+@pytest.mark.parametrize("args", [("diff",), ("apply", "--json"), ("apply", "--branch", "agent")], ids=" ".join)
+def test_a_command_while_git_hangs(rig: Rig, number: signal.Signals, args: tuple[str, ...]) -> None:
+    """A command that waits for git ends at once, with nothing changed, also where the signal ended that git."""
+    rig.configure({**DEFAULTS, "workspace.use_gitignore": False})
+    rig.write("a", "1\n2\n3\n")
+    git(rig.workspace, "init")
+    rig.ok("push")
+    rig.agent.write("a", "1\n2\n3\ntheirs\n")
+    rig.write("a", "ours\n1\n2\n3\n")
+    asked, hold = rig.with_slow_git()
+    hold.touch()
+    running = rig.background(*args)
+    rig.until(asked.exists, "git to be asked")
+    assert (running.stop(number), running.out) == (ExitCode.TRY_LATER, "")
+    assert running.err.splitlines()[-1].startswith("syncd: stopped; nothing was changed")
+    assert (rig.workspace / "a").read_text() == "ours\n1\n2\n3\n"
     hold.unlink()
 
 

@@ -192,7 +192,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         interruptible() as waiter,
         no_sync_begins(config, waiter),
         scratch_folder(spool) as scratch,
-        open_home(config, scratch) as home,
+        open_home(config, waiter, scratch) as home,
     ):
         plan = write(home, with_texts(home, plan_of_version(home, version.bases, there)))
         with suppress(NeedsPerson, OSError):  # no sandbox is known, or the state has no room: all is written
@@ -209,7 +209,7 @@ def undo_and_tell(config: Config, sandbox: str | None, *, as_json: bool) -> int:
 
     Raises `click.UsageError` if a `sandbox` is named and the last one was of another.
     """
-    with open_home(config) as home, interruptible() as waiter:
+    with interruptible() as waiter, open_home(config, waiter) as home:
         last = home.writer.killed or home.writer.last
         if sandbox is not None and last is not None and sandbox != last.sandbox:
             raise click.UsageError(f"The last `apply` was of {last.sandbox}; `syncd apply --undo` takes that one back.")

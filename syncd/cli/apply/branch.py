@@ -22,7 +22,7 @@ from syncd.core.errors import SyncdError
 from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path
 from syncd.merge.commits import SandboxCommit, UnreadableCommits, make_branch, read_commits
-from syncd.merge.git import is_version, need_git
+from syncd.merge.git import is_version, needed
 from syncd.merge.home import AgentSide, make_plan
 from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.model.reconcile import PathOutcome, Plan, PlannedPath, Sides, never_taken
@@ -65,7 +65,6 @@ def _apply_to_branch(
 
     Raises `SyncdError`.
     """
-    git = need_git(os.environ)
     with open_sandbox(config) as opened:
         # Before the look, a new one: what is committed in between counts as not committed, and nothing is taken back.
         found, commits = _fetched(opened)
@@ -84,7 +83,7 @@ def _apply_to_branch(
         new = {path: each for of in (*(commit.changes for commit in to_make), changes) for path, each in of.items()}
         here = side.home.writer.look(new)
         branch = make_branch(
-            git,
+            needed(side.home.git),
             config.workspace.path,
             name,
             sent,
