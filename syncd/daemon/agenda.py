@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.waiter import NewerEvents
-from syncd.daemon.left_sandbox import LeftSandbox
+from syncd.daemon.removed_sandbox import RemovedSandbox
 from syncd.daemon.scheduler import Action, Due, Facts, newer_events, next_action
 from syncd.daemon.sync_requests import RequestQueue, SyncRequest
 from syncd.report.status_publisher import WorkspaceStatus
@@ -30,7 +30,7 @@ class SharedState(Struct):
     watch: InotifyWatch
     synced_hook: SyncedHook
     status: WorkspaceStatus
-    left: list[LeftSandbox]
+    removed_sandboxes: list[RemovedSandbox]
     dirty: DirtyDirectories
     was_there: bool  # the workspace, at the start
     paused: bool  # by a person

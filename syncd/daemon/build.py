@@ -22,8 +22,8 @@ from syncd.core.signals import Signals
 from syncd.core.waiter import Waiter
 from syncd.daemon.agenda import SharedState
 from syncd.daemon.control import ControlServer
-from syncd.daemon.left_sandbox import LeftSandbox, left_configs
 from syncd.daemon.loop import Daemon
+from syncd.daemon.removed_sandbox import RemovedSandbox, removed_configs
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
@@ -259,13 +259,13 @@ def daemon_of(
         listener = watch if run.pid is not None else None
         workspace = workspace_of(config, environ, waiter, *searched, excludes=excludes, listener=listener)
         synced_hook.configure(config, folders.state)
-        left = [
-            LeftSandbox(replace(access(MAIN), config=own), target, workspace)
-            for own, target in left_configs(config, folders.state, db, clock)
+        removed = [
+            RemovedSandbox(replace(access(MAIN), config=own), target, workspace)
+            for own, target in removed_configs(config, folders.state, db, clock)
         ]
         dirty = DirtyDirectories(config.sync.rescan_minutes * 60)
         was_there, paused = os.path.isdir(path), PauseMarker(folders.state).exists
-        shared = SharedState(workspace, watch, synced_hook, status, left, dirty, was_there, paused)
+        shared = SharedState(workspace, watch, synced_hook, status, removed, dirty, was_there, paused)
         key_files = (each.api_key_file for each in config.sandboxes.values())
         run.key_stamps = {file: run.key_stamps.get(file, file_stamp(file)) for file in key_files}
         loops = [

@@ -56,7 +56,7 @@ class Daemon(Struct, eq=False):
         _log.info("watching %s%s", self.shared.workspace.path, ", paused" if self.shared.paused else "")
         try:
             beside = [work for loop in self.loops for work in (loop.follow, loop.set_up)]
-            saves = [partial(left.save_in_the_end, self._recall) for left in self.shared.left]
+            saves = [partial(removed.save_in_the_end, self._recall) for removed in self.shared.removed_sandboxes]
             works = [partial(loop.run, self._is_over) for loop in self.loops]
             self.shared.workspace.waiter.tasks.run(works, self, [*beside, *saves])
         except Stop:
@@ -81,7 +81,7 @@ class Daemon(Struct, eq=False):
         asked = self._named(message)
         others = [loop for loop in self.loops if loop not in asked]
         tasks = self.shared.workspace.waiter.tasks
-        works: list[Callable[[], object]] = [left.save for left in self.shared.left]
+        works: list[Callable[[], object]] = [removed.save for removed in self.shared.removed_sandboxes]
         for loop, each in _clients(client, asked):
             loop.ask(message, each)
             if message["do"] != "setup":

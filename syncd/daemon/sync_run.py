@@ -55,8 +55,8 @@ class SandboxReporter(Struct):
         self.learn()
         agent = [*self.shared.synced_hook.warnings(self.cycle.name), *self.follower.warnings]
         self.publisher.own_warnings = {each.key for each in (*self.cycle.sandbox_warnings, *agent)}
-        left = (warning for each in self.shared.left for warning in each.warnings)
-        self.publisher.warn([*self.cycle.warnings, *self.shared.watch.warnings(), *agent, *left])
+        removed = (warning for each in self.shared.removed_sandboxes for warning in each.warnings)
+        self.publisher.warn([*self.cycle.warnings, *self.shared.watch.warnings(), *agent, *removed])
 
     def recall(self) -> None:
         """Have the status tell what is recorded of this sandbox, or shared, and came not by its own syncs."""

@@ -269,7 +269,7 @@ def save_followed(saver: VersionSaver, state: SandboxState, why: Why) -> None:
             store.remove()
 
 
-def save_left(db: StateDb, target: Target, saved_versions: SavedVersions) -> None:
+def save_followed_in_removed(db: StateDb, target: Target, saved_versions: SavedVersions) -> None:
     """Save what was followed in a sandbox that is configured no more. Raises `OSError`."""
     kept, content = FollowedStore(db, target).load(), SandboxState(db, target).content
     there = {} if kept is None else kept.savable(content)

@@ -17,17 +17,17 @@ from syncd.sandbox.provider import AcquiredSandboxStore, acquired_of
 from syncd.sandbox.sandbox_state import forget_name, last_target, recorded_names
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.store.state_db import StateDb
-from syncd.sync.following import save_left
+from syncd.sync.following import save_followed_in_removed
 from syncd.sync.sandbox import Access, Sandbox
 from syncd.sync.work_saver import WorkSaver
 from syncd.sync.workspace import Workspace
 
 
-class LeftSandbox:
+class RemovedSandbox:
     """Saves what differs in one such sandbox, and has it forgotten then."""
 
     def __init__(self, access: Access, target: Target, workspace: Workspace) -> None:
-        """`access` has the configuration of `left_configs`, and the key of main."""
+        """`access` has the configuration of `removed_configs`, and the key of main."""
         self.name = access.config.sandbox_name
         self.warnings: list[SyncWarning] = []
         self._access = access
@@ -78,7 +78,7 @@ class LeftSandbox:
         self.warnings = [SyncWarning(f"removed:{self.name}", what, remedy)]
 
 
-def left_configs(config: Config, state_folder: str, db: StateDb, clock: Clock) -> list[tuple[Config, Target]]:
+def removed_configs(config: Config, state_folder: str, db: StateDb, clock: Clock) -> list[tuple[Config, Target]]:
     """Forget the sandboxes that the configuration has no more, and return those whose work is to be saved before.
 
     These were acquired, so they end by themselves. Each has the configuration of main, but for what is known of it.
@@ -105,5 +105,5 @@ def _forget(db: StateDb, name: str, clock: Clock) -> None:
     """
     target = last_target(db, name)
     if target is not None:
-        save_left(db, target, SavedVersions(db, clock, name))
+        save_followed_in_removed(db, target, SavedVersions(db, clock, name))
     forget_name(db, name)
