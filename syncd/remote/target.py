@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from msgspec import Struct
 
 from syncd.core.clock import stamp
@@ -12,9 +10,6 @@ from syncd.core.clock import stamp
 MARGIN_S = 60.0
 # … but for a short lifetime at most this share of it.
 MARGIN_SHARE = 0.1
-# A mistake, ours or a server's, must not use up an account: at most so many in so long.
-MOST_ACQUIRED = 3
-SPAN_S = 600.0
 
 
 class Target(Struct, frozen=True):
@@ -70,11 +65,3 @@ def margin_s(acquired_sandbox: AcquiredSandbox) -> float:
     if acquired_sandbox.ends_wall_s is None:
         return 0.0
     return min(MARGIN_S, MARGIN_SHARE * (acquired_sandbox.ends_wall_s - acquired_sandbox.acquired_wall_s))
-
-
-def acquire_wait_s(acquired_wall_s: Sequence[float], wall_s: float) -> float:
-    """Return the seconds until one more may be acquired, given when earlier ones were."""
-    recent = sorted(at_s for at_s in acquired_wall_s if 0 <= wall_s - at_s < SPAN_S)
-    if len(recent) < MOST_ACQUIRED:
-        return 0.0
-    return recent[-MOST_ACQUIRED] + SPAN_S - wall_s

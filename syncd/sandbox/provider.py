@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from syncd.core.clock import Clock
@@ -18,11 +18,14 @@ from syncd.core.settings import MAIN, AcquireKeys, Config, SandboxKeys
 from syncd.remote.api import Account, Api, urls_by_name
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.retry import WaitOut, with_retries
-from syncd.remote.target import SPAN_S, AcquiredSandbox, Target, acquire_wait_s, replace_in_s
+from syncd.remote.target import AcquiredSandbox, Target, replace_in_s
 from syncd.store.state_db import required_record
 
 _log = logging.getLogger("syncd.sandbox")
 _URL = re.compile(r"https?://[!-~]+")
+# A mistake, ours or a server's, must not use up an account: at most so many in so long.
+MOST_ACQUIRED = 3
+SPAN_S = 600.0
 
 
 class _ProviderRecord(Versioned, frozen=True, kw_only=True):
@@ -62,6 +65,14 @@ class AcquiredSandboxStore:
 def acquired_of(config: Config, state_folder: str) -> AcquiredSandbox | None:
     """Return the sandbox that was acquired for this configuration; None also where it names one."""
     return None if config.sandbox.acquire is None else AcquiredSandboxStore(config, state_folder).load()[0]
+
+
+def acquire_wait_s(acquired_wall_s: Sequence[float], wall_s: float) -> float:
+    """Return the seconds until one more may be acquired, given when earlier ones were."""
+    recent = sorted(at_s for at_s in acquired_wall_s if 0 <= wall_s - at_s < SPAN_S)
+    if len(recent) < MOST_ACQUIRED:
+        return 0.0
+    return recent[-MOST_ACQUIRED] + SPAN_S - wall_s
 
 
 class SandboxProvider:

@@ -17,9 +17,9 @@ from syncd.cli.agent_side import is_named
 from syncd.emulator.extract import ArchiveRefused
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, is_within
-from syncd.remote.target import MOST_ACQUIRED, SPAN_S
 from syncd.report.status_publisher import StatusPublisher
 from syncd.sandbox.look_request import was_emptied
+from syncd.sandbox.provider import MOST_ACQUIRED, SPAN_S
 from syncd.scan.exclusions import OUTSIDE, PathRules
 from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scanner

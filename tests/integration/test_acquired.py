@@ -9,8 +9,7 @@ from syncd.core.errors import KeyRefused, SandboxRefused, TryLater
 from syncd.core.settings import check_config
 from syncd.daemon.build import access_of
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.target import SPAN_S
-from syncd.sandbox.provider import AcquiredSandboxStore, McpServers
+from syncd.sandbox.provider import SPAN_S, AcquiredSandboxStore, McpServers
 from tests.emulator import RequestRecord, When
 from tests.integration.sync_rig import RecordingObserver, Rig, files
 from tests.recorded import full_disk

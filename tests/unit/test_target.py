@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.remote.target import SPAN_S, AcquiredSandbox, acquire_wait_s, margin_s, replace_in_s
-from syncd.sandbox.provider import callable_servers
+from syncd.remote.target import AcquiredSandbox, margin_s, replace_in_s
+from syncd.sandbox.provider import SPAN_S, acquire_wait_s, callable_servers
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ _COMPILES = "PYTHONDONTWRITEBYTECODE"
 DECISIONS = {
     "syncd.merge.home": "taken_mode merged_mode next_base",
     "syncd.merge.path_changes": "check_plan opened decide _matches",
+    "syncd.sandbox.provider": "acquire_wait_s",
     "syncd.scan.exclusions": "unreadable unmounted leads_outside too_deep largest check_size too_long mib",
 }
 # mutmut's numbers: no test failed, and no test reaches the function.
