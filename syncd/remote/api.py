@@ -24,10 +24,10 @@ from syncd.remote.upload_url import UploadUrl, upload_url_from
 
 # Extracting a large archive takes the server minutes.
 INITIALIZE_S = 180.0
-# Servers take request lines of 8 to 16 KiB; a signed URL has less than one.
-_CORRECT_URL = "correct sandbox.base_url with `syncd config edit`"
-_LONGEST_URL = 16 << 10
 _READ_S = 20.0
+_CORRECT_URL = "correct sandbox.base_url with `syncd config edit`"
+# Servers take request lines of 8 to 16 KiB; a signed URL has less than one.
+_LONGEST_URL = 16 << 10
 _LONGEST_DETAIL = 200
 
 # What decoding an answer raises: it is no JSON of that shape, no UTF-8, or nested without end.
