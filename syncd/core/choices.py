@@ -1,4 +1,4 @@
-"""What several packages decide by: how long saved versions are kept, and an enum for each choice of a configuration."""
+"""What several packages decide by, such as how long a version is kept, and an enum for each choice of a setting."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from enum import StrEnum
 # What is saved of the agent's work is kept so long, and so much of it: the oldest goes first. A look copies no more.
 SAVED_DAYS = 30
 SAVED_BYTES = 2 << 30
+# An agent that changed nothing for so long has done its work, or waits for somebody.
+AGENT_QUIET_S = 60.0
 # In whose name syncd commits, in the sandbox and here.
 COMMITTER = "syncd <syncd@localhost>"
 

@@ -14,7 +14,7 @@ from math import inf
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.core.choices import SAVED_BYTES
+from syncd.core.choices import AGENT_QUIET_S, SAVED_BYTES
 from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
 from syncd.model.manifest import Manifest, changed_paths
 from syncd.remote.target import Target
@@ -26,7 +26,6 @@ from syncd.selection.ignore_files import GIT
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import Record, StateDb, holder_of
 from syncd.sync.agent_work import FoundWork, IsExcluded, differing, whole_look
-from syncd.sync.status_document import QUIET_S
 
 # The longest wait for the next look, and the silence after which there is none.
 LONGEST_WAIT_S, SILENCE_S = 60.0, 3600.0
@@ -67,7 +66,7 @@ class Pace(Struct):
 
     def is_newly_quiet(self, now_s: float) -> bool:
         """Return True if the agent has done nothing for a minute since changes after which that was not told yet."""
-        return now_s - self.untold_s >= QUIET_S
+        return now_s - self.untold_s >= AGENT_QUIET_S
 
     def due_s(self, now_s: float, *, is_paced: bool) -> float:
         """Return when the next look begins; infinity after a long silence. `is_paced`: the API refused requests."""

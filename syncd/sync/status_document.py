@@ -77,10 +77,6 @@ class Progress(Struct, frozen=True):
         return replace(self, bytes_per_second=rate, seconds_left=left_bytes / rate if rate else None)
 
 
-# An agent that changed nothing for so long has done its work, or waits for somebody.
-QUIET_S = 60.0
-
-
 class AgentStatus(Struct, frozen=True):
     """The agent's side. `changed` counts the paths that were changed there, as of the last look at each.
 

@@ -12,10 +12,11 @@ from msgspec import Struct
 
 from syncd import __version__
 from syncd.cli.output import MARK, Tone, aligned, bar, home_relative, next_attempt, styled, wrapped
+from syncd.core.choices import AGENT_QUIET_S
 from syncd.core.clock import seconds_of
 from syncd.core.text import ago, countdown, counted, duration, for_sandbox, size, split_remedy
 from syncd.sandbox.setup_rules import SetupState, SetupStatus
-from syncd.sync.status_document import QUIET_S, AgentStatus, SandboxStatus, State, Status
+from syncd.sync.status_document import AgentStatus, SandboxStatus, State, Status
 
 # Columns: a mark, then the label, then the text.
 _INDENT = 2
@@ -255,7 +256,7 @@ def _agent(agent: AgentStatus, now_s: float) -> str:
     """The agent's side in one line, with the age of what is known of it; empty: there is nothing to say."""
     parts = []
     if agent.changed:
-        lasting = _lasting(agent.changed_at, now_s, QUIET_S)
+        lasting = _lasting(agent.changed_at, now_s, AGENT_QUIET_S)
         quiet = f", quiet{lasting}" if lasting else ", still at work" if agent.changed_at else ""
         parts.append(f"changed {counted(agent.changed, 'file')}{quiet}: `syncd diff`")
     if agent.held_count:
