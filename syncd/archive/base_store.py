@@ -32,7 +32,7 @@ from syncd.scan.file_reader import stamp_of
 from syncd.store.blobs import Blobs
 
 # Text is merged by lines; no one merges a larger file.
-LARGEST_BYTES = 4 << 20
+LARGEST_MERGED_BYTES = 4 << 20
 # The copies take no more than the snapshot itself, but a small snapshot may have so much.
 _LEAST_ROOM_BYTES = 16 << 20
 # Those that no sandbox was sent last go once all have grown by half since, and beyond so much.
@@ -95,7 +95,7 @@ class BaseStore:
         wanted: dict[str, dict[str, bytes]] = {}
         for path in paths:
             entry = base.get(path)
-            if entry is None or entry.kind is not Kind.FILE or entry.size_bytes > LARGEST_BYTES:
+            if entry is None or entry.kind is not Kind.FILE or entry.size_bytes > LARGEST_MERGED_BYTES:
                 continue
             digest = arrived_digest(entry)
             if digest and not _touch(self._path(digest)):
@@ -152,7 +152,7 @@ class BaseStore:
     def _own(self, digest: bytes) -> bytes | None:
         try:
             packed = read_file(self._path(digest))
-            content: bytes = zlib.decompressobj().decompress(packed, LARGEST_BYTES + 1)
+            content: bytes = zlib.decompressobj().decompress(packed, LARGEST_MERGED_BYTES + 1)
         except (OSError, zlib.error):
             return None
         return content if hashlib.sha256(content).digest() == digest else None
@@ -200,7 +200,7 @@ def _in_order(path: bytes) -> list[bytes]:
 def _small_files(archive: Archive) -> Iterator[tuple[str, bytes]]:
     """Yield the files that are small enough for a merge. Raises `DamagedPiece`, `BadArchive`."""
     for member, content in members(archive.blocks(_BLOCK)):
-        if member.kind is MemberKind.FILE and member.size_bytes <= LARGEST_BYTES:
+        if member.kind is MemberKind.FILE and member.size_bytes <= LARGEST_MERGED_BYTES:
             yield member.name, b"".join(content)
 
 

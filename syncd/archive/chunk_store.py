@@ -35,7 +35,7 @@ from syncd.model.entry import Entry, Kind
 
 TARGET_BYTES = 512 << 10
 # A chunk that no hash ends is ended at this size, to bound memory.
-LARGEST_BYTES = 4 * TARGET_BYTES
+LARGEST_CHUNK_BYTES = 4 * TARGET_BYTES
 _BLOCK = 512
 _HASHES = 1 << 32
 
@@ -60,7 +60,7 @@ def split(manifest: Iterable[tuple[str, Entry]]) -> Iterator[dict[str, Entry]]:
     chunk_bytes = 0
     for path, entry in manifest:
         weight = _BLOCK + entry.size_bytes
-        if chunk and (weight >= TARGET_BYTES or chunk_bytes + weight > LARGEST_BYTES):
+        if chunk and (weight >= TARGET_BYTES or chunk_bytes + weight > LARGEST_CHUNK_BYTES):
             yield chunk
             chunk, chunk_bytes = {}, 0
         chunk[path] = entry

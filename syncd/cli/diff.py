@@ -43,7 +43,7 @@ from syncd.model.git_names import is_in_repository
 # Before a path that several agents changed.
 _SEVERAL = "!"
 # Of one side of a path. Git holds both sides in memory, and compressed once more; `git apply` takes no patch of 1 GiB.
-LARGEST_BYTES = 256 << 20
+PATCH_BYTES = 256 << 20
 
 _COMPARE = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--full-index", "--no-color")
 # The options of git that make a patch, and a table for people.
@@ -199,7 +199,7 @@ def row_of(side: AgentSide, path: str, here: Entry, sandbox: str) -> dict[str, A
 def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, SeenEntry], form: str | None) -> None:
     git, shown = needed(side.home.git), TABLE if form == "stat" else PATCH
     if shown is PATCH:
-        large = {path for side in (before, after) for path, found in side.items() if size_of(found) > LARGEST_BYTES}
+        large = {path for side in (before, after) for path, found in side.items() if size_of(found) > PATCH_BYTES}
         for path in sorted(large):
             click.echo(
                 f"not shown: {shown_path(path)} is too large for a patch; `syncd apply` brings it home", err=True
@@ -233,7 +233,7 @@ def write_patch(
 ) -> Iterator[bytes]:
     """Return the PATCH, or the TABLE, from one side to the other in lines; nothing if there is no change.
 
-    No version in a patch is larger than LARGEST_BYTES. `scratch` is the folder in which the private repository is made,
+    No version in a patch is larger than PATCH_BYTES. `scratch` is the folder in which the private repository is made,
     with a copy of both sides (None: the system's folder for temporary files). `object_format` is that of the repository
     in which the patch will be applied: git checks the ids of binary files. Raises `NeedsPerson`, or `TryLater` if a
     file changes while it is read.

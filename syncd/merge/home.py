@@ -16,7 +16,7 @@ from types import MappingProxyType
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.archive.base_store import LARGEST_BYTES, SentFiles
+from syncd.archive.base_store import LARGEST_MERGED_BYTES, SentFiles
 from syncd.core.errors import TryLater
 from syncd.core.process import original_umask
 from syncd.core.text import counted, shown_path
@@ -82,7 +82,7 @@ class HomeFolder(Struct, frozen=True):
     def base_bytes(self, planned: PlannedPath) -> bytes | None:
         """Return the bytes that were sent as this path, None if they are gone, or too many to be merged."""
         sent = self.sent_files.version(planned.path, planned.base) if planned.base.kind is Kind.FILE else None
-        return None if sent is None or os.path.getsize(sent.copy) > LARGEST_BYTES else _content_of(sent.copy)
+        return None if sent is None or os.path.getsize(sent.copy) > LARGEST_MERGED_BYTES else _content_of(sent.copy)
 
     def without_unmounted(self, plan: Plan) -> Plan:
         """Return the plan, which changes nothing where something is not mounted."""
@@ -190,7 +190,7 @@ def why_no_text(planned: PlannedPath) -> str:
     here, there = planned.here, planned.there
     if {here.kind, there.kind} != {Kind.FILE}:
         return "it is no file on both sides"
-    if max(here.size_bytes, there.size_bytes) > LARGEST_BYTES:
+    if max(here.size_bytes, there.size_bytes) > LARGEST_MERGED_BYTES:
         return "it is too large to be merged"
     return "it is no text" if is_binary(_content_of(there.copy)) else ""
 
@@ -272,7 +272,7 @@ def bring_home(side: AgentSide, plan: Plan) -> Plan:
     arrived = (
         _content_of(planned.there.copy)
         for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.WRITE)
-        if planned.there.copy and planned.there.size_bytes <= LARGEST_BYTES
+        if planned.there.copy and planned.there.size_bytes <= LARGEST_MERGED_BYTES
     )
     side.home.sent_files.base_store.add(arrived, base.content_bytes)
 

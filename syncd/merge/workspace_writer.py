@@ -31,7 +31,7 @@ from contextlib import ExitStack, contextmanager
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.archive.base_store import LARGEST_BYTES, digest_at
+from syncd.archive.base_store import LARGEST_MERGED_BYTES, digest_at
 from syncd.core import safe_open
 from syncd.core.clock import Clock
 from syncd.core.directories import Lock
@@ -353,7 +353,7 @@ class WorkspaceWriter:
                     continue
             versions[path] = with_copy(after, copy)
             if before is not None:
-                is_small = before.size_bytes <= LARGEST_BYTES
+                is_small = before.size_bytes <= LARGEST_MERGED_BYTES
                 bases[path] = before, self._blobs.content(arrived_digest(before)) if is_small else None
         if versions:
             saved.save(Why.CONFLICT, sandbox_id, versions, bases)

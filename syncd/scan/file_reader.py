@@ -18,7 +18,7 @@ from msgspec import Struct
 from syncd.core import safe_open
 from syncd.core.clock import Clock
 from syncd.model.entry import Entry, Kind, Stamp, as_read
-from syncd.selection.secret_scanner import LARGEST_BYTES, Secret, SecretSearch
+from syncd.selection.secret_scanner import SEARCHED_BYTES, Secret, SecretSearch
 
 _AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
@@ -72,7 +72,7 @@ def _birth_ns(descriptor: int) -> int:
 
 # A file up to this size, in which secrets are searched, is packed in one piece and, if it changed meanwhile, again;
 # larger ones in such pieces.
-PIECE_BYTES = LARGEST_BYTES
+PIECE_BYTES = SEARCHED_BYTES
 _PERMISSIONS = 0o1777
 
 

@@ -141,7 +141,7 @@ def _content(descriptor: int) -> bytes:
 
 # A larger file is refused; git itself has no limit. Reading only its beginning would ignore the last rules, and upload
 # the paths that they exclude.
-LARGEST_BYTES = 4 << 20
+_LARGEST_FILE_BYTES = 4 << 20
 _MOST_LINKS = 40  # as the kernel follows
 
 
@@ -258,9 +258,9 @@ def _absent_or_unreadable(name: str) -> Iterator[None]:
 def _read_whole(name: str, parent: int | None, flags: int = safe_open.FILE) -> bytes:
     descriptor, status = safe_open.open_file(name, parent, flags)
     with os.fdopen(descriptor, "rb") as file:
-        if status.st_size > LARGEST_BYTES:
+        if status.st_size > _LARGEST_FILE_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        return file.read(LARGEST_BYTES)
+        return file.read(_LARGEST_FILE_BYTES)
 
 
 def _unreadable(name: str, failure: OSError) -> OSError:

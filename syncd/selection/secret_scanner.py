@@ -27,7 +27,7 @@ from syncd.core.errors import SyncWarning
 from syncd.selection.selection import PathPatterns, Rule
 
 # Keys and credential files are small. Larger files are read in pieces of this size, and most of them are data.
-LARGEST_BYTES = 1 << 20
+SEARCHED_BYTES = 1 << 20
 # Git too looks for a NUL in the first 8000 bytes to tell data from text.
 _TEXT_PROBE_BYTES = 8000
 # Increase it when the check of hits changes; a changed list of formats is detected without it.
@@ -234,7 +234,7 @@ class SecretSearch:
         self._find_words = _word_search([*own, *(anchor.encode() for anchor, _ in self._anchored)])
         rules = (
             _VERSION,
-            LARGEST_BYTES,
+            SEARCHED_BYTES,
             sorted(allowed),
             [(form.name, form.pattern) for form in secret_forms()],
         )

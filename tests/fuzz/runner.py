@@ -242,7 +242,7 @@ def _patched(simulation: Simulation) -> Iterator[None]:
         patch.setattr(os, "fsync", lambda descriptor: None)  # slow, and no power is cut here
         # Files of a few KB are cut into chunks and read in pieces, as those of a few MB are.
         patch.setattr(chunk_store, "TARGET_BYTES", 1024)
-        patch.setattr(chunk_store, "LARGEST_BYTES", 8192)
+        patch.setattr(chunk_store, "LARGEST_CHUNK_BYTES", 8192)
         for module in (file_reader, packer):
             patch.setattr(module, "PIECE_BYTES", 4096)
         patch.setattr(build, "selection_of", lambda config, environ: SELECTION)

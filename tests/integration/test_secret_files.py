@@ -17,7 +17,7 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import SyncWarning
 from syncd.scan.file_reader import ContentReader
-from syncd.selection.secret_scanner import LARGEST_BYTES, SecretSearch
+from syncd.selection.secret_scanner import SEARCHED_BYTES, SecretSearch
 from tests.clock import LATER_S
 from tests.integration.sync_rig import KEY, DamagingObserver, Rig
 
@@ -201,7 +201,7 @@ def test_rules_that_become_stricter(rig: Rig, before: dict[str, object]) -> None
 
 def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under other rules everything is searched once; clean files are not sent again, and not searched again."""
-    rig.send({"big.bin": "x" * (LARGEST_BYTES + 1)})
+    rig.send({"big.bin": "x" * (SEARCHED_BYTES + 1)})
     before = rig.uploads
     rig.set("workspace", allow_secrets=["never/"])
     assert rig.sync()[0].sync is None
@@ -236,11 +236,11 @@ def test_any_position(rig: Rig, seed: int) -> None:
     clean = {"a.txt"}
     for number in range(60):
         path = f"d{chance.randrange(5)}/{number:02}.txt"
-        filling = chance.choice([0, 10, 5000, LARGEST_BYTES // 2, LARGEST_BYTES - len(SECRET) - 2])
+        filling = chance.choice([0, 10, 5000, SEARCHED_BYTES // 2, SEARCHED_BYTES - len(SECRET) - 2])
         text = hashlib.sha256(path.encode()).hexdigest() * (filling // 64)
         if chance.random() < 0.3:
             at = chance.choice([0, len(text) // 2, len(text)])
-            text = f"{text[:at]}\n{SECRET}\n{text[at:]}"[:LARGEST_BYTES]
+            text = f"{text[:at]}\n{SECRET}\n{text[at:]}"[:SEARCHED_BYTES]
         else:
             clean.add(path)
         rig.write(path, text)
@@ -253,7 +253,7 @@ def test_any_position(rig: Rig, seed: int) -> None:
 def test_a_larger_file_is_not_searched(rig: Rig) -> None:
     """The documented limit, tested on both sides."""
     text = SECRET.replace(VALUE, VALUE[:-1] + "Z")
-    rig.send({"at.txt": text.rjust(LARGEST_BYTES), "over.txt": text.rjust(LARGEST_BYTES + 1)})
+    rig.send({"at.txt": text.rjust(SEARCHED_BYTES), "over.txt": text.rjust(SEARCHED_BYTES + 1)})
     assert set(rig.arrived()) == {"a.txt", "over.txt"}
 
 
@@ -262,8 +262,8 @@ def test_syncds_own_key_in_a_larger_file(rig: Rig, archive: str) -> None:
     """It is found wherever it is: in a new file, a longer one, one with another stamp, and where two pieces meet."""
     rig.set("sync", archive=archive)
     rig.sync()
-    size_bytes = 3 * LARGEST_BYTES + 7
-    places = {"begin": 0, "border": LARGEST_BYTES - 5, "second": 2 * LARGEST_BYTES - len(KEY), "end": size_bytes}
+    size_bytes = 3 * SEARCHED_BYTES + 7
+    places = {"begin": 0, "border": SEARCHED_BYTES - 5, "second": 2 * SEARCHED_BYTES - len(KEY), "end": size_bytes}
     for path, at in places.items():
         text = "x" * size_bytes
         rig.write(path, f"{text[:at]}{KEY}{text[at:]}")
@@ -287,15 +287,15 @@ def test_syncds_own_key_in_a_larger_file(rig: Rig, archive: str) -> None:
 def test_a_larger_file_that_may_hold_the_key(rig: Rig) -> None:
     """As a smaller one, it is sent if the path is allowed to hold a secret."""
     rig.set("workspace", allow_secrets=["fixtures/"])
-    rig.send({"fixtures/large": "x" * LARGEST_BYTES + KEY})
+    rig.send({"fixtures/large": "x" * SEARCHED_BYTES + KEY})
     assert rig.arrived()["fixtures/large"].endswith(KEY)
     assert warnings(rig) == {}
 
 
 def test_commands_see_the_key_in_a_larger_file(rig: Rig) -> None:
     """What `ls`, `explain` and `apply` read tells the same as a sync, and nothing is kept of its content."""
-    rig.write("large", "x" * LARGEST_BYTES + KEY + "x" * LARGEST_BYTES)
-    rig.write("other", "x" * (LARGEST_BYTES + 1))
+    rig.write("large", "x" * SEARCHED_BYTES + KEY + "x" * SEARCHED_BYTES)
+    rig.write("other", "x" * (SEARCHED_BYTES + 1))
     paths = ["a.txt", "large", "other", "gone"]
     reader = ContentReader(str(rig.workspace), rig.clock, search=SecretSearch((), KEY))
     assert {path: str(secret) for path, secret in reader.secrets(paths).items()} == {"large": "syncd's own API key"}

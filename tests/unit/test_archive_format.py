@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.archive import archive_format
-from syncd.archive.chunk_store import LARGEST_BYTES, TARGET_BYTES, key_of, split
+from syncd.archive.chunk_store import LARGEST_CHUNK_BYTES, TARGET_BYTES, key_of, split
 from syncd.model.entry import Entry, Kind
 
 FILE = Entry(Kind.FILE, 0o640, 1_700_000_000)
@@ -73,7 +73,7 @@ def test_chunks_have_the_target_size() -> None:
     """On average; none is larger than the limit, except a single large file."""
     runs = list(chunks(a_tree(NAMES)))
     sizes = [sum(512 + 9_000 for _ in run) for run in runs]
-    assert max(sizes) <= LARGEST_BYTES
+    assert max(sizes) <= LARGEST_CHUNK_BYTES
     assert TARGET_BYTES / 2 < sum(sizes) / len(sizes) < TARGET_BYTES * 2
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncd.selection import secret_scanner
-from syncd.selection.secret_scanner import LARGEST_BYTES, SecretForm, SecretSearch, secret_forms
+from syncd.selection.secret_scanner import SEARCHED_BYTES, SecretForm, SecretSearch, secret_forms
 from syncd.selection.selection import PathPatterns
 
 OWN = "klv-" + "9f8e7d6c5b4a39281706"
@@ -232,7 +232,7 @@ def test_digest() -> None:
 
 
 @pytest.mark.timeout(30)  # many minutes where it grows with the square of the length
-@pytest.mark.parametrize("size_bytes", [LARGEST_BYTES // 8, pytest.param(LARGEST_BYTES, marks=pytest.mark.long)])
+@pytest.mark.parametrize("size_bytes", [SEARCHED_BYTES // 8, pytest.param(SEARCHED_BYTES, marks=pytest.mark.long)])
 def test_the_worst_files_are_quick(size_bytes: int) -> None:
     """A large file, full of beginnings of secrets, is searched within the test's time-out."""
     for unit in ("npm_", "PRIVATE KEY", "AKIA", "-----BEGIN PRIVATE KEY-----\n", "xoxb-1", "7Q~", "+ASt", f"{ID} "):
