@@ -24,8 +24,6 @@ from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookRe
 from syncd.store.state_db import Record, StateDb
 
 _log = logging.getLogger("syncd.partial_archives")
-# So many of the paths that the archive of the proof lacks are counted afterwards.
-COUNTED = 2000
 # After a failed proof. Each one costs a whole archive as well.
 _TRY_AGAIN_S = 900.0
 

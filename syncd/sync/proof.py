@@ -15,12 +15,13 @@ from syncd.core.waiter import Superseded
 from syncd.model.entry import ABSENT, ALL_BITS, same
 from syncd.model.manifest import Difference, Manifest, directories_above
 from syncd.remote.failure import StepFailed
-from syncd.sandbox.partial_archives import COUNTED
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.sync_plan import Verdict, least_of, partial_paths
 from syncd.sync.sync_round import SyncRound
 
 _log = logging.getLogger("syncd.sync")
+# So many of the paths that its archive lacks are counted afterwards.
+_COUNTED = 2000
 
 
 class ProofRound(SyncRound):
@@ -71,7 +72,7 @@ def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> 
         is_put_off = ended is Verdict.PACK_AGAIN and not sandbox.state.content.uncertain
         return Verdict.INITIALIZE if is_put_off else ended
     written = {*only, *directories_above(only)}
-    if partial_archives.ask_if_kept([path for path in manifest.spread(COUNTED) if path not in written]):
+    if partial_archives.ask_if_kept([path for path in manifest.spread(_COUNTED) if path not in written]):
         return sync_round
     # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
     _log.info("after a partial archive, a whole one follows")
