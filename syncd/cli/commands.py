@@ -19,6 +19,7 @@ import click
 from syncd import __version__
 from syncd.cli import end_now, interrupt_at_signals
 from syncd.cli.output import (
+    CommandGroup,
     home_relative,
     may_colour,
     open_standard_streams,
@@ -100,7 +101,7 @@ _BESIDE = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(CommandGroup):
     """Lists the commands by name, and imports the one that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature

@@ -20,7 +20,7 @@ import click
 import msgspec
 
 from syncd.cli.options import answered, config_of_daemon, config_option, config_path, configured, interruptible
-from syncd.cli.output import home_relative, print_error, print_path
+from syncd.cli.output import CommandGroup, home_relative, print_error, print_path
 from syncd.core.config_file import load_config, parse_config, parse_toml, read_text
 from syncd.core.directories import default_key_file
 from syncd.core.durable_file import rewrite
@@ -123,7 +123,7 @@ _KEY_FILE = ".api_key_file"
 _HIDDEN = "…"  # where no such file is: some write the key in the place of its file
 
 
-@click.group("config", invoke_without_command=True)
+@click.group("config", invoke_without_command=True, cls=CommandGroup)
 @config_option
 @click.pass_context
 def command(context: click.Context, config_file: str | None) -> None:

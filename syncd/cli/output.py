@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from syncd.core.errors import ExitCode
 from syncd.core.text import countdown, counted, duration, one_line, redacted, shown_path, size
 
 if TYPE_CHECKING:
@@ -176,6 +177,20 @@ def next_attempt(attempt: int, wait_s: float, gives_up_in_s: float | None = None
 def written(line: str, stream: TextIO) -> str:
     """The line as it goes to this stream: with colours on a terminal that has some."""
     return line if stream.isatty() and may_colour() else click.unstyle(line)
+
+
+class CommandGroup(click.Group):
+    """Shows its help where no command is named, and each command's whole sentence, which click would cut."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(ExitCode.WRONG_USAGE)
+        return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(200)) for name, each in sorted(self.commands.items())])
 
 
 def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:

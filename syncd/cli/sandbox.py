@@ -31,7 +31,7 @@ from syncd.cli.options import (
     sandbox_options,
     stoppable,
 )
-from syncd.cli.output import aligned, text_width, wrapped
+from syncd.cli.output import CommandGroup, aligned, text_width, wrapped
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import day_and_time, seconds_of
 from syncd.core.config_file import parse_config, read_text
@@ -52,7 +52,7 @@ _INDENT = 4  # of the later lines of a row
 _BEGUN = ("some of it may be done", "`syncd sandbox list` shows that")
 
 
-@click.group("sandbox")
+@click.group("sandbox", cls=CommandGroup)
 def command() -> None:
     """Look after the account's sandboxes.
 

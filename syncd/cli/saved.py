@@ -23,7 +23,7 @@ from syncd.cli.options import (
     sandbox_options,
     stoppable,
 )
-from syncd.cli.output import aligned, tell_extracted
+from syncd.cli.output import CommandGroup, aligned, tell_extracted
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.clock import day_and_time, stamp
 from syncd.core.directories import directories_for
@@ -49,7 +49,7 @@ saved here. Versions are kept for {SAVED_DAYS} days and in at most {SAVED_BYTES 
 _id_argument = click.argument("version_id", metavar="ID")
 
 
-@click.group("saved", invoke_without_command=True, help=_HELP)
+@click.group("saved", invoke_without_command=True, cls=CommandGroup, help=_HELP)
 @sandbox_options
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> None:

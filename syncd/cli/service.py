@@ -20,6 +20,7 @@ from msgspec import Struct
 
 import syncd
 from syncd.cli.options import BOOTED_BY_SYSTEMD, config_option, config_path, configured, option_for, shipped
+from syncd.cli.output import CommandGroup
 from syncd.core.api_key import find_key
 from syncd.core.directories import default_config_path, directories_for
 from syncd.core.durable_file import write_whole
@@ -225,7 +226,7 @@ class UserService:
             raise TryLater(f"{' '.join(command[:3])} takes longer than {_LONGEST_S:.0f} s", "try again") from None
 
 
-@click.group("service")
+@click.group("service", cls=CommandGroup)
 def command() -> None:
     """Keep syncd running at every login, as a systemd user unit.
 

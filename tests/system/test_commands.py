@@ -125,6 +125,14 @@ def test_help_of_a_command(rig: Rig) -> None:
     assert re.fullmatch(r"syncd, version \S+\nPython 3\.\S+, Linux \S+ \S+, .*/syncd\n", rig.ok("--version").out)
 
 
+@pytest.mark.parametrize("group", [(), ("service",), ("sandbox",)])
+def test_a_group_without_a_command(rig: Rig, group: tuple[str, ...]) -> None:
+    """It is wrong usage, and the answer is the help, line by line, with each command's sentence whole."""
+    said = rig.run(*group, place=rig.workspace)
+    assert (said.code, said.out, said.err) == (2, "", rig.ok(*group, "--help").out)
+    assert "..." not in said.err.partition("ommands:")[2]
+
+
 @pytest.mark.parametrize("command", ["push", "run", "init"])
 def test_an_empty_name_of_a_configuration(rig: Rig, command: str) -> None:
     """It is refused, as the unset variable of a script is: the default configuration is another one."""
