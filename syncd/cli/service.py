@@ -20,7 +20,7 @@ from msgspec import Struct
 
 import syncd
 from syncd.cli.options import BOOTED_BY_SYSTEMD, config_option, config_path, configured, option_for, shipped
-from syncd.cli.output import CommandGroup
+from syncd.cli.output import CommandGroup, home_relative
 from syncd.core.api_key import find_key
 from syncd.core.directories import default_config_path, directories_for
 from syncd.core.durable_file import write_whole
@@ -278,7 +278,7 @@ def install(config_file: str | None) -> None:
         write_whole(unit.path, with_digest(text, unit.stem).encode())
     except OSError as failure:
         raise ConfigError(f"{unit.path} cannot be written ({failure.strerror})", "make it writable") from None
-    click.echo(f"wrote {shown_path(unit.path)}")
+    click.echo(f"wrote {home_relative(shown_path(unit.path))}")
     service.do("reenable", "--quiet", "--no-reload", "--", unit.name)
     service.do("daemon-reload")
     service.try_to("reset-failed")
@@ -307,19 +307,20 @@ def uninstall(config_file: str | None) -> None:
     service.try_to("disable", "--quiet", "--now")
     service.try_to("stop")  # where it was not enabled
     if _is_edited(unit):
-        click.echo(f"{shown_path(unit.path)} is not as syncd wrote it and stays")
+        click.echo(f"{home_relative(shown_path(unit.path))} is not as syncd wrote it and stays")
     else:
         with suppress(FileNotFoundError):
             os.unlink(unit.path)
-            click.echo(f"removed {shown_path(unit.path)}")
+            click.echo(f"removed {home_relative(shown_path(unit.path))}")
     service.do("daemon-reload")
     service.try_to("reset-failed")
     click.echo(f"{unit.name} is {found}")
 
 
-def _pass_on(verb: str, does: str, program: str = "systemctl") -> None:
+def _pass_on(verb: str, does: str, words: str = "", program: str = "systemctl") -> None:
     """Add the command that runs a program of systemd's on the unit, with all its own options and its exit code."""
-    whole = f"{program} --user {'-u' if program == 'journalctl' else verb}"
+    words = words or verb
+    whole = f"{program} --user {words}"
 
     @command.command(
         verb, help=f"{does}. It runs `{whole}` on the unit.", context_settings={"ignore_unknown_options": True}
@@ -328,15 +329,15 @@ def _pass_on(verb: str, does: str, program: str = "systemctl") -> None:
     @click.argument("options", metavar=f"[{program.upper()}-OPTION]...", nargs=-1, type=click.UNPROCESSED)
     def run(config_file: str | None, options: tuple[str, ...]) -> None:
         service = UserService(config_file)
-        words = (verb, *options, "--") if program == "systemctl" else (*options, "-u")
-        service.become(program, "--user", *words, service.unit.name)
+        before_unit = (*words.split(), *options, "--") if program == "systemctl" else (*options, words)
+        service.become(program, "--user", *before_unit, service.unit.name)
 
 
 _pass_on("start", "Start the service")
 _pass_on("stop", "Stop the service until the next login")
 _pass_on("restart", "Stop and start the service, with a new key")
-_pass_on("status", "Show if the service runs, and its last log lines")
-_pass_on("logs", "Show the service's log", "journalctl")
+_pass_on("status", "Show if the service runs, and its last log lines", "status --full")  # else it cuts the reason
+_pass_on("logs", "Show the service's log", "-u", "journalctl")
 
 
 def _check_started(service: UserService) -> None:

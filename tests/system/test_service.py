@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -55,7 +56,7 @@ def test_from_install_to_uninstall(rig: ServiceRig) -> None:
     one leaves configuration, key, workspace and state. A second time it does nothing.
     """
     done = rig.installed()
-    assert f"wrote {HOME}/{UNITS}/syncd.service" in done.out
+    assert f"wrote ~/{UNITS}/syncd.service" in done.out
     assert "undo it: syncd service uninstall" in done.out
     assert "note" not in done.out
     assert rig.shown("UnitFileState") == "enabled"
@@ -70,7 +71,7 @@ def test_from_install_to_uninstall(rig: ServiceRig) -> None:
         assert rig.syncd(verb).code == 0
     assert rig.status()["pid"] == int(pid)
     gone = rig.service("uninstall")
-    assert (gone.code, f"removed {HOME}/{UNITS}/syncd.service" in gone.out) == (0, True)
+    assert (gone.code, f"removed ~/{UNITS}/syncd.service" in gone.out) == (0, True)
     assert rig.shown("ActiveState") == "inactive"
     assert [path for path in rig.at(f"{HOME}/{UNITS}").rglob("*") if not path.is_dir()] == []
     for path in (rig.config_file, rig.key_file, f"{rig.workspace}/first.txt"):
@@ -87,6 +88,8 @@ def test_systemd_as_it_is(rig: ServiceRig) -> None:
     status = rig.service("status", "--no-pager", "-n", "0")
     its_own = rig.systemctl("status", "--no-pager", "-n", "0", rig.unit)
     assert (status.code, _without_times(status.out)) == (its_own.code, _without_times(its_own.out))
+    on_terminal = f"stty cols 40 && {shlex.join(rig.command('service', 'status', '--no-pager'))}"
+    assert f"watching {HOME}/" in rig.machine.run("script", "-qec", on_terminal, "/dev/null").out  # not cut
     assert rig.service("restart").code == 0
     assert rig.shown("MainPID") not in ("0", first)
     assert rig.service("stop").code == 0
