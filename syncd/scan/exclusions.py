@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from syncd.core import safe_open
 from syncd.core.errors import SnapshotTooLarge, SyncWarning, WorkspaceError
-from syncd.core.text import shown_path
+from syncd.core.text import shown_path, size
 from syncd.model.entry import Entry, leads_out, stays_inside
 from syncd.model.manifest import Manifest
 from syncd.selection.ignore_files import read_ignore_files, read_rules_outside
@@ -90,7 +90,7 @@ def check_size(manifest: Manifest, max_mib: int) -> None:
     total = manifest.content_bytes
     if total <= max_mib * _MIB:
         return
-    big = ", ".join(f"{path!r} ({mib(size)})" for path, size in largest(manifest, 3))
+    big = ", ".join(f"{path!r} ({size(size_bytes)})" for path, size_bytes in largest(manifest, 3))
     raise SnapshotTooLarge(
         f"the snapshot holds {mib(total)}, more than sync.max_snapshot_mib = {max_mib}; the largest: {big}",
         "exclude what is large in .syncdignore, or raise sync.max_snapshot_mib with `syncd config edit`",

@@ -38,15 +38,15 @@ def test_what_is_too_long() -> None:
 
 def test_what_is_too_large() -> None:
     """The three largest files are named, with the key that bounds them."""
-    sizes = {"a": 1 << 20, "b": 3 << 19, "c": 1 << 21, "d": 1, "e": 0}
+    sizes = {"b": 3 << 19, "c": 12 << 20, "d": 1, "e": 0}
     manifest = Manifest({path: Entry(Kind.FILE, 0o644, size_bytes=size) for path, size in sizes.items()})
-    check_size(manifest, 5)
-    check_size(Manifest({"c": manifest["c"]}), 2)
+    check_size(manifest, 14)
+    check_size(Manifest({"c": manifest["c"]}), 12)
     with pytest.raises(SnapshotTooLarge) as refused:
-        check_size(manifest, 4)
+        check_size(manifest, 13)
     assert str(refused.value) == (
-        "the snapshot holds 4.5 MiB, more than sync.max_snapshot_mib = 4; "
-        "the largest: 'c' (2.0 MiB), 'b' (1.5 MiB), 'a' (1.0 MiB): "
+        "the snapshot holds 13.5 MiB, more than sync.max_snapshot_mib = 13; "
+        "the largest: 'c' (12.0 MiB), 'b' (1,536 KiB), 'd' (1 byte): "
         "exclude what is large in .syncdignore, or raise sync.max_snapshot_mib with `syncd config edit`"
     )
 
