@@ -61,7 +61,8 @@ def read_text(path: str) -> str:
             f"the configuration file {path} cannot be read ({failure.strerror})", "let your user read it"
         ) from None
     except UnicodeDecodeError as failure:
-        raise ConfigError(f"{path} is not valid TOML", f"{failure}; {edits(path)}") from None
+        line = failure.object.count(b"\n", 0, failure.start) + 1
+        raise ConfigError(f"{path} is not valid TOML", f"line {line} is not UTF-8; {edits(path)}") from None
 
 
 def parse_config(text: str, path: str) -> dict[str, Any]:

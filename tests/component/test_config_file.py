@@ -119,7 +119,7 @@ def test_a_good_file(tmp_path: Path) -> None:
     [
         (b"[workspace\n", "is not valid TOML"),
         (b"a = 1\na = 2\n", "is not valid TOML"),
-        (b'[workspace]\npath = "\xff"\n', "is not valid TOML"),
+        (b'[workspace]\npath = "\xff"\n', "is not valid TOML: line 2 is not UTF-8; `syncd"),
         (b"\xff\xfe[\x00", "is not valid TOML"),
         (b"", "workspace.path is missing"),
         # By a RecursionError, a ValueError, and, in some Pythons, a RecursionError wherever it is shown.
