@@ -247,7 +247,8 @@ class WorkspaceWriter:
                 self._pending.save(entry)
                 self._hold()
             kept = self._keep(entry, left, theirs)
-            with _reported("cannot be written", "nothing was changed; free the way, then run it again") as at:
+            remedy = "nothing was changed; free the way or some disk space, then run it again"
+            with _reported("cannot be written", remedy) as at:
                 left |= PathChanges(self._workspace, entry.token, kept, at).carry_out()
             done = tuple(each for each in entry.changes if each.path not in left)
             written = Written(tuple(sorted(each.path for each in done)), tuple(sorted(left)))
