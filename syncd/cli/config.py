@@ -232,7 +232,6 @@ def _edits_again() -> bool:
         with interruptible() as waiter:
             return answered("Edit it again? [Y/n]:", ("y", "yes", "n", "no", ""), waiter, err=True) not in ("n", "no")
     except (Stop, click.Abort):
-        click.echo(err=True)
         return False
 
 

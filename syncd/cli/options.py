@@ -245,11 +245,15 @@ def typed(question: str, waiter: Waiter, *, err: bool = False) -> str:
     `input()` loses a signal that comes while it writes the question, where that goes to stderr.
     """
     click.echo(f"{question} ", nl=False, err=err)
-    waiter.wait_ready(sys.stdin.fileno(), select.POLLIN, inf)  # a line is complete
-    line = sys.stdin.buffer.readline()
-    if not line:
-        raise click.Abort
-    return os.fsdecode(line).strip()
+    try:
+        waiter.wait_ready(sys.stdin.fileno(), select.POLLIN, inf)  # a line is complete
+        if line := sys.stdin.buffer.readline():
+            return os.fsdecode(line).strip()
+    except Stop:
+        click.echo(err=err)  # what is said of it is no answer to the question
+        raise
+    click.echo(err=err)
+    raise click.Abort
 
 
 @contextmanager

@@ -143,7 +143,7 @@ def test_a_release_that_would_lose_something(rig: Rig, changed: Agent) -> None:
     with rig.terminal("sandbox", "release", columns=100) as left:
         left.asked("[y/N]:")
         left.send(signal.SIGINT)
-        assert (left.finish(), "syncd: stopped; nothing was changed" in left.text) == (75, True)
+        assert (left.finish(), "\nsyncd: stopped; nothing was changed" in left.text) == (75, True)
     with rig.terminal("sandbox", "release", columns=100) as terminal:
         terminal.answer("[y/N]:", "y")
         terminal.until(lambda text: text.count("[y/N]:") == 2, "the second question")
