@@ -97,7 +97,7 @@ def command(  # noqa: PLR0917 - click passes each option
                 excluded += side.excluded
             elif form == "stat" and all_sandboxes:
                 columns[name] = {path: change_of(side, path) for path in paths if is_shown(side, path)}
-                tell_excluded(side, f"not shown of {name}")
+                tell_excluded(side, f"not shown ({name})")
             else:
                 if all_sandboxes:
                     click.echo(f"# {name}")

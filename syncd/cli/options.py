@@ -146,7 +146,7 @@ def of_sandbox(config: Config, sandbox: str | None) -> Config:
         return config
     if sandbox not in config.sandboxes:
         names = ", ".join(config.sandboxes)
-        raise click.UsageError(f"{sandbox!r} is no sandbox of this workspace (it has {names}).")
+        raise click.UsageError(f"{sandbox!r} is no sandbox of this workspace; it has {names}.")
     if len(config.sandboxes) > 1:
         _memory()[_SANDBOX] = sandbox
     return config.for_sandbox(sandbox)

@@ -171,7 +171,7 @@ def acquire(config_file: str | None, as_json: bool) -> None:
     for server, url in urls.items():
         click.echo(f"  {one_line(server, 60)}: {url}")
     if config.sandbox.id is not None:
-        click.echo(f'to use it here, set sandbox.id = "{one_line(name)}"')
+        click.echo(f'to use it here, set sandbox.id = "{one_line(name)}" with `syncd config edit`')
     elif not alive:
         click.echo("the next sync fills it: `syncd push`")
 
@@ -227,7 +227,7 @@ def release(sandbox_id: str | None, config_file: str | None, sandbox: str | None
     is_ours, follows = _is_ours(config, target), ""
     if is_ours:
         key = f"{table_of(config.sandbox_name)}.id"
-        follows = f"Nothing more is synced until {key} names another one."
+        follows = f"Nothing more is synced until {key} names another one (`syncd config edit`)."
         if config.sandbox.acquire is not None:
             follows = "The next sync acquires another one."
     with stoppable(), connected(config) as access:
@@ -356,11 +356,13 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
     config = configured(config_file)
     if name == MAIN or name not in config.sandboxes:
         others = ", ".join(each for each in config.sandboxes if each != MAIN) or "main alone"
-        raise click.UsageError(f"{name!r} is no further sandbox of this workspace (it has {others}).")
+        raise click.UsageError(f"{name!r} is no further sandbox of this workspace; it has {others}.")
     own = config.for_sandbox(name)
     with stoppable(), connected(own) as access:
         acquired, target = _acquired(own), known_target(own, os.environ)
-        if target is not None and not _ask_and_save(access, target, "remove", asks=not (yes or force), force=force):
+        follows = "Then it is released." if acquired is not None else ""
+        asks = not (yes or force)
+        if target is not None and not _ask_and_save(access, target, "remove", follows, asks=asks, force=force):
             return
         change_config(config.file, partial(without_sandbox, name=name))
         if acquired is not None:  # before a daemon reads that: it would save once more what is saved

@@ -82,14 +82,14 @@ def test_beside_a_named_one(rig: Rig) -> None:
     """A sandbox acquired by hand is named, and nothing is sent to it."""
     acquired = rig.ok("sandbox", "acquire").out
     (new,) = [box for box in rig.emulator.sandboxes() if box.id != "box"]
-    assert f'sandbox.id = "{new.id}"' in acquired
+    assert f'sandbox.id = "{new.id}" with `syncd config edit`' in acquired
     assert new.record.servers == ["filesystem", "git", "terminal"]
     rig.write("a.txt")
     rig.ok("push")
     assert rig.sandbox.workspace.joinpath("a.txt").exists()
     rig.ok("sandbox", "release", "--yes", new.id)
     released = rig.ok("sandbox", "release", "--yes").out
-    assert "sandbox.id" in released
+    assert "sandbox.id names another one (`syncd config edit`)" in released
     assert rig.run("push", "--force").code == 78
 
 

@@ -115,6 +115,10 @@ def test_one_is_added_and_removed(rig: Rig, daemon: bool, how: str) -> None:
     agent.write("a", "blue's\n")
     refused = rig.run("sandbox", "remove", "blue")
     assert (refused.code, "--yes" in refused.err) == (2, True)
+    with rig.terminal("sandbox", "remove", "blue", columns=200) as terminal:
+        terminal.answer("Remove it? [y/N]:", "n")
+        assert terminal.finish() == 0
+        assert ("Then it is released." in terminal.text) is (how == "--acquire")
     removed = rig.ok("sandbox", "remove", "blue", "--yes").out
     assert ("released" in removed) is (how == "--acquire")
     assert (rig.emulator.sandbox(blue.id) is None) is (how == "--acquire")
@@ -268,8 +272,8 @@ def test_what_cannot_be_saved_is_not_removed(rig: Rig, several: Several) -> None
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [
-        ("sandbox remove main --yes", 2, "(it has blue)"),
-        ("sandbox remove nobody --yes", 2, "(it has blue)"),
+        ("sandbox remove main --yes", 2, "this workspace; it has blue (see "),
+        ("sandbox remove nobody --yes", 2, "this workspace; it has blue (see "),
         ("sandbox add red --id box", 78, "'main' has that sandbox"),
         ("sandbox add red --id box-blue", 78, "'blue' has that sandbox"),
         ("sandbox add blue --id other", 2, "there is a sandbox named 'blue'"),
@@ -277,7 +281,7 @@ def test_what_cannot_be_saved_is_not_removed(rig: Rig, several: Several) -> None
         ("sandbox add red --id other --acquire", 2, "--acquire"),
         ("sandbox add main --id other", 78, "not 'main'"),
         ("sandbox add a.b --id other", 78, "a.b"),
-        ("diff --sandbox nobody", 2, NAMES),
+        ("diff --sandbox nobody", 2, f"this workspace; it has {NAMES} (see "),
         ("diff --all --sandbox blue", 2, "--all"),
         ("apply --all --yes", 2, "{sandbox}"),
         ("apply --all --branch agent", 2, "{sandbox}"),
@@ -358,7 +362,9 @@ def test_they_are_compared_in_a_table(rig: Rig, several: Several) -> None:
     """A row a path, a column a sandbox; a mark where several changed it. One that is gone is named; the rest shows."""
     assert (rig.ok("diff", "--all", "--stat").out, several.json("diff", "--all")["changes"]) == ("", [])
     several.work()
+    several.agents["blue"].write(".env", "x=1\n")
     done = rig.run("diff", "--all", "--stat")
+    assert done.told == "1 excluded path in the sandbox: not shown (blue)\n"
     rows = [re.split(r" {2,}", line) for line in done.out.splitlines()]
     assert (done.code, rows[0]) == (1, ["", "main", "blue"])
     assert [row for row in rows if row[0].startswith("!")] == [["! both", "modified", "modified"]]
