@@ -94,7 +94,8 @@ def command(*, config_file: str | None, path: str | None, no_store_key: bool, **
     with stoppable("written"):
         if asks:
             click.echo(f"This writes {home_relative(file)}.", err=True)
-            click.echo("Enter takes what is in [brackets]. Ctrl-C leaves, and nothing is written.\n", err=True)
+            _say("Enter takes what is in [brackets]. Ctrl-C leaves, and nothing is written.", indent=0)
+            click.echo(err=True)
             _ask(values, file)
         text, config = _filled_in(values, file)
         key = _key_to_store(config, is_stored=not no_store_key, is_terminal=is_terminal)
@@ -206,9 +207,10 @@ def _absolute(path: str) -> str:
     return path if path.startswith("~") else os.path.abspath(path)
 
 
-def _say(what: str) -> None:
+def _say(what: str, indent: int = 2) -> None:
     """Print on stderr what was refused, or is to be known."""
-    click.echo("\n".join(wrapped(one_line(what, 1000), text_width(sys.stderr, _WIDTH), "  ", 2)), err=True)
+    lines = wrapped(one_line(what, 1000), text_width(sys.stderr, _WIDTH), " " * indent, indent)
+    click.echo("\n".join(lines), err=True)
 
 
 def _key_to_store(config: Config, *, is_stored: bool, is_terminal: bool) -> ApiKey | None:

@@ -225,12 +225,13 @@ def test_a_key_at_hand_is_not_asked_for(bare: Rig, stored: str) -> None:
 @pytest.mark.parametrize("way", ["\x04", signal.SIGINT])
 def test_it_can_be_aborted(bare: Rig, way: str | signal.Signals) -> None:
     """Ctrl-D or Ctrl-C at a question writes nothing, and says so."""
-    with bare.terminal("init") as terminal:
+    with bare.terminal("init", columns=60) as terminal:
         terminal.answer("Directory to", "")
         terminal.asked("Klavis' address")
         terminal.type(way) if isinstance(way, str) else terminal.send(way)
         assert terminal.finish() == 75, terminal.text
-    assert "nothing was written" in terminal.text
+    assert "Ctrl-C leaves, and\nnothing is written.\n\nDirectory" in terminal.text
+    assert "\nsyncd: stopped; nothing was written" in terminal.text
     assert not bare.config_file.parent.exists()
 
 
