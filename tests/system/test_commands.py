@@ -127,10 +127,17 @@ def test_help_of_a_command(rig: Rig) -> None:
 
 @pytest.mark.parametrize("group", [(), ("service",), ("sandbox",)])
 def test_a_group_without_a_command(rig: Rig, group: tuple[str, ...]) -> None:
-    """It is wrong usage, and the answer is the help, line by line, with each command's sentence whole."""
+    """It is wrong usage, and the answer is the help, line by line."""
     said = rig.run(*group, place=rig.workspace)
     assert (said.code, said.out, said.err) == (2, "", rig.ok(*group, "--help").out)
-    assert "..." not in said.err.partition("ommands:")[2]
+
+
+def test_help_on_a_narrow_terminal(rig: Rig) -> None:
+    """Each command of a group has its sentence whole."""
+    with rig.terminal("sandbox", "--help", columns=60) as terminal:
+        assert terminal.finish() == 0
+    commands = " ".join(terminal.text.partition("Commands:")[2].split())
+    assert "release Give this workspace's sandbox back, or that ID, with all in it. remove Sync" in commands
 
 
 @pytest.mark.parametrize("command", ["push", "run", "init"])
