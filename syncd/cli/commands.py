@@ -76,6 +76,8 @@ COMMANDS = {name: text for group in GROUPS.values() for name, text in group.item
 
 # What people type who know other programs, and what they mean.
 _MEANT = {
+    "conflicts": "resolve",
+    "download": "pull",
     "edit": "config edit",
     "install": "service install",
     "logs": "service logs",
@@ -86,6 +88,7 @@ _MEANT = {
     "sync": "push",
     "undo": "apply --undo",
     "uninstall": "service uninstall",
+    "upload": "push",
     "version": "--version",
     "watch": "status --watch",
 }

@@ -108,7 +108,7 @@ def test_results_as_json(rig: Rig) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("psuh", "push"), ("start", "service start"), ("version", "--version"), ("xyzzy", "--help")],
+    [("psuh", "push"), ("upload", "push"), ("start", "service start"), ("version", "--version"), ("xyzzy", "--help")],
 )
 def test_a_command_that_is_none(rig: Rig, typed: str, meant: str) -> None:
     """The one that was probably meant is named, by its letters or by its meaning."""
