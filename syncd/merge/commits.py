@@ -496,7 +496,7 @@ class FollowedCommits:
         command = "update-ref", "--no-deref", "-m", "syncd: what the agent changed", self._reference, made, last
         ended = change_reference(git, work_tree, person, *command)
         if ended.code:
-            raise TryLater(f"git cannot set {self._reference} ({ended.complaint.strip()[:160]})", "see `git fsck`")
+            raise TryLater(f"git cannot set {self._reference} ({one_line(ended.complaint, 160)})", "see `git fsck`")
 
     # -- what was sent
 
