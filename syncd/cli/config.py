@@ -237,7 +237,7 @@ def _edits_again() -> bool:
 
 def _replaced(now: str, before: str, after: str) -> str:
     if now != before:
-        raise ConfigError("the configuration was changed by another program meanwhile", "begin anew")
+        raise ConfigError("the configuration was changed by another program meanwhile", "run the command again")
     return after
 
 

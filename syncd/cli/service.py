@@ -258,7 +258,7 @@ def install(config_file: str | None) -> None:
     if _is_edited(unit):
         raise ConfigError(
             f"{unit.path} is not as syncd wrote it and is left alone",
-            f"put your changes into `systemctl --user edit {unit.stem}`, remove the file and install again",
+            f"put your changes into `systemctl --user edit {unit.stem}`, remove the file, then `syncd service install`",
         )
     sandboxing, places = service.supports_sandboxing(), directories_for(workspace, os.environ)
     text = fitted(

@@ -140,13 +140,14 @@ def places_of(config: Config, environ: Mapping[str, str]) -> Directories:
         if os.path.join(config.workspace.path, "").startswith(os.path.join(os.path.realpath(folder), "")):
             raise ConfigError(
                 f'workspace.path = "{config.workspace.path}": is in syncd\'s own folder {folder}',
-                "choose a directory outside of it, as nothing in it is ever sent",
+                f"choose a directory outside of it, as nothing in it is ever sent; {edits(config.file)}",
             )
     for folder in (folders.state, folders.spool):
         if os.path.realpath(folder).startswith(config.workspace.path + os.sep):
             raise ConfigError(  # each line of its own log would be a change
                 f'workspace.path = "{config.workspace.path}": holds syncd\'s own folder {folder}',
-                "choose a directory without it, or move the folder with XDG_STATE_HOME or XDG_CACHE_HOME",
+                "choose a directory without it, or move the folder with XDG_STATE_HOME or XDG_CACHE_HOME;"
+                f" {edits(config.file)}",
             )
     return folders
 

@@ -76,7 +76,8 @@ class SetupTask:
         """Run it now, or once more if it is running, and show this client its output and its end."""
         if not self._access.config.sandbox.setup:
             key = f"{table_of(self._cycle.name)}.setup"
-            failure = ConfigError("there is no set-up to run", f'set {key}, such as ["npm", "ci"]; then `syncd reload`')
+            remedy = f"set {key} with `syncd config edit`; if it is, run `syncd reload`"
+            failure = ConfigError("there is no set-up to run", remedy)
             client.done(failure.exit_code, str(failure))
         elif not self._cycle.content.is_known:
             client.done(ExitCode.TRY_LATER, "nothing is in the sandbox yet: run `syncd push` first")

@@ -137,7 +137,7 @@ class Emulator:
         try:
             fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Locked(f"another emulator uses {self.data_dir}", "stop it, or name another folder") from error
+            raise Locked(f"another emulator uses {self.data_dir}", "stop it, or name another with --data") from error
 
     def _saved_key(self) -> str:
         try:

@@ -360,7 +360,7 @@ def _no_work_tree(workspace: str, result: GitResult) -> NeedsPerson:
             f"run this as its owner, or trust it with `git config --global --add safe.directory {shown}`",
         )
     if "not a git repository" in result.complaint:
-        return NeedsPerson(f"the workspace {shown!r} is in no git repository", "make one with git init")
+        return NeedsPerson(f"the workspace {shown!r} is in no git repository", "run `git init` in it")
     return NeedsPerson(
         f"git cannot read the repository of {shown!r} ({one_line(result.complaint, 160)})", "see `git fsck`"
     )

@@ -325,7 +325,7 @@ class Looks(Struct, kw_only=True, eq=False):
                 ApiStep.INITIALIZE,
                 FailureAction.RETRY,
                 f"{what}, so nothing is written there",
-                'where no program runs, set sandbox.agent_changes = "save" or "overwrite"',
+                'where no program runs, set sandbox.agent_changes = "save" or "overwrite" with `syncd config edit`',
             )
         self._warn(f"{what}, and the sync went on")
 

@@ -159,7 +159,8 @@ class SyncedHook:
         if not failure:
             return []
         what = f"sync.on_synced {failure}; it is run again after the next sync"
-        return [SyncWarning("synced:hook", what, "correct it, or sync.on_synced; its output is in syncd's log")]
+        remedy = "correct it, or sync.on_synced with `syncd config edit`; its output is in syncd's log"
+        return [SyncWarning("synced:hook", what, remedy)]
 
     def _run_next(self) -> None:
         import tempfile  # noqa: PLC0415 - where a program is configured

@@ -164,14 +164,14 @@ class WorkSaver(Struct):
             self._warning = None
             if unsaved:
                 what = f"{unsaved.count} in the sandbox could not be saved before it ended: {unsaved}"
-                self._warn(UNSAVED, what, "while the sandbox is there, `syncd pull` brings all of it home")
+                self._warn(UNSAVED, what, "while the sandbox is there, `syncd pull DEST` brings all of it home")
 
     def _warn_of(self, sandbox: Sandbox, failure: StepFailed | SyncdError, *, is_last: bool) -> None:
         what = f"what was changed in the sandbox could not be saved before it ended ({failure.message})"
         remedy = "what was brought home before is here; the rest ended with the sandbox"
         if not is_last:
             what = f"what was changed in the sandbox, which ends soon, could not be saved yet ({failure.message})"
-            remedy = "it is tried again until then; `syncd pull` brings all of it home"
+            remedy = "it is tried again until then; `syncd pull DEST` brings all of it home"
         # One that ended while the machine slept is no news, unless something is known to have been changed there.
         is_known = any(each.obstacle is None for each in sandbox.state.seen.stays.values())
         is_gone = isinstance(failure, StepFailed) and failure.refusal is SandboxNotFound

@@ -101,9 +101,9 @@ def _reason(code: int, paths: list[str], total: int) -> SyncWarning:
         return SyncWarning("watch:limit", what, remedy)
     others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     what = f"{first}{others} cannot be watched and is polled ({os.strerror(code)})"
-    remedy = (
-        f"chmod u+rx {first}" if code == errno.EACCES else "nothing to do; changes in it are found by periodic scans"
-    )
+    remedy = "nothing to do; changes in it are found by periodic scans"
+    if code == errno.EACCES:
+        remedy = f"run `chmod u+rx {first}` in the workspace"
     return SyncWarning(f"watch:{errno.errorcode.get(code, code)}", what, remedy)
 
 

@@ -141,3 +141,4 @@ def test_a_workspace_in_own_files(rig: Rig) -> None:
     refused = rig.run("push")
     assert refused.code == 78
     assert "is in syncd's own folder" in refused.err
+    assert "`syncd config edit" in refused.err
