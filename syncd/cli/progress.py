@@ -28,8 +28,6 @@ from syncd.core.text import countdown, one_line
 from syncd.sync.status_document import Progress, State
 
 _WORDS = {
-    State.SNAPSHOTTING: "packing",
-    State.INITIALIZING: "unpacking",
     State.RETRYING: "waiting for the next attempt",
     State.STOPPED: "waiting for sync.on_synced to end",
 }
@@ -78,7 +76,7 @@ class ProgressDisplay:
         return self._work.word
 
     def stage(self, state: State) -> None:
-        self.doing(_WORDS.get(state, str(state)))
+        self.doing(_WORDS.get(state, state.word))
 
     def doing(self, word: str) -> None:
         """Show a kind of work, which begins now if it is another one than before."""

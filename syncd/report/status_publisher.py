@@ -284,7 +284,8 @@ class WorkspaceStatus:
 def _line(status: Status) -> str:
     """Return a status in a line, for systemd."""
     urgent = status.urgent
-    line = f"{urgent.state}, {status.total('syncs')} syncs"
+    state = "in sync" if status.in_sync else urgent.state.word
+    line = f"{state}, {counted(status.total('syncs'), 'sync')}"
     if urgent.state in (State.HELD, State.RETRYING) and urgent.last_error:
         line += f"; {urgent.last_error.message}"
-    return f"{line}; {len(status.warnings)} warnings" if status.warnings else line
+    return f"{line}; {counted(len(status.warnings), 'warning')}" if status.warnings else line

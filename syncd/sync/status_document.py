@@ -28,6 +28,20 @@ class State(StrEnum):
     WATCHING = "watching"
     STOPPED = "stopped"
 
+    @property
+    def word(self) -> str:
+        """The state for people."""
+        return _WORDS.get(self, str(self))
+
+
+_WORDS = {
+    State.WATCHING: "waiting",
+    State.DEBOUNCING: "waiting",
+    State.SNAPSHOTTING: "packing",
+    State.INITIALIZING: "unpacking",
+    State.STOPPED: "not running",
+}
+
 
 class LastSync(Struct, frozen=True):
     """The last snapshot that was initialized. `seconds` counts from the start of the scan to the API's answer."""

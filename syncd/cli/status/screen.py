@@ -28,13 +28,6 @@ _ENDS_SOON_S = 600.0
 # In the other states it is clear that more is to be sent.
 _IDLE = (State.PAUSED, State.HELD, State.STOPPED)
 _LATE = (State.HELD, State.RETRYING)
-_WORDS = {state: str(state) for state in State} | {
-    State.WATCHING: "waiting",
-    State.DEBOUNCING: "waiting",
-    State.SNAPSHOTTING: "packing",
-    State.INITIALIZING: "unpacking",
-    State.STOPPED: "not running",
-}
 _HEAD = ("NAME", "STATE", "LAST SYNC", "WAITING", "WORKSPACE")
 
 
@@ -151,7 +144,7 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
             name = f"{urgent.name} is " if len(status.sandboxes) > 1 else ""
             return Tone.BAD, f"{name}held{lasting}: {what}", remedy
         case _:
-            return Tone.BUSY, _WORDS[urgent.state], ""
+            return Tone.BUSY, urgent.state.word, ""
 
 
 def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[Tone, str, str]:
@@ -233,7 +226,7 @@ def _one_of_several(sandbox: SandboxStatus, now_s: float) -> str:
     """One of several sandboxes in a line: what is done for it, when it was synced last, and its agent."""
     last = sandbox.last_sync
     done = "never synced" if last is None else f"last sync {_ago(last.finished_at, now_s)}"
-    state = "in sync" if sandbox.state is State.WATCHING and last is not None else _WORDS[sandbox.state]
+    state = "in sync" if sandbox.state is State.WATCHING and last is not None else sandbox.state.word
     if sandbox.state in _LATE and sandbox.last_error is not None:
         state += f" ({split_remedy(sandbox.last_error.message)[0]})"
     setup = _setup(sandbox.setup, now_s) if sandbox.setup.state is SetupState.RUNNING else ""
