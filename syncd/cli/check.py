@@ -100,6 +100,9 @@ class Checkup(Struct):
 def command(config_file: str | None, as_json: bool) -> int:
     """Test everything that a sync needs, and say how to fix what fails.
 
+    \b
+    syncd check --config site    of ~/.config/syncd/site.toml
+
     Nothing of yours is sent, nothing is changed. Ends with 0 if nothing failed, 75 if only the network or Klavis did,
     else 78.
     """

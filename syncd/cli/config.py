@@ -253,6 +253,9 @@ def _reload(*known: Config | None) -> bool:
 def reload(config_file: str | None) -> None:
     """Have the running daemon read its configuration anew, as a SIGHUP does.
 
+    \b
+    syncd reload    after a change without `syncd config edit`
+
     It is checked first: a bad one is refused with its reason, and the daemon goes on with the old one.
     """
     from syncd.daemon.build import selection_of  # noqa: PLC0415

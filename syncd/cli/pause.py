@@ -33,7 +33,11 @@ def _pause_or_resume(config_file: str | None, action: str) -> None:
 @click.command("pause")
 @config_option
 def command(config_file: str | None) -> None:
-    """Hold syncing until `syncd resume`, which syncs the changes made meanwhile."""
+    """Hold syncing until `syncd resume`, which syncs the changes made meanwhile.
+
+    \b
+    syncd pause && git rebase main; syncd resume
+    """
     _pause_or_resume(config_file, "pause")
 
 

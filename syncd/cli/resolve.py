@@ -37,7 +37,7 @@ from syncd.sandbox.saved_versions import Why
 @click.command("resolve")
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(readable=False))
 @click.option("--mine", is_flag=True, help="Yours: the next sync sends it.")
-@click.option("--theirs", is_flag=True, help="The sandbox's: it is taken, or deleted here.")
+@click.option("--theirs", is_flag=True, help="The agent's: applied, or deleted here.")
 @click.option("--markers", is_flag=True, help="Both in one text, with git's conflict markers.")
 @sandbox_options
 def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None, as_json: bool, **flags: bool) -> int:
@@ -45,10 +45,10 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
 
     \b
     syncd resolve                    exit code 1: some wait
-    syncd resolve src --theirs       the sandbox's, in all src
+    syncd resolve src --theirs       the agent's, in all src
     syncd resolve a.txt --markers    both, to be edited
 
-    Conflicts of `syncd apply` wait, held paths, and what one side deleted and the other changed. The sandbox's version
+    Conflicts of `syncd apply` wait, held paths, and what one side deleted and the other changed. The agent's version
     is saved where it is not applied. All is written, or nothing is, and `syncd apply --undo` takes it back.
     """
     chosen = [choice for choice in Choice if flags[choice.name.lower()]]

@@ -66,7 +66,7 @@ _PLANNED = "would be: "
 @click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--deletions", is_flag=True, help="Delete here what was deleted in the sandbox.")
-@click.option("--include", "patterns", metavar="PATTERN", multiple=True, help="Take excluded paths too that match it.")
+@click.option("--include", "patterns", metavar="PATTERN", multiple=True, help="Excluded paths too that match it.")
 @click.option("--branch", metavar="NAME", help="Put them on a new branch of git; nothing here changes.")
 @click.option("--undo", is_flag=True, help="Take back the last `apply`, of whichever sandbox.")
 @all_option
@@ -81,7 +81,7 @@ def command(
     syncd apply --branch agent    all on a new branch of git
     syncd apply --undo
 
-    What only the sandbox changed is taken, and texts that both sides changed are merged. All is written, or nothing is.
+    What only the agent changed is applied, and texts that both sides changed are merged. All is written, or nothing is.
     Exit code 1: a conflict; yours stays, its version is in `syncd saved`. 75: a file could not be fetched.
     """
     undo, dry_run, deletions, patterns = flags["undo"], flags["dry_run"], flags["deletions"], flags["patterns"]
