@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import StrEnum
 
-from syncd.core.clock import stamp
+from syncd.core.clock import day_and_time, stamp
 from syncd.core.text import for_sandbox, one_line, redacted
 
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
@@ -69,7 +69,8 @@ class _Formatter(logging.Formatter):
             )
         else:
             message = f"{sandbox}: {message}" if sandbox else message
-            line = message if self._journal else f"{stamp(record.created)} {record.levelname.lower():7} {message}"
+            at = day_and_time(record.created)
+            line = message if self._journal else f"{at} {record.levelname.lower():7} {message}"
         return f"<{_PRIORITIES.get(record.levelname, 6)}>{line}" if self._journal else line
 
 

@@ -6,10 +6,13 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
+
+import pytest
 
 from syncd.report.logs import LogFormat, keep_out_of_logs, sandbox_in_logs, set_up_logs
 
@@ -70,6 +73,18 @@ def test_lines_about_one_of_several_sandboxes() -> None:
         logging.getLogger("syncd").warning("changed there: `syncd diff` shows it")
     sandbox_in_logs.reset(before)
     assert stderr.getvalue().endswith(" blue: changed there: `syncd diff --sandbox blue` shows it\n")
+
+
+def test_times_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for people has the time of this machine's zone."""
+    monkeypatch.setenv("TZ", "UTC-14")
+    time.tzset()
+    with logged("info", LogFormat.TEXT) as stderr:
+        record = {"msg": "x", "levelno": logging.INFO, "levelname": "INFO", "created": 86_400.0}
+        logging.getLogger("syncd").handle(logging.makeLogRecord(record))
+    monkeypatch.undo()
+    time.tzset()
+    assert stderr.getvalue() == "Fri 1970-01-02 14:00:00 info    x\n"
 
 
 def test_a_foreign_journal_is_none(tmp_path: Path) -> None:
