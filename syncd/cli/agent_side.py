@@ -108,7 +108,7 @@ _Find = Callable[[OpenSandbox, IsExcluded], AgentWork]
 
 
 def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentSide:
-    """Look at an open sandbox; `included` paths count although the rules leave them out.
+    """Look at an open sandbox; `included` paths count although the rules exclude them.
 
     Where nobody can look, what following keeps at home is taken; it has no `included` paths.
 

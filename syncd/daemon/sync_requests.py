@@ -17,7 +17,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import ExitCode, SyncdError, TryLater
 from syncd.core.text import MOST_NAMED, for_sandbox
 from syncd.daemon.control import Message
-from syncd.sync.outcome import Outcome, is_given_up, left_out, still_changing, unsettled
+from syncd.sync.outcome import Outcome, is_given_up, obstructed_paths, still_changing, unsettled
 
 PAUSED = TryLater("syncing is paused", "run `syncd resume`")
 
@@ -154,7 +154,7 @@ class RequestQueue:
             elif left:
                 self._begun.append(replace(request, sync_mode=SyncMode.CHANGED, served=served, unsettled=left))
             elif outcome.obstructed:
-                request.fail(left_out(outcome.obstructed))
+                request.fail(obstructed_paths(outcome.obstructed))
             else:
                 sent = [one for one in served if one.sync is not None]
                 saved = dict.fromkeys(path for one in served for path in one.saved)

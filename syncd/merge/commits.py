@@ -281,7 +281,7 @@ class Head(Struct, frozen=True):
     def as_sent(
         self, sent: Iterable[tuple[str, SeenEntry]], is_excluded: Callable[[str], bool]
     ) -> dict[str, SeenEntry]:
-        """Return what differs of what was sent, ABSENT for a path that was not, unless the rules leave it out.
+        """Return what differs of what was sent, ABSENT for a path that was not, unless the rules exclude it.
 
         The files are read, each once.
         """

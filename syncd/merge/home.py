@@ -279,7 +279,7 @@ def bring_home(side: AgentSide, plan: Plan) -> Plan:
     def record(written: Written) -> None:
         # By the rules as they are now: a rule file may have come along, and what it excludes would be removed there.
         rules, left = side.home.rules(), set(written.left)
-        done = [_left_out_by(rules, row) for path, row in rows.items() if path not in left]
+        done = [_excluded_by(rules, row) for path, row in rows.items() if path not in left]
         taken = [row for row in done if row.is_excluded or (row.before != row.after and row.path not in ours)]
         if taken:
             state.record_taken(taken)
@@ -410,9 +410,9 @@ def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
     if planned.outcome in (PathOutcome.MERGE, PathOutcome.WRITE):
         # As executable as there: a change of that bit here alone is still to be sent.
         mode = taken_mode(planned.here, planned.here, planned.there, original_umask())
-    return _left_out_by(side.rules, TakenPath(planned.path, side.base.get(planned.path), next_base(planned, mode)))
+    return _excluded_by(side.rules, TakenPath(planned.path, side.base.get(planned.path), next_base(planned, mode)))
 
 
-def _left_out_by(rules: PathRules, row: TakenPath) -> TakenPath:
+def _excluded_by(rules: PathRules, row: TakenPath) -> TakenPath:
     is_directory = row.after is not None and row.after.kind is Kind.DIRECTORY
     return replace(row, is_excluded=row.is_excluded or rules.exclude(row.path, is_directory))

@@ -23,7 +23,7 @@ IsExcluded = Callable[[str, bool], bool]
 
 # Of a socket, a FIFO or a device nothing can be kept.
 _WITHOUT_CONTENT = (Kind.ABSENT, Kind.OTHER)
-# Folders of what programs make; they are looked into unless the workspace's rules leave them out.
+# Folders of what programs make; they are looked into unless the workspace's rules exclude them.
 _OUTPUTS = ("build", "dist", "target", "out", "venv", "env", ".next", ".nuxt", "coverage", "obj", "tmp", "logs")
 
 

@@ -150,7 +150,7 @@ def still_changing(paths: Collection[str]) -> TryLater:
     )
 
 
-def left_out(obstructed: Collection[str]) -> TryLater:
+def obstructed_paths(obstructed: Collection[str]) -> TryLater:
     """The error of a command whose paths have no place in the sandbox, as an obstacle is there."""
     are = "is" if len(obstructed) == 1 else "are"
     return TryLater(

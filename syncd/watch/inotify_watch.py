@@ -120,7 +120,7 @@ logger = logging.getLogger(__name__)
 
 _GIT = b".git"
 ALWAYS_RELEVANT = frozenset({_GIT, *map(str.encode, RULE_FILES)})
-"""Names that are relevant even if they are ignored: they decide which other paths are."""
+"""Names that are relevant even if they are excluded: they decide which other paths are."""
 # After a read, the descriptor is not polled for so long. That collects events, so that a burst costs a third.
 _COLLECT_S = 0.01
 
