@@ -204,10 +204,6 @@ class SandboxState:
                 self._save_maybe(now.maybe, before.maybe)
         self._is_marked, self.content = True, now
 
-    def note_uncertain(self) -> None:
-        """Note what each process finds out by itself: the sandbox may hold something else than the base."""
-        self.content = replace(self.content, uncertain=True)
-
     def _save_maybe(self, maybe: Sequence[Manifest], recorded: Sequence[Manifest] = ()) -> None:
         """Record what may be there, in the transaction that is open; `recorded` is what is known to be so far."""
         self._rows.forget(_FIRST_MAYBE + len(maybe))
@@ -222,8 +218,7 @@ class SandboxState:
 
     def note_released(self) -> None:
         """Note that it was given back, as another process recorded."""
-        self.note_uncertain()
-        self.is_released = True
+        self.content, self.is_released = replace(self.content, uncertain=True), True
 
     # -- the base
 
@@ -244,13 +239,28 @@ class SandboxState:
         self._torn = tuple(path for path in torn if path in manifest)
         self.secret = frozenset({*self.secret, *secret_files} & self.content.leftovers)
 
+    def doubt(self) -> None:
+        """Have the record that follows keep the mark, as the archive may have taken away what it lacked.
+
+        This process goes on to find that out. Where it ends before, the next one sends the whole.
+        """
+        self._is_marked = True
+
+    def end_doubt(self) -> None:
+        """Record that the sandbox has what the archive lacked."""
+        if self._is_marked and not self.content.uncertain:
+            self._is_marked = False
+            with contextlib.suppress(OSError):  # then the next process sends the whole
+                self._mark.remove()
+
     def record(self, beside: Callable[[], None] = lambda: None) -> None:
         """Record what arrived last, what is left over, what stays there and what is `beside`, in one transaction.
 
         Raises `OSError`, also where it cannot be committed; this process is certain of it all the same.
         """
         with self._recording(self.content.base, self._searched):
-            self._mark.remove()
+            if not self._is_marked:
+                self._mark.remove()
             self._released.remove()
             self._save_maybe(self.content.maybe)
             self._record_last()

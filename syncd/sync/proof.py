@@ -81,9 +81,12 @@ def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> 
 
 def _verdict_without(last: SyncRound) -> Verdict:
     """Return the verdict where no archive can prove it: by a count of what the whole one lacked, if it lacked some."""
-    seen, partial_archives = last.sandbox.state.seen, last.sandbox.partial_archives
-    lacked = [*seen.both_changed, *seen.kept, *last.only_there]
-    if partial_archives.may_replace and lacked and partial_archives.ask_if_kept(lacked) is False:
-        last.sandbox.state.mark_uncertain()
+    state, partial_archives = last.sandbox.state, last.sandbox.partial_archives
+    lacked = [*state.seen.both_changed, *state.seen.kept, *last.only_there]
+    is_kept = partial_archives.ask_if_kept(lacked) if partial_archives.may_replace and lacked else None
+    if is_kept is False:
+        state.mark_uncertain()
         return Verdict.PACK_AGAIN
+    if is_kept:
+        state.end_doubt()
     return Verdict.INITIALIZE

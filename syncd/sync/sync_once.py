@@ -73,9 +73,6 @@ class SandboxSync(Struct):
     def __post_init__(self) -> None:
         if self.sandbox.looks.agent_changes is AgentChanges.SAVE:
             self.state.seen.try_again_after_start(self.clock.monotonic_s())
-        # An archive may have taken away what it lacked, and its process have ended before it found out.
-        if self.sandbox.partial_archives.may_replace and (self.state.seen.kept or self.state.seen.both_changed):
-            self.state.note_uncertain()
 
     @property
     def state(self) -> SandboxState:
@@ -341,6 +338,8 @@ class SandboxSync(Struct):
         if state.is_released:
             self.sandbox.setup.forget()
         state.note_arrived(manifest, follow_up, gone=gone, secret_files=self.snapshotter.secret_files)
+        if sync_round is not None and sync_round.may_have_taken_away:
+            state.doubt()
         if sync_round is not None and state.overwritten is not None:
             state.overwritten.append(sync_round.goes_over)
 

@@ -95,6 +95,12 @@ class SyncRound(Struct):
         return replaces or path in self.attempt.written or is_within(path, self._removed)
 
     @property
+    def may_have_taken_away(self) -> bool:
+        """True if the archive, once it is initialized, may have taken away what stays and it lacked."""
+        seen, may_replace = self.sandbox.state.seen, self.sandbox.partial_archives.may_replace
+        return self.attempt.is_whole and may_replace and bool(seen.kept or seen.both_changed)
+
+    @property
     def replaced(self) -> list[str]:
         """The paths at which the last look found another version, and that the archive has gone over."""
         found = (self.last_look or LookResult()).differing

@@ -581,13 +581,6 @@ class Checker:
         sandbox = self.cycle.sandbox if self.cycle is not None else None
         return sandbox.state.seen.both_changed if sandbox is not None else ()
 
-    def may_lack_what_stays(self) -> bool:
-        """Return True if nobody found out yet whether archives took away what stays in the sandbox."""
-        sandbox = self.cycle.sandbox if self.cycle is not None else None
-        if sandbox is None or not sandbox.partial_archives.may_replace:
-            return False
-        return bool(sandbox.state.seen.kept or sandbox.state.seen.both_changed)
-
     def has_other_links(self) -> bool:
         """True if an included file has hard links that are excluded."""
         files = [(self.workspace / path).lstat() for path, entry in self.wanted().items() if entry[0] == "file"]
