@@ -62,7 +62,6 @@ DIRECTORY = Entry(Kind.DIRECTORY, 0o755)
 _ARCHIVES: dict[bytes, Tree] = {}  # by their bytes, in whatever process they were packed
 _RULES: Any = SimpleNamespace(exclude=lambda _path, _is_dir: False)
 _NOWHERE = "/dev/null/no-folder"
-SCRATCH = _NOWHERE  # the folder for merged texts
 _PURPOSE = Purpose(ApiStep.EXECUTION, "a look")
 _URL = UploadUrl("https://storage.test/archive", 1e9, 1800.0)
 
@@ -320,7 +319,7 @@ class Process:
             return {path: self.here.get(path, ABSENT) for path in paths}
 
         sent_files = SimpleNamespace(base_store=SimpleNamespace(add=_nothing, get=_nothing))
-        found = SimpleNamespace(facts=facts, rules=lambda: _RULES, sent_files=sent_files, scratch=SCRATCH)
+        found = SimpleNamespace(facts=facts, rules=lambda: _RULES, sent_files=sent_files, scratch=_NOWHERE)
         found.writer = SimpleNamespace(look=look, write=self._write)
         found.without_unmounted = lambda plan: plan
         return found

@@ -16,7 +16,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import permutations, product
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.choices import AgentChanges, Deletions
 from syncd.merge import home
 from syncd.model import reconcile
-from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, same
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, same, with_copy
 from syncd.model.manifest import is_within
 from syncd.model.reconcile import Changed, Forced, PathOutcome, Policy
 from syncd.sandbox.deletions import DeletionSync
@@ -229,10 +228,9 @@ def test_the_order_does_not_matter(merges: None, policy: Policy) -> None:
 
 
 @pytest.fixture
-def merges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def merges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Merge without git, and never with a conflict."""
-    monkeypatch.setattr(small_scope, "SCRATCH", str(tmp_path))
-    monkeypatch.setattr(home, "_merged", lambda *_: b"of ours and theirs")
+    monkeypatch.setattr(home, "_merged", lambda *_: with_copy(MERGED, "merged"))
 
 
 # -- the check itself
