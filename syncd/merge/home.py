@@ -349,8 +349,7 @@ def save_conflicts(side: AgentSide, done: Plan, is_covered: Callable[[str], bool
     """Save theirs of the conflicts, and note that these wait, but no other covered path. Raises `TryLater`."""
     conflicts = done.of(PathOutcome.CONFLICT)
     save_theirs(side, conflicts)
-    store = side.sandbox.saver.saved_versions
-    found = {each.path: id_ for each in conflicts if (id_ := store.holder_of(each.path, each.there)) is not None}
+    found = side.sandbox.saver.saved_versions.holders({each.path: each.there for each in conflicts})
     with contextlib.suppress(OSError):  # it costs what `resolve` lists, and all is written
         OpenConflicts(side.sandbox.state.db, side.sandbox.target.owner).note(found, is_covered)
 

@@ -335,16 +335,17 @@ class WorkspaceWriter:
         done = {*entry.decided, *(each.path for each in changes)} - left
         return Written(tuple(sorted(done)), tuple(sorted(left)))
 
-    def _save_theirs(self, rows: Iterable[TakenPath], sandbox: str, sandbox_id: str) -> None:
+    def _save_theirs(self, rows: Sequence[TakenPath], sandbox: str, sandbox_id: str) -> None:
         """Save the agent's versions that only the workspace has, before that changes. Raises `OSError`.
 
         Their bytes are those that the journal keeps, or still here.
         """
         saved = SavedVersions(self._db, self._clock, sandbox)
+        held = saved.holders({each.path: each.after for each in rows if each.after is not None})
         versions: dict[str, SeenEntry] = {}
         bases: dict[str, SentEntry] = {}
         for path, before, after in ((each.path, each.before, each.after) for each in rows):
-            if after is None or after.is_directory or after == before or saved.holder_of(path, after):
+            if after is None or after.is_directory or after == before or path in held:
                 continue
             copy = ""
             if after.kind is Kind.FILE:

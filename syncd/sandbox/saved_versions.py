@@ -219,19 +219,23 @@ class SavedVersions:
         """Return the version of that id, None if there is none. Raises `OSError`."""
         return next((version for version in self.all() if version.id == wanted), None)
 
-    def holder_of(self, path: str, there: Entry) -> str | None:
-        """Return the id of a version of this sandbox that has this at that path, undamaged, not a day old yet.
+    def holders(self, wanted: Mapping[str, Entry]) -> dict[str, str]:
+        """Return the ids of versions of this sandbox, not a day old yet, that have these paths like that, undamaged.
 
-        One that is older may expire soon. None also if it cannot be found out.
+        One that is older may expire soon. A path is lacking also if that cannot be found out.
         """
+        found: dict[str, str] = {}
         with contextlib.suppress(OSError):
             for version in self.all():
-                saved = version.paths.get(path) if version.sandbox_name == self._name else None
-                if saved is None or version.days or not same(saved, there):
+                if version.sandbox_name != self._name or version.days:
                     continue
-                if there.kind is not Kind.FILE or self._blobs.is_whole(arrived_digest(there)):
-                    return version.id
-        return None
+                for path in version.paths.keys() & wanted.keys():
+                    there = wanted[path]
+                    if path in found or not same(version.paths[path], there):
+                        continue
+                    if there.kind is not Kind.FILE or self._blobs.is_whole(arrived_digest(there)):
+                        found[path] = version.id
+        return found
 
     def damaged(self, version: SavedVersion) -> list[str]:
         """Return the paths whose content is gone or damaged."""
@@ -392,7 +396,10 @@ class VersionSaver(Struct, eq=False):
 
         `base_of` returns what had been sent as a path, for a merge, if it is known.
         """
-        new = {path: there for path, there in versions.items() if is_savable(there) and not self._rely_on(path, there)}
+        savable = {path: there for path, there in versions.items() if is_savable(there)}
+        held = self.saved_versions.holders(savable)
+        self._relied_on.update(held.values())
+        new = {path: there for path, there in savable.items() if path not in held}
         if not new:
             return frozenset()
         try:
@@ -416,13 +423,6 @@ class VersionSaver(Struct, eq=False):
         self._relied_on.add(saved.id)
         _log.warning("saved the agent's version of %s as %s (%s)", number_of(len(new), "path"), saved.id, why.value)
         return frozenset()
-
-    def _rely_on(self, path: str, there: SeenEntry) -> bool:
-        """Rely on a version that is saved already; False if it is not."""
-        holder = self.saved_versions.holder_of(path, there)
-        if holder is not None:
-            self._relied_on.add(holder)
-        return holder is not None
 
     def take(self) -> dict[Why, list[str]]:
         """Return the paths of what was saved since the last call, for each reason, and drop what has expired.

@@ -272,7 +272,8 @@ def save_followed_in_removed(db: StateDb, target: Target, saved_versions: SavedV
     """Save what was followed in a sandbox that is configured no more. Raises `OSError`."""
     kept, content = FollowedStore(db, target).load(), SandboxState(db, target).content
     there = {} if kept is None else kept.savable(content)
-    new = {path: entry for path, entry in there.items() if saved_versions.holder_of(path, entry) is None}
+    held = saved_versions.holders(there)
+    new = {path: entry for path, entry in there.items() if path not in held}
     if new:
         sent = {path: content.base_of(path) for path in new}
         bases: dict[str, SentEntry] = {path: (entry, None) for path, entry in sent.items() if entry is not None}

@@ -152,10 +152,10 @@ def test_what_is_saved_already(rig: SavedVersionsRig) -> None:
     """A file, a folder and a link are found again, so that a sync that fails again and again saves them once."""
     entries = {"f": file_of(b"1"), "d": SeenEntry(Kind.DIRECTORY, 0o755), "l": SeenEntry(Kind.SYMLINK, target="f")}
     version = rig.store.save(Why.CONFLICT, "box", entries)
-    assert {rig.store.holder_of(path, entry) for path, entry in entries.items()} == {version.id}
-    assert {rig.store.holder_of(path, entries["l"]) for path in "fdx"} == {None}
+    assert rig.store.holders(entries) == dict.fromkeys(entries, version.id)
+    assert rig.store.holders(dict.fromkeys("fdx", entries["l"])) == {}
     rig.content(b"1").write_bytes(b"damaged")
-    assert rig.store.holder_of("f", entries["f"]) is None
+    assert rig.store.holders(entries) == dict.fromkeys("dl", version.id)
 
 
 def test_only_what_has_a_content_is_saved(rig: SavedVersionsRig) -> None:

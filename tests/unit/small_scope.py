@@ -303,10 +303,10 @@ class Process:
             self.step()
             return SimpleNamespace(id="1", paths=new)
 
-        def holder_of(path: str, there: Entry) -> str | None:
-            return "1" if (path, content(there)) in self.saved else None
+        def holders(wanted: Mapping[str, Entry]) -> dict[str, str]:
+            return {path: "1" for path, there in wanted.items() if (path, content(there)) in self.saved}
 
-        return SimpleNamespace(save=save, holder_of=holder_of, expire=_nothing, count=0)
+        return SimpleNamespace(save=save, holders=holders, expire=_nothing, count=0)
 
     @property
     def _home(self) -> Any:
