@@ -55,7 +55,8 @@ def read_text(path: str) -> str:
                 raise ConfigError(f"the configuration file {path} is no regular file", "put one in its place")
             return file.read().decode()
     except FileNotFoundError:
-        raise ConfigError(f"no configuration file at {path}", "run `syncd init`, or name one with --config") from None
+        hint = f"run `syncd init{_option(path)}`, or name one with --config"
+        raise ConfigError(f"no configuration file at {path}", hint) from None
     except OSError as failure:
         raise ConfigError(
             f"the configuration file {path} cannot be read ({failure.strerror})", "let your user read it"
@@ -98,8 +99,11 @@ def _naming(path: str) -> Iterator[None]:
 
 def edits(path: str) -> str:
     """The end of a hint: the command that opens this configuration file."""
-    option = "" if os.path.basename(path) == "config.toml" else f" --config {shlex.quote(path)}"
-    return f"`syncd config edit{option}` opens it"
+    return f"`syncd config edit{_option(path)}` opens it"
+
+
+def _option(path: str) -> str:
+    return "" if os.path.basename(path) == "config.toml" else f" --config {shlex.quote(path)}"
 
 
 class FoundConfig(Struct, frozen=True):

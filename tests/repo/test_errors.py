@@ -113,7 +113,7 @@ def _at(found: list[_Message]) -> list[str]:
 def test_they_are_found() -> None:
     """Those that a user meets first are there with their remedies, and what a helper function is told."""
     found = {each.what: each.remedy for each in _messages()}
-    assert found["no configuration file at <path>"] == "run `syncd init`, or name one with --config"
+    assert found["no configuration file at <path>"] == "run `syncd init<_option(path)>`, or name one with --config"
     assert found["the rules of git cannot be read (<failure.strerror>)"] == "let your user read them"
     assert len(found) > 150
 

@@ -131,7 +131,7 @@ def test_acquire_in_place_of_an_id() -> None:
 
 def test_no_file() -> None:
     """The error for a missing file says how to make one."""
-    with pytest.raises(ConfigError, match=r"no configuration file at /nowhere/x\.toml: run `syncd init`"):
+    with pytest.raises(ConfigError, match=r"file at /nowhere/x\.toml: run `syncd init --config /nowhere/x\.toml`,"):
         load_config("/nowhere/x.toml")
 
 
