@@ -126,7 +126,8 @@ class MemoryDb(StateDb):
 class World(Struct, frozen=True):
     """What outlives a process: the workspace, the sandbox, the bucket, what is saved, and the state's image.
 
-    `late` are removals that were started and have not run. Two with the same `facts` have the same state.
+    `late` are removals that were started and have not run, and `late_archive` one that was to be initialized. Two with
+    the same `facts` have the same state.
     """
 
     here: Tree
@@ -135,13 +136,14 @@ class World(Struct, frozen=True):
     bucket: bytes = b""
     saved: frozenset[tuple[str, Entry]] = frozenset()
     late: tuple[tuple[str, LookRequest], ...] = ()
+    late_archive: bytes = b""
     facts: tuple[Any, ...] = ()
 
     @property
     def key(self) -> Any:
         """The same for two worlds that go on alike."""
         sides = frozenset(self.here.items()), frozenset(self.there.items())
-        return *sides, self.bucket, self.saved, len(self.late), self.facts
+        return *sides, self.bucket, self.saved, len(self.late), self.late_archive, self.facts
 
 
 class Process:
@@ -156,10 +158,10 @@ class Process:
         replaced: Callable[[Process, str, Entry, Entry], None],
     ) -> None:
         self.here, self.there, self.bucket = dict(world.here), dict(world.there), world.bucket
-        self.saved, self.late = set(world.saved), dict(world.late)
+        self.saved, self.late, self.late_archive = set(world.saved), dict(world.late), world.late_archive
         self.deaths: list[World] = []
         self.effects = 0
-        self.is_late = False  # while a removal runs that was started by an earlier process
+        self.is_late = False  # while what an earlier process had asked for is done
         self._destroyed, self._replaced = partial(destroyed, self), partial(replaced, self)
         self._db = MemoryDb(world.image, self.step)
         self._clock = ScriptedClock()
@@ -175,7 +177,7 @@ class Process:
     def world(self) -> World:
         image, facts = self._db.committed
         late, saved = tuple(self.late.items()), frozenset(self.saved)
-        return World(dict(self.here), dict(self.there), image, self.bucket, saved, late, facts)
+        return World(dict(self.here), dict(self.there), image, self.bucket, saved, late, self.late_archive, facts)
 
     def step(self) -> None:
         """Note that something was written: the process may die."""
@@ -211,22 +213,34 @@ class Process:
         return Response(200, (("x-goog-hash", f"crc32c={checksum}"),), b"", 0.0, None)
 
     def initialize(self) -> None:
-        """Extract as GNU tar does; a removal that came late and was not waited for runs afterwards."""
-        failed = False
-        for path, entry in _ARCHIVES[self.bucket].items():
+        """Extract the archive, before it one that came late; a removal that came late runs afterwards."""
+        late, self.late_archive = self.late_archive, self.bucket
+        self.step()
+        self.late_archive = b""
+        if late:
+            self.is_late = True
+            self._extract(late)
+            self.is_late = False
+        is_whole = self._extract(self.bucket)
+        for name in [*self.late]:
+            self.run_late(name)
+        if not is_whole:
+            raise StepFailed(ApiStep.INITIALIZE, FailureAction.RETRY, "not all can be extracted")
+
+    def _extract(self, archive: bytes) -> bool:
+        """Extract as GNU tar does; return False if not all can be."""
+        is_whole = True
+        for path, entry in _ARCHIVES[archive].items():
             folder, old = path.rpartition("/")[0], self.there.get(path, ABSENT)
             if folder and folder not in self.there:
                 self.there[folder] = DIRECTORY
             is_on_way = not folder or self.there[folder].is_directory
             if not is_on_way or (old.is_directory and not entry.is_directory and holds_any(self.there, path)):
-                failed = True
+                is_whole = False
             elif not (old.is_directory and entry.is_directory):
                 self.put_there(path, entry)
                 self.step()
-        for name in [*self.late]:
-            self.run_late(name)
-        if failed:
-            raise StepFailed(ApiStep.INITIALIZE, FailureAction.RETRY, "not all can be extracted")
+        return is_whole
 
     def run_late(self, name: str) -> None:
         self.is_late = True

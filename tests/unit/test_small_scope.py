@@ -4,7 +4,8 @@ A world is what was sent, what a person and the agent made of it since, and the 
 in it, and `q`, which the person alone has changed. A path is nothing, a file or a directory, and in the sandbox a link
 too; of each kind there are the version that was sent, that of the other side, and one of its own. The process dies
 once, after each step that writes, and ordinary syncs go on from there: after nothing else, a revert, or one more edit,
-in turn. What the agent does beside an upload is as what it did before: the look ends after it.
+in turn. An archive that the process had asked for may be extracted late, and a removal may be made late. What the agent
+does beside an upload is as what it did before: the look ends after it.
 
 Two classes stand for all: what is a link here, or was one, is decided upon as a file is; and what stays as it was
 deleted here is tried with `save`. `-m long` takes all kinds, all settings, and all three ways to go on.
@@ -27,7 +28,7 @@ from syncd.core.choices import AgentChanges, Deletions
 from syncd.merge import home
 from syncd.model import reconcile
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, same, with_copy
-from syncd.model.manifest import is_within
+from syncd.model.manifest import Manifest, is_within
 from syncd.model.reconcile import Changed, Forced, PathOutcome, Policy
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.sandbox_content import SandboxContent
@@ -122,13 +123,16 @@ class Story(Struct):
         self.seen.add(world.key)
         process = self.process(world)
         process.sync(SyncMode.FORCED if self.policy is FORCE else SyncMode.CHANGED)
-        deaths, end = process.deaths, process.world.key
+        deaths, end = process.deaths, (process.world.key, world.late_archive != b"")
         if end not in self.quiet:
             self.quiet.add(end)
             process.sync()
             before = process.effects
             is_quiet = process.sync().sync is None and process.effects == before
             assert is_quiet, self.told(process, "it is not quiet")
+            if world.late_archive:  # what it put back in a taken place is found by the next sync that sends something
+                process.here[self.q] = file("edit")
+                process.sync()
             for path in {*process.here, *process.there}:
                 assert self.may_be(process, path), self.told(process, f"{path} is another one there")
         return deaths
@@ -240,6 +244,15 @@ def _overwrites(was: Any, changed: Changed, *args: Any) -> PathOutcome:
     return PathOutcome.WRITE if changed is Changed.THERE else was(changed, *args)
 
 
+def _forgets(content: SandboxContent, manifest: Manifest, *_: object, was: Any = SandboxContent.after_arrival) -> Any:
+    return was(content, manifest, {path for held in content.versions for path in held}, ())
+
+
+def _force(story: Story) -> None:
+    if story.policy is FORCE:
+        story.sync()
+
+
 def _takes(was: Any, *args: Any) -> tuple[PathOutcome, str]:
     outcome, reason = was(*args)
     return PathOutcome.TAKE if outcome is PathOutcome.CONFLICT else outcome, reason
@@ -264,7 +277,11 @@ _APPLY_FAULTS: list[tuple[Any, str, Callable[..., Any]]] = [
 
 @pytest.mark.parametrize(
     ("owner", "name", "fault", "try_story"),
-    [*((*each, Story.sync) for each in _SYNC_FAULTS), *((*each, Story.apply) for each in _APPLY_FAULTS)],
+    [
+        *((*each, Story.sync) for each in _SYNC_FAULTS),
+        (SandboxContent, "after_arrival", _forgets, _force),
+        *((*each, Story.apply) for each in _APPLY_FAULTS),
+    ],
 )
 def test_a_fault_is_noticed(
     monkeypatch: pytest.MonkeyPatch, merges: None, owner: Any, name: str, fault: Any, try_story: Callable[[Story], None]
