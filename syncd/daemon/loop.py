@@ -168,7 +168,6 @@ class Daemon(Struct, eq=False):
         if shared.status.run.pid is not None and shared.reload_after is None and self._check_for_reload():
             shared.reload_after = set(shared.workspace.syncing)
             came = True
-        signals.reload = False
         if shared.synced_hook.poll():
             self._recall()
             came = True

@@ -86,6 +86,7 @@ class DaemonRig:
     def run(self) -> None:
         with self.daemon() as daemon:
             assert daemon.run()  # it was to read another configuration
+        self.signals.reload = False
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -9,8 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from syncd.core.durable_file import file_stamp
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import check_config
+from syncd.daemon import loop
 from syncd.report.status_store import read_document
 from tests.emulator import RequestRecord, When
 from tests.integration.sync_rig import SANDBOX, Rig
@@ -118,11 +121,27 @@ def test_one_that_is_refused_is_held(several: SeveralRig) -> None:
     several.run()
     status = read_document(several.folders.state)
     assert "never-made" in str(status.sandboxes[1].last_error)
-    several.signals.reload = False
     several.rig.keys["sandbox"]["id"] = "neither"
     several.config = check_config(several.rig.keys)
     with pytest.raises(NeedsPerson):
         several.run()
+
+
+def test_a_reload_is_asked_for_in_any_instant(several: SeveralRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SIGHUP that comes while the loop looks if there was one counts."""
+    several.rig.keys["sandboxes"] = {"gone": {"id": "never-made"}}
+    several.config = check_config(several.rig.keys)
+    looks = itertools.count(1)
+
+    def look_at_key(file: str) -> object:
+        number = next(looks)
+        if number == 1:
+            several.send(signal.SIGHUP)
+        assert number < 5, "the SIGHUP was lost"
+        return file_stamp(file)
+
+    monkeypatch.setattr(loop, "file_stamp", look_at_key)
+    several.run()
 
 
 def test_what_only_a_rescan_finds(several: SeveralRig) -> None:

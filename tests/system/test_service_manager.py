@@ -26,6 +26,7 @@ def test_messages_in_order(rig: Rig, manager: ServiceManager) -> None:
     daemon.send(signal.SIGHUP)
     rig.until(lambda: len(manager.said("READY")) == 2, "READY after the reload")
     assert daemon.stop() == 0
+    rig.until(lambda: manager.said("STOPPING"), "STOPPING to be read")
     assert manager.order("READY", "RELOADING", "STOPPING") == ["READY", "RELOADING", "READY", "STOPPING"]
     (reloading,) = (message for message in manager.received if "RELOADING" in message.fields)
     assert 0 <= reloading.at_s - int(reloading.fields["MONOTONIC_USEC"]) / 1e6 < 60
