@@ -86,5 +86,5 @@ def test_pings_meant_for_another_process_are_not_sent(rig: Rig, manager: Service
     rig.write("a")
     rig.up()
     rig.daemons[0].stop()
+    rig.until(lambda: manager.said("STOPPING"), "STOPPING to be read")
     assert manager.said("WATCHDOG") == []
-    assert manager.said("STOPPING") == ["1"]
