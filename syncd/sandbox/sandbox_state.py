@@ -239,6 +239,11 @@ class SandboxState:
         self._torn = tuple(path for path in torn if path in manifest)
         self.secret = frozenset({*self.secret, *secret_files} & self.content.leftovers)
 
+    @property
+    def is_doubted(self) -> bool:
+        """True while the sandbox counts as certain in this process alone."""
+        return self._is_marked and not self.content.uncertain
+
     def doubt(self) -> None:
         """Have the record that follows keep the mark, as the archive may have taken away what it lacked.
 
@@ -248,7 +253,7 @@ class SandboxState:
 
     def end_doubt(self) -> None:
         """Record that the sandbox has what the archive lacked."""
-        if self._is_marked and not self.content.uncertain:
+        if self.is_doubted:
             self._is_marked = False
             with contextlib.suppress(OSError):  # then the next process sends the whole
                 self._mark.remove()

@@ -337,8 +337,9 @@ class SandboxSync(Struct):
             gone = gone if sync_round.attempt.content.uncertain else sync_round.gone
         if state.is_released:
             self.sandbox.setup.forget()
+        is_doubted = state.is_doubted if sync_round is None else sync_round.may_have_taken_away
         state.note_arrived(manifest, follow_up, gone=gone, secret_files=self.snapshotter.secret_files)
-        if sync_round is not None and sync_round.may_have_taken_away:
+        if is_doubted:
             state.doubt()
         if sync_round is not None and state.overwritten is not None:
             state.overwritten.append(sync_round.goes_over)

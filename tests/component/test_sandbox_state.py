@@ -69,6 +69,19 @@ def test_what_was_sent_again_is_recorded(db: StateDb) -> None:
     assert SandboxState(db, TARGET).content.unanswered == ()
 
 
+def test_a_doubt_is_the_next_process_uncertainty(db: StateDb) -> None:
+    """An archive may have taken away what it lacked: this process finds out, and one after it sends the whole."""
+    state = arrived(db, MANIFEST)
+    state.mark_uncertain(MANIFEST)
+    state.note_arrived(MANIFEST)
+    state.doubt()
+    state.record()
+    assert (state.content.uncertain, SandboxState(db, TARGET).content.uncertain) == (False, True)
+    state.end_doubt()
+    assert not state.is_doubted
+    assert not SandboxState(db, TARGET).content.uncertain
+
+
 def test_what_is_left_over_is_recorded(db: StateDb) -> None:
     """What arrived once, and what was only sent, each version of it, in this and in the next process."""
     file, link = Entry(Kind.FILE, 0o644, 1, 1, digest=b"f"), MANIFEST["l"]
