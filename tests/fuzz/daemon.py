@@ -232,6 +232,11 @@ class SimulatedLoop(SandboxLoop):
         super()._succeeded(outcome)
 
     @override
+    def _answer(self, outcome: Outcome) -> None:
+        with self._simulation.injection(enabled=False):  # a check reads the workspace as it is now
+            super()._answer(outcome)
+
+    @override
     def _failed(self, failed: SyncFailure, began_s: float) -> None:
         self._simulation.nearly_empty = isinstance(failed.error, NearlyEmpty)
         super()._failed(failed, began_s)
