@@ -317,10 +317,9 @@ def uninstall(config_file: str | None) -> None:
     click.echo(f"{unit.name} is {found}")
 
 
-def _pass_on(verb: str, does: str, words: str = "", program: str = "systemctl") -> None:
+def _pass_on(verb: str, does: str, program: str = "systemctl") -> None:
     """Add the command that runs a program of systemd's on the unit, with all its own options and its exit code."""
-    words = words or verb
-    whole = f"{program} --user {words}"
+    whole = f"{program} --user {'-u' if program == 'journalctl' else verb}"
 
     @command.command(
         verb, help=f"{does}. It runs `{whole}` on the unit.", context_settings={"ignore_unknown_options": True}
@@ -329,15 +328,15 @@ def _pass_on(verb: str, does: str, words: str = "", program: str = "systemctl") 
     @click.argument("options", metavar=f"[{program.upper()}-OPTION]...", nargs=-1, type=click.UNPROCESSED)
     def run(config_file: str | None, options: tuple[str, ...]) -> None:
         service = UserService(config_file)
-        before_unit = (*words.split(), *options, "--") if program == "systemctl" else (*options, words)
-        service.become(program, "--user", *before_unit, service.unit.name)
+        words = (verb, *options, "--") if program == "systemctl" else (*options, "-u")
+        service.become(program, "--user", *words, service.unit.name)
 
 
 _pass_on("start", "Start the service")
 _pass_on("stop", "Stop the service until the next login")
 _pass_on("restart", "Stop and start the service, with a new key")
-_pass_on("status", "Show if the service runs, and its last log lines", "status --full")  # else it cuts the reason
-_pass_on("logs", "Show the service's log", "-u", "journalctl")
+_pass_on("status", "Show if the service runs, and its last log lines, uncut with `--full`")
+_pass_on("logs", "Show the service's log", "journalctl")
 
 
 def _check_started(service: UserService) -> None:

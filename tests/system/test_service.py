@@ -88,7 +88,7 @@ def test_systemd_as_it_is(rig: ServiceRig) -> None:
     status = rig.service("status", "--no-pager", "-n", "0")
     its_own = rig.systemctl("status", "--no-pager", "-n", "0", rig.unit)
     assert (status.code, _without_times(status.out)) == (its_own.code, _without_times(its_own.out))
-    on_terminal = f"stty cols 40 && {shlex.join(rig.command('service', 'status', '--no-pager'))}"
+    on_terminal = f"stty cols 40 && {shlex.join(rig.command('service', 'status', '--no-pager', '--full'))}"
     assert f"watching {HOME}/" in rig.machine.run("script", "-qec", on_terminal, "/dev/null").out  # not cut
     assert rig.service("restart").code == 0
     assert rig.shown("MainPID") not in ("0", first)
