@@ -20,8 +20,9 @@ def all_of(count: int) -> list[int]:
     return list(range(1, count + 9))
 
 
-# Each run of the tests takes a few, and `-m long` all of them.
-FEW_OR_ALL = pytest.mark.parametrize("choice", [few, pytest.param(all_of, marks=pytest.mark.long)])
+# Each run of the tests takes a few, and `-m long` all of them, for which a busy machine needs minutes.
+_ALL = pytest.param(all_of, marks=[pytest.mark.long, pytest.mark.timeout(900)])
+FEW_OR_ALL = pytest.mark.parametrize("choice", [few, _ALL])
 
 
 def some_of(cases: Iterable[object], every: int) -> list[Any]:

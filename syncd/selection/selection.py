@@ -48,7 +48,7 @@ GIT = (".git",)  # a folder, or the file that a worktree or submodule has instea
 def _built_in(file: str) -> tuple[str, ...]:
     """Return the patterns of a file beside this one, whose head says what belongs there."""
     data = pkgutil.get_data(__package__, file)
-    if not data:  # nothing may be sent without them
+    if not data:  # pragma: no cover: it is there; nothing may be sent without it
         raise ImportError(f"the built-in rules in {file!r} are missing: install syncd again")
     return tuple(line for line in data.decode().splitlines() if line and not line.startswith("#"))
 

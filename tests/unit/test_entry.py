@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncd.model.entry import has_inner_dotdot, leads_out, stays_inside
+from syncd.model.entry import (
+    ABSENT,
+    Entry,
+    Kind,
+    SeenEntry,
+    has_inner_dotdot,
+    is_savable,
+    leads_out,
+    mode_at_home,
+    stays_inside,
+    with_copy,
+)
 from syncd.model.git_names import is_in_repository, names_submodules
 
 
@@ -79,6 +90,25 @@ def test_links_stay_inside_together_unless_one_has_an_inner_dotdot(links: dict[s
             assert not text.startswith("..")
 
 
+@pytest.mark.parametrize(
+    ("mode", "umask", "expected"),
+    [(0o777, 0o022, 0o755), (0o666, 0o077, 0o600), (0o600, 0, 0o600), (0o700, 0o777, 0o700), (0o4755, 0, 0o755)],
+)
+def test_the_mode_of_something_new(mode: int, umask: int, expected: int) -> None:
+    """Of others' bits those that the umask allows, all of the owner's, and no set-id bit."""
+    assert mode_at_home(mode, umask) == expected
+
+
+def test_what_can_be_saved() -> None:
+    """A directory, a link, and a file with its content; a copy is as what is here."""
+    sent = Entry(Kind.FILE, 0o755, 7, 9, sent_digest=b"s")
+    copied = with_copy(sent, "/copies/0")
+    assert copied == SeenEntry(Kind.FILE, 0o755, 7, 9, digest=b"s", copy="/copies/0")
+    savable = (copied, SeenEntry(Kind.DIRECTORY), SeenEntry(Kind.SYMLINK, target="a"))
+    others = (with_copy(sent, ""), ABSENT, SeenEntry(Kind.OTHER), SeenEntry(Kind.UNREAD))
+    assert [*map(is_savable, (*savable, *others))] == [True] * 3 + [False] * 4
+
+
 # -- names of a repository
 
 REPOSITORIES = (
@@ -89,7 +119,7 @@ REPOSITORIES = (
     *(".git::$INDEX_ALLOCATION/hooks/x", ".git:stream", "a\\.git\\config"),
 )
 ORDINARY = (
-    *(".gitignore", ".github/x", ".gitx/y", "agit/config", "git", "git.", "sub/.git-notes", "x.git/y"),
+    *("src/main.py", ".gitignore", ".github/x", ".gitx/y", "agit/config", "git", "git.", "sub/.git-notes", "x.git/y"),
     *("git~notes", "git~2", "git~10", ".git x", "\udcff.git", ".g\u200bit", ".g\u0131t", "\u00e9/git"),
 )
 

@@ -27,6 +27,7 @@ from syncd.remote.failure import (
     asks_first,
     classify_api_status,
     classify_bucket_status,
+    delay_s,
     failures_in_row,
     gives_up,
     retry_after_s,
@@ -79,6 +80,7 @@ def test_what_is_known_of_a_failure() -> None:
     failed = StepFailed(ApiStep.UPLOAD, RETRY, "it broke", "wait")
     assert (failed.step, failed.action, failed.args) == (ApiStep.UPLOAD, RETRY, ("it broke",))
     assert (failed.possibly_applied, failed.retry_after_s, failed.gives_up_in_s) == (True, None, None)
+    assert [str(failed), str(StepFailed(ApiStep.UPLOAD, RETRY, "it broke"))] == ["it broke: wait", "it broke"]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,24 @@ def test_the_next_try_of_what_keeps_failing() -> None:
 
 
 # -- the wait between two attempts
+
+
+@pytest.mark.parametrize(
+    ("failures", "chance", "asked_s", "expected"),
+    [
+        (1, 0.0, None, 0.5),
+        (1, 1.0, None, 1.0),
+        (4, 0.5, None, 6.0),
+        (99, 1.0, None, 60.0),
+        (1, 0.0, 30.0, 30.0),
+        (1, 1.0, 30.0, 36.0),
+        (1, 1.0, 3_600.0, 3_660.0),
+        (99, 1.0, 1.0, 60.0),
+    ],
+)
+def test_the_next_wait(failures: int, chance: float, asked_s: float | None, expected: float) -> None:
+    """It doubles up to the most; chance decides half of it; what a server asks for is the least, and a bit."""
+    assert delay_s(failures, 1.0, 60.0, chance, asked_s) == expected
 
 
 # 2026-11-24T12:00:00Z

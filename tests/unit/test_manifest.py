@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import syncd.model.manifest
-from syncd.model.directory import EMPTY, Directory, Entries, differing
+from syncd.model.directory import EMPTY, Directory, Entries, differing, read
 from syncd.model.entry import (
     ABSENT,
     ALL_BITS,
@@ -31,9 +31,11 @@ from syncd.model.manifest import (
     Manifest,
     archive_order,
     carry_over_digests,
+    changed_paths,
     difference,
     directories_above,
     entry_changes,
+    is_within,
     removed_paths,
     replaced_entries,
     sharing,
@@ -138,6 +140,8 @@ def test_a_part_of_a_manifest() -> None:
     """The paths that are named, and all that is below them; and what is left without them alone."""
     assert TREE.paths_within(["a/b", "none", "é"]) == ["a/b", "é", "a/b/f"]
     assert TREE.within(["a/b"]) == {"a/b": FOLDER, "a/b/f": FILE}
+    within = {path for path in ("a/b", "a/b/f", "a/l", "a/bc", "a", "é") if is_within(path, {"a/b", "é"})}
+    assert (within, is_within("a", ())) == ({"a/b", "a/b/f", "é"}, False)
     left = TREE.without(["é", "none"])
     assert (set(NAMES) - set(left), len(TREE)) == ({"é"}, 7)
     assert TREE["a/l"].target == "a"
@@ -202,6 +206,8 @@ def test_digests_that_are_carried_over() -> None:
         "b/i": b"d2",
     }
     assert found["l"] == LINK
+    assert carry_over_digests(Manifest(), scanned) == scanned
+    assert sorted(changed_paths(known, found)) == ["b/g", "b/h", "b/i"]
     assert list(entry_changes({"f": FILE}, Manifest({"f": FILE, "g": LINK}))) == [("g", None, LINK)]
 
 
@@ -214,6 +220,14 @@ def test_equal_directories_are_shared() -> None:
     assert found == read_again
     assert found.top.find("a") is like.top.find("a")
     assert found.top.find("c") is not like.top.find("c")
+    other = Manifest({"x": FILE})
+    assert sharing(other, like) is other
+
+
+def test_a_directory_of_many() -> None:
+    """It is read as any other one."""
+    many = {f"{number:05}": FILE for number in range(5_000)}
+    assert dict(read(Entries(many))) == many
 
 
 def test_the_stored_form() -> None:

@@ -7,13 +7,22 @@ import pytest
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Difference, Manifest
 from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent
+from syncd.selection.secret_scanner import Secret
 from syncd.sync.outcome import (
     Change,
+    ChangeCounts,
+    Outcome,
     arrived_changes,
     combine,
     combined,
+    is_given_up,
+    obstructed_paths,
+    secret_warnings,
+    still_changing,
+    torn_copy,
     unsettled,
 )
+from syncd.sync.status_document import LastSync
 
 A, C, R = Change.ADDED, Change.CHANGED, Change.REMOVED
 
@@ -48,6 +57,10 @@ def test_the_changes_of_a_sync() -> None:
     together: dict[str, Change] = {}
     combine(together, found)
     assert together == {"d": A, "b": C, "c": R}
+    assert lists(arrived_changes(SandboxContent(now), UNKNOWN)) == ([], [], [])
+    sent = Outcome(LastSync("2026-11-24T13:20:01Z", 3, 9, "ab", 0.5), change=found)
+    assert (sent.word, sent.counts) == ("initialized", ChangeCounts(1, 1, 1))
+    assert (Outcome(None).word, Outcome(None).counts) == ("unchanged", None)
 
 
 @pytest.mark.parametrize(
@@ -83,3 +96,23 @@ def test_what_stays_there_is_removed_later() -> None:
 def test_files_that_change_while_they_are_read(before: str | None, follow_up: str, torn: str, left: str) -> None:
     """A command waits for all of the first sync; later for those named before, and those that are torn now."""
     assert unsettled(before, follow_up, torn) == set(left)
+
+
+def test_what_a_command_says_that_cannot_wait_longer() -> None:
+    """After two more syncs it names the paths, and what to do."""
+    assert [is_given_up("a", 1), is_given_up("a", 2), is_given_up("", 9)] == [False, True, False]
+    assert str(still_changing(["a.log"])).startswith("'a.log' kept changing while being read: its copy in the sandbox")
+    assert str(still_changing(["b", "a"])).startswith("'a', 'b' kept changing while being read: their copies in the")
+    assert str(obstructed_paths(["a"])).startswith("'a' is not in the sandbox, where something else has that place")
+    assert str(obstructed_paths([*"gfedcba"])).startswith("'a', 'b', 'c', 'd', 'e', and 2 more are not in the sandbox")
+    assert torn_copy("a\nb").what.startswith("'a\\nb' was written while it was read")
+
+
+def test_the_warnings_about_secrets() -> None:
+    """Of what is excluded, also if an earlier version was sent; of what is gone here, that it is still there."""
+    secret = Secret("an AWS key", 3)
+    files = {path: (Entry(Kind.FILE), secret) for path in ("new", "sent")}
+    warnings = secret_warnings(files, SandboxContent(manifest(sent="1")), ["sent", "gone"])
+    assert [each.key for each in warnings] == ["secret:new", "secret:sent", "secret:gone"]
+    assert ["may still be in the sandbox" in each.what for each in warnings] == [False, True, True]
+    assert warnings[0].what == "'new' holds an AWS key in line 3 and is excluded"

@@ -6,6 +6,8 @@ import pytest
 
 from syncd.cli.apply.plan_text import (
     decides_what_is_sent,
+    lists_of,
+    not_fetched,
     plan_lines,
     runs_automatically,
     summary_line,
@@ -82,6 +84,23 @@ def test_a_line_a_path() -> None:
     assert to_look_at(PLAN.of(*CHANGES)).keys() == {".envrc", "sub/.gitignore", "tool", "was a folder"}
     assert [*plan_lines(Plan())] == []
     assert summary_line(Plan(), "would be: ") == "nothing to apply"
+
+
+def test_the_lists_of_a_plan() -> None:
+    """One an outcome, whatever is in it; and what to look at."""
+    lists = lists_of(PLAN)
+    assert (lists["merged"], lists["conflicts"]) == ([".envrc"], ["at odds", "at odds too"])
+    assert (lists["stays"], lists["never"], lists["deleted"]) == (["gone there", "left"], ["out"], ["emptyish", "gone"])
+    assert (lists["taken"][:2], len(lists["taken"]), lists["undone"]) == (["a", "bad\nname"], 10, [])
+    assert lists["look_at"] == [".envrc", "sub/.gitignore", "tool", "was a folder"]
+    assert set().union(*lists_of(Plan()).values()) == set()
+
+
+def test_what_could_not_be_fetched() -> None:
+    """It is named, with the reason of the first; the rest was applied."""
+    assert not_fetched(PLAN) is None
+    missing = Plan((planned("x\ny", PathOutcome.UNFETCHED, reason="no room here"), planned("z", PathOutcome.UNFETCHED)))
+    assert str(not_fetched(missing)).startswith("not applied: x\\ny, z (no room here): run `syncd apply` again")
 
 
 RUN = (

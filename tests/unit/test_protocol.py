@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+from math import inf
 from typing import Any
 
 import pytest
 
+from syncd.core.clock import Moment
 from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.sandbox.executions import PendingRemoval
@@ -168,3 +170,43 @@ def test_items_of_a_whole_manifest() -> None:
 def test_what_a_late_removal_may_remove(wanted: list[str], may: bool) -> None:
     """It may remove its own paths, with all below, and nothing else."""
     assert PendingRemoval("name", frozenset({"a", "d/e"}), 0.0, 0.0).may_remove(wanted) is may
+
+
+TWICE = {"m": row(copy=0), "n": row(copy=0)}
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (None, "it does not tell of what was asked"),
+        (report("=="), "it has another number of outcomes"),
+        (report("r=rr==="), "it says what was not asked for"),
+        (report("==="), "it has another number of outcomes"),
+        (report("======="), "a removal has no outcome"),
+        (report(new={"fetched": row()}), "a new path is none"),
+        (report(new={"n": row("", "")}), "a new path is none"),
+        (differs(row(), row(copy=0)), "a copy was not asked for"),
+        (report(new=TWICE), "one copy is of two files"),
+        (differs(row(digest=base64.b64encode(b"short").decode())), "a digest is invalid"),
+        (differs(row("d", "", 0)), "a copy is of no file"),
+        (differs(row(copy=0, unstable=True)), "a copy is of no file"),
+    ],
+)
+def test_a_report_that_no_program_makes(values: Any, reason: str) -> None:
+    """It is refused whole."""
+    with pytest.raises(ValueError, match=rf"^{reason}$"):
+        read(values)
+
+
+def test_a_report_of_too_many_texts() -> None:
+    """It is refused before they are read."""
+    with pytest.raises(ValueError, match=r"^it says more than was asked for$"):
+        decoded(b'"' * 1_000, Bounds(16))
+
+
+def test_what_a_request_asks() -> None:
+    """Some paths, or what is new; of a result that nobody asked for, no age is known."""
+    asks = [LookRequest({}), LookRequest({}, find_new=True), LookRequest({"a": LookItem((), EXISTS)})]
+    assert [request.asks_something for request in asks] == [False, True, True]
+    asked = LookResult(asked=Moment(10.0, 20.0, 30.0), takes_s=2.0)
+    assert [result.age_s(Moment(15.0, 25.0, 35.0)) for result in (LookResult(), asked)] == [-inf, 3.0]

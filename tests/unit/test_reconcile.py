@@ -305,6 +305,30 @@ def test_what_is_below_a_path_that_stays_is_not_written() -> None:
     assert (reasons(plan.with_outcome(["d"], STAYS, "why")), plan.of(WRITE)) == (["why", ""], [plan.paths[1]])
 
 
+def test_what_could_not_be_saved_or_is_changed_below() -> None:
+    """It stays as it is there, and so does a directory in which something was changed that is gone here."""
+    both = Sides({"p": BASE}, {"p": HERE}, {"p": THERE})
+    assert outcomes(plan_sync(both, AgentChanges.SAVE, unsaved=["p"])) == [HOLD]
+    assert outcomes(plan_sync(Sides({}, {}, {"p": THERE}), Forced.FORCE, unsaved=["p"])) == [KEEP]
+    kinds = Sides({"d": DIRECTORY}, {"d": DIRECTORY}, {"d": THERE})
+    assert [outcomes(plan_sync(kinds, AgentChanges.SAVE, below)) for below in ((), ["d"])] == [[KEEP], [SAVE]]
+
+
+def test_what_is_never_taken() -> None:
+    """A list of submodules that git would refuse, and one that is a link."""
+    asked: list[str] = []
+
+    def refused(copy: str) -> str:
+        asked.append(copy)
+        return "it names a path out of the workspace"
+
+    def reason(there: SeenEntry) -> list[str]:
+        return reasons(plan_home(Sides({}, {}, {".gitmodules": there}), replace(home({}), refused_submodules=refused)))
+
+    assert reason(THERE) == ["it names a path out of the workspace"]
+    assert (reason(LINK), asked) == (["git allows no link of this name"], [THERE.copy])
+
+
 # -- all small worlds
 
 

@@ -47,6 +47,16 @@ def test_no_request_is_one_too_many(requests: list[tuple[RequestKind, float, flo
     assert all(b - a >= WINDOW_S - rounding_s for a, b in pairwise(polls))
 
 
+def test_nothing_waits_that_no_server_has_limited() -> None:
+    """Until an answer of 429, and again an hour after the last one."""
+    limit = ApiLimit()
+    for at_s in (NOW_S, NOW_S, NOW_S):
+        assert limit.wait_s(SINGLE, at_s) == 0.0
+        limit.count(SINGLE, at_s)
+    limit.answered(SINGLE, 429, NOW_S, NOW_S)
+    assert (limit.wait_s(SINGLE, NOW_S), limit.wait_s(SINGLE, NOW_S + 3_600.0)) == (WINDOW_S, 0.0)
+
+
 # -- the pace of an upload
 
 

@@ -368,3 +368,10 @@ def test_the_base64_of_a_header() -> None:
     forms = [text.decode() for text in secret_scanner._PEM_IN_BASE64]
     assert form.pattern.split("|") == forms
     assert all(text.startswith(anchor) for text, anchor in zip(forms, form.anchors, strict=True))
+
+
+def test_the_rule_of_a_secret() -> None:
+    """It excludes the file as a rule of the secrets does."""
+    secret = SecretSearch((), OWN).in_file("a.txt", memoryview(f"\n{ID}:{AWS}\n".encode()))
+    assert secret is not None
+    assert str(secret.rule) == f"secrets: {secret}"

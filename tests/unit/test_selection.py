@@ -11,6 +11,7 @@ from syncd.selection.selection import (
     Decision,
     OuterFile,
     OuterRules,
+    PathPatterns,
     Rule,
     Selection,
     expand_folders,
@@ -414,3 +415,37 @@ def test_a_huge_ignore_file_is_quick() -> None:
 def test_patterns_for_paths() -> None:
     """Each has one for all that is below a folder of its name."""
     assert expand_folders(["certs/", "/a/b.pem"]) == ("certs/", "**/certs/**", "/a/b.pem", "/a/b.pem/**")
+    patterns = PathPatterns(["certs/", "*.pem", "!/a/b.pem"])
+    paths = ("certs/x", "d/certs/e/x", "x.pem", "a/b.pem", "certs", "x.py")
+    assert [path in patterns for path in paths] == [True, True, True, False, False, False]
+    assert "x.pem" not in PathPatterns(["*.pem", "!*.pem"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "excluded", "included"),
+    [
+        ("x/a**/b", "x/ab x/a1/b x/a1/2/b", "x/b x/1/ab"),
+        ("x/a**", "x/a x/ab x/a1/b", "x/b"),
+        ("*b**/c", "b1/c ab/c", "a/c b/1/c"),
+        ("a/***\\/b", "a/1/b", "a/b/c"),
+        ("a/**b", "a/b a/1b", "a/1/b"),
+        ("a/[[:digit:]x-]", "a/1 a/x a/-", "a/y a/11"),
+        ("/[b-", "", "b"),
+    ],
+)
+def test_patterns_as_git_reads_them(pattern: str, excluded: str, included: str) -> None:
+    """Two stars beside other characters, a class of characters, and a bracket that is not closed."""
+    for paths, expected in ((excluded, False), (included, True)):
+        for path in paths.split():
+            assert (path not in PathPatterns([pattern])) is expected, path
+
+
+def test_a_rule_that_excludes_the_workspace_itself() -> None:
+    """It does not count in the workspace, on whichever line it is; all others of the repository around do."""
+    rules = b"/a/\n*.log\nb\n!b\nb\n"
+    outer = OuterRules(files=(OuterFile(".gitignore", "", rules),), workspace="a/b")
+    scope = DEFAULT.root(outer)
+    inner = OuterFile("a/.gitignore", "a", b"*.tmp\n")
+    both = DEFAULT.root(OuterRules(files=(*outer.files, inner), workspace="a/b"))
+    assert not both.decide("x.tmp", is_dir=False).included
+    assert [scope.decide(name, is_dir=False).included for name in ("x.py", "x.log", "b")] == [True, False, True]

@@ -14,6 +14,8 @@ from syncd import __version__
 from syncd.cli.output import Tone, bar, styled
 from syncd.cli.status.screen import StatusContext, WorkspaceRow, screen, table
 from syncd.core.text import ago, countdown, duration, split_remedy
+from syncd.remote.target import Target
+from syncd.sandbox.setup_rules import SetupState, SetupStatus
 from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxStatus, State, Status
 from tests.clock import NOON_S
 
@@ -284,3 +286,46 @@ UPLOADED = Progress(128 * MIB_BYTES, 206 * MIB_BYTES, bytes_per_second=14.13 * M
 def test_what_a_bar_shows(progress: Progress, width: int, shown: str) -> None:
     """Share, time left, bytes, speed and files, as many of them as fit, and a bar for the rest of the width."""
     assert click.unstyle(bar(progress, width)) == shown
+
+
+# -- the document
+
+
+def test_the_speed_of_a_stage() -> None:
+    """None in its first second; then what is left at that speed, if it has one."""
+    begun = Progress(50, 200)
+    assert (begun.is_upload, Progress(1, 2, 3, 4).is_upload) == (True, False)
+    assert begun.after(0.5) is begun
+    assert (begun.after(2.0).bytes_per_second, begun.after(2.0).seconds_left) == (25.0, 6.0)
+    assert (Progress(0, 200).after(2.0).bytes_per_second, Progress(0, 200).after(2.0).seconds_left) == (0.0, None)
+
+
+def test_the_status_of_another_sandbox() -> None:
+    """Its last sync and last error are not those of the one before; one that is to be acquired has no id yet."""
+    box = replace(WATCHING, last_error=BUSY).main
+    there, elsewhere = Target("https://api.klavis.ai", "box", "asia"), Target("https://api.klavis.ai", "new", "us")
+    assert (box.at(there).last_error, box.at(there).region) == (BUSY, "asia")
+    assert (box.at(elsewhere).last_sync, box.at(elsewhere).last_error, box.at(elsewhere).id) == (None, None, "new")
+    assert replace(box, id="").at(elsewhere).last_error == BUSY
+    assert [each.may_be(box) for each in (box, replace(box, id=""), box.at(elsewhere))] == [True, True, False]
+
+
+def test_the_status_after_the_process() -> None:
+    """Its plans ended with it, and a set-up that ran is none; when a killed one ended, nobody knows."""
+    running = SetupStatus(SetupState.RUNNING)
+    ended = replace(WATCHING, retry_at="2026-11-24T13:21:00Z", failures_in_row=3, setup=running).main.stopped()
+    assert (ended.state, ended.state_since, ended.retry_at, ended.failures_in_row) == (State.STOPPED, None, None, 0)
+    assert (ended.setup, ended.syncs) == (SetupStatus(), 12)
+    again = replace(ended, state_since="2026-11-24T13:20:00Z", setup=SetupStatus(SetupState.FAILED)).stopped()
+    assert (again.state_since, again.setup.state) == ("2026-11-24T13:20:00Z", SetupState.FAILED)
+
+
+def test_the_document() -> None:
+    """At its top is the whole's state, the most urgent one's retry, main's last sync; and all sandboxes follow."""
+    blue = replace(WATCHING.main, name="blue", state=State.RETRYING, retry_at="2026-11-24T13:21:00Z", syncs=3)
+    document = structs.replace(WATCHING, sandboxes=(WATCHING.main, blue)).document()
+    assert document["sandbox"] == {"id": "box", "base_url": "https://api.klavis.ai", "region": "us"}
+    top = [document[name] for name in ("version", "state", "retry_at", "syncs", "pending")]
+    assert top == [1, "retrying", "2026-11-24T13:21:00Z", 15, False]
+    assert (document["last_sync"]["files"], document["last_error"], document["warnings"]) == (812, None, ())
+    assert [each["name"] for each in document["sandboxes"]] == ["main", "blue"]

@@ -30,7 +30,9 @@ from syncd.sync.sync_plan import (
     obstacles_seen,
     partial_paths,
     plan_look,
+    staying_paths,
     verdict_on,
+    with_staying,
     without_held,
 )
 
@@ -316,3 +318,28 @@ def test_what_someone_changed_since_the_look(before: bytes | None, later: bytes 
     removal = LookResult({"gone": there(later)})
     assert changed_since(asked, look, removal) == set()
     assert changed_since(replace(asked, all_may_go=True), look, removal) == found
+
+
+def test_what_stays_as_it_is_there() -> None:
+    """What is held, and what is kept if nothing in it changed; all below it too."""
+    changed = Difference(changed=["d/a"])
+    assert staying_paths(MANIFEST, changed, held=["f"], kept=["d", "e"]) == {"e", "e/c", "f"}
+    assert staying_paths(MANIFEST, changed, held=[], kept=["d/a", "d/b"]) == {"d/b"}
+    assert staying_paths(MANIFEST, changed, held=[], kept=[]) == set()
+    without = MANIFEST.without(["d/a", "e/c"])
+    assert with_staying(without, [], MANIFEST, {}) is without
+    base = {"d/a": _known(b"d")}
+    assert with_staying(without, ["d/a", "e/c", "f"], MANIFEST, base) == without.without(["f"]) | base
+
+
+@pytest.mark.parametrize("there", [None, "base", "leftover", "unanswered"])
+def test_the_first_archive(there: str | None) -> None:
+    """Nothing was ever sent before it."""
+    sent = Manifest({"a": _known(b"d")})
+    contents = {
+        None: SandboxContent(Manifest()),
+        "base": SandboxContent(sent),
+        "leftover": SandboxContent(Manifest(), left=sent),
+        "unanswered": SandboxContent(Manifest(), (sent,)),
+    }
+    assert attempt(contents[there], sent, sent).is_first is (there is None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.remote.target import AcquiredSandbox, margin_s, replace_in_s
+from syncd.remote.target import AcquiredSandbox, Target, ends_at, margin_s, replace_in_s
 from syncd.sandbox.provider import SPAN_S, acquire_wait_s, callable_servers
 
 
@@ -48,6 +48,20 @@ def test_at_most_three_are_acquired_in_ten_minutes(ages_s: list[float], wanted_s
 def test_one_that_never_ends_needs_no_time_for_the_next() -> None:
     """One of two hours needs a minute."""
     assert [margin_s(AcquiredSandbox("box", 0.0, ends_s, {})) for ends_s in (None, 7200.0)] == [0.0, 60.0]
+
+
+def test_one_sandbox_by_two_ways() -> None:
+    """The region is only the way there; what is known of it has the name of the sandbox."""
+    one, other = Target("https://h", "box", "us"), Target("https://h", "box", "asia")
+    assert one.same_sandbox(other)
+    assert one.owner == other.owner == "https://h box"
+    assert not any(map(one.same_sandbox, (Target("https://h", "box2", "us"), Target("https://i", "box", "us"))))
+
+
+def test_the_end_of_a_sandbox() -> None:
+    """None has one that never ends, or that was not acquired."""
+    ends = [AcquiredSandbox("box", 0.0, ends_s, {}) for ends_s in (86_400.0, None)]
+    assert [*map(ends_at, (*ends, None))] == ["1970-01-02T00:00:00Z", None, None]
 
 
 # -- its servers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syncd.core.errors import SyncWarning
-from syncd.core.text import for_sandbox, one_line, redacted, shown_path, size
+from syncd.core.text import few, for_sandbox, one_line, redacted, shown_path, size
 
 SECRET = "5ECRET"
 
@@ -112,6 +112,12 @@ def test_shown_path(path: str, expected: str) -> None:
 def test_size(size_bytes: int, shown: str) -> None:
     """In the unit that needs few digits."""
     assert size(size_bytes) == shown
+
+
+def test_the_first_of_many_names() -> None:
+    """Five, and how many more there are, and where."""
+    assert few("abcde", 5) == [*"abcde"]
+    assert few("abcdef", 1_205, "; see `syncd ls`") == [*"abcde", "and 1,200 more; see `syncd ls`"]
 
 
 def test_commands_for_one_of_several_sandboxes() -> None:
