@@ -237,7 +237,7 @@ class SentFiles(Struct, frozen=True):
         version = self.version(path, entry)
         if version is None:
             what = f"what was sent as '{shown_path(path)}' is not known any more, as it was changed here since"
-            raise TryLater(what, "run `syncd push`, then try again")
+            raise TryLater(what, "run `syncd push`, or `syncd resolve` if it is in conflict, then try again")
         return version
 
 

@@ -80,7 +80,7 @@ class Commands:
         self._trouble: Trouble = ()
         self._is_dead = self._is_full = False
         self._phase = self._points = self.count = 0
-        self._printed: list[str] = []
+        self.printed: list[str] = []
         self._changed_at = 0
         self._wrote = "", ""  # the last command that changed the workspace, but for an undo, and its sandbox
         self.has_turn = False
@@ -151,7 +151,7 @@ class Commands:
 
     def _run_and_check(self) -> None:
         simulation, checker, step = self._simulation, self._simulation.checker, self._step
-        self._printed.clear()
+        self.printed.clear()
         simulation.note(f"{step}")
         disturbed = checker.operations, self._changed_at
         code: int | None = None
@@ -162,13 +162,13 @@ class Commands:
             self.was_killed = True
         except SyncdError as error:
             code = error.exit_code
-            self._printed.append(f"{error}")
+            self.printed.append(f"{error}")
         except click.ClickException as failure:
             code = failure.exit_code
-            self._printed.append(failure.format_message())
+            self.printed.append(failure.format_message())
         except OSError as failure:
             code = ExitCode.TRY_LATER
-            self._printed.append(f"this machine refused something: {failure}")
+            self.printed.append(f"this machine refused something: {failure}")
         except Exception:
             checker.lose(f"internal error of a command: {traceback.format_exc()}")
         self._is_dead = self._is_full = False
@@ -176,7 +176,7 @@ class Commands:
         told = self._told() if code in (0, 1, 75) else {}
         self.last = code, told
         simulation.figures[f"{step.name} {code}"] += 1
-        simulation.note(f"{step.name} ends with {code}: {' | '.join(self._printed)[:600]}")
+        simulation.note(f"{step.name} ends with {code}: {' | '.join(self.printed)[:600]}")
         home, there = checker.account.home, self._sandbox()
         checker.lost += checker.account.command_changed(there, self._sent(), told.get("merged", ()))
         live = checker.live
@@ -187,7 +187,7 @@ class Commands:
             taken = (*told.get("merged", ()), *told.get("deleted", ()))
             live.model.came_home(arrived.union(checker.account.brought(home, there), taken))
         # Any command that writes here takes back one that was killed, first.
-        takes_back = step.name == "undo" or any(line.startswith("took back") for line in self._printed)
+        takes_back = step.name == "undo" or any(line.startswith("took back") for line in self.printed)
         wrote, sandbox_id = self._wrote
         # Another sandbox than the one it came from has what was sent from here.
         if live is not None and live.sandbox.id == sandbox_id and takes_back and wrote in ("apply", "resolve"):
@@ -203,14 +203,14 @@ class Commands:
         alone = disturbed == (checker.operations, self._changed_at)
         if code == ExitCode.DONE and step.name == "apply" and alone:
             self._check_all_came(step, told)
-        simulation.way_home.repository.check(step, self.last, self._printed, alone=alone)
+        simulation.way_home.repository.check(step, self.last, self.printed, alone=alone)
 
     def _check_all_came(self, step: Step, told: dict[str, Any]) -> None:
         """Check that an `apply` of all that took everything left nothing of the agent's unnamed."""
         checker = self._simulation.checker
         if checker.live is None or step.args[1]:
             return
-        if any("as of " in line for line in self._printed):
+        if any("as of " in line for line in self.printed):
             return  # what the agent did since a look that followed it comes with the next one
         if any(path.endswith("ignore") for name in ("taken", "merged", "deleted") for path in told.get(name, ())):
             return  # it went by the rules of before
@@ -221,7 +221,7 @@ class Commands:
                 checker.lose(f"apply ended with 0, and {line}")
 
     def _told(self) -> dict[str, Any]:
-        for line in reversed(self._printed):
+        for line in reversed(self.printed):
             with contextlib.suppress(ValueError):
                 told = json.loads(line)
                 if isinstance(told, dict):
@@ -324,7 +324,7 @@ class Commands:
 
     def say(self, message: object = "", **_: Any) -> None:
         """Take what a command prints."""
-        self._printed.append(str(message))
+        self.printed.append(str(message))
 
     def pid(self, real: Callable[[], int]) -> int:
         """Return a number of its own for each command."""
@@ -420,8 +420,11 @@ class WayHome:
         self.repository.check_commits()
         if self.repository.is_made:
             commands.run(Step("branch", ("last", (), ())))
-            if commands.last[0] != 0 and checker.cycle is not None and checker.cycle.content.is_known:
-                checker.lose(f"with nothing else under way, apply --branch ends with {commands.last[0]}")
+            code, _ = commands.last
+            # The cache was damaged, and what is held is not sent again before a person decides.
+            lacks_bytes = checker.held() and any("is not known any more" in line for line in commands.printed)
+            if code != 0 and not lacks_bytes and checker.cycle is not None and checker.cycle.content.is_known:
+                checker.lose(f"with nothing else under way, apply --branch ends with {code}")
         for path in self._drafts():
             if not commands.was_killed:
                 checker.lose(f"the temporary file {path!r} is left")

@@ -120,6 +120,8 @@ class SandboxModel:
                 self.agent.pop(path, None)  # it is again as it was put there
                 if path in self._stays and path not in self._arrived:
                     self.agent[path] = entry  # deleted here: the next sync looks at it once more
+                elif path not in before and path not in self._arrived | self._sent:
+                    self._forgotten.add(path)  # it was gone on both sides: nobody can say whose it is now
                 continue
             if entry == FOLDER:
                 self._agent_folders.add(path)
