@@ -581,6 +581,11 @@ class Checker:
         sandbox = self.cycle.sandbox if self.cycle is not None else None
         return sandbox.state.seen.both_changed if sandbox is not None else ()
 
+    def has_unremoved(self) -> bool:
+        """True if the last daemon could not remove something in the sandbox."""
+        sandbox = self.cycle.sandbox if self.cycle is not None else None
+        return sandbox is not None and bool(sandbox.state.unremoved)
+
     def has_other_links(self) -> bool:
         """True if an included file has hard links that are excluded."""
         files = [(self.workspace / path).lstat() for path, entry in self.wanted().items() if entry[0] == "file"]

@@ -173,11 +173,13 @@ class Simulation:
         self.checker.compare()
         initialized, sandbox_id = self.figures["initialized"], self.checker.sandbox_id
         is_emptied, self._ended = self.checker.is_emptied, False
+        is_unremoved = self.checker.has_unremoved()
         self._run_process()
         sent_again = self.figures["initialized"] != initialized and self.checker.sandbox_id == sandbox_id
         # An undo that failed changed what counts as sent, and no file that the daemon would have noticed.
         is_known = is_emptied or self.checker.state_damaged or self.checker.account.has_unended_write
-        # What could not be saved is tried once more by each process.
+        # What could not be removed or saved is tried once more by each process.
+        is_known = is_known or is_unremoved
         is_known = is_known or (self.settings.current.sandbox.agent_changes == "save" and bool(self.checker.held()))
         if not self.lost and not is_known and sent_again:
             self.checker.lose("a new daemon sent again what the last one had sent")
