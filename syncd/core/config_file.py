@@ -58,9 +58,8 @@ def read_text(path: str) -> str:
         hint = f"run `syncd init{_option(path)}`, or name one with --config"
         raise ConfigError(f"no configuration file at {path}", hint) from None
     except OSError as failure:
-        raise ConfigError(
-            f"the configuration file {path} cannot be read ({failure.strerror})", "let your user read it"
-        ) from None
+        remedy = "put a file in its place" if isinstance(failure, IsADirectoryError) else "let your user read it"
+        raise ConfigError(f"the configuration file {path} cannot be read ({failure.strerror})", remedy) from None
     except UnicodeDecodeError as failure:
         line = failure.object.count(b"\n", 0, failure.start) + 1
         raise ConfigError(f"{path} is not valid TOML", f"line {line} is not UTF-8; {edits(path)}") from None

@@ -147,7 +147,7 @@ def test_a_bad_file(tmp_path: Path, content: bytes, message: str) -> None:
 
 def test_a_folder_in_the_files_place(tmp_path: Path) -> None:
     """The error says why a folder cannot be read."""
-    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\): put a file in its place"):
         load_config(str(tmp_path))
 
 
