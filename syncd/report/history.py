@@ -52,8 +52,8 @@ class SyncRecord(Struct, frozen=True, kw_only=True):
     """One sync, which ended `at`. Scripts rely on the names; `why` and `outcome` may get further values later.
 
     `files` and `change` are null where the sync did not get so far, or it is not known what the sandbox held.
-    `sent_bytes` counts uploads that broke off, too. `failures_before`: syncs that failed in a row right before this
-    one, recorded or not, since the process began.
+    `sent_bytes` is the size of the archive that arrived; where none did, what was uploaded. `failures_before`: syncs
+    that failed in a row right before this one, recorded or not, since the process began.
     """
 
     version: int = 1
@@ -135,13 +135,14 @@ class HistoryRecorder:
         (why, began_s, then), before = self._begun, self._before
         self._begun = None
         failures, error = status.failures - then.failures, status.last_error
+        sync = outcome.sync if outcome else None
         record = SyncRecord(
             at=utc(self._clock.wall_s()),
             why=why,
             outcome=ending,
             files=outcome.files if outcome else None,
             change=outcome.counts if outcome else None,
-            sent_bytes=status.uploaded_bytes - then.uploaded_bytes,
+            sent_bytes=sync.archive_bytes if sync else status.uploaded_bytes - then.uploaded_bytes,
             attempts=failures if ending is SyncEnding.FAILED else failures + 1,
             seconds=round(self._clock.monotonic_s() - began_s, 3),
             sandbox=status.name,

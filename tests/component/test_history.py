@@ -50,7 +50,7 @@ def test_the_bound(db: StateDb, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_sync_took(clock: ScriptedClock, db: StateDb) -> None:
-    """It has all bytes sent, every attempt, the time awake, and the last failure of its own."""
+    """It has the archive's bytes, as `push` says, every attempt, the time awake, and the last failure of its own."""
     recorder = HistoryRecorder(clock, db)
     status = SandboxStatus(name="main", id="box", base_url="https://api", uploaded_bytes=5, failures=3)
     recorder.begin("start", status)
@@ -70,7 +70,7 @@ def test_what_a_sync_took(clock: ScriptedClock, db: StateDb) -> None:
         "main",
         "box",
     )
-    assert (first.sent_bytes, first.attempts, first.seconds) == (1_700, 2, 5)
+    assert (first.sent_bytes, first.attempts, first.seconds) == (1_000, 2, 5)
     assert (first.change and first.change.added, first.error and first.error.step) == (2, "upload")
     assert (second.attempts, second.error, second.change, second.sent_bytes) == (1, None, None, 0)
 
