@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import click
@@ -205,9 +206,10 @@ def edit(config_file: str | None) -> None:
                 if _edits_again():
                     text = _edited(text)
                     continue
-            refused = f"{os.path.realpath(path)}.refused"
-            rewrite(refused, text.encode())
-            raise ConfigError(failure.message, f"{failure.hint}; what you wrote is in {refused}") from None
+            # Not beside the file: its folder may be read-only.
+            with NamedTemporaryFile("wb", prefix="syncd-refused-", suffix=".toml", delete=False) as refused:
+                refused.write(text.encode())
+            raise ConfigError(failure.message, f"{failure.hint}; what you wrote is in {refused.name}") from None
         click.echo(f"wrote {home_relative(path)}")
         if _reload(config_of_daemon(path)):
             click.echo("the daemon reads it anew")
