@@ -185,8 +185,8 @@ def completion(ctx: click.Context, shell: str) -> None:
 
     \b
     eval "$(syncd completion bash)"    in ~/.bashrc
-    eval "$(syncd completion zsh)"     in ~/.zshrc after compinit
-    syncd completion fish | source     in ~/.config/fish/config.fish
+    eval "$(syncd completion zsh)"     in ~/.zshrc, last
+    syncd completion fish | source     in config.fish
     """
     from click.shell_completion import get_completion_class  # noqa: PLC0415 - only here
 

@@ -192,6 +192,9 @@ def path_(config_file: str | None) -> None:
 def edit(config_file: str | None) -> None:
     """Edit the configuration file, which counts once it is valid.
 
+    \b
+    syncd config edit --config site
+
     $VISUAL counts before $EDITOR. A running daemon reads it anew then.
     """
     path = config_path(config_file)

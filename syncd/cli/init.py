@@ -56,7 +56,7 @@ _SETUPS = {
     metavar="FILE",
     type=click.Path(),
     callback=named,
-    help="Where to write: a file, or NAME for ~/.config/syncd/NAME.toml. Default: config.toml there.",
+    help="A file, or NAME in ~/.config/syncd; default: config.",
 )
 @click.option("--path", metavar="DIR", callback=named, help="The directory to keep in sync.")
 @click.option("--id", metavar="ID", callback=named, help="The sandbox's id.")
@@ -64,8 +64,8 @@ _SETUPS = {
 @click.option(
     "--region", type=click.Choice([region.value for region in Region]), help="The sandbox's region; default: us."
 )
-@click.option("--api-key-file", metavar="FILE", callback=named, help="Where the API key is, or is to be put.")
-@click.option("--no-store-key", is_flag=True, help=f"Do not put the key of ${KEY_VARIABLE} into the key file.")
+@click.option("--api-key-file", metavar="FILE", callback=named, help="Where the key is, or is to be put.")
+@click.option("--no-store-key", is_flag=True, help=f"Do not put ${KEY_VARIABLE} into the key file.")
 def command(*, config_file: str | None, path: str | None, no_store_key: bool, **given: str | None) -> None:
     """Write a configuration file with a comment for every key.
 

@@ -62,10 +62,10 @@ config_option = click.option(
     type=click.Path(),
     callback=named,
     shell_complete=complete_config,
-    help="A file, or NAME in ~/.config/syncd; default: this workspace's.",
+    help="A file, or NAME in ~/.config/syncd.",
 )
 
-sandbox_option = click.option("--sandbox", metavar="NAME", help="One of several; main is that of [sandbox].")
+sandbox_option = click.option("--sandbox", metavar="NAME", help="One of several; the first is main.")
 no_setup_option = click.option("--no-setup", is_flag=True, help="Do not wait for `sandbox.setup`.")
 all_option = click.option("--all", "all_sandboxes", is_flag=True, help="Each sandbox of the workspace.")
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts: JSON on stdout.")

@@ -39,9 +39,7 @@ _SETTING_UP = "setting up"
 
 
 @click.command("push")
-@click.option(
-    "--force", is_flag=True, help="Read every file; even if nothing changed, and even if the workspace is nearly empty."
-)
+@click.option("--force", is_flag=True, help="Even if nothing changed, or nearly all is gone.")
 @no_setup_option
 @sandbox_options
 @verbosity_options
@@ -52,9 +50,12 @@ def command(config_file: str | None, force: bool, sandbox: str | None, no_setup:
     syncd push
     syncd push --force    even if nothing changed
 
+    It waits for `sandbox.setup` too. Exit code 75: the set-up failed, or a file changes each time that it is read.
+    \f
+
     Where nothing has to be sent, the sandbox is asked if it still has what was sent, and filled if it was emptied. What
-    changes while it is read is sent once more, twice at most; if it still changes, it is named, with exit code 75. With
-    `sandbox.setup` it waits for the set-up too, as `syncd flush` does.
+    changes while it is read is sent once more, twice at most; if it still changes, it is named. `--force` reads every
+    file.
     """
     config = of_sandbox(configured(config_file), sandbox)
     with ProgressDisplay() as progress:
@@ -90,9 +91,11 @@ def flush(config_file: str | None, timeout_s: float | None, sandbox: str | None,
     syncd flush && start-the-agent
     syncd flush --timeout 60         75 if that takes longer
 
-    After a second it says on stderr what it waits for. Ends with 75 as well where a file changes each time that it is
-    read, which is named, while syncing is paused, and where `sandbox.setup` failed, whose last lines are on stderr.
-    Held paths are named on stderr, and so are saved ones: they are no failure.
+    Ends with 75 as well while syncing is paused, where a file changes each time that it is read, and where
+    `sandbox.setup` failed. Held and saved paths are named on stderr: they are no failure.
+    \f
+
+    After a second it says on stderr what it waits for. The last lines of a set-up that failed are on stderr.
     """
     if timeout_s is not None and math.isnan(timeout_s):
         raise click.UsageError("--timeout needs a number of seconds.")

@@ -154,6 +154,9 @@ def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, a
 def acquire(config_file: str | None, as_json: bool) -> None:
     """Acquire a sandbox, unless the one that syncd acquired is alive.
 
+    \b
+    syncd sandbox acquire --json
+
     With [sandbox.acquire] the next sync goes there. With sandbox.id the new one is only named: nothing goes there
     before its id is in the configuration. At most three in ten minutes.
     """
@@ -219,6 +222,9 @@ def _acquire_one(access: Access) -> AcquiredSandbox:
 @click.option("--force", is_flag=True, help="Do not ask, and release it although something there could not be saved.")
 def release(sandbox_id: str | None, config_file: str | None, sandbox: str | None, yes: bool, force: bool) -> None:
     """Give this workspace's sandbox back, or that ID, with all in it.
+
+    \b
+    syncd sandbox release --sandbox blue
 
     What an agent changed in this workspace's is saved before (`syncd saved`), but not with agent_changes = "overwrite".
     If something cannot be saved, that is named, and asked once more; with --yes it is not released then (75).
@@ -319,6 +325,10 @@ def _ends(end: str | None) -> str:
 def add(name: str, sandbox_id: str | None, acquire: bool, config_file: str | None) -> None:
     """Sync the workspace to one more sandbox, for one more agent.
 
+    \b
+    syncd sandbox add blue --acquire
+    syncd sandbox add green --id ID
+
     Klavis is asked for the one of that id first; if that is refused, nothing is changed. The configuration gets a table
     [sandboxes.NAME]. A running daemon reads it and sends the new one everything.
     """
@@ -349,6 +359,9 @@ def add(name: str, sandbox_id: str | None, acquire: bool, config_file: str | Non
 @config_option
 def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
     """Sync the workspace to this sandbox no more.
+
+    \b
+    syncd sandbox remove blue
 
     What the agent changed there is saved before (`syncd saved`), but not with agent_changes = "overwrite"; if something
     cannot be saved, nothing is removed (75). A sandbox that syncd acquired is released; another one goes on.

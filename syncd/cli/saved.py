@@ -41,8 +41,11 @@ _HELP = f"""List the agent's saved versions, the newest first; or show, restore 
 syncd saved
 syncd saved restore ID --here    merged into the workspace
 
+They are kept for {SAVED_DAYS} days and in at most {SAVED_BYTES >> 30} GiB; the oldest go first.
+\f
+
 Before a sync overwrites or removes what was changed on both sides, and before a sandbox ends, the sandbox's version is
-saved here. Versions are kept for {SAVED_DAYS} days and in at most {SAVED_BYTES >> 30} GiB; the oldest go first.
+saved here.
 """
 
 
@@ -138,7 +141,11 @@ def restore(  # noqa: PLR0917 - click passes each option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @sandbox_options
 def drop(version_id: str, yes: bool, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
-    """Remove a version for good. On a terminal it asks."""
+    """Remove a version for good. On a terminal it asks.
+
+    \b
+    syncd saved drop ID
+    """
     store = _store(config_file)
     version = store.find(version_id) if sandbox is None else _found(store, version_id, sandbox)  # it may be damaged
     if version is not None and not (yes or as_json) and sys.stdin.isatty() and sys.stdout.isatty():

@@ -243,6 +243,9 @@ def command() -> None:
 def install(config_file: str | None) -> None:
     """Write the unit, switch it on, and start it anew.
 
+    \b
+    syncd service install --config site    as syncd@site
+
     A unit that a person edited is left as it is. Ends with 0 once the daemon is ready.
     """
     service = UserService(config_file)
@@ -317,13 +320,13 @@ def uninstall(config_file: str | None) -> None:
     click.echo(f"{unit.name} is {found}")
 
 
-def _pass_on(verb: str, does: str, program: str = "systemctl") -> None:
+def _pass_on(verb: str, does: str, example: str = "", program: str = "systemctl") -> None:
     """Add the command that runs a program of systemd's on the unit, with all its own options and its exit code."""
     whole = f"{program} --user {'-u' if program == 'journalctl' else verb}"
 
-    @command.command(
-        verb, help=f"{does}. It runs `{whole}` on the unit.", context_settings={"ignore_unknown_options": True}
-    )
+    text = f"{does}.\n\n\b\nsyncd service {verb}{example}\n\nIt runs `{whole}` on the unit."
+
+    @command.command(verb, help=text, context_settings={"ignore_unknown_options": True})
     @config_option
     @click.argument("options", metavar=f"[{program.upper()}-OPTION]...", nargs=-1, type=click.UNPROCESSED)
     def run(config_file: str | None, options: tuple[str, ...]) -> None:
@@ -335,8 +338,8 @@ def _pass_on(verb: str, does: str, program: str = "systemctl") -> None:
 _pass_on("start", "Start the service")
 _pass_on("stop", "Stop the service until the next login")
 _pass_on("restart", "Stop and start the service, with a new key")
-_pass_on("status", "Show if the service runs, and its last log lines, uncut with `--full`")
-_pass_on("logs", "Show the service's log", "journalctl")
+_pass_on("status", "Show if the service runs, and its last log lines", " --full    uncut")
+_pass_on("logs", "Show the service's log", " -f -n 50", "journalctl")
 
 
 def _check_started(service: UserService) -> None:

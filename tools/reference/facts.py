@@ -210,7 +210,7 @@ def _options(command: click.Command, context: click.Context) -> Iterator[Option]
 
 
 def _paragraphs(text: str | None) -> tuple[str, ...]:
-    blocks = inspect.cleandoc(text or "").split("\n\n")
+    blocks = inspect.cleandoc(text or "").replace("\f\n", "").split("\n\n")
     return tuple(
         block.removeprefix("\b\n") + "\n" if block.startswith("\b\n") else block.replace("\n", " ")
         for block in blocks

@@ -65,24 +65,28 @@ _PLANNED = "would be: "
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(readable=False))
 @click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--deletions", is_flag=True, help="Delete here what was deleted in the sandbox.")
+@click.option("--deletions", is_flag=True, help="Delete here what was deleted there.")
 @click.option("--include", "patterns", metavar="PATTERN", multiple=True, help="Excluded paths too that match it.")
-@click.option("--branch", metavar="NAME", help="Put them on a new branch of git; nothing here changes.")
-@click.option("--undo", is_flag=True, help="Take back the last `apply`, of whichever sandbox.")
+@click.option("--branch", metavar="NAME", help="Put all on a new branch of git.")
+@click.option("--undo", is_flag=True, help="Take back the last `apply`.")
 @all_option
 @sandbox_options
 def command(
     paths: tuple[str, ...], config_file: str | None, branch: str | None, sandbox: str | None, **flags: Any
 ) -> int:
-    """Bring home what was changed in the sandbox since syncd put it there.
+    """Bring home what was changed in the sandbox.
 
     \b
     syncd apply                   shows the plan, and asks
     syncd apply --branch agent    all on a new branch of git
     syncd apply --undo
 
-    What only the agent changed is applied, and texts that both sides changed are merged. All is written, or nothing is.
-    Exit code 1: a conflict; yours stays, its version is in `syncd saved`. 75: a file could not be fetched.
+    Texts that both sides changed are merged. Exit code 1: a conflict is left; yours stays, its version is in
+    `syncd saved`.
+    \f
+
+    What only the agent changed is applied. All is written, or nothing is. With `--branch` nothing here changes;
+    `--undo` takes back the last one, of whichever sandbox. Exit code 75: a file could not be fetched.
     """
     undo, dry_run, deletions, patterns = flags["undo"], flags["dry_run"], flags["deletions"], flags["patterns"]
     if undo and (paths or patterns or branch or dry_run or deletions):
