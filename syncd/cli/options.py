@@ -26,8 +26,6 @@ from syncd.core.text import for_sandbox, shown_path
 from syncd.core.waiter import Waiter
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from syncd.sync.status_document import Status
 
 CLOCK = SystemClock()
@@ -35,17 +33,6 @@ BOOTED_BY_SYSTEMD = "/run/systemd/system"  # sd_booted(3): it exists if systemd 
 _FOUND, _TOLD, _SANDBOX, _DONE = (
     f"{__name__}.{each}" for each in ("found", "told", "sandbox", "done")
 )  # in the context of click
-
-
-def complete_config(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
-    """The names of the configurations, and files: the shell's own completion of them stands first for bash."""
-    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
-
-    names = [config_name(file) for file in config_files(os.environ)]
-    return [
-        CompletionItem(incomplete, type="file"),
-        *(CompletionItem(name) for name in names if name.startswith(incomplete)),
-    ]
 
 
 def named(context: click.Context, option: click.Parameter, value: str | None) -> str | None:  # noqa: ARG001 - click's signature
@@ -61,7 +48,6 @@ config_option = click.option(
     metavar="FILE",
     type=click.Path(),
     callback=named,
-    shell_complete=complete_config,
     help="A file, or NAME in ~/.config/syncd.",
 )
 

@@ -23,7 +23,6 @@ LINES = (
     ("syncd run --log-form", "syncd run --log-format "),
     ("syncd run --log-level warn", "syncd run --log-level warning "),
     ("syncd push --config oth", "syncd push --config other.toml "),
-    ("syncd push --config si", "syncd push --config site,2 "),
     ("syncd explain a\\ na", "syncd explain a\\ name "),
     ("syncd demo fol", "syncd demo folder/"),
 )
@@ -34,7 +33,6 @@ def home(tmp_path: Path) -> Path:
     """A home with an invalid configuration: a completion that reads it would print an error."""
     (tmp_path / ".config/syncd").mkdir(parents=True)
     (tmp_path / ".config/syncd/config.toml").write_text("no configuration")
-    (tmp_path / ".config/syncd/site,2.toml").touch()
     (tmp_path / "other.toml").touch()
     (tmp_path / "a name").touch()
     (tmp_path / "folder").mkdir()
