@@ -57,7 +57,7 @@ _id_argument = click.argument("version_id", metavar="ID")
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> None:
     # `syncd saved --config FILE show ID`: given before the subcommand, an option is that one's default.
-    context.default_map = dict.fromkeys(_SUBCOMMANDS, given)
+    context.default_map = dict.fromkeys(command.commands, given)
     if context.invoked_subcommand is None:
         _list(**given)
 
@@ -160,9 +160,6 @@ def drop(version_id: str, yes: bool, config_file: str | None, sandbox: str | Non
         click.echo(json.dumps({"dropped": version_id}))
     else:
         print(f"dropped {version_id}")
-
-
-_SUBCOMMANDS = tuple(command.commands)
 
 
 def _store(config_file: str | None) -> SavedVersions:

@@ -190,12 +190,19 @@ class UserService:
         """Run `systemctl --user VERB` on the unit; what comes of it is in its properties."""
         self._run("systemctl", "--user", *verb, "--", self.unit.name)
 
-    def state(self) -> tuple[str, str]:
-        """The state of the unit, and the exit status of its last process."""
+    def check_started(self) -> None:
+        """Raise `TryLater` if systemd tries the start again by itself, and `NeedsPerson` if it does not."""
         query = ("-p", "ActiveState,ExecMainStatus", "--", self.unit.name)
         lines = self._run("systemctl", "--user", "show", *query).stdout.splitlines()
         shown = dict(line.partition("=")[::2] for line in lines)
-        return shown.get("ActiveState", ""), shown.get("ExecMainStatus", "")
+        state = shown.get("ActiveState", "")
+        if state == "active":
+            return
+        see = f"see `syncd service logs{self.option}`; `syncd check{self.option}` tries all that it needs"
+        what = f"{self.unit.name} did not start (exit {shown.get('ExecMainStatus', '')})"
+        if state == "activating":
+            raise TryLater(f"{what}, and is tried again", see)
+        raise NeedsPerson(what, see)
 
     def supports_sandboxing(self) -> bool:
         """True if a unit gets the user namespace that its sandbox needs: tried with a unit that does nothing."""
@@ -286,7 +293,7 @@ def install(config_file: str | None) -> None:
     service.do("daemon-reload")
     service.try_to("reset-failed")
     service.try_to("restart")
-    _check_started(service)
+    service.check_started()
     click.echo(f"{unit.name} was started")
     if not sandboxing:
         what = "this machine refuses user namespaces, so the service runs without its sandbox"
@@ -340,18 +347,6 @@ _pass_on("stop", "Stop the service until the next login")
 _pass_on("restart", "Stop and start the service, with a new key")
 _pass_on("status", "Show if the service runs, and its last log lines", " --full    uncut")
 _pass_on("logs", "Show the service's log", " -f -n 50", "journalctl")
-
-
-def _check_started(service: UserService) -> None:
-    """Raise `TryLater` if systemd tries the start again by itself, and `NeedsPerson` if it does not."""
-    state, status = service.state()
-    if state == "active":
-        return
-    see = f"see `syncd service logs{service.option}`; `syncd check{service.option}` tries all that it needs"
-    what = f"{service.unit.name} did not start (exit {status})"
-    if state == "activating":
-        raise TryLater(f"{what}, and is tried again", see)
-    raise NeedsPerson(what, see)
 
 
 def _check_same_folders(service: UserService) -> None:
