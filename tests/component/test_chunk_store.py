@@ -14,6 +14,7 @@ from syncd.core.errors import Stop
 from syncd.core.signals import Interrupt
 from syncd.model.manifest import Manifest, carry_over_digests
 from tests import descriptors
+from tests.component.limits import limited
 from tests.component.pack_rig import PackRig, whole
 from tests.instants import FEW_OR_ALL, Choice
 
@@ -64,13 +65,8 @@ def test_a_full_disk_leaves_nothing_unfinished(rig: SpoolRig, room_bytes: int) -
     """Else each further attempt would take more space and another descriptor."""
     (rig.work / "00-large").write_bytes(os.urandom(300_000))
     before = descriptors.count()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, limits[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            rig.snapshot()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with limited(resource.RLIMIT_FSIZE, room_bytes), pytest.raises(OSError, match="File too large"):
+        rig.snapshot()
     assert [file.name for file in rig.chunk_files() if file.suffix != ".chunk"] == []
     assert descriptors.count() == before
 

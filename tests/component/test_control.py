@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import select
 import socket
 import stat
@@ -23,6 +21,7 @@ from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import Client, ControlServer, Message, ask
 from tests.clock import ScriptedClock
+from tests.component.limits import descriptors_left
 
 DEADLINE_S = 60.0
 
@@ -183,15 +182,9 @@ def test_a_client_for_whom_no_descriptor_is_left(tmp_path: Path) -> None:
     """It does not wake the daemon without end, and is served once there is one."""
     with served(tmp_path) as server, connected(tmp_path) as client:
         client.sendall(b'{"do": "hello"}\n')
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        next_one = os.dup(0)
-        os.close(next_one)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, limits[1]))
-        try:
+        with descriptors_left(0):
             assert list(server.requests()) == []
             assert server.filenos() == []
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert [message for _, message in server.requests()] == [{"do": "hello"}]
         assert len(server.filenos()) == 2
 

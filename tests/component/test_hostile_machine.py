@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,52 +13,13 @@ from syncd.merge.git import personal_excludes
 from syncd.scan.file_reader import ContentReader
 from tests.clock import LATER_S, ScriptedClock
 from tests.component.git_folder import make_repository
+from tests.component.limits import descriptors_left
 from tests.component.pack_rig import MIB, InterferingClock, PackRig
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> PackRig:
     return PackRig(tmp_path)
-
-
-_LADDER = """
-import json, os, resource, sys
-from syncd.core.clock import SystemClock
-from syncd.core.errors import SyncdError
-from syncd.archive.chunk_store import ChunkStore
-from syncd.archive.packer import Packer
-from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection
-work, spool, personal = sys.argv[1:]
-selection = Selection()
-store = ChunkStore(spool)
-store.open()
-scanner = Scanner(work, selection, personal_excludes=personal)
-packer = Packer(work, store, SystemClock())
-list(packer.pack(scanner.scan().manifest).archive.blocks(1 << 16))  # all that is imported late is there
-used = max(map(int, os.listdir("/proc/self/fd")))
-_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-for free in range(24):
-    found = []
-    for part in ("scan", "pack"):
-        store.keep_only([])
-        manifest = Scanner(work, selection, personal_excludes=personal).scan().manifest if part == "pack" else None
-        resource.setrlimit(resource.RLIMIT_NOFILE, (used + free, hard))
-        try:
-            if part == "scan":
-                manifest = scanner.scan().manifest
-                found.append(sorted(manifest))
-            else:
-                packed = packer.pack(manifest)
-                found.append([sorted(packed.manifest), packed.follow_up, sorted(packed.unread)])
-        except SyncdError as failure:
-            found.append(f"{failure.exit_code} {failure}")
-        except OSError as failure:
-            found.append(f"spool: {failure.strerror}")
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    print(json.dumps(found))
-"""
 
 
 def test_with_any_number_of_descriptors_left_it_is_whole_or_refused(rig: PackRig, tmp_path: Path) -> None:
@@ -76,23 +34,29 @@ def test_with_any_number_of_descriptors_left_it_is_whole_or_refused(rig: PackRig
             (rig.work / folder / name).write_text(name)
         (rig.work / folder / ".gitignore").write_text("by-folder\n")
     (deep / "large").write_bytes(os.urandom(2 * MIB))
-    whole = sorted(rig.scan(str(personal)).manifest)
-    assert not [path for path in whole if "by-" in path]
-    command = [sys.executable, "-c", _LADDER, str(rig.work), str(tmp_path / "spool"), str(personal)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    refused = {"scan": 0, "pack": 0}
-    for line in done.stdout.splitlines():
-        scanned, packed = json.loads(line)
-        if scanned != whole:
-            assert scanned.startswith("75 ")
-            assert "Too many open files" in scanned
-            refused["scan"] += 1
-        if packed != [whole, [], []]:
-            assert packed.startswith(("75 ", "spool: Too many open files"))
-            refused["pack"] += 1
-    assert 5 <= refused["scan"] < 20, refused
-    assert 5 <= refused["pack"] < 24, refused
-    assert "by-person" not in done.stderr
+    manifest = rig.scan(str(personal)).manifest
+    assert not [path for path in manifest if "by-" in path]
+    rig.pack(manifest)  # all that is imported late is there
+    scans = packs = 0
+    refused: list[str] = []
+    for free in range(24):
+        rig.store.clear()
+        try:
+            with descriptors_left(free):
+                assert rig.scan(str(personal)).manifest.keys() == manifest.keys()
+            scans += 1
+        except TryLater as failure:
+            refused.append(str(failure))
+        try:
+            with descriptors_left(free):
+                packed = rig.pack(manifest)
+            assert (packed.manifest.keys(), packed.follow_up, packed.unread) == (manifest.keys(), [], {})
+            packs += 1
+        except (TryLater, OSError) as failure:
+            refused.append(str(failure))
+    assert [each for each in refused if "Too many open files" not in each] == []
+    assert 4 < scans < 20
+    assert 0 < packs < 20
 
 
 def test_rules_that_cannot_be_read(rig: PackRig, tmp_path: Path) -> None:
