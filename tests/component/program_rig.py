@@ -25,15 +25,6 @@ def running(name: str, bounds: Bounds) -> Running:
     return Running(name, PURPOSE, bounds, Moment(0.0, 0.0, 0.0))
 
 
-def prepared(values: dict[str, Any], folder: Path) -> str:
-    """Put the program and its request into a folder, and return the name of its execution."""
-    name = _new_name()
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, content in _new_files(name, values).items():
-        (folder / path).write_bytes(content)
-    return name
-
-
 class ProgramRig:
     """A workspace there, and the program, which runs in a folder of its own each time."""
 
@@ -46,15 +37,27 @@ class ProgramRig:
     def prepared(self, values: dict[str, Any]) -> tuple[str, Path]:
         """Put the program and its request into a folder, and return its name and the folder."""
         self.runs += 1
-        folder = self.folder / f"run{self.runs}"
-        return prepared(values, folder), folder
+        name, folder = _new_name(), self.folder / f"run{self.runs}"
+        folder.mkdir()
+        for path, content in _new_files(name, values).items():
+            (folder / path).write_bytes(content)
+        return name, folder
+
+    def output(self, folder: Path, prefix: Iterable[str] = ()) -> str:
+        """Run the program in that folder, and return its output."""
+        return output_of(folder, environment_of(self.workspace, self.folder / "agents-home"), prefix)
+
+
+def environment_of(workspace: Path, home: Path) -> dict[str, str]:
+    """Return the environment of the program."""
+    return {"LC_ALL": "C", "PATH": os.environ["PATH"], "AGENT_WORKSPACE": str(workspace), "HOME": str(home)}
 
 
 def output_of(folder: Path, environment: Mapping[str, str], prefix: Iterable[str] = ()) -> str:
     """Run the program in that folder, and return its output."""
     ran = subprocess.run(
         [*prefix, sys.executable, "-E", "-S", folder / "main.py"],
-        env={"LC_ALL": "C", "PATH": os.defpath, **environment},
+        env=environment,
         cwd="/",
         stdout=subprocess.PIPE,
         check=True,

@@ -18,7 +18,7 @@ from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.executions import Executions, Purpose, Running
 from syncd.store.state_db import StateDb
 from tests.clock import ScriptedClock
-from tests.component.program_rig import output_of
+from tests.component.program_rig import environment_of, output_of
 from tests.repositories import git, tree_of
 
 TARGET = Target("https://api.example.org", "box", "us")
@@ -99,8 +99,7 @@ class LocalRunner(Executions):
         return self.outputs[-1]
 
     def _run(self, folder: Path) -> str:
-        environment = {"AGENT_WORKSPACE": str(self._workspace), "PATH": os.environ["PATH"], "HOME": str(folder)}
-        return output_of(folder, environment)
+        return output_of(folder, environment_of(self._workspace, folder))
 
 
 class RepositoryRig:

@@ -16,7 +16,7 @@ from syncd.merge.commits import SandboxCommit, UnreadableCommits, read_commits
 from syncd.model.entry import Kind
 from syncd.sandbox import protocol
 from syncd.sandbox.protocol import REPOSITORY_BOUNDS, RepositoryState, SandboxCommits
-from tests.component.program_rig import ProgramRig, output_of, told
+from tests.component.program_rig import ProgramRig, told
 from tests.repositories import RepositoryThere, poisoned
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -59,12 +59,7 @@ class There(ProgramRig):
             **changed,
         }
         name, folder = self.prepared({"log": request})
-        environment = {
-            "AGENT_WORKSPACE": str(self.workspace),
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.folder / "agents-home"),
-        }
-        output = output_of(folder, environment)
+        output = self.output(folder)
         assert not (folder / "git").exists()
         found = told(name, output, REPOSITORY_BOUNDS, folder, lambda report: protocol.told(report.log))
         commits: tuple[SandboxCommit, ...] = ()

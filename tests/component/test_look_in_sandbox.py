@@ -18,7 +18,7 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.sandbox import program
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Mark, Obstacle
 from syncd.sandbox.protocol import Bounds, look_result, look_values
-from tests.component.program_rig import ProgramRig, output_of, told
+from tests.component.program_rig import ProgramRig, told
 from tests.component.test_state_files import bound_socket
 from tests.looks import COMMITS, COMPARE, EXISTS, FETCH, FOLDER, PLACE, REMOVE, a_file, item
 from tests.system.command import AS_ANYONE, as_anyone
@@ -68,7 +68,7 @@ class Sandbox(ProgramRig):
 
     def run(self, request: LookRequest, prefix: Iterable[str] = (), **changed: Any) -> Ran:
         name, folder = self.asked(request, **changed)
-        log = output_of(folder, {"AGENT_WORKSPACE": str(self.workspace)}, prefix)
+        log = self.output(folder, prefix)
         return self.ran(name, log, request, folder)
 
     def ran(self, name: str, log: str, request: LookRequest, folder: Path) -> Ran:

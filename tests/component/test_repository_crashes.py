@@ -5,7 +5,6 @@ A run tries a few of them, `python -m pytest -m long` all.
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.component.forks import Forks, forks_of
+from tests.component.program_rig import environment_of
 from tests.component.repository_rig import LocalRunner, RepositoryRig
 from tests.instants import FEW_OR_ALL, Choice
 
@@ -30,8 +30,7 @@ class DyingRunner(LocalRunner):
 
     def _run(self, folder: Path) -> str:
         output = folder.with_suffix(".out")
-        environment = {"AGENT_WORKSPACE": str(self._workspace), "PATH": os.environ["PATH"], "HOME": str(folder)}
-        report = folder.with_suffix(".report")
+        environment, report = environment_of(self._workspace, folder), folder.with_suffix(".report")
         order = {"folder": str(folder), "output": str(output), "environment": environment, "at": self.at}
         self.died = self._forks.died({**order, "report": str(report)})
         _, steps, _ = pickle.loads(report.read_bytes())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from syncd.sandbox.protocol import SHORT_BOUNDS, RunReport
-from tests.component.program_rig import ProgramRig, output_of, told
+from tests.component.program_rig import ProgramRig, environment_of, told
 from tests.system.command import CLOCK
 
 _DEADLINE_S = 60.0
@@ -26,14 +26,10 @@ class There(ProgramRig):
         request = {"command": command, "within_s": within_s, "wait_s": wait_s, "sample": []}
         return self.prepared({"run": request})
 
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"AGENT_WORKSPACE": str(self.workspace), "PATH": os.defpath}
-
     def run(self, *command: str, **times: float) -> tuple[RunReport, str]:
         """Run a command, and return the report, and what it printed."""
         name, folder = self.asked(*command, **times)
-        output = output_of(folder, self.environment)
+        output = self.output(folder)
         report = told(name, output, SHORT_BOUNDS, folder, lambda report: report.run)
         return report, output[: output.index(f"{name}=")]
 
@@ -41,9 +37,8 @@ class There(ProgramRig):
     def running(self, *command: str) -> Iterator[subprocess.Popen[bytes]]:
         """Run a command beside, which is killed at the end."""
         _, folder = self.asked(*command)
-        with subprocess.Popen(
-            [sys.executable, folder / "main.py"], env=self.environment, stdout=subprocess.DEVNULL
-        ) as process:
+        command, environment = [sys.executable, folder / "main.py"], environment_of(self.workspace, self.folder)
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
             yield process
             process.kill()
 
