@@ -45,7 +45,6 @@ from tests.instants import FEW_OR_ALL, Choice, all_of, few
 from tests.recorded import damage
 from tests.repo.sources import REPO
 
-NOBODY = 65534
 FAILURES = [errno.ENOSPC, errno.EIO, errno.EACCES]
 
 
@@ -191,21 +190,6 @@ def test_a_step_fails_once(on: WriterMachine, undo: bool, numbers: list[int], ch
     assert failed > len(chosen) // 2
 
 
-def test_a_directory_that_a_person_may_not_write_to(on: WriterMachine) -> None:
-    """It is named in one line, and nothing is changed."""
-    on.file("locked/a")
-    on.file("open/a")
-    (on.workspace / "locked").chmod(0o555)
-    if os.geteuid() == 0:
-        on.uid = NOBODY
-        on.folder.chmod(0o755)
-        subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", on.workspace, on.state, on.contents], check=True)
-    before = snapshot(on.workspace)
-    ended = on.run([("locked/a", on.new()), ("open/a", on.new())])
-    assert (ended.word, snapshot(on.workspace)) == ("TryLater", before)
-    assert "'locked/a' cannot be written (Permission denied)" in ended.said
-
-
 def _changed(path: Path) -> None:
     path.write_bytes(b"person")
 
@@ -305,18 +289,6 @@ def test_a_directory_that_became_a_link_is_not_followed_by_an_undo(on: WriterMac
     undone = on.writer.undo()
     assert (undone.done, undone.left) == ((), ("d/a", "d/gone"))
     assert snapshot(on.folder / "outside") == before
-
-
-def test_a_directory_with_something_else_in_it_stays(on: WriterMachine) -> None:
-    """A directory is deleted only if it is empty by then; else it is a conflict and keeps its mode."""
-    on.file("d/a")
-    on.file("d/mine")
-    (on.workspace / "d").chmod(0o555)
-    before = snapshot(on.workspace)
-    written = on.writer.write(on.plan(("d/a", None), ("d", None)))
-    assert (written.left, written.done) == (("d",), ("d/a",))
-    del before["d/a"]
-    assert snapshot(on.workspace) == before
 
 
 def test_only_the_last_write_can_be_undone(on: WriterMachine) -> None:

@@ -6,7 +6,6 @@ Run as a program by `writer_machine.WriterMachine`. A step is a call that change
 
 from __future__ import annotations
 
-import concurrent.futures.thread  # noqa: F401 - another user, as whom a test may run, cannot load it late
 import os
 import pickle
 from typing import Any
@@ -71,11 +70,7 @@ def plan_of(writer: WorkspaceWriter, changes: list[tuple[str, list[Any] | None]]
 
 
 def _run(order: Order) -> None:
-    if order["uid"]:
-        os.setgroups([])
-        os.setgid(order["uid"])
-        os.setuid(order["uid"])
-    os.umask(order["umask"])
+    os.umask(0o022)
     db = StateDb(order["state"])
     sent = Record(db, "sent", int, "")  # what counts as sent; it is to change with the journal, or not at all
     writer = WorkspaceWriter(order["workspace"], db, SystemClock())

@@ -62,8 +62,6 @@ class WriterMachine:
         self.state = folder / "state"
         self.contents = folder / "contents"
         self.contents.mkdir()
-        self.umask = 0o022
-        self.uid = 0
         self._forks = forks
         self._db = StateDb(str(self.state))
         self.fresh()
@@ -195,8 +193,6 @@ class WriterMachine:
         """
         report = self.folder / "report"
         report.unlink(missing_ok=True)
-        report.touch()
-        report.chmod(0o666)
         order = {
             "workspace": str(self.workspace),
             "state": str(self.state),
@@ -205,8 +201,6 @@ class WriterMachine:
             "undo": undo,
             "torn": torn,
             "errno": errno,
-            "umask": self.umask,
-            "uid": self.uid,
             "report": str(report),
         }
         self._forks.died(order)
