@@ -19,15 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.chunk_store import ChunkStore
-from syncd.archive.packer import Packed, Packer
+from syncd.archive.packer import Packed
 from syncd.core.clock import SystemClock
-from syncd.core.errors import WorkspaceError
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection
+from tests.component.pack_rig import PackRig, whole
 
 SECRET = b"5ecret"
 CLOCK = SystemClock()
@@ -63,29 +60,27 @@ def swapping(here: Path, there: Path) -> Iterator[None]:
         swapper.stdout.close()
 
 
-class RaceRig:
+class RaceRig(PackRig):
     """A workspace, a folder outside of it, and a folder for the entry that is swapped in."""
 
     def __init__(self, folder: Path) -> None:
-        self.work = folder / "work"
+        super().__init__(folder)
         self.outside = folder / "outside"
         self.beside = folder / "beside"
-        for path in (self.work, self.outside, self.beside, folder / "spool"):
-            path.mkdir()
+        self.outside.mkdir()
+        self.beside.mkdir()
         (self.outside / "f").write_bytes(SECRET)
         (self.outside / "5ecret-name").write_bytes(SECRET)
-        self.scanner = Scanner(str(self.work), Selection())
         self.reader = ContentReader(str(self.work), CLOCK)
-        self._store = ChunkStore(str(folder / "spool"))
-        self._store.open()
 
     def look(self) -> Manifest:
-        return self.scanner.scan().manifest
+        return self.scan().manifest
 
-    def pack(self, manifest: Manifest) -> Packed:
+    def packed(self, manifest: Manifest) -> Packed:
         """Pack the manifest; assert that no bytes of the archive, names or contents, come from outside."""
-        packed = Packer(str(self.work), self._store, CLOCK).pack(manifest)
-        content = zlib.decompress(b"".join(packed.archive.blocks(1 << 16)), 31)
+        self.start(clock=CLOCK)
+        packed = self.pack(manifest)
+        content = zlib.decompress(whole(packed.archive), 31)
         assert SECRET not in content
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
             assert tar.getnames() == list(packed.manifest)
@@ -114,11 +109,11 @@ def test_a_directory_and_a_link_to_outside(rig: RaceRig) -> None:
     (rig.outside / "e").mkdir()
     (rig.outside / "e/f").write_bytes(SECRET)
     (rig.beside / "l").symlink_to(rig.outside)
-    whole = rig.look()
+    everything = rig.look()
 
     def once() -> str:
-        dict(rig.reader.digests(whole))
-        packed = rig.pack(whole)
+        dict(rig.reader.digests(everything))
+        packed = rig.packed(everything)
         manifest = rig.look()
         assert not [path for path in manifest if "5ecret" in path]
         assert "d" not in manifest or manifest["d"].kind is Kind.DIRECTORY
@@ -142,72 +137,17 @@ def test_a_file_and_what_is_none(rig: RaceRig, other: str) -> None:
         os.mkfifo(rig.beside / "other")
     else:
         (rig.beside / "other").symlink_to(rig.outside / "f")
-    whole = rig.look()
+    everything = rig.look()
 
     def once() -> str:
         dict(rig.reader.digests(["f"]))
-        packed = rig.pack(whole)
+        packed = rig.packed(everything)
         assert packed.unread == {}
         rig.look()
         return other if packed.follow_up else "a file"
 
     with swapping(rig.work / "f", rig.beside / "other"):
         rig.until_hit({other, "a file"}, once)
-
-
-def test_the_workspace_and_a_link_to_outside(rig: RaceRig) -> None:
-    """The workspace itself must not be a link: it is refused, or it is the workspace."""
-    (rig.work / "f").write_text("harmless")
-    (rig.beside / "l").symlink_to(rig.outside)
-    whole = rig.look()
-
-    def once() -> str:
-        try:
-            assert list(rig.look()) == ["f"]
-            rig.pack(whole)
-        except WorkspaceError:
-            return "refused"
-        return "the workspace"
-
-    with swapping(rig.work, rig.beside / "l"):
-        rig.until_hit({"refused", "the workspace"}, once)
-
-
-def test_a_file_and_a_directory_that_a_rule_leaves_out(rig: RaceRig) -> None:
-    """A rule for directories is applied to the entry that is found, not to the one of an earlier listing."""
-    for number in range(200):  # so that some time passes between the first and the last entry
-        (rig.work / f"a{number}").touch()
-    (rig.work / ".syncdignore").write_text("z/\n")
-    (rig.work / "z").write_text("a file may leave")
-    (rig.beside / "z").mkdir()
-    (rig.beside / "z/private").write_bytes(SECRET)
-
-    def once() -> str:
-        manifest = rig.scanner.scan().manifest
-        assert "z" not in manifest or manifest["z"].kind is Kind.FILE
-        manifest = rig.scanner.scan({""}).manifest
-        assert "z/private" not in manifest
-        return "a file" if "z" in manifest else "none"
-
-    with swapping(rig.work / "z", rig.beside / "z"):
-        rig.until_hit({"a file", "none"}, once)
-
-
-def test_an_ignore_file_and_a_link_to_outside(rig: RaceRig) -> None:
-    """An ignore file that is a link has no rules, as in git: its target is neither applied nor shown."""
-    (rig.work / ".gitignore").write_text("excluded\n")
-    (rig.work / "excluded").write_bytes(SECRET)
-    (rig.work / "f").write_text("harmless")
-    (rig.outside / "rules").write_bytes(b"/f\n# " + SECRET)
-    (rig.beside / "l").symlink_to(rig.outside / "rules")
-
-    def once() -> str:
-        manifest = rig.look()
-        assert "f" in manifest
-        return "a file" if "excluded" not in manifest else "a link"
-
-    with swapping(rig.work / ".gitignore", rig.beside / "l"):
-        rig.until_hit({"a file", "a link"}, once)
 
 
 def test_a_hard_link_is_a_file_of_the_workspace(rig: RaceRig) -> None:

@@ -157,6 +157,23 @@ def test_directories_are_added_before_they_are_listed(work: Path) -> None:
     assert calls[4:] == ["begin"]
 
 
+def test_a_directory_that_takes_a_files_place_after_the_listing(work: Path) -> None:
+    """A rule for directories is applied to what is found, not to what the listing told."""
+    (work / ".syncdignore").write_text("z/\n")
+    (work / "a.tmp").touch()
+    (work / "z").write_text("a file may leave")
+    (work.parent / "other").mkdir()
+    (work.parent / "other/private").write_text("5ecret")
+
+    def swap(path: str, _is_dir: bool, _decision: Decision) -> None:
+        if path == "a.tmp":
+            (work / "z").unlink()
+            (work.parent / "other").rename(work / "z")
+
+    scan = Scanner(str(work), Selection(ignore=("*.tmp",)), on_excluded=swap).scan()
+    assert list(scan.manifest) == [".syncdignore"]
+
+
 class ActingListener(ScanListener):
     """A listener that acts before a directory is added for the n-th time, and keeps the rules of each call."""
 
