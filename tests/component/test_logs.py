@@ -6,7 +6,6 @@ import json
 import logging
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
@@ -75,15 +74,12 @@ def test_lines_about_one_of_several_sandboxes() -> None:
     assert stderr.getvalue().endswith(" blue: changed there: `syncd diff --sandbox blue` shows it\n")
 
 
-def test_times_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("far_from_utc")
+def test_times_are_local() -> None:
     """A line for people has the time of this machine's zone."""
-    monkeypatch.setenv("TZ", "UTC-14")
-    time.tzset()
     with logged("info", LogFormat.TEXT) as stderr:
         record = {"msg": "x", "levelno": logging.INFO, "levelname": "INFO", "created": 86_400.0}
         logging.getLogger("syncd").handle(logging.makeLogRecord(record))
-    monkeypatch.undo()
-    time.tzset()
     assert stderr.getvalue() == "Fri 1970-01-02 14:00:00 info    x\n"
 
 

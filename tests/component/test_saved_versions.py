@@ -7,8 +7,7 @@ import itertools
 import os
 import shutil
 import stat
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -274,36 +273,20 @@ def test_old_versions_expire(rig: SavedVersionsRig) -> None:
     assert [version.id for version in rig.another().all()] == [newest]
 
 
-class LateDb(StateDb):
-    """A database whose next transaction begins after another process did something."""
-
-    meanwhile: Callable[[], object] | None = None
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Do that, and begin."""
-        do, self.meanwhile = self.meanwhile, None
-        if do is not None:
-            do()
-        with super().transaction():
-            yield
-
-
 def test_a_content_that_another_process_drops_meanwhile(rig: SavedVersionsRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is written again: what `save` returned is whole."""
     dropped = rig.save(a=b"same", b=b"same", c=b"other")
-    db = LateDb(str(rig.state))
     flush = Blobs.flush
 
     def flushed(blobs: Blobs, digests: Collection[bytes]) -> None:
         flush(blobs, digests)
         if rig.store.count == 1:
-            db.meanwhile = lambda: rig.store.drop(dropped)
+            rig.store.drop(dropped)
 
     monkeypatch.setattr(Blobs, "flush", flushed)
     rig.clock.go_on(1)
     entries = {path: file_of(content) for path, content in (("a", b"same"), ("b", b"same"), ("d", b"new"))}
-    version = SavedVersions(db, rig.clock).save(Why.REMOVED, "box", entries)
+    version = rig.another().save(Why.REMOVED, "box", entries)
     assert rig.another().all() == [version]
     assert rig.contents() == {b"same", b"new"}
 
