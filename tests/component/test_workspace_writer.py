@@ -241,23 +241,24 @@ def test_changed_since_the_plan(on: WriterMachine, change: str, new: list[Any] |
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_right_before_the_rename(on: WriterMachine, change: str) -> None:
     """The last look finds a change that came after the bytes were kept and the temporary files written."""
-    path, kept = on.file("a"), on.file("b")
-    seen = on.writer.look(["a", "b", "new"])
+    replaced, deleted, kept = on.file("a"), on.file("d"), on.file("b")
+    seen = on.writer.look(["a", "b", "d", "new"])
     content = on.content(b"agent")
     new = Entry(Kind.FILE, 0o600, digest=digest_at(content))
-    planned = [PathChange(path, seen[path], new, content) for path in seen]
+    planned = [PathChange(path, seen[path], ABSENT if path == "d" else new, content) for path in seen]
     changes = PathChanges(str(on.workspace), "token", planned, Place())
     changes.prepare()
     assert len(list(on.workspace.glob(".syncd-token-*"))) == 3
-    CHANGES[change](path)
+    CHANGES[change](replaced)
+    CHANGES[change](deleted)
     on.file("new", b"person")
     before = snapshot(on.workspace)
     changes.make()
-    assert changes.left == {"a", "new"}
+    assert changes.left == {"a", "d", "new"}
     assert kept.read_bytes() == b"agent"
     after = snapshot(on.workspace)
     assert after.pop("b")[1:3] == (b"agent", 0o600)
-    assert after == {path: entry for path, entry in before.items() if path in ("a", "new")}
+    assert after == {path: entry for path, entry in before.items() if path in ("a", "d", "new")}
 
 
 @pytest.mark.parametrize("way", ["link", "file", "link inside"])
