@@ -128,33 +128,36 @@ def test_ignored_directories_are_never_opened(work: Path) -> None:
     assert not {"node_modules", "data", ".env", "x"} & set(opened)
 
 
+class NotingListener(ScanListener):
+    """Notes what a scan tells, and acts each time that a directory is added, before it is listed."""
+
+    def __init__(self, act: Callable[[int], object]) -> None:
+        self.act = act
+        self.calls: list[str] = []
+
+    def begin(self) -> None:
+        self.calls.append("begin")
+
+    def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
+        assert directories == {}
+
+    def add_directory(self, path: str, fd: int, scope: Scope) -> None:
+        self.calls.append(path)
+        self.act(fd)
+
+    def finish(self) -> None:
+        self.calls.append("finish")
+
+
 def test_directories_are_added_before_they_are_listed(work: Path) -> None:
     """Each directory is added before it is listed, and the end of a scan is reported, whether it succeeded or not."""
     (work / "d").mkdir()
-    calls: list[str] = []
-
-    class LateFiles(ScanListener):
-        """A listener that creates a file in each directory at the last moment."""
-
-        def begin(self) -> None:
-            calls.append("begin")
-
-        def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
-            assert directories == {}
-
-        def add_directory(self, path: str, fd: int, scope: Scope) -> None:
-            calls.append(path)
-            os.close(os.open("late", os.O_WRONLY | os.O_CREAT, dir_fd=fd))
-
-        def finish(self) -> None:
-            calls.append("finish")
-
-    selection = Selection()
-    assert list(Scanner(str(work), selection, LateFiles()).scan().manifest) == ["d", "d/late", "late"]
-    assert calls == ["begin", "", "d", "finish"]
+    listener = NotingListener(lambda fd: os.close(os.open("late", os.O_WRONLY | os.O_CREAT, dir_fd=fd)))
+    assert list(Scanner(str(work), Selection(), listener).scan().manifest) == ["d", "d/late", "late"]
+    assert listener.calls == ["begin", "", "d", "finish"]
     with pytest.raises(WorkspaceError):
-        Scanner(str(work / "none"), selection, LateFiles()).scan()
-    assert calls[4:] == ["begin"]
+        Scanner(str(work / "none"), Selection(), listener).scan()
+    assert listener.calls[4:] == ["begin"]
 
 
 def test_a_directory_that_takes_a_files_place_after_the_listing(work: Path) -> None:
@@ -174,32 +177,16 @@ def test_a_directory_that_takes_a_files_place_after_the_listing(work: Path) -> N
     assert list(scan.manifest) == [".syncdignore"]
 
 
-class ActingListener(ScanListener):
-    """A listener that acts before a directory is added for the n-th time, and keeps the rules of each call."""
-
-    def __init__(self, actions: dict[int, Callable[[], object]]) -> None:
-        self.actions = actions
-        self.scopes: list[Scope] = []
-
-    def begin(self) -> None:
-        self.scopes.clear()
-
-    def add_directory(self, path: str, fd: int, scope: Scope) -> None:
-        assert path == ""
-        self.scopes.append(scope)
-        self.actions.get(len(self.scopes), lambda: None)()
-
-
 @pytest.mark.parametrize("changed", [None, frozenset({""})], ids=["all", "one"])
 @pytest.mark.parametrize("rules", ["", "*.tmp\n"], ids=["taken away", "others"])
 def test_a_file_made_before_new_rules_are_watched(work: Path, rules: str, changed: frozenset[str] | None) -> None:
     """Under the old rules the watch ignored its event: the directory is listed again once the new rules are watched."""
     (work / ".gitignore").write_text("*.log\n")
-    actions: dict[int, Callable[[], object]] = {}
-    scanner = Scanner(str(work), Selection(), ActingListener(actions))
+    listener = NotingListener(lambda _: None)
+    scanner = Scanner(str(work), Selection(), listener)
     scanner.scan()
     (work / ".gitignore").write_text(rules)
-    actions[2] = (work / "made.log").touch
+    listener.act = lambda _: (work / "made.log").touch() if listener.calls[-3:] == ["begin", "", ""] else None
     found = scanner.scan(changed)
     assert list(found.manifest) == [".gitignore", "made.log"]
 
