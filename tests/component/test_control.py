@@ -54,27 +54,20 @@ def connected(folder: Path) -> socket.socket:
     return client
 
 
-@contextmanager
-def asking(folder: Path, request: Message) -> Iterator[list[Message]]:
-    """Run a command in another thread, and return its messages."""
-    received: list[Message] = []
-    thread = threading.Thread(target=lambda: received.extend(ask(str(folder), request, waiter(), DEADLINE_S)))
-    thread.start()
-    yield received
-    thread.join()
-
-
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_a_request_is_answered(tmp_path: Path, depth: int) -> None:
     """A request arrives and progress and result go back, also if the folder's path is too long for a socket."""
     folder = tmp_path.joinpath(*("long-" * 15 for _ in range(depth)))
     folder.mkdir(parents=True, exist_ok=True)
+    asked, received = {"do": "push", "force": True}, list[Message]()
+    command = threading.Thread(target=lambda: received.extend(ask(str(folder), asked, waiter(), DEADLINE_S)))
     with served(folder) as server:
         assert stat.S_IMODE((folder / "control.sock").stat().st_mode) == 0o600
-        with asking(folder, {"do": "push", "force": True}) as received:
-            client, request = next_request(server)
-            client.send({"event": "progress", "sent_bytes": 1, "total_bytes": 2})
-            client.done(0, "fine", result={"files": 3})
+        command.start()
+        client, request = next_request(server)
+        client.send({"event": "progress", "sent_bytes": 1, "total_bytes": 2})
+        client.done(0, "fine", result={"files": 3})
+        command.join()
         assert request == {"do": "push", "force": True}
         assert [message["event"] for message in received] == ["progress", "done"]
         assert received[1] == {"event": "done", "exit": 0, "message": "fine", "result": {"files": 3}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -350,46 +351,41 @@ def test_without_a_workspace_it_fails(sandbox: Sandbox) -> None:
         sandbox.look({"a": item(EXISTS)})
 
 
-class Hooked:
-    """The program's module in this process, with a step in which an agent writes."""
-
-    def __init__(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.sandbox = sandbox
-        self.monkeypatch = monkeypatch
-
-    def look(self, items: Mapping[str, LookItem], meanwhile: Callable[[int, int], None], **more: Any) -> Ran:
-        """Look, and call `meanwhile` after each file that was read, with its descriptor and how many were."""
-        hashed = program._hash
-        count = 0
-
-        def read(descriptor: int, size: int, write: Any = None) -> Any:
-            nonlocal count
-            result = hashed(descriptor, size, write)
-            count += 1
-            meanwhile(descriptor, count)
-            return result
-
-        self.monkeypatch.setattr(program, "_hash", read)
-        self.monkeypatch.setattr(program, "_within", lambda _, act: act())  # a test has its own alarm
-        self.monkeypatch.setenv("AGENT_WORKSPACE", str(self.sandbox.workspace))
-        request = LookRequest(items, **more)
-        name, folder = self.sandbox.asked(request)
-        report = program.answer(json.loads((folder / "request.json").read_bytes()), str(folder))
-        return self.sandbox.ran(name, program.printed(name, report, str(folder)), request, folder)
+LookWhile = Callable[..., Ran]
 
 
 @pytest.fixture
-def hooked(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Hooked:
-    return Hooked(sandbox, monkeypatch)
+def look_while(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> LookWhile:
+    """Looks by the program's module in this process; an agent acts after each file that was read, by how many were."""
+
+    def look(items: Mapping[str, LookItem], act: Callable[[int], object] = lambda _: None, **more: Any) -> Ran:
+        hashed, count = program._hash, itertools.count(1)
+
+        def read(*of: Any) -> Any:
+            result = hashed(*of)
+            act(next(count))
+            return result
+
+        monkeypatch.setattr(program, "_hash", read)
+        monkeypatch.setattr(program, "_within", lambda _, act: act())  # a test has its own alarm
+        monkeypatch.setenv("AGENT_WORKSPACE", str(sandbox.workspace))
+        request = LookRequest(items, **more)
+        name, folder = sandbox.asked(request)
+        report = program.answer(json.loads((folder / "request.json").read_bytes()), str(folder))
+        return sandbox.ran(name, program.printed(name, report, str(folder)), request, folder)
+
+    return look
 
 
 @pytest.mark.parametrize("change", ["compared", "append", "same size", "unseen", "replace", "vanish", "cut"])
-def test_a_file_that_changes_while_it_is_read(sandbox: Sandbox, hooked: Hooked, change: str) -> None:
+def test_a_file_that_changes_while_it_is_read(
+    sandbox: Sandbox, look_while: LookWhile, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
     """It is "still being written": no copy; also if neither its size nor its times tell."""
     file = sandbox.place("a", b"theirs")
     before = file.stat()
 
-    def write(descriptor: int, count: int) -> None:
+    def write(count: int) -> None:
         if count != 1:
             return
         if change in ("append", "compared"):
@@ -404,26 +400,26 @@ def test_a_file_that_changes_while_it_is_read(sandbox: Sandbox, hooked: Hooked, 
         else:
             file.write_bytes(b"THEIRS")
             if change == "unseen":
-                hooked.monkeypatch.setattr(program, "_stamp", lambda status: status.st_ino)
+                monkeypatch.setattr(program, "_stamp", lambda status: status.st_ino)
             else:
                 os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     asked = item(COMPARE, a_file(b"THEIRS")) if change == "compared" else item(FETCH, a_file())
-    ran = hooked.look({"a": asked}, write)
+    ran = look_while({"a": asked}, write)
     found = ran.report.differing["a"]
     assert (found.unstable, found.digest, found.copy) == (True, b"", "")
     assert list(ran.folder.glob("copies/*")) == []
 
 
-def test_a_file_that_was_put_back_does_not_differ(sandbox: Sandbox, hooked: Hooked) -> None:
+def test_a_file_that_was_put_back_does_not_differ(sandbox: Sandbox, look_while: LookWhile) -> None:
     """Between the comparison and the copy."""
     file = sandbox.place("a", b"OURS")
-    ran = hooked.look({"a": item(FETCH, a_file())}, lambda _, count: file.write_bytes(b"ours") if count == 1 else None)
+    ran = look_while({"a": item(FETCH, a_file())}, lambda count: file.write_bytes(b"ours") if count == 1 else None)
     assert ran.report.differing == {}
 
 
 def test_a_file_that_is_written_right_before_its_removal_stays(
-    sandbox: Sandbox, hooked: Hooked, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, look_while: LookWhile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its stamp is looked at once more after its content was compared."""
     file = sandbox.place("a")
@@ -435,27 +431,27 @@ def test_a_file_that_is_written_right_before_its_removal_stays(
         return same
 
     monkeypatch.setattr(program._SeenEntry, "same_as_any", write)
-    ran = hooked.look({"a": item(REMOVE, a_file())}, lambda *_: None)
+    ran = look_while({"a": item(REMOVE, a_file())})
     assert file.read_bytes() == b"just written"
     assert ran.report.differing["a"].unstable
 
 
-def test_a_folder_that_was_moved_out_of_the_workspace(sandbox: Sandbox, hooked: Hooked) -> None:
+def test_a_folder_that_was_moved_out_of_the_workspace(sandbox: Sandbox, look_while: LookWhile) -> None:
     """It is not entered for the next removal."""
     sandbox.place("d/a", b"changed")
     sandbox.place("d/b")
     moved = sandbox.folder / "moved"
 
-    def move(_: int, count: int) -> None:
+    def move(count: int) -> None:
         if count == 1:
             os.rename(sandbox.workspace / "d", moved)
 
-    ran = hooked.look({"d/a": item(REMOVE, a_file(b"CHANGED")), "d/b": item(REMOVE, a_file())}, move)
+    ran = look_while({"d/a": item(REMOVE, a_file(b"CHANGED")), "d/b": item(REMOVE, a_file())}, move)
     assert list(ran.report.removed) == ["d/b"]
     assert (moved / "b").exists()
 
 
-def test_a_full_disk(sandbox: Sandbox, hooked: Hooked) -> None:
+def test_a_full_disk(sandbox: Sandbox, look_while: LookWhile, monkeypatch: pytest.MonkeyPatch) -> None:
     """What finds no room is reported without a copy; 64 MiB stay free."""
     sandbox.place("a", b"theirs")
     free = os.statvfs(sandbox.folder)
@@ -465,11 +461,11 @@ def test_a_full_disk(sandbox: Sandbox, hooked: Hooked) -> None:
     def little(_: object) -> os.statvfs_result:
         return os.statvfs_result([free.f_bsize, free.f_frsize, *free[2:4], blocks, *free[5:]])
 
-    hooked.monkeypatch.setattr(program.os, "statvfs", little)
-    ran = hooked.look({"a": item(FETCH, a_file())}, lambda *_: None)
+    monkeypatch.setattr(program.os, "statvfs", little)
+    ran = look_while({"a": item(FETCH, a_file())})
     assert ran.copies() == {}
     assert ran.kinds() == {"a": "f"}
-    hooked.monkeypatch.undo()
+    monkeypatch.undo()
     sandbox.place("a", b"theirs" * 1000)
     ran = sandbox.run(LookRequest({"a": item(FETCH, a_file())}), prefix=limited("-f 1"))  # a block
     assert (ran.kinds(), ran.copies()) == ({"a": "f"}, {})
@@ -556,7 +552,7 @@ def test_nothing_has_changed_since(marked: tuple[Sandbox, Mark]) -> None:
 
 
 def test_a_change_during_a_search_is_found_by_the_next_one(
-    marked: tuple[Sandbox, Mark], hooked: Hooked, monkeypatch: pytest.MonkeyPatch
+    marked: tuple[Sandbox, Mark], look_while: LookWhile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one in a folder that it has listed already, while another one is newer."""
     sandbox, mark = marked
@@ -570,7 +566,7 @@ def test_a_change_during_a_search_is_found_by_the_next_one(
         return found
 
     monkeypatch.setattr(program._Look, "_names", listed)
-    first = hooked.look({}, lambda *_: None, find_new=True, since=mark).report
+    first = look_while({}, find_new=True, since=mark).report
     monkeypatch.undo()
     assert "late" not in first.new
     assert first.mark is not None

@@ -113,13 +113,10 @@ def everything(rig: RepositoryRig) -> dict[str, bytes | str]:
     found: dict[str, bytes | str] = {}
     for path in rig.workspace.rglob("*"):
         name = str(path.relative_to(rig.workspace))
-        own = name.startswith((".git/objects", ".git/syncd", ".git/refs/syncd")) or name in HOME_FILES
+        own = name.startswith((".git/objects", ".git/syncd", ".git/refs/syncd")) or name == ".git/refs/tags/home"
         if not own and not path.is_dir():
             found[name] = os.readlink(path) if path.is_symlink() else path.read_bytes()
     return found
-
-
-HOME_FILES = (".git/refs/tags/home",)
 
 
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
