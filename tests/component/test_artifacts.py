@@ -159,6 +159,16 @@ def test_a_zip_with_a_long_list(home: Home, monkeypatch: pytest.MonkeyPatch) -> 
         home.extract(zipped({str(number): b"" for number in range(3000)}))
 
 
+def test_a_zip_of_many_members(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused by the count of members in its list, before there is an object for each."""
+    monkeypatch.setattr(exported_files, "_MOST_MEMBERS", 100)
+    most, more = (zipped({str(number): b"" for number in range(count)}) for count in (100, 101))
+    assert home.extract(most) == (set(), set())
+    monkeypatch.setattr(zipfile.ZipInfo, "__init__", lambda *_: pytest.fail("an object was made"))
+    with pytest.raises(BadArchive, match="it has more than 100 members"):
+        home.extract(more)
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_compression_is_refused(home: Home, method: int) -> None:
     """A dictionary of LZMA may take all of the memory."""

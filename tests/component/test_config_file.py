@@ -107,11 +107,9 @@ def test_a_good_file(tmp_path: Path) -> None:
     """Relative paths are relative to its folder; a workspace that is a link is the directory behind it."""
     (tmp_path / "real").mkdir()
     (tmp_path / "work").symlink_to("real")
-    path = tmp_path / "config.toml"
-    path.write_text(GOOD)
-    config = load_config(str(path))
-    assert config.workspace.path == str((tmp_path / "real").resolve())
-    assert config.file == str(path)
+    (tmp_path / "config.toml").write_text(GOOD)
+    config = load_config(f"{tmp_path}/config.toml")
+    assert (config.workspace.path, config.file) == (f"{tmp_path.resolve()}/real", f"{tmp_path}/config.toml")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +155,6 @@ def test_a_workspace_by_way_of_a_link(tmp_path: Path, monkeypatch: pytest.Monkey
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     (tmp_path / "work").symlink_to("home")
-    path = tmp_path / "config.toml"
-    path.write_text(GOOD)
+    (tmp_path / "config.toml").write_text(GOOD)
     with pytest.raises(ConfigError, match="home directory itself"):
-        load_config(str(path))
+        load_config(f"{tmp_path}/config.toml")

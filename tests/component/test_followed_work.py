@@ -79,17 +79,6 @@ def test_it_goes_with_its_sandbox(tmp_path: Path) -> None:
     assert _contents(tmp_path) == set()
 
 
-def test_a_content_that_is_gone_or_damaged(tmp_path: Path) -> None:
-    """Its entry lacks it, so that the next look fetches it; the others stay."""
-    store = FollowedStore(StateDb(str(tmp_path)), TARGET)
-    kept = store.save(FoundWork(7.0, _kept(b"gone", b"damaged", b"whole")), 7.0).there
-    os.unlink(kept["f0"].copy)
-    Path(kept["f1"].copy).write_bytes(b"other")
-    store.drop_damaged()
-    read = store.load()
-    assert [entry.copy for entry in read.there.values()] == ["", "", kept["f2"].copy]
-
-
 def test_a_stop_ends_the_reading_of_a_large_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first commit after a start compares all that was sent with HEAD; between two files it can be stopped."""
     workspace, interrupt, read = tmp_path / "work", Interrupt(), list[str]()

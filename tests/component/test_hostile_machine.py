@@ -15,6 +15,7 @@ from tests.clock import LATER_S, ScriptedClock
 from tests.component.git_folder import make_repository
 from tests.component.limits import descriptors_left
 from tests.component.pack_rig import MIB, InterferingClock, PackRig
+from tests.component.test_state_files import KINDS
 
 
 @pytest.fixture
@@ -69,23 +70,13 @@ def test_rules_that_cannot_be_read(rig: PackRig, tmp_path: Path) -> None:
         rig.scan(str(huge))
 
 
-@pytest.mark.parametrize("kind", ["nothing", "folder", "fifo", "null", "link to nothing", "below a file"])
-def test_an_exclude_file_that_is_none(rig: PackRig, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("make", [lambda _: None, *KINDS.values()], ids=["nothing", *KINDS])
+def test_an_exclude_file_that_is_none(rig: PackRig, tmp_path: Path, make: Callable[[Path], object]) -> None:
     """A missing one, or another kind of file, has no rules, as for git; a FIFO is not waited for."""
     (rig.work / "f").touch()
-    personal = tmp_path / "ignore"
-    match kind:
-        case "folder":
-            personal.mkdir()
-        case "fifo":
-            os.mkfifo(personal)
-        case "null":
-            personal = Path(os.devnull)
-        case "link to nothing":
-            personal.symlink_to("nowhere")
-        case "below a file":
-            personal = rig.work / "f/ignore"
-    assert list(rig.scan(str(personal)).manifest) == ["f"]
+    make(tmp_path / "ignore")
+    for personal in (tmp_path / "ignore", Path(os.devnull), rig.work / "f/ignore"):
+        assert list(rig.scan(str(personal)).manifest) == ["f"]
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])

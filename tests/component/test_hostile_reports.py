@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from syncd.archive import exported_files
-from syncd.archive.exported_files import ExtractedFiles, extract_files
-from syncd.archive.extraction import BadArchive
+from syncd.archive.exported_files import ExtractedFiles
 from syncd.model.entry import Entry
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.executions import report_in
@@ -326,18 +323,3 @@ def test_a_log_that_is_cut(tmp_path: Path, kept_bytes: int) -> None:
 
     for cut in (lines[:kept_bytes], lines[-kept_bytes:]):
         assert json.loads(report_in(running("word", bounds), cut, extract))["a"]
-
-
-@pytest.mark.parametrize("count", [100, 101])
-def test_a_zip_of_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """It is refused by the count of members in its list, before there is an object for each."""
-    monkeypatch.setattr(exported_files, "_MOST_MEMBERS", 100)
-    with zipfile.ZipFile(tmp_path / "zip", "w") as archive:
-        for number in range(count):
-            archive.writestr(str(number), b"")
-    if count == 100:
-        extract_files(str(tmp_path / "zip"), {}, str(tmp_path / "x-"), 0, lambda: None)
-        return
-    monkeypatch.setattr(zipfile.ZipInfo, "__init__", lambda *_: pytest.fail("an object was made"))
-    with pytest.raises(BadArchive, match="it has more than 100 members"):
-        extract_files(str(tmp_path / "zip"), {}, str(tmp_path / "x-"), 0, lambda: None)
