@@ -15,9 +15,10 @@ import pytest
 
 from syncd.archive.chunk_store import Archive
 from syncd.archive.packer import Packed
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.clock import Clock
 from syncd.model.manifest import Manifest
-from tests.component.pack_rig import MIB, InterferingClock, PackRig, whole
+from tests.component.pack_rig import MIB, InterferingClock, PackRig, whole, workspace_in
 
 
 @pytest.fixture
@@ -161,3 +162,17 @@ def test_a_path_that_is_replaced_after_the_scan(rig: PackRig, swap: Callable[[Pa
     assert {"a", "z"} <= set(found)
     assert packed.follow_up == ["d/e/f"]
     assert "d/e/f" not in packed.manifest
+
+
+def test_what_was_packed_late_is_not_taken_for_newer(tmp_path: Path) -> None:
+    """No event tells once more of what the scan for another sandbox has found since."""
+    (work := tmp_path / "work").mkdir()
+    for name in "fg":
+        (work / name).write_text("before")
+    workspace = workspace_in(tmp_path)
+    one, other = workspace.snapshotter("main"), workspace.snapshotter("blue")
+    late = one.scan(Manifest(), SyncMode.CHANGED).manifest
+    (work / "f").write_text("what is here now")
+    now = other.scan(Manifest(), SyncMode.CHANGED).manifest["f"]
+    one.pack(late, ["g"])
+    assert other.scan(Manifest(), SyncMode.CHANGED, ()).manifest["f"].size_bytes == now.size_bytes
