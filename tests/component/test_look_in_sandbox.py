@@ -90,52 +90,43 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
                 os.chmod(os.path.join(base, name), 0o700)
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        *[(name, "f") for name in ("content", "longer", "bit", "no bit", "folder", "unknown", "unasked")],
-        *[("kind", "d"), ("ln", "l"), ("file", "l"), ("fifo", "o"), ("socket", "o"), ("gone", "")],
-    ],
-)
+# What has the place of a version, that version, and the kind that is told.
+DIFFERING: dict[str, tuple[Callable[[Path], object], Entry | None, str]] = {
+    "content": (lambda at: at.write_bytes(b"OURS"), a_file(), "f"),
+    "longer": (lambda at: at.write_bytes(b"ours and more"), a_file(), "f"),
+    "bit": (lambda at: (at.write_bytes(b"ours"), at.chmod(0o744)), a_file(), "f"),
+    "no bit": (lambda at: (at.write_bytes(b"ours"), at.chmod(0o655)), a_file(mode=0o755), "f"),
+    "kind": (Path.mkdir, a_file(), "d"),
+    "ln": (lambda at: at.symlink_to("elsewhere"), a_link("here"), "l"),
+    "file": (lambda at: at.symlink_to("ours"), a_file(), "l"),
+    "folder": (lambda at: at.write_bytes(b"ours"), FOLDER, "f"),
+    "fifo": (os.mkfifo, a_file(), "o"),
+    "socket": (bound_socket, a_file(), "o"),
+    "gone": (lambda _: None, a_file(), ""),
+    "unknown": (lambda at: at.write_bytes(b"ours"), Entry(Kind.FILE, 0o644, 1, 4), "f"),
+    "unasked": (lambda at: at.write_bytes(b"ours"), None, "f"),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERING)
 @pytest.mark.parametrize("action", [COMPARE, FETCH, REMOVE])
-def test_what_differs_is_reported(sandbox: Sandbox, name: str, kind: str, action: LookAction) -> None:
+def test_what_differs_is_reported(sandbox: Sandbox, name: str, action: LookAction) -> None:
     """Content of the same length, the executable bit, kinds and targets count; only FETCH copies, and only files."""
-    top = sandbox.workspace
-    made: dict[str, Callable[[], object]] = {
-        "content": lambda: sandbox.place(name, b"OURS"),
-        "longer": lambda: sandbox.place(name, b"ours and more"),
-        "bit": lambda: sandbox.place(name, mode=0o744),
-        "no bit": lambda: sandbox.place(name, mode=0o655),
-        "kind": (top / name).mkdir,
-        "ln": lambda: (top / name).symlink_to("elsewhere"),
-        "file": lambda: (top / name).symlink_to("ours"),
-        "folder": lambda: sandbox.place(name),
-        "fifo": lambda: os.mkfifo(top / name),
-        "socket": lambda: bound_socket(top / name),
-        "gone": lambda: None,
-        "unknown": lambda: sandbox.place(name),
-        "unasked": lambda: sandbox.place(name),
-    }
-    made[name]()
-    version = {
-        "no bit": a_file(mode=0o755),
-        "ln": a_link("here"),
-        "folder": FOLDER,
-        "unknown": Entry(Kind.FILE, 0o644, 1, 4),
-    }.get(name, a_file())
-    ran = sandbox.look({name: item(action, *([] if name == "unasked" else [version]))})
+    (make, version, kind), place = DIFFERING[name], sandbox.workspace / name
+    make(place)
+    ran = sandbox.look({name: item(action, *filter(None, [version]))})
     if name == "gone" and action is REMOVE:
         assert ran.report == LookResult(removed=("gone",))
         return
     assert ran.kinds() == {name: kind}
     found = ran.report.differing[name]
-    assert found == ABSENT if name == "gone" else found.mode == stat.S_IMODE((top / name).lstat().st_mode)
-    content = (top / name).read_bytes() if kind == "f" else None
+    assert found == ABSENT if name == "gone" else found.mode == stat.S_IMODE(place.lstat().st_mode)
+    content = place.read_bytes() if kind == "f" else None
     assert ran.copies().get(name) == (content if action is FETCH else None)
     if kind == "f" and (action is FETCH or name in ("content", "bit", "no bit")):
         assert found.digest == hashlib.sha256(content or b"").digest()
     if kind == "l":
-        assert found.target == os.readlink(top / name)
+        assert found.target == os.readlink(place)
     assert (name in sandbox.left()) is (name != "gone")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.model.entry import Entry, Kind, SeenEntry
+from syncd.model.entry import Entry, Kind, SeenEntry, Stamp
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import PathOutcome, Plan, PlannedPath
 from syncd.remote.target import Target
@@ -15,8 +15,22 @@ from syncd.sandbox.sandbox_content import TakenPath
 from syncd.sandbox.sandbox_state import SandboxState, ending_targets, forget_name, last_target, recorded_names
 from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.state_db import StateDb
-from tests.component.sample_records import MANIFEST, TARGET, arrived
+from tests.component.sample_records import TARGET, arrived
 
+MANIFEST = Manifest(
+    {
+        "d": Entry(Kind.DIRECTORY, 0o1755, -1),
+        "d/n\udcff\nü": Entry(
+            Kind.FILE,
+            0o644,
+            2**40,
+            2**50,
+            stamp=Stamp(-5, 2**62, 2**64 - 1, 2**33),
+            digest=bytes(range(32)),
+        ),
+        "l": Entry(Kind.SYMLINK, 0o777, 0, target="t\udc80"),
+    }
+)
 OTHER = Target(TARGET.base_url, "other", "us")
 
 

@@ -27,9 +27,11 @@ from syncd.core.waiter import Waiter
 from syncd.daemon.build import folders_of
 from syncd.remote.target import Target
 from syncd.report.status_store import encoded, read_document, read_status, write_status
+from syncd.sync.status_document import SandboxStatus, State, Status
 from syncd.sync.synced_hook import ToldRecord, told_state
-from tests.component.sample_records import NOTHING
 
+_BOX = SandboxStatus(name="main", id="box", base_url="u", region="us", state=State.STOPPED)
+NOTHING = Status(running=False, pid=None, workspace="/w", sandboxes=(_BOX,))
 SOMETHING = msgspec.structs.replace(NOTHING, started_at="2026-11-24T13:20:11Z")
 KNOWN = ToldRecord(sandboxes={"main": "one"})
 
