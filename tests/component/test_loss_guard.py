@@ -36,45 +36,48 @@ def recorded(folder: Path, identity: FileIdentity = OURS) -> LossGuard:
     return guard
 
 
-@pytest.mark.parametrize("restarted", [False, True])
-@pytest.mark.parametrize(
-    ("identity", "now", "refused"),
-    [
-        (OURS, BEFORE, False),
-        (OURS, files("after", 100), False),
-        (ANOTHER, BEFORE, False),
-        (ANOTHER, files("after", 100), True),
-        (ANOTHER, files("after", 100) | files("before", 100 // LEFT_ONE_IN), False),
-        (ANOTHER, files("after", 100) | files("before", 100 // LEFT_ONE_IN - 1), True),
-    ],
+AFTER, ONE_FOLDER = files("after", 100), Manifest({"folder": Entry(Kind.DIRECTORY, 0o755, 1)})
+FOLDERS = Manifest({f"d{number}": Entry(Kind.DIRECTORY, 0o755, 1) for number in range(100)})
+INTENDED = "run `syncd push --force` if this is intended"
+REPLACED = (
+    "another directory is in the workspace's place, with hardly any of its files, so nothing is synced: "
+    f"bring the old one back, or {INTENDED}"
 )
-def test_another_directory(
-    tmp_path: Path, identity: FileIdentity, now: Manifest, *, refused: bool, restarted: bool
+LOST = f"the workspace holds 9 files where it held 100, so nothing is synced: bring it back, or {INTENDED}"
+# What was there, the directory in its place now, what is there now, and the refusal.
+LOSSES: dict[str, tuple[Manifest, FileIdentity, Manifest, str]] = {
+    "nothing": (BEFORE, OURS, BEFORE, ""),
+    "other files in the same directory": (BEFORE, OURS, AFTER, ""),
+    "the same files in another directory": (BEFORE, ANOTHER, BEFORE, ""),
+    "other files in another directory": (BEFORE, ANOTHER, AFTER, REPLACED),
+    "one in so many is left": (BEFORE, ANOTHER, AFTER | files("before", 100 // LEFT_ONE_IN), ""),
+    "one less is left": (BEFORE, ANOTHER, AFTER | files("before", 100 // LEFT_ONE_IN - 1), REPLACED),
+    "nearly all files": (BEFORE | FOLDERS, OURS, files("before", 9) | FOLDERS, LOST),
+    "not quite so many": (BEFORE, OURS, files("before", 10), ""),
+    # A small workspace may be deleted and created again, but an empty directory may be a mount point without its disk.
+    "one file": (files("before", 1), OURS, Manifest(), ""),
+    "a small one": (files("before", SMALL_FILES - 1), OURS, Manifest(), ""),
+    "a small one, created again": (files("before", SMALL_FILES - 1), ANOTHER, files("after", 1), ""),
+    "a small one, by an empty directory": (files("before", SMALL_FILES - 1), ANOTHER, Manifest(), REPLACED),
+    "one file, by a folder": (files("before", 1), ANOTHER, ONE_FOLDER, REPLACED),
+    "a folder": (ONE_FOLDER, ANOTHER, Manifest(), ""),
+}
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize(("before", "identity", "now", "refusal"), LOSSES.values(), ids=LOSSES)
+def test_what_counts_as_lost(
+    tmp_path: Path, before: Manifest, identity: FileIdentity, now: Manifest, refusal: str, *, restarted: bool
 ) -> None:
-    """It is refused if its files differ too."""
+    """Another directory in its place if its files differ too, and nearly all files; directories do not count."""
     guard = recorded(tmp_path)
     guard = _guard(tmp_path) if restarted else guard
-    if not refused:
-        guard.check(BEFORE, Scan(identity, now))
+    if not refusal:
+        guard.check(before, Scan(identity, now))
         return
     with pytest.raises(NearlyEmpty) as failure:
-        guard.check(BEFORE, Scan(identity, now))
-    assert str(failure.value) == (
-        "another directory is in the workspace's place, with hardly any of its files, so nothing is synced: "
-        "bring the old one back, or run `syncd push --force` if this is intended"
-    )
-
-
-@pytest.mark.parametrize("count", [1, SMALL_FILES - 1])
-def test_a_small_workspace(tmp_path: Path, count: int) -> None:
-    """It may be deleted and created again, but an empty directory may be a mount point without its disk."""
-    guard, before, folder = recorded(tmp_path), files("before", count), {"folder": Entry(Kind.DIRECTORY, 0o755, 1)}
-    guard.check(before, Scan(OURS, Manifest()))
-    guard.check(before, Scan(ANOTHER, files("after", 1)))
-    guard.check(Manifest(folder), Scan(ANOTHER, Manifest()))
-    for empty in (Manifest(), Manifest(folder)):
-        with pytest.raises(NearlyEmpty):
-            guard.check(before, Scan(ANOTHER, empty))
+        guard.check(before, Scan(identity, now))
+    assert str(failure.value) == refusal
 
 
 def test_a_command_writes_to_a_small_workspace_that_was_created_again(tmp_path: Path) -> None:
@@ -100,19 +103,6 @@ def test_nothing_is_known_yet(tmp_path: Path) -> None:
     assert guard.missing_mounts() == frozenset()
     guard.begin()
     guard.check_mounts(Scan(OURS, Manifest()))
-
-
-def test_a_workspace_that_lost_nearly_all_files(tmp_path: Path) -> None:
-    """The same directory too is refused, with both numbers of files; directories do not count."""
-    guard = recorded(tmp_path)
-    folders = {f"d{number}": Entry(Kind.DIRECTORY, 0o755, 1) for number in range(100)}
-    guard.check(BEFORE, Scan(OURS, files("before", 10)))
-    with pytest.raises(NearlyEmpty) as failure:
-        guard.check(BEFORE | folders, Scan(OURS, files("before", 9) | folders))
-    assert str(failure.value) == (
-        "the workspace holds 9 files where it held 100, so nothing is synced: "
-        "bring it back, or run `syncd push --force` if this is intended"
-    )
 
 
 @pytest.mark.parametrize(

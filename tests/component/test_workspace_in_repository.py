@@ -90,6 +90,8 @@ def test_random_rules_above(tmp_path: Path, seed: int) -> None:
         git(top, "init", "-q")
         (top / ".git/info/exclude").write_bytes(os.fsencode(random_pattern(dice) + "\n" + random_pattern(dice)))
         below = workspace.relative_to(top)
+        for folder in below.parts[:1]:
+            write(top, {os.fsencode(f"{folder}/.gitignore"): os.fsencode(random_pattern(dice))})
         ignored = verdicts_of_git(top, [f"{way}/" for way in (below, *below.parents) if way.name])
         if any(pattern and not pattern.startswith("!") for _, _, pattern in ignored.values()):
             continue
