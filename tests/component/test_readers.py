@@ -120,15 +120,14 @@ def _make_tree(top: bytes) -> None:
 
 
 class Case(NamedTuple):
-    """An archive, its expected listing, and a folder to work in."""
+    """An archive, and its expected listing."""
 
     archive: Path
     listing: Listing
-    folder: Path
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Listing]:
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """The archive that would be sent after an edit, and the listing of the workspace."""
     folder = tmp_path_factory.mktemp("readers")
     work = folder / "work"
@@ -142,7 +141,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Listing]:
     with archive.open("wb") as file:
         file.writelines(after.blocks(64 << 10))
     assert archive.stat().st_size == after.size_bytes
-    return archive, on_disk(work)
+    return Case(archive, on_disk(work))
 
 
 def _two_snapshots(folder: Path, work: Path) -> tuple[Archive, Archive]:
@@ -155,12 +154,6 @@ def _two_snapshots(folder: Path, work: Path) -> tuple[Archive, Archive]:
         assert (snapshotter.warnings, packed.follow_up) == ([], [])
         archives.append(packed.archive)
     return archives[0], archives[1]
-
-
-@pytest.fixture
-def case(whole: tuple[Path, Listing], tmp_path: Path) -> Case:
-    """The case for one reader."""
-    return Case(*whole, tmp_path)
 
 
 def on_disk(top: Path) -> Listing:
@@ -190,17 +183,15 @@ def test_the_tree_is_nasty_enough(case: Case) -> None:
 
 
 @pytest.mark.parametrize(("program", "options"), [("tar", ["-xpzf"]), ("bsdtar", ["-xpf"])])
-def test_it_is_extracted(case: Case, program: str, options: list[str]) -> None:
+def test_it_is_extracted(case: Case, tmp_path: Path, program: str, options: list[str]) -> None:
     """The extracted tree has the workspace's listing, with the times of links and directories."""
     if shutil.which(program) is None:
         pytest.skip(f"no {program} here")
-    there = case.folder / "there"
-    there.mkdir()
-    command = [program, *options, str(case.archive), "-C", str(there), "--no-same-owner"]
+    command = [program, *options, str(case.archive), "-C", str(tmp_path), "--no-same-owner"]
     environ = {**os.environ, "LC_ALL": "C.UTF-8"}
     done = subprocess.run(command, capture_output=True, env=environ, check=False)
     assert done.returncode == 0, done.stderr
-    assert on_disk(there) == case.listing
+    assert on_disk(tmp_path) == case.listing
 
 
 def test_it_is_one_member(case: Case) -> None:
