@@ -6,7 +6,6 @@ import errno
 import os
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from syncd.model.manifest import Manifest
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.manifests import ManifestRows
 from syncd.store.state_db import NAME, Record, StateDb
+from tests.component.limits import in_own_mounts
 from tests.component.sample_records import TARGET, arrived
 from tests.component.test_state_files import KINDS
 from tests.recorded import change, damage
@@ -216,49 +216,34 @@ def test_a_damaged_directory(tmp_path: Path) -> None:
 
 # -- a disk that refuses
 
-_ON_A_SMALL_DISK = """
-import os, sys
-from syncd.store.state_db import Record, StateDb
-db = StateDb(sys.argv[1])
-record = Record(db, "thing", str, "")
-record.save("1")
-filler = sys.argv[1] + "/filler"
-with open(filler, "wb", buffering=0) as file:
-    try:
-        while file.write(bytes(4096)):
-            pass
-    except OSError:
-        pass
-try:
-    record.save("x" * 300_000)
-except OSError as failure:
-    print(failure.strerror, record.load())
-os.unlink(filler)
-record.save("2")
-print(record.load())
-db.close()
-os.system("mount -o remount,ro " + sys.argv[1])
-try:
-    record.save("3")
-except OSError as failure:
-    print(failure.strerror, record.load())
-os.system("mount -o remount,rw " + sys.argv[1])
-print(record.load())
-"""
-
 
 def test_a_full_and_a_read_only_disk(tmp_path: Path) -> None:
     """Each is an error of the system, nothing is half written, and it goes on when there is room."""
-    script = 'mount -t tmpfs -o size=1m none "$0" || exit 9; exec "$1" -c "$2" "$0"'
-    command = ["unshare", "-m", "sh", "-c", script, str(tmp_path), sys.executable, _ON_A_SMALL_DISK]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("no unshare")
-    if done.returncode == 9 or done.stderr.startswith("unshare"):
-        pytest.skip("no mount namespace")
-    assert done.stderr.splitlines() == ["the state cannot be read (Read-only file system): "]
-    assert done.stdout.splitlines() == ["No space left on device 1", "2", "Read-only file system None", "2"]
+    assert in_own_mounts(small_disk, tmp_path) == "the state cannot be read (Read-only file system): nothing is lost\n"
+
+
+def small_disk(folder: str) -> None:
+    """Write to a small disk that is filled, and then is read-only; run in a mount namespace."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)
+    filler = Path(folder, "filler")
+    with closing(StateDb(folder)) as db:
+        record(db).save("1")
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        with pytest.raises(OSError, match="No space left on device"):
+            record(db).save("x" * 300_000)
+        assert record(db).load() == "1"
+        filler.unlink()
+        record(db).save("2")
+        assert record(db).load() == "2"
+        db.close()
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        with pytest.raises(OSError, match="Read-only file system"):
+            record(db).save("3")
+        assert record(db).load() is None
+        subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+        assert record(db).load() == "2"
 
 
 def test_a_lock_that_another_process_keeps(tmp_path: Path, db: StateDb, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import cycle
@@ -32,6 +31,7 @@ from syncd.model.entry import ABSENT, Entry, Kind, with_copy
 from syncd.sandbox.sandbox_content import TakenPath
 from tests.component.crash_machine import ProcessResult
 from tests.component.forks import Forks, forks_of
+from tests.component.limits import in_own_mounts
 from tests.component.test_state_files import held_by_another
 from tests.component.writer_machine import (
     OLD_NS,
@@ -43,7 +43,6 @@ from tests.component.writer_machine import (
 )
 from tests.instants import FEW_OR_ALL, Choice, all_of, few
 from tests.recorded import damage
-from tests.repo.sources import REPO
 
 FAILURES = [errno.ENOSPC, errno.EIO, errno.EACCES]
 
@@ -427,13 +426,7 @@ def test_damaged_kept_bytes_are_not_restored(on: WriterMachine, damage: str) -> 
 
 def test_a_mount_inside_of_the_workspace(tmp_path: Path) -> None:
     """No rename crosses to another file system, and a mount point itself is left."""
-    namespace = ("unshare", "--mount", "--map-root-user")
-    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("mount namespaces are not allowed here")
-    code = f"from tests.component.test_workspace_writer import mount_scenario; mount_scenario({str(tmp_path)!r})"
-    command = [*namespace, sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
+    in_own_mounts(mount_scenario, tmp_path)
 
 
 def mount_scenario(folder: str) -> None:
