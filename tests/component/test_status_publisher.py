@@ -11,7 +11,7 @@ from syncd.core.errors import SyncWarning
 from syncd.core.settings import check_config
 from syncd.report.status_publisher import RunFacts, StatusPublisher, WorkspaceStatus
 from syncd.report.status_store import read_document
-from syncd.sync.status_document import LastSync, SandboxStatus, State, Status
+from syncd.sync.status_document import SandboxStatus, State, Status
 from syncd.sync.work_saver import UNSAVED
 from tests.clock import ScriptedClock
 
@@ -70,16 +70,6 @@ def test_what_is_lost_of_another_sandbox_is_told_too(
         publisher.warn([warning])
     assert told == [first.what, second.what]
     assert caplog.messages == [str(first), str(second)]
-
-
-def test_the_last_sync_of_another_process_is_taken_over(publisher: StatusPublisher, status: WorkspaceStatus) -> None:
-    """Such as that of a command which synced while the daemon read its configuration anew."""
-    own, commands = (LastSync(f"2026-11-24T13:20:0{second}Z", 1, 1, "ab", 0.1) for second in (1, 2))
-    publisher.note(last_sync=commands)
-    publisher.enter(State.STOPPED)
-    publisher.note(last_sync=own)
-    status.recall()
-    assert publisher.now.last_sync == commands
 
 
 def test_a_run_that_begins_in_the_second_of_the_one_before_counts_anew(
