@@ -368,19 +368,6 @@ def facts(top: Path, commit_id: str, form: str) -> str:
     return person_git(top, "log", "-1", f"--format={form}", commit_id).rstrip("\n")
 
 
-def test_what_is_committed_and_taken_back(git: Git, top: Path) -> None:
-    """A path that is as it was sent in the end is so in the last tree, also a left out one of HEAD, and a folder."""
-    write(top, {"a.txt": b"sent\n"})
-    commits = [
-        agents({"a.txt": None, "a.txt/deep": b"x", "dir/b.txt": None, "dir": b"a file"}),
-        agents({"new/x": b"x", "run.sh": b"agent"}),
-    ]
-    branch = made(git, top, {}, commits=commits)
-    assert branch.subjects == ("As sent to the sandbox", "m", "m", "agent, not committed")
-    assert tree_of(top, branch.commits[1]).keys() == {"a.txt/deep", "dir", "run.sh"}
-    assert facts(top, branch.commits[3], "%T") == facts(top, branch.commits[0], "%T")
-
-
 UNKNOWN = "unknown <> 1970-01-01 00:00:00 +0000"
 
 

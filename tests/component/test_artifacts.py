@@ -198,7 +198,7 @@ def test_a_report(home: Home, pack: Packer) -> None:
     """It is the file of that name that has the length and digest that the log named."""
     content = b"[1,2,3]"
     digest = hashlib.sha256(content).digest()
-    home.archive.write_bytes(pack({"a/report.json": b"[]", "report.json": content, "b/report.json": content * 9}))
+    home.archive.write_bytes(pack({"report.json": b"[]", "a/report.json": content, "b/report.json": content * 9}))
     for size, other in ((len(content), digest[::-1]), (6, digest), (8, digest), (len(content), digest)):
         wanted = {"report.json": Entry(Kind.FILE, size_bytes=size, digest=other)}
         files = extract_files(str(home.archive), wanted, f"{home.folder}/", size, lambda: None)

@@ -182,30 +182,6 @@ def test_a_client_for_whom_no_descriptor_is_left(tmp_path: Path) -> None:
         assert len(server.filenos()) == 2
 
 
-@pytest.mark.parametrize(
-    "last_words", [b"", b'{"event": "progress"}\n', b'{"event": "do', b'{"event": "progress"}\n{"ev']
-)
-def test_a_daemon_that_dies(tmp_path: Path, last_words: bytes) -> None:
-    """A daemon that ends in the middle of an answer is a lost connection to the command."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "control.sock"))
-        listener.listen()
-
-        def die() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(100)
-                connection.sendall(last_words)
-
-        thread = threading.Thread(target=die)
-        thread.start()
-        try:
-            with pytest.raises(ConnectionError, match="closed the connection"):
-                list(ask(str(tmp_path), {"do": "push"}, waiter(), DEADLINE_S))
-        finally:
-            thread.join()
-
-
 def test_a_time_limit_counts_while_another_process_has_the_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that is to end within half a second asks no longer than that for the lock."""
     clock = ScriptedClock()
