@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from syncd.core.durable_file import StateFile
-from syncd.core.errors import NearlyEmpty, TryLater
+from syncd.core.errors import NearlyEmpty
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.scan import file_reader
@@ -122,18 +122,6 @@ def test_what_a_new_rule_excludes(
         assert refused
     else:
         assert not refused
-
-
-def test_files_that_vanished_while_they_were_packed(tmp_path: Path) -> None:
-    """The workspace is scanned again first."""
-    guard = LossGuard("/work", str(tmp_path))
-    guard.check_vanished(files("f", 100), 90)
-    guard.check_vanished(files("f", SMALL_FILES - 1), SMALL_FILES - 1)
-    with pytest.raises(TryLater) as failure:
-        guard.check_vanished(files("f", 100), 91)
-    assert str(failure.value) == (
-        "91 of the workspace's 100 files vanished while they were packed: they are looked for again"
-    )
 
 
 # -- what was mounted there

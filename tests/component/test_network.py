@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import select
-import signal
 import socket
 import ssl
 import threading
@@ -16,7 +15,6 @@ from urllib.parse import unquote
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.core.errors import Stop
 from syncd.core.signals import Interrupt
 from syncd.core.waiter import Event, NewerEvents, Superseded, Waiter, Work
 from syncd.remote import http_client, network
@@ -259,23 +257,6 @@ def test_cookies_are_not_kept(client: HttpClient) -> None:
             client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=60)
         client.drop()
     assert [b"cookie" in head.lower() for head in asked] == [False, False]
-
-
-def test_a_signal_ends_a_request_at_once() -> None:
-    """A server that never responds does not delay a stop."""
-    interrupt = Interrupt()
-    client = HttpClient(Waiter(interrupt, SystemClock()))
-    main = threading.get_ident()
-
-    def talk(connection: socket.socket) -> None:
-        connection.recv(4096)
-        signal.pthread_kill(main, signal.SIGUSR2)
-        connection.recv(1)
-
-    with interrupt.handling({signal.SIGUSR2: interrupt.request}), answering(talk) as port:
-        with pytest.raises(Stop):
-            client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=60)
-        client.drop()
 
 
 def test_a_dropped_connection_is_closed_after_its_request(client: HttpClient, listener: FakeListener) -> None:

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.sandbox.agent_repository import recorded_home
-from syncd.store.state_db import StateDb
-from tests.component.repository_rig import TARGET, RepositoryRig, Sent, link, sent
+from tests.component.repository_rig import RepositoryRig, Sent, link, sent
 from tests.repositories import git, poisoned, shell
 
 
@@ -30,19 +28,6 @@ def there(made: RepositoryRig, tmp_path: Path) -> RepositoryRig:
 
 
 # -- an idle sandbox
-
-
-def test_it_is_made(there: RepositoryRig) -> None:
-    """One commit of exactly what was sent, on `home` and on the branch of here; git finds nothing to tell."""
-    there.check()
-    assert there.is_following
-    assert there.git("symbolic-ref", "HEAD") == "refs/heads/main\n"
-    assert there.git("log", "--format=%an %ae %s", "--all").startswith(
-        "syncd syncd@localhost workspace as of 2026-11-24"
-    )
-    assert there.git("rev-list", "--all", "--count") == "1\n"
-    assert recorded_home(StateDb(str(there.folder / "state")), TARGET) == there.at("home")
-    assert there.git("config", "user.name") == "agent\n"
 
 
 def test_only_what_git_refuses_is_left_out(there: RepositoryRig) -> None:

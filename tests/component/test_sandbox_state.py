@@ -96,26 +96,6 @@ def test_a_doubt_is_the_next_process_uncertainty(db: StateDb) -> None:
     assert not SandboxState(db, TARGET).content.uncertain
 
 
-def test_what_is_left_over_is_recorded(db: StateDb) -> None:
-    """What arrived once, and what was only sent, each version of it, in this and in the next process."""
-    file, link = Entry(Kind.FILE, 0o644, 1, 1, digest=b"f"), MANIFEST["l"]
-    state = arrived(db, MANIFEST)
-    state.mark_uncertain(Manifest({"u": file, "l": file}))
-    state.mark_uncertain(Manifest({"u": link}))
-    assert state.content.leftovers == set()  # it may be on its way
-    state.note_arrived(Manifest({"f": file}), gone=["d"], secret_files=["f", "l"])
-    state.record()
-    for each in (state, SandboxState(db, TARGET)):
-        content = each.content
-        assert content.leftovers == {"l", "u"} | MANIFEST.keys() - {"d"}
-        assert (content.has_arrived("l"), content.has_arrived("u")) == (True, False)
-        assert (content.versions_of("l"), content.versions_of("u")) == ([link, file], [file, link])
-        assert (content.unanswered, each.secret) == ((), {"l"})
-    state.note_arrived(MANIFEST | {"u": file, "f": file})
-    state.record()
-    assert SandboxState(db, TARGET).content.leftovers == state.secret == set()
-
-
 def test_what_arrived_but_cannot_be_recorded(db: StateDb, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process is certain of it all the same, and no other one changed it."""
 
