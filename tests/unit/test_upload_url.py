@@ -25,16 +25,13 @@ def url(life_s: object = 1800, date: str = "20261124T120000Z", names: tuple[str,
     ("server_wall_s", "wall_s", "ends_in_s"),
     [
         (SIGNED_S, SIGNED_S, 1800),  # no skew
-        (SIGNED_S + 60, SIGNED_S + 60, 1740),  # signed a minute ago
         (SIGNED_S + 0.5, SIGNED_S, 1799.5),  # signed just now
-        (SIGNED_S, SIGNED_S + 86_400, 1800),  # ours ahead
         (SIGNED_S, SIGNED_S - 86_400, 1800),  # ours behind
         (None, SIGNED_S + 100, 1700),  # no Date
         (None, SIGNED_S - 100, 1800),  # no Date, behind
         (SIGNED_S - 9e9, SIGNED_S, 1800),  # mad Date
         (SIGNED_S + 1700, SIGNED_S, 100),  # nearly over
         (SIGNED_S + 1800, SIGNED_S, 1800),  # over
-        (SIGNED_S + 2000, SIGNED_S, 1800),  # a Date hours ahead
         (None, SIGNED_S + 7200, 1800),  # no Date, hours ahead
     ],
 )
@@ -48,16 +45,11 @@ def test_expiry_is_in_the_servers_time(server_wall_s: float | None, wall_s: floa
 @pytest.mark.parametrize(
     "odd",
     [
-        "https://h/o",
         "",
         "http://[bad/o?X-Goog-Date=20261124T120000Z&X-Goog-Expires=1",
-        url("soon"),
         url(""),
         url(0),
-        url(-5),
-        url("9" * 400),
         url("9" * 5000),
-        url(date="2026-11-24"),
         url(date="99999999T120000Z"),
         url().replace("X-Goog-Date", "X-Goog-Day"),
     ],
@@ -71,10 +63,8 @@ def test_without_readable_times_the_minutes_count(odd: str, minutes: int, life_s
 @pytest.mark.parametrize(
     ("life_s", "age_s", "expected"),
     [
-        (1800, 0, True),
         (1800, 1769.5, True),
         (1800, 1770, False),
-        (8, 0, True),
         (8, 7.1, True),
         (8, 7.2, False),
         (0, 0, False),
