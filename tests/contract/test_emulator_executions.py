@@ -57,7 +57,8 @@ def test_it_inherits_nothing(rig: EmulatorRig, monkeypatch: pytest.MonkeyPatch) 
 def test_it_is_killed_after_its_timeout(tmp_path: Path) -> None:
     """A program that runs too long is killed with its children, and the log says why."""
     for timeout_s in (0.5, 2.0, 8.0):  # long enough for a busy machine to start it
-        with started_rig(tmp_path / str(timeout_s), execution_timeout_s=timeout_s) as rig:
+        with started_rig(tmp_path / str(timeout_s)) as rig:
+            rig.sandbox.execution_timeout_s = timeout_s
             run(
                 rig,
                 "import subprocess; child = subprocess.Popen(['sleep', '600'])\n"

@@ -29,11 +29,9 @@ class Emulator(emulator.Emulator):
         data_dir: Path | str,
         port: int = 0,
         api_key: str = "",
-        url_lifetime_s: int = 1800,
         *,
         clock: Clock | None = None,
         rate_limit: int = 0,
-        execution_timeout_s: float = 300.0,
         profile: Profile | None = None,
         observer: Callable[[RequestRecord], None] | None = None,
     ) -> None:
@@ -41,26 +39,16 @@ class Emulator(emulator.Emulator):
         self.request_log = RequestLog()
         self.rate_limit = rate_limit
         self.failures: list[BaseException] = []
-        self._execution_timeout_s = execution_timeout_s
         self.profile = profile or Profile()
         clock = clock or SystemClock()
         super().__init__(
             data_dir,
             port=port,
             api_key=api_key,
-            url_lifetime_s=url_lifetime_s,
+            url_lifetime_s=1800,
             clock=clock,
             observer=observer or (lambda _: None),
         )
-
-    @property
-    def url_lifetime_s(self) -> int:
-        """The lifetime of the next signed URLs, in seconds; may be set while it runs."""
-        return self.api.url_lifetime_s
-
-    @url_lifetime_s.setter
-    def url_lifetime_s(self, seconds: int) -> None:
-        self.api.url_lifetime_s = seconds
 
     def create_sandbox(self, sandbox_id: str | None = None, servers: Sequence[str] = ()) -> Sandbox:
         """A sandbox that never expires; the existing one if there is one with this id."""
@@ -85,7 +73,7 @@ class Emulator(emulator.Emulator):
         return server
 
     def new_sandbox(self, folder: Path, record: SandboxRecord) -> Sandbox:
-        return Sandbox(folder, record, self.profile, self.clock, self._execution_timeout_s)
+        return Sandbox(folder, record, self.profile, self.clock)
 
     def new_server(self, service: Service, port: int) -> FaultyServer:
         return FaultyServer(service, port, self)

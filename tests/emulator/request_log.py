@@ -46,9 +46,6 @@ class RequestLog:
     def __iter__(self) -> Iterator[RequestRecord]:
         return iter(self.entries())
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def __getitem__(self, index: int) -> RequestRecord:
         return self._entries[index]
 

@@ -54,17 +54,16 @@ def _copy(folder: str, into: str) -> None:
 class Sandbox(sandbox.EmulatedSandbox):
     """A sandbox with the differences of a profile, as `CURRENT` changes it."""
 
-    def __init__(
-        self, folder: Path, record: SandboxRecord, profile: Profile, clock: Clock, execution_timeout_s: float
-    ) -> None:
+    execution_timeout_s = 300.0
+
+    def __init__(self, folder: Path, record: SandboxRecord, profile: Profile, clock: Clock) -> None:
         super().__init__(folder, record)
         self.profile = profile
         self._clock = clock
         at_once = profile.executions_at_once
         self._slot: AbstractContextManager[object] = threading.Semaphore(at_once) if at_once else nullcontext()
         self._began_s = clock.wall_s() - clock.boottime_s()  # its own clock is never set
-        self._execution_timeout_s = execution_timeout_s
-        self._held = False
+        self.holds = False  # True: executions stay pending
         self._executed = count(1)
 
     def fill(self, packed: BinaryIO) -> None:
@@ -99,26 +98,21 @@ class Sandbox(sandbox.EmulatedSandbox):
             self._slot,
             self._clock,
             self._began_s,
-            is_held=self._held or Action.PENDING in changes,
+            is_held=self.holds or Action.PENDING in changes,
             fails=Action.FAILED in changes,
         )
-        execution.timeout_s = self._execution_timeout_s
+        execution.timeout_s = self.execution_timeout_s
         return execution
-
-    @property
-    def holds(self) -> bool:
-        """True if executions stay pending."""
-        return self._held
 
     def hold(self) -> None:
         """Keep executions that are requested from now on pending."""
         with self._executions_lock:
-            self._held = True
+            self.holds = True
 
     def start_held(self) -> None:
         """Start the pending executions, and hold no more."""
         with self._executions_lock:
-            self._held = False
+            self.holds = False
             for execution in self._executions.values():
                 execution.may_begin.set()
 
