@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -70,10 +69,10 @@ class EmulatorRig:
 
 
 @contextmanager
-def started_rig(data_dir: Path, **options: Any) -> Iterator[EmulatorRig]:
-    """A rig with its data in `data_dir`; `options` are the Emulator's, and `clock` another one than a ShiftedClock."""
-    clock = options.pop("clock", None) or ShiftedClock()
-    with Emulator(data_dir, api_key=KEY, clock=clock, **options) as emulator:
+def started_rig(data_dir: Path) -> Iterator[EmulatorRig]:
+    """A rig with its data in `data_dir`."""
+    clock = ShiftedClock()
+    with Emulator(data_dir, api_key=KEY, clock=clock) as emulator:
         rig = EmulatorRig(emulator, clock)
         try:
             yield rig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from syncd import emulator
@@ -11,7 +11,7 @@ from syncd.emulator.sandbox import SandboxRecord
 from syncd.emulator.server import Service
 from tests.emulator.faults import Faults
 from tests.emulator.handler import FaultyServer
-from tests.emulator.request_log import RequestLog, RequestRecord
+from tests.emulator.request_log import RequestLog
 from tests.emulator.sandbox import Sandbox
 from tools.conformance.profile import Profile
 
@@ -31,23 +31,20 @@ class Emulator(emulator.Emulator):
         api_key: str = "",
         *,
         clock: Clock | None = None,
-        rate_limit: int = 0,
         profile: Profile | None = None,
-        observer: Callable[[RequestRecord], None] | None = None,
     ) -> None:
         self.faults = Faults()
         self.request_log = RequestLog()
-        self.rate_limit = rate_limit
+        self.rate_limit = 0
         self.failures: list[BaseException] = []
         self.profile = profile or Profile()
-        clock = clock or SystemClock()
         super().__init__(
             data_dir,
             port=port,
             api_key=api_key,
             url_lifetime_s=1800,
-            clock=clock,
-            observer=observer or (lambda _: None),
+            clock=clock or SystemClock(),
+            observer=lambda _: None,
         )
 
     def create_sandbox(self, sandbox_id: str | None = None, servers: Sequence[str] = ()) -> Sandbox:

@@ -44,14 +44,12 @@ def test_an_inner_dotdot() -> None:
     ("links", "outside"),
     [
         ({"d/e/up": "../..", "d/out": "e/up/../outside"}, {"d/out"}),
-        ({"d/up": "..", "l": "d/up/.."}, {"l"}),
         ({"d/up": "..", "l": "d/up//.."}, {"l"}),
         ({"d/up": "..", "l": "d/up/./.."}, {"l"}),
         ({"d/up": "..", "l": "d/up/../x", "m": "l"}, {"l", "m"}),
         ({"d/up": ".", "l": "d/up/../x"}, set()),
         ({"a": "b", "b": "a", "c": "a/../x"}, set()),
         ({"x": "x/../y"}, set()),
-        ({"x": "x/x/x/x"}, set()),
         ({"l": "out/../secret"}, set()),
     ],
 )

@@ -85,12 +85,10 @@ def test_what_stays_there_is_removed_later() -> None:
 @pytest.mark.parametrize(
     ("before", "follow_up", "torn", "left"),
     [
-        (None, "", "", ""),
         (None, "ab", "a", "ab"),
         ("ab", "", "", ""),
         ("ab", "bc", "", "b"),
         ("a", "bc", "c", "c"),
-        ("", "c", "", ""),
     ],
 )
 def test_files_that_change_while_they_are_read(before: str | None, follow_up: str, torn: str, left: str) -> None:
