@@ -224,24 +224,6 @@ def test_an_answer_is_given_to_the_one_that_waits_for_it(
     assert woken == ["reader", "writer"]
 
 
-def test_alone(tasks: Tasks, clock: ScriptedClock) -> None:
-    """Within it no other goes on, whatever is due."""
-    seen: list[str] = []
-
-    def alone() -> None:
-        waiter_of(tasks, clock).sleep(1)
-        with tasks.alone():
-            waiter_of(tasks, clock).sleep(60)
-            seen.append("alone")
-
-    def other() -> None:
-        waiter_of(tasks, clock).sleep(2)
-        seen.append("other")
-
-    tasks.run([alone, other])
-    assert seen == ["alone", "other"]
-
-
 @pytest.mark.parametrize("failure", [ValueError("broken"), KeyboardInterrupt()], ids=["error", "interrupt"])
 def test_what_one_raises_ends_all(tasks: Tasks, clock: ScriptedClock, failure: BaseException) -> None:
     """The others clean up, and the failure is the caller's; a task may be added meanwhile."""
