@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from openapi_core import OpenAPI
-from openapi_core.datatypes import RequestParameters
-from werkzeug.datastructures import Headers, ImmutableMultiDict
+from openapi_core.testing import MockRequest, MockResponse
 
 from tests.archives import archive, member
 from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, started_rig
 
+HOST = "http://emulator.invalid"
 NAMED = json.dumps({"execution_name": "work"})
 ID = "/local-sandbox/{local_sandbox_id}"
 MAIN = archive(member("main.py", b"print('hello')"))
@@ -63,7 +62,7 @@ def description() -> dict[str, Any]:
         pytest.skip("no openapi-local-sandbox.json beside the checkout, and SYNCD_OPENAPI names none")
     found: dict[str, Any] = json.loads(candidates[0].read_text("utf-8"))
     # The real servers have other addresses; only paths are compared.
-    return found | {"servers": [{"url": "http://emulator.invalid"}]}
+    return found | {"servers": [{"url": HOST}]}
 
 
 @pytest.fixture
@@ -79,39 +78,20 @@ def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
         yield rig
 
 
-class _OpenapiRequest:
-    """A request in the form that openapi-core reads."""
-
-    host_url = "http://emulator.invalid"
-    content_type = "application/json"
-
-    def __init__(self, sent: httpx.Request) -> None:
-        self.path = sent.url.path
-        self.method = sent.method.lower()
-        self.body = sent.content or None
-        query = ImmutableMultiDict(sent.url.params.multi_items())
-        self.parameters = RequestParameters(query=query, header=Headers(dict(sent.headers)))
-
-
-class _OpenapiResponse:
-    """A response in the form that openapi-core reads."""
-
-    def __init__(self, answer: httpx.Response) -> None:
-        self.data = answer.content
-        self.status_code = answer.status_code
-        self.content_type = answer.headers["content-type"]
-        self.headers = Headers(dict(answer.headers))
-
-
 def test_every_answer_is_described(description: dict[str, Any], rig: EmulatorRig) -> None:
     """Each operation's responses, successful or not, have the described form for their status."""
     openapi = OpenAPI.from_dict(description)
     for method, path, body, status in CALLS:
         answer = rig.api.request(method, path, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == status, f"{method} {path}: {answer.text}"
-        openapi.validate_response(_OpenapiRequest(answer.request), _OpenapiResponse(answer))
+        sent, url = answer.request, answer.request.url
+        request = MockRequest(
+            HOST, method, url.path, args=dict(url.params), headers=dict(sent.headers), data=sent.content
+        )
+        response = MockResponse(answer.content, status, dict(answer.headers), answer.headers["content-type"])
+        openapi.validate_response(request, response)
         if status < 400:
-            openapi.validate_request(_OpenapiRequest(answer.request))
+            openapi.validate_request(request)
 
 
 def test_every_operation_is_called(description: dict[str, Any]) -> None:
