@@ -230,7 +230,6 @@ def test_what_follows_from_a_look() -> None:
     [
         ((), (), (), Verdict.INITIALIZE),
         (("kept",), ("kept",), (), Verdict.INITIALIZE),  # it is not in the archive
-        ((), ("f",), (), Verdict.PACK_AGAIN),
         ((), ("d",), (), Verdict.PACK_AGAIN),  # d/a is
         (("held",), (), (), Verdict.PACK_AGAIN),  # it need not stay any more
         (("obstructed",), (), (), Verdict.PACK_AGAIN),
@@ -302,7 +301,6 @@ def test_a_look_that_is_outdated(age_s: float, repeated: int, *, outdated: bool)
         (b"x", b"x", set()),  # it is saved
         (None, b"d", set()),  # as it was put there
         (None, b"h", set()),  # as it is here
-        (None, None, set()),
     ],
 )
 def test_what_someone_changed_since_the_look(before: bytes | None, later: bytes | None, found: set[str]) -> None:
