@@ -12,13 +12,13 @@ printf '%s\\0%s\\0' "$2" "$3" >>"{folder}/shown"
 
 
 class Desktop:
-    """The folder with that program, for a PATH. `seen_as` is its path where the program runs."""
+    """The folder with that program, for a PATH."""
 
-    def __init__(self, folder: Path, seen_as: str = "") -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder / "desktop"
         self.folder.mkdir()
         self.program = self.folder / "notify-send"
-        self.program.write_text(_RECORDS.format(folder=seen_as or self.folder))
+        self.program.write_text(_RECORDS.format(folder=self.folder))
         self.program.chmod(0o755)
 
     def instead(self, does: str | None) -> None:

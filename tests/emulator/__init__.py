@@ -6,8 +6,8 @@ Begins at `emulator`; `faults` is the language of what goes wrong.
 from __future__ import annotations
 
 from tests.emulator.emulator import Emulator
-from tests.emulator.faults import BadFault, When
+from tests.emulator.faults import When
 from tests.emulator.request_log import RequestRecord
 from tests.emulator.sandbox import Sandbox
 
-__all__ = ["BadFault", "Emulator", "RequestRecord", "Sandbox", "When"]
+__all__ = ["Emulator", "RequestRecord", "Sandbox", "When"]

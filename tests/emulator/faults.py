@@ -91,10 +91,6 @@ _SHORT = {
 _COUNTS = re.compile(r"\s(?:x(?P<times>[1-9][0-9]*)|(?P<always>always)|skip=(?P<skip>[0-9]+))$")
 
 
-class BadFault(ValueError):
-    """A line that is not in the language; the message says what is wrong with it."""
-
-
 class Fault(Struct, frozen=True):
     """A fault, as `line` describes it. `amount` is in seconds, for slow in bytes per second."""
 
@@ -122,7 +118,7 @@ class _Queued(Struct):
 def _queued(line: str) -> _Queued:
     op, _, rest = line.partition(":")
     if op.partition("@")[0] not in (*API_OPS, *BUCKET_OPS, ANY):
-        raise BadFault(f"{line!r}: does not begin with an operation and a colon, as in 'upload: 503'")
+        raise ValueError(f"{line!r}: does not begin with an operation and a colon, as in 'upload: 503'")
     skip = 0
     left: int | None = 1
     while found := _COUNTS.search(rest):
@@ -139,7 +135,7 @@ def _queued(line: str) -> _Queued:
 def _fault(line: str, word: str, argument: str) -> Fault:
     status = int(word) if re.fullmatch(r"[2-5][0-9]{2}", word) else 0
     if not status and word not in set(Action) - {Action.STATUS}:
-        raise BadFault(f"{line!r}: unknown fault {word!r}")
+        raise ValueError(f"{line!r}: unknown fault {word!r}")
     action = Action.STATUS if status else Action(word)
     if action in REPLACES_ANSWER:
         moment = When.INSTEAD
@@ -159,11 +155,11 @@ def _fault(line: str, word: str, argument: str) -> Fault:
             elif status and given.startswith(("code=", "location=")):
                 name, _, options[name] = given.partition("=")
             else:
-                raise BadFault(f"{line!r}: {given!r} is not known")
+                raise ValueError(f"{line!r}: {given!r} is not known")
     if action in _TIMED and not amount:
-        raise BadFault(f"{line!r}: {word} needs a value")
+        raise ValueError(f"{line!r}: {word} needs a value")
     if action in ENDS_CONNECTION and moment is When.INSTEAD:
-        raise BadFault(f"{line!r}: {word} cannot be 'instead'")
+        raise ValueError(f"{line!r}: {word} cannot be 'instead'")
     return Fault(line, action, moment, status, amount, argument, options)
 
 
@@ -180,7 +176,7 @@ class Faults:
         self._hooks: list[tuple[str, When, Hook]] = []
 
     def script(self, *lines: str) -> None:
-        """Add faults after those already added. Raises BadFault, and adds none, if a line is wrong."""
+        """Add faults after those already added. Raises `ValueError`, and adds none, if a line is wrong."""
         queued = [_queued(line) for line in lines]
         with self._lock:
             self._queued += queued

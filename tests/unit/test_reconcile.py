@@ -45,9 +45,9 @@ MINE, THEIRS, MARKERS = Choice
 POLICIES = (AgentChanges.SAVE, AgentChanges.HOLD, Forced.FORCE, AgentChanges.OVERWRITE)
 
 
-def file(text: str, mode: int = 0o644, *, fetched: bool = True) -> SeenEntry:
+def file(text: str, mode: int = 0o644) -> SeenEntry:
     digest = hashlib.sha256(text.encode()).digest()
-    return SeenEntry(Kind.FILE, mode, size_bytes=len(text), digest=digest, copy="/copies/0" if fetched else "")
+    return SeenEntry(Kind.FILE, mode, size_bytes=len(text), digest=digest, copy="/copies/0")
 
 
 DIRECTORY, LINK, OTHER_LINK = (

@@ -69,14 +69,9 @@ REST = """
   this run    process 4242 for 1 h 20 min: 12 syncs, 0 failures, 58.2 MiB sent"""
 
 
-def shown(status: Status, beside: StatusContext = BESIDE, width: int = 79) -> str:
+def shown(status: Status) -> str:
     """Return the screen as a pipe gets it."""
-    return "\n".join(click.unstyle(line) for line in screen(status, beside, NOON_S, width))
-
-
-def top(status: Status, beside: StatusContext = BESIDE) -> str:
-    """Return the lines above the first empty one."""
-    return shown(status, beside).split("\n\n")[0]
+    return "\n".join(click.unstyle(line) for line in screen(status, BESIDE, NOON_S, 79))
 
 
 def test_an_agent_that_is_not_followed() -> None:
@@ -142,7 +137,7 @@ UPLOADING = replace(WATCHING, state=State.UPLOADING)
 )
 def test_the_first_line_of_a_daemon(status: Status, lines: str) -> None:
     """Each state is shown in words, with its progress, reason and remedy if known."""
-    assert top(status) == f"● {lines}"
+    assert shown(status).split("\n\n")[0] == f"● {lines}"
 
 
 @pytest.mark.parametrize("state", State)
