@@ -68,6 +68,7 @@ CASES: dict[str, tuple[Start, list[Member]]] = {
     "file twice": ([], [a_file("a", b"1"), a_file("a", b"2")]),
     "folder twice": ([], [a_folder("a"), a_file("a/x"), a_folder("a", 0o700)]),
     "folder, then file": ([], [a_folder("a"), a_file("a/x"), a_file("a"), LAST]),
+    "empty folder, then file": ([], [a_folder("a"), a_file("a")]),
     "link, then below it": ([], [a_folder("t"), a_link("a", "t"), a_file("a/x")]),
     "link, then folder": ([], [a_folder("t"), a_link("a", "t"), a_folder("a"), a_file("a/x")]),
     "read-only folders that are new": (
