@@ -56,7 +56,6 @@ _TESTED_IN = {
     "model/directory": "test_manifest",
     "model/entry": "test_entry test_manifest",
     "model/git_names": "test_entry",
-    "model/reconcile": "test_reconcile test_leftovers",
     "remote/failure": "test_failure test_request_pacing",
     "sandbox/look_request": "test_protocol test_reconcile",
     "selection/gitignore": "test_selection",
