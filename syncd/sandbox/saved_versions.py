@@ -97,7 +97,7 @@ def expired(versions: Iterable[SavedVersion]) -> list[SavedVersion]:
     for its size. A content that several versions have is on disk once, so it counts once.
     """
     kept: set[bytes] = set()
-    size_bytes, full = 0, False
+    size_bytes = 0
     dropped = []
     for position, version in enumerate(sorted(versions, key=lambda version: version.id, reverse=True)):
         if version.days >= SAVED_DAYS:
@@ -105,8 +105,7 @@ def expired(versions: Iterable[SavedVersion]) -> list[SavedVersion]:
             continue
         more = {digest: size for digest, size in version.contents().items() if digest not in kept}
         size_bytes += sum(more.values())
-        full = full or (position > 0 and size_bytes > SAVED_BYTES)
-        if full:
+        if position > 0 and size_bytes > SAVED_BYTES:
             dropped.append(version)
         else:
             kept.update(more)
