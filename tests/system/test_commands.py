@@ -7,13 +7,11 @@ import os
 import re
 import signal
 import sys
-import threading
 
 import pytest
 
-from tests.emulator import When
 from tests.system.command import run_command, works
-from tests.system.rig import TIMEOUT_S, Rig
+from tests.system.rig import Rig
 
 
 def test_a_second_instance_ends_with_75(rig: Rig) -> None:
@@ -277,15 +275,13 @@ def test_a_daemon_that_is_killed_while_it_is_asked(rig: Rig) -> None:
     """What it had begun is not begun again by the command, which says that it was not done."""
     rig.fill(3)
     daemon = rig.up()
-    begun, go_on = threading.Event(), threading.Event()
-    rig.once("upload", When.BEFORE, lambda: (begun.set(), go_on.wait(TIMEOUT_S)))
+    held, uploads = rig.held("upload"), rig.count("upload")
     rig.write("new")
     asked = rig.background("push")
-    assert begun.wait(TIMEOUT_S)
-    rig.until(lambda: "uploading" in asked.err, "the daemon's answers")
+    rig.until(lambda: rig.count("upload") > uploads and "uploading" in asked.err, "the daemon's answers")
     daemon.kill()
     assert asked.wait() == 75
-    go_on.set()
+    held.set()
     assert "the daemon ended before it was done: try again" in asked.err
 
 
@@ -303,13 +299,12 @@ def test_a_command_takes_the_lock_while_the_daemon_reloads(rig: Rig) -> None:
     daemon.send(signal.SIGHUP)
     rig.until(asked.exists, "the reload to ask git")
     del rig.environ["PATH"]
-    begun, go_on = threading.Event(), threading.Event()
-    rig.once("upload", When.BEFORE, lambda: (begun.set(), go_on.wait(TIMEOUT_S)))
+    held, uploads = rig.held("upload"), rig.count("upload")
     push = rig.background("push", "--force")
-    assert begun.wait(TIMEOUT_S)
+    rig.until(lambda: rig.count("upload") > uploads, "the push's upload")
     hold.unlink()
     rig.until(lambda: daemon.code is not None or "waiting for its end" in daemon.err, "the daemon to wait")
-    go_on.set()
+    held.set()
     assert (push.wait(), daemon.code) == (0, None)
     rig.until(lambda: rig.status()["pid"] == daemon.pid, "the daemon to run")
     rig.write("late")

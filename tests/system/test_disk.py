@@ -170,15 +170,20 @@ def test_no_room_to_fetch_what_the_agent_wrote(rig: Rig, command: tuple[str, ...
     assert (rig.workspace / "small").read_text() == ("theirs" if command[-1] in ("--yes", "small") else "as sent")
 
 
-@needs_mounts
-def test_a_status_that_cannot_be_written(rig: Rig) -> None:
-    """The daemon is asked for it: what waits for room is named all the same."""
+def _small_state(rig: Rig) -> tuple[Disk, Sequence[str]]:
+    """Sync a file with a small disk for the state. Gives it, and the prefix of a command that has it too."""
     rig.configure(DEFAULTS)
     disk = Disk(rig.home / ".local/state/syncd", "400k")
     rig.write("file", "as sent")
     disk.daemon = rig.start(prefix=disk.prefix)
     rig.until(lambda: _at_rest(disk, rig), "the first sync")
-    enter = ("nsenter", "-t", str(disk.daemon.pid), "-m")
+    return disk, ("nsenter", "-t", str(disk.daemon.pid), "-m")
+
+
+@needs_mounts
+def test_a_status_that_cannot_be_written(rig: Rig) -> None:
+    """The daemon is asked for it: what waits for room is named all the same."""
+    disk, enter = _small_state(rig)
     filler = disk.fill()
     agent = rig.agent
     agent.write("file", "the agent's version")
@@ -200,12 +205,7 @@ def test_a_status_that_cannot_be_written(rig: Rig) -> None:
 @needs_mounts
 def test_a_state_that_cannot_be_recorded(rig: Rig) -> None:
     """Nothing is put there without a record, and what is uploaded is not uploaded again by each try."""
-    rig.configure({**DEFAULTS, "retry.max_delay_seconds": 1})
-    disk = Disk(rig.home / ".local/state/syncd", "400k")
-    rig.write("file", "as sent")
-    disk.daemon = rig.start(prefix=disk.prefix)
-    rig.until(lambda: _at_rest(disk, rig), "the first sync")
-    enter = ("nsenter", "-t", str(disk.daemon.pid), "-m")
+    disk, enter = _small_state(rig)
     filler, uploads = disk.fill(), rig.count("upload")
     rig.write("file", "mine")
     rig.until(lambda: json.loads(rig.run("status", "--json", prefix=enter).out)["failures"] >= 3, "three tries")
