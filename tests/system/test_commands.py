@@ -306,6 +306,8 @@ def test_a_command_takes_the_lock_while_the_daemon_reloads(rig: Rig) -> None:
     rig.until(lambda: daemon.code is not None or "waiting for its end" in daemon.err, "the daemon to wait")
     held.set()
     assert (push.wait(), daemon.code) == (0, None)
+    told = ("configuration read anew", "the new configuration is refused")
+    assert rig.until(lambda: [each for each in told if each in daemon.err], "an answer") == [told[0]]
     rig.until(lambda: rig.status()["pid"] == daemon.pid, "the daemon to run")
     rig.write("late")
     rig.write("new")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.directories import Lock
 from syncd.daemon.control import _short_path
 from tests.system.rig import Rig
 
@@ -175,18 +174,3 @@ def test_a_reload_waits_for_what_is_written(rig: Rig) -> None:
     rig.until(lambda: "configuration read anew" in daemon.err, "the reload")
     rig.write("a")
     rig.converged()
-
-
-def test_a_reload_waits_for_a_command_that_writes(rig: Rig) -> None:
-    """One may begin while the daemon reads its configuration; that is no reason to refuse the new one."""
-    asked, hold = rig.with_slow_git()
-    daemon = rig.up()
-    asked.unlink()
-    hold.touch()
-    daemon.send(signal.SIGHUP)
-    rig.until(asked.exists, "git to be asked")
-    with Lock(str(rig.state_folder)):
-        hold.unlink()
-        rig.ok("status")  # meanwhile it asks for the lock
-    told = ("configuration read anew", "the new configuration is refused")
-    assert rig.until(lambda: [each for each in told if each in daemon.err], "an answer") == [told[0]]
