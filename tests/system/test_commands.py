@@ -259,18 +259,6 @@ def test_a_command_typed_right_after_the_daemon(rig: Rig, command: str) -> None:
     rig.converged()
 
 
-def test_a_daemon_that_begins_while_a_command_syncs(rig: Rig) -> None:
-    """It waits for the command's end."""
-    rig.fill(3)
-    rig.faults("upload: delay 1.5")
-    push = rig.background("push")
-    rig.until(lambda: rig.count("upload"), "the push's upload")
-    daemon = rig.start()
-    assert push.wait() == 0
-    rig.until(lambda: rig.status()["pid"] == daemon.pid, "the daemon to run")
-    rig.converged()
-
-
 def test_a_daemon_that_is_killed_while_it_is_asked(rig: Rig) -> None:
     """What it had begun is not begun again by the command, which says that it was not done."""
     rig.fill(3)
