@@ -38,6 +38,25 @@ from tests.emulator import RequestRecord, When
 from tests.integration.sync_rig import Rig
 
 
+@dataclass
+class ActingClock(ScriptedClock):
+    """A clock that acts as time goes by, so many seconds after the beginning."""
+
+    acts: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
+    began: float = 1_000.0
+
+    @property
+    def passed_s(self) -> float:
+        return self.monotonic - self.began
+
+    def poll(self, poll: poll, seconds: float | None) -> list[tuple[int, int]]:
+        next_s = self.acts[0][0] - self.passed_s if self.acts else inf
+        found = super().poll(poll, next_s if seconds is None else min(seconds, next_s))
+        while self.acts and self.passed_s >= self.acts[0][0]:
+            self.acts.pop(0)[1]()
+        return found
+
+
 class DaemonRig:
     """The daemon's loop in this thread, ended by the emulator after so many requests."""
 
@@ -46,11 +65,11 @@ class DaemonRig:
         rig.keys["retry"] = {"first_delay_seconds": 0.05, "max_delay_seconds": 0.1}
         rig.keys["sync"]["debounce_seconds"] = 0.01
         self.config = check_config(rig.keys)
-        self.environ = {"XDG_STATE_HOME": str(rig.folder / "state"), "XDG_CACHE_HOME": str(rig.folder / "cache")}
-        self.environ["KLAVIS_API_KEY"] = rig.key.reveal()
+        self.environ = {**rig.environ, "KLAVIS_API_KEY": rig.key.reveal()}
         self.waiter = Waiter(Interrupt(), SystemClock())
         self.signals = Signals(self.waiter.interrupt)
         self.folders = folders_of(self.config, self.environ)
+        self.clock = ActingClock()
 
     def use(self, clock: Clock) -> None:
         """Have the loop's time be that of this clock."""
@@ -87,6 +106,16 @@ class DaemonRig:
         with self.daemon() as daemon:
             assert daemon.run()  # it was to read another configuration
         self.signals.reload = False
+
+    def at(self, seconds: float, act: Callable[[], object]) -> None:
+        """Act so many seconds after the loop began, in `run_for`; these are given in their order."""
+        self.clock.acts.append((seconds, act))
+
+    def run_for(self, seconds: float) -> None:
+        """Run the loop for so long, in scripted time."""
+        self.at(seconds, lambda: self.send(signal.SIGHUP))
+        self.use(self.clock)
+        self.run()
 
 
 @pytest.fixture
@@ -142,53 +171,28 @@ def test_a_removal_that_failed_is_tried_again(loop: DaemonRig) -> None:
     rig.send({"z": "hello"})
     rig.restart()
     rig.delete("z")
-    loop.use(rig.clock)
     rig.emulator.faults.script("execute: failed x2")
-    _once_after(rig, 60, lambda: loop.send(signal.SIGHUP))
-    loop.run()
+    loop.run_for(60)
     assert sorted(rig.arrived()) == ["a.txt"]
 
 
 def _outage(loop: DaemonRig, fault: str, lasts_s: float) -> list[float]:
-    """Run the daemon in scripted time through an outage, and return the seconds at which it tried."""
-    rig, tried = loop.rig, []
+    """Run the daemon through an outage, and return the seconds at which it tried."""
+    rig, tried = loop.rig, list[float]()
     rig.keys["retry"] = {"first_delay_seconds": 1, "max_delay_seconds": 60, "give_up_after_seconds": 300}
     loop.config = check_config(rig.keys)
-    loop.use(rig.clock)
-    began_s = rig.clock.monotonic
     rig.emulator.faults.script(f"upload-url: {fault} always")
-
-    def hook(_: RequestRecord) -> None:
-        tried.append(rig.clock.monotonic - began_s)
-        if tried[-1] > lasts_s:
-            loop.send(signal.SIGHUP)
-
-    rig.emulator.faults.on("upload-url", When.BEFORE, hook)
-    loop.run()
+    rig.emulator.faults.on("upload-url", When.BEFORE, lambda _: tried.append(loop.clock.passed_s))
+    loop.run_for(lasts_s)
     return tried
-
-
-def _once_after(rig: Rig, seconds: float, act: Callable[[], None]) -> list[float]:
-    """Act once so much time has passed, and return when that was, once it was."""
-    began_s, sleep, acted = rig.clock.monotonic, rig.clock.sleep, list[float]()
-
-    def sleep_and_act(slept_s: float) -> None:
-        sleep(slept_s)
-        if not acted and rig.clock.monotonic - began_s > seconds:
-            acted.append(rig.clock.monotonic - began_s)
-            act()
-
-    rig.clock.sleep = sleep_and_act  # type: ignore[method-assign]
-    return acted
 
 
 @pytest.mark.parametrize("fault", ["503", "reset"])
 def test_a_request_ends_a_wait(loop: DaemonRig, fault: str) -> None:
     """A person who asks in an outage gets an attempt at once; else there is one a minute at least, however long."""
-    asked_s = _once_after(loop.rig, 520, lambda: loop.send(signal.SIGUSR1))
+    loop.at(520, lambda: loop.send(signal.SIGUSR1))
     tried = _outage(loop, fault, 1000)
-    since_asked = [time_s for time_s in tried if time_s >= asked_s[0]]
-    assert since_asked[0] == pytest.approx(asked_s[0], abs=0.01)
+    assert min(time_s for time_s in tried if time_s >= 520) == pytest.approx(520, abs=0.01)
     assert max(later - earlier for earlier, later in pairwise(tried)) <= 60.1
 
 
@@ -196,9 +200,9 @@ def test_a_request_ends_a_wait(loop: DaemonRig, fault: str) -> None:
 @pytest.mark.parametrize("after_s", [100, 520])
 def test_a_suspend_ends_a_wait(loop: DaemonRig, fault: str, after_s: int) -> None:
     """It is tried at once, and soon again, as the network of a machine that woke up takes some seconds."""
-    woke_s = _once_after(loop.rig, after_s, lambda: loop.rig.clock.suspend(3600))
+    loop.at(after_s, lambda: loop.clock.suspend(3600))
     tried = _outage(loop, fault, after_s + 100)
-    since_woken = [time_s - woke_s[0] for time_s in tried if time_s >= woke_s[0]]
+    since_woken = [time_s - after_s for time_s in tried if time_s >= after_s]
     assert since_woken[0] <= 1.1
     assert since_woken[4] <= 16
 
@@ -206,27 +210,11 @@ def test_a_suspend_ends_a_wait(loop: DaemonRig, fault: str, after_s: int) -> Non
 # -- a shared disk is looked at again each half minute: from a made-up list of mounts
 
 
-@dataclass
-class ActingClock(ScriptedClock):
-    """A clock that acts as time goes by, so many seconds after the beginning."""
-
-    acts: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
-    began: float = 1_000.0
-
-    def poll(self, poll: poll, seconds: float | None) -> list[tuple[int, int]]:
-        next_s = self.acts[0][0] + self.began - self.monotonic if self.acts else inf
-        found = super().poll(poll, next_s if seconds is None else min(seconds, next_s))
-        while self.acts and self.monotonic - self.began >= self.acts[0][0]:
-            self.acts.pop(0)[1]()
-        return found
-
-
 class Shared:
     """A daemon whose workspace reports nothing, with one part or all of it on NFS."""
 
-    def __init__(self, loop: DaemonRig, clock: ActingClock, mounts: Path) -> None:
+    def __init__(self, loop: DaemonRig, mounts: Path) -> None:
         self.loop = loop
-        self.clock = clock
         self._mounts = mounts
         self.scans: list[tuple[float, Any]] = []
         self.states: list[State] = []
@@ -234,17 +222,6 @@ class Shared:
     def mount(self, *points: Path) -> None:
         lines = [f"{90 + at} 22 0:{50 + at} / {point} rw - nfs4 server:/ rw\n" for at, point in enumerate(points)]
         self._mounts.write_text("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n" + "".join(lines))
-
-    def at(self, seconds: float, act: Callable[[], object]) -> None:
-        self.clock.acts.append((seconds, act))
-
-    def run(self, seconds: float) -> None:
-        """Run the daemon for so long."""
-        self.at(seconds, lambda: self.loop.send(signal.SIGHUP))
-        self.loop.run()
-
-    def sent(self, path: str) -> str:
-        return (self.loop.rig.sandbox.workspace / path).read_text()
 
 
 @pytest.fixture
@@ -257,14 +234,12 @@ def shared(bare: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     for path in ("here", "data/there", "data/deep/one"):
         (bare.workspace / path).write_text("old")
     loop = DaemonRig(bare)
-    clock = ActingClock()
-    loop.use(clock)
-    shared = Shared(loop, clock, mounts)
+    shared = Shared(loop, mounts)
     to_scan, enter = SyncRun.to_scan, StatusPublisher.enter
 
     def recorded_scan(run: SyncRun) -> Any:
         only = to_scan(run)
-        shared.scans.append((clock.monotonic - clock.began, only))
+        shared.scans.append((loop.clock.passed_s, only))
         return only
 
     def recorded_state(publisher: StatusPublisher, state: State, retry_s: float = inf) -> None:
@@ -282,9 +257,9 @@ def test_a_shared_disk(shared: Shared, part: str) -> None:
     """All is scanned each half minute, and `status` shows no work where nothing changed."""
     workspace = shared.loop.rig.workspace
     shared.mount(workspace / part)
-    shared.at(40, lambda: (workspace / "data/deep/one").write_text("new!"))
-    shared.run(100)
-    assert shared.sent("data/deep/one") == "new!"
+    shared.loop.at(40, lambda: (workspace / "data/deep/one").write_text("new!"))
+    shared.loop.run_for(100)
+    assert shared.loop.rig.there("data/deep/one") == "new!"
     assert [at for at, _ in shared.scans] == pytest.approx([0, 30, 60, 90], abs=0.5)
     assert shared.states.count(State.UPLOADING) == 2
     assert shared.states.count(State.SNAPSHOTTING) == 2
@@ -294,7 +269,7 @@ def test_a_local_disk(shared: Shared) -> None:
     """It waits for its events, and so does one with a shared disk at an excluded place."""
     (shared.loop.rig.workspace / "node_modules").mkdir()
     shared.mount(shared.loop.rig.workspace / "node_modules")
-    shared.run(100)
+    shared.loop.run_for(100)
     assert len(shared.scans) == 1
 
 
@@ -311,8 +286,8 @@ def test_a_directory_beyond_the_limit(shared: Shared, monkeypatch: pytest.Monkey
         made.parent.mkdir()
         made.write_text("old")
 
-    shared.at(10, make)
-    shared.at(20, lambda: made.write_text("new!"))
-    shared.run(60)
-    assert shared.sent("made/file") == "new!"
+    shared.loop.at(10, make)
+    shared.loop.at(20, lambda: made.write_text("new!"))
+    shared.loop.run_for(60)
+    assert shared.loop.rig.there("made/file") == "new!"
     assert any(scanned for _, scanned in shared.scans), "not all scans were full"
