@@ -17,7 +17,7 @@ from syncd.remote.target import Target
 from syncd.sync.status_document import Progress
 from tests.clock import ScriptedClock
 from tests.emulator.hostile_bodies import bomb
-from tests.integration.fault_checks import converge
+from tests.integration.fault_checks import FRESH, OPS, converge, request_counts
 from tests.integration.sync_rig import KEY, RecordingObserver, Rig
 from tests.loopback import answering
 
@@ -169,3 +169,24 @@ def test_uploads_that_are_cut_off_again_and_again(rig: Rig) -> None:
     named = ["'large'" in str(failure) and ".syncdignore" in str(failure) for failure in observer.failures]
     assert named == [False, False, False, True, True]
     assert rig.arrived()["large"] == "l" * 80_000
+
+
+def test_an_upload_url_that_expires_during_the_upload(recorded: Rig) -> None:
+    """A connection that is cut after the URL expired is not a network fault: a new URL is requested at once."""
+    takes_s = [1801.0]
+    recorded.emulator.faults.on("upload", "mid-body", lambda _: recorded.clock.go_on(takes_s.pop() if takes_s else 0.0))
+    recorded.emulator.faults.script("upload: reset mid-body")
+    observer = recorded.sync()[1]
+    assert [failure.action for failure in observer.failures] == [FRESH]
+    assert "expired during the upload" in str(observer.failures[0])
+    assert request_counts(recorded) == "2 2 1"
+
+
+def test_another_region_needs_another_upload_url(rig: Rig) -> None:
+    """The region is sent with upload URL and initialize, and the URL of one is not used for another."""
+    rig.sync()
+    rig.set(region="asia")
+    rig.send({"a.txt": "east"})
+    assert rig.asked() == [*OPS, *OPS]
+    asked = [entry.path for entry in rig.emulator.request_log if entry.op in ("upload-url", "initialize")]
+    assert [path.rsplit("?", 1)[1] for path in asked] == ["region=us", "region=us", "region=asia", "region=asia"]
