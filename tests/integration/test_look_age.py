@@ -97,6 +97,7 @@ def test_an_archive_that_takes_long_each_time(rig: Rig) -> None:
     rig.sync()
     assert rig.there("a") == "newer"
     assert rig.asked().count("dump") == before + 2
+    assert rig.warnings == {}
 
 
 def test_a_change_meanwhile(rig: Rig) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import random
 from pathlib import Path
@@ -23,11 +22,8 @@ from syncd.sandbox.look_request import LookResult
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import FoundWork
 from syncd.sync.following import FollowedStore
-from tests.agent import Agent
-from tests.integration.sync_rig import Killed, RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import Rig, rigged
 from tools.conformance.profile import Profile
-
-EXECUTION_OPS = ("execution-upload-url", "execution-upload", "execute", "execution-logs")
 
 
 @pytest.fixture
@@ -198,95 +194,29 @@ def test_what_following_kept_after_the_look_is_saved(rig: Rig, policy: str, tmp_
     assert (rig.there("a"), rig.there("more")) == ("newer here", "not sent")
 
 
-def test_an_agent_that_changes_what_is_removed_keeps_nothing_from_arriving(rig: Rig) -> None:
-    """Each removal finds another version than the look before it, which an archive may replace: at last all is sent."""
-    rig.set("sync", archive="full")
-    assert rig.cycle.sandbox is not None
-    rig.cycle.sandbox.partial_archives.withdraw()
-    rig.delete("b")
-    rig.edit(**{"b/f": "ours, in a folder"})
-    written = itertools.count()
-    rig.emulator.faults.on("execute", "before", lambda _: rig.agent.write("b", f"theirs {next(written)}"))
-    assert rig.send({"more": "newer"}).word == "initialized"
-    assert rig.there("more") == "newer"
-
-
-def test_an_agent_that_writes_all_the_time_keeps_nothing_from_arriving(rig: Rig) -> None:
-    """Each look finds one more file that it changed: at last what is in the way is saved, and the sync is rig."""
-    rig.set("sync", archive="full")
-    names = [f"f{number}" for number in range(12)]
-    rig.send({name: f"ours: {name}" for name in names})
-    left = iter(names)
-    rig.emulator.faults.on("execute", "before", lambda _: rig.agent.write(next(left, "more"), "theirs"))
-    rig.send({"b": "newer"})
-    assert rig.there("b") == "newer"
-    changed = names[: names.index(next(left))]
-    assert len(changed) >= 4
-    for name in changed:
-        assert rig.there(name) == "theirs" or rig.saved[name] == ["theirs"]
-
-
-# -- a base that is not known
-
-
-@POLICIES
-@pytest.mark.parametrize("how", ["someone filled it", "the state was lost"])
-def test_where_the_base_is_not_known(rig: Rig, policy: str, how: str) -> None:
-    """What differs there is saved, or held; what is equal is not."""
-    rig.set(agent_changes=policy)
-    if how == "the state was lost":
-        rig.agent.write("a", "theirs")
-        os.unlink(os.path.join(rig.state_folder, "state.db"))
-        rig.restart()
-    else:
-        filled = rig.emulator.create_sandbox("filled")
-        rig.set(id="filled")
-        rig.sandbox, rig.agent = filled, Agent(filled.workspace)
-        rig.agent.write("a", "theirs")
-        rig.agent.write("b", "ours: b")
-    rig.settle()
-    assert rig.there("more") == "ours: more"
-    assert rig.there("a") == ("ours: a" if policy == "save" else "theirs")
-    # What is held is saved as well as long as it is not known that the sandbox keeps it.
-    assert rig.saved == {"a": ["theirs"]}
-    assert rig.status.agent.held == (("a",) if policy == "hold" else ())
-    assert rig.stays_quiet()
-
-
-# -- away and back
-
-
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("deletions", ["mirror", "keep"])
-@pytest.mark.parametrize("how", ["gone", "excluded"])
 @POLICIES
-def test_what_comes_back_as_it_was_sent(rig: Rig, policy: str, how: str, deletions: str, *, restarted: bool) -> None:
-    """Only the agent changed it, before or while it was away here: it stays, and changed here it is both sides'."""
+def test_what_is_excluded_and_comes_back(rig: Rig, policy: str, deletions: str, *, restarted: bool) -> None:
+    """Only the agent changed it, before or while a rule excluded it: it stays, and changed here it is both sides'."""
     rig.set(agent_changes=policy, deletions=deletions)
-    here, rule = rig.workspace / "d/c", rig.workspace / "d/.syncdignore"
+    rule = rig.workspace / "d/.syncdignore"
     if deletions == "mirror":  # else it would not be there any more
         rig.agent.write("d/c", "theirs")
-    if how == "gone":
-        here.unlink()
-    else:
-        rule.write_text("c\n")
+    rule.write_text("c\n")
     rig.settle()
     rig.agent.write("d/c", "theirs")
     if restarted:
         rig.restart()
-    if how == "gone":
-        here.write_text("ours: d/c")
-    else:
-        rule.unlink()
+    rule.unlink()
     rig.settle()
     assert rig.there("d/c") == "theirs"
-    left = [".syncdignore"] if (how, deletions) == ("excluded", "keep") else []
-    assert (rig.saved, rig.warnings, rig.status.lingering) == ({}, {}, len(left))
+    assert (rig.saved, rig.warnings, rig.status.lingering) == ({}, {}, deletions == "keep")  # that is the rule's file
     rig.edit(b="changed")
     rig.settle()
     assert (rig.there("d/c"), rig.status.agent.changed) == ("theirs", 1)
     assert rig.stays_quiet()
-    here.write_text("ours, again")
+    rig.write("d/c", "ours, again")
     rig.settle()
     if policy == "save":
         assert (rig.there("d/c"), rig.saved) == ("ours, again", {"d/c": ["theirs"]})
@@ -294,85 +224,7 @@ def test_what_comes_back_as_it_was_sent(rig: Rig, policy: str, how: str, deletio
         assert (rig.there("d/c"), [*rig.warnings]) == ("theirs", ["held:d/c"])
 
 
-# -- our own versions are not the agent's
-
-
-@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.long), 3])
-@pytest.mark.parametrize(
-    ("restarted", "fault"),
-    [
-        (False, "initialize: lost"),
-        (True, "initialize: 503 after"),
-        pytest.param(False, "initialize: 503 after", marks=pytest.mark.long),
-        pytest.param(True, "initialize: lost", marks=pytest.mark.long),
-    ],
-)
-@POLICIES
-def test_what_came_unanswered_is_ours(rig: Rig, policy: str, times: int, fault: str, *, restarted: bool) -> None:
-    """However many versions of a path arrived without an answer, and in any process: none is saved, none is held."""
-    rig.set(agent_changes=policy)
-    rig.emulator.faults.script(f"{fault} x{times}")
-    for number in range(times):
-        rig.edit(a=f"unanswered {number}", new=f"unanswered {number}", **{f"new{number}": "once"})
-        with pytest.raises(Killed):
-            rig.sync(observer=RecordingObserver(rig.clock, ends=Killed()))
-        assert rig.there("a") == f"unanswered {number}"
-        if restarted:
-            rig.restart()
-    rig.edit(a="answered", new="answered")
-    rig.delete("new0")
-    rig.settle()
-    assert (rig.there("a"), rig.there("new"), rig.there("new0")) == ("answered", "answered", None)
-    assert (rig.saved, rig.warnings) == ({}, {})
-    assert rig.status.agent.held == ()
-
-
-def test_what_the_agent_makes_of_an_unanswered_version_is_its_own(rig: Rig) -> None:
-    """It is saved before it is overwritten."""
-    rig.emulator.faults.script("initialize: lost")
-    rig.edit(a="unanswered")
-    with pytest.raises(Killed):
-        rig.sync(observer=RecordingObserver(rig.clock, ends=Killed()))
-    rig.agent.write("a", "unanswered, and theirs")
-    rig.restart()
-    rig.send({"a": "answered"})
-    assert (rig.there("a"), rig.saved) == ("answered", {"a": ["unanswered, and theirs"]})
-
-
 # -- looks that fail
-
-
-@pytest.mark.parametrize(
-    ("op", "fault"),
-    [
-        pytest.param(op, fault, marks=() if (number - place) % 3 == 0 else pytest.mark.long)
-        for number, op in enumerate(EXECUTION_OPS)
-        for place, fault in enumerate(["404", "500", "html"])
-    ],
-)
-def test_by_the_sandboxs_archive_where_no_program_looks(rig: Rig, op: str, fault: str) -> None:
-    """What the agent changed is found, saved and left alone all the same."""
-    rig.emulator.faults.script(f"{op}: {fault} always")
-    rig.agent.write("a", "theirs: a")
-    rig.agent.write("b", "theirs: b")
-    rig.send({"a": "newer"})
-    assert rig.asked().count("dump") == 1
-    assert (rig.there("a"), rig.there("b")) == ("newer", "theirs: b")
-    assert rig.saved == {"a": ["theirs: a"]}
-    assert rig.warnings == {}
-
-
-@pytest.mark.parametrize("status", [404, 500])
-def test_save_looks_again_as_soon_as_somebody_can(rig: Rig, status: int) -> None:
-    """A service that fails is asked at each sync: what the agent wrote is saved by the first one after the failure."""
-    rig.emulator.faults.script(f"execute: {status} always", f"dump: {status} always")
-    for text in ("newer", "newest"):
-        rig.send({"a": text})
-    assert list(rig.warnings) == ["remote-changes"]
-    rig.end_faults()
-    rig.agent.write("a", "theirs")
-    rig.send({"a": "again"})
-    assert (rig.there("a"), rig.saved, rig.warnings) == ("again", {"a": ["theirs"]}, {})
 
 
 def test_a_server_that_is_busy_for_a_moment_is_asked_again(rig: Rig) -> None:
