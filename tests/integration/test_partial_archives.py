@@ -21,7 +21,6 @@ from syncd.sync.following import FollowedStore
 from syncd.sync.proof import ProofRound
 from syncd.sync.sync_plan import Verdict
 from tests.integration.sync_rig import DamagingObserver, RecordingObserver, Rig
-from tests.system.rig import emptied
 from tests.system.trees import tree
 
 
@@ -181,22 +180,6 @@ def test_a_sandbox_that_replaces_from_some_day_on(rig: Rig) -> None:
     assert list(rig.warnings) == ["small-archives"]
 
 
-@pytest.mark.parametrize("anew", [True, False], ids=["another process", "the same process"])
-def test_an_emptied_sandbox_proves_it_again(rig: Rig, *, anew: bool) -> None:
-    """One whole archive and the proof; later archives are small again."""
-    rig.use_defaults()
-    rig.sync()
-    emptied(rig.sandbox.workspace)
-    if anew:
-        rig.restart()
-    before = len(uploads(rig))
-    rig.send({"d1/f1": "changed"})
-    assert equal(rig)
-    small, whole, proof = uploads(rig)[before:]
-    assert max(small, proof) < 1_000 < 300_000 < whole
-    assert edited(rig, "again") < 1_000
-
-
 def test_by_a_dump_where_no_program_runs(rig: Rig) -> None:
     """It proves as much, either way."""
     rig.emulator.faults.script("execute: 501 always")
@@ -239,15 +222,6 @@ class SlowSandbox:
     def _look(self) -> None:
         if "initialize" in self.rig.asked():
             self.rig.clock.go_on(3.0)
-
-
-def test_a_slow_look_does_not_put_the_proof_off(rig: Rig) -> None:
-    """It is repeated three times, as before any archive, and then the proof is made."""
-    SlowSandbox(rig)
-    rig.sync()
-    assert rig.asked().count("initialize") == 2
-    assert rig.asked().count("execute") == 1 + 4 + 1  # before the archive, before the proof, and the count
-    assert edited(rig, "changed") < 1_000
 
 
 def test_what_the_agent_wrote_before_the_proof_is_saved(rig: Rig) -> None:
@@ -381,15 +355,6 @@ def test_a_directory_that_the_agent_replaced_is_no_sandbox_that_was_emptied(
     assert rig.saved == {"d1": ["theirs"]}
     assert [*outcome.change.changed] == ["d1/f1"]
     assert "everything is sent again" not in caplog.text
-
-
-def test_a_proof_that_is_damaged_is_made_later(rig: Rig) -> None:
-    """What arrived before counts as synced."""
-    observer = DamagingObserver(rig.clock, folder=rig.folder, times=2, chunks="changes/**/*.chunk")
-    outcome, _ = rig.sync(observer=observer)
-    assert (outcome.word, rig.asked().count("initialize")) == ("initialized", 1)
-    assert rig.sync(SyncMode.FORCED)[0].word == "initialized"
-    assert edited(rig, "changed") < 1_000
 
 
 def test_the_spool_holds_one_whole_and_one_partial_archive(rig: Rig) -> None:
