@@ -1,24 +1,20 @@
-"""An initialize that may or may not have happened: until its answer is recorded, nothing counts as unchanged.
+"""An initialize, or an upload, that may or may not have happened: what is known of the sandbox and the bucket then.
 
-The scenario is always the same: the sandbox holds the first text, the sync of a second one is interrupted, and the
-person reverts the change. Then workspace and record agree, while the sandbox may hold the second text.
+At which steps a sync may die, and what the next one does, is in `tests/unit/test_small_scope.py`.
 """
 
 from __future__ import annotations
-
-import contextlib
-from collections.abc import Iterator
 
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, Stop, TryLater
-from syncd.core.waiter import Event, Superseded
+from syncd.core.waiter import Event
 from syncd.remote.failure import StepFailed
 from syncd.store.state_db import StateDb
 from tests.clock import LATER_S
 from tests.integration.sync_rig import RecordingObserver, Rig
-from tests.recorded import full_disk, records, remove
+from tests.recorded import full_disk, remove
 
 FIRST, SECOND = {"a.txt": "hello"}, {"a.txt": "HELLO"}
 REVERTED = pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
@@ -39,25 +35,6 @@ def interrupted(rig: Rig, fault: str, end: BaseException | None) -> None:
     with pytest.raises(type(end) if end else StepFailed):
         rig.sync(observer=RecordingObserver(rig.clock, ends=end))
     rig.emulator.faults.clear()
-
-
-@REVERTED
-@pytest.mark.parametrize("end", [Stop(), Superseded(), None], ids=["stopped", "superseded", "given up"])
-@pytest.mark.parametrize("fault", ["lost", "cut", "503 after"])
-def test_a_reverted_change(rig: Rig, fault: str, end: BaseException | None, *, restarted: bool) -> None:
-    """However the initialize failed, and in whichever process: the first text is sent once more."""
-    interrupted(rig, f"initialize: {fault}", end)
-    assert {"uncertain", "unanswered"} <= records(rig.state_folder)
-    rig.write("a.txt", FIRST["a.txt"])
-    if restarted:
-        rig.restart()
-    outcome, _ = rig.sync()
-    assert rig.arrived() == FIRST
-    assert outcome.word == "initialized"
-    assert records(rig.state_folder).isdisjoint({"uncertain", "unanswered"})
-    assert rig.sync()[0].word == "unchanged"
-    rig.restart()
-    assert rig.sync()[0].word == "unchanged"
 
 
 def test_an_upload_whose_answer_is_awaited(rig: Rig) -> None:
@@ -106,36 +83,6 @@ def test_a_sandbox_that_is_created_again(rig: Rig, step: str, status: int, *, re
     assert rig.arrived() == FIRST
 
 
-# Where the state folder takes no note.
-
-
-@contextlib.contextmanager
-def _full_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StateDb, "_commit", full_disk)
-        yield
-
-
-def test_without_a_record_no_initialize(rig: Rig) -> None:
-    """A step that would leave a false record after a crash is not begun; one line says so, and syncs go on later."""
-    rig.write("a.txt", SECOND["a.txt"])
-    before = rig.asked()
-    with (
-        _full_disk(),
-        pytest.raises(
-            TryLater, match=r"state folder cannot be written.*: free some disk space, or make it writable"
-        ) as caught,
-    ):
-        rig.sync()
-    assert "\n" not in str(caught.value)
-    assert "initialize" not in rig.asked()[len(before) :]
-    rig.sync()
-    assert rig.arrived() == SECOND
-
-
-# What lies in the bucket.
-
-
 def test_an_archive_that_only_lacks_its_initialize(rig: Rig) -> None:
     """It is not uploaded again, until another one was, or another process begins, which knows of none."""
     interrupted(rig, "initialize: reset", Stop())
@@ -145,8 +92,10 @@ def test_an_archive_that_only_lacks_its_initialize(rig: Rig) -> None:
     rig.send(FIRST)
     interrupted(rig, "initialize: reset", Stop())
     rig.write("a.txt", "third")
-    with _full_disk(), pytest.raises(TryLater, match="nothing is sent"):
-        rig.sync()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StateDb, "_commit", full_disk)
+        with pytest.raises(TryLater, match="nothing is sent"):
+            rig.sync()
     rig.send(SECOND)
     assert (rig.uploads, rig.arrived()) == (before + 4, SECOND)
     rig.send(FIRST)
