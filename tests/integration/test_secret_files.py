@@ -7,7 +7,6 @@ archive, and the content of the sandbox.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 import random
 from collections.abc import Iterator
@@ -227,27 +226,6 @@ def test_a_spool_that_must_be_made_again(rig: Rig, caplog: pytest.LogCaptureFixt
     rig.sync(observer=DamagingObserver(rig.clock, folder=rig.folder))
     assert "it is made again" in caplog.text
     assert set(rig.arrived()) == {"a.txt", "c.txt"}
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_any_position(rig: Rig, seed: int) -> None:
-    """First, last, alone in a chunk or among many, large and small: only the files with a secret are missing."""
-    chance = random.Random(seed)
-    clean = {"a.txt"}
-    for number in range(60):
-        path = f"d{chance.randrange(5)}/{number:02}.txt"
-        filling = chance.choice([0, 10, 5000, SEARCHED_BYTES // 2, SEARCHED_BYTES - len(SECRET) - 2])
-        text = hashlib.sha256(path.encode()).hexdigest() * (filling // 64)
-        if chance.random() < 0.3:
-            at = chance.choice([0, len(text) // 2, len(text)])
-            text = f"{text[:at]}\n{SECRET}\n{text[at:]}"[:SEARCHED_BYTES]
-        else:
-            clean.add(path)
-        rig.write(path, text)
-    rig.sync()
-    assert set(rig.arrived()) == clean
-    rig.restart()
-    assert rig.sync()[0].sync is None
 
 
 def test_a_larger_file_is_not_searched(rig: Rig) -> None:
