@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from syncd.model.entry import Entry as Uploaded
 from syncd.model.entry import Kind
 from syncd.remote.failure import ApiStep
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
+from tests.instants import some_of
 from tests.integration.sync_rig import KEY, Killed, RecordingObserver, Rig
 from tests.integration.test_look import executions, pending
 
@@ -48,20 +50,10 @@ CUTS = ["reset", "lost", "503", "503 after", "delay 0.1", "cut"]
 OPS = ["execution-upload-url", "execution-upload", "execute", "execution-logs"]
 
 
-def _cases() -> list[object]:
-    """Return each fault at each request with one of the following events; all of them with `-m long`."""
-    found: list[object] = []
-    for number, op in enumerate(OPS):
-        for count, cut in enumerate(CUTS):
-            for place, then in enumerate(THEN):
-                short = place == (number + count) % len(THEN) and (number > 1 or count % 2 > 0)
-                found.append(pytest.param(op, cut, then, marks=() if short else pytest.mark.long))
-    return found
-
-
-@pytest.mark.parametrize(("op", "cut", "then"), _cases())
-def test_interrupted_and_late(rig: Rig, op: str, cut: str, then: Mapping[str, str]) -> None:
+@pytest.mark.parametrize("case", some_of(product(OPS, CUTS, THEN), 5), ids=str)
+def test_interrupted_and_late(rig: Rig, case: tuple[str, str, Mapping[str, str]]) -> None:
     """The sandbox equals the workspace in the end, whatever became of a removal and whenever it begins."""
+    op, cut, then = case
     rig.delete("a")
     rig.emulator.faults.script(f"{op}: {cut}")
     observer = RecordingObserver(rig.clock, ends=Killed())

@@ -29,7 +29,6 @@ from syncd.store.state_db import StateDb
 from tests.integration.sync_rig import Rig
 from tests.looks import COMPARE, EXISTS, FETCH, REMOVE, a_file, item
 from tests.repositories import RepositoryThere
-from tests.unit.test_protocol import LATER
 
 ODD = os.fsdecode(b"caf\xe9 \n-rf")
 
@@ -114,7 +113,7 @@ def test_the_polls_are_few(rig: Rig) -> None:
 
 
 def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
-    """A program that ends without a report, and one whose report is not to be trusted."""
+    """A program that ends without a report, and one whose report is not to be trusted, in its line or in its file."""
     rig.emulator.faults.script('execution-logs: json {"status": "failed", "logs": "no python", "cursor": 0} always')
     with pytest.raises(StepFailed, match=r"the look at the files there did not come to its end \(no python\)"):
         look(rig, {})
@@ -122,20 +121,9 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
     looking = executions(rig)
     started = looking.start_look(LookRequest({"a": item(FETCH, a_file(b"ours"))}))
     rig.sandbox.wait()
-    large = ["f", 0o644, 1 << 40, 1, "A" * 43 + "=", 0, False]
-    lists: dict[str, object] = {"differing": [], "failed": [], "blocked": [], "new": {}, "pruned": []}
-    honest = {"outcomes": [["=", 1]], **lists, "unlisted": 0, "unsearched": 0, **LATER}
-    name, answer, folder = started.running.name, {"status": "completed", "cursor": 0}, str(rig.folder)
-
-    def line(**changed: object) -> str:
-        return printed(name, {"ended_s": 1, "look": {**honest, **changed}}, folder)
-
+    name, answer = started.running.name, {"status": "completed", "cursor": 0}
     for logs, words in (
-        (line(outcomes=[["=", 2]]), "it has another number of outcomes"),
-        (line(outcomes=[["d", 1]], differing=[large]), "more was copied than was asked"),
-        (line(more=1), "Object contains unknown field"),
-        (printed(name, {"ended_s": 1}, folder), "it does not tell of what was asked"),
-        (f"{name}=999999999 {'0' * 64} \n", "it is too long"),
+        (printed(name, {"ended_s": 1}, str(rig.folder)), "it does not tell of what was asked"),
         (f"{name}=5 {'0' * 64} \n", "no report.json is as the program wrote it"),
     ):
         rig.emulator.faults.script(f"execution-logs: json {json.dumps({**answer, 'logs': logs})} always")

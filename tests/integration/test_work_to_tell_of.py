@@ -8,13 +8,10 @@ from math import inf
 import pytest
 
 from syncd.core.errors import TryLater
-from syncd.core.settings import check_config
 from syncd.core.waiter import Event
-from syncd.daemon.build import access_of, status_of
-from syncd.report.desktop_notifier import DesktopNotifier
-from syncd.report.status_publisher import StatusPublisher
 from syncd.sandbox.look_request import LookRequest
 from syncd.sync import agent_work
+from syncd.sync.work_saver import UNSAVED
 from tests.agent import Agent
 from tests.integration.sync_rig import Rig
 from tests.integration.test_three_sides import without_copies
@@ -89,19 +86,11 @@ def test_a_change_here_keeps_nothing_from_being_saved(acquired: Rig) -> None:
 
 
 def test_nobody_can_look_before_the_end(acquired: Rig) -> None:
-    """It is shown on the desktop, once, and stays a warning."""
-    shown: list[str] = []
-    config = check_config(acquired.keys)
-    access = access_of(config, acquired.environ, acquired.key, acquired.client)
-    publisher = StatusPublisher(status_of(access), lambda: None, DesktopNotifier("", {}, access.clock), access.clock)
-    publisher.notifier.unsaved = shown.append  # type: ignore[method-assign]
+    """It is a warning of which a person is told at once, and which stays."""
     acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
     _save_until_the_end(acquired)
-    for _ in range(2):
-        publisher.warn(acquired.cycle.warnings)
-    (told,) = shown
-    assert "could not be saved before it ended" in told
-    assert [warning.what for warning in acquired.cycle.warnings] == shown
+    assert list(acquired.warnings) == [UNSAVED]
+    assert "could not be saved before it ended" in acquired.warnings[UNSAVED]
 
 
 def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
