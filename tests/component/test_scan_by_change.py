@@ -19,7 +19,7 @@ from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection
 from syncd.watch.changes import DirtyDirectories
 from syncd.watch.inotify_watch import InotifyWatch
-from tests.fuzz.generators import generate_syncs
+from tests.fuzz.generator import generate
 from tests.fuzz.operations import Operations
 from tests.fuzz.scenario import Step
 
@@ -91,7 +91,7 @@ def seen(step: Step) -> bool:
 def test_changed_directories_are_enough(watched: WatchedWorkspace, tmp_path: Path, seed: int) -> None:
     """After each of many random changes both scans give the same entries, and most of them were partial."""
     operations = Operations(watched.folder, tmp_path)
-    scenarios = (generate_syncs(number) for number in count(seed, 2))
+    scenarios = (generate(number) for number in count(seed, 2))
     steps = (step for scenario in scenarios for step in scenario if hasattr(Operations, step.name))
     check(watched)
     for _ in range(ROUNDS):

@@ -49,7 +49,7 @@ from tests.fuzz.daemon import (
     SimulatedRun,
     SimulatedWaiter,
 )
-from tests.fuzz.generators import generate
+from tests.fuzz.generator import generate
 from tests.fuzz.inotify import ManualInotify
 from tests.fuzz.operations import tree
 from tests.fuzz.scenario import Scenario, Step, render, shrink

@@ -73,16 +73,26 @@ Scenario = list[Step]
 
 
 def parse(text: str) -> Scenario:
-    """Parse a printed scenario. Raises `ValueError`, `SyntaxError`."""
+    """Parse a printed scenario. A step that is an argument stands for its name and arguments.
+
+    Raises `ValueError`, `SyntaxError`.
+    """
     steps = []
     for row in filter(None, map(str.strip, text.splitlines())):
         when, _, rest = row.partition(" ") if row.startswith("@") else ("", "", row)
-        call = ast.parse(rest, mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-            raise ValueError(f"{row!r} is no step of a scenario")
-        args = tuple(ast.literal_eval(arg) for arg in call.args)
-        steps.append(Step(call.func.id, args, int(when[1:]) if when else None))
+        name, *args = _words(ast.parse(rest, mode="eval").body)
+        steps.append(Step(name, tuple(args), int(when[1:]) if when else None))
     return steps
+
+
+def _words(call: ast.expr) -> list[Any]:
+    """Return the name and the arguments of a call."""
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        raise ValueError(f"{ast.unparse(call)!r} is no step of a scenario")
+    words: list[Any] = [call.func.id]
+    for arg in call.args:
+        words += _words(arg) if isinstance(arg, ast.Call) else [ast.literal_eval(arg)]
+    return words
 
 
 def render(scenario: Sequence[Step]) -> str:

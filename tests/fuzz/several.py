@@ -20,31 +20,25 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
-from random import Random
 from typing import Any, BinaryIO
 
-from syncd.core.settings import MAIN, SandboxKeys
+from syncd.core.settings import MAIN
 from syncd.model.entry import Kind, arrived_digest
 from syncd.remote.target import Target
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.state_db import StateDb
 from tests.emulator import Emulator, RequestRecord, Sandbox, When
 from tests.fuzz.account import SavedEntries, note_look
+from tests.fuzz.generator import drawn
+from tests.fuzz.grammar import SEVERAL
 from tests.fuzz.model import Entry, changes, sent_in, shown
 from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, tree
 from tests.fuzz.runner import Result, TooLong
+from tests.fuzz.scenario import Scenario, Step
 from tests.system.command import CLOCK, Finished
 from tests.system.rig import DEFAULTS, KEY, SANDBOX, Rig
 from tests.system.trees import Tree
 
-NAMES = (MAIN, "blue", "red-2")
-_PATHS = ("a", "b", "c", "d/x", "d/y", "d/e/z", "n1", "n2")
-_OPS = ("upload-url", "initialize", "initialize", "execute", "execution-logs")
-_FAULTS = (
-    *("any@{}: 503 x8", "initialize@{}: 503 x3", "initialize@{}: hang 0.5", "initialize@{}: lost x2"),
-    *("initialize@{}: delay 0.6", "execute@{}: reset x2", "execution-logs@{}: cut x2", "execute@{}: failed x2"),
-    *("upload-url@{}: cut x2", "upload: reset mid-body x2", "download: cut x3", "upload: expired", "any@{}: cut x4"),
-)
 _SHORT: dict[str, object] = {**DEFAULTS, "sync.debounce_seconds": 0.05, "retry.first_delay_seconds": 0.05}
 _SHORT |= {"retry.max_delay_seconds": 0.3, "retry.give_up_after_seconds": 5}
 # It notes that it ran and what it saw of `a`, and fails where that is large.
@@ -53,67 +47,9 @@ _SETUP = (
     '[ "$(wc -c <../copy)" -lt 5000 ]; code=$?; echo e >>../ran; exit $code'
 )
 _SETUP_KEYS: dict[str, object] = {"sandbox.setup": ["sh", "-c", _SETUP], "sandbox.setup_files": ["/a"]}
-Step = tuple[Any, ...]
 Version = tuple[str, bytes]
-
-
-def steps_of(seed: int) -> list[Step]:
-    """Return the steps of that story; the first one has keys of `[sandbox]`, and names its sandboxes."""
-    random, numbers = Random(seed), iter(range(0x1000, 0x10000))
-    follow_s = Random(f"follow {seed}").choice((0, 0, 5, SandboxKeys().follow_seconds))
-    keys = {"sandbox.follow_seconds": follow_s, **Random(f"set-up {seed}").choice(({}, _SETUP_KEYS))}
-    names = NAMES[: random.choice((1, 2, 2, 3, 3))]
-
-    def home(*kinds: str) -> Step:
-        kind = random.choice(kinds or ("write", "write", "write", "replace", "remove", "rename", "swap", "chmod"))
-        path = random.choice(_PATHS)
-        if kind in ("write", "replace"):
-            return kind, path, random.choice((16, 300, 9000)), next(numbers)
-        if kind == "chmod":
-            return kind, path, random.choice((0o644, 0o755))
-        if kind == "remove":
-            return kind, random.choice((path, path, "d", "d/e"))
-        return kind, path, random.choice(_PATHS)
-
-    def agent() -> Step:
-        kind = random.choice(("writes", "writes", "writes", "edits_alike", "chmod", "removes"))
-        step = (f"agent_{kind}", random.choice(names), random.choice(_PATHS))
-        return (*step, next(numbers)) if kind in ("writes", "edits_alike") else step
-
-    def beside() -> Step:
-        step = random.choice((home, agent, agent, lambda: ("kill",)))()
-        return "at", random.choice(names), random.choice(_OPS), random.choice(("before", "after")), step
-
-    def other() -> Step:
-        name = random.choice(names)
-        return random.choice(
-            (
-                ("kill",),
-                ("stop",),
-                ("fault", random.choice(_FAULTS).format(name)),
-                ("fault", random.choice(_FAULTS).format(name)),
-                ("flush",),
-                ("flush",),
-                ("apply", name, *random.choice(((), (), ("--deletions",)))),
-                ("apply", name),
-                ("apply", name),
-                ("undo",),
-                ("remove_name", random.choice(NAMES[1:]), random.choice(("command", "by hand"))),
-                ("add_name", random.choice(NAMES[1:]), random.choice(("same", "another"))),
-                ("reload",),
-            )
-        )
-
-    steps: list[Step] = [("names", keys, *names), *(home("write") for _ in range(6))]
-    steps += [("flush",)] if random.random() < 0.7 else []
-    for _ in range(random.choice((6, 10, 16))):
-        step = random.choice((home, home, agent, agent, agent, beside, beside, other, other))()
-        if step[0] == "apply" and random.random() < 0.7:
-            steps.append(("agent_writes", step[1], random.choice(_PATHS), next(numbers)))
-        steps.append(step)
-        steps += [("rest", random.choice((0.05, 0.3)))] if random.random() < 0.4 else []
-        steps += [("undo",)] if steps[-1][0] == "apply" and random.random() < 0.4 else []
-    return steps
+# Four digits each, so that one cut short is no other one.
+_TEXTS = 0x1000
 
 
 class Box:
@@ -200,7 +136,7 @@ class Story:
         self._figures = figures
         self._operations = Operations(rig.workspace, rig.home)
         self._lock = threading.RLock()
-        self._pending: list[Step] = []
+        self._pending: list[tuple[Any, ...]] = []  # as the step `at` gives them
         self._is_quiet = False  # a command runs, beside which nothing else happens
         self._persons: set[Version] = set()
         self._replaced: set[Version] = set()
@@ -216,13 +152,9 @@ class Story:
         for when in ("before", "after"):
             rig.emulator.faults.on("any", when, self._beside(when))
 
-    def run(self, steps: list[Step]) -> None:
+    def run(self, steps: Scenario) -> None:
         """Run all steps, and compare everything at the end."""
-        self._keys, *names = steps[0][1:]
-        for name in names:
-            self._add(name, "same")
-        self._configure()
-        for step in [*steps[1:], ("end",)]:
+        for step in [*steps, Step("end")]:
             self.log.append(f"{step}")
             self._do(step)
             if self._rig.daemons and self._has_ended and self._rig.daemons[-1].code not in (0, -signal.SIGKILL):
@@ -233,7 +165,7 @@ class Story:
     # -- steps
 
     def _do(self, step: Step) -> None:
-        name, *args = step
+        name, args = step.name, step.args
         self._figures[name] += 1
         if self._has_ended and name in ("rest", "flush", "end", "at", "reload") and not self._is_quiet:
             self._rig.start()
@@ -247,12 +179,17 @@ class Story:
                     getattr(self._operations, name)(*args)
                 self._note_home()
             elif name == "at":
-                self._pending.append(step)
+                self._pending.append(args)
             elif name == "kill" and daemon is not None:
                 daemon.kill()
             elif name == "reload" and self._is_ready():
                 self._rig.daemons[-1].send(signal.SIGHUP)
         match name, *args:
+            case "begin", follow_s, is_set_up, *names:
+                self._keys = {"sandbox.follow_seconds": follow_s, **(_SETUP_KEYS if is_set_up else {})}
+                for each in names:
+                    self._add(each, "same")
+                self._configure()
             case "rest", seconds:
                 CLOCK.sleep(seconds)
             case "fault", text:
@@ -411,11 +348,12 @@ class Story:
         def hook(request: RequestRecord) -> None:
             with self._lock:
                 boxes = [box.name for box in self._boxes.values() if box.sandbox.id == request.sandbox]
-                found = [each for each in self._pending if each[2:4] == (request.op, when) and each[1] in boxes]
+                found = [each for each in self._pending if each[1:3] == (request.op, when) and each[0] in boxes]
                 for each in found if not self._is_quiet else ():
                     self._pending.remove(each)
-                    self.log.append(f"  {' '.join(each[1:4])}: {each[4]}")
-                    self._do(each[4])
+                    step = Step(each[3], each[4:])
+                    self.log.append(f"  {' '.join(each[:3])}: {step}")
+                    self._do(step)
 
         return hook
 
@@ -535,7 +473,7 @@ def run_several(asked: tuple[str, int]) -> Result:
             rig = Rig(Path(name), emulator)
             story = Story(rig, figures)
             try:
-                story.run(steps_of(seed))
+                story.run(drawn(SEVERAL, seed, _TEXTS))
             except (AssertionError, subprocess.TimeoutExpired, TooLong):
                 story.lost.append(traceback.format_exc())
             finally:

@@ -22,7 +22,7 @@ from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.saved_versions import VersionSaver
 from syncd.sync import sync_plan
 from syncd.watch.changes import Changes, DirtyDirectories
-from tests.fuzz.generators import generate
+from tests.fuzz.generator import generate
 from tests.fuzz.runner import digest, report, run
 from tests.fuzz.scenario import parse
 from tests.fuzz.simulation import Simulation
@@ -36,8 +36,8 @@ SEEDS = [seed for seed in range(128) if seed % 8 < 4]
 PROFILES = [
     Path(__file__).parents[2] / f"tools/conformance/profiles/{name}.json" for name in ("lenient", "replaces", "strict")
 ]
-RETRYING, COMMANDS = 17, 13  # a seed with kills, and waits of random length; one with commands
-REPLACING = 12081  # one in which what a sandbox lacks is told by one path of several
+RETRYING, COMMANDS = 24, 46  # a seed with kills, and waits of random length; one with commands
+REPLACING = 19  # one in which what a sandbox lacks is told by one path of several
 
 
 def run_text(folder: Path, text: str) -> Simulation:

@@ -21,13 +21,13 @@ from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.model import reconcile
 from syncd.sandbox import executions
 from syncd.sync.work_saver import Unsaved, WorkSaver
-from tests.fuzz.generators import generate
+from tests.fuzz.generator import generate
 from tests.fuzz.runner import report, run, running_simulation
 from tests.instants import some_of
 from tests.integration.test_convergence import must_lose, program_with, run_text
 
 # The second half of each eight seeds has commands.
-SEEDS = [seed for seed in (*range(64), 76, 133, 188) if seed % 8 >= 4]
+SEEDS = [seed for seed in range(72) if seed % 8 >= 4]
 BATCH = 3
 
 
