@@ -563,13 +563,14 @@ RULES = {
 DEFAULT = {
     "story": """
         file_times('{fine|coarse}')
-        {50% wipe_sandboxes()}
+        {begin}
         {operations}
         {round}
         {round}
         {round}
         {more rounds}
     """,
+    "begin": "{50% wipe_sandboxes()}",
     "round": """
         {15% {pattern}}
         {events}
@@ -583,23 +584,16 @@ DEFAULT = {
     "pattern": "40% {undetectable change}|60% {links}",
 }
 # Other configurations, which change on the way, and an agent in the sandbox.
-CONFIGURED = {
-    "story": """
-        file_times('{fine|coarse}')
+CONFIGURED = DEFAULT | {
+    "begin": """
         settings({settings})
         {30% wipe_sandboxes()}
-        {operations}
-        {round}
-        {round}
-        {round}
-        {more rounds}
     """,
     "round": """
         {50% {pattern}}
         {events}
         {70% wait_idle()}
     """,
-    "events": DEFAULT["events"],
     "event": "{event of any configuration}",
     "pattern": "{pattern of any configuration}",
 }
@@ -607,12 +601,12 @@ CONFIGURED = {
 WAY_HOME = {
     "story": """
         file_times('{fine|coarse}')
-        settings({settings})
-        {30% wipe_sandboxes()}
+        {begin}
         {operations}
         {round}
         {more rounds}
     """,
+    "begin": CONFIGURED["begin"],
     "lifetime": "2x 0|90|600",
     "changes": "8x save|2x hold|overwrite",
     "operations": """
