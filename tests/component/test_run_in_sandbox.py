@@ -109,9 +109,10 @@ def test_never_two_at_a_time(there: There) -> None:
         there.until(lambda: there.exists("begun"))
         assert there.run("touch", "second", wait_s=0.2)[0].state == "busy"
         assert not there.exists("second")
-        with there.running("sh", "-c", "[ -e done ] && touch third"):
-            (there.workspace / "go").touch()
-            there.until(lambda: there.exists("third"))
+        (there.workspace / "go").touch()
+        # Who came while the first one ran is told so at its end, and asks once more.
+        there.until(lambda: there.run("sh", "-c", "[ -e done ] && touch third")[0].state == "ended")
+        assert there.exists("third")
 
 
 def test_a_killed_execution_takes_the_command_with_it(there: There) -> None:
@@ -123,7 +124,7 @@ def test_a_killed_execution_takes_the_command_with_it(there: There) -> None:
         process.wait()
         assert there.run("true", wait_s=0.2)[0].state == "busy"
         (there.workspace / "go").touch()
-        assert there.run("true")[0].state == "ended"
+        there.until(lambda: there.run("true")[0].state == "ended")
         assert not there.exists("late")
 
 
