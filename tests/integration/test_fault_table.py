@@ -334,7 +334,8 @@ def test_a_port_without_tls(
     recorded: Rig, monkeypatch: pytest.MonkeyPatch, op: str, talk: Callable[[socket.socket], None], says: str
 ) -> None:
     """The port of an https address does not answer in TLS."""
-    monkeypatch.setattr(http_client, "CONNECT_S", 0.2)
+    if talk is no_response:
+        monkeypatch.setattr(http_client, "CONNECT_S", 0.2)
     recorded.keys["retry"]["give_up_after_seconds"] = 3
     with answering(talk) as port:
         sync_to_unreachable(recorded, op, f"https://localhost:{port}", says)
