@@ -111,8 +111,13 @@ def _open(gate: Path) -> None:
 def test_one_after_the_other_for_several_sandboxes(rig: Rig, program: Program) -> None:
     """Two sandboxes that a sync arrived in have it run for each, never at a time; so with `push` alone."""
     rig.emulator.create_sandbox("blue")
-    rig.configure({**program.command("mkdir here || exit 9; sleep 0.3; rmdir here"), "sandboxes.blue.id": "blue"})
-    pushed = rig.ok("push")
+    held = "mkdir here || exit 9; until [ -e go ]; do sleep 0.05; done; rmdir here"
+    rig.configure({**program.command(held), "sandboxes.blue.id": "blue"})
+    pushed = rig.background("push")
+    rig.until(lambda: "waiting for sync.on_synced to end …" in pushed.err, "the push to wait")
+    assert len(program.runs(1)) == 1
+    (rig.home / "go").touch()
+    assert pushed.wait() == 0
     assert {str(run["sandbox"]) for run in program.runs(2)} == {"main", "blue"}
     assert "ended with 9" not in pushed.err
     assert pushed.err.rindex("waiting for sync.on_synced to end …") > pushed.err.rindex("unpacking …")
