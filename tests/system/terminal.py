@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -32,6 +33,7 @@ class Terminal:
         self._size = struct.pack("HHHH", rows, columns, 0, 0)
         self._process: subprocess.Popen[bytes] | Preloaded | None = None
         self._ours = -1
+        self._undrawn: list[bytes] = []
 
     @property
     def text(self) -> str:
@@ -106,11 +108,15 @@ class Terminal:
         self._process = None
 
     def _read(self, timeout_s: float) -> bool:
-        if not select.select([self._ours], [], [], timeout_s)[0]:
+        """Read to the next place where a line is drawn anew: what is read late has shown each of its screens, too."""
+        if not self._undrawn:
+            if not select.select([self._ours], [], [], timeout_s)[0]:
+                return False
+            with suppress(OSError):  # EIO: the program has ended
+                self._undrawn = [*filter(None, re.split(rb"(?=\r)", os.read(self._ours, 65_536)))]
+        if not self._undrawn:
             return False
-        with suppress(OSError):  # EIO: the program has ended
-            data = os.read(self._ours, 65_536)
-            self._stream.feed(data)
-            self.written += data
-            return bool(data)
-        return False
+        data = self._undrawn.pop(0)
+        self._stream.feed(data)
+        self.written += data
+        return True
