@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from tests.emulator import When
+from tests.system.command import CLOCK
 from tests.system.rig import DEFAULTS, Rig
 from tests.system.service_manager import ServiceManager
 
@@ -43,13 +44,14 @@ def test_ready_does_not_wait_for_the_first_sync(rig: Rig, manager: ServiceManage
 
 
 def test_an_idle_loop_pings(rig: Rig, manager: ServiceManager) -> None:
-    """Pings come at half of the watchdog's time, and no more often."""
+    """Pings come at half of the watchdog's time, and no more often, however late they are read."""
+    began_s = CLOCK.monotonic_s()
     rig.write("a")
     rig.up()
     first = len(manager.said("WATCHDOG"))
     rig.until(lambda: len(manager.said("WATCHDOG")) >= first + 5, "five pings")
-    times = manager.times("WATCHDOG")[first : first + 5]
-    assert times[-1] - times[0] > 0.5 * PING_S * 4, times
+    pings, took_s = len(manager.said("WATCHDOG")), CLOCK.monotonic_s() - began_s
+    assert pings <= 1 + took_s / (0.9 * PING_S)
 
 
 @pytest.mark.parametrize(
