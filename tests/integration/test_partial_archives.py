@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from typing import Any
@@ -104,6 +105,33 @@ def test_a_full_archive_follows_a_failed_initialize(rig: Rig, fault: str, *, is_
     rig.send({"d1/f1": "content 1", "d2/f2": "changed"})
     assert equal(rig)
     assert (sent(rig) > 300_000) is is_full
+
+
+def test_the_log_says_why_all_is_sent(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever wonders why an edit sent everything finds the reason, which is that of this archive."""
+    caplog.set_level(logging.INFO, "syncd.sync")
+
+    def reason() -> str:
+        (packing,) = [message for message in caplog.messages if message.startswith("packing ")]
+        caplog.clear()
+        return packing.partition("; all is sent, as ")[2]
+
+    rig.sync()
+    assert reason() == "nothing is known to be there"
+    edited(rig, "changed")
+    assert reason() == ""
+    rig.sync(SyncMode.FORCED)
+    assert reason() == "was asked for"
+    rig.emulator.faults.script("initialize: lost")
+    rig.write("d1/f1", "changed again")
+    with pytest.raises(KeyboardInterrupt):
+        rig.sync(observer=RecordingObserver(rig.clock, ends=KeyboardInterrupt()))
+    assert reason() == ""
+    rig.sync()
+    assert reason() == "it is not certain what is there"
+    rig.set("sync", archive="full")
+    edited(rig, "changed once more")
+    assert reason() == "`sync.archive` says"
 
 
 def test_a_look_follows_an_outage(rig: Rig) -> None:
