@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Collection
-from enum import Enum
 
 from syncd.core.choices import ArchiveContent
 from syncd.core.clock import Clock
@@ -27,18 +26,6 @@ from syncd.store.state_db import Record, StateDb
 _log = logging.getLogger("syncd.partial_archives")
 # After a failed proof. Each one costs a whole archive as well.
 _TRY_AGAIN_S = 900.0
-
-
-class WholeBecause(Enum):
-    """Why an archive is whole, for people: "all is sent, as …"."""
-
-    FORCED = "was asked for"
-    FIRST = "nothing is known to be there"
-    UNCERTAIN = "it is not certain what is there"
-    CONFIGURED = "`sync.archive` says"
-    REPLACES = "the sandbox removes what an archive lacks"
-    UNPROVED = "it is not known yet if the sandbox keeps what an archive lacks"
-    NOTHING_ELSE = "there is nothing else"
 
 
 class PartialArchives:
@@ -61,13 +48,13 @@ class PartialArchives:
         self._is_kept = self._record.load()  # what an archive does not hold; None: it is not known
 
     @property
-    def whole_because(self) -> WholeBecause | None:
-        """Why only whole archives are sent; None: a partial one may be."""
+    def whole_because(self) -> str:
+        """The reason, for people, that only whole archives are sent; empty: a partial one may be."""
         if self._archives is ArchiveContent.FULL:
-            return WholeBecause.CONFIGURED
+            return "`sync.archive` says"
         if self._is_kept is None:
-            return WholeBecause.UNPROVED
-        return None if self._is_kept else WholeBecause.REPLACES
+            return "it is not known yet if the sandbox keeps what an archive lacks"
+        return "" if self._is_kept else "the sandbox removes what an archive lacks"
 
     @property
     def replaces(self) -> bool:

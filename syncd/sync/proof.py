@@ -57,7 +57,7 @@ def prove(last: SyncRound, snapshotter: Snapshotter, observer: SyncObserver) -> 
     if not all(same(packed.manifest.get(path, ABSENT), manifest[path], ALL_BITS) for path in only):
         return Verdict.INITIALIZE  # it changed meanwhile: the sync that follows finds that
     sent = Manifest({path: manifest[path] for path in only})
-    attempt = structs.replace(last.attempt, content=content, written=sent, to_delete={}, whole_because=None, number=0)
+    attempt = structs.replace(last.attempt, content=content, written=sent, to_delete={}, is_whole=False, number=0)
     sync_round = ProofRound(sandbox, packed, attempt, last.work_saver, last.last_look)
     try:
         ended = sandbox.delivery.deliver(packed.archive, sent, sync_round, observer)

@@ -24,7 +24,6 @@ from syncd.core.text import counted, shown_path
 from syncd.model.entry import Entry
 from syncd.model.manifest import Difference, Manifest, difference, is_within
 from syncd.model.reconcile import Forced
-from syncd.sandbox.partial_archives import WholeBecause
 from syncd.sandbox.sandbox_content import UNKNOWN
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import Why
@@ -48,6 +47,7 @@ from syncd.sync.work_saver import WorkSaver
 from syncd.sync.workspace import Workspace
 
 _log = logging.getLogger("syncd.sync")
+_NO_LESS = "no smaller archive would do"
 
 
 class _Here(Struct, frozen=True):
@@ -61,18 +61,6 @@ class _Here(Struct, frozen=True):
     held: Mapping[str, Entry]
     obstructed: Mapping[str, Entry]
     to_hold: ScanResult
-
-
-class _ToSend(Struct, frozen=True):
-    """What is to be sent of what the sandbox `to_hold`; the paths that `stay` there are as they are there.
-
-    A partial archive has the paths of `only`; a whole one has a reason.
-    """
-
-    to_hold: ScanResult
-    stay: frozenset[str]
-    only: frozenset[str] | None
-    whole_because: WholeBecause | None
 
 
 class SandboxSync(Struct):
@@ -204,53 +192,51 @@ class SandboxSync(Struct):
 
     def _packed(self, mode: SyncMode, observer: SyncObserver, here: _Here, number: int) -> SyncRound | None:
         """Pack what the sandbox lacks, or all, into an archive in the spool; None if nothing is to be sent."""
-        content, is_forced = self.state.content, mode is SyncMode.FORCED
-        if not is_forced and self._is_unchanged(here, here.to_hold.manifest, here.to_hold.difference):
-            if content.base != here.to_hold.manifest:
-                self._record(here.to_hold.manifest)  # new times: later scans need not read the contents again
+        content, to_hold, is_forced = self.state.content, here.to_hold, mode is SyncMode.FORCED
+        if not is_forced and self._is_unchanged(here, to_hold.manifest, to_hold.difference):
+            if content.base != to_hold.manifest:
+                self._record(to_hold.manifest)  # new times: later scans need not read the contents again
             return None
-        to_send = self._to_send(here, mode)
-        to_hold, whole_because = to_send.to_hold, to_send.whole_because
-        why = "" if whole_because is None else f"; all is sent, as {whole_because.value}"
+        to_hold, stays, only = self._to_send(here, mode)
+        why = "" if only is not None else f"; all is sent, as {self._whole_because(mode) or _NO_LESS}"
         _log.info("packing %s: %s%s", counted(to_hold.manifest.files, "file"), described(to_hold.difference), why)
-        if to_send.only is None:
+        if only is None:
             self._keep_replaced(here, to_hold)
         # What stays there differs here from what the sandbox got, or is as it got it: in neither case it is sent.
         packed = self.snapshotter.pack(
-            to_hold.manifest.without(to_send.stay), to_send.only, lambda *done: observer.progressed(Progress(*done))
+            to_hold.manifest.without(stays), only, lambda *done: observer.progressed(Progress(*done))
         )
-        manifest = with_staying(packed.manifest, to_send.stay, to_hold.manifest, content.base)
+        manifest = with_staying(packed.manifest, stays, to_hold.manifest, content.base)
         is_comparable = not is_forced and not packed.follow_up and content.is_known
         if is_comparable and self._is_unchanged(here, manifest, difference(content.base, manifest)):
             return None  # a change was taken back before it was packed
-        attempt = self._attempt(mode, here, to_send, packed, manifest, number=number)
+        attempt = self._attempt(mode, here, packed, manifest, only, number=number)
         return SyncRound(self.sandbox, packed, attempt, self.work_saver)
 
-    def _to_send(self, here: _Here, mode: SyncMode) -> _ToSend:
-        """Return what is to be sent. What decides is read for that, where the scan could not tell."""
+    def _to_send(self, here: _Here, mode: SyncMode) -> tuple[ScanResult, frozenset[str], frozenset[str] | None]:
+        """Return what is here, the paths of it that stay as they are there, and those of a partial archive, else None.
+
+        What decides is read for that, where the scan could not tell.
+        """
         to_hold, archives, is_forced = here.to_hold, self.sandbox.partial_archives, mode is SyncMode.FORCED
         kept = set[str]() if is_forced or archives.replaces else self.state.seen.kept
-        whole_because = self._whole_because(mode)
+        is_partial = not self._whole_because(mode)
         # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there,
         # with all that is in it.
-        if whole_because in (None, WholeBecause.FORCED) or (
-            kept and any(is_within(path, kept) for path in to_hold.difference.to_read)
-        ):
+        if is_partial or is_forced or (kept and any(is_within(path, kept) for path in to_hold.difference.to_read)):
             to_hold = self.snapshotter.resolved(to_hold, self.state.content.base)
         stays = staying_paths(to_hold.manifest, to_hold.difference, here.held, kept)
-        if whole_because is not None:
-            return _ToSend(to_hold, stays, None, whole_because)
-        only = partial_paths(to_hold.manifest, to_hold.difference, stays)
-        return _ToSend(to_hold, stays, only, WholeBecause.NOTHING_ELSE if only is None else None)
+        only = partial_paths(to_hold.manifest, to_hold.difference, stays) if is_partial else None
+        return to_hold, stays, only
 
-    def _whole_because(self, mode: SyncMode) -> WholeBecause | None:
-        """Why all is sent, whatever changed; None: that may be enough."""
+    def _whole_because(self, mode: SyncMode) -> str:
+        """Return the reason, for people, that all is sent whatever changed; empty: what changed may be enough."""
         if mode is SyncMode.FORCED:
-            return WholeBecause.FORCED
+            return "was asked for"
         if not self.state.content.is_known:
-            return WholeBecause.FIRST
+            return "nothing is known to be there"
         if self.state.content.uncertain:
-            return WholeBecause.UNCERTAIN
+            return "it is not certain what is there"
         return self.sandbox.partial_archives.whole_because
 
     def _keep_replaced(self, here: _Here, to_hold: ScanResult) -> None:
@@ -265,17 +251,17 @@ class SandboxSync(Struct):
         self,
         mode: SyncMode,
         here: _Here,
-        to_send: _ToSend,
         packed: Packed,
         manifest: Manifest,
+        only: Collection[str] | None,
         *,
         number: int,
     ) -> Attempt:
-        """Return the attempt with an archive, after which the sandbox holds `manifest`."""
+        """Return the attempt with an archive, after which the sandbox holds `manifest`; `only` are a partial one's."""
         looks = self.sandbox.looks
         written = packed.manifest
-        if to_send.only is not None:
-            written = Manifest({path: manifest[path] for path in to_send.only if path in manifest})
+        if only is not None:
+            written = Manifest({path: manifest[path] for path in only if path in manifest})
         unread = {*self.snapshotter.unread, *packed.follow_up}
         return Attempt(
             content=self.state.content,
@@ -284,7 +270,7 @@ class SandboxSync(Struct):
             to_delete=self.sandbox.deletion_sync.due(manifest | here.obstructed, unread),
             held=here.held,
             obstructed=here.obstructed,
-            whole_because=to_send.whole_because,
+            is_whole=only is None,
             all_may_go=self.sandbox.partial_archives.may_replace and looks.are_made,
             policy=Forced.FORCE if mode is SyncMode.FORCED and looks.are_made else looks.agent_changes,
             number=number,

@@ -24,7 +24,6 @@ from syncd.sandbox.look_request import (
     Obstacle,
     was_emptied,
 )
-from syncd.sandbox.partial_archives import WholeBecause
 from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sandbox.saved_versions import Why
 
@@ -122,8 +121,7 @@ class Attempt(Struct, frozen=True):
     - those `obstructed` not at all, as something else has their place there
 
     The first and the last are `wanted` there. Those of `to_delete` are gone here. `content` is known to be there.
-    A whole archive, which has a reason, lacks only what stays there. `all_may_go`: an initialize may remove what its
-    archive lacks.
+    `is_whole`: only what stays there is not written. `all_may_go`: an initialize may remove what its archive lacks.
     `number` counts the rounds of this sync before.
     """
 
@@ -133,15 +131,10 @@ class Attempt(Struct, frozen=True):
     to_delete: Versions
     held: Mapping[str, Entry]
     obstructed: Mapping[str, Entry]
-    whole_because: WholeBecause | None
+    is_whole: bool
     all_may_go: bool
     policy: Policy
     number: int = 0
-
-    @property
-    def is_whole(self) -> bool:
-        """True unless it is a partial archive."""
-        return self.whole_because is not None
 
     @property
     def wanted(self) -> Manifest:

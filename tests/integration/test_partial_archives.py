@@ -107,33 +107,6 @@ def test_a_full_archive_follows_a_failed_initialize(rig: Rig, fault: str, *, is_
     assert (sent(rig) > 300_000) is is_full
 
 
-def test_the_log_says_why_all_is_sent(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever wonders why an edit sent everything finds the reason, which is that of this archive."""
-    caplog.set_level(logging.INFO, "syncd.sync")
-
-    def reason() -> str:
-        (packing,) = [message for message in caplog.messages if message.startswith("packing ")]
-        caplog.clear()
-        return packing.partition("; all is sent, as ")[2]
-
-    rig.sync()
-    assert reason() == "nothing is known to be there"
-    edited(rig, "changed")
-    assert reason() == ""
-    rig.sync(SyncMode.FORCED)
-    assert reason() == "was asked for"
-    rig.emulator.faults.script("initialize: lost")
-    rig.write("d1/f1", "changed again")
-    with pytest.raises(KeyboardInterrupt):
-        rig.sync(observer=RecordingObserver(rig.clock, ends=KeyboardInterrupt()))
-    assert reason() == ""
-    rig.sync()
-    assert reason() == "it is not certain what is there"
-    rig.set("sync", archive="full")
-    edited(rig, "changed once more")
-    assert reason() == "`sync.archive` says"
-
-
 def test_a_look_follows_an_outage(rig: Rig) -> None:
     """In an outage an attempt costs one request soon; and then the sandbox is looked at, as before."""
     rig.set(agent_changes="save")
@@ -163,6 +136,59 @@ def test_a_look_follows_an_outage(rig: Rig) -> None:
 
 REPLACES = "initialize: replace always"
 NOBODY = "execute: 501 always", "dump: 501 always"
+
+
+def reason(caplog: pytest.LogCaptureFixture) -> str:
+    """Return why the archive that was packed since the last question is a whole one, as the log says."""
+    (packing,) = [message for message in caplog.messages if message.startswith("packing ")]
+    caplog.clear()
+    return packing.partition("; all is sent, as ")[2]
+
+
+def test_the_log_says_why_all_is_sent(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever wonders why an edit sent everything finds the reason, which is that of this archive."""
+    caplog.set_level(logging.INFO, "syncd.sync")
+    rig.sync()
+    assert reason(caplog) == "nothing is known to be there"
+    edited(rig, "changed")
+    assert reason(caplog) == ""
+    rig.sync(SyncMode.FORCED)
+    assert reason(caplog) == "was asked for"
+    rig.emulator.faults.script("initialize: lost")
+    rig.write("d1/f1", "changed again")
+    with pytest.raises(KeyboardInterrupt):
+        rig.sync(observer=RecordingObserver(rig.clock, ends=KeyboardInterrupt()))
+    assert reason(caplog) == ""
+    rig.sync()
+    assert reason(caplog) == "it is not certain what is there"
+    rig.set("sync", archive="full")
+    edited(rig, "changed once more")
+    assert reason(caplog) == "`sync.archive` says"
+    rig.set("sync", archive="auto")
+    (rig.workspace / "big").unlink()
+    for number in range(20):
+        (rig.workspace / f"d{number % 4}/f{number}").unlink(missing_ok=True)
+    rig.send({f"d{number}/new": "new" for number in range(4)})
+    assert reason(caplog) == "no smaller archive would do"
+
+
+@pytest.mark.parametrize(
+    ("faults", "why"),
+    [
+        ([REPLACES], "the sandbox removes what an archive lacks"),
+        ([*NOBODY], "it is not known yet if the sandbox keeps what an archive lacks"),
+    ],
+)
+def test_the_log_says_what_a_sandbox_does(
+    rig: Rig, caplog: pytest.LogCaptureFixture, faults: list[str], why: str
+) -> None:
+    """Where the sandbox has not proved that it keeps the rest, an edit sends all, and the log says so."""
+    caplog.set_level(logging.INFO, "syncd.sync")
+    rig.emulator.faults.script(*faults)
+    rig.sync()
+    caplog.clear()
+    edited(rig, "changed")
+    assert reason(caplog) == why
 
 
 def test_a_sandbox_that_replaces_gets_whole_archives(rig: Rig) -> None:

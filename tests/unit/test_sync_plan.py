@@ -15,7 +15,6 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Difference, Manifest
 from syncd.model.reconcile import Forced, Policy, Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
-from syncd.sandbox.partial_archives import WholeBecause
 from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.sync_plan import (
@@ -60,10 +59,10 @@ def attempt(
     held: Mapping[str, Entry] = MappingProxyType({}),
     policy: Policy = AgentChanges.SAVE,
     *,
-    whole_because: WholeBecause | None = None,
+    is_whole: bool = False,
 ) -> Attempt:
     """An archive to a sandbox that keeps what an archive lacks."""
-    return Attempt(content, manifest, written, deleted or {}, held, {}, whole_because, all_may_go=False, policy=policy)
+    return Attempt(content, manifest, written, deleted or {}, held, {}, is_whole, all_may_go=False, policy=policy)
 
 
 @pytest.mark.parametrize(
@@ -101,13 +100,13 @@ def test_a_look_at_little_counts_a_sample() -> None:
     base = Manifest({f"{number:05}": _known(b"d") for number in range(5_000)})
     content = SandboxContent(base)
 
-    def look(written: Manifest, whole_because: WholeBecause | None = None) -> Counter[tuple[LookAction, bool]]:
-        request = look_request(attempt(content, base, written, whole_because=whole_because), (), {})
+    def look(written: Manifest, *, is_whole: bool = False) -> Counter[tuple[LookAction, bool]]:
+        request = look_request(attempt(content, base, written, is_whole=is_whole), (), {})
         return Counter((item.action, ABSENT in item.versions) for _, item in request.each())
 
     compared, reported, counted = (LookAction.COMPARE, True), (LookAction.COMPARE, False), (LookAction.EXISTS, False)
     assert look(Manifest({"00007": base["00007"]})) == {counted: 199, compared: 1}
-    assert look(base, WholeBecause.UNPROVED) == {compared: 4_800, reported: 200}
+    assert look(base, is_whole=True) == {compared: 4_800, reported: 200}
     few = SandboxContent(Manifest({"a": _known(b"d"), "b": _known(b"d")}))
     new = {"c": _known(b"d"), "d": _known(b"d")}
     request = look_request(attempt(few, base | new, Manifest(new)), (), {})
@@ -248,7 +247,7 @@ def test_the_verdict_on_an_archive(
     written = Manifest({"f": NOW["f"], "d/a": manifest["d/a"]})
     asked = replace(attempt(content, manifest, written, held={"held": NOW["f"]}), obstructed={"obstructed": NOW["f"]})
     assert verdict_on(asked, before, staying, gone) is verdict
-    whole = replace(asked, whole_because=WholeBecause.UNPROVED)
+    whole = replace(asked, is_whole=True)
     assert verdict_on(whole, ("kept",), (), gone) is Verdict.PACK_AGAIN
     assert verdict_on(whole, ("f",), (), gone) is Verdict.INITIALIZE  # it has that already
 
@@ -265,7 +264,7 @@ def test_what_a_first_archive_could_meet() -> None:
 def test_a_sandbox_that_lost_all() -> None:
     """More than nine of ten are missing of what was to be counted, or of the sample of what is written."""
     base = Manifest({f"{number:02}": _known(b"d") for number in range(20)})
-    asked = attempt(SandboxContent(base), base, base, whole_because=WholeBecause.UNPROVED)
+    asked = attempt(SandboxContent(base), base, base, is_whole=True)
     request = look_request(asked, (), {})
     for missing, lost in ((18, False), (19, True)):
         gone = LookResult(differing=dict.fromkeys(list(base)[:missing], ABSENT))
