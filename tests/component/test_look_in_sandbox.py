@@ -290,7 +290,7 @@ def test_a_look_that_is_too_long_reports_what_it_has(sandbox: Sandbox, find_new:
         "large again": item(REMOVE, large),
     }
     os.link(sandbox.workspace / "large", sandbox.workspace / "large again")
-    ran = sandbox.run(LookRequest(asked, find_new=find_new), within_s=2.0)
+    ran = sandbox.run(LookRequest(asked, find_new=find_new), within_s=5.0)  # two are short on a busy machine
     new = {"in/changed": b"theirs"} if find_new else {}
     assert ran.copies() == {"changed": b"theirs", **new}
     assert set(ran.report.new) == ({"in", "in/changed"} if find_new else set())
