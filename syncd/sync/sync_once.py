@@ -298,9 +298,7 @@ class SandboxSync(Struct):
             sent = partial(self.workspace.sent_digests, self.sandbox.name, attempt.manifest)
             self.workspace.base_store.keep_sent(sync_round.packed.archive, attempt.manifest.content_bytes, sent)
         outcome = self._recorded(sync_round, ended, started_s)
-        if attempt.number == ROUNDS - 1:  # what is left to do is the next sync's
-            return outcome
-        if attempt.is_whole:
+        if attempt.is_whole and attempt.number < ROUNDS - 1:
             proved = prove(sync_round, self.snapshotter, observer)
             if isinstance(proved, SyncRound):
                 self._record(self.state.content.base, self.state.torn, proved)

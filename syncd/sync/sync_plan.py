@@ -399,10 +399,16 @@ def removals_after(attempt: Attempt, request: LookRequest, result: LookResult, p
 
 
 def changed_since(attempt: Attempt, look: LookResult, later: LookResult) -> set[str]:
-    """Return what someone has changed since the look, as a later one found, and what the initialize may take away."""
+    """Return what someone has changed since the look, as a later one found, and what the initialize may take away.
+
+    A file that no version to remove is as long as was not read by the later look. It is known if the first one found
+    it as it was put there, and it is as long as it is here: it has come by an archive that was not answered.
+    """
 
     def is_known(path: str, there: SeenEntry) -> bool:
-        before = look.differing.get(path, ABSENT)
+        before, here = look.differing.get(path, ABSENT), attempt.manifest.get(path, ABSENT)
+        if there.kind is Kind.FILE and not there.digest and path not in look.differing:
+            return (there.kind, there.size_bytes) == (here.kind, here.size_bytes)
         return attempt.is_as_here(path, there) or attempt.is_ours(path, there) or same(before, there)
 
     differing = {path: there for path, there in later.differing.items() if there.kind is not Kind.ABSENT}

@@ -7,8 +7,10 @@ import shutil
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
+from syncd.core.errors import TryLater
+from syncd.sync.sync_plan import ROUNDS
 from tests.clock import LATER_S
-from tests.integration.sync_rig import Rig
+from tests.integration.sync_rig import DamagingObserver, Rig
 
 
 @pytest.fixture
@@ -56,6 +58,20 @@ def test_a_path_that_the_agent_changed_and_a_rule_excludes(rig: Rig) -> None:
     (warning,) = rig.cycle.warnings
     assert "'a' is excluded here and was changed in the sandbox" in str(warning)
     assert "--include" in str(warning)
+
+
+def test_a_removal_that_the_last_round_leaves_to_do(rig: Rig) -> None:
+    """An archive that comes late may have put it there once more: the sync is tried again, whatever it has arrived."""
+    rig.send({"a": "hello", "stay": "hello"})
+    rig.delete("a")
+    rig.write("stay", "new")
+    with pytest.raises(TryLater):
+        rig.sync(observer=DamagingObserver(rig.clock, folder=rig.folder, times=ROUNDS - 1))
+    assert rig.arrived()["stay"] == "new"
+    asked = len(rig.asked())
+    rig.sync()
+    assert "execute" in rig.asked()[asked:]
+    assert rig.sync()[0].sync is None
 
 
 def test_an_unreadable_path_is_not_deleted(rig: Rig) -> None:

@@ -318,6 +318,15 @@ def test_what_someone_changed_since_the_look(before: bytes | None, later: bytes 
     assert changed_since(replace(asked, all_may_go=True), look, removal) == found
 
 
+@pytest.mark.parametrize(("size_bytes", "found"), [(8, set()), (9, {"d"})])
+def test_a_file_that_was_not_read_since_the_look(size_bytes: int, found: set[str]) -> None:
+    """In the place of a directory of ours, by an archive that was not answered, or by someone."""
+    content, here = SandboxContent(Manifest({"d": DIRECTORY})), Manifest({"d": _known(b"h")})
+    asked = replace(attempt(content, here, here, {"d": [DIRECTORY]}), all_may_go=True)
+    removal = LookResult({"d": SeenEntry(Kind.FILE, 0o644, 0, size_bytes)})
+    assert changed_since(asked, LookResult(), removal) == found
+
+
 def test_what_stays_as_it_is_there() -> None:
     """What is held, and what is kept if nothing in it changed; all below it too."""
     changed = Difference(changed=["d/a"])
