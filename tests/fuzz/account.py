@@ -123,14 +123,14 @@ class Account:
         ]
 
     def agents(self, before: Tree, after: Tree, sandbox: Tree) -> list[str]:
-        """Return the paths that an undo changed here, and that were as the agent has made them in the sandbox."""
+        """Return the paths that an undo changed here, and that were as the agent has made them, who may have gone on."""
         changed = [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
-        return [
-            path
-            for path in changed
-            if (entry := before.get(path)) == sandbox.get(path)
-            and (entry is None or entry == FOLDER or (path, entry) in self._agents)
-        ]
+        return [path for path in changed if self._was_agents(path, before.get(path), sandbox.get(path))]
+
+    def _was_agents(self, path: str, here: Entry | None, there: Entry | None) -> bool:
+        if here is None or here == FOLDER:
+            return here == there
+        return (path, here) in self._agents and there is not None and (path, there) in self._agents
 
     def undone(self, before: Tree) -> set[Version]:
         """Return the agent's versions that were here before, and are no more."""
