@@ -292,6 +292,10 @@ class Simulation:
                 daemon.daemon.pause_or_resume(command)
             case "limit_watches":
                 self._watches_left = step.args[0]
+            case "munmap" if self._watches_left is not None:
+                self._do(step)
+                # What is polled is found by its times. In real time the page has been written back by now.
+                self._do(Step("touch", (step.args[0],)))
             case _:
                 self._do(step)
         self._read_events()
