@@ -123,7 +123,7 @@ class Account:
         ]
 
     def agents(self, before: Tree, after: Tree, sandbox: Tree) -> list[str]:
-        """Return the paths that an undo changed here, and that were as the agent has made them, who may have gone on."""
+        """Return the paths that an undo changed here, and that were as the agent, who may have gone on, made them."""
         changed = [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
         return [path for path in changed if self._was_agents(path, before.get(path), sandbox.get(path))]
 
