@@ -1,4 +1,4 @@
-"""The differences of manifests, the digests that are kept, and the snapshots that are refused."""
+"""Manifests: their differences, the order of their paths, the digests that are carried over, and shared directories."""
 
 from __future__ import annotations
 
@@ -13,18 +13,11 @@ from msgspec.structs import replace
 import syncd.model.manifest
 from syncd.model.directory import EMPTY, Directory, Entries, differing, read
 from syncd.model.entry import (
-    ABSENT,
-    ALL_BITS,
-    EXECUTABLE,
-    YOUNG_NS,
     Entry,
     Kind,
     Stamp,
-    as_read,
-    as_sent,
     content_bytes,
     count_files,
-    same,
 )
 from syncd.model.manifest import (
     Difference,
@@ -77,46 +70,6 @@ def test_difference(before: dict[str, Entry], now: dict[str, Entry], expected: D
     assert found == expected
     assert found.certain is bool(expected.added or expected.changed or expected.removed)
     assert len(found) == len([*expected.added, *expected.changed, *expected.removed])
-
-
-@pytest.mark.parametrize(
-    ("age_ns", "kept"), [(YOUNG_NS + 1, True), (YOUNG_NS, False), (1, False), (0, False), (-5, False)]
-)
-def test_as_read(age_ns: int, *, kept: bool) -> None:
-    """The stamp of a file with a time of the last minute, or in the future, is not kept."""
-    entry = as_read(replace(UNREAD, sent_digest=b"s"), b"d", OLD.ctime_ns + age_ns)
-    assert entry == replace(FILE, digest=b"d", stamp=OLD if kept else None)
-    assert as_read(replace(UNREAD, stamp=None), b"d", OLD.ctime_ns + age_ns) == replace(FILE, digest=b"d", stamp=None)
-
-
-def test_what_is_known_of_a_content_that_changed() -> None:
-    """What was sent of it, of one that changed while it was read."""
-    assert as_sent(FILE, 9, b"s") == Entry(Kind.FILE, 0o644, 1, 9, sent_digest=b"s")
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "bits", "expected"),
-    [
-        (FILE, replace(FILE, mtime_s=9, stamp=None), ALL_BITS, True),
-        (FILE, replace(UNREAD, sent_digest=FILE.digest), ALL_BITS, True),
-        (UNREAD, UNREAD, EXECUTABLE, False),
-        (FILE, replace(FILE, mode=0o600), EXECUTABLE, True),
-        (FILE, replace(FILE, mode=0o600), ALL_BITS, False),
-        (FILE, replace(FILE, mode=0o744), EXECUTABLE, False),
-        (FOLDER, replace(FOLDER, mode=0o600), EXECUTABLE, True),
-        (FOLDER, replace(FOLDER, mode=0o600), ALL_BITS, False),
-        (FOLDER, replace(FOLDER, mtime_s=9), ALL_BITS, True),
-        (LINK, replace(LINK, mode=0), ALL_BITS, True),
-        (LINK, replace(LINK, target="b"), EXECUTABLE, False),
-        (FILE, LINK, EXECUTABLE, False),
-        (ABSENT, ABSENT, ALL_BITS, True),
-        (Entry(Kind.OTHER), Entry(Kind.OTHER), EXECUTABLE, False),
-        (Entry(Kind.UNREAD), Entry(Kind.UNREAD), EXECUTABLE, False),
-    ],
-)
-def test_two_entries_that_are_the_same(one: Entry, other: Entry, bits: int, *, expected: bool) -> None:
-    """Times do not count, nor what nobody has read; of a mode the bits that are asked for."""
-    assert (same(one, other, bits), same(other, one, bits)) == (expected, expected)
 
 
 # "a-" is between "a" and "a/" as a plain text; é is before "\udc80" by its character, and after it by its bytes.
