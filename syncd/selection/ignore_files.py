@@ -1,7 +1,7 @@
 """Reads the ignore files of a directory through its descriptor, and never through a link, as git does.
 
-It also reads git's rules that lie outside of the workspace (the user's exclude file, and the files of the repository
-around the workspace), and finds syncd's own files in it.
+It returns their bytes, which `gitignore` parses. It also reads git's rules that lie outside of the workspace (the
+user's exclude file, and the files of the repository around the workspace), and finds syncd's own files in it.
 
 The repository is found as git does from there (setup.c, gitrepository-layout(5)). Git itself is not run, as each scan
 needs the answer. Git's environment variables (`GIT_DIR`, `GIT_CEILING_DIRECTORIES`) are not used: a daemon's
