@@ -108,9 +108,14 @@ def bad_pattern(pattern: str) -> str | None:
 def regex(atoms: Sequence[str]) -> str:
     """Return a regular expression for atoms; each star but the last of a segment takes the shortest match.
 
-    The shortest match is enough, as a later star can match more, and so `*a*a*a*a*b` does not backtrack.
+    So does each `**` between slashes but the last. The shortest match is enough, as a later one can match more, and so
+    `*a*a*a*a*b` and `**/a/**/a/**/b` do not backtrack.
     """
-    return "/".join(_segment_regex(segment) for segment in _segments(atoms))
+    first, *parts = ["/".join(map(_segment_regex, _segments(part))) for part in _segments(atoms, SPAN)]
+    if not parts:
+        return first
+    *middle, last = parts
+    return first + "".join(f"(?>(?:[^/]*/)*?{part})" for part in middle) + SPAN + last
 
 
 def literal(atoms: Sequence[str]) -> str | None:
@@ -172,10 +177,10 @@ def _place(atoms: list[str]) -> PathPattern | None:
     return PathPattern(tuple(head), tuple(segments[-1]))
 
 
-def _segments(atoms: Sequence[str]) -> Iterator[list[str]]:
+def _segments(atoms: Sequence[str], separator: str = "/") -> Iterator[list[str]]:
     segment: list[str] = []
     for atom in atoms:
-        if atom == "/":
+        if atom == separator:
             yield segment
             segment = []
         else:

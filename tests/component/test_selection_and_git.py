@@ -178,6 +178,8 @@ SINGLE: list[tuple[bytes, str]] = [
     (b"[[:digit:]-z]a\n[x[:digit:]y]b\n[[:]:]]c\n[[:digit:]d\n", "5a -a za aa xb 5b db [:]c ::]c [c 5d dd"),
     (b"a/x**\\/b\na/?/**\\/b\n", "a/x1/b a/x/y/b a/xb a/y/b a/b"),
     (b"a\\\\ \nb\\\\\\  \n", "a\\ a b\\ b"),
+    (b"**/a/**/a/b/**/c\n", "a/a/b/c a/x/a/b/y/c a/b/c a/b/a/b/c a/a/b/a/b/x/c a/a/c"),
+    (b"/x/**/y/*/**/z/*.q\n", "x/y/z/1.q x/y/1/z/1.q x/y/y/z/1.q x/1/y/2/3/z/1.q x/y/1/z/2/z/1.q q/x/y/1/z/1.q"),
     (b"a/*/c\na/b/**/d/*.e\n", "a/c a/b/c a/b/c/c a/b/d/x.e a/b/q/d/y.e a/b/q/d/z/y.e"),
 ]
 
