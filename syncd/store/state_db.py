@@ -234,8 +234,7 @@ class StateDb:
         return self._connected(status) if status.st_size else None
 
     def _connected(self, status: os.stat_result) -> sqlite3.Connection:
-        uri = f"file:{quote(self.path)}?mode=rw"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_S)
+        connection = sqlite3.connect(_uri(self.path, "rw"), uri=True, isolation_level=None, timeout=_BUSY_S)
         try:
             self._prepare(connection)
         except BaseException:
@@ -302,6 +301,10 @@ class StateDb:
         return status.st_dev, status.st_ino
 
 
+def _uri(path: str, mode: str) -> str:
+    return f"file:{quote(os.fsencode(path))}?mode={mode}"
+
+
 def _carry_over(aside: str, folder: str) -> None:
     """Take over what no sync can make again from a file that was set aside: the saved versions that can be read.
 
@@ -314,7 +317,7 @@ def _carry_over(aside: str, folder: str) -> None:
         for order in ("ASC", "DESC"):  # from both ends up to what is damaged
             with (
                 contextlib.suppress(sqlite3.Error, UnicodeDecodeError),
-                contextlib.closing(sqlite3.connect(f"file:{quote(aside)}?mode=ro", uri=True)) as connection,
+                contextlib.closing(sqlite3.connect(_uri(aside, "ro"), uri=True)) as connection,
             ):
                 for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1 {order}"):  # noqa: S608
                     rows[row[:2]] = row

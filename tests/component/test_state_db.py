@@ -52,6 +52,16 @@ def test_a_record(tmp_path: Path, db: StateDb) -> None:
     assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
 
 
+def test_a_folder_of_any_name(tmp_path: Path) -> None:
+    """One that is not UTF-8, or that means something in a URI, has the file like any other."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9 %20?#\n"))
+    folder.mkdir()
+    with closing(StateDb(str(folder))) as db:
+        record(db).save("a")
+    assert again(folder) == "a"
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
 def _change_and_fail(db: StateDb) -> None:
     with db.transaction():
         record(db).save("after")
