@@ -66,6 +66,15 @@ def leads_outside(path: str) -> SyncWarning:
     )
 
 
+def linked_rules(path: str) -> SyncWarning:
+    """Return the warning about a file with rules that is a link: git does not read it either."""
+    return SyncWarning(
+        f"rules:{path}",
+        f"the rules of {path!r} do not count, as it is a link, so what they name may be sent",
+        "put a file with the rules in its place",
+    )
+
+
 def too_deep(folder: str) -> SyncWarning:
     """Return the warning about a directory that holds paths which are too long.
 

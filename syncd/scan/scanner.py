@@ -29,6 +29,7 @@ from syncd.scan.exclusions import (
     SPECIAL,
     TOO_LONG,
     leads_outside,
+    linked_rules,
     too_deep,
     too_long,
     unreadable,
@@ -375,6 +376,9 @@ class Scanner(Struct, eq=False):
             rules_unchanged = known is not None and known.rules == rules
             identity = identity_of(os.fstat(descriptor)) if path else lasting_identity_of(descriptor)
             record = DirRecord(identity, outer, scope, rules)
+            for name in files:
+                if name not in rules and items[name].is_symlink():
+                    record.own_issues().warnings.append(linked_rules(os.path.join(path, name)))
             previous = before.own.decoded()
             included = previous if rules_unchanged else ()
             entries = self._fill(record, path, items, descriptor, previous=previous, included=included)

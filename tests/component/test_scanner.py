@@ -68,6 +68,25 @@ def test_links(work: Path) -> None:
     assert scan.excluded == {"built-in": 1 + len(leads_out)}
 
 
+def test_a_rule_file_that_is_a_link(work: Path) -> None:
+    """Its rules do not count, as in git, and a warning says so until a file is in its place; a folder has none."""
+    (work / "rules").write_text("private\n")
+    (work / "private").write_text("1")
+    (work / "d").mkdir()
+    (work / ".syncdignore").symlink_to("rules")
+    (work / "d/.gitignore").symlink_to("nowhere")
+    (work / ".gitignore").mkdir()
+    scanner = Scanner(str(work), Selection())
+    scan = scanner.scan()
+    assert "private" in scan.manifest
+    assert sorted(warning.key for warning in scan.warnings) == ["rules:.syncdignore", "rules:d/.gitignore"]
+    (work / ".syncdignore").unlink()
+    (work / ".syncdignore").write_text("private\n")
+    scan = scanner.scan([""])
+    assert "private" not in scan.manifest
+    assert [warning.key for warning in scan.warnings] == ["rules:d/.gitignore"]
+
+
 def test_special_files(work: Path) -> None:
     """Sockets, FIFOs and devices are left out without opening them; the rule is reported."""
     os.mkfifo(work / "fifo")
