@@ -19,6 +19,7 @@ import ctypes
 import errno
 import logging
 import os
+import shlex
 import struct
 from collections.abc import Iterable, Mapping
 from math import inf
@@ -29,6 +30,7 @@ from watchdog.observers.inotify_c import InotifyConstants as In
 
 from syncd.core.clock import Clock
 from syncd.core.errors import SyncWarning
+from syncd.core.text import shown_path
 from syncd.selection.selection import RULE_FILES, Scope
 from syncd.watch.changes import Changes, ScanListener
 from syncd.watch.mounts import shared_parts, shared_warning
@@ -94,7 +96,7 @@ def unwatched(missed: Mapping[str, int], total: int) -> tuple[SyncWarning, ...]:
 
 
 def _reason(code: int, paths: list[str], total: int) -> SyncWarning:
-    first = (min(paths) or ".").encode("utf-8", "backslashreplace").decode()
+    first = shown_path(min(paths) or ".")
     if code == errno.ENOSPC:
         limit, remedy = _describe(_WATCHES)
         what = f"{len(paths)} of {total} directories cannot be watched and are polled (first: {first}), as {limit}"
@@ -103,7 +105,7 @@ def _reason(code: int, paths: list[str], total: int) -> SyncWarning:
     what = f"{first}{others} cannot be watched and is polled ({os.strerror(code)})"
     remedy = "nothing to do; changes in it are found by periodic scans"
     if code == errno.EACCES:
-        remedy = f"run `chmod u+rx {first}` in the workspace"
+        remedy = f"run `chmod u+rx {shlex.quote(first)}` in the workspace"
     return SyncWarning(f"watch:{errno.errorcode.get(code, code)}", what, remedy)
 
 

@@ -45,7 +45,7 @@ def filesystems(mountinfo: bytes, workspace: bytes) -> dict[str, str]:
     system's type follows a "-", behind any number of optional fields. Lines of another form are skipped.
     """
     found: dict[str, str] = {}
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split(b"\n"):  # a carriage return is part of a name
         fields = line.split(b" ")
         if b"-" not in fields[6:-1]:
             continue

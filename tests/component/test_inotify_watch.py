@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import mmap
 import os
@@ -17,7 +18,7 @@ from syncd.core.clock import SystemClock
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection
 from syncd.watch.changes import Changes
-from syncd.watch.inotify_watch import InotifyWatch
+from syncd.watch.inotify_watch import InotifyWatch, unwatched
 from tests.component.limits import descriptors_left
 
 
@@ -259,3 +260,10 @@ def test_too_many_open_files_is_not_too_many_instances(root: Path) -> None:
     watch.open()
     assert watch.warnings() == ()
     watch.close()
+
+
+def test_the_remedy_for_a_folder_of_any_name() -> None:
+    """The command can be pasted, whatever the name would have a shell or a terminal do."""
+    (warning,) = unwatched({"a; rm -rf ~\n\x1b[0m": errno.EACCES}, 1)
+    assert warning.remedy == "run `chmod u+rx 'a; rm -rf ~\\n\\x1b[0m'` in the workspace"
+    assert str(warning).isprintable()

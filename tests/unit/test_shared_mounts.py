@@ -65,6 +65,7 @@ def _shared(text: str, workspace: str) -> tuple[dict[str, str], set[str]]:
             {""},
             id="escaped names",
         ),
+        pytest.param(ROOT + at("/work/a\rb", "cifs"), "/work", {"a\rb": "cifs"}, {""}, id="a carriage return"),
         pytest.param(ROOT + at("/workshop", "nfs4") + at("/work-b", "nfs4", 91), "/work", {}, {""}, id="beside it"),
         pytest.param(
             "1 1 0:2 / / rw - rootfs rootfs rw\n" + at("/", "9p", 90, 1),
