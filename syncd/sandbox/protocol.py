@@ -59,7 +59,7 @@ class _ReportRow(Struct, array_like=True, forbid_unknown_fields=True):
 
     kind: Kind
     mode: Annotated[int, Meta(ge=0, le=0o777)]
-    size_bytes: Annotated[int, Meta(ge=0, le=1 << 62)]
+    size_bytes: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
     mtime_s: Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
     digest: Annotated[bytes, Meta(max_length=32)]
     copy: Annotated[int, Meta(ge=-1, le=1 << 40)]

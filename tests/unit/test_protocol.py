@@ -77,11 +77,13 @@ def test_a_report_of_what_was_not_asked() -> None:
 
 
 def test_a_report_that_is_as_it_may_be() -> None:
-    """All that may be copied, a long reason, which is cut, and what was not listed or searched."""
+    """All that may be copied, a long reason, which is cut, the largest file, and what was not listed or searched."""
     largest = LookRequest(ITEMS, most_copied_bytes=4)
     assert read(differs(row(copy=0)), largest).differing["fetched"].copy == "copies/0"
     (reason,) = read(report("==fr===", failed=["why " * 40])).failed.values()
     assert len(reason) == 120
+    largest_bytes = (1 << 63) - 1  # some file systems hold a sparse file of that size
+    assert read(report(new={"n": ["f", 0o644, largest_bytes, 1, "", -1, False]})).new["n"].size_bytes == largest_bytes
     found = read(report("==rr=u=", unlisted=2, unsearched=3))
     assert (found.unlisted, found.unseen, list(found.differing)) == (2, 4, ["d/placed"])
 
