@@ -179,13 +179,12 @@ def _hash(descriptor: int, most: int, write: Any = None) -> tuple[bytes, int]:
 def _content(folder: Any, name: Any) -> bytes:
     """Return the content of a small file; empty if there is none."""
     try:
-        descriptor = os.open(os.path.join(folder, name), _FILE)
+        with open(os.open(os.path.join(folder, name), _FILE), "rb") as file:
+            return file.read(_LARGEST_REFERENCES) or b""  # None of a FIFO
     except FileNotFoundError:
         return b""
     except OSError:
         return b"unreadable"
-    with open(descriptor, "rb") as file:
-        return file.read(_LARGEST_REFERENCES)
 
 
 # -- look
@@ -623,7 +622,10 @@ class _Look:
     def _leads_out(path: bytes) -> bool:
         top = os.path.realpath(os.fsencode(os.environ["AGENT_WORKSPACE"]))
         folder = os.path.dirname(os.path.join(top, path))
-        target = os.path.normpath(os.path.join(folder, os.readlink(os.path.join(top, path))))
+        try:
+            target = os.path.normpath(os.path.join(folder, os.readlink(os.path.join(top, path))))
+        except OSError:  # it is no link any more
+            return False
         # A link of ours, which may lead through another one that leads out, is not in its own way.
         return not any((each + b"/").startswith(top + b"/") for each in (target, os.path.realpath(target)))
 
@@ -640,9 +642,9 @@ def _holds_commits(folder: bytes) -> bool:
     """
     if not os.path.lexists(os.path.join(folder, b"HEAD")):
         return False
-    ours = {_content(folder, b"refs/syncd/home").strip()}
-    ours.update(re.findall(rb"[0-9a-f]{40}", _content(folder, b"syncd/state")))
-    found = re.findall(rb"(?m)^\^?([0-9a-f]{40,64})\b", _content(folder, b"packed-refs"))
+    texts = _content(folder, b"refs/syncd/home"), _content(folder, b"syncd/state")
+    ours = set(re.findall(rb"[0-9a-f]{40}", b"\n".join(texts)))
+    found = re.findall(rb"(?m)^\^?([0-9a-f]{40,64}\b|unreadable)", _content(folder, b"packed-refs"))
     for part in (b"refs", b"worktrees"):
         for base, _, names in os.walk(os.path.join(folder, part)):
             found += [_content(base, name).strip() for name in names if part == b"refs" or name == b"HEAD"]

@@ -475,6 +475,22 @@ def test_a_fifo_that_takes_a_files_place_does_not_block(sandbox: Sandbox) -> Non
         os.close(top)
 
 
+def test_a_link_that_goes_while_its_place_is_looked_at(
+    sandbox: Sandbox, look_while: LookWhile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in nobody's way any more, and ends no look."""
+    kind_at = program._Look._kind_at
+    (sandbox.workspace / "a").symlink_to("/")
+
+    def told(looking: Any, path: bytes) -> str:
+        kind = kind_at(looking, path)
+        (sandbox.workspace / "a").unlink(missing_ok=True)
+        return kind
+
+    monkeypatch.setattr(program._Look, "_kind_at", told)
+    assert look_while({"a": item(PLACE, a_file())}).report == LookResult()
+
+
 OURS, OLDER, THEIRS = (letter * 40 for letter in "abc")
 MADE = {
     "HEAD": "ref: refs/heads/topic\n",
@@ -512,6 +528,33 @@ def test_commits_there(sandbox: Sandbox, files: dict[str, str], has_commits: boo
     found = {".git": Obstacle.COMMITS} if has_commits else {}
     assert sandbox.look({".git": item(COMMITS, FOLDER)}).report == LookResult(blocked=found)
     assert sandbox.look({".git": item(PLACE, FOLDER)}).report == LookResult()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "is_in_the_way"),
+    [
+        ("HEAD", "folder", True),
+        ("HEAD", "FIFO", True),
+        ("packed-refs", "folder", True),
+        ("packed-refs", "FIFO", False),
+        ("refs/syncd/home", "folder", False),
+        ("refs/syncd/home", "FIFO", True),
+        ("refs/heads/x", "FIFO", True),
+    ],
+)
+def test_a_reference_that_is_no_file(sandbox: Sandbox, name: str, kind: str, is_in_the_way: bool) -> None:
+    """It ends no look. Where nobody knows what it leads to, it keeps another repository away."""
+    sandbox.place(".git/HEAD", b"ref: refs/heads/main\n")
+    path = sandbox.workspace / ".git" / name
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkdir(path) if kind == "folder" else os.mkfifo(path)
+    writer = os.open(path, os.O_RDONLY if kind == "folder" else os.O_RDWR)  # someone who says nothing
+    try:
+        found = sandbox.look({".git": item(COMMITS, FOLDER)}).report
+    finally:
+        os.close(writer)
+    assert found == LookResult(blocked={".git": Obstacle.COMMITS} if is_in_the_way else {})
 
 
 def _old(sandbox: Sandbox) -> Mark:
