@@ -155,7 +155,7 @@ class Sandbox:
         if last is not None and not last.same_sandbox(target):
             self.setup.forget()  # nobody knows what became of it while another one was in use
         self.before: SandboxContent | None = None
-        self._was_asked = False  # by this process if it has what was put there, or it was sent something
+        self._was_asked = False  # by this process if it has what was put there, or all was sent
         self._is_unknown = False  # nobody could look if it has that
 
     def forget(self) -> None:
@@ -193,7 +193,7 @@ class Sandbox:
         return True
 
     def note_filled(self) -> None:
-        """Note that an archive has arrived."""
+        """Note that a whole archive has arrived, or a part after a look."""
         self._was_asked, self._is_unknown = True, False
 
     def note_emptied(self) -> None:

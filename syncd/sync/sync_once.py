@@ -313,7 +313,8 @@ class SandboxSync(Struct):
 
     def _recorded(self, sync_round: SyncRound, sha256: str, started_s: float) -> Outcome:
         """Record what the sandbox holds now."""
-        self.sandbox.note_filled()
+        if sync_round.attempt.is_whole or sync_round.last_look is not None:  # a part tells nothing of the rest
+            self.sandbox.note_filled()
         packed, manifest = sync_round.packed, sync_round.attempt.manifest
         follow_up = packed.follow_up
         sync = LastSync(

@@ -156,6 +156,22 @@ def test_where_nobody_can_look_it_says_so(asked: Rig, policy: str, key: str) -> 
     assert asked.warnings == {}
 
 
+@pytest.mark.parametrize("knows", ["nothing yet", "that nobody could look"])
+def test_a_part_tells_nothing_of_the_rest(asked: Rig, knows: str) -> None:
+    """Where no sync looks, what was changed arrives in an emptied sandbox as in a full one."""
+    asked.send({f"f{number}": "text" for number in range(30)})
+    asked.set(agent_changes="overwrite")
+    if knows == "that nobody could look":
+        asked.emulator.faults.script("execute: 501 x9", "dump: 501 x9")
+        asked.sync(SyncMode.ASKED)
+        asked.end_faults()
+    emptied(asked.sandbox.workspace)
+    asked.send({"a.txt": "new"})
+    assert knows == "nothing yet" or list(asked.warnings) == ["unknown"]
+    assert asked.sync(SyncMode.CHANGED if knows == "nothing yet" else SyncMode.ASKED)[0].word == "initialized"
+    assert (asked.is_as_home(), asked.warnings) == (True, {})
+
+
 # -- the cost of a change
 
 
