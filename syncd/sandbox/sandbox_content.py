@@ -103,7 +103,9 @@ class SandboxContent(Struct, frozen=True):
 
     def with_sent(self, sent: Manifest) -> SandboxContent:
         """Return what may be there once this is sent too; with the same object as `maybe` if that is nothing more."""
-        replaced = Manifest({path: sent[path] for path in replaced_entries(self.base, sent)})
+        replaced = sent.copy()
+        if self.base:  # else all is new, and would be decoded here at once, in several times its memory
+            replaced = Manifest({path: sent[path] for path in replaced_entries(self.base, sent)})
         resent = self.resent or len(replaced) < len(sent)
         return replace(self, maybe=_with_versions(self.maybe, replaced), uncertain=True, resent=resent)
 
