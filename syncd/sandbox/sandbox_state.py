@@ -17,7 +17,7 @@ from syncd.core.errors import SyncWarning
 from syncd.core.settings import MAIN
 from syncd.core.text import counted
 from syncd.model.entry import Entry, Kind
-from syncd.model.manifest import Manifest
+from syncd.model.manifest import Manifest, without_stamps
 from syncd.remote.target import Target
 from syncd.sandbox.sandbox_content import UNKNOWN, SandboxContent, TakenPath, with_taken
 from syncd.sandbox.seen_paths import SeenPaths
@@ -162,7 +162,7 @@ class SandboxState:
         else:
             self._in_rows = manifest.copy()
         if self._searched not in ("", recorded.searched):
-            manifest = Manifest({path: replace(entry, stamp=None) for path, entry in manifest.items()})
+            manifest = without_stamps(manifest)
         return manifest
 
     def _read_beside_base(self) -> tuple[Manifest, tuple[Manifest, ...]]:
