@@ -103,11 +103,12 @@ def test_names(folder: Path, environ: Mapping[str, str], tmp_path: Path, monkeyp
 GOOD = '[workspace]\npath = "work"\n[sandbox]\nid = "box"\n'
 
 
-def test_a_good_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_good_file(tmp_path: Path, encoding: str) -> None:
     """Relative paths are relative to its folder; a workspace that is a link is the directory behind it."""
     (tmp_path / "real").mkdir()
     (tmp_path / "work").symlink_to("real")
-    (tmp_path / "config.toml").write_text(GOOD)
+    (tmp_path / "config.toml").write_text(GOOD, encoding)
     config = load_config(f"{tmp_path}/config.toml")
     assert (config.workspace.path, config.file) == (f"{tmp_path.resolve()}/real", f"{tmp_path}/config.toml")
 
