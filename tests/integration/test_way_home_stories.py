@@ -106,10 +106,6 @@ LOST_ONCE = {
         "write('a', 300, 1)\n write('b', 300, 2)\n wait_idle()\n agent_prepends('a', 5)\n follow()\n remove('a')\n"
         "wait_idle()\n follow()\n push_force()\n stop()\n apply((), (), ())"
     ),
-    "what was followed of the agent's counts as there after a forced push went over it": (
-        "write('a', 300, 1)\n wait_idle()\n agent_prepends('a', 2)\n follow()\n push_force()\n stop()\n"
-        "apply((), (), ())"
-    ),
     "a sync begins right after an apply, before any event tells of what that wrote": (
         "write('f', 1500, 2)\n wait_idle()\n fault('upload: reset mid-body x9')\n write('g', 8, 1)\n rest(60.0)\n"
         "agent_prepends('f', 3)\n apply((), (), ())\n undo(())"
@@ -121,10 +117,6 @@ LOST_ONCE = {
     ),
     "an archive that was never answered puts there what was deleted here, after the look for that": (
         "hold_initialize()\n write('b/deep/h', 8, 33)\n stop()\n remove('b/deep/h')"
-    ),
-    "an archive that was never answered puts there once more what was deleted here, after its removal": (
-        "write('a', 8, 1)\n write('g', 8, 2)\n wait_idle()\n fault('initialize: lost')\n write('g', 8, 3)\n"
-        "wait_failing()\n stop()\n hold_initialize()\n wait_failing()\n stop()\n remove('a')"
     ),
     "an apply takes what was sent and never answered for what an older version of the agent began with": (
         "write('f', 8, 1)\n wait_idle()\n agent_writes('n', 5)\n write('n', 8, 2)\n hold_initialize()\n"
@@ -161,12 +153,6 @@ LOST_ONCE = {
     + "agent_writes('n', 3)\n apply((), (), ())\n undo(('dies', 1, 'os.remove n'))\n wait_idle()",
     "an undo that dies while it restores: the next apply ends it, and says 0 while the sides differ": _BEGIN
     + "agent_writes('f', 3)\n agent_writes('g', 4)\n apply((), (), ())\n undo(('dies', 1, 'os.rename f'))",
-    "an undo that was killed, and whose half was synced, is ended by the next one without a record": _BEGIN
-    + "agent_writes('f', 3)\n apply((), (), ())\n undo(('dies', 1, 'os.rename f'))\n wait_idle()\n"
-    + "undo(())\n wait_idle()",
-    "an apply that was killed, and whose half was synced, is taken back by the next one without a record": _BEGIN
-    + "agent_writes('f', 3)\n agent_writes('g', 4)\n apply((), (), ('dies', 2, 70))\n write('h', 8, 5)\n wait_idle()\n"
-    + "undo(())\n wait_idle()",
     "an undo of a choice by which nothing counted as sent saves what was sent as the agent's": (
         "write('f', 300, 20)\n wait_idle()\n agent_writes('f', 22)\n hold_initialize()\n write('f', 8, 23)\n"
         "wait_failing()\n agent_removes('f')\n restore(0, ())\n late_initialize()\n resolve('theirs', ('',), ())\n"
