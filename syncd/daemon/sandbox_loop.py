@@ -26,6 +26,7 @@ from syncd.daemon.scheduler import Step, Wait, ends_a_new_daemon, retry_after
 from syncd.daemon.setup_task import SetupTask
 from syncd.daemon.sync_requests import PAUSED, Asker, SyncRequest
 from syncd.daemon.sync_run import SandboxReporter, SyncRun
+from syncd.model.directory import forget_decoded
 from syncd.model.manifest import difference
 from syncd.report.history import HistoryRecorder, SyncEnding
 from syncd.report.logs import sandbox_in_logs
@@ -206,6 +207,7 @@ class SandboxLoop:
         reporter.stage = None
         if shared.reload_after is not None:
             shared.reload_after.discard(self.cycle.name)
+        forget_decoded()
         if run.has_scanned_all:
             release_freed_memory()
         agenda.due = replace(agenda.due, rescan_at_s=self.cycle.again_at_s)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import syncd.model.manifest
-from syncd.model.directory import EMPTY, Directory, Entries, differing, read
+from syncd.model.directory import EMPTY, Directory, Entries, differing, forget_decoded, read
 from syncd.model.entry import (
     Entry,
     Kind,
@@ -178,6 +178,17 @@ def test_a_directory_of_many() -> None:
     """It is read as any other one."""
     many = {f"{number:05}": FILE for number in range(5_000)}
     assert dict(read(Entries(many))) == many
+
+
+@pytest.mark.parametrize("count", [2, 1000])
+def test_what_was_decoded_is_forgotten(count: int) -> None:
+    """It stays in memory while it is read again and again, and no longer."""
+    entries = Entries({f"{number}": FILE for number in range(count)})
+    first = read(entries)
+    assert read(entries) is first
+    forget_decoded()
+    assert read(entries) is not first
+    assert read(entries) == first
 
 
 def test_the_stored_form() -> None:
