@@ -2,7 +2,7 @@
 
 Where no program can look, the sandbox's own archive (`/dump`) is read. Where that fails too, and the API answers,
 `save` goes on with a warning, and looks again later; `hold` fails. What was found and cannot be fetched is held, and
-tried again. `Looking` decides which way is tried next.
+tried again. `LookTries` decides which way is tried next.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class Way(Enum):
     NOBODY = "none, as it is too early for another try"
 
 
-class Looking(Struct, frozen=True):
-    """How looking at one sandbox goes, for its syncs. Times are monotonic seconds.
+class LookTries(Struct, frozen=True):
+    """What came of the tries to look at one sandbox, for its syncs. Times are monotonic seconds.
 
     The sync that is under way begins with `way`: what took long and failed in it is not tried again. `failure` is the
     last one of a program. `again_at_s` is infinity while looks succeed, else the second of the next try after so many
@@ -97,7 +97,7 @@ class Looking(Struct, frozen=True):
         is_early = now_s < self.again_at_s < inf and agent_changes is not AgentChanges.HOLD
         return Way.NOBODY if is_early else self.way
 
-    def program_failed(self, failure: StepFailed, took_s: float) -> tuple[Looking, Way]:
+    def program_failed(self, failure: StepFailed, took_s: float) -> tuple[LookTries, Way]:
         """Return the next way after a program could not look, or its copies did not come; PROGRAM: in another try."""
         is_quick = took_s < AFTER_UPLOAD_S
         may_pass = failure.action is not FailureAction.REFUSED and (failure.retry_after_s or 0.0) < OF_SYNC.look_s
@@ -106,19 +106,19 @@ class Looking(Struct, frozen=True):
             return replace(self, failure=failure, again_at_s=-inf), Way.PROGRAM
         return replace(self, failure=failure, way=self.way if is_quick else Way.ARCHIVE), Way.ARCHIVE
 
-    def archive_failed(self, seen: LookResult | None, took_s: float, now_s: float) -> Looking:
+    def archive_failed(self, seen: LookResult | None, took_s: float, now_s: float) -> LookTries:
         """Return what follows after the archive could not be read either; `seen` is what a program saw before."""
         if seen is not None:
-            return Looking(Way.NO_COPIES if self.way is Way.ARCHIVE else self.way, self.failure)
+            return LookTries(Way.NO_COPIES if self.way is Way.ARCHIVE else self.way, self.failure)
         # To ask at each sync costs little, and not to look when one could costs the agent's work.
         is_quick = took_s < AFTER_UPLOAD_S and self.way is not Way.ARCHIVE
         wait_s = -inf if is_quick else backoff_limit_s(self.tries + 1, FIRST_WAIT_S, LONGEST_WAIT_S)
-        return Looking(Way.PROGRAM, self.failure, now_s + wait_s, self.tries + 1)
+        return LookTries(Way.PROGRAM, self.failure, now_s + wait_s, self.tries + 1)
 
-    def succeeded(self, result: LookResult) -> Looking:
+    def succeeded(self, result: LookResult) -> LookTries:
         """Return the same after a look that found this."""
         is_mended = self.way is Way.PROGRAM and not result.kinds_only
-        return Looking(self.way, _NONE if is_mended else self.failure)
+        return LookTries(self.way, _NONE if is_mended else self.failure)
 
 
 class Looks(Struct, kw_only=True, eq=False):
@@ -140,7 +140,7 @@ class Looks(Struct, kw_only=True, eq=False):
     unseen: int = 0
     warnings: list[SyncWarning] = field(default_factory=list)
     not_kept: str = ""
-    _looking: Looking = Looking()
+    _tries: LookTries = LookTries()
     _running: RunningLook | None = None  # beside the upload
     _took_s: float = 0.0  # the last look by the archive, or at all that is there, that fetched nothing
 
@@ -152,7 +152,7 @@ class Looks(Struct, kw_only=True, eq=False):
     @property
     def runs_programs(self) -> bool:
         """False if the sandbox surely runs none, as the last look found."""
-        return self._looking.failure.action is not FailureAction.REFUSED
+        return self._tries.failure.action is not FailureAction.REFUSED
 
     def age_s(self, look: LookResult | None) -> float:
         """Return the seconds that a look is old, as `LookResult.age_s` does; less than none without one."""
@@ -160,18 +160,18 @@ class Looks(Struct, kw_only=True, eq=False):
 
     def retry(self) -> None:
         """Look at the next sync, however soon the last look failed."""
-        if self._looking.again_at_s < inf:
-            self._looking = replace(self._looking, again_at_s=-inf)
+        if self._tries.again_at_s < inf:
+            self._tries = replace(self._tries, again_at_s=-inf)
 
     def sync_ended(self) -> None:
         """Have the next sync begin with a program, however this one looked."""
-        self._looking = replace(self._looking, way=Way.PROGRAM)
+        self._tries = replace(self._tries, way=Way.PROGRAM)
 
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
         self._running = None
         began_s = self.waiter.clock.monotonic_s()
-        way = self._looking.first_way(self.agent_changes, began_s)
+        way = self._tries.first_way(self.agent_changes, began_s)
         if way in (Way.ARCHIVE, Way.NOBODY) or not request.asks_something or request.with_action(LookAction.REMOVE):
             return
         try:
@@ -181,7 +181,7 @@ class Looks(Struct, kw_only=True, eq=False):
             _log.debug("the look was not started: %s", failure)
             took_s = self.waiter.clock.monotonic_s() - began_s
             if took_s >= AFTER_UPLOAD_S:  # else `finish` tries again
-                self._looking, _ = self._looking.program_failed(failure, took_s)
+                self._tries, _ = self._tries.program_failed(failure, took_s)
 
     def finish(self, request: LookRequest) -> LookResult | None:
         """Return what the look found; None if nobody could look, and the sync goes on without it.
@@ -192,9 +192,9 @@ class Looks(Struct, kw_only=True, eq=False):
         """
         running, self._running = self._running, None
         began_s, seen = self.waiter.clock.monotonic_s(), None
-        way = self._looking.first_way(self.agent_changes, began_s)
+        way = self._tries.first_way(self.agent_changes, began_s)
         if way is Way.NOBODY:
-            self._could_not(self._looking.failure)
+            self._could_not(self._tries.failure)
             return None
         with self.waiter.doing(Work.UPLOAD):
             if way is not Way.ARCHIVE:
@@ -209,14 +209,14 @@ class Looks(Struct, kw_only=True, eq=False):
                     if failure.refusal is KeyRefused:
                         raise
                     took_s = self.waiter.clock.monotonic_s() - began_s
-                    self._looking, way = self._looking.program_failed(failure, took_s)
+                    self._tries, way = self._tries.program_failed(failure, took_s)
                     if way is Way.PROGRAM:
                         raise
             return self._read_instead(request, seen, began_s)
 
     def _read_instead(self, request: LookRequest, seen: LookResult | None, began_s: float) -> LookResult | None:
         """Look by the archive, since a program failed to; `seen` is what it saw, if its copies alone are missing."""
-        failure = self._looking.failure
+        failure = self._tries.failure
         try:
             return self._ended(self._found_in_archive(request, OF_SYNC.archive_s))
         except StepFailed as other:
@@ -225,7 +225,7 @@ class Looks(Struct, kw_only=True, eq=False):
         if seen is None and not self._ask_if_there(failure):
             raise failure
         now_s = self.waiter.clock.monotonic_s()
-        self._looking = self._looking.archive_failed(seen, now_s - began_s, now_s)
+        self._tries = self._tries.archive_failed(seen, now_s - began_s, now_s)
         if seen is not None:
             return self._ended(seen)  # what differs and has no copy is not overwritten
         self._could_not(failure)
@@ -263,7 +263,7 @@ class Looks(Struct, kw_only=True, eq=False):
     def _start(self, request: LookRequest, way: Way, times: Times) -> RunningLook:
         limited = self._within_room(request)
         if way is Way.NO_COPIES:
-            limited, self.not_kept = replace(limited, most_copied_bytes=0), self._looking.failure.message
+            limited, self.not_kept = replace(limited, most_copied_bytes=0), self._tries.failure.message
         return self.executions.start_look(limited, _START_S, times.program_s + _paths_s(request))
 
     def _found_by(self, look: RunningLook, times: Times) -> LookResult:
@@ -365,11 +365,11 @@ class Looks(Struct, kw_only=True, eq=False):
 
     def _noted(self, result: LookResult) -> LookResult:
         """Note a look, beside what the ones before it told."""
-        self._looking = self._looking.succeeded(result)
+        self._tries = self._tries.succeeded(result)
         self.not_kept = result.not_kept or self.not_kept
         self.unseen += result.unseen
-        if self._looking.way is Way.ARCHIVE and result.kinds_only:
-            why = self._looking.failure.message
+        if self._tries.way is Way.ARCHIVE and result.kinds_only:
+            why = self._tries.failure.message
             self._warn(f"no program could look for changes in the sandbox ({why}), so its archive was read")
         if result.unseen:
             self._warn(f"{counted(self.unseen, 'path')} in the sandbox could not be looked at in time, and stay there")

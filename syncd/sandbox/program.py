@@ -586,7 +586,7 @@ class _Look:
     def _check_places(self) -> None:
         """Note what keeps a path from being extracted, once for all that it keeps."""
         for index, (action, path, versions) in enumerate(_listed(self._request)):
-            if action not in "pg":
+            if action not in "pg":  # PLACE and COMMITS of the request
                 continue
             self._outcomes[index] = _SAME
             if len(self._blocked) == self._request["most_blocked"]:

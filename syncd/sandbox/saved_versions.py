@@ -26,8 +26,7 @@ from syncd.archive.extraction import Extracted, Member, MemberKind, extract_memb
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.clock import Clock, utc
 from syncd.core.settings import MAIN
-from syncd.core.text import counted as number_of
-from syncd.core.text import shown_path
+from syncd.core.text import counted, shown_path
 from syncd.model.entry import Entry, Kind, SeenEntry, Stamp, arrived_digest, is_savable, same, with_copy
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
@@ -78,7 +77,7 @@ class SavedVersion(Struct, frozen=True):
         return {path.digest: path.size_bytes for path in self.paths.values() if path.kind is Kind.FILE}
 
 
-def counted(version: SavedVersion, now_s: float) -> SavedVersion:
+def aged(version: SavedVersion, now_s: float) -> SavedVersion:
     """Return the version with the day that has passed since one was counted last, or the same object.
 
     However much later it is: the machine was off, or its clock is wrong. A clock that was set back counts anew.
@@ -271,11 +270,11 @@ class SavedVersions:
         A damaged one has no age: it goes with a later one. `spared` ids stay. Raises `OSError`.
         """
         versions, now_s = self.all(), self._clock.wall_s()
-        if not expired(versions) and all(counted(version, now_s) is version for version in versions):
+        if not expired(versions) and all(aged(version, now_s) is version for version in versions):
             return []
         with self._db.transaction():
             for version in self.all():
-                if (later := counted(version, now_s)) is not version:
+                if (later := aged(version, now_s)) is not version:
                     self._put(later)
             dropped = [version for version in expired(self.all()) if version.id not in spared]
             newest = max((version.id.encode() for version in dropped if version.days >= SAVED_DAYS), default=b"")
@@ -303,8 +302,8 @@ class SavedVersions:
 
     def _put(self, version: SavedVersion) -> None:
         paths, bases = ([_row_of(*each) for each in entries.items()] for entries in (version.paths, version.bases))
-        counted, name = (version.days, version.counted_at_s), version.sandbox_name
-        record = _SavedRecord(version.why, version.sandbox_id, *counted, paths, bases, name)
+        days, at_s, name = version.days, version.counted_at_s, version.sandbox_name
+        record = _SavedRecord(version.why, version.sandbox_id, days, at_s, paths, bases, name)
         id_, value = version.id.encode(), msgspec.msgpack.encode(record)
         self._db.change("INSERT OR REPLACE INTO saved VALUES (?, ?, ?)", id_, _checksum(id_, value), value)
 
@@ -420,7 +419,7 @@ class VersionSaver(Struct, eq=False):
             return frozenset(new)
         self._paths.setdefault(why, []).extend(saved.paths)
         self._relied_on.add(saved.id)
-        _log.warning("saved the agent's version of %s as %s (%s)", number_of(len(new), "path"), saved.id, why.value)
+        _log.warning("saved the agent's version of %s as %s (%s)", counted(len(new), "path"), saved.id, why.value)
         return frozenset()
 
     def take(self) -> dict[Why, list[str]]:

@@ -46,7 +46,7 @@ _WAIT_S = 60.0
 _RUNS_AGAIN = "`syncd setup` runs it again, and shows its output"
 # What a sandbox may take to start a run, and to tell of its end.
 _GRACE_S = 120.0
-_LONGEST_LINE_YET = 1 << 20
+_LONGEST_UNFINISHED_LINE = 1 << 20
 # A client of the daemon is sent no more at once, and has so long to read it.
 _TOLD_CHARACTERS, _TELLS_S = 1 << 14, 0.05
 _LAST_LINES, _LONGEST_LINE = 20, 300
@@ -199,7 +199,7 @@ class SetupRun:
         """Show the lines that are complete by now, but for the report's."""
         self._is_failing = False
         *lines, begun = f"{self._begun_line}{text}".split("\n")
-        self._begun_line = begun[-_LONGEST_LINE_YET:]
+        self._begun_line = begun[-_LONGEST_UNFINISHED_LINE:]
         shown = [_shown(line) for line in lines if not line.startswith(f"{name}=")]
         self._last_lines.extend(line[:_LONGEST_LINE] for line in shown if line.strip())
         texts, length = [], 0

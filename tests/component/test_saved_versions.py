@@ -19,7 +19,7 @@ from syncd.core.choices import SAVED_BYTES
 from syncd.core.clock import utc
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.sandbox.sandbox_state import SandboxState
-from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, VersionSaver, Why, counted, expired
+from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, VersionSaver, Why, aged, expired
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import NAME, StateDb
 from tests.clock import ScriptedClock
@@ -340,7 +340,7 @@ def days(number: float) -> timedelta:
 def test_a_day_is_counted_at_a_time(passed: timedelta, days_counted: int, is_counted_now: bool) -> None:
     """However far the clock jumps; one that was set back counts from there."""
     before, now_s = version(days(3)), (NOW - days(3) + passed).timestamp()
-    now = counted(before, now_s)
+    now = aged(before, now_s)
     assert (now.days, now.counted_at_s) == (days_counted, int(now_s) if is_counted_now else before.counted_at_s)
 
 
