@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -368,7 +369,7 @@ def taken_mode(base: Entry, here: Entry, there: Entry, umask: int) -> int:
     """
     if here.kind is not there.kind:
         mode = mode_at_home(there.mode, umask)
-        return opened(mode) if there.is_directory else mode
+        return opened(mode) if there.is_directory else mode | stat.S_IRUSR  # an undo compares what is in it
     before = here.mode if base.kind is Kind.ABSENT else base.mode
     if here.is_directory or not (before ^ there.mode) & EXECUTABLE:
         return here.mode & ALL_BITS

@@ -393,6 +393,7 @@ def test_a_choice_loses_nothing_of_the_persons_but_what_it_names() -> None:
         (0o755, 0o755, 0o644, 0o644),
         (None, None, 0o777, 0o755),
         (None, None, 0o666, 0o644),
+        (None, None, 0o000, 0o400),  # an undo reads what it takes back
         (0o644, 0o644, 0o666, 0o644),
         # What counts as sent after a merge is as executable as the file there: a change of that bit here is to be sent.
         (0o640, 0o640, 0o755, 0o750),
