@@ -30,6 +30,7 @@ from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater
 from syncd.core.text import one_line, shown_path
 from syncd.merge.git import (
     ANY_CODE,
+    EMPTY_TREE,
     SUBMODULE_MODE,
     Git,
     GitResult,
@@ -490,8 +491,8 @@ class FollowedCommits:
         message = f"What the agent changed in {self._reference.rpartition('/')[2]}\n"
         commit = NewCommit(message.encode(), paths, parents=parents)
         with writing_objects(git, work_tree, scratch) as private:
-            if last and work_tree.head:
-                commit.tree = tree_of(git, private, work_tree.head)
+            if last:  # not the tree of the last one, which may have what is gone since
+                commit.tree = tree_of(git, private, work_tree.head) if work_tree.head else EMPTY_TREE
             (made,) = make_commits(git, private, person, [commit], work_tree.prefix)
         command = "update-ref", "--no-deref", "-m", "syncd: what the agent changed", self._reference, made, last
         ended = change_reference(git, work_tree, person, *command)

@@ -58,6 +58,7 @@ FILE_MODE = b"100644"
 EXECUTABLE_MODE = b"100755"
 SYMLINK_MODE = b"120000"
 SUBMODULE_MODE = b"160000"
+EMPTY_TREE = "empty"  # in the place of a tree's id
 _MOST_OF_SUBMODULES = 1 << 20
 _FSCK_REASON = re.compile(": (gitmodules[A-Za-z]+):")
 
@@ -416,7 +417,8 @@ class NewCommit(Struct):
     """A commit to be made: its versions by their paths; ABSENT: the path is deleted.
 
     `parents` are ids, or `:NUMBER` for one of those that are made together, from 1 on. All other paths are those of the
-    first parent, or of `tree`, if one is named. `author` is as a commit holds it, empty for the committer.
+    first parent, or of `tree`, an id or EMPTY_TREE, if there is one. `author` is as a commit holds it, empty for the
+    committer.
     """
 
     message: bytes
@@ -450,7 +452,9 @@ def _commands(commit: NewCommit, number: int, committer: bytes, prefix: str) -> 
     yield b"data %d\n%s\n" % (len(commit.message), commit.message)
     for word, parent in zip((b"from", b"merge"), commit.parents, strict=False):
         yield b"%s %s\n" % (word, parent.encode())
-    if commit.tree:
+    if commit.tree == EMPTY_TREE:
+        yield b"deleteall\n"
+    elif commit.tree:
         yield b'M 040000 %s ""\n' % commit.tree.encode()
     # A file may take the place of a directory, and the other way round: what is gone makes room first.
     for path, version in sorted(commit.paths.items(), key=lambda item: item[1].kind is not Kind.ABSENT):

@@ -29,6 +29,7 @@ from syncd.sync.agent_work import FoundWork, agent_work
 from syncd.sync.following import FollowedStore
 from tests.clock import ScriptedClock
 from tests.looks import file_of
+from tests.repositories import git
 
 TARGET = Target("https://api.example", "box", "us")
 
@@ -79,6 +80,35 @@ def test_it_goes_with_its_sandbox(tmp_path: Path) -> None:
     assert _contents(tmp_path) == set()
 
 
+def _commits_of(workspace: Path, interrupt: Interrupt) -> FollowedCommits:
+    """What commits an agent's work to the repository of this workspace; its state is beside that."""
+    config = check_config({"workspace": {"path": str(workspace)}, "sandbox": {"id": "box"}})
+    db, clock = StateDb(str(workspace.parent)), ScriptedClock()
+    access = SimpleNamespace(config=config, db=db, clock=clock, waiter=Waiter(interrupt, clock))
+    spool = str(workspace.parent / "spool")
+    own = SimpleNamespace(
+        base_store=BaseStore(spool, ChunkStore(spool)), environ=os.environ, search=lambda _file: False
+    )
+    return FollowedCommits(access, own)  # type: ignore[arg-type]
+
+
+def test_a_repository_without_a_commit(tmp_path: Path) -> None:
+    """Each tree on the reference holds what the sandbox does, and nothing that is gone there or here since."""
+    workspace, scratch = tmp_path / "work", str(tmp_path / "scratch")
+    workspace.mkdir()
+    git(workspace, "init", "-q")
+    (workspace / "sent").write_text("sent")
+    sent = {"sent": Entry(Kind.FILE, 0o644, 1, 4, digest=hashlib.sha256(b"sent").digest())}
+    commits = _commits_of(workspace, Interrupt())
+    seen = []
+    for base, there in ((sent, {"old": file_of(b"1")}), ({}, {"new": file_of(b"2")})):
+        work = agent_work(FoundWork(0.0, there), SandboxContent(Manifest(base)), lambda _path, _is_dir: False)
+        commits.follow("owner", work, lambda _path, _is_dir: False, scratch)
+        seen.append(git(workspace, "ls-tree", "-r", "--name-only", "refs/syncd/main").split())
+    assert seen == [["old", "sent"], ["new"]]
+    assert len(git(workspace, "rev-list", "refs/syncd/main").split()) == 2
+
+
 def test_a_stop_ends_the_reading_of_a_large_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first commit after a start compares all that was sent with HEAD; between two files it can be stopped."""
     workspace, interrupt, read = tmp_path / "work", Interrupt(), list[str]()
@@ -95,13 +125,7 @@ def test_a_stop_ends_the_reading_of_a_large_workspace(tmp_path: Path, monkeypatc
         return blob_id(path, version, object_format)
 
     monkeypatch.setattr(commits_module, "blob_id", reading)
-    config = check_config({"workspace": {"path": str(workspace)}, "sandbox": {"id": "box"}})
-    access = SimpleNamespace(
-        config=config, db=StateDb(str(tmp_path)), clock=ScriptedClock(), waiter=Waiter(interrupt, ScriptedClock())
-    )
-    spool = str(tmp_path / "spool")
-    own = SimpleNamespace(base_store=BaseStore(spool, ChunkStore(spool)), environ=os.environ, search=None)
-    commits = FollowedCommits(access, own)  # type: ignore[arg-type]
+    commits = _commits_of(workspace, interrupt)
     found, content = FoundWork(0.0, _kept(b"the agent's")), SandboxContent(Manifest(sent))
     work = agent_work(found, content, lambda _path, _is_dir: False)
     with pytest.raises(Stop):
