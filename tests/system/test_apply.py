@@ -472,6 +472,21 @@ def test_what_a_branch_tells(rig: Rig, agent: Agent) -> None:
     assert told["look_at"] == [".gitignore", "CLAUDE.md", "conftest.py", "d/tool"]
 
 
+def test_a_folder_in_the_place_of_a_file(rig: Rig, agent: Agent) -> None:
+    """The file is gone on a branch, also where nothing in the folder can be in a commit."""
+    rig.write(".gitignore", "node_modules/\n")
+    committed(rig.workspace)
+    rig.ok("push")
+    agent.delete("a")
+    agent.mkdir("a")
+    agent.mkdir("new")
+    agent.delete("both")
+    agent.write("both/node_modules/x", "")
+    branch = json.loads(rig.ok("apply", "--branch", "agent", "--json").out)
+    assert (branch["taken"], branch["deleted"]) == ([], ["a", "both"])
+    assert git(rig.workspace, "diff", "--name-status", "main", "agent") == "D\ta\nD\tboth\n"
+
+
 REFUSED_SUBMODULES = (
     '[submodule "a"]\n\tpath = -x\n\turl = https://example.org/a\n',
     '[submodule "a"]\n\tpath = a\n\turl = -x\n',

@@ -75,10 +75,12 @@ def _apply_to_branch(
         stays |= {planned.path: planned.reason for planned in plan.of(PathOutcome.UNFETCHED)}
         files = {path: entry for path, entry in side.base.items() if entry.kind is not Kind.DIRECTORY}
         sent = {path: side.home.sent_files.needed_version(path, entry) for path, entry in files.items()}
+        # A directory in the place of what was sent is a deletion, whatever of it can be in a commit.
         changes = {
-            planned.path: planned.there
+            planned.path: ABSENT if planned.there.is_directory else planned.there
             for planned in plan.paths
-            if planned.outcome not in (PathOutcome.NEVER, PathOutcome.UNFETCHED) and _is_whole(planned.there)
+            if planned.outcome not in (PathOutcome.NEVER, PathOutcome.UNFETCHED)
+            and (planned.path in sent if planned.there.is_directory else _is_whole(planned.there))
         }
         new = {path: each for of in (*(commit.changes for commit in to_make), changes) for path, each in of.items()}
         here = side.home.writer.look(new)
