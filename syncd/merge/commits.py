@@ -260,7 +260,9 @@ def make_branch(
 def _refuse_name(git: Git, work_tree: GitWorkTree, name: str) -> None:
     """Raise `NeedsPerson` if git allows no branch of this name, or if it is the current one, without a commit yet."""
     shown, variables = shown_path(name), {"GIT_DIR": work_tree.folder}
-    if name == "@" or git.run(["check-ref-format", "--branch", name], variables, ANY_CODE).code:
+    checked = git.run(["check-ref-format", "--branch", name], variables, ANY_CODE)
+    # It prints another name for one that stands for a branch that was left, such as "@{-1}".
+    if name == "@" or checked.code or checked.output != os.fsencode(f"{name}\n"):
         raise NeedsPerson(f"git does not allow a branch named {shown!r}", "choose another name")
     if not work_tree.head and f"branch refs/heads/{name}" in os.fsdecode(
         git.run(["worktree", "list", "--porcelain"], variables).output

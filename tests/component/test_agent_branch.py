@@ -205,6 +205,16 @@ def test_names_that_git_refuses(git: Git, top: Path, name: str) -> None:
     assert added_to(before, top) == []
 
 
+def test_a_name_that_stands_for_another_one(git: Git, top: Path) -> None:
+    """No branch of another name is made than was asked for."""
+    person_git(top, "checkout", "-q", "-b", "left")
+    person_git(top, "checkout", "-q", "main")
+    person_git(top, "branch", "-q", "-d", "left")
+    with pytest.raises(NeedsPerson, match=r"^git does not allow a branch named '@{-1}'"):
+        made(git, top, changed({"x": b"x"}), name="@{-1}")
+    assert person_git(top, "for-each-ref", "--format=%(refname)").split() == ["refs/heads/main"]
+
+
 def test_a_branch_that_exists_is_not_moved(git: Git, top: Path) -> None:
     """Loose, packed or below another one: nothing is overwritten."""
     person_git(top, "branch", "loose")
