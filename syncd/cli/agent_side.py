@@ -49,6 +49,8 @@ from syncd.sync.following import FollowedStore, save_followed
 from syncd.sync.sandbox import Access, Sandbox
 from syncd.sync.work_saver import save_before_all_goes
 
+# What is taken back leaves such a path as it is.
+WHY_LEFT = "changed since the apply, or excluded by a rule"
 _SCRATCH = "command-"
 
 
@@ -234,7 +236,9 @@ def take_back_killed(config: Config) -> None:
     ):
         taken_back = home.writer.finish_interrupted()
     if taken_back.done:
-        click.echo(f"took back an apply that was killed: {len(taken_back.done):,} paths", err=True)
+        click.echo(f"took back an apply that was killed: {counted(len(taken_back.done), 'path')}", err=True)
+    for path in taken_back.left:
+        click.echo(f"stays     {shown_path(path)}: {WHY_LEFT}", err=True)
 
 
 def written_config(config: Config, entry: JournalEntry | None) -> Config:

@@ -580,6 +580,22 @@ def test_a_saved_version_after_a_killed_apply(rig: Rig, agent: Agent) -> None:
     assert was_halfway
 
 
+def test_what_was_changed_after_a_killed_apply(rig: Rig, agent: Agent) -> None:
+    """It stays, and is named; the rest is taken back, and counted."""
+    agent.write("a", "theirs\n")
+    agent.write("d/b", "theirs\n")
+    commits = iter(range(1, 9))
+    while _read(rig, "d/b") == TEXT:
+        assert rig.dies_at(next(commits), "apply") == 9
+    rig.write("a", "theirs, and mine\n")
+    applied = rig.run("apply", "d")
+    assert applied.err.splitlines() == [
+        "took back an apply that was killed: 1 path",
+        "stays     a: changed since the apply, or excluded by a rule",
+    ]
+    assert [_read(rig, path) for path in ("a", "d/b")] == ["theirs, and mine\n", "theirs\n"]
+
+
 @pytest.mark.parametrize(
     ("args", "said"), [((), "all was written: `syncd apply --undo`"), (("--undo",), "all was taken back")]
 )

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from syncd.cli.agent_side import (
+    WHY_LEFT,
     OpenSandbox,
     check_place,
     is_named,
@@ -227,7 +228,7 @@ def undo_and_tell(config: Config, sandbox: str | None, *, as_json: bool) -> int:
     for path in undone.done:
         click.echo(f"undone    {shown_path(path)}")
     for path in undone.left:
-        click.echo(f"stays     {shown_path(path)}: changed since the apply, or excluded by a rule")
+        click.echo(f"stays     {shown_path(path)}: {WHY_LEFT}")
     count = counted(len(undone.done), "path")
     click.echo(f"{count} as before the apply" if undone.done else "nothing to undo")
     return ExitCode.DONE
