@@ -291,7 +291,7 @@ class Head(Struct, frozen=True):
         found, paths = dict[str, SeenEntry](), set[str]()
         for path, version in sent:
             paths.add(path)
-            if not self._why_stays(path):
+            if not self.why_stays(path):
                 facts = mode_of(version), blob_id(path, version, self.object_format)
                 if self.files.get(path) != facts:
                     found[path] = version
@@ -301,11 +301,11 @@ class Head(Struct, frozen=True):
     def as_changed(self, changes: Mapping[str, SeenEntry]) -> tuple[dict[str, SeenEntry], dict[str, str]]:
         """Return what a commit of these changes has, and the paths that are left out of it, each with the reason."""
         links = {path for path, after in changes.items() if after.kind is Kind.SYMLINK and names_submodules(path)}
-        skipped = {path: why for path in changes if (why := self._why_stays(path))}
+        skipped = {path: why for path in changes if (why := self.why_stays(path))}
         skipped |= dict.fromkeys(links, "git allows no link of this name")
         return {path: after for path, after in changes.items() if path not in skipped}, skipped
 
-    def _why_stays(self, path: str) -> str:
+    def why_stays(self, path: str) -> str:
         """Return the reason for which a path stays as it is, also its submodule's commit; empty if it does not."""
         if is_in_repository(path):
             return "it is inside of a .git"
@@ -507,11 +507,13 @@ class FollowedCommits:
         self, head: Head, commit: str, base: Manifest, is_excluded: IsExcluded, sent_files: SentFiles
     ) -> _Sent:
         """Return the paths at which HEAD may hold something else than what was sent."""
+        # What rules exclude stays as in HEAD, but a file that a person tracks although it is a secret.
+        stays: Callable[[str], bool] = lambda path: path not in _SECRETS and is_excluded(path, False)  # noqa: E731
         known = self._sent
         if known is not None and known.head == commit:
-            return _Sent(commit, base, known.differing.union(changed_paths(known.base, base)))
-        # What rules exclude stays as in HEAD, but a file that a person tracks although it is a secret.
-        stays = lambda path: path not in _SECRETS and is_excluded(path, False)  # noqa: E731
+            later = known.differing.union(changed_paths(known.base, base))
+            as_in_head = {path for path in later if path not in base and (path in head.hidden or stays(path))}
+            return _Sent(commit, base, frozenset(p for p in later - as_in_head if not head.why_stays(p)))
         return _Sent(commit, base, frozenset(head.as_sent(self._versions(base, sent_files), stays)))
 
     def _versions(self, base: Manifest, sent_files: SentFiles) -> Iterator[tuple[str, SeenEntry]]:

@@ -29,7 +29,7 @@ from syncd.sync.agent_work import FoundWork, agent_work
 from syncd.sync.following import FollowedStore
 from tests.clock import ScriptedClock
 from tests.looks import file_of
-from tests.repositories import git
+from tests.repositories import committed, git, tree_of
 
 TARGET = Target("https://api.example", "box", "us")
 
@@ -107,6 +107,40 @@ def test_a_repository_without_a_commit(tmp_path: Path) -> None:
         seen.append(git(workspace, "ls-tree", "-r", "--name-only", "refs/syncd/main").split())
     assert seen == [["old", "sent"], ["new"]]
     assert len(git(workspace, "rev-list", "refs/syncd/main").split()) == 2
+
+
+def test_what_a_later_base_changes(tmp_path: Path) -> None:
+    """What is in a submodule or a `.git`, excluded, or in no sparse checkout, is as in HEAD after a later sync, too."""
+    workspace, rules, sent = tmp_path / "work", list[str](), dict[str, Entry]()
+
+    def is_excluded(path: str, _is_dir: bool) -> bool:
+        return path in rules
+
+    def send(*paths: str) -> None:
+        for path in paths:
+            (workspace / path).parent.mkdir(parents=True, exist_ok=True)
+            (workspace / path).write_text("sent")
+            sent[path] = Entry(Kind.FILE, 0o644, 1, 4, digest=hashlib.sha256(b"sent").digest())
+
+    def follow(content: bytes) -> None:
+        found = FoundWork(0.0, {"new": file_of(content)})
+        work = agent_work(found, SandboxContent(Manifest(sent)), is_excluded)
+        commits.follow("owner", work, is_excluded, str(tmp_path / "scratch"))
+        assert not commits.warnings
+
+    send("excluded", "hidden", "module/x", "gone")
+    committed(workspace / "module")
+    committed(workspace)
+    expected = tree_of(workspace, "HEAD")
+    commits = _commits_of(workspace, Interrupt())
+    follow(b"1")
+    assert tree_of(workspace, "refs/syncd/main") == {**expected, "new": ("100644", b"1")}
+    send("module/y", ".git/y", "later")
+    git(workspace, "update-index", "--skip-worktree", "hidden")
+    rules.append("excluded")
+    del sent["excluded"], sent["hidden"], sent["gone"], expected["gone"]
+    follow(b"2")
+    assert tree_of(workspace, "refs/syncd/main") == {**expected, "new": ("100644", b"2"), "later": ("100644", b"sent")}
 
 
 def test_a_stop_ends_the_reading_of_a_large_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
