@@ -241,6 +241,11 @@ def plan_home(sides: Sides, home: Home) -> Plan:
         outcome, reason = _home_outcome(sides, home, path, here)
         planned = PlannedPath(path, outcome, base, here, there, reason)
         found[path] = _chosen(planned, home, Choice.THEIRS, Choice.MARKERS)
+    # A disk that does not tell letter cases apart has one file for both names of a path that was renamed there.
+    kept = {(path.lower(), each.here.stamp) for path, each in found.items() if each.outcome is not PathOutcome.DELETE}
+    for path, planned in found.items():
+        if planned.outcome is PathOutcome.DELETE and planned.here.stamp and (path.lower(), planned.here.stamp) in kept:
+            found[path] = replace(planned, outcome=PathOutcome.STAYS, reason=_OTHER_CASE)
     for path in reversed(found):  # what is in a directory before it
         planned = found[path]
         goes = planned.outcome is PathOutcome.DELETE or (
@@ -303,6 +308,7 @@ UNREAD_HERE = "it cannot be read here"
 _WITH_DELETIONS = "a directory here, no directory there; --deletions applies it"
 _HOLDS_MORE = "its directory here holds more than was deleted there"
 _NOT_TAKEN = "its directory is not applied: "
+_OTHER_CASE = "it is here by its new name, too, as this disk does not tell upper from lower case"
 _GAVE_WAY = "its directory gave way there to something that is not applied"
 
 

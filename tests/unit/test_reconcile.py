@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
 from syncd.merge.home import merged_mode, next_base, taken_mode
-from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, Stamp, same
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import (
     Choice,
@@ -207,6 +207,18 @@ def test_deletions_are_asked_for() -> None:
     here = {"p": BASE, "q": HERE}
     plan = plan_home(Sides({"p": BASE, "q": BASE}, here, {"p": ABSENT, "q": ABSENT}), home(here, deletions=True))
     assert (outcomes(plan), reasons(plan)) == ([DELETE, STAYS], ["", "deleted in the sandbox, changed here"])
+
+
+def test_what_another_case_of_its_name_has_is_not_deleted() -> None:
+    """Where a disk does not tell cases apart, a rename there of that alone leaves the only file here; else it goes."""
+    folder, text = (replace(each, stamp=Stamp(1, 2, inode, 4)) for inode, each in enumerate((DIRECTORY, BASE)))
+    here = {"D": folder, "D/Read": text, "d": folder, "d/read": text}
+    there = {"D": ABSENT, "D/Read": ABSENT, "d": DIRECTORY, "d/read": BASE}
+    plan = plan_home(Sides({"D": DIRECTORY, "D/Read": BASE}, here, there), home(here, deletions=True))
+    assert outcomes(plan) == [STAYS, STAYS, SAME, SAME]
+    del here["d"], here["d/read"]
+    plan = plan_home(Sides({"D": DIRECTORY, "D/Read": BASE}, here, there), home(here, deletions=True))
+    assert outcomes(plan) == [DELETE, DELETE, TAKE, TAKE]
 
 
 def test_a_directory_goes_with_all_that_is_in_it() -> None:
