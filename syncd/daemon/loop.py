@@ -174,7 +174,7 @@ class Daemon(Struct, eq=False):
         if shared.workspace.forget_ended_writers():
             shared.dirty.mark_all()  # no event may have told of what they wrote
             for loop in self.loops:
-                loop.agenda.sync_soon()
+                loop.sync_soon()
             came = True
         shared.workspace.let_write()
         for publisher in shared.status.publishers:
@@ -229,7 +229,7 @@ class Daemon(Struct, eq=False):
             case "left":
                 for loop in self.loops:
                     if loop.cycle.note_released(str(message.get("id"))):
-                        loop.agenda.sync_soon()
+                        loop.sync_soon()
                 client.done(ExitCode.DONE)
             case "write":
                 writer = Writer(str(message.get("sandbox") or ""), lambda: client.waits, client.send)

@@ -124,7 +124,7 @@ class SandboxLoop:
         if found is LookEnd.QUIET:
             publisher.notifier.agent_is_quiet(publisher.now.agent.changed)
         elif found is LookEnd.EMPTIED:
-            self.agenda.sync_soon()
+            self.sync_soon()
             self._waiter.tasks.wake()
 
     def set_up(self) -> None:
@@ -136,7 +136,14 @@ class SandboxLoop:
 
     def note_changes(self, changes: Changes) -> None:
         self.cycle.snapshotter.note_modified(changes.modified)
+        self.sync_soon()
+
+    def sync_soon(self) -> None:
+        """Sync as after a change, and tell at once that it is pending: what goes on meanwhile may show no state."""
         self.agenda.sync_soon()
+        if self.reporter.publisher.now.state is State.WATCHING:
+            self.reporter.note_pending()
+            self.reporter.enter(State.DEBOUNCING)
 
     def woke(self, slept_s: float) -> None:
         """Begin anew after a sleep of the machine: time has passed, and its network may be another one."""

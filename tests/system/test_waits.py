@@ -90,6 +90,19 @@ def test_commands_are_answered_at_once(rig: Rig, op: str) -> None:
     assert rig.daemons[0].stop() == 0
 
 
+def test_a_change_is_pending_at_once(rig: Rig) -> None:
+    """Also while a request hangs of which the status shows nothing: that does not go on to say "in sync"."""
+    rig.configure({"sync.on_synced": ["true"], "sync.debounce_seconds": HANGS_S, "sync.max_wait_seconds": HANGS_S})
+    came = hang(rig, "get")  # for the servers that the program is told of
+    rig.start()
+    assert came.wait(60), rig.report()
+    rig.in_state("watching")
+    rig.write("a")
+    rig.until(lambda: rig.shown()["pending"], "the change to be pending")
+    assert "servers are not known" not in rig.daemons[0].err  # it hangs still
+    assert rig.run("status", "--check").code == 1
+
+
 def test_commands_are_answered_while_a_large_file_is_packed(rig: Rig) -> None:
     """Work that never waits checks for commands, too."""
     rig.configure({"sync.max_snapshot_mib": 1 << 14})
