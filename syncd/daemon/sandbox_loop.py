@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from math import inf
 
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import ExitCode, NeedsPerson, Unavailable
 from syncd.core.process import release_freed_memory
-from syncd.core.waiter import Event, Superseded
+from syncd.core.waiter import Event, NewerEvents, Superseded, Work
 from syncd.daemon.agenda import Agenda, SharedState
 from syncd.daemon.control import Message
 from syncd.daemon.follower import Follower, LookEnd
@@ -28,6 +28,7 @@ from syncd.daemon.sync_requests import PAUSED, Asker, SyncRequest
 from syncd.daemon.sync_run import SandboxReporter, SyncRun
 from syncd.model.directory import forget_decoded
 from syncd.model.manifest import difference
+from syncd.remote.target import Target
 from syncd.report.history import HistoryRecorder, SyncEnding
 from syncd.report.logs import sandbox_in_logs
 from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
@@ -40,6 +41,9 @@ from syncd.sync.sync_cycle import SyncCycle
 from syncd.watch.changes import Burst, Changes
 
 _log = logging.getLogger("syncd")
+
+# A sync that is due waits so long for the names of the sandbox's MCP servers, which `sync.on_synced` is told.
+_SERVERS_S = 2.0
 
 
 class SandboxLoop:
@@ -257,8 +261,18 @@ class SandboxLoop:
         # Last, as it may take a moment.
         hook, target = self._shared.synced_hook, self.cycle.target
         if hook.is_configured and target is not None and outcome.arrived is not None:
-            servers = self._servers.of(target, self.cycle.provider.acquired_sandbox)
-            hook.arrived(self.cycle.name, target, outcome.arrived, servers)
+            hook.arrived(self.cycle.name, target, outcome.arrived, self._servers_of(target))
+
+    def _servers_of(self, target: Target) -> Mapping[str, str]:
+        """Return the sandbox's MCP servers; a sync that is due waits no longer for an API that does not answer."""
+        ends_s = self._waiter.clock.monotonic_s() + _SERVERS_S
+
+        def newer_events() -> NewerEvents:
+            return {event: max(at_s, ends_s) for event, at_s in self.agenda.newer_events().items()}
+
+        with suppress(Superseded), self._waiter.superseded_by(newer_events), self._waiter.doing(Work.READ):
+            return self._servers.of(target, self.cycle.provider.acquired_sandbox)
+        return {}
 
     def _failed(self, failed: SyncFailure, began_s: float) -> None:
         """Tell of it, and set the next try. Raises it, if it ends the daemon."""

@@ -80,6 +80,18 @@ def test_it_delays_nothing(rig: Rig, program: Program) -> None:
     assert not file.exists()
 
 
+def test_servers_that_nobody_tells(rig: Rig, program: Program) -> None:
+    """An API that does not answer the question for them delays no sync; the program is run without them."""
+    rig.configure(program.command())
+    rig.faults("get: hang 100 always")
+    daemon = rig.start()
+    rig.until(lambda: rig.count("get") == 1, "the question")
+    rig.write("b.txt")
+    rig.until((rig.sandbox.workspace / "b.txt").exists, "the sync")
+    assert "servers are not known" not in daemon.err  # it was not waited for to the end
+    assert program.runs(1)[0]["mcp_servers"] == {}
+
+
 def test_a_reload_ends_no_run(rig: Rig, program: Program, tmp_path: Path) -> None:
     """It comes to its end; what waits for the next run is told to that, which is the new configuration's."""
     gate = tmp_path / "gate"
