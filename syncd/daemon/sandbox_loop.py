@@ -290,6 +290,7 @@ class SandboxLoop:
         publisher.failed(failed.step, failure)
         reporter.history.end(SyncEnding.FAILED, publisher.now)
         agenda.requests.failed(failure, for_good=isinstance(failure, NeedsPerson))
+        self.setup.sync_failed(failure)
         publisher.note(pending=True)
         now_s = self._waiter.clock.monotonic_s()
         if ends:

@@ -72,6 +72,13 @@ class SetupTask:
             self._waiter.tasks.wake()
         self._answer()
 
+    def sync_failed(self, failure: SyncdError) -> None:
+        """Answer those that wait where the sandbox that was to be set up is gone, and no other one has its place."""
+        if self._cycle.sandbox is None:
+            waiting, self._waiting = self._waiting, []
+            for client, _ in waiting:
+                client.done(failure.exit_code, str(failure))
+
     def ask(self, client: Asker) -> None:
         """Run it now, or once more if it is running, and show this client its output and its end."""
         if not self._access.config.sandbox.setup:

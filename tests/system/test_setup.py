@@ -536,6 +536,18 @@ def test_a_sandbox_that_is_removed_meanwhile(rig: Rig, there: There) -> None:
         (folder / "go").touch()
 
 
+def test_a_sandbox_that_ends_meanwhile(rig: Rig, there: There) -> None:
+    """Who waits for its set-up is answered where no other one can be acquired."""
+    rig.configure({"sandbox.acquire.servers": ["git"], "sandbox.setup": ["sleep", "600"]})
+    rig.up()
+    push = rig.background("push")
+    rig.until(lambda: "setting up" in push.err, "the push to wait")
+    rig.faults("acquire: 402 always", "execution-logs: delay 100 always", "initialize: gone")
+    rig.write("notes", "edit\n")
+    assert push.wait() == 78
+    assert "the account pays for no further sandbox" in push.err
+
+
 def test_an_interrupted_push(rig: Rig, there: There) -> None:
     """It says what may go on there; the next one runs it anew."""
     there.configure(held=True)
