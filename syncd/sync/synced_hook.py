@@ -38,6 +38,8 @@ TIMEOUT_S = 60.0
 _END_S = 1.0
 _NAME = "synced-changes.json"
 _LOGGED_BYTES = 1 << 14
+# Output beyond that is dropped this often, as a program that prints without end would fill the disk.
+_MOST_BYTES, _DROP_EVERY_S = 1 << 24, 1.0
 _LONGEST_LINE = 300
 # For the daemon alone: the key, and what it needs to notify the service manager.
 _WITHHELD = frozenset(
@@ -123,8 +125,8 @@ class SyncedHook:
 
     @property
     def due_s(self) -> float:
-        """The monotonic second at which the program's time is over; infinity if it does not run."""
-        return inf if self._run is None else self._run.due_s
+        """The monotonic second at which `poll` has something to do in any case; infinity if no program runs."""
+        return inf if self._run is None else min(self._run.due_s, self._clock.monotonic_s() + _DROP_EVERY_S)
 
     def poll(self) -> bool:
         """Handle the program's end, or end it when its time is over; return True if `warnings` may have changed."""
@@ -133,6 +135,8 @@ class SyncedHook:
             return False
         code, failure = run.process.poll(), ""
         if code is None and self._clock.monotonic_s() < run.due_s:
+            if os.fstat(run.output.fileno()).st_blocks * 512 > _MOST_BYTES:
+                run.output.truncate(0)  # it goes on at its place: what is before takes no room
             return False
         if code is None:
             failure = f"took longer than {TIMEOUT_S:.0f} s and was ended"
@@ -214,7 +218,7 @@ class SyncedHook:
         os.close(run.pidfd)
         with run.output as output:
             output.seek(max(0, output.seek(0, os.SEEK_END) - _LOGGED_BYTES))
-            text = output.read(_LOGGED_BYTES).decode("utf-8", "backslashreplace")
+            text = output.read(_LOGGED_BYTES).lstrip(b"\0").decode("utf-8", "backslashreplace")
         for name, url in run.news.servers.items():
             text = text.replace(url, f"[URL of {name}]")
         for line in filter(str.strip, text.split("\n")):

@@ -111,6 +111,29 @@ def test_its_output_is_logged(runs: Runs, caplog: pytest.LogCaptureFixture) -> N
     assert (sum(map(len, caplog.messages)) < 20_000, runs.warnings()) == (True, "")
 
 
+def test_output_without_end(runs: Runs, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not fill the disk, and its last lines are logged all the same."""
+    caplog.set_level("INFO", "syncd.hook")
+    monkeypatch.setattr(synced_hook, "_DROP_EVERY_S", 0.05)
+    dropped, poll = runs.folder / "dropped", runs.hook.poll
+
+    def taken() -> int:
+        run = runs.hook._run
+        return 0 if run is None else os.fstat(run.output.fileno()).st_blocks * 512
+
+    def polled() -> bool:
+        before_bytes, has_ended = taken(), poll()
+        if before_bytes > 1 << 24 and taken() < before_bytes:
+            dropped.touch()
+        return has_ended
+
+    monkeypatch.setattr(runs.hook, "poll", polled)
+    runs.does(f'head -c 30000000 /dev/zero; until [ -e "{dropped}" ]; do sleep 0.02; done; echo the end')
+    runs.after_a_sync("a")
+    assert dropped.exists()
+    assert caplog.messages[-1] == "on_synced: the end"
+
+
 def test_changes_that_cannot_be_written(runs: Runs) -> None:
     """Nothing is run; the next run is told of them too."""
     blocker = runs.state / "synced-changes.json.new"
