@@ -173,11 +173,17 @@ def sync_now(
 
     Raises `SyncdError`; that of an interrupt says what state it leaves.
     """
-    ends_s = CLOCK.monotonic_s() + min(STARTS_S, timeout_s or STARTS_S)
+    began_s = CLOCK.monotonic_s()
+    ends_s = began_s + min(STARTS_S, timeout_s or STARTS_S)
+
+    def left_s() -> float | None:
+        # A timer of no time would never go off.
+        return None if timeout_s is None else max(0.001, began_s + timeout_s - CLOCK.monotonic_s())
+
     while True:
         try:
             try:
-                answer = ask_daemon(config, request, timeout_s, display)
+                answer = ask_daemon(config, request, left_s(), display)
             except Stop:
                 what = f"stopped waiting ({display.doing_now}); the daemon goes on"
                 raise TryLater(what, "see `syncd status`") from None
@@ -185,7 +191,7 @@ def sync_now(
                 return answer
             from syncd.cli.own_loop import sync_alone  # noqa: PLC0415 - where no daemon runs
 
-            return sync_alone(config, display, request, timeout_s)
+            return sync_alone(config, display, request, left_s())
         except Locked:
             if CLOCK.monotonic_s() >= ends_s:
                 raise

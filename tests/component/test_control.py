@@ -193,5 +193,25 @@ def test_a_time_limit_counts_while_another_process_has_the_workspace(monkeypatch
     assert sum(clock.slept) < 1
 
 
+def test_a_time_limit_counts_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was waited for before is not waited for once more by a command that then syncs by itself."""
+    clock, limits = ScriptedClock(), list[float]()
+
+    def asked(_config: object, _request: object, timeout_s: float, _display: object) -> None:
+        limits.append(timeout_s)
+        clock.go_on(2)
+
+    def alone(_config: object, _display: object, _request: object, timeout_s: float) -> dict[str, object]:
+        limits.append(timeout_s)
+        return {}
+
+    monkeypatch.setattr("syncd.cli.push.CLOCK", clock)
+    monkeypatch.setattr("syncd.cli.push.ask_daemon", asked)
+    monkeypatch.setattr("syncd.cli.own_loop.sync_alone", alone)
+    config = check_config({"workspace": {"path": "/work"}, "sandbox": {"id": "box"}})
+    sync_now(config, {"do": "flush"}, ProgressDisplay(), 5)
+    assert limits == pytest.approx([5, 3])
+
+
 def locked(*_: object) -> None:
     raise Locked("another syncd has this workspace")
