@@ -270,6 +270,7 @@ class _Look:
             self._outcomes[index] = self._remove(index, path, versions)
         _within(self._left_s(1.0), self._check_places)
         self._close_folder()
+        os.close(self._top)
         return {
             "outcomes": [[chr(letter), sum(1 for _ in same)] for letter, same in groupby(self._outcomes)],
             "differing": [found.row() for _, found in sorted(self._differing.items())],

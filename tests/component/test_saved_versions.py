@@ -7,7 +7,8 @@ import itertools
 import os
 import shutil
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.core.choices import SAVED_BYTES
 from syncd.core.clock import utc
+from syncd.core.settings import MAIN
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, VersionSaver, Why, aged, expired
@@ -41,10 +43,11 @@ class SavedVersionsRig:
         self.state = folder / "state"
         self.blobs = self.state / "blobs"
         self.state.mkdir()
+        self.open = ExitStack()
         self.store = self.another()
 
-    def another(self) -> SavedVersions:
-        return SavedVersions(StateDb(str(self.state)), self.clock)
+    def another(self, name: str = MAIN) -> SavedVersions:
+        return SavedVersions(self.open.enter_context(closing(StateDb(str(self.state)))), self.clock, name)
 
     def save(self, **contents: bytes) -> str:
         """Save files with these contents, a second after the last ones, and return the id."""
@@ -60,8 +63,10 @@ class SavedVersionsRig:
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> SavedVersionsRig:
-    return SavedVersionsRig(tmp_path)
+def rig(tmp_path: Path) -> Iterator[SavedVersionsRig]:
+    rig = SavedVersionsRig(tmp_path)
+    with rig.open:
+        yield rig
 
 
 def digest_of(content: bytes) -> bytes:
@@ -100,7 +105,7 @@ def test_what_is_saved_is_restored(rig: SavedVersionsRig) -> None:
 
 def test_each_sandbox_counts_its_own(rig: SavedVersionsRig) -> None:
     """Of those in the one store of the workspace. Ids begin with their time, and differ within a second."""
-    blue = SavedVersions(StateDb(str(rig.state)), rig.clock, "blue")
+    blue = rig.another("blue")
     rig.save(a=b"main's")
     for content in (b"blue's", b"blue's, newer"):
         blue.save(Why.OVERWRITTEN, "box-blue", {"a": file_of(content)})
