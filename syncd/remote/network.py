@@ -9,6 +9,7 @@ An `Exchange` knows what httpcore does not, by `_STEPS` and by what tcp(7) count
 - A server may close a kept connection in the same instant as the next request is sent over it. Then not one byte of the
   request is acknowledged: in all likelihood none was read, and it may be sent again at once (RFC 9112, 9.3.1).
 - A server may refuse a request in the middle of its body, and read no further: its answer is read, the rest not sent.
+  An informational answer (RFC 9110, 15.2) ends nothing.
 - An answer for which nothing was read since the request was sent came with the one before: it is no answer to this one.
 - A time-out of each read never ends an answer that comes one byte a minute, and begins when the kernel has taken the
   request, which a slow uplink sends for minutes. So the answer has a deadline, which moves while more of that leaves.
@@ -23,6 +24,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import select
 import socket
 import ssl
@@ -49,6 +51,8 @@ _READ_BYTES = 64 << 10
 # Of `struct tcp_info` (linux/tcp.h): tcpi_bytes_acked, a number of 64 bits.
 _ACKED = struct.Struct("Q")
 _ACKED_AT = 120
+# The heads of informational answers, which may come at any time (RFC 9110, 15.2); 101 is a final one.
+_INFORMATIONAL = re.compile(rb"(?:HTTP/1\.1 1(?!01)[0-9]{2}(?:(?!\r\n\r\n).)*\r\n\r\n)*", re.DOTALL)
 # These waits are for the kernel, which no test's clock can hurry.
 _CLOCK = SystemClock()
 
@@ -307,8 +311,10 @@ class _Stream(httpcore.NetworkStream):
         """Send what the kernel takes of it. Raises `OSError`, upon which httpcore reads, if the server has answered."""
         if self._network.exchange.phase is Phase.BODY:
             with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                self._early_answer = self._connection.recv(_READ_BYTES)
-                raise OSError("the server wants no more of the request")
+                read = self._connection.recv(_READ_BYTES)
+                self._early_answer = _INFORMATIONAL.sub(b"", read, 1)
+                if self._early_answer or not read:
+                    raise OSError("the server wants no more of the request")
         return self._connection.send(left)
 
     def _until_ready(self, act: Callable[[], Result], events: int, ends_s: float) -> Result:

@@ -92,6 +92,16 @@ def reads_later(connection: socket.socket, scene: Scene) -> None:
             scene.left_bytes += len(piece)
 
 
+def informs(connection: socket.socket, scene: Scene) -> None:
+    """Informational answers come in the middle of the body, two of them at once."""
+    left = int(head_of(connection).lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+    while left:
+        left -= len(connection.recv(left))
+    connection.sendall(OK)
+    assert scene.over.wait(60)
+
+
 def answering_early(
     status: int, end: Callable[[socket.socket, Scene], object]
 ) -> Callable[[socket.socket, Scene], None]:
@@ -223,6 +233,7 @@ CASES = {
         )
         for end in EARLY
     },
+    "it informs in the middle of a body": Case([informs], put(1 << 24), "200 ok", Phase.ANSWERED),
     "it closes in the middle of a body": Case([takes_some(just_closes)], put(LARGE_BYTES), CUT_OFF, Phase.OVER),
     "it says goodbye in the middle of a body": Case([takes_some(says_goodbye)], put(LARGE_BYTES), CUT_OFF, Phase.OVER),
     "it resets in the middle of a body": Case([takes_some(resets)], put(LARGE_BYTES), CUT_OFF, Phase.OVER),
