@@ -168,6 +168,11 @@ class _LimitedFile(io.FileIO):
             raise BadArchive(f"it has more than {_MOST_MEMBERS:,} members")
         return content
 
+    def seek(self, position: int, whence: int = os.SEEK_SET, /) -> int:
+        if whence == os.SEEK_SET and position < 0:  # the system's error would be taken for one of this machine
+            raise BadArchive("a member begins before it")
+        return super().seek(position, whence)
+
 
 def _in_zip(path: str) -> Iterator[tuple[Member, Iterator[bytes]]]:
     """Yield each member with its content. Raises `BadArchive`, `OSError`."""

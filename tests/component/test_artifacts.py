@@ -169,6 +169,12 @@ def test_a_zip_of_many_members(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
         home.extract(more)
 
 
+def test_a_zip_without_its_beginning(home: Home) -> None:
+    """It is the archive that is damaged, not this machine that cannot keep files."""
+    with pytest.raises(BadArchive, match="begins before it"):
+        home.extract(b"PK" + zipped(MEMBERS)[8:])
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_compression_is_refused(home: Home, method: int) -> None:
     """A dictionary of LZMA may take all of the memory."""
