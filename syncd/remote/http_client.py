@@ -308,7 +308,7 @@ def proxy_parts(address: str) -> tuple[str, str, str]:
     of a library, are none of the address.
     """
     parts = _PROXY.fullmatch(address)
-    if parts is None:
+    if parts is None or not parts["place"].isascii():
         raise ValueError("the proxy of the environment has an invalid address: correct HTTPS_PROXY or ALL_PROXY")
     return parts["scheme"] or "http", parts["user"] or "", parts["place"]
 

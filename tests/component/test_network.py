@@ -239,6 +239,7 @@ def test_proxies(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
             "me:5ECRET/x",
             "http://me:5ECRET@host:5ECRET",
             "http://[5ECRET]",
+            "http://me:5ECRET@höst:80",
             "5ECRET@",
         ):
             monkeypatch.setenv("HTTPS_PROXY", address)
