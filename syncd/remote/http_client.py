@@ -128,15 +128,21 @@ class _Transport(httpx.BaseTransport):
                 proxy=_proxy_of(url),
                 network_backend=self._network,
             )
-        answer = pool.handle_request(
-            httpcore.Request(
-                method=request.method,
-                url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions=request.extensions,
+        try:
+            answer = pool.handle_request(
+                httpcore.Request(
+                    method=request.method,
+                    url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
             )
-        )
+        except Exception as failure:
+            # httpcore lets it through, and the package need not be here.
+            if type(failure).__module__ == "socksio.exceptions":
+                raise httpcore.ProxyError("it does not speak SOCKS5") from None
+            raise
         return httpx.Response(answer.status, headers=answer.headers, stream=_AnswerBody(answer))
 
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from math import inf
 from urllib.parse import unquote
 
+import httpcore
 import pytest
 
 from syncd.core.clock import SystemClock
@@ -245,6 +246,17 @@ def test_proxies(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv("HTTPS_PROXY", address)
             invalid = refused(client, "https://api.example.net/")
             assert invalid == "the proxy of the environment has an invalid address: correct HTTPS_PROXY or ALL_PROXY"
+
+
+def test_a_proxy_that_speaks_no_socks(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of the package for SOCKS, which httpcore does not translate, is a failure of the network."""
+    malformed = type("ProtocolError", (Exception,), {"__module__": "socksio.exceptions"})("Malformed reply")
+
+    def handle(*_: object) -> httpcore.Response:
+        raise malformed
+
+    monkeypatch.setattr(httpcore.ConnectionPool, "handle_request", handle)
+    assert refused(client, "https://api.example.com/") == "the proxy refused: it does not speak SOCKS5"
 
 
 def test_cookies_are_not_kept(client: HttpClient) -> None:
