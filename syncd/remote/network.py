@@ -263,7 +263,11 @@ class Network(httpcore.NetworkBackend):
 
         with done:
             # Not a `threading.Thread`, which the process would wait for when it exits.
-            _thread.start_new_thread(look_up, ())
+            try:
+                _thread.start_new_thread(look_up, ())
+            except RuntimeError:  # the limit of processes is reached
+                finished.close()
+                raise OSError("this machine has no thread to look up its name") from None
             if not self.waiter.wait_ready(done.fileno(), select.POLLIN, ends_s):
                 raise OSError("its name cannot be looked up in time")
         if found and isinstance(found[0], OSError):

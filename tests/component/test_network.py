@@ -213,6 +213,16 @@ def test_who_hears_is_told_while_a_name_is_look_up(
     over.set()
 
 
+def test_no_thread_is_left_to_look_up_a_name(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of processes is a failure like any other, and passes."""
+
+    def start(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(network._thread, "start_new_thread", start)
+    assert refused(client, "https://api.test/") == "this machine has no thread to look up its name"
+
+
 def test_proxies(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment's proxy is used for remote hosts, with its refusal in the message, and never for loopback."""
     asked: list[bytes] = []
