@@ -77,7 +77,7 @@ def _named(config_file: str | None, sandbox: str | None, sandbox_id: str | None)
     config = of_sandbox(configured(config_file), sandbox)
     if sandbox_id is None:
         return config, target_of(config, os.environ)
-    if sandbox_id in ("", ".", ".."):
+    if sandbox_id in ("", ".", "..") or not sandbox_id.isprintable():  # as bytes that are not UTF-8 are not
         raise click.UsageError(f"{sandbox_id!r} is no sandbox's id.")
     config = config if sandbox else _own(config).get(sandbox_id, config)
     return config, Target(config.sandbox.base_url, sandbox_id, config.sandbox.region)

@@ -93,6 +93,14 @@ def test_beside_a_named_one(rig: Rig) -> None:
     assert rig.run("push", "--force").code == 78
 
 
+@pytest.mark.parametrize("odd", ["", "..", "a\n", "\udcff"])
+@pytest.mark.parametrize("verb", ["show", "release"])
+def test_an_id_that_no_sandbox_has(rig: Rig, verb: str, odd: str) -> None:
+    """An id that no request can name is wrong usage, bytes that are not UTF-8 too."""
+    refused = rig.run("sandbox", verb, odd)
+    assert (refused.code, "is no sandbox's id" in refused.err, refused.err.count("\n")) == (2, True, 1)
+
+
 @pytest.mark.parametrize("released", ["main", "blue"])
 def test_what_status_shows_of_the_others(rig: Rig, released: str) -> None:
     """Without a daemon: a release forgets the last sync to that one alone; one that was removed is not shown."""
