@@ -224,7 +224,8 @@ def run_command() -> int:
             return ExitCode.NEEDS_PERSON
         what = f"{failure.strerror or failure}, {failure.filename or 'no file'}"
         print_error(f"this machine refused something ({what}): see `syncd check`")
-        return ExitCode.NEEDS_PERSON if isinstance(failure, PermissionError) else ExitCode.TRY_LATER
+        needs_person = isinstance(failure, PermissionError | NotADirectoryError)
+        return ExitCode.NEEDS_PERSON if needs_person else ExitCode.TRY_LATER
     except Exception as failure:  # noqa: BLE001 - the last resort: a traceback does not help a person
         print_internal_error(failure)
         return ExitCode.TRY_LATER

@@ -66,6 +66,8 @@ def test_each_failure_is_shown(rig: Rig) -> None:
     assert (done.code, _found(done)["folders"]) == (78, "fail")
     assert "~/.config/syncd/api-key is no writable folder)" in done.out
     assert "XDG_STATE_HOME" in done.out
+    done = rig.run("history")
+    assert (done.code, "see `syncd check`" in done.err) == (78, True)
     del rig.environ["XDG_STATE_HOME"]
     rig.emulator.close()
     done = rig.run("check")
