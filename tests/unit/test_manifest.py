@@ -34,12 +34,7 @@ from syncd.model.manifest import (
     sharing,
     without_stamps,
 )
-
-OLD = Stamp(1_000, 2_000, 3, 4)
-FILE = Entry(Kind.FILE, 0o644, 1, 5, stamp=OLD, digest=b"d1")
-UNREAD = replace(FILE, digest=b"")
-FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
-LINK = Entry(Kind.SYMLINK, 0o777, 1, target="a")
+from tests.unit.test_entry import FILE, FOLDER, LINK, UNREAD
 
 
 @pytest.mark.parametrize(
