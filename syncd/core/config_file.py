@@ -53,7 +53,7 @@ def read_text(path: str) -> str:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(f"the configuration file {path} is no regular file", "put one in its place")
-            return file.read().decode("utf-8-sig")  # some editors write the mark
+            return file.read().decode("utf-8-sig")  # some editors begin it with a byte order mark
     except FileNotFoundError:
         hint = f"run `syncd init{_option(path)}`, or name one with --config"
         raise ConfigError(f"no configuration file at {path}", hint) from None

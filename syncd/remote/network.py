@@ -52,7 +52,7 @@ _READ_BYTES = 64 << 10
 _ACKED = struct.Struct("Q")
 _ACKED_AT = 120
 # The heads of informational answers, which may come at any time (RFC 9110, 15.2); 101 is a final one.
-_INFORMATIONAL = re.compile(rb"(?:HTTP/1\.1 1(?!01)[0-9]{2}(?:(?!\r\n\r\n).)*\r\n\r\n)*", re.DOTALL)
+_INFORMATIONAL = re.compile(rb"(?:HTTP/1\.1 1(?!01)[0-9]{2}.*?\r\n\r\n)*", re.DOTALL)
 # These waits are for the kernel, which no test's clock can hurry.
 _CLOCK = SystemClock()
 
