@@ -142,6 +142,9 @@ class Daemon(Struct, eq=False):
         shared, signals = self.shared, self.signals
         # Where the wall clock jumped, the times that the status shows are others.
         came = not set(self.suspend_detector.filenos()).isdisjoint(ready)
+        # Before the events are read: what was changed before a request is synced by it, and is not pending after.
+        sync_now, signals.sync_now = signals.sync_now, False
+        requests = list(self.control.requests())
         changes = shared.watch.take()
         if changes:
             shared.dirty.add(changes)
@@ -157,12 +160,11 @@ class Daemon(Struct, eq=False):
             for loop in self.loops:
                 loop.woke(slept_s)
             came = True
-        if signals.sync_now:
-            signals.sync_now = False
+        if sync_now:
             for loop in self.loops:
                 loop.add(SyncRequest())
             came = True
-        for client, message in self.control.requests():
+        for client, message in requests:
             self._answer(client, message)
             came = True
         if shared.status.run.pid is not None and shared.reload_after is None and self._check_for_reload():

@@ -149,6 +149,31 @@ def test_a_suspend_ends_all_connections(loop: DaemonRig) -> None:
         assert not pools
 
 
+def test_what_changed_before_a_request_is_not_pending_after_it(
+    loop: DaemonRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though both come right after the changes were read."""
+    loop.use(loop.rig.clock)
+    take = InotifyWatch.take
+
+    def take_too_early(watch: InotifyWatch) -> Changes:
+        changes = take(watch)
+        if not (loop.rig.workspace / "late").exists():
+            loop.rig.write("late")
+            loop.send(signal.SIGUSR1)
+        return changes
+
+    with loop.daemon() as daemon:
+        agenda = daemon.loops[0].agenda
+        daemon.loops[0]._sync(SyncReason.RESCAN)
+        monkeypatch.setattr(InotifyWatch, "take", take_too_early)
+        while not agenda.requests.has_fresh:
+            daemon.handle(set())
+        daemon.loops[0]._sync(SyncReason.ORDER)
+        daemon.handle(set())
+        assert agenda.due.burst is None
+
+
 def test_what_comes_is_logged_of_no_sandbox(loop: DaemonRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever task receives it, of a suspend say."""
     loop.use(loop.rig.clock)
