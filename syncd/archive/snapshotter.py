@@ -137,7 +137,7 @@ class Snapshotter(Struct, eq=False):
         return scanned
 
     @property
-    def is_outdated(self) -> bool:
+    def misses_a_scan(self) -> bool:
         """True if all was scanned for another sandbox since: that may have found what no event told of."""
         return self.scanner.full_scans > self._full_scans
 

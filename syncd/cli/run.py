@@ -11,7 +11,7 @@ from math import inf
 import click
 
 from syncd.cli.options import CLOCK, config_option, config_path, load_for_command
-from syncd.core.api_key import ApiKey, is_outdated
+from syncd.core.api_key import ApiKey, was_replaced
 from syncd.core.clock import stamp
 from syncd.core.config_file import load_config
 from syncd.core.directories import Lock
@@ -122,7 +122,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
             run.refused = str(failure)
             _log.error("the new configuration is refused, the old one stays: %s", failure)
         key = keys[MAIN]
-        if isinstance(key, ApiKey) and is_outdated(key, os.environ, config.sandbox.api_key_file):
+        if isinstance(key, ApiKey) and was_replaced(key, os.environ, config.sandbox.api_key_file):
             raise TryLater(
                 "the API key file changed since this service was handed the key",
                 "ending, for the service manager to start it with the new one",

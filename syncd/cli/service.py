@@ -120,7 +120,7 @@ def with_digest(text: str, name: str) -> str:
     return _HEAD.format(version=syncd.__version__, name=name, digest=hashlib.sha256(text.encode()).hexdigest()) + text
 
 
-def is_unchanged(found: str, original: str) -> bool:
+def is_as_written(found: str, original: str) -> bool:
     """True if a file is as an installation wrote it, or a copy of the shipped one, `original`."""
     digest = _DIGEST.match(found)
     is_installed = digest is not None and hashlib.sha256(found[digest.end() :].encode()).hexdigest() == digest[1]
@@ -372,6 +372,6 @@ def _writable(config: Config) -> Iterator[str]:
 def _is_edited(unit: Unit) -> bool:
     try:
         with open(unit.path, encoding="utf-8", errors="replace") as file:
-            return not is_unchanged(file.read(), shipped(unit.file))
+            return not is_as_written(file.read(), shipped(unit.file))
     except FileNotFoundError:
         return os.path.islink(unit.path)  # as `systemctl mask` of another place leaves

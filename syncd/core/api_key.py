@@ -77,7 +77,7 @@ def key_in_file(path: str, what: str) -> ApiKey:
     return parse_key(_read(path, what, stat.S_IRWXG | stat.S_IRWXO), path)
 
 
-def is_outdated(key: ApiKey, environ: Mapping[str, str], key_file: str) -> bool:
+def was_replaced(key: ApiKey, environ: Mapping[str, str], key_file: str) -> bool:
     """True if the key is a copy from the service manager, and the key's file was changed or replaced since."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder or key.source != os.path.join(folder, CREDENTIAL):

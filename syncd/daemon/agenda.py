@@ -86,7 +86,7 @@ class Agenda:
             has_writer=shared.reload or shared.workspace.keeps_from_syncing(cycle.name),
             reloads=shared.reload or shared.delays_reload(cycle.name),
             slept=self.has_slept,
-            rescan_at_s=-inf if cycle.snapshotter.is_outdated else rescan_at_s,
+            rescan_at_s=-inf if cycle.snapshotter.misses_a_scan else rescan_at_s,
             save_at_s=cycle.save_at_s,
         )
 

@@ -41,7 +41,7 @@ from syncd.sync.following import (
     request_since,
     save_followed,
     since_look,
-    told_since,
+    with_gone,
 )
 from syncd.sync.sandbox import Access, Sandbox
 from syncd.sync.status_document import AgentStatus
@@ -181,7 +181,7 @@ class Follower:
         whole, now_s = follow_request(content, known, is_excluded), self.waiter.clock.monotonic_s()
         if since is not None and now_s - since.whole_s < WHOLE_S:
             request = request_since(whole, content, known.there, since)
-            told = None if request is None else told_since(looks.look(request), known.there, content)
+            told = None if request is None else with_gone(looks.look(request), known.there, content)
             if request is not None and told is not None:
                 return request, told, since.whole_s
         return whole, looks.look(whole), now_s

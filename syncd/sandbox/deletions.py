@@ -63,7 +63,7 @@ def removed_by(looks: Iterable[LookResult], to_delete: Versions, wanted: Manifes
     )
 
 
-class DeletionSync(Struct):
+class Removals(Struct):
     """The deletions in one sandbox before each initialize, and the leftovers after it.
 
     `is_excluded` is True for a path, and whether it is a directory, that the rules exclude: it was not deleted. What

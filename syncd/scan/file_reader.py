@@ -93,7 +93,7 @@ def directory_entry(status: os.stat_result) -> Entry:
     return Entry(Kind.DIRECTORY, permissions(status.st_mode), mtime_s(status))
 
 
-def is_unchanged(entry: Entry, status: os.stat_result) -> bool:
+def is_valid(entry: Entry, status: os.stat_result) -> bool:
     """True if an entry is still valid. That of a file without digest, or without stamp, is not."""
     if entry.digest:
         return entry.stamp == stamp_of(status) and entry.size_bytes == status.st_size

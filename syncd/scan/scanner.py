@@ -39,7 +39,7 @@ from syncd.scan.file_reader import (
     directory_entry,
     file_entry,
     identity_of,
-    is_unchanged,
+    is_valid,
     lasting_identity_of,
     mtime_s,
 )
@@ -432,7 +432,7 @@ class Scanner(Struct, eq=False):
                 continue
             if stat.S_ISDIR(status.st_mode) is not is_dir:
                 continue  # it was swapped after the listing, so the rules decided about another kind: an event follows
-            if old is None or not is_unchanged(old, status):
+            if old is None or not is_valid(old, status):
                 old = self._new_entry(record, path, name, parent, status)
                 if old is None:
                     continue

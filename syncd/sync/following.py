@@ -126,7 +126,7 @@ def request_since(
     return replace(whole, items=items, since=since.mark)
 
 
-def told_since(result: LookResult, known: Mapping[str, SeenEntry], content: SandboxContent) -> LookResult | None:
+def with_gone(result: LookResult, known: Mapping[str, SeenEntry], content: SandboxContent) -> LookResult | None:
     """Return the result of such a look with what is gone; None: only a look at everything can tell."""
     unread = (entry.kind is Kind.FILE and not (entry.digest or entry.unstable) for entry in result.new.values())
     if result.mark is None or any(unread):

@@ -28,7 +28,7 @@ from syncd.remote.retry import WaitOut
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.agent_repository import AgentRepository
-from syncd.sandbox.deletions import DeletionSync
+from syncd.sandbox.deletions import Removals
 from syncd.sandbox.executions import Executions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
 from syncd.sandbox.looks import Looks
@@ -148,7 +148,7 @@ class Sandbox:
             target.sandbox_id,
             BaseStore(spool, ChunkStore(spool)),
         )
-        self.deletion_sync = DeletionSync(config.sandbox.deletions, self.state, self.looks, waiter.clock, is_excluded)
+        self.removals = Removals(config.sandbox.deletions, self.state, self.looks, waiter.clock, is_excluded)
         self.partial_archives = PartialArchives(config.sync.archive, target, self.looks.look, db=db, clock=waiter.clock)
         self.agent_repository = AgentRepository(partial(_home_branch, config), executions, target, db, waiter)
         self.setup, last = SandboxSetup(config.sandbox, db, target), last_target(db, config.sandbox_name)
@@ -211,7 +211,7 @@ class Sandbox:
     def warnings(self) -> list[SyncWarning]:
         # Where a sync looks, its own warning says that nobody could.
         unknown = [EMPTY_PERHAPS] if self._is_unknown and not self.looks.are_made else []
-        parts = (self.deletion_sync, self.partial_archives, self.looks, self.state.seen, self.setup)
+        parts = (self.removals, self.partial_archives, self.looks, self.state.seen, self.setup)
         return [*unknown, *(each for part in parts for each in part.warnings), *self.agent_repository.warnings]
 
 

@@ -131,7 +131,7 @@ class SyncCycle:
         """The next monotonic second at which a sync tries again there what it could not; infinity: there is none."""
         if self.sandbox is None:
             return inf
-        times_s = (self.sandbox.state.seen.look_again_at_s, self.sandbox.deletion_sync.again_at_s)
+        times_s = (self.sandbox.state.seen.look_again_at_s, self.sandbox.removals.again_at_s)
         # Of those that have passed, nobody could look just now.
         return min((at_s for at_s in times_s if at_s > self.access.clock.monotonic_s()), default=inf)
 

@@ -127,7 +127,7 @@ class SandboxSync(Struct):
         """Forget what is known, as far as this sync is to find out anew."""
         sandbox, state = self.sandbox, self.state
         if mode is not SyncMode.CHANGED:
-            sandbox.deletion_sync.hasten()
+            sandbox.removals.hasten()
             state.seen.hasten()
         if mode is SyncMode.FORCED:
             state.unremoved = {}  # each may be as it was sent by now, or absent
@@ -188,7 +188,7 @@ class SandboxSync(Struct):
             return False
         if state.seen.wants_look(here.manifest, self.clock.monotonic_s()):
             return False
-        return not self.sandbox.deletion_sync.has_pending(manifest | here.obstructed, self.snapshotter.unread)
+        return not self.sandbox.removals.has_pending(manifest | here.obstructed, self.snapshotter.unread)
 
     def _packed(self, mode: SyncMode, observer: SyncObserver, here: _Here, number: int) -> SyncRound | None:
         """Pack what the sandbox lacks, or all, into an archive in the spool; None if nothing is to be sent."""
@@ -267,7 +267,7 @@ class SandboxSync(Struct):
             content=self.state.content,
             manifest=manifest,
             written=written,
-            to_delete=self.sandbox.deletion_sync.due(manifest | here.obstructed, unread),
+            to_delete=self.sandbox.removals.due(manifest | here.obstructed, unread),
             held=here.held,
             obstructed=here.obstructed,
             is_whole=only is None,
@@ -304,7 +304,7 @@ class SandboxSync(Struct):
                 self._record(self.state.content.base, self.state.torn, proved)
             elif proved is not Verdict.INITIALIZE:
                 return proved
-        has_pending = self.sandbox.deletion_sync.has_pending
+        has_pending = self.sandbox.removals.has_pending
         if attempt.content.uncertain and has_pending(attempt.wanted, self.snapshotter.unread):
             return Verdict.PACK_AGAIN  # to remove it once more, now that no archive is unanswered
         return outcome

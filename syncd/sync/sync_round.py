@@ -155,7 +155,7 @@ class SyncRound(Struct):
 
     def _complete(self) -> Verdict:
         attempt, partial_archives = self.attempt, self.sandbox.partial_archives
-        self.sandbox.deletion_sync.settle_pending(attempt.wanted)
+        self.sandbox.removals.settle_pending(attempt.wanted)
         self.gone = frozenset()
         if partial_archives.replaces:
             return self._clear()
@@ -304,7 +304,7 @@ class SyncRound(Struct):
         """Note what these looks removed; return what still has a wanted path's place."""
         self._removed.update(*(each.removed for each in results))
         removed = removed_by(results, to_delete, self.attempt.wanted)
-        self.sandbox.deletion_sync.note(removed, to_delete.keys())
+        self.sandbox.removals.note(removed, to_delete.keys())
         self.gone = removed.gone
         return removed.occupied
 
@@ -362,7 +362,7 @@ class SyncRound(Struct):
         return self._verdict(before)
 
     def _verdict(self, before: Collection[str]) -> Verdict:
-        gone = self.gone if self.sandbox.deletion_sync.removes else None
+        gone = self.gone if self.sandbox.removals.removes else None
         return verdict_on(self.attempt, before, self.sandbox.state.seen.stays, gone)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.api_key import CREDENTIAL, KEY_VARIABLE, NOT_LOADED, ApiKey, find_key, is_outdated
+from syncd.core.api_key import CREDENTIAL, KEY_VARIABLE, NOT_LOADED, ApiKey, find_key, was_replaced
 from syncd.core.errors import KeyRefused
 
 KEY = "sk-5ecret"
@@ -137,12 +137,12 @@ def test_a_credential_that_is_older_than_its_file(tmp_path: Path) -> None:
     (tmp_path / CREDENTIAL).chmod(0o440)
     service = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     key = find_key(service, str(path))
-    assert not is_outdated(key, service, str(path))
+    assert not was_replaced(key, service, str(path))
     while path.stat().st_ctime_ns <= (tmp_path / CREDENTIAL).stat().st_ctime_ns:  # the kernel's clock has coarse ticks
         path.write_bytes(b"from-file")
-    assert is_outdated(key, service, str(path))
-    assert not is_outdated(key, service, str(tmp_path / "none"))
+    assert was_replaced(key, service, str(path))
+    assert not was_replaced(key, service, str(tmp_path / "none"))
     assert older.stat().st_ctime_ns < path.stat().st_ctime_ns
     for from_elsewhere in (find_key({}, str(older)), find_key({KEY_VARIABLE: KEY}, str(path))):
-        assert not is_outdated(from_elsewhere, service, str(path))
-    assert not is_outdated(key, {}, str(path))
+        assert not was_replaced(from_elsewhere, service, str(path))
+    assert not was_replaced(key, {}, str(path))

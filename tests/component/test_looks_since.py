@@ -18,7 +18,7 @@ from syncd.sandbox.look_request import LookRequest, LookResult
 from syncd.sandbox.protocol import Bounds, decoded, look_result, look_values
 from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sync.agent_work import FoundWork, lacking
-from syncd.sync.following import follow_request, followed, request_since, since_look, told_since
+from syncd.sync.following import follow_request, followed, request_since, since_look, with_gone
 from tests.looks import a_file
 
 PATHS = ("a", "b", "d/a", "d/b", "d/e/a", "d/e/b", "f/a", "x.log")
@@ -97,7 +97,7 @@ def test_what_has_changed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             there.act(random)
         whole = follow_request(there.content, known, _leaves_out)
         request = None if since is None else request_since(whole, there.content, known.there, since)
-        told = None if request is None else told_since(there.look(request), known.there, there.content)
+        told = None if request is None else with_gone(there.look(request), known.there, there.content)
         result = there.look(whole)
         expected, _ = followed(known, result, there.content, (), _leaves_out, at_s=1.0)
         if told is not None:

@@ -18,7 +18,7 @@ import pytest
 
 from syncd.model.reconcile import PathOutcome, Plan
 from syncd.sandbox import executions, provider
-from syncd.sandbox.deletions import DeletionSync
+from syncd.sandbox.deletions import Removals
 from syncd.sandbox.saved_versions import VersionSaver
 from syncd.sync import sync_plan
 from syncd.watch.changes import Changes, DirtyDirectories
@@ -370,7 +370,7 @@ PLANTED: dict[str, tuple[object, str, object, str]] = {
         program_with(_COMPARED, _COMPARED.replace(b"found.same_as_any(versions)", b"True")),
         _MIRROR + "agent_writes('a/g', 3)\n remove('a/g')\n wait_idle()",
     ),
-    "nothing is deleted": (DeletionSync, "due", lambda self, *_: {}, _MIRROR + "remove('a')\n wait_idle()"),
+    "nothing is deleted": (Removals, "due", lambda self, *_: {}, _MIRROR + "remove('a')\n wait_idle()"),
     "sandboxes are acquired without a limit": (
         provider,
         "acquire_wait_s",

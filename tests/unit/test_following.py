@@ -24,7 +24,7 @@ from syncd.sync.following import (
     followed,
     request_since,
     since_look,
-    told_since,
+    with_gone,
 )
 
 
@@ -212,7 +212,7 @@ BEFORE = {"d/new": SeenEntry(Kind.FILE, copy="kept"), "d/b": ABSENT, "x.log": LO
 
 def _told(new: dict[str, SeenEntry] | None = None, **fields: Any) -> LookResult | None:
     result = LookResult(new=new or {}, mark=fields.pop("mark", MARK), **fields)
-    return told_since(result, BEFORE, SandboxContent(MARKED))
+    return with_gone(result, BEFORE, SandboxContent(MARKED))
 
 
 def test_what_is_gone_since() -> None:

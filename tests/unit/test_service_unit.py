@@ -7,7 +7,7 @@ import re
 import pytest
 
 from syncd.cli.options import shipped
-from syncd.cli.service import SANDBOXING, fitted, is_unchanged, switched_off, unit_of, with_digest
+from syncd.cli.service import SANDBOXING, fitted, is_as_written, switched_off, unit_of, with_digest
 from syncd.core.errors import ConfigError
 
 FOLDER = "/home/dev/.config/syncd"
@@ -69,10 +69,10 @@ def test_the_seal_shows_any_change() -> None:
     """A text as written or as shipped is recognised; one with another line or without its head is not."""
     text = unit()
     written, original = with_digest(text, "syncd"), shipped("syncd.service")
-    assert is_unchanged(written, original)
-    assert is_unchanged(original, original)
+    assert is_as_written(written, original)
+    assert is_as_written(original, original)
     changed = (written + "Nice=5\n", written.replace("LimitCORE=0", "LimitCORE=1"), text, "")
-    assert not any(is_unchanged(each, original) for each in changed)
+    assert not any(is_as_written(each, original) for each in changed)
 
 
 @pytest.mark.parametrize("file", FILES)

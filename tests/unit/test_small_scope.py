@@ -30,7 +30,7 @@ from syncd.model import reconcile
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, same, with_copy
 from syncd.model.manifest import Manifest, is_within
 from syncd.model.reconcile import Changed, Forced, PathOutcome, Policy
-from syncd.sandbox.deletions import DeletionSync
+from syncd.sandbox.deletions import Removals
 from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import VersionSaver
@@ -262,7 +262,7 @@ _SYNC_FAULTS: list[tuple[Any, str, Callable[..., Any]]] = [
     (VersionSaver, "save", lambda *_: frozenset()),
     (SandboxState, "mark_uncertain", lambda *_: None),
     (SandboxContent, "with_sent", lambda content, _: replace(content, uncertain=True)),
-    (DeletionSync, "settle_pending", lambda *_: None),
+    (Removals, "settle_pending", lambda *_: None),
     (SyncRound, "prepare", lambda _: Verdict.INITIALIZE),
     (reconcile, "_sync_outcome", partial(_overwrites, reconcile._sync_outcome)),
     (reconcile, "_is_held", lambda changed, _: changed is not Changed.HERE),

@@ -101,13 +101,13 @@ class StatusReader:
             answers = False if now_s - (self._written_at_s() or now_s) >= _SILENCE_S else None
         return replace(status, responding=answers)
 
-    def context(self, status: Status, busy_pid: int | None) -> StatusContext:
+    def context(self, status: Status, other_pid: int | None) -> StatusContext:
         """The facts that the screen needs beside this document."""
         is_other = status.daemon_version not in (None, __version__)
         return StatusContext(
             written_at_s=self._written_at_s(),
             was_killed=(read_document(self.folder) or self._nothing).running,
-            busy_pid=busy_pid,
+            other_pid=other_pid,
             unit=self._installed_unit() if is_other or not status.running or status.responding is False else None,
             option=option_for(self._path),
             is_paused=PauseMarker(self.folder).exists,

@@ -35,7 +35,7 @@ class StatusContext(Struct, frozen=True):
     """The facts that are not in the document.
 
     `written_at_s` is when it was last written, in seconds since 1970, None if never; `was_killed`: the process that
-    wrote it did not write that it stopped; `busy_pid` a process that holds the workspace and is not the document's (0:
+    wrote it did not write that it stopped; `other_pid` a process that holds the workspace and is not the document's (0:
     in another PID namespace), `unit` the daemon's systemd user unit, if installed; `is_paused`: a person paused, which
     the next daemon keeps to. `option` is the option that commands need for this configuration (` --config FILE`, or
     nothing).
@@ -43,7 +43,7 @@ class StatusContext(Struct, frozen=True):
 
     written_at_s: float | None
     was_killed: bool = False
-    busy_pid: int | None = None
+    other_pid: int | None = None
     unit: str | None = None
     option: str = ""
     is_paused: bool = False
@@ -148,8 +148,8 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
 
 
 def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[Tone, str, str]:
-    if context.busy_pid is not None:
-        process = f" (process {context.busy_pid})" if context.busy_pid else ""
+    if context.other_pid is not None:
+        process = f" (process {context.other_pid})" if context.other_pid else ""
         text = f"another syncd is working here{process}, which shows no status"
         return Tone.ATTENTION, text, "wait for its end, as a push shows none; if it stays so, end it"
     resume = f"; it is paused: `syncd resume{context.option}`" if context.is_paused else ""
