@@ -330,10 +330,10 @@ def test_the_state_folder_is_removed_under_the_daemon(rig: Rig, successor: bool)
     uploads = rig.count("upload")
     rig.write("a", "changed")
     rig.converged()
+    rig.in_state("watching")
     if successor:
         assert daemon.wait() == 75
     else:
-        rig.in_state("watching")
         assert rig.count("upload") == uploads + 1
     assert rig.ok("status", "--check").out
     assert rig.ok("flush").told == ""
