@@ -93,7 +93,7 @@ class LossGuard:
         self._mounted = self._inside()
 
     def _inside(self) -> frozenset[str]:
-        return frozenset(filesystems_of(self._workspace)) - {""}
+        return frozenset(filesystems_of(self._workspace))
 
     def missing_mounts(self) -> frozenset[str]:
         """Return what was mounted, and was not right before the scan."""

@@ -10,10 +10,11 @@ import msgspec
 import pytest
 
 from syncd.core.durable_file import StateFile
-from syncd.core.errors import NearlyEmpty
+from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.scan import file_reader
+from syncd.scan.exclusions import unmounted
 from syncd.scan.file_reader import FileIdentity, identity_of, lasting_identity_of, stamp_of
 from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES, LossGuard
 from syncd.scan.scanner import Scan
@@ -59,6 +60,7 @@ LOSSES: dict[str, tuple[Manifest, FileIdentity, Manifest, str]] = {
     "a small one": (files("before", SMALL_FILES - 1), OURS, Manifest(), ""),
     "a small one, created again": (files("before", SMALL_FILES - 1), ANOTHER, files("after", 1), ""),
     "a small one, by an empty directory": (files("before", SMALL_FILES - 1), ANOTHER, Manifest(), REPLACED),
+    "no small one any more": (files("before", SMALL_FILES), ANOTHER, files("after", SMALL_FILES), REPLACED),
     "one file, by a folder": (files("before", 1), ANOTHER, ONE_FOLDER, REPLACED),
     "a folder": (ONE_FOLDER, ANOTHER, Manifest(), ""),
 }
@@ -94,6 +96,43 @@ def test_a_command_writes_to_a_small_workspace_that_was_created_again(tmp_path: 
         guard.check_place(lambda: base)
     (workspace / "folder/after").touch()
     guard.check_place(lambda: base)
+
+
+@pytest.mark.parametrize(("left", "refused"), [(9, True), (10, False)])
+def test_a_command_writes_to_another_directory(tmp_path: Path, left: int, *, refused: bool) -> None:
+    """It does where a tenth of what was sent is there."""
+    workspace = tmp_path / "work"
+    workspace.mkdir()
+    guard = LossGuard(str(workspace), str(tmp_path))
+    guard.record_workspace(Scan(ANOTHER, BEFORE))
+    for path in [*BEFORE][:left]:
+        (workspace / path).touch()
+    if not refused:
+        guard.check_place(lambda: BEFORE)
+        return
+    with pytest.raises(NearlyEmpty) as failure:
+        guard.check_place(lambda: BEFORE)
+    assert str(failure.value) == REPLACED.replace("synced", "written there")
+
+
+def test_what_vanishes_while_it_is_packed(tmp_path: Path) -> None:
+    """A snapshot of hardly any of the files that were scanned would make the others look deleted."""
+    guard = recorded(tmp_path)
+    guard.check_vanished(BEFORE, 90)
+    with pytest.raises(TryLater) as failure:
+        guard.check_vanished(BEFORE, 91)
+    what = "91 of the workspace's 100 files vanished while they were packed"
+    assert str(failure.value) == f"{what}: they are looked for again"
+
+
+def test_another_directory_is_the_workspace_once_no_sandbox_refuses_it(tmp_path: Path) -> None:
+    """One that has hardly anything of what another sandbox holds is refused for that one still."""
+    guard, there = recorded(tmp_path), Scan(ANOTHER, AFTER)
+    guard.record_workspace(there, [AFTER, BEFORE])
+    with pytest.raises(NearlyEmpty):
+        guard.check(BEFORE, there)
+    guard.record_workspace(there, [AFTER])
+    guard.check(BEFORE, there)
 
 
 def test_nothing_is_known_yet(tmp_path: Path) -> None:
@@ -174,9 +213,9 @@ def test_a_missing_mount(tmp_path: Path, mount: Callable[..., None], *, restarte
     mount(ODD)
     guard = _guard(tmp_path) if restarted else guard
     for _ in range(2):
-        scan = _checked(guard, "data", ODD)
-        assert scan.unread == {"data"}
-        assert [warning.key for warning in scan.warnings] == ["unmounted:data"]
+        scan = _checked(guard, "data", ODD, unread=("private",))
+        assert scan.unread == {"data", "private"}
+        assert scan.warnings == [unmounted("data")]
     mount("data", ODD)
     scan = _checked(guard, "data", ODD)
     assert (scan.unread, scan.warnings) == (set(), [])

@@ -99,11 +99,25 @@ def test_files_that_change_while_they_are_read(before: str | None, follow_up: st
 def test_what_a_command_says_that_cannot_wait_longer() -> None:
     """After two more syncs it names the paths, and what to do."""
     assert [is_given_up("a", 1), is_given_up("a", 2), is_given_up("", 9)] == [False, True, False]
-    assert str(still_changing(["a.log"])).startswith("'a.log' kept changing while being read: its copy in the sandbox")
+    assert str(still_changing(["a.log"])) == (
+        "'a.log' kept changing while being read: its copy in the sandbox may be half old and half new, all else is "
+        "there: try again when nothing writes there, or exclude it in .syncdignore"
+    )
     assert str(still_changing(["b", "a"])).startswith("'a', 'b' kept changing while being read: their copies in the")
-    assert str(obstructed_paths(["a"])).startswith("'a' is not in the sandbox, where something else has that place")
+    assert str(obstructed_paths(["a"])) == (
+        "'a' is not in the sandbox, where something else has that place; all else is there: "
+        "`syncd status` names what it is, and what to do before you run `syncd push --force`"
+    )
     assert str(obstructed_paths([*"gfedcba"])).startswith("'a', 'b', 'c', 'd', 'e', and 2 more are not in the sandbox")
-    assert torn_copy("a\nb").what.startswith("'a\\nb' was written while it was read")
+
+
+def test_the_warning_about_a_file_that_changes() -> None:
+    """It goes by itself, and says what to do if it does not."""
+    assert torn_copy("a\nb") == (
+        "torn:a\nb",
+        "'a\\nb' was written while it was read: its copy in the sandbox may be half old and half new",
+        "the next sync sends it again; a file that never rests belongs in .syncdignore",
+    )
 
 
 def test_the_warnings_about_secrets() -> None:
@@ -111,6 +125,11 @@ def test_the_warnings_about_secrets() -> None:
     secret = Secret("an AWS key", 3)
     files = {path: (Entry(Kind.FILE), secret) for path in ("new", "sent")}
     warnings = secret_warnings(files, SandboxContent(manifest(sent="1")), ["sent", "gone"])
-    assert [each.key for each in warnings] == ["secret:new", "secret:sent", "secret:gone"]
-    assert ["may still be in the sandbox" in each.what for each in warnings] == [False, True, True]
-    assert warnings[0].what == "'new' holds an AWS key in line 3 and is excluded"
+    allow = "take it out, or allow the path in workspace.allow_secrets with `syncd config edit`"
+    left = "what was sent of it before may still be in the sandbox"
+    removed = 'with sandbox.deletions = "mirror" syncd removes it there; another sandbox does not have it'
+    assert warnings == [
+        ("secret:new", "'new' holds an AWS key in line 3 and is excluded", allow),
+        ("secret:sent", f"'sent' holds an AWS key in line 3 and is excluded, but {left}", allow),
+        ("secret:gone", f"in 'gone' a secret was found here, and {left}", removed),
+    ]

@@ -8,12 +8,19 @@ from msgspec.structs import replace
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.sandbox.setup import _shown, brings_one_of
-from syncd.sandbox.setup_rules import SetupRecord, SetupState, begun, ended_with, setup_due, shown_command
+from syncd.sandbox.setup_rules import SetupRecord, SetupState, SetupStatus, begun, ended_with, setup_due, shown_command
 from syncd.selection.selection import PathPatterns
 
 NPM = ("npm", "ci")
-RUNNING = begun(NPM, "2026-12-01T06:00:00Z")
-DONE, FAILED = RUNNING.ended("", 0, 1.04), RUNNING.ended("ended with 3", 3, 1.0)
+BEGUN_AT = "2026-12-01T06:00:00Z"
+RUNNING, DONE, FAILED = (
+    SetupRecord(NPM, SetupStatus(state, BEGUN_AT, exit_code, seconds, "npm ci", why))
+    for state, exit_code, seconds, why in (
+        (SetupState.RUNNING, None, None, ""),
+        (SetupState.DONE, 0, 1.0, ""),
+        (SetupState.FAILED, 3, 2.5, "ended with 3"),
+    )
+)
 
 
 @pytest.mark.parametrize(
@@ -34,11 +41,14 @@ def test_when_it_is_due(command: tuple[str, ...], last: SetupRecord | None, is_d
     assert setup_due(command, last) is is_due
 
 
-def test_its_end() -> None:
+def test_its_begin_and_its_end() -> None:
     """A reason is a failure; it keeps what was known at its begin."""
-    assert (DONE.status.state, DONE.status.exit_code, DONE.status.seconds) == (SetupState.DONE, 0, 1.0)
-    assert (FAILED.status.state, FAILED.status.why) == (SetupState.FAILED, "ended with 3")
-    assert (FAILED.status.command, FAILED.status.at) == ("npm ci", "2026-12-01T06:00:00Z")
+    assert begun(NPM, BEGUN_AT) == RUNNING
+    assert RUNNING.ended("", 0, 1.04) == DONE
+    assert RUNNING.ended("ended with 3", 3, 2.46) == FAILED
+    assert replace(FAILED, is_due=True).ended("") == SetupRecord(
+        NPM, SetupStatus(SetupState.DONE, BEGUN_AT, command="npm ci"), is_due=True
+    )
 
 
 def _file(content: str, mode: int = 0o644) -> Entry:
@@ -98,10 +108,9 @@ def test_one_that_empties_the_sandbox() -> None:
     for running, ended in ((RUNNING, replace(DONE, has_emptied=True)), (emptied, DONE), (emptied, FAILED)):
         record = ended_with(running, ended)
         assert (record.status.state, record.has_emptied, record.is_due) == (SetupState.FAILED, True, False)
-        assert (record.status.why, record.status.exit_code) == (
-            "removed nearly all that was sent",
-            ended.status.exit_code,
-        )
+        assert record.status.why == "removed nearly all that was sent"
+        assert (record.status.exit_code, record.status.seconds) == (ended.status.exit_code, ended.status.seconds)
+        assert ended_with(replace(running, is_due=True), ended).is_due
     assert ended_with(emptied, killed) == replace(killed, is_due=True)
     for ended in (DONE, FAILED, killed):
         assert ended_with(RUNNING, ended) == ended
