@@ -82,6 +82,21 @@ def test_what_is_known_of_a_failure() -> None:
 
 
 @pytest.mark.parametrize(
+    ("action", "hint", "kind", "text"),
+    [
+        (REFUSED, "acquire another", SandboxNotFound, "it broke: acquire another"),
+        (REFUSED, "", SandboxNotFound, "it broke"),
+        (RETRY, "wait", Unavailable, "it broke: wait"),
+        (RETRY, "", Unavailable, "it broke: wait a minute, and see `syncd check`"),
+    ],
+)
+def test_the_error_of_a_command(action: FailureAction, hint: str, kind: type[SyncdError], text: str) -> None:
+    """What is refused waits for a person; else the command can be tried again."""
+    error = StepFailed(ApiStep.UPLOAD, action, "it broke", hint, refusal=SandboxNotFound).as_error()
+    assert (type(error), str(error)) == (kind, text)
+
+
+@pytest.mark.parametrize(
     ("wait_s", "now_s", "expected"), [(0.0, 999.0, False), (0.5, 399.5, False), (0.5, 399.6, True), (9.0, 100.0, False)]
 )
 def test_when_it_gives_up(wait_s: float, now_s: float, *, expected: bool) -> None:

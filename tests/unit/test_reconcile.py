@@ -187,6 +187,20 @@ def test_the_table_of_choices() -> None:
             assert outcome in (STAYS, UNFETCHED, NEVER) or reasons(plan) == [""]
 
 
+def test_what_waits_for_a_person() -> None:
+    """A conflict, and what one side deleted and the other changed."""
+    for outcome, base, here, there, expected in (
+        (CONFLICT, BASE, BASE, THERE, True),
+        (DELETE, BASE, HERE, ABSENT, False),
+        (STAYS, BASE, HERE, ABSENT, True),
+        (STAYS, BASE, ABSENT, THERE, True),
+        (STAYS, BASE, BASE, ABSENT, False),
+        (STAYS, ABSENT, ABSENT, THERE, False),
+        (STAYS, BASE, HERE, THERE, False),
+    ):
+        assert waits(PlannedPath("p", outcome, base, here, there)) is expected, (outcome, base, here, there)
+
+
 def test_choices_below_a_folder_in_a_files_place() -> None:
     """Theirs comes whole, and only so; mine stays with what was to be taken below it."""
     here = {"p": HERE, "p/new": FIFO}
@@ -216,6 +230,7 @@ def test_what_another_case_of_its_name_has_is_not_deleted() -> None:
     there = {"D": ABSENT, "D/Read": ABSENT, "d": DIRECTORY, "d/read": BASE}
     plan = plan_home(Sides({"D": DIRECTORY, "D/Read": BASE}, here, there), home(here, deletions=True))
     assert outcomes(plan) == [STAYS, STAYS, SAME, SAME]
+    assert {*reasons(plan)[:2]} == {"it is here by its new name, too, as this disk does not tell upper from lower case"}
     del here["d"], here["d/read"]
     plan = plan_home(Sides({"D": DIRECTORY, "D/Read": BASE}, here, there), home(here, deletions=True))
     assert outcomes(plan) == [DELETE, DELETE, TAKE, TAKE]

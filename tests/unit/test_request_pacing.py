@@ -54,7 +54,18 @@ def test_nothing_waits_that_no_server_has_limited() -> None:
         assert limit.wait_s(SINGLE, at_s) == 0.0
         limit.count(SINGLE, at_s)
     limit.answered(SINGLE, 429, NOW_S, NOW_S)
-    assert (limit.wait_s(SINGLE, NOW_S), limit.wait_s(SINGLE, NOW_S + 3_600.0)) == (WINDOW_S, 0.0)
+    limit.count(SINGLE, NOW_S + 3_599.5)
+    limit.count(SINGLE, NOW_S + 3_599.5)
+    assert [limit.wait_s(SINGLE, NOW_S + after_s) for after_s in (3_599.75, 3_600.0)] == [0.75, 0.0]
+
+
+def test_two_are_counted_in_a_second() -> None:
+    """The next one waits for the end of the second that began with the first of them."""
+    limit = ApiLimit()
+    limit.answered(SINGLE, 429, NOW_S, NOW_S)
+    assert limit.wait_s(SINGLE, NOW_S) == 0.0
+    limit.count(SINGLE, NOW_S + 0.5)
+    assert [limit.wait_s(SINGLE, NOW_S + after_s) for after_s in (0.75, 1.0)] == [0.25, 0.0]
 
 
 # -- the pace of an upload

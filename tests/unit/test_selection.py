@@ -371,6 +371,8 @@ HINDERED = "can match nothing: a bracket, a backslash at its end or an empty fol
         ("# note", COMMENT),
         ("!", NOTHING),
         ("/", NOTHING),
+        ("!/ ", NOTHING),
+        ("X", None),
         ("a\nb", LINES),
         ("a\0b", LINES),
         ("[a-", HINDERED),

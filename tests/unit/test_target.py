@@ -9,22 +9,22 @@ from syncd.sandbox.provider import SPAN_S, acquire_wait_s, callable_servers
 
 
 @pytest.mark.parametrize(
-    ("life_s", "age_s", "over"),
+    ("life_s", "age_s", "left_s"),
     [
-        (7200, 0, False),
-        (7200, 7100, False),
-        (7200, 7140, True),
-        (7200, 9000, True),
-        (60, 53, False),
-        (60, 54, True),
-        (None, 1e9, False),
-        (7200, -5, False),
+        (7200, 0, 7140.0),
+        (7200, 7100, 40.0),
+        (7200, 7140, 0.0),
+        (7200, 9000, 0.0),
+        (60, 53, 1.0),
+        (60, 54, 0.0),
+        (None, 1e9, None),
+        (7200, -0.5, None),
     ],
 )
-def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, over: bool) -> None:
+def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, left_s: float | None) -> None:
     """It is replaced a minute before its end, or a tenth of a short lifetime; not by a clock that was set back."""
     acquired_sandbox = AcquiredSandbox("box", 1000.0, None if life_s is None else 1000.0 + life_s, {})
-    assert (replace_in_s(acquired_sandbox, 1000.0 + age_s) == 0.0) is over
+    assert replace_in_s(acquired_sandbox, 1000.0 + age_s) == left_s
 
 
 @pytest.mark.parametrize(
