@@ -97,8 +97,10 @@ _CUT_OFF = (b"..", "…".encode(), b"<", b"[")
 def _has_key(context: bytes, found: re.Match[bytes]) -> bool:
     """True if a key follows the header; in a program that searches for headers, none does."""
     match = _BODY.match(context, found.end())
-    body = b"".join(_BASE64.findall(match["body"])) if match else b""
-    if match is None or len(body) < _MIN_KEY or len(set(body)) < _MIN_DISTINCT_IN_KEY or b"EXAMPLE" in body.upper():
+    if match is None:
+        return False
+    body = b"".join(_BASE64.findall(match["body"]))
+    if len(body) < _MIN_KEY or len(set(body)) < _MIN_DISTINCT_IN_KEY or b"EXAMPLE" in body.upper():
         return False
     return len(body) >= _MAX_EXCERPT or not context.startswith(_CUT_OFF, match.end())
 

@@ -80,6 +80,7 @@ look at   was a folder: it is executable now
 def test_a_line_a_path() -> None:
     """What changes something first; none for what is the same, nor for a folder that comes with a file."""
     assert [*plan_lines(PLAN)] == LINES.split("\n")[1:-1]
+    assert summary_line(PLAN) == "10 applied, 1 merged, 2 deleted, 1 as here, 2 in conflict"
     assert summary_line(PLAN, "would be: ") == "would be: 10 applied, 1 merged, 2 deleted, 1 as here, 2 in conflict"
     assert to_look_at(PLAN.of(*CHANGES)).keys() == {".envrc", "sub/.gitignore", "tool", "was a folder"}
     assert [*plan_lines(Plan())] == []

@@ -15,7 +15,7 @@ from syncd.model.manifest import Manifest
 from syncd.sandbox.executions import PendingRemoval
 from syncd.sandbox.look_request import LookItem, LookItems, LookRequest, LookResult, Obstacle
 from syncd.sandbox.program import _listed, _text_of
-from syncd.sandbox.protocol import Bounds, decoded, items_of, look_result, look_values
+from syncd.sandbox.protocol import MOST_NEW, MOST_PATH_BYTES, Bounds, decoded, items_of, look_result, look_values
 from tests.looks import COMMITS, COMPARE, EXISTS, FETCH, PLACE, REMOVE
 
 DIGEST = bytes(range(32))
@@ -109,6 +109,16 @@ def test_what_is_asked() -> None:
     values = look_values(LookRequest(items), 5.0, 9.0)
     file = f"\0f{FILE.size_bytes}"
     assert values["items"] == f"{FETCH.value}a\0n{file}{file}\0\0{COMPARE.value}b{file}\0\0{EXISTS.value}c"
+
+
+def test_the_longest_report_of_a_look() -> None:
+    """It has room for each path that was asked about, and for as many new ones as are listed."""
+    nothing = Bounds.of_look(LookRequest({}, most_copied_bytes=7))
+    assert nothing.most_copied_bytes == 7
+    two = Bounds.of_look(LookRequest(dict.fromkeys("ab", LookItem((), EXISTS))))
+    new = Bounds.of_look(LookRequest({}, find_new=True))
+    assert two.most_bytes - nothing.most_bytes == 1024
+    assert new.most_bytes - nothing.most_bytes == MOST_NEW * 256 + MOST_PATH_BYTES
 
 
 def test_versions_are_asked_about() -> None:

@@ -132,6 +132,8 @@ def test_it_may_differ(content: SandboxContent, found: Difference, may_differ: b
         # A sync that came in between knows better.
         (TakenPath("a", NEW, NEWER), {"a": OLD, "b": OLD}),
         (TakenPath("c", NEW, None), {"a": OLD, "b": OLD}),
+        (TakenPath("a", replace(OLD, mode=OLD.mode ^ 0o020), NEW), {"a": OLD, "b": OLD}),
+        (TakenPath("c", None, NEW, is_excluded=True), {"a": OLD, "b": OLD}),
     ],
 )
 def test_what_was_brought_home_counts_as_sent(row: TakenPath, after: dict[str, Entry]) -> None:

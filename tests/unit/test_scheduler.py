@@ -260,6 +260,7 @@ def test_what_are_changes() -> None:
 def test_the_directories_of_a_scan() -> None:
     """At first all, then those that were reported, once; all again where nobody knows which, or a full scan is due."""
     dirty = DirtyDirectories(rescan_s=600.0)
+    assert dirty.rescan_at_s == -inf
     assert dirty.take(5.0) is None
     dirty.add(Changes(dirty=frozenset(("a", "b"))))
     dirty.add(Changes(dirty=frozenset(("c",))))

@@ -292,7 +292,7 @@ def test_how_long_a_key_is(lines: list[str], after: str, *, is_found: bool) -> N
     assert (found(text) is not None) is is_found
 
 
-@pytest.mark.parametrize("sizes", [(10, 10), (1, 1), (100, 3), (3, 100)])
+@pytest.mark.parametrize("sizes", [(10, 10), (1, 1), (100, 3), (3, 100), (49 + len(OWN), 1)])
 def test_a_key_in_pieces(sizes: tuple[int, int]) -> None:
     """It is found where its end is, however the file is cut; the next file begins anew."""
     search = SecretSearch(("allowed",), OWN, "klv-" + "0123456789abcdef" * 2)
