@@ -279,6 +279,24 @@ def test_a_full_disk(tmp_path: Path, mount: Callable[..., None], monkeypatch: py
     assert not _checked(_guard(tmp_path), "data").unread
 
 
+def test_damaged_records(tmp_path: Path, mount: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    """The log says what the loss of each costs; what is found next is recorded anew."""
+    guard = recorded(tmp_path)
+    mount("data")
+    _checked(guard, "data")
+    for name in ("workspace", "mounts"):
+        (tmp_path / name).write_bytes(b"damaged")
+    guard = _guard(tmp_path)
+    costs = [message.rpartition(", and ")[2] for message in caplog.messages]
+    assert costs == [
+        "another directory put in the workspace's place goes unnoticed once",
+        "what was unmounted in the workspace while no syncd ran counts as deleted",
+    ]
+    mount()
+    guard.check(BEFORE, Scan(ANOTHER, AFTER))
+    assert not _checked(guard, "data").unread
+
+
 # -- what makes a directory the same one
 
 

@@ -21,6 +21,7 @@ _COMPILES = "PYTHONDONTWRITEBYTECODE"
 # The functions that decide, in the modules that also act: of these nothing else is tried unless a pattern names it.
 DECISIONS = {
     "syncd.merge.home": "taken_mode merged_mode next_base",
+    "syncd.model.git_names": "is_in_repository names_submodules",
     "syncd.merge.path_changes": "check_plan opened decide _matches",
     "syncd.sandbox.provider": "acquire_wait_s",
     "syncd.scan.exclusions": "unreadable unmounted leads_outside too_deep largest check_size too_long mib",
