@@ -152,9 +152,11 @@ def load_for_command(path: str) -> Config:
     config = load_config(path)
     if not config.workspace_link:
         return config
-    link = shown_path(config.workspace_link)
-    paths = [status.workspace for status in _running() if status.workspace_link == link]
-    return replace(config, workspace=replace(config.workspace, path=next(iter(paths), config.workspace.path)))
+    link, now = shown_path(config.workspace_link), config.workspace.path
+    path = next((status.workspace for status in _running() if status.workspace_link == link), now)
+    if path == shown_path(now):  # the same: a status escapes odd paths, which are no paths then
+        return config
+    return replace(config, workspace=replace(config.workspace, path=path))
 
 
 def _running() -> Iterator[Status]:

@@ -68,6 +68,25 @@ def _write(rig: Rig, path: bytes, content: bytes) -> None:
     rig.write(os.fsdecode(path), content)
 
 
+def test_commands_find_the_daemon_of_a_link_to_a_name_that_is_shown_escaped(rig: Rig) -> None:
+    """A no-break space, as macOS' keyboards make it, a line end, and bytes that are not UTF-8."""
+    for name in (b"no\xc2\xa0break", b"two\nlines", b"raw\xff"):
+        top = os.fsencode(rig.home) + b"/" + name
+        os.mkdir(top)
+        link = rig.home / "link"
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.fsdecode(top))
+        rig.workspace = Path(os.fsdecode(top))
+        rig.configure({"workspace.path": str(link)})
+        rig.write("file", b"text")
+        daemon = rig.up()
+        assert rig.status()["pid"] == daemon.pid
+        rig.ok("flush")
+        rig.ok("push")
+        rig.ok("apply")
+        assert daemon.stop() == 0
+
+
 def test_every_command_and_the_log_show_hostile_names_escaped(rig: Rig) -> None:
     """Names of files, folders, links, rules, the workspace and the configuration are escaped; in the daemon's log, as
     text and as JSON, those of changed and of excluded paths.
