@@ -151,8 +151,13 @@ def _look_at(opened: OpenSandbox, find: _Find, included: PathPatterns | None = N
     def is_excluded(path: str, is_dir: bool) -> bool:
         return not is_included(path, is_dir) and rules.exclude(path, is_dir)
 
-    work = _without_ours(opened.sandbox, find(opened, is_excluded), is_excluded)
-    work = work.excluding([path for path in home.search(work.changed) if not is_included(path, False)])
+    def is_unsearched(path: str, is_dir: bool) -> bool:
+        is_on_the_way = is_dir and included is not None and included.leads_into(path)
+        return is_excluded(path, is_dir) and not is_on_the_way
+
+    work = _without_ours(opened.sandbox, find(opened, is_unsearched), is_excluded)
+    entered = [path for path, there in work.changed.items() if is_excluded(path, there.is_directory)]
+    work = work.excluding({*entered, *(path for path in home.search(work.changed) if not is_included(path, False))})
     return AgentSide(home, opened.sandbox, work, rules, is_excluded, revision)
 
 

@@ -50,7 +50,7 @@ from syncd.merge.path_changes import (
     remove_drafts,
 )
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, with_copy
-from syncd.model.manifest import archive_order
+from syncd.model.manifest import archive_order, directories_above
 from syncd.remote.target import Target
 from syncd.sandbox.sandbox_content import TakenPath, is_as
 from syncd.sandbox.sandbox_state import SandboxState
@@ -200,7 +200,8 @@ class WorkspaceWriter:
             last = self.last
             if last is None or self.killed is not None:
                 return self._take_back_killed()
-            paths = {each.path for each in last.changes} - {each.path for each in last.taken if each.is_excluded}
+            included = {each.path for each in last.taken if each.is_excluded}
+            paths = {each.path for each in last.changes} - included - directories_above(included)
             brings_rules = any(os.path.basename(each.path) in RULE_FILES for each in last.changes)
             left = () if brings_rules else sorted(path for path in paths if is_excluded(path, False))
             changes = tuple(each for each in last.changes if each.path not in left)

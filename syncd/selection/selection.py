@@ -232,14 +232,20 @@ class PathPatterns:
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        parsed = [parse_line(as_latin1(line), number) for number, line in enumerate(expand_folders(patterns), 1)]
+        lines = tuple(patterns)
+        parsed = [parse_line(as_latin1(line), number) for number, line in enumerate(expand_folders(lines), 1)]
         self._patterns = PatternList([pattern for pattern in parsed if pattern is not None])
+        self._folders = {folder for line in lines for folder in line.split("/")[:-1]}
 
     def __contains__(self, path: str) -> bool:
         location, slash, name = as_latin1(path).rpartition("/")
         names = self._patterns.names(location + slash, is_dir=False)
         last = -1 if names is None else names.last(name)
         return last >= 0 and not self._patterns.patterns[last].negated
+
+    def leads_into(self, folder: str) -> bool:
+        """Return True if a pattern has the name of this folder before a slash, so that it may match what is in it."""
+        return folder.rpartition("/")[2] in self._folders
 
 
 _GIT = ".git"

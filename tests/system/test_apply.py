@@ -190,6 +190,28 @@ def test_what_is_asked_for(rig: Rig, agent: Agent) -> None:
     assert (rig.count("upload"), agent.read("a")) == (uploads, b"theirs\n")
 
 
+def test_what_is_included_in_an_excluded_folder(rig: Rig, agent: Agent) -> None:
+    """One file of a folder that is excluded, also of one that is not searched otherwise; and nothing beside it."""
+    rig.write(".gitignore", "build/\ngen/\n")
+    rig.ok("push")
+    for path in ("build/out/made", "build/y", "node_modules/p/patched", "gen/z", "gen/other", "dist.js"):
+        agent.write(path, "theirs\n")
+    before = tree(rig.workspace).keys()
+    patterns = ("build/out/made", "/node_modules/p/patched", "gen/z", "build/missing/*")
+    options = [option for pattern in patterns for option in ("--include", pattern)]
+    assert _applied(rig, *options, "build", "node_modules", "gen")[1]["taken"] == [
+        "build/out/made",
+        "gen/z",
+        "node_modules/p/patched",
+    ]
+    files = {path for path in tree(rig.workspace).keys() - before if (rig.workspace / path).is_file()}
+    assert files == {"build/out/made", "gen/z", "node_modules/p/patched"}
+    rig.ok("apply", "--undo")
+    assert tree(rig.workspace).keys() == before
+    assert _applied(rig, "--include", "build/nothing", "build") == (0, {})
+    assert tree(rig.workspace).keys() == before
+
+
 def test_what_a_later_rule_leaves_out(rig: Rig, agent: Agent) -> None:
     """It is neither taken, merged nor deleted; with --include it is, and no sync removes the agent's file for that."""
     ours, theirs = TEXT.replace("line 25\n", "ours\n"), TEXT.replace("line 2\n", "theirs\n")

@@ -420,6 +420,14 @@ def test_patterns_for_paths() -> None:
     paths = ("certs/x", "d/certs/e/x", "x.pem", "a/b.pem", "certs", "x.py")
     assert [path in patterns for path in paths] == [True, True, True, False, False, False]
     assert "x.pem" not in PathPatterns(["*.pem", "!*.pem"])
+    into = PathPatterns(["certs/", "/a/b/*.pem", "x.py"])
+    assert [into.leads_into(folder) for folder in ("d/certs", "a", "a/b", "x.py", "pem")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
