@@ -127,20 +127,19 @@ class Scanner(Struct, eq=False):
             self.tree.manifest = manifest.copy()
 
     def is_excluded(self, path: str, is_dir: bool) -> bool:
-        """True if a path is not in the last scan although it exists, or if the rules exclude it."""
-        return self._is_ruled_out(path, is_dir) or os.path.lexists(os.path.join(self.workspace, path))
+        """True if a path is not in the last scan although it exists, through no link, or if the rules exclude it."""
+        if self._is_ruled_out(path, is_dir):
+            return True
+        try:
+            with safe_open.DirCursor(safe_open.open_workspace(self.workspace)) as cursor:
+                return _exists(cursor, path)
+        except WorkspaceError:
+            return False  # nothing is there
 
     def existing_exclusions(self, paths: Iterable[str]) -> set[str]:
         """Return those of these files that the rules of the last scan exclude and that exist, through no link."""
-        found: set[str] = set()
         with safe_open.DirCursor(safe_open.open_workspace(self.workspace)) as cursor:
-            for path in paths:
-                if self._is_ruled_out(path, is_dir=False):
-                    with contextlib.suppress(OSError):
-                        parent, name = cursor.parent_of(path)
-                        os.stat(name, dir_fd=parent, follow_symlinks=False)
-                        found.add(path)
-        return found
+            return {path for path in paths if self._is_ruled_out(path, is_dir=False) and _exists(cursor, path)}
 
     def _is_ruled_out(self, path: str, is_dir: bool) -> bool:
         """True if the rules of the last scan exclude the path, or a folder above it."""
@@ -512,6 +511,16 @@ class _OpenDir(Struct):
 
 def _name(path: str) -> str:
     return path.rpartition("/")[2]
+
+
+def _exists(cursor: safe_open.DirCursor, path: str) -> bool:
+    """True if something is at the path, through no link."""
+    try:
+        parent, name = cursor.parent_of(path)
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _record_failure(record: DirRecord, path: str, failure: OSError) -> None:

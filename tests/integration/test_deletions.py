@@ -60,6 +60,18 @@ def test_a_path_that_the_agent_changed_and_a_rule_excludes(rig: Rig) -> None:
     assert "--include" in str(warning)
 
 
+def test_a_path_whose_folder_became_a_link(rig: Rig) -> None:
+    """What is behind the link is another path: no rule excludes this one, and no pattern brings it home."""
+    rig.keys["sandbox"]["agent_changes"] = "save"
+    rig.send({"d/a": "ours", "stay": "hello"})
+    rig.agent.write("d/a", "THEIRS")
+    (rig.workspace / "d").rename(rig.workspace / "e")
+    (rig.workspace / "d").symlink_to("e")
+    rig.sync()
+    (warning,) = (each for each in rig.cycle.warnings if each.key == "kept:d/a")
+    assert str(warning).startswith("'d/a' was deleted here and changed in the sandbox, where it stays")
+
+
 def test_a_removal_that_the_last_round_leaves_to_do(rig: Rig) -> None:
     """An archive that comes late may have put it there once more: the sync is tried again, whatever it has arrived."""
     rig.send({"a": "hello", "stay": "hello"})
