@@ -35,7 +35,7 @@ class SharedState(Struct):
     was_there: bool  # the workspace, at the start
     paused: bool  # by a person
     reload_after: set[str] | None = None  # a reload is asked for, and waits for the syncs of these; None: none is
-    refused: set[str] = field(default_factory=set)  # the sandboxes that were, of a run in which none was synced to
+    refused: set[str] = field(default_factory=set)  # the sandboxes whose last sync was, until one succeeds
 
     @property
     def has_several(self) -> bool:

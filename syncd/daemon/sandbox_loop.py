@@ -196,6 +196,7 @@ class SandboxLoop:
         agenda, reporter, shared = self.agenda, self.reporter, self._shared
         due, began_s = agenda.due, self._waiter.clock.monotonic_s()
         sync_mode = agenda.begin()
+        shared.refused.discard(self.cycle.name)
         # The event of what was saved right before a request may not have come yet.
         all_since_s = agenda.asked_s if agenda.requests.is_awaited else -inf
         burst = due.burst or Burst(began_s, began_s)

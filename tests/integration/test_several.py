@@ -127,6 +127,27 @@ def test_one_that_is_refused_is_held(several: SeveralRig) -> None:
         several.run()
 
 
+def test_one_that_was_refused_and_answers_otherwise(several: SeveralRig) -> None:
+    """It counts as refused no more once it is asked anew: another one that is refused then does not end the daemon."""
+    several.rig.keys["retry"] = {}
+    several.add("blue")
+    faults = several.rig.emulator.faults
+    faults.script(f"upload-url@{SANDBOX}: 404", f"any@{SANDBOX}: 503 always", "upload-url@box-blue: 503 always")
+
+    def refuse_blue() -> None:
+        faults.clear()
+        faults.script(f"any@{SANDBOX}: 503 always", "any@box-blue: 404 always")
+
+    several.at(150, refuse_blue)  # main is asked anew after a minute
+    several.run_for(300)
+    status = read_document(several.folders.state)
+    assert ["404" in str(each.last_error) for each in status.sandboxes] == [False, True]
+    faults.clear()
+    faults.script("any: 404 always")
+    with pytest.raises(NeedsPerson):
+        several.run()
+
+
 def test_a_reload_is_asked_for_in_any_instant(several: SeveralRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A SIGHUP that comes while the loop looks if there was one counts."""
     several.rig.keys["sandboxes"] = {"gone": {"id": "never-made"}}
