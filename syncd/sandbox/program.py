@@ -72,6 +72,7 @@ _MOST_TEXT_BYTES = 32 << 20  # of all new paths with their targets, and of those
 _LARGEST_REFERENCES = 64 << 20
 _MOMENT_NS = 2 * 10**7  # what changes once more so soon may have the same time, as the kernel's clock is coarse
 _LOCK_POLL_S = 0.1
+_AWAY_S = 1.0  # so long someone may take to put another folder in the workspace's place
 _MOST_CHANGED = 1000  # of more entries, it costs less to compare all
 # The shares of its time: until when it compares, searches and copies. The rest is for removals and the report.
 _COMPARES, _SEARCHES, _COPIES = 0.5, 0.75, 0.9
@@ -229,6 +230,20 @@ class _SeenEntry:
         digest = base64.b64encode(self.digest).decode("ascii")
         row = [self.kind, self.mode, self.size, self.mtime, digest, self.copy, self.unstable]
         return [*row, _text_of(self.target)] if self.kind == "l" else row
+
+
+def _workspace() -> int:
+    """Return a descriptor of the workspace; where there is none for a while, of an empty folder in its place.
+
+    Raises `OSError`.
+    """
+    ends_s = _now_s() + _AWAY_S
+    while _now_s() < ends_s:
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(os.environ["AGENT_WORKSPACE"], _LISTED)
+        time.sleep(_LOCK_POLL_S)  # noqa: TID251
+    with tempfile.TemporaryDirectory() as folder:
+        return os.open(folder, _LISTED)
 
 
 class _Look:
@@ -1244,9 +1259,9 @@ class _Log:
 
 
 def answer(request: dict[str, Any], own: str) -> dict[str, Any]:
-    """Do what is asked, and return the report; `own` is the program's folder. Raises `OSError` without a workspace."""
+    """Do what is asked, and return the report; `own` is the program's folder. Raises `OSError`."""
     verbs: dict[str, Any] = {
-        "look": lambda asked: _Look(asked, os.open(os.environ["AGENT_WORKSPACE"], _LISTED), own).run(),
+        "look": lambda asked: _Look(asked, _workspace(), own).run(),
         "run": lambda asked: _run(asked),  # noqa: PLW0108 - it is not sent for another verb
         "commit": lambda asked: _by_git(lambda git: _Repository(git, asked).follow(), own, asked["within_s"]),
         "log": lambda asked: _by_git(lambda git: _Log(git, asked, own).write(), own, asked["within_s"]),

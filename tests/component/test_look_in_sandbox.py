@@ -335,9 +335,21 @@ def test_what_cannot_be_read_is_named(sandbox: Sandbox) -> None:
     assert ran.report.missing == 0
 
 
-def test_without_a_workspace_it_fails(sandbox: Sandbox) -> None:
-    """Its report has no end then, so that nobody takes it for an empty workspace."""
+def test_a_workspace_that_is_gone_is_empty(sandbox: Sandbox) -> None:
+    """All that was sent is missing, and nothing is new, if it stays away; what has its place is no empty workspace."""
+    asked = {"a": item(EXISTS), "d/b": item(FETCH, a_file()), "c": item(PLACE, a_file()), "e": item(REMOVE, a_file())}
     sandbox.workspace.rmdir()
+    ran = sandbox.run(LookRequest(asked, find_new=True))
+    assert (ran.report.missing, ran.kinds(), ran.report.blocked) == (1, {"d/b": ""}, {})
+    away = sandbox.workspace.with_name("away")
+    away.mkdir()
+    (away / "a").write_bytes(b"")
+    back = subprocess.Popen(["sh", "-c", 'sleep 0.3; exec mv "$0" "$1"', away, sandbox.workspace])
+    assert sandbox.look({"a": item(EXISTS)}).report.missing == 0
+    assert back.wait() == 0
+    (sandbox.workspace / "a").unlink()
+    sandbox.workspace.rmdir()
+    sandbox.workspace.write_bytes(b"")
     with pytest.raises(subprocess.CalledProcessError):
         sandbox.look({"a": item(EXISTS)})
 

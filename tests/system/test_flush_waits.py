@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from contextlib import suppress
 
@@ -123,3 +124,15 @@ def test_a_sandbox_that_was_emptied_is_filled(rig: Rig, by: str, policy: str) ->
     rig.converged()
     if by in ("flush", "push"):
         rig.ok("status", "--check")
+
+
+def test_a_sandbox_whose_workspace_was_removed_is_filled(rig: Rig) -> None:
+    """As one that was emptied: the folder itself is gone, which a set-up may do."""
+    for number in range(12):
+        rig.write(f"d/f{number}")
+    rig.configure(DEFAULTS)
+    rig.ok("push")
+    shutil.rmtree(rig.sandbox.workspace)
+    rig.ok("push")
+    rig.converged()
+    assert "nobody could look" not in rig.ok("status").out
