@@ -18,7 +18,7 @@ from syncd.archive.base_store import BaseStore, SentFiles
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.exported_files import NotKeptHere
 from syncd.cli.daemon_client import RETRY_S, STARTS_S, answers, order_daemon
-from syncd.cli.options import CLOCK, interruptible
+from syncd.cli.options import CLOCK, hinted, interruptible
 from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.clock import day_and_time
@@ -124,6 +124,9 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
         with contextlib.suppress(SyncdError):
             order_daemon(config, {"do": "look", "sandbox": config.sandbox_name})
     side = _look_at(opened, _find_newest if included is None else _find_there, included)
+    if side.home.writer.is_half_done:
+        what = "an apply was killed, and what it wrote is still here: `syncd apply --undo` takes it back"
+        click.echo(f"{hinted(what)}; so does the next apply", err=True)
     if unsearched := few([*map(shown_path, side.work.unsearched)], len(side.work.unsearched)):
         _tell(config, f"not searched: {', '.join(unsearched)} in the sandbox: unreadable, or not in time")
     if side.work.unlisted:

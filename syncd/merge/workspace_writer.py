@@ -34,7 +34,7 @@ from msgspec.structs import replace
 from syncd.archive.base_store import LARGEST_MERGED_BYTES, digest_at
 from syncd.core import safe_open
 from syncd.core.clock import Clock
-from syncd.core.directories import Lock
+from syncd.core.directories import Lock, holder
 from syncd.core.errors import Locked, TryLater
 from syncd.core.settings import MAIN
 from syncd.core.text import shown_path
@@ -128,6 +128,11 @@ class WorkspaceWriter:
     def killed(self) -> JournalEntry | None:
         """The write or undo that was killed; None if none was. Raises `OSError`."""
         return self._pending.read()
+
+    @property
+    def is_half_done(self) -> bool:
+        """True if a write or an undo was killed and not taken back yet, and none is under way. Raises `OSError`."""
+        return self.killed is not None and holder(self._folder) is None
 
     @property
     def last(self) -> JournalEntry | None:

@@ -602,6 +602,21 @@ def test_a_saved_version_after_a_killed_apply(rig: Rig, agent: Agent) -> None:
     assert was_halfway
 
 
+def test_a_killed_apply_is_told(rig: Rig, agent: Agent) -> None:
+    """What only shows something changes nothing here, and so says that half of an apply is here."""
+    agent.write("a", "theirs\n")
+    agent.write("d/b", "theirs\n")
+    commits = iter(range(1, 9))
+    while _read(rig, "d/b") == TEXT:
+        assert rig.dies_at(next(commits), "apply") == 9
+    for command in (("apply", "--dry-run"), ("diff", "--name-only"), ("resolve",)):
+        assert "an apply was killed, and what it wrote is still here" in rig.run(*command).err
+    assert _read(rig, "d/b") == "theirs\n"
+    rig.ok("apply", "--undo")
+    assert "was killed" not in rig.run("apply", "--dry-run").err
+    assert [_read(rig, path) for path in ("a", "d/b")] == [TEXT, TEXT]
+
+
 def test_what_was_changed_after_a_killed_apply(rig: Rig, agent: Agent) -> None:
     """It stays, and is named; the rest is taken back, and counted."""
     agent.write("a", "theirs\n")
