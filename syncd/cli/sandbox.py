@@ -23,6 +23,7 @@ from syncd.cli.options import (
     config_option,
     configured,
     confirmed,
+    interruptible,
     json_option,
     note_done,
     of_sandbox,
@@ -39,7 +40,8 @@ from syncd.core.directories import Lock
 from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, TryLater, Unavailable
 from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, table_of
 from syncd.core.text import ago, duration, one_line
-from syncd.daemon.build import known_target, places_of, target_of
+from syncd.core.waiter import Waiter
+from syncd.daemon.build import key_of, known_target, places_of, target_of
 from syncd.remote.api import SandboxInfo, urls_by_name
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import AcquiredSandbox, Target, ends_at, replace_in_s
@@ -237,7 +239,8 @@ def release(sandbox_id: str | None, config_file: str | None, sandbox: str | None
         if config.sandbox.acquire is not None:
             follows = "The next sync acquires another one."
     with stoppable(), connected(config) as access:
-        if not _ask_and_save(access, target, "release", follows, asks=not (yes or force), force=force):
+        asks = not (yes or force)
+        if not _ask_and_save(config, access.waiter, target, "release", follows, asks=asks, force=force):
             return
         done = f"released {target.sandbox_id}"
         try:
@@ -267,17 +270,19 @@ def _forget(access: Access, target: Target) -> None:
             store.save(None, store.load()[1])
 
 
-def _ask_and_save(access: Access, target: Target, verb: str, follows: str = "", *, asks: bool, force: bool) -> bool:
+def _ask_and_save(
+    config: Config, waiter: Waiter, target: Target, verb: str, follows: str = "", *, asks: bool, force: bool
+) -> bool:
     """Ask, and save what an agent changed in the sandbox, before what the verb says is done; false: it is not wanted.
 
     Raises `click.UsageError`, `TryLater` and what a look raises.
     """
     if asks and not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask on; use --yes.")
-    waiter, left, lost = access.waiter, "", ""
-    if not _is_ours(access.config, target):
+    left = lost = ""
+    if not _is_ours(config, target):
         lost = "it is not this workspace's sandbox"
-    elif access.config.sandbox.agent_changes is AgentChanges.OVERWRITE:
+    elif config.sandbox.agent_changes is AgentChanges.OVERWRITE:
         lost = 'with sandbox.agent_changes = "overwrite" nobody looks for it'
     if asks or lost:
         becomes = f"lost, as {lost}" if lost else "saved here before"
@@ -287,7 +292,7 @@ def _ask_and_save(access: Access, target: Target, verb: str, follows: str = "", 
     while goes_on and not lost:  # an answer takes its time, in which more may be written there
         told = left
         try:
-            left = save_before_release(access.config)
+            left = save_before_release(config)
         except (Unavailable, NeedsPerson) as failure:
             if not force:
                 raise
@@ -371,21 +376,24 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
         others = ", ".join(each for each in config.sandboxes if each != MAIN) or "main alone"
         raise click.UsageError(f"{name!r} is no further sandbox of this workspace; it has {others}.")
     own = config.for_sandbox(name)
-    with stoppable(), connected(own) as access:
-        acquired, target = _acquired(own), known_target(own, os.environ)
+    acquired, target = _acquired(own), known_target(own, os.environ)
+    if acquired is not None:
+        key_of(own, os.environ)  # nothing is removed that cannot be released then
+    with stoppable(), interruptible() as waiter:
         follows = "Then it is released." if acquired is not None else ""
         asks = not (yes or force)
-        if target is not None and not _ask_and_save(access, target, "remove", follows, asks=asks, force=force):
+        if target is not None and not _ask_and_save(own, waiter, target, "remove", follows, asks=asks, force=force):
             return
         change_config(config.file, partial(without_sandbox, name=name))
         if acquired is not None:  # before a daemon reads that: it would save once more what is saved
             with contextlib.suppress(OSError):
-                AcquiredSandboxStore(own, access.folders.state).save(None, [])
+                AcquiredSandboxStore(own, places_of(own, os.environ).state).save(None, [])
         order_daemon(config, {"do": "reload"})
         if acquired is not None:
-            try:
-                access.account().release(acquired.sandbox_id)
-            except StepFailed as failure:
-                if failure.refusal is not SandboxNotFound:
-                    raise
+            with connected(own) as access:
+                try:
+                    access.account().release(acquired.sandbox_id)
+                except StepFailed as failure:
+                    if failure.refusal is not SandboxNotFound:
+                        raise
     click.echo(f"removed {name}{f', and released {one_line(acquired.sandbox_id)}' if acquired is not None else ''}")

@@ -269,6 +269,15 @@ def test_what_cannot_be_saved_is_not_removed(rig: Rig, several: Several) -> None
     assert "blue" not in rig.config_file.read_text()
 
 
+def test_one_without_a_key_is_removed_by_force(rig: Rig, several: Several) -> None:
+    """Nobody can look there, as where the key is refused; without --force that keeps its table."""
+    rig.configure({**DEFAULTS, **BLUE, "sandboxes.blue.api_key_file": str(rig.home / "missing")})
+    refused = rig.run("sandbox", "remove", "blue", "--yes")
+    assert (refused.code, "no API key" in refused.err, "blue" in rig.config_file.read_text()) == (78, True, True)
+    forced = rig.run("sandbox", "remove", "blue", "--force")
+    assert (forced.code, "no API key" in forced.err, "blue" in rig.config_file.read_text()) == (0, True, False), forced
+
+
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [
