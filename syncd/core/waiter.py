@@ -246,6 +246,7 @@ class Waiter:
         self.tasks = tasks or Tasks(interrupt, clock)
         self._terms = _Terms()
         self._polled_at_s = -inf
+        self._came_s = inf  # since when patient work has an event that it gives way to
 
     @contextmanager
     def _under(self, **terms: Any) -> Iterator[None]:
@@ -268,7 +269,7 @@ class Waiter:
 
     def be_patient(self, seconds: float) -> None:
         """Have the work within the present context go on for so many seconds after an event that it gives way to."""
-        self._terms = replace(self._terms, patience_s=seconds)
+        self._terms, self._came_s = replace(self._terms, patience_s=seconds), inf
 
     def within(self, seconds: float) -> AbstractContextManager[None]:
         """Let waits within the context, and `poll_events`, raise `TimeIsUp` after so many seconds in all.
@@ -332,10 +333,11 @@ class Waiter:
     def _ended_in_s(self) -> float:
         """Return the seconds until newer events end the work, or its time is over. Raises `Superseded`, `TimeIsUp`."""
         terms = self._terms
-        superseded_s = inf
-        if terms.work is not Work.EFFECT:
-            superseded_s = terms.work.gives_way_s(terms.newer()) + terms.patience_s
+        newer_s = inf if terms.work is Work.EFFECT else terms.work.gives_way_s(terms.newer())
         now_s = self.clock.monotonic_s()  # read last, so that an event of now has come
+        # An event that has come may be told as one of now each time.
+        self._came_s = min(self._came_s, newer_s) if newer_s <= now_s else inf
+        superseded_s = min(self._came_s, newer_s) + terms.patience_s
         if terms.ends_s <= now_s:
             raise TimeIsUp
         if superseded_s <= now_s:

@@ -108,3 +108,18 @@ def test_a_reload_begins_an_upload_anew(rig: Rig) -> None:
     rig.in_state("watching")
     rig.ok("flush")
     assert rig.shown()["syncs"] == 1
+
+
+def test_a_reload_while_the_storage_does_not_answer(rig: Rig) -> None:
+    """The upload is given up after some seconds, although all of it was sent; what is here arrives all the same."""
+    rig.write("a")
+    daemon = rig.up()
+    answer = rig.held("upload")
+    try:
+        rig.write("b")
+        rig.in_state("uploading")
+        daemon.send(signal.SIGHUP)
+        rig.until(lambda: "configuration read anew" in daemon.err, "the reload")
+    finally:
+        answer.set()
+    rig.converged()

@@ -97,6 +97,30 @@ def test_work_that_is_patient(waiter: Waiter, clock: ScriptedClock) -> None:
     assert clock.monotonic == before + 7
 
 
+def test_work_that_is_patient_with_what_has_come(waiter: Waiter, clock: ScriptedClock) -> None:
+    """An event that is told as one of now counts from when it was told first; one that is gone again ends nothing."""
+    before, gone = clock.monotonic, False
+
+    def newer() -> dict[Event, float]:
+        return {Event.RELOAD: clock.monotonic} if clock.monotonic >= before + 3 and not gone else {}
+
+    def upload() -> None:
+        with waiter.doing(Work.UPLOAD):
+            waiter.be_patient(4)
+            for _ in range(10):
+                waiter.sleep(1)
+
+    with waiter.superseded_by(newer):
+        with pytest.raises(Superseded):
+            upload()
+        assert clock.monotonic == before + 7
+        with waiter.doing(Work.UPLOAD):
+            waiter.be_patient(4)
+            waiter.sleep(1)
+            gone = True
+            waiter.sleep(10)
+
+
 def test_an_event_that_comes_with_an_answer_is_handled(waiter: Waiter) -> None:
     """Each event is handled, also one that is reported once only, together with what is waited for."""
     ours, answer = os.pipe()
