@@ -30,7 +30,7 @@ from syncd.core.text import ago, counted, shown_path, size
 from syncd.merge.home import AgentSide, make_plan, why_no_text, with_texts
 from syncd.merge.workspace_writer import OpenConflicts
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
-from syncd.model.reconcile import Choice, PathOutcome, Plan, waits
+from syncd.model.reconcile import Choice, PathOutcome, Plan, differs_on_both, waits
 from syncd.sandbox.saved_versions import Why
 
 
@@ -102,8 +102,9 @@ def _list(rows: list[Waiting], *, as_json: bool) -> int:
         for each in rows:
             sides = f" (here {_side(each.here, now_s)}; there {_side(each.there, now_s)})" if each.choices else ""
             click.echo(f"{'held' if each.is_held else 'conflict':8}  {shown_path(each.path)}: {each.reason}{sides}")
-        options = ", ".join(f"--{choice.name.lower()}" for choice in Choice)
-        click.echo(hinted(f"`syncd resolve PATH` decides, with one of {options}"), err=True)
+        if any(each.choices for each in rows):
+            options = ", ".join(f"--{choice.name.lower()}" for choice in Choice)
+            click.echo(hinted(f"`syncd resolve PATH` decides, with one of {options}"), err=True)
     return ExitCode.DIFFERENT if rows else ExitCode.DONE
 
 
@@ -157,6 +158,8 @@ def _waiting(side: AgentSide, plan: Plan) -> list[Waiting]:
         if waits(each) or (each.outcome is PathOutcome.MERGE and each.path in both):
             choices = tuple(choice for choice in Choice if choice is not Choice.MARKERS or not why_no_text(each))
             advice = "both sides changed it; `syncd apply` can merge it"
+        elif each.outcome is PathOutcome.UNFETCHED and differs_on_both(each):
+            choices, advice = (), ""  # its reason says what it waits for
         elif each.path in seen.both_changed and each.outcome is not PathOutcome.SAME:
             choices, advice = (), "only the agent changed it; `syncd apply` brings it home"
         else:

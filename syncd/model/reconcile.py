@@ -280,8 +280,12 @@ def waits(planned: PlannedPath) -> bool:
     """True if a person has to decide: it is a conflict, or one side deleted what the other changed."""
     if planned.outcome is not PathOutcome.STAYS:
         return planned.outcome is PathOutcome.CONFLICT
-    base, here, there = planned.base, planned.here, planned.there
-    return Kind.ABSENT in (here.kind, there.kind) and who_changed(base, here, there, EXECUTABLE) is Changed.BOTH
+    return Kind.ABSENT in (planned.here.kind, planned.there.kind) and differs_on_both(planned)
+
+
+def differs_on_both(planned: PlannedPath) -> bool:
+    """True if both sides have something else than the base, and not the same."""
+    return who_changed(planned.base, planned.here, planned.there, EXECUTABLE) is Changed.BOTH
 
 
 def _chosen(planned: PlannedPath, home: Home, *among: Choice) -> PlannedPath:

@@ -170,6 +170,26 @@ def test_no_room_to_fetch_what_the_agent_wrote(rig: Rig, command: tuple[str, ...
     assert (rig.workspace / "small").read_text() == ("theirs" if command[-1] in ("--yes", "small") else "as sent")
 
 
+@needs_mounts
+def test_no_room_to_fetch_what_waits(rig: Rig) -> None:
+    """`resolve` names what both sides changed and cannot be decided yet, and not what only the agent changed."""
+    rig.configure(DEFAULTS)
+    for path in ("both", "theirs"):
+        rig.write(path, "as sent")
+    rig.ok("push")
+    rig.write("both", "mine")
+    for path in ("both", "theirs"):
+        rig.agent.write(path, NOISE)
+    with Disk(rig.home / ".cache/syncd", "4m").held(rig.workspace) as prefix:
+        listed = rig.run("resolve", "--json", prefix=prefix)
+        decided = rig.run("resolve", "--theirs", "both", prefix=prefix)
+    assert listed.code == 1, listed
+    assert [(row["path"], row["reason"], row["choices"]) for row in json.loads(listed.out)["waiting"]] == [
+        ("both", "its content could not be fetched", [])
+    ]
+    assert (decided.code, (rig.workspace / "both").read_text()) == (1, "mine")
+
+
 def _small_state(rig: Rig) -> tuple[Disk, Sequence[str]]:
     """Sync a file with a small disk for the state. Gives it, and the prefix of a command that has it too."""
     rig.configure(DEFAULTS)
