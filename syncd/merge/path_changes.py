@@ -174,7 +174,7 @@ def look(cursor: safe_open.DirCursor, path: str) -> Entry:
 def look_with_digest(cursor: safe_open.DirCursor, path: str) -> Entry:
     """Return what `look` does, with a file's digest, but ABSENT for what is behind a link or a file. Raises `OSError`.
 
-    A file that changes while it is read is OTHER, and what this person may not read is UNREAD.
+    What this person may not read is UNREAD, and so is a file that changes while it is read.
     """
     try:
         parent, name = cursor.parent_of(path)
@@ -194,7 +194,7 @@ def look_with_digest(cursor: safe_open.DirCursor, path: str) -> Entry:
     finally:
         os.close(descriptor)
     read = _local_entry(status, "", digest)
-    return read if read == _local_entry(after, "", digest) else OTHER
+    return read if read == _local_entry(after, "", digest) else Entry(Kind.UNREAD)
 
 
 def _is_as_seen(cursor: safe_open.DirCursor, change: PathChange) -> bool:

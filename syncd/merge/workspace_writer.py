@@ -142,8 +142,8 @@ class WorkspaceWriter:
     def look(self, paths: Iterable[str]) -> dict[str, Entry]:
         """Return what is at each path now, with digests, as `PathChange.before` takes it. Raises `TryLater`.
 
-        Nothing is behind a link or a file, for the plan may put a directory there. What this person may not read is
-        UNREAD.
+        Nothing is behind a link or a file, for the plan may put a directory there. What this person may not read, or
+        changes meanwhile, is UNREAD.
         """
         found: dict[str, Entry] = {}
         with _reported("cannot be read", "let syncd read it") as at, self._cursor() as cursor:

@@ -308,7 +308,7 @@ def _with_directory(planned: PlannedPath, found: Mapping[str, PlannedPath]) -> P
     return replace(planned, outcome=above.outcome, choice=above.choice)
 
 
-UNREAD_HERE = "it cannot be read here"
+UNREAD_HERE = "it cannot be read here, or is being written"
 _WITH_DELETIONS = "a directory here, no directory there; --deletions applies it"
 _HOLDS_MORE = "its directory here holds more than was deleted there"
 _NOT_TAKEN = "its directory is not applied: "

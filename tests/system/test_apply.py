@@ -140,16 +140,43 @@ def test_what_cannot_be_read_here(rig: Rig, agent: Agent) -> None:
         assert (shown.code, "+++ b/a" in shown.out) == (1, True), shown
         applied = rig.run("apply", prefix=AS_ANYONE)
         assert applied.code == 1
-        assert {"apply     a", "conflict  both: it cannot be read here"} <= set(applied.out.splitlines())
+        assert {"apply     a", "conflict  both: it cannot be read here, or is being written"} <= set(
+            applied.out.splitlines()
+        )
         listed = rig.run("resolve", prefix=AS_ANYONE)
-        assert (listed.code, "both: it cannot be read here (here unreadable" in listed.out) == (1, True), listed
+        assert (listed.code, "both: it cannot be read here, or is being written (here unreadable" in listed.out) == (
+            1,
+            True,
+        ), listed
         refused = rig.run("resolve", "--theirs", str(rig.workspace / "both"), prefix=AS_ANYONE)
-        assert (refused.code, "conflict  both: it cannot be read here\n" in refused.out) == (1, True), refused
+        assert (refused.code, "conflict  both: it cannot be read here, or is being written\n" in refused.out) == (
+            1,
+            True,
+        ), refused
     finally:
         (rig.workspace / "d").chmod(0o700)
         (rig.workspace / "both").chmod(0o600)
     assert [_read(rig, path) for path in ("a", "both", "d/b")] == ["theirs\n", "ours\n", TEXT]
     assert "both" in rig.saved()[0]["paths"]
+
+
+def test_what_a_program_here_writes_to(rig: Rig, agent: Agent) -> None:
+    """A file that changes while it is read is a conflict: it stays, and the agent's version is saved."""
+    for path in ("a", "both"):
+        agent.write(path, "theirs\n")
+    os.truncate(rig.workspace / "both", 64 << 20)  # not read in an instant
+    write = "import os, sys\nfile = os.open(sys.argv[1], os.O_WRONLY)\nwhile os.pwrite(file, b'ours', 4096): pass"
+    with subprocess.Popen([sys.executable, "-c", write, str(rig.workspace / "both")]) as writer:
+        try:
+            applied = rig.run("apply")
+            listed = rig.run("resolve")
+        finally:
+            writer.kill()
+    assert "conflict  both: it cannot be read here, or is being written" in applied.out.splitlines()
+    assert (applied.code, _read(rig, "a"), rig.saved()[0]["paths"]) == (1, "theirs\n", ["both"])
+    assert (listed.code, "both: it cannot be read here" in listed.out) == (1, True), listed
+    with open(rig.workspace / "both", "rb") as file:
+        assert file.read(len(TEXT)) == TEXT.encode()
 
 
 def test_what_is_asked_for(rig: Rig, agent: Agent) -> None:

@@ -133,7 +133,7 @@ HOME_ROWS = [
     (ABSENT, replace(HERE, digest=b""), replace(THERE, digest=b""), CONFLICT, "new on both sides"),
     (BASE, DIRECTORY, THERE, CONFLICT, "of different kinds"),
     (BASE, HERE, LINK, CONFLICT, "of different kinds"),
-    (BASE, replace(HERE, kind=Kind.UNREAD), LINK, CONFLICT, "it cannot be read here"),
+    (BASE, replace(HERE, kind=Kind.UNREAD), LINK, CONFLICT, "it cannot be read here, or is being written"),
     (LINK, replace(LINK, target="c"), OTHER_LINK, CONFLICT, "changed on both sides"),
     (BASE, BASE, ABSENT, DELETED),
     (DIRECTORY, DIRECTORY, ABSENT, DELETED),
