@@ -86,6 +86,8 @@ class SetupTask:
             remedy = f"set {key} with `syncd config edit`; if it is, run `syncd reload`"
             failure = ConfigError("there is no set-up to run", remedy)
             client.done(failure.exit_code, str(failure))
+        elif (refusal := self._access.refusal) is not None:
+            client.done(refusal.exit_code, str(refusal))
         elif not self._cycle.content.is_known:
             client.done(ExitCode.TRY_LATER, "nothing is in the sandbox yet: run `syncd push` first")
         else:

@@ -49,7 +49,7 @@ def test_the_status_tells_it_before_who_waits_goes_on(tmp_path: Path, monkeypatc
     )
     waiter = Waiter(Interrupt(), SystemClock())
     config = SimpleNamespace(sandbox=SandboxKeys(setup=("make",)))
-    access = SimpleNamespace(config=config, waiter=waiter, api=lambda _: None, executions=lambda _: None)
+    access = SimpleNamespace(config=config, waiter=waiter, refusal=None, executions=lambda _: None)
     cycle, status = SimpleNamespace(sandbox=sandbox, content=SandboxContent(Manifest())), list[str]()
     task = SetupTask(cast(Access, access), cast(SyncCycle, cycle), lambda: status.append(setup.status.state.value))
     asks, flushes = Client(status), Client(status)

@@ -455,6 +455,21 @@ def test_each_of_several(rig: Rig, there: There) -> None:
     assert there.ran == TWICE
 
 
+def test_one_without_a_key(rig: Rig, there: There) -> None:
+    """By hand it ends as a push does: what is missing is the key, of which its status says no failed set-up."""
+    rig.emulator.create_sandbox("other")
+    there.configure()
+    config = rig.config_file.read_text()
+    rig.config_file.write_text(f'{config}sandboxes.blue.id = "other"\n')
+    rig.ok("push")
+    rig.config_file.write_text(f'{rig.config_file.read_text()}sandboxes.blue.api_key_file = "{rig.home}/missing"\n')
+    rig.start()
+    rig.in_state("held")
+    failed = rig.run("setup", "--sandbox", "blue")
+    assert (failed.code, "no API key" in failed.err) == (78, True), failed
+    assert [each["setup"]["state"] for each in rig.status()["sandboxes"]] == ["done", "done"]
+
+
 # -- what dies
 
 
