@@ -145,7 +145,9 @@ def hinted(text: str) -> str:
 
 
 def load_for_command(path: str) -> Config:
-    """The configuration with the workspace that its running daemon has, which is no other for a link that moved.
+    """The configuration with the workspace that its running daemon has.
+
+    That is no other for a link that moved, or that was put in its place since.
 
     Raises `ConfigError`.
     """
@@ -153,7 +155,7 @@ def load_for_command(path: str) -> Config:
     if not config.workspace_link:
         return config
     link, now = shown_path(config.workspace_link), config.workspace.path
-    path = next((status.workspace for status in _running() if status.workspace_link == link), now)
+    path = next((each.workspace for each in _running() if link in (each.workspace, each.workspace_link)), now)
     if path == shown_path(now):  # the same: a status escapes odd paths, which are no paths then
         return config
     return replace(config, workspace=replace(config.workspace, path=path))

@@ -49,13 +49,15 @@ def _goes_on(rig: Rig, folder: Path | None = None) -> None:
 
 
 def test_replaced_by_a_link(watched: Rig) -> None:
-    """It is held even if the link leads to the same files, as links are resolved at the start."""
+    """It is held even if the link leads to the same files, as links are resolved at the start; commands tell of it."""
     aside = watched.home / "aside"
     watched.workspace.rename(aside)
     watched.workspace.symlink_to(aside)
-    # Read where it lies: a command started now follows the link, and knows nothing of a workspace there.
-    watched.until(lambda: watched.shown()["state"] == "held", "the hold")
-    assert "replaced by a link" in watched.shown()["last_error"]["message"]
+    watched.in_state("held")
+    status = watched.status()
+    assert (status["pid"], status["state"]) == (watched.daemons[0].pid, "held")
+    assert "replaced by a link" in status["last_error"]["message"]
+    assert "replaced by a link" in watched.run("flush").err
     (aside / "new").write_text("beyond the link")
     watched.daemons[0].send(signal.SIGUSR1)
     watched.until(lambda: watched.shown()["failures"] > 1, "another look")
