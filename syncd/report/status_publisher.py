@@ -250,11 +250,13 @@ class WorkspaceStatus:
                 remedy = for_sandbox(warning.remedy, each.now.name)
                 named = warning._replace(what=f"{each.now.name}: {warning.what}", remedy=remedy) if is_own else warning
                 found[str(named)] = named
-        what, remedy = one_line(f"the daemon goes on with what it read before; {self.run.refused}", 600), ""
-        if not self.run.refused:
-            if self.run.config_stamp in (None, file_stamp(self.config.file)):
-                return list(found.values())
+        read, refused = self.run.config_stamp, self.run.refused
+        if read != file_stamp(self.config.file) and (read is not None or refused):
             what, remedy = "the configuration was changed since the daemon read it", "run `syncd reload`"
+        elif refused:
+            what, remedy = one_line(f"the daemon goes on with what it read before; {refused}", 600), ""
+        else:
+            return list(found.values())
         return [SyncWarning("configuration", what, remedy), *found.values()]
 
     def status(self) -> Status:

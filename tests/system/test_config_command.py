@@ -126,6 +126,20 @@ def test_an_edit_by_hand_is_a_warning(rig: Rig) -> None:
     rig.until(lambda: rig.status()["running"] and rig.status()["warnings"] == [], "the end of the warning")
 
 
+def test_a_refused_edit_that_was_mended_by_hand(rig: Rig) -> None:
+    """What the file does not say any more is named no more: a reload has it count."""
+    rig.write("a")
+    daemon = rig.up()
+    good = rig.config_file.read_text()
+    rig.config_file.write_text(good + "[bogus]\n")
+    daemon.send(signal.SIGHUP)
+    rig.until(lambda: "bogus" in str(rig.shown()["warnings"]), "why it was refused")
+    rig.in_state("watching")  # before, it would read a change of the file by itself
+    rig.config_file.write_text(good)
+    (warning,) = rig.status()["warnings"]
+    assert warning == "the configuration was changed since the daemon read it: run `syncd reload`"
+
+
 def test_what_the_daemon_refused_is_a_warning(rig: Rig) -> None:
     """Why a SIGHUP was refused is named until a reload is accepted, which a key that is back brings by itself."""
     rig.write("a")
