@@ -25,6 +25,7 @@ from syncd.archive.chunk_store import Archive, ChunkStore, DamagedPiece, Piece
 from syncd.archive.extraction import BadArchive, MemberKind, members
 from syncd.core.durable_file import read_file, write_whole
 from syncd.core.errors import TryLater
+from syncd.core.safe_open import blocks_of
 from syncd.core.text import shown_path
 from syncd.model.entry import Entry, Kind, SeenEntry, Stamp, arrived_digest, with_copy
 from syncd.model.manifest import Manifest
@@ -250,9 +251,11 @@ def _is_as_read(place: str, stamp: Stamp | None) -> bool:
 
 
 def digest_at(place: str) -> bytes:
-    """Return the SHA-256 of a file; empty if it cannot be read."""
+    """Return the SHA-256 of a file; empty if it cannot be read, or is none: a FIFO or a device may never end."""
+    hashed = hashlib.sha256()
     try:
-        with open(place, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        for block in blocks_of(place):
+            hashed.update(block)
     except OSError:
         return b""
+    return hashed.digest()

@@ -68,6 +68,19 @@ def test_a_file_that_no_patch_can_hold(rig: Rig, agent: Agent) -> None:
     assert found.told == "not shown: huge is too large for a patch; `syncd apply` brings it home\n"
 
 
+def test_what_is_no_file_here_any_more(rig: Rig, agent: Agent) -> None:
+    """A FIFO, or a link to a device, in the place of a file that was sent is not read."""
+    for path in ("a", "d/b"):
+        agent.write(path, "theirs\n")
+        (rig.workspace / path).unlink()
+    os.mkfifo(rig.workspace / "a")
+    (rig.workspace / "d/b").symlink_to("/dev/zero")
+    shown = rig.run("diff", "--name-only")
+    assert (shown.code, shown.out.splitlines()) == (1, ["a", "d/b"])
+    applied = rig.run("apply", "--json")
+    assert [json.loads(applied.out)[name] for name in ("conflicts", "never")] == [["d/b"], ["a"]]
+
+
 def test_a_repository_with_longer_ids(rig: Rig, agent: Agent) -> None:
     """With SHA-256, git takes the patch in the repository of the workspace; its ids are compared for binary files."""
     made = subprocess.run(["git", "init", "-q", "--object-format=sha256"], cwd=rig.workspace, check=False)
