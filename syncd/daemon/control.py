@@ -28,6 +28,7 @@ _LONGEST_REQUEST = 4096
 _MOST_CLIENTS = 128
 _SILENCE_S = 2.0
 _BLOCK = 1 << 16
+_LEFT_OUT = "[some output is left out here, as it was not read in time]"
 
 Message = dict[str, Any]
 
@@ -40,6 +41,7 @@ class Client:
         self._connection.setblocking(False)
         self._received = b""
         self.waits = True  # for an answer, as far as its events have told by now
+        self._is_late = False  # so output is left out
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -68,13 +70,29 @@ class Client:
         return message if is_valid else None
 
     def send(self, message: Message) -> None:
-        """Send a line. The connection of a client that does not read is closed: it must not block the daemon."""
+        """Send a line. The connection of a client that does not read is closed: it must not block the daemon.
+
+        Output is left out before that, as a pager may wait for its reader, and the rest of the buffer is for the end.
+        """
         if not self.waits:
             return
+        if message.get("event") == "output":
+            was_late, self._is_late = self._is_late, not self._has_room()
+            if was_late and self._is_late:
+                return
+            if self._is_late:
+                message = {**message, "text": _LEFT_OUT}
         try:
-            self._connection.sendall(json.dumps(message).encode() + b"\n")
+            text = json.dumps(message, ensure_ascii=False)  # escapes would be twice as long, and names are any bytes
+            self._connection.sendall(text.encode("utf-8", "surrogatepass") + b"\n")
         except OSError:
             self.close()
+
+    def _has_room(self) -> bool:
+        """Return True if most of the connection's buffer is free (the kernel's rule for a Unix socket)."""
+        poll = select.poll()
+        poll.register(self._connection, select.POLLOUT)
+        return bool(poll.poll(0))
 
     def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
         """Send the last line, with the command's exit code, and close the connection."""

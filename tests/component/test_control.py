@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 import stat
@@ -15,7 +16,7 @@ import pytest
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.push import sync_now
 from syncd.core.clock import SystemClock
-from syncd.core.errors import Locked
+from syncd.core.errors import ExitCode, Locked
 from syncd.core.settings import check_config
 from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
@@ -155,6 +156,20 @@ def test_a_client_that_does_not_read(tmp_path: Path) -> None:
         for _ in range(10_000):
             client.send({"event": "progress", "padding": "x" * 1000})
         assert not client.waits
+
+
+@pytest.mark.parametrize("text", ["a line", "\udcff\u4e2d" * 16_000])
+def test_a_client_that_is_slow_to_read_output(tmp_path: Path, text: str) -> None:
+    """A pager that waits for its reader loses a part of it, and is told so; the end arrives all the same."""
+    with served(tmp_path) as server, connected(tmp_path) as raw, raw.makefile("rb") as received:
+        raw.sendall(b'{"do": "setup"}\n')
+        client, _ = next_request(server)
+        for _ in range(10_000):
+            client.send({"event": "output", "text": text})
+        client.done(ExitCode.DONE)
+        told = [json.loads(line) for line in received]
+        assert (told[0]["text"], told[-1]["exit"]) == (text, 0)
+        assert sum("left out" in str(each.get("text")) for each in told) == 1
 
 
 def test_clients_are_bounded(tmp_path: Path) -> None:
