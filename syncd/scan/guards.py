@@ -35,15 +35,13 @@ def lost_nearly_all(files_before: int, files_now: int) -> bool:
     return files_before >= SMALL_FILES and files_now * LEFT_ONE_IN < files_before
 
 
-def is_replaced(before: Mapping[str, Entry], now: Mapping[str, Entry], *, holds_files: bool) -> bool:
-    """True if fewer than a tenth of the names of its files are left; of fewer than `SMALL_FILES`: if no file is here.
+def is_replaced(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> bool:
+    """True if fewer than a tenth of the names of its files are left; `now` has what is here of these names, at least.
 
-    `now` has what is here of these names, at least, and `holds_files` is True if any file is here. A smaller workspace
-    may be deleted and created again, but an empty directory may be a mount point without its disk.
+    However few there were: a directory that was deleted and made again has some of its names, a mount point without its
+    disk has none.
     """
     files = [path for path, entry in before.items() if entry.kind is not Kind.DIRECTORY]
-    if len(files) < SMALL_FILES:
-        return bool(files) and not holds_files
     left = sum(path in now and now[path].kind is not Kind.DIRECTORY for path in files)
     return left * LEFT_ONE_IN < len(files)
 
@@ -164,7 +162,7 @@ class LossGuard:
             return
         sent = base()
         here = {path: each for path, each in sent.items() if os.path.lexists(os.path.join(self._workspace, path))}
-        if is_replaced(sent, here, holds_files=any(names for _, _, names in os.walk(self._workspace))):
+        if is_replaced(sent, here):
             raise _replaced("written there")
 
     def check_vanished(self, manifest: Manifest, vanished: int) -> None:
@@ -179,7 +177,7 @@ class LossGuard:
 
     def _is_replaced(self, baseline: Manifest, scan: Scan) -> bool:
         is_same = self._identity is None or self._identity.matches(scan.identity)
-        return not is_same and is_replaced(baseline, scan.manifest, holds_files=scan.manifest.files > 0)
+        return not is_same and is_replaced(baseline, scan.manifest)
 
     def record_workspace(self, scan: Scan, other_bases: Collection[Manifest] = ()) -> None:
         """Record the scanned directory as the workspace, unless it is refused for another sandbox, by its base."""

@@ -21,7 +21,7 @@ from syncd.report.status_publisher import StatusPublisher
 from syncd.sandbox.look_request import was_emptied
 from syncd.sandbox.provider import MOST_ACQUIRED, SPAN_S
 from syncd.scan.exclusions import OUTSIDE, PathRules
-from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES
+from syncd.scan.guards import LEFT_ONE_IN
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection
 from syncd.sync.status_document import State
@@ -568,7 +568,7 @@ class Checker:
             return  # it may have been as large as before when it was scanned
         places = [self.workspace / path for path in files]
         left = [place for place in places if place.is_symlink() or place.is_file()]
-        if len(files) >= SMALL_FILES and len(left) * LEFT_ONE_IN < len(files):
+        if len(left) * LEFT_ONE_IN < len(files):
             self.lose(f"another workspace was taken for the one that held {len(files)} files")
 
     def blocked(self) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ def test_lost_and_back(watched: Rig) -> None:
 
 
 def test_a_small_workspace_on_a_disk_that_is_not_mounted(rig: Rig) -> None:
-    """An empty directory in its place is held; another one with files is a workspace that was created again."""
+    """A directory without its files is held; one that was made again, with some of them, goes on."""
     rig.write("only", "one file")
     rig.up()
     aside = rig.home / "aside"
@@ -130,7 +130,9 @@ def test_a_small_workspace_on_a_disk_that_is_not_mounted(rig: Rig) -> None:
     _goes_on(rig)
     shutil.rmtree(rig.workspace)
     rig.in_state("held")
-    rig.write("another", "created again")
+    rig.write("another", "new")
+    _nothing_was_sent(rig, rig.count("upload"), 3)
+    rig.write("only", "made again")
     rig.converged()
 
 
