@@ -28,7 +28,7 @@ _LONGEST_REQUEST = 4096
 _MOST_CLIENTS = 128
 _SILENCE_S = 2.0
 _BLOCK = 1 << 16
-_LEFT_OUT = "[some output is left out here, as it was not read in time]"
+_CUT = "[some output is not shown here, as it was not read in time]"
 
 Message = dict[str, Any]
 
@@ -41,7 +41,7 @@ class Client:
         self._connection.setblocking(False)
         self._received = b""
         self.waits = True  # for an answer, as far as its events have told by now
-        self._is_late = False  # so output is left out
+        self._is_late = False  # so output is not sent
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -72,7 +72,7 @@ class Client:
     def send(self, message: Message) -> None:
         """Send a line. The connection of a client that does not read is closed: it must not block the daemon.
 
-        Output is left out before that, as a pager may wait for its reader, and the rest of the buffer is for the end.
+        Output is dropped before that, as a pager may wait for its reader, and the rest of the buffer is for the end.
         """
         if not self.waits:
             return
@@ -81,7 +81,7 @@ class Client:
             if was_late and self._is_late:
                 return
             if self._is_late:
-                message = {**message, "text": _LEFT_OUT}
+                message = {**message, "text": _CUT}
         try:
             text = json.dumps(message, ensure_ascii=False)  # escapes would be twice as long, and names are any bytes
             self._connection.sendall(text.encode("utf-8", "surrogatepass") + b"\n")

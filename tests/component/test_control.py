@@ -169,7 +169,7 @@ def test_a_client_that_is_slow_to_read_output(tmp_path: Path, text: str) -> None
         client.done(ExitCode.DONE)
         told = [json.loads(line) for line in received]
         assert (told[0]["text"], told[-1]["exit"]) == (text, 0)
-        assert sum("left out" in str(each.get("text")) for each in told) == 1
+        assert sum("not shown" in str(each.get("text")) for each in told) == 1
 
 
 def test_clients_are_bounded(tmp_path: Path) -> None:
