@@ -433,7 +433,10 @@ class Account(ApiClient):
         return self.ask(request, Listed).local_sandboxes
 
     def release(self, sandbox_id: str) -> None:
-        """Give one back. Raises `StepFailed`, with `SandboxNotFound` where the account has none of that id."""
+        """Give one back. Raises `StepFailed`, with `SandboxNotFound` where the account has none of that id.
+
+        The API documents no shape for the answer, but JSON: a sign-in's page has released nothing.
+        """
         request = ApiRequest(
             ApiStep.SANDBOX,
             "DELETE",
@@ -442,4 +445,6 @@ class Account(ApiClient):
             success=range(200, 300),  # the API goes on with it by itself
             meanings={404: _UNKNOWN, 410: _UNKNOWN},
         )
-        self.send(request)
+        answer = self.send(request)
+        if answer.body:
+            self.decode(request, answer, msgspec.Raw)

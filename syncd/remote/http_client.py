@@ -235,7 +235,8 @@ class HttpClient:
                     if not reached:
                         self.drop()  # the next ones go by the certificates that are trusted then
                     if is_again or is_late or exchange.phase is not Phase.UNREAD:
-                        raise NoResponse(_reason(failure), reached=reached) from None
+                        through = "" if reached else _proxy_part(failure, url)
+                        raise NoResponse(f"{through}{_reason(failure)}", reached=reached) from None
             phase = exchange.step(Step.ANSWER)
             if phase is Phase.STALE:
                 raise NoResponse("the answer came before its request")
@@ -343,6 +344,13 @@ def _blocks(response: httpx.Response) -> Iterator[bytes]:
         yield from response.iter_raw()
     except _FAILURES as failure:
         raise NoResponse(_reason(failure)) from None
+
+
+def _proxy_part(failure: Exception, url: str) -> str:
+    """Return the words that name the proxy to which no connection was made, if one is on the way to this URL."""
+    if isinstance(failure, httpcore.ConnectError | httpcore.ConnectTimeout) and (address := proxy_for(url)):
+        return f"the proxy of the environment, {one_line(proxy_parts(address)[2])}: "
+    return ""
 
 
 def _reason(failure: Exception) -> str:

@@ -258,6 +258,19 @@ def test_proxies(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
             assert invalid == "the proxy of the environment has an invalid address: correct HTTPS_PROXY or ALL_PROXY"
 
 
+@pytest.mark.parametrize(
+    ("place", "why"), [("127.0.0.1:1", "Connection refused"), ("no-such-proxy.invalid:3128", "its name")]
+)
+def test_a_proxy_that_cannot_be_reached(
+    client: HttpClient, monkeypatch: pytest.MonkeyPatch, place: str, why: str
+) -> None:
+    """It is named as what cannot be reached, without its user, and not the server behind it."""
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:5ECRET@{place}")
+    said = refused(client, "https://api.example.com/")
+    assert said.startswith(f"the proxy of the environment, {place}: {why}")
+    assert "5ECRET" not in said
+
+
 def test_a_proxy_that_speaks_no_socks(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error of the package for SOCKS, which httpcore does not translate, is a failure of the network."""
     malformed = type("ProtocolError", (Exception,), {"__module__": "socksio.exceptions"})("Malformed reply")

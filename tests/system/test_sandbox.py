@@ -263,6 +263,15 @@ def test_what_the_account_refuses(acquiring: Rig) -> None:
     assert acquiring.run("sandbox", "release", "--yes", "..").code == 2
 
 
+def test_a_release_that_a_sign_in_page_answers(acquiring: Rig) -> None:
+    """It released nothing: the sandbox stays this workspace's, and the next release asks again."""
+    acquiring.ok("push")
+    acquiring.faults("release: html")
+    failed = acquiring.run("sandbox", "release", "--yes")
+    assert (failed.code, failed.out, "sign in to this network" in failed.err) == (75, "", True)
+    assert ours(acquiring) in acquiring.ok("sandbox", "release", "--yes").out
+
+
 def test_a_daemon_moves_to_the_next_sandbox(acquiring: Rig, tmp_path: Path) -> None:
     """Its sandbox is released: the agent is notified of each filled one and its servers, without a local change."""
     rig, reported = acquiring, tmp_path / "told"
