@@ -280,7 +280,13 @@ class Scanner(Struct, eq=False):
                 path = todo.pop()
                 old = self.tree.get(path)
                 if old is None:
-                    continue  # it was removed or excluded; if that matters, its parent is in the list too
+                    # It was removed or excluded; if that matters, its parent is in the list too. If its rules could not
+                    # be read, only its own watch, which came before they were read, tells that they can be by now.
+                    above = os.path.dirname(path)
+                    issues = self.tree.issues.get(above)
+                    if issues is not None and path in issues.unread:
+                        todo.append(above)
+                    continue
                 try:
                     parent, _ = cursor.parent_of(f"{path}/." if path else ".")
                     new = self._list(os.dup(parent), path, old.outer, old, self.tree.manifest.top.find(path))

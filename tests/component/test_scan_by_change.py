@@ -117,6 +117,20 @@ def test_an_edit_by_another_name(watched: WatchedWorkspace) -> None:
     assert watched.scanner.scan({"a"}).manifest["b/g"].size_bytes == 6
 
 
+def test_rules_that_can_be_read_again(watched: WatchedWorkspace) -> None:
+    """A folder whose rules could not be read is listed again once they can, also if its own watch alone tells."""
+    rules = watched.folder / "d/e/.gitignore"
+    rules.parent.mkdir(parents=True)
+    rules.write_bytes(bytes(5 << 20))  # too large
+    (rules.parent / "a").write_text("a")
+    assert watched.scan().unread == {"d/e"}
+    (rules.parent / "b").write_text("b")
+    check(watched)
+    os.truncate(rules, 0)
+    check(watched)
+    assert watched.partial == 2
+
+
 def test_rules_of_a_missing_workspace_count_as_changed(watched: WatchedWorkspace) -> None:
     """Nothing may be uploaded by rules that can no longer be read."""
     (watched.folder / "f").write_text("x")
