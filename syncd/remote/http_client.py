@@ -44,6 +44,7 @@ _HEADERS = {"User-Agent": f"syncd/{__version__}", "Accept": "*/*", "Accept-Encod
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 # Errors that a person can do something about, by the words of OpenSSL, the resolver and httpcore; special ones first.
 _CLOSED = "the other side closed the connection"
+_NO_HTTP = "what it sent is not HTTP"
 _REASONS = {
     "Server disconnected": _CLOSED,
     "Connection reset by peer": _CLOSED,
@@ -58,6 +59,8 @@ _REASONS = {
         "the server's certificate is not trusted here (set SSL_CERT_FILE to your company's certificates?)"
     ),
     "WRONG_VERSION_NUMBER": "no TLS is spoken on that port",
+    "illegal status line": _NO_HTTP,
+    "illegal request line": _NO_HTTP,  # h11's words where the first byte is a letter of none of HTTP's
     "Name or service not known": "its name is not known",
     "Temporary failure in name resolution": "its name cannot be looked up just now",
     "socksio": "the proxy of the environment is a SOCKS proxy, which needs the package socksio",
@@ -362,7 +365,9 @@ def _reason(failure: Exception) -> str:
         case httpcore.WriteTimeout():
             return "the other side stopped reading"
         case httpcore.ProxyError():
-            return f"the proxy refused: {one_line(redacted(str(failure)))}"
+            answered = one_line(redacted(str(failure)))
+            remedy = " (HTTPS_PROXY takes its user and password: http://USER:PASSWORD@HOST:PORT)"
+            return f"the proxy refused: {answered}{remedy if answered.startswith('407') else ''}"
     text = one_line(redacted(str(failure))) or type(failure).__name__
     for part, meaning in _REASONS.items():
         if part in text:

@@ -234,7 +234,9 @@ def test_proxies(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(refuse) as proxy, answering(lambda c: (head_of(c), c.sendall(OK))) as port:
         for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy}")
-        assert refused(client, "https://api.example.com/").startswith("the proxy refused: 407")
+        assert refused(client, "https://api.example.com/") == (
+            "the proxy refused: 407 Who are you (HTTPS_PROXY takes its user and password: http://USER:PASSWORD@HOST:PORT)"
+        )
         assert len(asked) == 1
         assert client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5).status == 200
         assert len(asked) == 1
@@ -280,6 +282,13 @@ def test_a_proxy_that_speaks_no_socks(client: HttpClient, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(httpcore.ConnectionPool, "handle_request", handle)
     assert refused(client, "https://api.example.com/") == "the proxy refused: it does not speak SOCKS5"
+
+
+@pytest.mark.parametrize("echoed", [b"\x15\x03\x01\0\2\2\r\n\r\n", b"SSH-2.0-OpenSSH_9\r\n\r\n"])
+def test_a_server_that_speaks_no_http(client: HttpClient, echoed: bytes) -> None:
+    """The reason is in words, and nothing of what it sent is in it."""
+    with answering(lambda c: (head_of(c), c.sendall(echoed))) as port:
+        assert refused(client, f"http://127.0.0.1:{port}/") == "what it sent is not HTTP"
 
 
 def test_cookies_are_not_kept(client: HttpClient) -> None:
