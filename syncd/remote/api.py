@@ -29,6 +29,8 @@ _CORRECT_URL = "correct sandbox.base_url with `syncd config edit`"
 # Servers take request lines of 8 to 16 KiB; a signed URL has less than one.
 _LONGEST_URL = 16 << 10
 _LONGEST_DETAIL = 200
+# It is in messages, in the status and in each request's path; the API's own have 36 characters.
+_LONGEST_ID = 200
 
 # What decoding an answer raises: it is no JSON of that shape, no UTF-8, or nested without end.
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -421,7 +423,8 @@ class Account(ApiClient):
         )
         answer = self.send(request)
         got = self.decode(request, answer, Acquired)
-        if got.local_sandbox_id in ("", ".", "..") or not got.local_sandbox_id.isprintable():
+        name = got.local_sandbox_id
+        if name in ("", ".", "..") or not name.isprintable() or len(name) > _LONGEST_ID:
             raise self.unusable(request, answer)
         ends_wall_s, urls = asked_wall_s + ttl_seconds, urls_by_name(got.servers)
         return AcquiredSandbox(got.local_sandbox_id, asked_wall_s, ends_wall_s, urls)

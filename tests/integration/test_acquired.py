@@ -109,7 +109,7 @@ def test_one_that_was_given_up_is_forgotten_also_with_a_full_disk(rig: Rig, monk
     assert sandbox_id(rig) == ""
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a\\u0000b", "a\\nb"])
+@pytest.mark.parametrize("name", ["", ".", "..", "a\\u0000b", "a\\nb", "a" * 30_000])
 def test_an_invalid_id(rig: Rig, name: str) -> None:
     """An invalid sandbox id is never used in a request; the next answer may be better."""
     rig.emulator.faults.script(f'acquire: json {{"local_sandbox_id": "{name}", "servers": []}}')
