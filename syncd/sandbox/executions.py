@@ -271,7 +271,8 @@ class Executions:
                 logs = poll() if wait_out is None else with_retries(poll, retries, self._clock, wait_out)
             hear(logs.logs)
             output += logs.logs
-            if _line_in(running.name, output) or (logs.status in _ENDED and logs.cursor <= cursor):
+            is_last = logs.status in _ENDED and not (logs.logs and logs.cursor > cursor)
+            if is_last or _line_in(running.name, output):
                 return output
             cursor = max(cursor, logs.cursor)
             if len(output) > _LARGEST_LOG:

@@ -112,6 +112,14 @@ def test_the_polls_are_few(rig: Rig) -> None:
     assert len(times) - 1 <= rig.asked().count("execution-logs") <= len(times) <= 64  # the last one may come at the end
 
 
+def test_the_log_of_an_ended_program_has_its_end_where_nothing_more_is_in_it(rig: Rig) -> None:
+    """However far its cursor goes on."""
+    rig.emulator.faults.script('execution-logs: json {"status": "completed", "logs": "", "cursor": 7}')
+    with pytest.raises(StepFailed):
+        run_look(executions(rig), LookRequest({}), str(copies(rig)))
+    assert rig.asked().count("execution-logs") == 1
+
+
 def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
     """A program that ends without a report, and one whose report is not to be trusted, in its line or in its file."""
     rig.emulator.faults.script('execution-logs: json {"status": "failed", "logs": "no python", "cursor": 0} always')
