@@ -45,6 +45,9 @@ _START_S = 8.0
 # Program and look have so much more for each path: to read a small file and compare it takes half of that.
 _PATH_S = 1e-4
 _LOOKS_AGAIN = 'the next sync looks again; with sandbox.agent_changes = "overwrite" none does'
+_LOOKS_LATER = (
+    'a sync within 15 minutes looks again, and `syncd push` at once; with sandbox.agent_changes = "overwrite" none does'
+)
 _PROGRAM = Purpose(ApiStep.EXECUTION, "the look at the files there")
 _DUMP = Purpose(ApiStep.DUMP, "the download of the sandbox's archive")
 _INQUIRY = Purpose(ApiStep.SANDBOX, "the request for the sandbox")
@@ -84,13 +87,19 @@ class LookTries(Struct, frozen=True):
 
     The sync that is under way begins with `way`: what took long and failed in it is not tried again. `failure` is the
     last one of a program. `again_at_s` is infinity while looks succeed, else the second of the next try after so many
-    `tries` with which nobody could look.
+    `tries` with which nobody could look. Where only the archive took long, a program is tried by each sync, and the
+    archive is not read before `archive_at_s`.
     """
 
     way: Way = Way.PROGRAM
     failure: StepFailed = _NONE
     again_at_s: float = inf
     tries: int = 0
+    archive_at_s: float = -inf
+
+    def reads_archive(self, agent_changes: AgentChanges, now_s: float) -> bool:
+        """Return True if the archive may be read where no program looks; with `hold` it always is."""
+        return now_s >= self.archive_at_s or agent_changes is AgentChanges.HOLD
 
     def first_way(self, agent_changes: AgentChanges, now_s: float) -> Way:
         """Return the way that a look begins with. With `hold` nothing is sent without one: none is put off."""
@@ -111,9 +120,10 @@ class LookTries(Struct, frozen=True):
         if seen is not None:
             return LookTries(Way.NO_COPIES if self.way is Way.ARCHIVE else self.way, self.failure)
         # To ask at each sync costs little, and not to look when one could costs the agent's work.
-        is_quick = took_s < AFTER_UPLOAD_S and self.way is not Way.ARCHIVE
-        wait_s = -inf if is_quick else backoff_limit_s(self.tries + 1, FIRST_WAIT_S, LONGEST_WAIT_S)
-        return LookTries(Way.PROGRAM, self.failure, now_s + wait_s, self.tries + 1)
+        next_s = now_s + backoff_limit_s(self.tries + 1, FIRST_WAIT_S, LONGEST_WAIT_S)
+        again_at_s = next_s if self.way is Way.ARCHIVE else -inf
+        archive_at_s = next_s if again_at_s == -inf and took_s >= AFTER_UPLOAD_S else -inf
+        return LookTries(Way.PROGRAM, self.failure, again_at_s, self.tries + 1, archive_at_s)
 
     def succeeded(self, result: LookResult) -> LookTries:
         """Return the same after a look that found this."""
@@ -161,7 +171,7 @@ class Looks(Struct, kw_only=True, eq=False):
     def retry(self) -> None:
         """Look at the next sync, however soon the last look failed."""
         if self._tries.again_at_s < inf:
-            self._tries = replace(self._tries, again_at_s=-inf)
+            self._tries = replace(self._tries, again_at_s=-inf, archive_at_s=-inf)
 
     def sync_ended(self) -> None:
         """Have the next sync begin with a program, however this one looked."""
@@ -216,16 +226,19 @@ class Looks(Struct, kw_only=True, eq=False):
 
     def _read_instead(self, request: LookRequest, seen: LookResult | None, began_s: float) -> LookResult | None:
         """Look by the archive, since a program failed to; `seen` is what it saw, if its copies alone are missing."""
-        failure = self._tries.failure
+        failure, now_s = self._tries.failure, self.waiter.clock.monotonic_s()
+        reads_archive = seen is not None or self._tries.reads_archive(self.agent_changes, now_s)
         try:
-            return self._ended(self._found_in_archive(request, OF_SYNC.archive_s))
+            if reads_archive:
+                return self._ended(self._found_in_archive(request, OF_SYNC.archive_s))
         except StepFailed as other:
             if other.refusal is KeyRefused:
                 raise
         if seen is None and not self._ask_if_there(failure):
             raise failure
         now_s = self.waiter.clock.monotonic_s()
-        self._tries = self._tries.archive_failed(seen, now_s - began_s, now_s)
+        if reads_archive:
+            self._tries = self._tries.archive_failed(seen, now_s - began_s, now_s)
         if seen is not None:
             return self._ended(seen)  # what differs and has no copy is not overwritten
         self._could_not(failure)
@@ -331,7 +344,8 @@ class Looks(Struct, kw_only=True, eq=False):
 
     def _warn(self, what: str) -> None:
         if self.are_made:  # else it was to remove something, which is warned of
-            self.warnings = [SyncWarning("remote-changes", what, _LOOKS_AGAIN)]
+            is_put_off = self.waiter.clock.monotonic_s() < self._tries.again_at_s < inf
+            self.warnings = [SyncWarning("remote-changes", what, _LOOKS_LATER if is_put_off else _LOOKS_AGAIN)]
 
     def ask_if_gone(self, failure: StepFailed) -> bool:
         """True if the failure says that there is no such sandbox, and the request for the sandbox itself says so too.

@@ -128,10 +128,10 @@ class SandboxSync(Struct):
         sandbox, state = self.sandbox, self.state
         if mode is not SyncMode.CHANGED:
             sandbox.removals.hasten()
+            sandbox.looks.retry()
             state.seen.hasten()
         if mode is SyncMode.FORCED:
             state.unremoved = {}  # each may be as it was sent by now, or absent
-            sandbox.looks.retry()
             state.seen.retry(state.content.leftovers)
             base = self.snapshotter.forget_all_stamps(state.content.base)
             if state.content.is_known:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.clock import SystemClock
 from syncd.core.signals import Interrupt
 from syncd.core.waiter import Waiter
@@ -94,6 +95,10 @@ def test_nobody_can_look(rig: Rig, fault: str) -> None:
     rig.send({"new": "newest"})
     assert (rig.there("new"), rig.asked().count("execute")) == ("newest", asked)
     assert rig.warnings["remote-changes"].startswith("nobody could look for changes in the sandbox (")
+    assert "a sync within 15 minutes looks again" in rig.warnings["remote-changes"]
+    rig.edit(new="asked")
+    rig.sync(SyncMode.ASKED)
+    assert rig.asked().count("execute") == asked + 1
     rig.keys["retry"]["give_up_after_seconds"] = 1
     rig.set(agent_changes="hold")
     rig.edit(new="held")
@@ -101,6 +106,19 @@ def test_nobody_can_look(rig: Rig, fault: str) -> None:
         asked = rig.asked().count("execute")
         assert rig.fail()[0].message.endswith("so nothing is written there")
         assert rig.asked().count("execute") > asked
+
+
+def test_an_archive_that_hung_puts_off_no_program(rig: Rig) -> None:
+    """Where a program is refused at once, only the archive is not read again soon: the next sync looks and saves."""
+    rig.emulator.faults.script("execute: 501 always", "download: drip 0.1 always")
+    rig.sync()
+    rig.send({"new": "newer"})
+    assert rig.asked().count("dump") == 1
+    assert rig.warnings["remote-changes"].startswith("nobody could look for changes in the sandbox (")
+    rig.emulator.faults.clear()
+    rig.agent.write("b", "theirs: b")
+    rig.send({"b": "newer"})
+    assert (rig.there("b"), rig.saved) == ("newer", {"b": ["theirs: b"]})
 
 
 @pytest.mark.parametrize("fault", [pytest.param("hang 60 always", marks=_LONG), "503 always"])

@@ -47,8 +47,14 @@ def test_a_program_failed(before: LookTries, failure: StepFailed, took_s: float,
         (LookTries(Way.ARCHIVE, BUSY), SEEN, LONG_S, LookTries(Way.NO_COPIES, BUSY)),
         # Else nobody could look. What failed at once is asked again by the next sync …
         (FAILED, None, QUICK_S, LookTries(failure=BUSY, again_at_s=-inf, tries=1)),
-        # … and what took long later each time.
-        (FAILED, None, LONG_S, LookTries(failure=BUSY, again_at_s=NOW_S + FIRST_WAIT_S, tries=1)),
+        # … and what took long later each time: only the archive, where a program failed at once, …
+        (
+            FAILED,
+            None,
+            LONG_S,
+            LookTries(failure=BUSY, again_at_s=-inf, tries=1, archive_at_s=NOW_S + FIRST_WAIT_S),
+        ),
+        # … else both.
         (
             LookTries(Way.ARCHIVE, BUSY),
             None,
@@ -59,7 +65,7 @@ def test_a_program_failed(before: LookTries, failure: StepFailed, took_s: float,
             LookTries(failure=BUSY, again_at_s=1.0, tries=1),
             None,
             LONG_S,
-            LookTries(failure=BUSY, again_at_s=NOW_S + 2 * FIRST_WAIT_S, tries=2),
+            LookTries(failure=BUSY, again_at_s=-inf, tries=2, archive_at_s=NOW_S + 2 * FIRST_WAIT_S),
         ),
     ],
 )
@@ -74,6 +80,15 @@ def test_a_look_succeeded() -> None:
     assert waited.succeeded(BY_ARCHIVE) == LookTries(failure=NO_PROGRAMS)
     for way in (Way.NO_COPIES, Way.ARCHIVE):
         assert replace(waited, way=way).succeeded(SEEN) == LookTries(way, NO_PROGRAMS)
+
+
+def test_the_archive_waits() -> None:
+    """It is read again at its time; with `hold`, by which nothing is sent without a look, always."""
+    waits = LookTries(failure=BUSY, again_at_s=-inf, tries=1, archive_at_s=NOW_S)
+    assert waits.first_way(AgentChanges.SAVE, NOW_S - 1) is Way.PROGRAM
+    assert not waits.reads_archive(AgentChanges.SAVE, NOW_S - 1)
+    assert waits.reads_archive(AgentChanges.SAVE, NOW_S)
+    assert waits.reads_archive(AgentChanges.HOLD, NOW_S - 1)
 
 
 def test_nobody_looks_until_it_is_time() -> None:
