@@ -4,9 +4,10 @@ A `tar.gz` is read as a stream: in one pass, in bounded memory, trusting none of
 headers. This module adds what tarfile does not: what is read into memory for one member is limited, the end-of-archive
 block is required, and every error is a `BadArchive`.
 
-A folder beside the destination is filled and renamed at the end, so that the destination gets all or nothing. Every
-file is created through its directory's descriptor, and symbolic links are created last, so that no member can be
-written through one. Members that cannot be extracted are left out and reported.
+A draft is filled and renamed at the end, so that the destination gets all or nothing: a folder beside a new one, or in
+an empty one, which stays the same, as it may be a mount or a shell's current directory. Every file is created through
+its directory's descriptor, and symbolic links are created last, so that no member can be written through one. Members
+that cannot be extracted are left out and reported.
 """
 
 from __future__ import annotations
@@ -242,11 +243,11 @@ def extract_members(
     A content that raises `OSError` leaves its member out, with the error as the reason. Raises as `extract`.
     """
     destination = os.path.abspath(destination)
-    mode = folder_mode(destination)
+    is_new = require_new_or_empty(destination)
     parent, name = os.path.split(destination)
     try:
         make_folders(parent)
-        draft = tempfile.mkdtemp(prefix=f".{name[:100]}.", dir=parent)
+        draft = tempfile.mkdtemp(prefix=f".{name[:100]}.", dir=parent if is_new else destination)
     except OSError as failure:
         raise NeedsPerson(
             f"'{shown_path(destination)}' cannot be created ({failure.strerror})",
@@ -259,8 +260,10 @@ def extract_members(
                 check()
                 extraction.add(member, content)
             extraction.finish()
-        os.chmod(draft, mode)
-        os.rename(draft, destination)
+        if is_new:
+            os.rename(draft, destination)
+        else:
+            _move_up(draft)
     except OSError as failure:
         raise TryLater(
             f"the sandbox's files cannot be written to '{shown_path(destination)}' ({failure.strerror})",
@@ -269,6 +272,31 @@ def extract_members(
     finally:
         remove_folder(draft)
     return extraction.extracted
+
+
+def _move_up(draft: str) -> None:
+    """Move all that is in the draft into the folder that holds it and nothing else. Raises `OSError`;
+    then nothing is moved.
+    """
+    destination, own_name = os.path.split(draft)
+    if os.listdir(destination) != [own_name]:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+    modes = {name: os.lstat(os.path.join(draft, name)).st_mode for name in os.listdir(draft)}
+    folders = [name for name, mode in modes.items() if stat.S_ISDIR(mode)]
+    for name in folders:
+        os.chmod(os.path.join(draft, name), stat.S_IRWXU)  # one that is read-only cannot be moved
+    moved = []
+    try:
+        for name in modes:
+            os.rename(os.path.join(draft, name), os.path.join(destination, name))
+            moved.append(name)
+        for name in folders:
+            os.chmod(os.path.join(destination, name), stat.S_IMODE(modes[name]))
+    except OSError:
+        for name in moved:
+            with contextlib.suppress(OSError):
+                os.rename(os.path.join(destination, name), os.path.join(draft, name))
+        raise
 
 
 def remove_folder(folder: str) -> None:
@@ -281,14 +309,13 @@ def remove_folder(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def folder_mode(destination: str) -> int:
-    """The mode of the folder, or the default for a new one. Raises `NeedsPerson` if it is neither new nor empty."""
+def require_new_or_empty(destination: str) -> bool:
+    """True for a folder that is not there yet, False for an empty one. Raises `NeedsPerson` for all else."""
     try:
-        status = os.lstat(destination)
-        if stat.S_ISDIR(status.st_mode) and not os.listdir(destination):
-            return stat.S_IMODE(status.st_mode)
+        if stat.S_ISDIR(os.lstat(destination).st_mode) and not os.listdir(destination):
+            return False
     except FileNotFoundError:
-        return stat.S_IRWXU
+        return True
     except OSError as failure:
         raise NeedsPerson(
             f"'{shown_path(destination)}' cannot be read ({failure.strerror})", "choose another folder"

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import click
 
-from syncd.archive.extraction import extract, folder_mode
+from syncd.archive.extraction import extract, require_new_or_empty
 from syncd.cli.agent_side import OpenSandbox, open_sandbox
 from syncd.cli.options import configured_for, named, refuse_workspace, sandbox_options, stoppable
 from syncd.cli.output import tell_extracted, verbosity_options
@@ -34,7 +34,7 @@ def command(config_file: str | None, destination: str, sandbox: str | None, as_j
     The git repository that syncd keeps there does not come; one that someone else made does.
     """
     config = configured_for(config_file, sandbox)
-    folder_mode(destination)  # before any request
+    require_new_or_empty(destination)  # before any request
     refuse_workspace(config, destination)
     with stoppable("pulled"), ProgressDisplay() as progress, open_sandbox(config) as opened:
         git = repository_there(opened)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from syncd.archive.extraction import folder_mode
+from syncd.archive.extraction import require_new_or_empty
 from syncd.cli.options import (
     CLOCK,
     configured,
@@ -128,7 +128,7 @@ def restore(  # noqa: PLR0917 - click passes each option
         # Of a sandbox that is configured no more the versions are compared with what main got.
         name = version.sandbox_name if version.sandbox_name in config.sandboxes else None
         return restore_here(of_sandbox(config, name), store, version, as_json=as_json)
-    folder_mode(destination)
+    require_new_or_empty(destination)
     refuse_workspace(configured(config_file), destination)
     with stoppable("restored"), interruptible() as waiter:
         extracted = store.restore(version, destination, waiter.interrupt.check)

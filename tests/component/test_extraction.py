@@ -276,6 +276,31 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o750
 
 
+def test_an_empty_folder_stays_the_same_one(tmp_path: Path) -> None:
+    """It is filled, not replaced: it may be a mount, or the current directory of a shell."""
+    destination = tmp_path / "empty"
+    destination.mkdir()
+    inode = destination.stat().st_ino
+    pulled(archive(a_folder("d", 0o555), a_file("d/f"), a_file(".hidden"), a_link("ln", "d")), destination)
+    assert found(destination) == {"d": "/", "d/f": "content", ".hidden": "content", "ln": "-> d"}
+    assert (destination / "d").stat().st_mode & 0o777 == 0o555
+    assert destination.stat().st_ino == inode
+    assert os.listdir(tmp_path) == ["empty"]
+
+
+def test_what_is_put_there_meanwhile_stays(tmp_path: Path) -> None:
+    """A folder that is empty no more when all is read is left as it is."""
+    destination = tmp_path / "empty"
+    destination.mkdir()
+
+    def mine() -> None:
+        (destination / "f").write_text("mine")
+
+    with pytest.raises(TryLater, match="not empty"):
+        extract(blocks(archive(a_file("f"))), str(destination), mine)
+    assert found(destination) == {"f": "mine"}
+
+
 def test_a_stop_leaves_nothing(tmp_path: Path) -> None:
     """Also in the middle of a file."""
     calls = iter(range(4))

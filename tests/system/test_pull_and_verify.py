@@ -42,6 +42,11 @@ def test_pull(rig: Rig) -> None:
     assert "nothing is overwritten" in again.err
     assert rig.count("dump") == 1
     assert os.listdir(rig.home / "new") == ["dest"]
+    current = rig.home / "new" / "current"
+    current.mkdir()
+    inode = current.stat().st_ino
+    assert rig.run("pull", ".", "--config", str(rig.config_file), place=current).code == 0
+    assert (current.stat().st_ino, tree(current)) == (inode, tree(rig.sandbox.workspace))
 
 
 def test_pull_outlasts_a_bad_network(rig: Rig) -> None:
