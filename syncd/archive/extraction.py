@@ -275,8 +275,9 @@ def extract_members(
 
 
 def _move_up(draft: str) -> None:
-    """Move all that is in the draft into the folder that holds it and nothing else. Raises `OSError`;
-    then nothing is moved.
+    """Move all that is in the draft into the folder that holds it and nothing else.
+
+    Raises `OSError`; then nothing is moved.
     """
     destination, own_name = os.path.split(draft)
     if os.listdir(destination) != [own_name]:
