@@ -16,12 +16,12 @@ from syncd.cli.config import checked, toml
 from syncd.cli.options import interruptible, keeper, named, option_for, shipped, stoppable, typed
 from syncd.cli.output import home_relative, text_width, wrapped
 from syncd.cli.progress import ProgressDisplay
-from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
+from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, key_in_file, parse_key
 from syncd.core.choices import Region
 from syncd.core.config_file import config_files, edits, named_config, parse_toml, read_workspaces
 from syncd.core.directories import default_key_file, expand_home, make_folders
 from syncd.core.durable_file import new_file
-from syncd.core.errors import ConfigError, SandboxNotFound, SyncdError
+from syncd.core.errors import ConfigError, KeyRefused, SandboxNotFound, SyncdError
 from syncd.core.settings import AcquireKeys, Config, SandboxKeys
 from syncd.core.text import one_line, shown_path
 from syncd.daemon.shared_sandbox import refuse_named
@@ -254,6 +254,17 @@ def try_sandbox(config: Config, key: ApiKey | None = None) -> None:
         raise
 
 
+def _has_the_tried_key(key_file: str) -> bool:
+    """False if the key file, which a service reads, has not the key of the variable, which commands here use."""
+    value = os.environ.get(KEY_VARIABLE)
+    if not value:
+        return True
+    try:
+        return key_in_file(key_file, key_file) == parse_key(value, f"${KEY_VARIABLE}")
+    except KeyRefused:
+        return False
+
+
 def _write_new(path: str, text: str, option: str) -> None:
     """Write a new file of mode 0600, in a folder of mode 0700 if that is new; `option` names another.
 
@@ -279,6 +290,9 @@ def _next_steps(config: Config, option: str) -> Iterator[str]:
         else:
             yield "\nThe API key is still missing. Make its file, and paste the key into it:"
         yield f"  install -m 600 /dev/null {home_relative(shlex.quote(key_file))}"
+    elif not _has_the_tried_key(key_file):
+        yield f"\n{home_relative(key_file)} has another key, or none that can be used. A service reads"
+        yield f"that file, and not ${KEY_VARIABLE}, which was tried: put the key into it."
     if not os.path.isdir(workspace):
         yield f"\nThe directory {home_relative(workspace)} does not exist yet."
     if locks := _lock_files(config):

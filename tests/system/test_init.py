@@ -208,9 +208,9 @@ def test_enter_takes_what_is_offered(bare: Rig) -> None:
     assert "The API key is still missing" in terminal.text
 
 
-@pytest.mark.parametrize("stored", ["", "the-key-from-before"])
+@pytest.mark.parametrize("stored", ["", KEY, "the-key-from-before", "no key"])
 def test_a_key_at_hand_is_not_asked_for(bare: Rig, stored: str) -> None:
-    """That of $KLAVIS_API_KEY is stored; a key file that is there stays."""
+    """That of $KLAVIS_API_KEY is stored; a key file that is there stays, and it is said if that has not this key."""
     if stored:
         bare.config_file.parent.mkdir()
         bare.write_key(stored)
@@ -219,6 +219,7 @@ def test_a_key_at_hand_is_not_asked_for(bare: Rig, stored: str) -> None:
         assert _finished(terminal, ("", "", "box")) == 0, terminal.text
     assert "API key (" not in terminal.text
     assert bare.key_file.read_text() == f"{stored or KEY}\n"
+    assert ("has another key, or none" in terminal.text) == (stored not in ("", KEY))
     assert bare.emulator.request_log.ops() == ["get"]
 
 
