@@ -16,7 +16,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import msgspec
 from msgspec import Struct
@@ -96,9 +96,7 @@ _CUT_OFF = (b"..", "…".encode(), b"<", b"[")
 
 def _has_key(context: bytes, found: re.Match[bytes]) -> bool:
     """True if a key follows the header; in a program that searches for headers, none does."""
-    match = _BODY.match(context, found.end())
-    if match is None:
-        return False
+    match = cast("re.Match[bytes]", _BODY.match(context, found.end()))  # which matches no text, too
     body = b"".join(_BASE64.findall(match["body"]))
     if len(body) < _MIN_KEY or len(set(body)) < _MIN_DISTINCT_IN_KEY or b"EXAMPLE" in body.upper():
         return False
