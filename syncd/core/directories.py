@@ -183,7 +183,7 @@ class Lock:
 def holder(folder: str) -> int | None:
     """Return the process that holds the lock of a state folder; 0: in another PID namespace; None: no process."""
     try:
-        descriptor = os.open(os.path.join(folder, _NAME), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(os.path.join(folder, _NAME), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:

@@ -206,6 +206,12 @@ def test_the_status_of_another_holder_is_not_used(tmp_path: Path) -> None:
         assert (holder(str(tmp_path)), read_status(str(tmp_path), NOTHING).running) == (other.pid, False)
 
 
+def test_a_lock_that_is_no_file(tmp_path: Path) -> None:
+    """Nobody holds a FIFO, and nobody waits for it."""
+    os.mkfifo(tmp_path / "lock")
+    assert holder(str(tmp_path)) is None
+
+
 def test_what_writes_waits_for_a_daemon_that_does_not_listen_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
