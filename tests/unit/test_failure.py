@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from math import inf
 
 import pytest
 
@@ -114,6 +115,7 @@ def test_the_next_try_of_what_keeps_failing() -> None:
     assert next_try.is_waiting(100_119.0)
     assert not next_try.is_waiting(100_120.0)
     next_try.hasten()
+    assert next_try.at_s == -inf
     assert not next_try.is_waiting(0.0)
     for number in range(8):
         next_try.failed(number * 1e6)

@@ -7,6 +7,7 @@ import json
 from math import inf
 from typing import Any
 
+import msgspec
 import pytest
 
 from syncd.core.clock import Moment
@@ -214,6 +215,10 @@ def test_a_report_of_too_many_texts() -> None:
     """It is refused before they are read."""
     with pytest.raises(ValueError, match=r"^it says more than was asked for$"):
         decoded(b'"' * 1_000, Bounds(16))
+    with pytest.raises(ValueError, match=r"^it says more than was asked for$"):
+        decoded(b'"', Bounds(31))
+    with pytest.raises(msgspec.DecodeError):
+        decoded(b'"', Bounds(32))
 
 
 def test_what_a_request_asks() -> None:

@@ -308,7 +308,9 @@ def test_a_key_in_pieces(sizes: tuple[int, int]) -> None:
             assert is_found
             break
         assert not is_found
-    assert str(search.in_pieces("a")(content)) == "syncd's own API key"
+    assert search.in_pieces("a")(content) == ("syncd's own API key", 0)
+    alone = SecretSearch((), OWN).in_pieces("a")
+    assert [alone(piece.encode()) is not None for piece in (OWN[:-1], OWN[-1])] == [False, True]
     assert search.in_pieces("a")(content[: 49 + len(OWN)]) is None
     assert search.in_pieces("allowed")(content) is None
 
