@@ -57,7 +57,7 @@ def edit_file(path: Path) -> float:
 def _edited(rig: Rig, meter: Meter, victim: str) -> Figures:
     """Add a line to a file, and wait until it is in the sandbox."""
     rig.ok("flush")
-    count, asked, moved = rig.count("initialize", 200), len(rig.emulator.request_log), meter.count
+    count, asked, moved = rig.count("initialize", 200), len(rig.emulator.request_log.entries()), meter.count
     cpu_s = rig.daemons[-1].cpu_s()
     edit_file(rig.workspace / victim)
     written_s = CLOCK.wall_s()
@@ -75,7 +75,7 @@ def _edited(rig: Rig, meter: Meter, victim: str) -> Figures:
 
 def _diffed(rig: Rig, meter: Meter) -> Figures:
     """Run `syncd diff` to its end."""
-    asked, moved = len(rig.emulator.request_log), meter.count
+    asked, moved = len(rig.emulator.request_log.entries()), meter.count
     done = rig.run("diff")
     assert done.code == 1, done
     requests = sum(entry.op in API_OPS for entry in rig.emulator.request_log.entries()[asked:])
