@@ -32,6 +32,7 @@ def extract(packed: BinaryIO, folder: str) -> None:
     Adds and replaces, removes nothing else. ArchiveRefused or OSError: the members before the error stay. Members that
     cannot be extracted are skipped, and ArchiveRefused is raised at the end.
     """
+    os.makedirs(folder, exist_ok=True)  # a program there may have removed it
     destination = _Destination(folder)
     failed: list[str] = []
     try:

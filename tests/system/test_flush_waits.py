@@ -136,3 +136,4 @@ def test_a_sandbox_whose_workspace_was_removed_is_filled(rig: Rig) -> None:
     rig.ok("push")
     rig.converged()
     assert "nobody could look" not in rig.ok("status").out
+    assert rig.count("initialize") == rig.count("initialize", 200)
